@@ -1,0 +1,1 @@
+"""The contract that every method fulfils, and the rivals that SimCLR encoders are compared with."""

@@ -1,0 +1,1 @@
+"""Decisions: is this product defective, and where."""

@@ -1,0 +1,104 @@
+"""The data set a command works on: which folder, which pictures of it, and their pixels."""
+
+import sys
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from pretrain.cache import Entry, open_cached
+from pretrain.command import Mistake
+from pretrain.images import Problem, Record, same_content, scan
+
+REAL_DATA = Path("data/mvtec")
+DEMO_DATA = Path("data/demo")
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Records, and which row of the mapped store `pixels`, uint8 (rows, size_px, size_px, 3), holds each one.
+
+    `problems` are the files of the same folder that cannot be used.
+    """
+
+    folder: Path
+    size_px: int
+    records: tuple[Record, ...]
+    entries: tuple[Entry, ...]
+    pixels: np.ndarray
+    problems: tuple[Problem, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def batch(self, positions: Sequence[int]) -> np.ndarray:
+        """Copies of the pictures at `positions`: uint8 (b, size_px, size_px, 3), RGB."""
+        return self.pixels[[self.entries[position].row for position in positions]]
+
+    def subset(self, positions: Sequence[int]) -> "Pictures":
+        """The pictures at `positions` alone."""
+        records = tuple(self.records[position] for position in positions)
+        return replace(self, records=records, entries=tuple(self.entries[position] for position in positions))
+
+    @property
+    def categories(self) -> list[str]:
+        """Names in alphabetical order."""
+        return sorted({record.category for record in self.records})
+
+    def of(self, category: str) -> "Pictures":
+        """The pictures of one category alone."""
+        return self.subset([i for i, record in enumerate(self.records) if record.category == category])
+
+    def copies(self) -> list[list[Record]]:
+        """Groups of records whose pictures are the same, pixel for pixel, as they were cached."""
+        groups = same_content([entry.digest for entry in self.entries])
+        return [[self.records[position] for position in group] for group in groups]
+
+
+def choose_folder(data: Path | None) -> Path:
+    """The folder that was typed, else data/mvtec, else demo data, made if need be; says so in one line."""
+    if data is not None:
+        return data
+    if REAL_DATA.is_dir():
+        return REAL_DATA
+    from pretrain.demo import make
+
+    print(f"no --data given and no {REAL_DATA} here: using generated demo data in {DEMO_DATA}", file=sys.stderr)
+    make(DEMO_DATA)
+    return DEMO_DATA
+
+
+def data_name(folder: Path) -> str:
+    """What to call a folder in the title of whatever is computed on it."""
+    from pretrain.demo import is_demo
+
+    return f"demo data ({folder})" if is_demo(folder) else str(folder)
+
+
+def load(
+    folder: Path,
+    size_px: int,
+    categories: Collection[str] = (),
+    normals_only: bool = False,
+    strict: bool = False,
+    workers: int | None = None,
+) -> Pictures:
+    """The pictures of a folder, cached. With `normals_only` nothing but train/good is opened.
+
+    Every file that cannot be used is named on stderr and left out; with `strict`, that is a Mistake.
+    """
+    found = scan(folder, categories, normals_only)
+    cached = open_cached(folder, [record.path for record in found.records], size_px, workers)
+    records = tuple(record for record in found.records if record.path in cached.entries)
+    problems = (*found.problems, *cached.problems)
+    if problems:
+        print(f"{len(problems)} files in {folder} cannot be used:", file=sys.stderr)
+    for problem in problems:
+        print(f"  {problem.path.relative_to(folder)}: {problem.reason}", file=sys.stderr)
+    if strict and problems:
+        raise Mistake(f"{len(problems)} files cannot be used and --strict was given: mend or remove them.")
+    if not records:
+        raise Mistake(f"none of the {len(problems)} pictures in {folder} can be read.")
+    entries = tuple(cached.entries[record.path] for record in records)
+    return Pictures(folder, size_px, records, entries, cached.pixels, problems)

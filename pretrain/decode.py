@@ -1,0 +1,134 @@
+"""One picture file -> an RGB array, or the reason why not.
+
+The fastest decoder that the dependencies bring is used where it gives the very pixels that Pillow gives; everything
+else, and every damaged file, goes through Pillow, whose refusals are worth reading.
+"""
+
+import struct
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import kornia_rs.imgproc
+import kornia_rs.io
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+Read = TypeVar("Read")
+
+FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
+# Larger pictures are refused before they are unpacked: a few kilobytes can claim to be gigabytes.
+MOST_PIXELS = 178_956_970
+
+
+class Unreadable(Exception):
+    """The file holds no picture that can be used; the text says why."""
+
+
+class Decoded(NamedTuple):
+    """`pixels` uint8 (h, w, 3), upright RGB; `height` and `width` of the picture on disk, which may be larger."""
+
+    pixels: np.ndarray
+    height: int
+    width: int
+
+
+def decode(path: Path, size_px: int | None = None) -> Decoded:
+    """Read a picture upright, as 8-bit RGB: stretched to a square of `size_px`, or as it is. Raises Unreadable."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise Unreadable(error.strerror or str(error)) from error
+    if not data:
+        raise Unreadable("the file is empty (0 bytes)")
+    decoded = _decode_plain_png(data) or _decode_with_pillow(path, size_px)
+    return decoded if size_px is None else decoded._replace(pixels=_stretch(decoded.pixels, size_px))
+
+
+def read_mask(path: Path, size_px: int | None = None) -> np.ndarray:
+    """Read a mask as bool (h, w): whatever is brighter than half of its brightest value. Raises Unreadable."""
+    levels = _pillow(path, lambda image: np.asarray(image.convert("L") if image.mode in ("P", "1") else image))
+    levels = levels.max(axis=2) if levels.ndim == 3 else levels
+    # Nearest pixel, so that the mask stays a mask; half of ITS maximum, since both 0/1 and 0/255 are in use.
+    mask = Image.fromarray(levels > levels.max() / 2)
+    return np.asarray(mask if size_px is None else mask.resize((size_px, size_px), Image.Resampling.NEAREST))
+
+
+def picture_size(path: Path) -> tuple[int, int]:
+    """(height, width) of the upright picture, from its header alone. Raises Unreadable."""
+    return _pillow(path, _upright_size)
+
+
+def _decode_plain_png(data: bytes) -> Decoded | None:
+    """8-bit RGB PNG without rotation or transparency: about three times as fast as Pillow. None: not such a file."""
+    if data[:8] != b"\x89PNG\r\n\x1a\n" or data[24:26] != b"\x08\x02" or b"eXIf" in data or b"tRNS" in data:
+        return None
+    width, height = struct.unpack(">II", data[16:24])
+    if width * height > MOST_PIXELS:
+        return None
+    try:
+        return Decoded(kornia_rs.io.decode_image_png_u8(data, (height, width), "rgb"), height, width)
+    except Exception:  # its errors are of no stated class; Pillow says what is wrong
+        return None
+
+
+def _decode_with_pillow(path: Path, size_px: int | None) -> Decoded:
+    def upright_rgb(image: Image.Image) -> Decoded:
+        height, width = _upright_size(image)
+        if size_px is not None:
+            image.draft(None, (size_px, size_px))  # JPEG alone: unpack at 1/2, 1/4 or 1/8 when that is still enough
+        return Decoded(_eight_bit_rgb(image), height, width)
+
+    return _pillow(path, upright_rgb)
+
+
+def _pillow(path: Path, read: Callable[[Image.Image], Read]) -> Read:
+    """Open with Pillow, let `read` take what it needs, and turn each of Pillow's refusals into a reason."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # oversize is judged below; the rest is chatter about metadata
+            with Image.open(path, formats=FORMATS) as image:
+                if image.width * image.height > MOST_PIXELS:
+                    raise Image.DecompressionBombError
+                return read(image)
+    except UnidentifiedImageError:
+        raise Unreadable(f"not a picture that can be read ({', '.join(FORMATS)})") from None
+    except Image.DecompressionBombError:
+        raise Unreadable(f"claims more than {MOST_PIXELS / 1e6:.0f} million pixels: a decompression bomb?") from None
+    except (OSError, SyntaxError, ValueError, EOFError, struct.error, IndexError, KeyError, TypeError) as error:
+        reason = str(error) or type(error).__name__
+        raise Unreadable(f"damaged or cut off ({reason})") from None
+
+
+def _upright_size(image: Image.Image) -> tuple[int, int]:
+    """(height, width) before anything is unpacked. Orientations from 5 on swap the sides; of a TIFF, Pillow says the
+    upright size from the start."""
+    swapped = image.format != "TIFF" and image.getexif().get(0x0112, 1) >= 5
+    return (image.width, image.height) if swapped else (image.height, image.width)
+
+
+def _eight_bit_rgb(image: Image.Image) -> np.ndarray:
+    if image.mode in ("I", "F") and image.format != "PNG":
+        raise Unreadable("holds 32 bits a pixel: save it with 8 or 16")
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I"):  # 16 bits a pixel, under one of Pillow's several names for it
+        levels = (np.asarray(image) >> 8).astype(np.uint8)
+        return np.repeat(levels[:, :, None], 3, axis=2)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return np.asarray(image.convert("RGB"))
+
+
+def _stretch(pixels: np.ndarray, size_px: int) -> np.ndarray:
+    """To a square of `size_px`, anti-aliased. Whole halvings come first: bilinear at exactly 1/2 is the mean of four
+    pixels, and takes 0.3 ms from 1024 to 256 px where Pillow's filter takes 3.3."""
+    height, width = pixels.shape[:2]
+    while min(height, width) >= 2 * size_px:
+        height, width = height // 2, width // 2
+        pixels = kornia_rs.imgproc.resize(pixels, (height, width), "bilinear")
+    if (height, width) != (size_px, size_px):
+        pixels = np.asarray(Image.fromarray(pixels).resize((size_px, size_px), Image.Resampling.BILINEAR))
+    return pixels

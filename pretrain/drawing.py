@@ -1,0 +1,62 @@
+"""Everything that becomes a picture for people: contact sheets and outlines."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+PAPER, INK, FAINT, DEFECT = "#ffffff", "#1c1c1e", "#6e6e73", (255, 45, 85)
+MARGIN_PX, GAP_PX, CAPTION_PX, LABEL_PX, TITLE_PX = 24, 6, 18, 110, 48
+
+
+class Thumbnail(NamedTuple):
+    """`pixels` uint8 (h, w, 3), what to write below it, and a bool (h, w) mask whose outline is drawn, or none."""
+
+    pixels: np.ndarray
+    caption: str = ""
+    mask: np.ndarray | None = None
+
+
+def contact_sheet(rows: Sequence[tuple[str, Sequence[Thumbnail]]], title: str, thumbnail_px: int = 128) -> Image.Image:
+    """Rows of small pictures, each row with its label at the left, each picture with its caption below."""
+    columns = max(len(thumbnails) for _, thumbnails in rows)
+    width_px = 2 * MARGIN_PX + LABEL_PX + columns * (thumbnail_px + GAP_PX)
+    row_px = thumbnail_px + CAPTION_PX + GAP_PX
+    sheet = Image.new("RGB", (width_px, 2 * MARGIN_PX + TITLE_PX + len(rows) * row_px), PAPER)
+    draw = ImageDraw.Draw(sheet)
+    draw.text((MARGIN_PX, MARGIN_PX), title, INK, ImageFont.load_default(22))
+    label_font, caption_font = ImageFont.load_default(15), ImageFont.load_default(12)
+    for row, (label, thumbnails) in enumerate(rows):
+        top = MARGIN_PX + TITLE_PX + row * row_px
+        draw.text((MARGIN_PX, top + thumbnail_px // 2), label, INK, label_font, anchor="lm")
+        for column, thumbnail in enumerate(thumbnails):
+            left = MARGIN_PX + LABEL_PX + column * (thumbnail_px + GAP_PX)
+            sheet.paste(_small(thumbnail, thumbnail_px), (left, top))
+            draw.text((left, top + thumbnail_px + 2), thumbnail.caption, FAINT, caption_font)
+    return sheet
+
+
+def outlined(pixels: np.ndarray, mask: np.ndarray, distance_px: int = 3, width_px: int = 2) -> np.ndarray:
+    """A copy of `pixels` uint8 (h, w, 3) with a line around the mask, at a distance that leaves the defect visible."""
+    from scipy.ndimage import distance_transform_edt
+
+    if not mask.any():
+        return pixels
+    away_px = distance_transform_edt(~mask)
+    line = (away_px > distance_px) & (away_px <= distance_px + width_px)
+    return np.where(line[:, :, None], np.uint8(DEFECT), pixels)
+
+
+def save_picture(image: Image.Image, path: Path) -> None:
+    """Write a picture, making its folder; a reader never meets half of one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.part")
+    image.save(unfinished, format=Image.registered_extensions().get(path.suffix.lower(), "PNG"))
+    unfinished.replace(path)
+
+
+def _small(thumbnail: Thumbnail, size_px: int) -> Image.Image:
+    pixels = thumbnail.pixels if thumbnail.mask is None else outlined(thumbnail.pixels, thumbnail.mask)
+    return Image.fromarray(pixels).resize((size_px, size_px), Image.Resampling.LANCZOS)

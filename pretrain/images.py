@@ -1,0 +1,190 @@
+"""An image folder -> records: what each picture is, what does not fit, and who gets which.
+
+The layout is MVTec AD's: CATEGORY/train/good, CATEGORY/test/{good,DEFECT}, CATEGORY/ground_truth/DEFECT/NAME_mask.png.
+Masks, test pictures and defects may be missing; a folder that is itself one category will do. Nothing is decoded here
+but the headers of masks and of their pictures, and nothing on disk is ever changed.
+"""
+
+from collections import defaultdict
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import NamedTuple
+
+from pretrain.command import Mistake, nearest
+from pretrain.decode import SUFFIXES, Unreadable, picture_size
+
+GOOD = "good"
+SPLITS = ("train", "test")
+
+
+@dataclass(frozen=True)
+class Record:
+    """One picture on disk: `split` is 'train' or 'test', `defect` is 'good' or the name of what is wrong with it."""
+
+    path: Path
+    category: str
+    split: str
+    defect: str
+    mask: Path | None = None
+
+    @property
+    def is_anomaly(self) -> bool:
+        return self.defect != GOOD
+
+
+class Problem(NamedTuple):
+    """A file that cannot be used as it is, and why."""
+
+    path: Path
+    reason: str
+
+
+class Scan(NamedTuple):
+    """What a folder holds, in an order that depends on names alone."""
+
+    folder: Path
+    records: tuple[Record, ...]
+    problems: tuple[Problem, ...]
+
+
+def scan(folder: Path, categories: Collection[str] = (), normals_only: bool = False) -> Scan:
+    """List the pictures of `categories` (default: of all), or of their train/good alone. Raises Mistake where there is
+    nothing to list."""
+    found = category_folders(folder)
+    check_names(categories, found, f"category in {folder}")
+    records: list[Record] = []
+    problems: list[Problem] = []
+    for category in sorted(categories or found):
+        for split in SPLITS[:1] if normals_only else SPLITS:
+            for split_folder in _subfolders(found[category] / split):
+                kind = split_folder.name
+                if normals_only and kind != GOOD:
+                    continue
+                masks = _masks(found[category] / "ground_truth" / kind)
+                for path in _pictures(split_folder):
+                    mask = masks.pop(path.stem, None) if split == "test" and kind != GOOD else None
+                    records.append(Record(path, category, split, kind, mask))
+                if split == "test":
+                    problems += [Problem(mask, "a mask without its picture") for mask in masks.values()]
+            problems += [
+                Problem(path, f"lies in {split}/ itself; move it into {split}/{GOOD}/ or {split}/DEFECT/")
+                for path in _pictures(found[category] / split)
+            ]
+    records, mask_problems = _with_fitting_masks(records)
+    if not records:
+        raise Mistake(f"no pictures in {folder}; expected them as CATEGORY/train/good/NAME.png.")
+    return Scan(folder, tuple(records), tuple(problems + mask_problems))
+
+
+def category_folders(folder: Path) -> dict[str, Path]:
+    """The categories of a folder by name. Raises Mistake if there is no folder or none in it."""
+    if not folder.is_dir():
+        raise Mistake(f"there is no folder {folder}; name one with --data, or leave it out to use the demo data.")
+    if any((folder / split).is_dir() for split in SPLITS):
+        return {folder.resolve().name: folder}
+    found = {inner.name: inner for inner in _subfolders(folder) if any((inner / split).is_dir() for split in SPLITS)}
+    if not found:
+        raise Mistake(f"no category in {folder}; expected pictures as {folder}/CATEGORY/train/good/NAME.png.")
+    return found
+
+
+def check_names(names: Iterable[str], allowed: Collection[str], what: str) -> None:
+    """Raise Mistake at the first of `names` that is not allowed, with the nearest one that is."""
+    for name in names:
+        if name not in allowed:
+            raise Mistake(f"there is no {what} named '{name}'; {nearest(name, allowed)}")
+
+
+def same_content(keys: Sequence[Hashable]) -> list[list[int]]:
+    """Groups of positions that hold equal keys (of pictures: their content), only groups of two and more."""
+    groups = defaultdict(list)
+    for position, key in enumerate(keys):
+        groups[key].append(position)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def split_records(
+    records: Sequence[Record], digests: Sequence[bytes], fractions: Mapping[str, float], seed: int
+) -> dict[str, list[int]]:
+    """Positions of `records` by part, stratified by category and defect; `fractions` sum to 1.
+
+    The split is a function of content and seed: not of file names, nor of the other pictures' order. Pictures of the
+    same content fall into the same part.
+    """
+    copies = defaultdict(list)
+    for position, digest in enumerate(digests):
+        copies[digest].append(position)
+    strata = defaultdict(list)
+    for digest, positions in copies.items():
+        first = min((records[position] for position in positions), key=lambda record: (record.category, record.defect))
+        strata[first.category, first.defect].append(digest)
+    parts: dict[str, list[int]] = {part: [] for part in fractions}
+    for members in strata.values():
+        members.sort(key=lambda digest: blake2b(digest, key=str(seed).encode()).digest())
+        size = sum(len(copies[digest]) for digest in members)
+        done = 0
+        for digest in members:
+            parts[_part_at((done + 0.5) / size, fractions)] += copies[digest]
+            done += len(copies[digest])
+    return {part: sorted(positions) for part, positions in parts.items()}
+
+
+def _part_at(place: float, fractions: Mapping[str, float]) -> str:
+    """Which part a picture belongs to whose place among its like, from 0 to 1, is given."""
+    end = 0.0
+    for part, fraction in fractions.items():
+        end += fraction
+        if place < end:
+            return part
+    return part
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def _pictures(folder: Path) -> list[Path]:
+    """Picture files directly in `folder`; hidden ones, such as macOS's `._NAME.png`, are none."""
+    if not folder.is_dir():
+        return []
+    return sorted(
+        path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+    )
+
+
+def _masks(folder: Path) -> dict[str, Path]:
+    """Masks by the stem of their picture: NAME_mask.png, as MVTec has them, or NAME.png."""
+    return {path.stem.removesuffix("_mask"): path for path in _pictures(folder)}
+
+
+def _with_fitting_masks(records: list[Record]) -> tuple[list[Record], list[Problem]]:
+    """The records without the masks that cannot belong to them, by their headers."""
+    fitting, problems = [], []
+    for record in records:
+        reason = _mask_misfit(record)
+        if reason:
+            problems.append(Problem(record.mask, reason))
+            record = Record(record.path, record.category, record.split, record.defect)
+        fitting.append(record)
+    return fitting, problems
+
+
+def _mask_misfit(record: Record) -> str | None:
+    if record.mask is None:
+        return None
+    try:
+        mask_size = picture_size(record.mask)
+    except Unreadable as unreadable:
+        return str(unreadable)
+    try:
+        size = picture_size(record.path)
+    except Unreadable:
+        return None  # the picture is reported when it is decoded
+    if mask_size != size:
+        (mask_height, mask_width), (height, width) = mask_size, size
+        return f"the mask is {mask_width}x{mask_height}, its picture {width}x{height}"
+    return None

@@ -1,0 +1,170 @@
+"""What an image folder holds and what is wrong with it, before anything is computed on it.
+
+python pretrain/survey.py                                    the demo data
+python pretrain/survey.py --data FOLDER --sheet sheet.png    a folder of your own, with a picture of each kind
+"""
+
+if __name__ == "__main__":
+    import sys
+    from pathlib import Path
+
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+    from pretrain.command import run_command
+    from pretrain.survey import Config, main
+
+    sys.exit(run_command(main, Config))
+
+import json
+import sys
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pretrain.command import Names
+from pretrain.images import GOOD, SPLITS
+
+if TYPE_CHECKING:
+    from pretrain.dataset import Pictures
+    from pretrain.drawing import Thumbnail
+
+
+@dataclass(frozen=True)
+class Config:
+    """Count what a folder holds, name every file that cannot be used, warn of what would spoil figures, and cache it.
+
+    Attributes:
+        data: Folder of categories in MVTec AD's layout. Default is data/mvtec where it exists, else demo data.
+        categories: Only these categories.
+        size_px: Side of the square to which pictures are stretched in the cache.
+        workers: Processes that decode. Default is one per core.
+        strict: Stop with exit code 2 if any file cannot be used.
+        sheet: Write a contact sheet, some pictures of each kind with defects outlined, to this PNG file.
+        json: Write the same report as JSON to this file.
+    """
+
+    data: Path | None = None
+    categories: Names = Names()
+    size_px: int = 256
+    workers: int | None = None
+    strict: bool = False
+    sheet: Path | None = None
+    json: Path | None = None
+
+
+def main(config: Config) -> None:
+    """Report on a folder; nothing in it is altered."""
+    from pretrain.cache import store_folder
+    from pretrain.dataset import choose_folder, data_name, load
+
+    folder = choose_folder(config.data)
+    pictures = load(folder, config.size_px, config.categories, strict=config.strict, workers=config.workers)
+    warnings = warnings_about(pictures)
+    print_table(pictures, data_name(folder))
+    for warning in warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    megabytes = len(pictures) * config.size_px**2 * 3 / 1e6
+    print(f"cached: {megabytes:.0f} MB of {config.size_px} px squares in {store_folder(folder, config.size_px)}")
+    if config.sheet:
+        from pretrain.drawing import contact_sheet, save_picture
+
+        save_picture(contact_sheet(sheet_rows(pictures), data_name(folder)), config.sheet)
+        print(f"contact sheet: {config.sheet}")
+    if config.json:
+        config.json.parent.mkdir(parents=True, exist_ok=True)
+        config.json.write_text(json.dumps(as_json(pictures, data_name(folder), warnings), indent=2) + "\n")
+        print(f"report: {config.json}")
+
+
+def warnings_about(pictures: "Pictures") -> list[str]:
+    """What a careful reader would want to know before believing a figure computed on these pictures."""
+    lines = []
+    for group in pictures.copies():
+        if len({record.is_anomaly for record in group}) > 1:
+            what = "called both good and defective"
+        elif len({record.split for record in group}) > 1:
+            what = "in train and in test"
+        else:
+            what = f"{len(group)} times"
+        names = ", ".join(str(record.path.relative_to(pictures.folder)) for record in group)
+        lines.append(f"the same picture {what}: {names}")
+    for category in pictures.categories:
+        records = pictures.of(category).records
+        defective = [record for record in records if record.split == "test" and record.is_anomaly]
+        without_mask = sum(record.mask is None for record in defective)
+        if 0 < without_mask < len(defective):
+            lines.append(f"{category}: {without_mask} of {len(defective)} defective test pictures have no mask")
+        if not any(record.split == "train" and not record.is_anomaly for record in records):
+            lines.append(f"{category}: no picture in train/{GOOD}, so nothing can be learned of what is normal")
+    return lines
+
+
+def print_table(pictures: "Pictures", name: str) -> None:
+    """One line a category: how many normals to learn from, how many test pictures of which kind."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"{name}: {len(pictures)} pictures")
+    table.add_column("\ncategory", no_wrap=True)
+    for header in ("train\ngood", "test\ngood", "\ndefective", "\nmasks"):
+        table.add_column(header, justify="right", no_wrap=True)
+    table.add_column("\nsize px", no_wrap=True)
+    table.add_column("\nkinds of defect")
+    for category in pictures.categories:
+        of_category = pictures.of(category)
+        kinds = Counter((record.split, record.defect) for record in of_category.records)
+        defects = Counter(record.defect for record in of_category.records if record.is_anomaly)
+        table.add_row(
+            category,
+            str(kinds["train", GOOD]),
+            str(kinds["test", GOOD]),
+            str(sum(defects.values())),
+            str(sum(record.mask is not None for record in of_category.records)),
+            _shapes(of_category),
+            ", ".join(f"{defect} {count}" for defect, count in sorted(defects.items())),
+        )
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
+
+
+def sheet_rows(pictures: "Pictures", columns: int = 9) -> list[tuple[str, list["Thumbnail"]]]:
+    """A row for each category: three good pictures, then some of every kind, their defects outlined."""
+    from pretrain.decode import read_mask
+    from pretrain.drawing import Thumbnail
+
+    rows = []
+    for category in pictures.categories:
+        of_category = pictures.of(category)
+        by_kind = defaultdict(list)
+        for position, record in enumerate(of_category.records):
+            by_kind[record.defect].append(position)
+        chosen = by_kind.pop(GOOD, [])[:3]
+        in_turn = [position for turn in zip_longest(*by_kind.values()) for position in turn if position is not None]
+        chosen += sorted(in_turn[: columns - len(chosen)])
+        thumbnails = []
+        for pixels, position in zip(of_category.batch(chosen), chosen, strict=True):
+            record = of_category.records[position]
+            mask = read_mask(record.mask, pictures.size_px) if record.mask else None
+            thumbnails.append(Thumbnail(pixels, record.defect, mask))
+        rows.append((category, thumbnails))
+    return rows
+
+
+def as_json(pictures: "Pictures", name: str, warnings: list[str]) -> dict:
+    """The same report for machines: counts by category, split and kind; problems; warnings."""
+    counts: dict = {category: {split: {} for split in SPLITS} for category in pictures.categories}
+    for record in pictures.records:
+        kinds = counts[record.category][record.split]
+        kinds[record.defect] = kinds.get(record.defect, 0) + 1
+    return {
+        "data": name,
+        "pictures": counts,
+        "problems": [{"path": str(problem.path), "reason": problem.reason} for problem in pictures.problems],
+        "warnings": warnings,
+    }
+
+
+def _shapes(pictures: "Pictures") -> str:
+    """Width x height on disk: the one they share, or the smallest and the largest."""
+    shapes = sorted({(entry.width, entry.height) for entry in pictures.entries})
+    return " to ".join(f"{width}x{height}" for width, height in dict.fromkeys((shapes[0], shapes[-1])))

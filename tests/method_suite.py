@@ -1,0 +1,200 @@
+"""The contract of `baselines/method.py` as checks that any method can be put through.
+
+A check takes `make`, which builds a fresh unfitted method from keyword arguments, and `material`; it raises
+AssertionError where the method breaks the contract. `test_method.py` runs every method through every check, and proves
+on methods that were broken on purpose that the checks can fail.
+"""
+
+import inspect
+import multiprocessing
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+from torch import Tensor
+
+from baselines.method import Method, NotFitted, Prediction, Sample
+
+Make = Callable[..., Method]
+CLOSE = {"rtol": 1e-5, "atol": 1e-9}
+
+
+class Material(NamedTuple):
+    """`training` of other categories; `normals`, and `tests` with `planted` ones, of the category that is tested."""
+
+    training: Sequence[Sample]
+    normals: list[Tensor]
+    tests: list[Tensor]
+    planted: list[Tensor]
+    planted_masks: list[Tensor]
+
+
+def ready(method: Method, material: Material) -> Method:
+    """Fitted, and referred to the test category's normals."""
+    return method.fit(material.training).refer(material.normals)
+
+
+def predict(method: Method, pictures: Sequence[Tensor]) -> Prediction:
+    """The predictions of all batches in one."""
+    parts = list(method.predict(pictures))
+    maps = None if parts[0].maps is None else torch.cat([part.maps for part in parts])
+    return Prediction(torch.cat([part.scores for part in parts]), maps)
+
+
+def assert_same(first: Prediction, second: Prediction, exactly: bool = False) -> None:
+    tolerance = {"rtol": 0, "atol": 0} if exactly else CLOSE
+    torch.testing.assert_close(first.scores, second.scores, **tolerance)
+    assert (first.maps is None) == (second.maps is None)
+    if first.maps is not None:
+        # A map's small values are differences of large ones: its own largest value sets the scale.
+        scale = {} if exactly else {"rtol": 0, "atol": 1e-5 * float(first.maps.abs().max())}
+        torch.testing.assert_close(first.maps, second.maps, **(scale or tolerance))
+
+
+def check_has_the_shape_of_a_method(make: Make, material: Material) -> None:
+    method = ready(make(), material)
+    assert isinstance(method, Method)
+    assert isinstance(method.sees_normals, bool)
+
+
+def check_constructor_only_stores_keyword_arguments(make: Make, material: Material) -> None:
+    method = make()
+    parameters = inspect.signature(type(method)).parameters.values()
+    assert all(parameter.kind is parameter.KEYWORD_ONLY for parameter in parameters)
+    assert set(vars(method)) == {parameter.name for parameter in parameters}
+
+
+def check_asks_to_be_fitted_first(make: Make, material: Material) -> None:
+    with pytest.raises(NotFitted):
+        list(make().predict(material.tests))
+
+
+def check_predictions_are_complete(make: Make, material: Material) -> None:
+    scores, maps = predict(ready(make(), material), material.tests)
+    assert scores.shape == (len(material.tests),)
+    assert scores.dtype == torch.float32
+    assert scores.isfinite().all()
+    if maps is not None:
+        assert maps.shape == (len(material.tests), *material.tests[0].shape[-2:])
+        assert maps.dtype == torch.float32
+        assert maps.isfinite().all()
+
+
+def check_no_pictures_no_predictions(make: Make, material: Material) -> None:
+    assert list(ready(make(), material).predict([])) == []
+
+
+def check_fit_forgets_what_was_before(make: Make, material: Material) -> None:
+    once = predict(ready(make(), material), material.tests)
+    others = [material.training[i] for i in range(0, len(material.training), 2)]
+    method = make().fit(others).refer(material.tests)
+    assert_same(once, predict(ready(method, material), material.tests), exactly=True)
+
+
+def check_randomness_comes_from_the_arguments(make: Make, material: Material) -> None:
+    torch.manual_seed(1)
+    first = ready(make(), material)
+    torch.manual_seed(2)
+    second = ready(make(), material)
+    assert_same(predict(first, material.tests), predict(second, material.tests), exactly=True)
+    torch.testing.assert_close(first.normal_scores_, second.normal_scores_, rtol=0, atol=0)
+
+
+def check_batch_size_does_not_matter(make: Make, material: Material) -> None:
+    method = ready(make(), material)
+    together = predict(method, material.tests)
+    for batch_size in (1, 3):
+        method.batch_size = batch_size
+        assert_same(together, predict(method, material.tests))
+
+
+def check_neighbours_do_not_matter(make: Make, material: Material) -> None:
+    method = ready(make(), material)
+    alone = predict(method, material.tests)
+    among = predict(method, [*material.planted, *material.tests[::-1]])
+    reversed_maps = None if among.maps is None else among.maps[len(material.planted) :].flip(0)
+    assert_same(alone, Prediction(among.scores[len(material.planted) :].flip(0), reversed_maps))
+
+
+def check_threads_do_not_matter(make: Make, material: Material) -> None:
+    method = ready(make(), material)
+    threads = torch.get_num_threads()
+    before = predict(method, material.tests)
+    try:
+        torch.set_num_threads(1 if threads > 1 else 2)
+        assert_same(before, predict(method, material.tests))
+    finally:
+        torch.set_num_threads(threads)
+
+
+def check_pictures_stay_as_they_are(make: Make, material: Material) -> None:
+    pictures = [*material.normals, *material.tests]
+    before = [picture.clone() for picture in pictures]
+    predict(ready(make(), material), material.tests)
+    assert all(torch.equal(picture, copy) for picture, copy in zip(pictures, before, strict=True))
+
+
+def check_saved_is_loaded(make: Make, material: Material) -> None:
+    method = ready(make(), material)
+    with tempfile.TemporaryDirectory() as folder:
+        method.save(Path(folder))
+        suffixes = {path.suffix for path in Path(folder).rglob("*") if path.is_file()}
+        loaded = type(method).load(Path(folder))
+        assert_same(predict(method, material.tests), predict(loaded, material.tests), exactly=True)
+        torch.testing.assert_close(method.normal_scores_, loaded.normal_scores_, rtol=0, atol=0)
+    assert suffixes <= {".safetensors", ".json", ".onnx", ".faiss"}, "what is saved must not be able to run"
+
+
+def check_another_process_agrees(make: Make, material: Material) -> None:
+    method = ready(make(), material)
+    with tempfile.TemporaryDirectory() as folder:
+        method.save(Path(folder))
+        work = (type(method), folder, torch.stack(material.tests).numpy(), torch.get_num_threads())
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            scores = pool.apply(_scores_elsewhere, work)
+    torch.testing.assert_close(predict(method, material.tests).scores, torch.from_numpy(scores), rtol=0, atol=0)
+
+
+def check_normal_scores_are_not_in_sample(make: Make, material: Material) -> None:
+    """Normals that were learned from look better than they are; one's own normal scores must not be those."""
+    method = ready(make(), material)
+    assert method.normal_scores_.ndim == 1
+    assert method.normal_scores_.isfinite().all()
+    if method.sees_normals:
+        assert len(method.normal_scores_) == len(material.normals)
+        assert method.normal_scores_.mean() > predict(method, material.normals).scores.mean()
+
+
+def check_one_normal_is_enough(make: Make, material: Material) -> None:
+    method = make().fit(material.training).refer(material.normals[:1])
+    assert predict(method, material.tests).scores.isfinite().all()
+
+
+def check_finds_planted_defects(make: Make, material: Material) -> None:
+    """The same pictures with a blatant defect score higher, and the map is hottest at the defect."""
+    method = ready(make(), material)
+    clean, planted = predict(method, material.tests), predict(method, material.planted)
+    assert (planted.scores > clean.scores).float().mean() > 0.8
+    if planted.maps is not None:
+        growth = planted.maps - clean.maps
+        at_defect = [
+            bool(mask.flatten()[change.argmax()])
+            for change, mask in zip(growth, map(grown, material.planted_masks), strict=True)
+        ]
+        assert sum(at_defect) > 0.8 * len(at_defect)
+
+
+def grown(mask: Tensor, by_px: int = 4) -> Tensor:
+    """A bool mask (h, w) with a margin for coarse maps."""
+    return torch.nn.functional.max_pool2d(mask[None].float(), 2 * by_px + 1, 1, by_px)[0].bool()
+
+
+def _scores_elsewhere(kind: type, folder: str, pictures, threads: int):
+    torch.set_num_threads(threads)
+    return predict(kind.load(Path(folder)), list(torch.from_numpy(pictures))).scores.numpy()
+
+
+CHECKS = [check for name, check in sorted(globals().items()) if name.startswith("check_")]
