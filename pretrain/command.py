@@ -5,7 +5,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import MISSING, fields
-from typing import TypeVar, get_type_hints
+from typing import Literal, TypeVar, get_args, get_origin, get_type_hints
 
 Config = TypeVar("Config")
 
@@ -57,16 +57,15 @@ def read_config(kind: type[Config], arguments: Sequence[str] | None = None) -> C
     from jsonargparse.typing import register_type
 
     register_type(Names, str, Names, deserializer_exceptions=(TypeError,), fail_already_registered=False)
-    names = [field.name for field in fields(kind)]
+    types = get_type_hints(kind)
 
     class Parser(jsonargparse.ArgumentParser):
         def error(self, message: str, error: Exception | None = None) -> None:
-            print(f"error: {_one_sentence(message, names)}", file=sys.stderr)
+            print(f"error: {_one_sentence(message, types)}", file=sys.stderr)
             raise SystemExit(2)
 
     documented = docstring_parser.parse(kind.__doc__ or "")
     described = {parameter.arg_name: parameter.description for parameter in documented.params}
-    types = get_type_hints(kind)
     parser = Parser(description=documented.short_description, allow_abbrev=False)
     parser.add_argument("--config", action="config", help="YAML file of these options; flags typed beside it win.")
     for field in fields(kind):
@@ -80,18 +79,34 @@ def read_config(kind: type[Config], arguments: Sequence[str] | None = None) -> C
             shown["action"] = jsonargparse.ActionYesNo(no_prefix="no-")
         else:
             shown["type"] = types[field.name]
-        parser.add_argument("--" + field.name.replace("_", "-"), **shown)
+        parser.add_argument(_flag(field.name), **shown)
     read = parser.parse_args(None if arguments is None else list(arguments))
-    return kind(**{name: read[name] for name in names})
+    return kind(**{name: read[name] for name in types})
 
 
-def _one_sentence(message: str, names: list[str]) -> str:
-    """jsonargparse's several lines as one, with the nearest option where one was mistyped."""
-    message = " ".join(message.split()).replace("typing.", "")
-    unknown = re.search(r"(?:unrecognized arguments: --|Option ')([\w-]+)", message)
-    if not unknown:
-        return message
-    flag = message.startswith("unrecognized")
-    options = ["--" + name.replace("_", "-") for name in names] if flag else names
-    typed = "--" + unknown[1] if flag else unknown[1]
-    return f"there is no option {typed}; {nearest(typed, options)}"
+def _one_sentence(message: str, types: dict[str, object]) -> str:
+    """What jsonargparse says in several lines, as a person would say it. `types` are the options by name."""
+    message = " ".join(message.split())
+    if unknown := re.search(r"unrecognized arguments: (--[\w-]+)", message):
+        return f"there is no option {unknown[1]}; {nearest(unknown[1], map(_flag, types))}"
+    if unknown := re.search(r"Option '([\w.-]+)' is not accepted", message):
+        return f"there is no option {unknown[1]}; {nearest(unknown[1], types)}"
+    if missing := re.search(r"arguments are required: (.+)", message):
+        return f"{', '.join(_flag(name.strip()) for name in missing[1].split(','))} must be given."
+    if (wrong := re.search(r'Parser key "(\w+)": .*(?:Got|Given) value: (.*)', message)) and wrong[1] in types:
+        return f"{_flag(wrong[1])} must be {_in_words(types[wrong[1]])}, not {wrong[2]!r}."
+    return re.sub(r'Parser key "(\w+)"', lambda key: _flag(key[1]), message)
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _in_words(kind: object) -> str:
+    """A type as the user reads it."""
+    choices = [choice for choice in get_args(kind) if choice is not type(None)]
+    if get_origin(kind) is Literal:
+        return f"one of {', '.join(map(str, choices))}"
+    if choices:
+        return " or ".join(map(_in_words, choices))
+    return {int: "a whole number", float: "a number"}.get(kind, getattr(kind, "__name__", str(kind)))

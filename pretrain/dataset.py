@@ -13,6 +13,7 @@ from pretrain.images import Problem, Record, same_content, scan
 
 REAL_DATA = Path("data/mvtec")
 DEMO_DATA = Path("data/demo")
+SMALLEST_PX, LARGEST_PX = 8, 4096
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,10 @@ def load(
 
     Every file that cannot be used is named on stderr and left out; with `strict`, that is a Mistake.
     """
+    if not SMALLEST_PX <= size_px <= LARGEST_PX:
+        raise Mistake(f"pictures cannot be cached at {size_px} px: choose from {SMALLEST_PX} to {LARGEST_PX}.")
+    if workers is not None and workers < 1:
+        raise Mistake(f"{workers} workers cannot decode: give 1 or more, or leave it out for one per core.")
     found = scan(folder, categories, normals_only)
     cached = open_cached(folder, [record.path for record in found.records], size_px, workers)
     records = tuple(record for record in found.records if record.path in cached.entries)

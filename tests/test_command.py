@@ -1,0 +1,142 @@
+"""Flags, YAML and mistakes."""
+
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import pytest
+from conftest import REPOSITORY
+
+from pretrain.command import Mistake, Names, nearest, read_config, run_command
+
+RUNNABLES = sorted(
+    path.relative_to(REPOSITORY).as_posix()
+    for folder in ("pretrain", "embeddings", "baselines", "downstream", "scripts")
+    for path in (REPOSITORY / folder).glob("*.py")
+    if '__name__ == "__main__"' in path.read_text()
+)
+
+
+@dataclass(frozen=True)
+class Config:
+    """Do a thing.
+
+    Attributes:
+        count: How many.
+        data: Where from.
+        hold_out: Which not.
+        rate: How fast.
+        mode: Which way.
+        strict: Stop early.
+        most: At most.
+    """
+
+    count: int
+    data: Path | None = None
+    hold_out: Names = Names("bottle,pill")
+    rate: float = 1e-4
+    mode: Literal["slow", "fast"] = "slow"
+    strict: bool = False
+    most: int | None = None
+
+
+def refusal(capsys, *arguments: str) -> str:
+    with pytest.raises(SystemExit) as stop:
+        read_config(Config, arguments)
+    assert stop.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    return line
+
+
+def test_defaults_then_yaml_then_flags(tmp_path):
+    file = tmp_path / "config.yaml"
+    file.write_text("count: 3\nrate: 1e-3\nhold_out: [wood, tile]\nstrict: true\n")
+    assert read_config(Config, ["--count", "1"]) == Config(1)
+    assert read_config(Config, ["--config", str(file)]) == Config(3, None, Names("wood,tile"), 1e-3, "slow", True)
+    changed = read_config(Config, ["--config", str(file), "--no-strict", "--rate", "2", "--hold-out", "a, b"])
+    assert changed == Config(3, None, Names("a,b"), 2.0, "slow", False)
+
+
+def test_printed_config_is_read_again(tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        read_config(Config, ["--count", "7", "--hold-out", "wood,tile", "--data", "x", "--print_config"])
+    assert stop.value.code == 0
+    file = tmp_path / "config.yaml"
+    file.write_text(capsys.readouterr().out)
+    assert read_config(Config, ["--config", str(file)]) == Config(7, Path("x"), Names("wood,tile"))
+
+
+def test_mistyped_flag_and_key_name_the_nearest(tmp_path, capsys):
+    assert "--strickt; did you mean --strict?" in refusal(capsys, "--count", "1", "--strickt")
+    assert "--hold_out; did you mean --hold-out?" in refusal(capsys, "--count", "1", "--hold_out", "x")
+    file = tmp_path / "config.yaml"
+    file.write_text("count: 3\nhold_outs: x\n")
+    assert "hold_outs; did you mean hold_out?" in refusal(capsys, "--config", str(file))
+
+
+def test_wrong_values_are_named_in_one_sentence(capsys):
+    assert refusal(capsys, "--count", "many") == "error: --count must be a whole number, not 'many'."
+    assert refusal(capsys, "--count", "1", "--mode", "up") == "error: --mode must be one of slow, fast, not 'up'."
+    assert refusal(capsys, "--count", "1", "--most", "x") == "error: --most must be a whole number, not 'x'."
+    assert refusal(capsys) == "error: --count must be given."
+    assert "--config" in (line := refusal(capsys, "--config", "/nowhere.yaml")) and "/nowhere.yaml" in line
+
+
+def test_run_command_turns_mistakes_into_a_sentence_and_exit_code_2(capsys):
+    def main(config: Config) -> None:
+        raise Mistake("no such folder; try another.")
+
+    assert run_command(main, Config, ["--count", "1"]) == 2
+    assert capsys.readouterr().err == "error: no such folder; try another.\n"
+    assert run_command(lambda config: None, Config, ["--count", "1"]) == 0
+    assert run_command(lambda config: config.count, Config, ["--count", "5"]) == 5
+
+
+def test_interrupt_is_exit_code_130():
+    def main(config: Config) -> None:
+        raise KeyboardInterrupt
+
+    assert run_command(main, Config, ["--count", "1"]) == 130
+
+
+def test_names_keep_their_order_and_drop_repeats():
+    assert Names(" b, a,b,,") == ("b", "a")
+    assert str(Names(["b", "a"])) == "b,a"
+    assert Names("") == ()
+
+
+def test_nearest_names_one_or_all():
+    assert nearest("botle", ["bottle", "pill"]) == "did you mean bottle?"
+    assert nearest("xyz", ["pill", "bottle"]) == "choose from bottle, pill."
+
+
+def test_there_are_runnables():
+    assert {"pretrain/demo.py", "pretrain/survey.py", "scripts/fetch_mvtec.py"} <= set(RUNNABLES)
+
+
+@pytest.mark.parametrize("runnable", RUNNABLES)
+def test_every_command_runs_from_any_folder_and_explains_every_option(runnable, tmp_path):
+    """Whether or not heldout is installed: a runnable puts its own repository first on the path."""
+    done = subprocess.run(
+        [sys.executable, REPOSITORY / runnable, "--help"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "(type:" in done.stdout
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize("runnable", RUNNABLES)
+def test_help_loads_nothing_heavy(runnable):
+    """Time is too noisy to assert; what costs it is not."""
+    program = (
+        f"import runpy, sys; sys.argv = ['{runnable}', '--help']; runpy.run_path('{runnable}', run_name='__main__')"
+    )
+    report = f"\ntry:\n    {program}\nexcept SystemExit:\n    print(*sys.modules, file=sys.stderr)"
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys{report}"], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    )
+    loaded = set(done.stderr.split())
+    assert "pretrain.command" in loaded
+    assert not loaded & {"torch", "torchvision", "lightly", "kornia", "sklearn", "faiss", "scipy", "lightning_fabric"}
