@@ -6,9 +6,11 @@ else, and every damaged file, goes through Pillow, whose refusals are worth read
 
 import struct
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import BinaryIO, NamedTuple, TypeVar
 
 import kornia_rs.imgproc
 import kornia_rs.io
@@ -37,19 +39,18 @@ class Decoded(NamedTuple):
 
 def decode(path: Path, size_px: int | None = None) -> Decoded:
     """Read a picture upright, as 8-bit RGB: stretched to a square of `size_px`, or as it is. Raises Unreadable."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise Unreadable(error.strerror or str(error)) from error
+    with _opened(path) as file:
+        data = file.read()
     if not data:
         raise Unreadable("the file is empty (0 bytes)")
-    decoded = _decode_plain_png(data) or _decode_with_pillow(path, size_px)
+    decoded = _decode_plain_png(data) or _decode_with_pillow(BytesIO(data), size_px)
     return decoded if size_px is None else decoded._replace(pixels=_stretch(decoded.pixels, size_px))
 
 
 def read_mask(path: Path, size_px: int | None = None) -> np.ndarray:
     """Read a mask as bool (h, w): whatever is brighter than half of its brightest value. Raises Unreadable."""
-    levels = _pillow(path, lambda image: np.asarray(image.convert("L") if image.mode in ("P", "1") else image))
+    with _opened(path) as file:
+        levels = _pillow(file, lambda image: np.asarray(image.convert("L") if image.mode in ("P", "1") else image))
     levels = levels.max(axis=2) if levels.ndim == 3 else levels
     # Nearest pixel, so that the mask stays a mask; half of ITS maximum, since both 0/1 and 0/255 are in use.
     mask = Image.fromarray(levels > levels.max() / 2)
@@ -58,7 +59,17 @@ def read_mask(path: Path, size_px: int | None = None) -> np.ndarray:
 
 def picture_size(path: Path) -> tuple[int, int]:
     """(height, width) of the upright picture, from its header alone. Raises Unreadable."""
-    return _pillow(path, _upright_size)
+    with _opened(path) as file:
+        return _pillow(file, _upright_size)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    try:
+        with open(path, "rb") as file:
+            yield file
+    except OSError as error:
+        raise Unreadable(error.strerror or str(error)) from None
 
 
 def _decode_plain_png(data: bytes) -> Decoded | None:
@@ -74,22 +85,22 @@ def _decode_plain_png(data: bytes) -> Decoded | None:
         return None
 
 
-def _decode_with_pillow(path: Path, size_px: int | None) -> Decoded:
+def _decode_with_pillow(file: BinaryIO, size_px: int | None) -> Decoded:
     def upright_rgb(image: Image.Image) -> Decoded:
         height, width = _upright_size(image)
         if size_px is not None:
             image.draft(None, (size_px, size_px))  # JPEG alone: unpack at 1/2, 1/4 or 1/8 when that is still enough
         return Decoded(_eight_bit_rgb(image), height, width)
 
-    return _pillow(path, upright_rgb)
+    return _pillow(file, upright_rgb)
 
 
-def _pillow(path: Path, read: Callable[[Image.Image], Read]) -> Read:
+def _pillow(file: BinaryIO, read: Callable[[Image.Image], Read]) -> Read:
     """Open with Pillow, let `read` take what it needs, and turn each of Pillow's refusals into a reason."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # oversize is judged below; the rest is chatter about metadata
-            with Image.open(path, formats=FORMATS) as image:
+            with Image.open(file, formats=FORMATS) as image:
                 if image.width * image.height > MOST_PIXELS:
                     raise Image.DecompressionBombError
                 return read(image)

@@ -1,0 +1,122 @@
+"""Which folder, which pictures, and their pixels."""
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pretrain import dataset
+from pretrain.command import Mistake
+from pretrain.dataset import choose_folder, data_name, load
+from pretrain.decode import decode
+
+
+@pytest.fixture
+def folder(demo_folder, tmp_path) -> Path:
+    """A copy to spoil."""
+    return Path(shutil.copytree(demo_folder, tmp_path / "copy"))
+
+
+def test_batches_are_the_records_pictures(demo_folder):
+    pictures = load(demo_folder, 64)
+    positions = [5, 0, len(pictures) - 1]
+    expected = [decode(pictures.records[position].path, 64).pixels for position in positions]
+    assert np.array_equal(pictures.batch(positions), np.stack(expected))
+
+
+def test_parts_keep_pictures_and_records_together(demo_folder):
+    pictures = load(demo_folder, 64)
+    assert pictures.categories == ["bottle", "hazelnut", "leather"]
+    hazelnuts = pictures.of("hazelnut")
+    assert {record.category for record in hazelnuts.records} == {"hazelnut"}
+    assert sum(len(pictures.of(category)) for category in pictures.categories) == len(pictures)
+    last = hazelnuts.subset([len(hazelnuts) - 1])
+    assert np.array_equal(last.batch([0])[0], decode(hazelnuts.records[-1].path, 64).pixels)
+
+
+def test_categories_left_out_are_never_opened(folder):
+    """Not even their headers: every file of the category would raise if it were read."""
+    for path in (folder / "leather").rglob("*.png"):
+        path.unlink()
+        os.symlink("/proc/self/mem", path)
+    assert load(folder, 64, ["bottle", "hazelnut"]).problems == ()
+    assert len(load(folder, 64).problems) > 0
+
+
+def test_normals_only_opens_nothing_but_train_good(folder):
+    for path in [*folder.rglob("test/*/*.png"), *folder.rglob("ground_truth/*/*.png")]:
+        path.write_bytes(b"")
+    pictures = load(folder, 64, normals_only=True)
+    assert pictures.problems == ()
+    assert {(record.split, record.defect) for record in pictures.records} == {("train", "good")}
+
+
+def test_every_bad_file_is_named_once_and_nothing_is_altered(folder, capsys):
+    (folder / "bottle/train/good/000.png").write_bytes(b"")
+    (folder / "bottle/train/good/notes.png").write_text("not a picture")
+    (folder / "bottle/ground_truth/scratch/999_mask.png").write_bytes(b"")
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    pictures = load(folder, 64)
+    report = capsys.readouterr().err
+    assert "3 files" in report
+    for name in (
+        "bottle/train/good/000.png: the file is empty",
+        "good/notes.png: not a picture",
+        "999_mask.png: a mask",
+    ):
+        assert report.count(name) == 1
+    assert folder / "bottle/train/good/000.png" not in {record.path for record in pictures.records}
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_strict_stops(folder):
+    (folder / "bottle/train/good/000.png").write_bytes(b"")
+    with pytest.raises(Mistake, match="1 files cannot be used and --strict"):
+        load(folder, 64, strict=True)
+
+
+def test_nothing_readable_is_a_mistake(tmp_path):
+    (tmp_path / "nut/train/good").mkdir(parents=True)
+    (tmp_path / "nut/train/good/0.png").write_bytes(b"")
+    with pytest.raises(Mistake, match="none of the 1 pictures"):
+        load(tmp_path, 64)
+
+
+@pytest.mark.parametrize("size_px", [0, -5, 100_000])
+def test_impossible_sizes_are_refused(size_px, demo_folder):
+    with pytest.raises(Mistake, match="choose from 8 to 4096"):
+        load(demo_folder, size_px)
+
+
+def test_impossible_workers_are_refused(demo_folder):
+    with pytest.raises(Mistake, match="1 or more"):
+        load(demo_folder, 64, workers=0)
+
+
+def test_copies_are_found_whatever_their_format(folder):
+    original = folder / "bottle/train/good/000.png"
+    Image.open(original).save(folder / "bottle/test/good/copy.bmp")
+    ((first, second),) = load(folder, 64).copies()
+    assert {first.path, second.path} == {original, folder / "bottle/test/good/copy.bmp"}
+
+
+def test_folder_typed_then_real_then_demo(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    made = []
+    monkeypatch.setattr("pretrain.demo.make", lambda folder: made.append(folder))
+    assert choose_folder(Path("typed")) == Path("typed")
+    assert made == [] and capsys.readouterr().err == ""
+    assert choose_folder(None) == dataset.DEMO_DATA
+    assert made == [dataset.DEMO_DATA]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "demo data" in line and "data/mvtec" in line
+    dataset.REAL_DATA.mkdir(parents=True)
+    assert choose_folder(None) == dataset.REAL_DATA
+
+
+def test_demo_data_is_called_so_in_titles(demo_folder, tmp_path):
+    assert data_name(demo_folder).startswith("demo data")
+    assert data_name(tmp_path) == str(tmp_path)

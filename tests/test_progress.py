@@ -1,0 +1,62 @@
+"""A bar on a terminal, plain lines in a pipe."""
+
+import io
+import sys
+
+from pretrain import progress as progress_module
+from pretrain.progress import Progress
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_piped_output_gets_a_line_now_and_then_and_one_at_the_end(monkeypatch):
+    clock = iter(range(0, 1000, 2))  # two seconds pass each time somebody looks
+    monkeypatch.setattr(progress_module.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    with Progress("decoding", 20) as progress:
+        for _ in range(20):
+            progress.advance(note="1 unreadable")
+    lines = sys.stderr.getvalue().splitlines()
+    assert 3 < len(lines) < 20
+    assert "/20 pictures" in lines[0] and "s left, 1 unreadable" in lines[0]
+    assert lines[-1].startswith("decoding: 20/20 pictures, in ")
+
+
+def test_quick_work_gets_one_line(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    with Progress("decoding", 3) as progress:
+        for _ in range(3):
+            progress.advance()
+    assert len(sys.stderr.getvalue().splitlines()) == 1
+
+
+def test_terminal_gets_a_bar_with_count_and_rate(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    with Progress("decoding", 3) as progress:
+        progress.advance(2, note="all well")
+        progress.say("[a line] of its own")
+    shown = sys.stderr.getvalue()
+    assert "decoding" in shown and "2/3" in shown and "/s" in shown and "[a line] of its own" in shown
+
+
+def test_resumed_work_counts_only_its_own_share_into_the_rate(monkeypatch):
+    clock = iter((0.0, 10.0, 10.0, 10.0, 10.0, 10.0))
+    monkeypatch.setattr(progress_module.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    with Progress("training", 200, "steps", done=100) as progress:
+        progress.done += 50
+        assert progress.rate == 5.0
+        assert progress.seconds_left == 10.0
+
+
+def test_a_failure_is_not_reported_as_done(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    try:
+        with Progress("decoding", 3):
+            raise KeyError
+    except KeyError:
+        pass
+    assert sys.stderr.getvalue() == ""
