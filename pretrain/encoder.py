@@ -1,0 +1,294 @@
+"""The encoder: a torchvision backbone with named feature levels, and the one file that holds it.
+
+The file is safetensors. Its header says under one key, as JSON, everything that is not a weight: architecture, input
+size, levels, normalisation, what the encoder was pretrained on and how. Reading it runs nothing that it brings.
+"""
+
+import subprocess
+import sys
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from hashlib import blake2b
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from pretrain.command import Mistake, nearest
+from pretrain.tensorfile import read_tensors, write_tensors
+
+FORMAT = 1
+LEVELS = ("level1", "level2", "level3", "level4")
+STRIDES = (4, 8, 16, 32)  # the same in every architecture
+CHANNELS = {
+    "resnet18": (64, 128, 256, 512),
+    "resnet34": (64, 128, 256, 512),
+    "resnet50": (256, 512, 1024, 2048),
+    "wide_resnet50_2": (256, 512, 1024, 2048),
+    "convnext_tiny": (96, 192, 384, 768),
+}
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What an encoder learned from, so that it is never judged on what it has seen. `recipe` is plain JSON."""
+
+    data: str
+    categories: tuple[str, ...] = ()
+    is_demo: bool = False
+    recipe: dict = field(default_factory=dict)
+
+    def after(self, earlier: "Origin | None") -> "Origin":
+        """This training as the continuation of an earlier one, whose categories stay seen."""
+        if earlier is None:
+            return self
+        return replace(
+            self,
+            data=f"{earlier.data}, then {self.data}",
+            categories=tuple(dict.fromkeys(earlier.categories + self.categories)),
+            recipe={**self.recipe, "continues": earlier.recipe},
+        )
+
+
+class Encoder(nn.Module):
+    """float32 RGB (b, 3, h, w) in [0, 1] -> feature maps (b, channels, about h / stride, about w / stride) by level.
+
+    Levels are what follows a ResNet's layer1 to layer4 or a ConvNeXt's four stages; `channels` and `strides` give
+    their sizes without running anything. Pictures of any size from 32 px; `input_size_px` is what it was trained at,
+    `levels` what it gives unless asked for others. Weights are random, a function of `seed` alone, and such an encoder
+    has no `origin`. Raises Mistake for an unknown architecture or level.
+    """
+
+    def __init__(
+        self,
+        architecture: str = "resnet18",
+        seed: int = 0,
+        *,
+        input_size_px: int = 224,
+        levels: Sequence[str] = LEVELS,
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
+        origin: Origin | None = None,
+    ) -> None:
+        if architecture not in CHANNELS:
+            raise Mistake(f"there is no architecture {architecture!r}; {nearest(architecture, CHANNELS)}")
+        super().__init__()
+        self.architecture, self.input_size_px, self.origin = architecture, input_size_px, origin
+        self.levels = _known(levels)
+        self.channels = dict(zip(LEVELS, CHANNELS[architecture], strict=True))
+        self.strides = dict(zip(LEVELS, STRIDES, strict=True))
+        # In the header of the file, so not among the weights.
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, 3, 1, 1), persistent=False)
+        self.stages = _random_stages(architecture, seed)
+
+    def forward(self, images: Tensor, levels: Sequence[str] | None = None) -> dict[str, Tensor]:
+        """The feature maps of `levels` (default: self.levels), shallow ones first; nothing deeper is computed."""
+        if not images.is_floating_point():
+            raise TypeError(f"images must be float32 in [0, 1], not {images.dtype}.")
+        wanted = self.levels if levels is None else _known(levels)
+        maps, found = (images - self.mean) / self.std, {}
+        for level in LEVELS[: 1 + max(map(LEVELS.index, wanted))]:
+            maps = self.stages[level](maps)  # (b, channels[level], ~h / strides[level], ~w / strides[level])
+            if level in wanted:
+                found[level] = maps
+        return found
+
+    def pooled(self, images: Tensor) -> Tensor:
+        """The average of level4 over all places: (b, 3, h, w) -> (b, channels["level4"])."""
+        return self(images, ("level4",))["level4"].mean((2, 3))
+
+    def save(self, path: Path | str) -> None:
+        """Write all that `load_encoder` needs to one file. An error leaves an earlier file at `path` whole."""
+        facts = {
+            "format": FORMAT,
+            "architecture": self.architecture,
+            "input_size_px": self.input_size_px,
+            "levels": self.levels,
+            "mean": self.mean.flatten().tolist(),
+            "std": self.std.flatten().tolist(),
+            "origin": self.origin and asdict(self.origin),
+            "versions": _versions(),
+            "commit": _commit(),
+        }
+        write_tensors(Path(path), _weights(self), facts)
+
+
+def make_encoder(
+    architecture: str = "resnet18",
+    start: Path | str = "random",
+    *,
+    seed: int = 0,
+    input_size_px: int = 224,
+    levels: Sequence[str] = LEVELS,
+) -> Encoder:
+    """An encoder to train. `start` is `random`, `imagenet` (torchvision's weights, downloaded where they are not in its
+    cache), a torchvision state dict `NAME.pth`, or an encoder file `NAME.safetensors` to continue, which brings its
+    own normalisation and origin. Raises Mistake where that cannot be had, or is of another architecture.
+    """
+    encoder = Encoder(architecture, seed, input_size_px=input_size_px, levels=levels)
+    path = Path(start)
+    if str(start) == "random":
+        return encoder
+    if str(start) == "imagenet":
+        path, encoder.origin = _imagenet_file(architecture)
+    elif not path.is_file():
+        raise Mistake(f"there is no file {path} to start from; give random, imagenet, a .pth or an encoder file.")
+    elif path.suffix == ".safetensors":
+        continued = load_encoder(path)
+        if continued.architecture != architecture:
+            raise Mistake(f"{path} holds a {continued.architecture}, not a {architecture}: ask for that architecture.")
+        continued.input_size_px, continued.levels = encoder.input_size_px, encoder.levels
+        return continued.train()
+    else:
+        encoder.origin = Origin(f"whatever {path.name} has seen", recipe={"start": path.name})
+    _fill(encoder, _named_by_level(encoder, _read_state_dict(path)), path)
+    return encoder
+
+
+def load_encoder(path: Path | str) -> Encoder:
+    """The encoder in a file that `Encoder.save` wrote, bit for bit, in eval mode. Raises Mistake for any other file."""
+    if not Path(path).is_file():
+        raise Mistake(f"there is no encoder file {path}; python pretrain/simclr.py makes one.")
+    weights, facts = read_tensors(Path(path))
+    if "architecture" not in facts:
+        raise Mistake(f"{path} is no encoder file; python pretrain/simclr.py makes one.")
+    if facts.get("format") != FORMAT:
+        raise Mistake(f"{path} has format {facts.get('format')}, this heldout reads {FORMAT}: update heldout.")
+    try:
+        origin = facts["origin"] and Origin(**{**facts["origin"], "categories": tuple(facts["origin"]["categories"])})
+        names = ("architecture", "input_size_px", "levels", "mean", "std")
+        encoder = Encoder(**{name: facts[name] for name in names}, origin=origin)
+    except Mistake as mistake:
+        raise Mistake(f"{path} cannot be used here: {mistake}") from None
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise Mistake(f"the header of {path} is damaged ({error}); make the encoder again.") from None
+    _fill(encoder, weights, path)
+    return encoder.eval()
+
+
+def fingerprint(encoder: Encoder | Path | str) -> str:
+    """16 hexadecimal digits of an encoder or its file: equal for equal architecture, normalisation and weights."""
+    if not isinstance(encoder, Encoder):
+        encoder = load_encoder(encoder)
+    digest = blake2b(encoder.architecture.encode(), digest_size=8)
+    for name, weight in sorted({"mean": encoder.mean.float(), "std": encoder.std.float(), **_weights(encoder)}.items()):
+        digest.update(f"{name} {tuple(weight.shape)} {weight.dtype}".encode())
+        digest.update(weight.cpu().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _known(levels: Sequence[str]) -> tuple[str, ...]:
+    if not levels:
+        raise Mistake(f"no feature level was named; choose from {', '.join(LEVELS)}.")
+    for level in levels:
+        if level not in LEVELS:
+            raise Mistake(f"there is no feature level {level!r}; {nearest(level, LEVELS)}")
+    return tuple(levels)
+
+
+def _random_stages(architecture: str, seed: int) -> nn.ModuleDict:
+    """torchvision's backbone without its head, cut into levels; parts keep the names that torchvision gave them."""
+    from torchvision.models import get_model
+
+    # On the CPU, and from its generator alone: torch.manual_seed would also reseed every GPU.
+    with torch.device("cpu"), torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        body = get_model(architecture, weights=None)
+    if architecture.startswith("convnext"):
+        # The head's LayerNorm goes with the head: levels are what the stages give.
+        body, cuts = body.features, ("0 1", "2 3", "4 5", "6 7")
+    else:
+        cuts = ("conv1 bn1 relu maxpool layer1", "layer2", "layer3", "layer4")
+    stages = (OrderedDict((part, body.get_submodule(part)) for part in cut.split()) for cut in cuts)
+    return nn.ModuleDict({level: nn.Sequential(stage) for level, stage in zip(LEVELS, stages, strict=True)})
+
+
+def _weights(encoder: Encoder) -> dict[str, Tensor]:
+    """All weights and batch statistics by name, on the CPU, as float32 (a counter stays what it is)."""
+    state = encoder.stages.state_dict()
+    return {
+        name: weight.to("cpu", torch.float32 if weight.is_floating_point() else weight.dtype).contiguous()
+        for name, weight in state.items()
+    }
+
+
+def _fill(encoder: Encoder, weights: Mapping[str, Tensor], path: Path | str) -> None:
+    """Copy `weights` into the encoder. Raises Mistake unless they are exactly its own, by name and shape."""
+    expected = encoder.stages.state_dict()
+    wrong = {
+        "missing": [name for name in expected if name not in weights],
+        "unexpected": [name for name in weights if name not in expected],
+        "of another shape": [n for n, w in weights.items() if n in expected and w.shape != expected[n].shape],
+    }
+    found = [f"{len(names)} {how} ({', '.join(names[:2])})" for how, names in wrong.items() if names]
+    if found:
+        raise Mistake(
+            f"{path} does not hold the weights of a {encoder.architecture}: {', '.join(found)}; name the "
+            "architecture that it was made with, or another file."
+        )
+    encoder.stages.load_state_dict(weights)
+
+
+def _read_state_dict(path: Path) -> dict[str, Tensor]:
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception:  # of arbitrary bytes the unpickler raises almost anything
+        state = None
+    if not isinstance(state, Mapping) or not all(isinstance(weight, Tensor) for weight in state.values()):
+        raise Mistake(f"{path} is damaged or no plain state dict; give one as torchvision publishes them.")
+    return dict(state)
+
+
+def _named_by_level(encoder: Encoder, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A torchvision state dict by our names, without its head. Files from before 2018 lack BN's counters: as new."""
+    prefix = "features." if encoder.architecture.startswith("convnext") else ""
+    by_level = {}
+    for name, weight in encoder.stages.state_dict().items():
+        theirs = prefix + name.split(".", 1)[1]
+        if theirs in state or name.endswith("num_batches_tracked"):
+            by_level[name] = state.pop(theirs, weight)
+    head = ("fc.", "classifier.")
+    return by_level | {name: weight for name, weight in state.items() if not name.startswith(head)}
+
+
+def _imagenet_file(architecture: str) -> tuple[Path, Origin]:
+    """torchvision's weights in torch's cache, downloaded where they are not there yet."""
+    from torchvision.models import get_model_weights
+
+    weights = get_model_weights(architecture).DEFAULT
+    path = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
+    if not path.is_file():
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            digest = path.stem.rsplit("-", 1)[1]
+            torch.hub.download_url_to_file(weights.url, str(path), digest, progress=sys.stderr.isatty())
+        except (OSError, RuntimeError) as error:
+            raise Mistake(
+                f"torchvision's ImageNet weights could not be fetched ({error}); download {weights.url} elsewhere "
+                "and start from that .pth, or start from random."
+            ) from None
+    return path, Origin("ImageNet-1k", recipe={"start": str(weights)})
+
+
+def _versions() -> dict[str, str | None]:
+    try:
+        own = version("heldout")
+    except PackageNotFoundError:  # run from a checkout that was never installed; `commit` says which
+        own = None
+    return {"heldout": own, "torch": torch.__version__, "torchvision": version("torchvision")}
+
+
+def _commit() -> str | None:
+    """The commit of the checkout that this file lies in, marked where files differ from it; none when installed."""
+    repository = Path(__file__).resolve().parents[1]
+    if not (repository / ".git").exists():
+        return None
+    command = ["git", "-C", str(repository), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.strip() or None
+    except (OSError, subprocess.SubprocessError):
+        return None
