@@ -63,10 +63,11 @@ def choose_folder(data: Path | None) -> Path:
         return data
     if REAL_DATA.is_dir():
         return REAL_DATA
-    from pretrain.demo import make
+    from pretrain.demo import is_demo, make
 
     print(f"no --data given and no {REAL_DATA} here: using generated demo data in {DEMO_DATA}", file=sys.stderr)
-    make(DEMO_DATA)
+    if not is_demo(DEMO_DATA):
+        make(DEMO_DATA)
     return DEMO_DATA
 
 

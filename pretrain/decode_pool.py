@@ -5,19 +5,16 @@ the one process that may write.
 """
 
 import os
-import signal
-import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from hashlib import blake2b
 from itertools import islice
-from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import NamedTuple
 
 from pretrain.decode import Unreadable, decode
+from pretrain.workers import worker_pool
 
 # A process takes 0.3 s to start: below this many pictures it is quicker to decode where we are.
 FEW_PICTURES = 48
@@ -52,7 +49,7 @@ def decode_rows(paths: Sequence[Path], size_px: int, workers: int | None = None)
 def _decode_in_pool(paths: Sequence[Path], size_px: int, workers: int) -> Iterator[tuple[Path, Row | str]]:
     remaining = iter(paths)
     tasks = iter(lambda: list(islice(remaining, PICTURES_PER_TASK)), [])
-    with _pool(workers) as pool:
+    with worker_pool(workers) as pool:
         try:
             # Three tasks a process keep all busy; more would only pile up rows in memory.
             running = deque(pool.submit(_decoded_task, task, size_px) for task in islice(tasks, 3 * workers))
@@ -67,7 +64,7 @@ def _decode_in_pool(paths: Sequence[Path], size_px: int, workers: int) -> Iterat
 def _decode_singly(paths: Sequence[Path], size_px: int) -> Iterator[tuple[Path, Row | str]]:
     remaining = deque(paths)
     while remaining:
-        with _pool(1) as pool:
+        with worker_pool(1) as pool:
             try:
                 while remaining:
                     (outcome,) = pool.submit(_decoded_task, [remaining[0]], size_px).result()
@@ -75,16 +72,6 @@ def _decode_singly(paths: Sequence[Path], size_px: int) -> Iterator[tuple[Path, 
                     yield outcome
             except BrokenProcessPool:
                 yield remaining.popleft(), "brings the decoder down (too little memory, or a hostile file)"
-
-
-def _pool(workers: int) -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_follow_parent)
-
-
-def _follow_parent() -> None:
-    """Leave Ctrl-C to the parent, and end with it, also when it is killed and can tell nobody."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=lambda: (parent_process().join(), os._exit(1)), daemon=True).start()
 
 
 def _decoded_task(paths: Sequence[Path], size_px: int) -> list[tuple[Path, Row | str]]:

@@ -1,0 +1,259 @@
+"""A generated stand-in for MVTec AD: 15 products under its category names, with defects and exact masks, seeded.
+
+    python pretrain/demo.py --out data/demo        # 1500 pictures, about half a minute on two cores
+
+Made so that a person sees the plain defects at once and the faint ones with care; a random encoder finds some of them.
+"""
+
+if __name__ == "__main__":
+    import sys
+    from pathlib import Path
+
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+    from pretrain.command import run_command
+    from pretrain.demo import Config, main
+
+    sys.exit(run_command(main, Config))
+
+import json
+import os
+import shutil
+import sys
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from filelock import FileLock
+
+from pretrain.command import Mistake, Names, nearest
+from pretrain.progress import Progress
+from pretrain.workers import worker_pool
+
+if TYPE_CHECKING:
+    import numpy as np
+
+GENERATOR = 1  # raised whenever a picture of the same seed would come out differently
+MARKER = "demo.json"
+KINDS = {
+    "bottle": ("broken_large", "broken_small", "contamination", "scratch"),
+    "cable": ("bent_wire", "cable_swap", "cut_insulation", "missing_wire", "poke_insulation"),
+    "capsule": ("crack", "faulty_imprint", "poke", "scratch", "squeeze"),
+    "carpet": ("color", "cut", "hole", "thread"),
+    "grid": ("bent", "broken", "contamination", "glue"),
+    "hazelnut": ("crack", "cut", "hole", "print"),
+    "leather": ("color", "cut", "fold", "poke"),
+    "metal_nut": ("bent", "color", "dent", "scratch"),
+    "pill": ("color", "contamination", "crack", "faulty_imprint", "scratch"),
+    "screw": ("bent_tip", "rust", "scratch_head", "scratch_neck", "thread_damage"),
+    "tile": ("crack", "glue_strip", "oil", "rough"),
+    "toothbrush": ("bent_bristles", "contamination", "missing_bristles", "stray_bristle"),
+    "transistor": ("bent_lead", "cut_lead", "damaged_case", "misplaced"),
+    "wood": ("color", "hole", "liquid", "scratch"),
+    "zipper": ("broken_teeth", "fabric_border", "fabric_interior", "split_teeth", "squeezed_teeth"),
+}
+CATEGORIES = tuple(KINDS)
+
+
+@dataclass(frozen=True)
+class Config:
+    """Draw the demo data set: 15 products in MVTec AD's layout, 256 px, with defects and their masks.
+
+    Attributes:
+        out: Folder to make; one that holds the same demo set already is left alone.
+        seed: Another seed, other pictures.
+        categories: Only these products. Default is all 15.
+        train: Good pictures to learn from, per category.
+        good: Good test pictures per category.
+        defective: Pictures of each kind of defect (4 or 5 kinds per category).
+        workers: Processes that draw; the pictures do not depend on it. Default is one per core.
+    """
+
+    out: Path = Path("data/demo")
+    seed: int = 0
+    categories: Names = Names()
+    train: int = 60
+    good: int = 12
+    defective: int = 7
+    workers: int | None = None
+
+
+def main(config: Config) -> None:
+    """Make the set that `config` describes."""
+    make(**{name: getattr(config, name) for name in Config.__dataclass_fields__})
+
+
+def render_picture(
+    category: str, split: str, kind: str, index: int, seed: int, harmed: bool = True
+) -> tuple["np.ndarray", "np.ndarray"]:
+    """One picture, a pure function of its arguments: image (256, 256, 3) uint8, mask (256, 256) bool, empty for "good".
+
+    `harmed=False` gives the clean twin of a defective picture: same product, pose, light and noise, without the defect.
+    """
+    import numpy as np
+
+    from pretrain.products import hardware, moulded, textures
+    from pretrain.products.defects import Harm
+    from pretrain.products.scene import Light, changed, lit, photograph
+
+    if category not in KINDS:
+        raise Mistake(f"the demo set has no category {category}; {nearest(category, CATEGORIES)}")
+    if kind not in ("good", *KINDS[category]):
+        raise Mistake(f"the demo set has no {category} of kind {kind}; {nearest(kind, ('good', *KINDS[category]))}")
+    draw = {
+        "bottle": moulded.bottle,
+        "cable": hardware.cable,
+        "capsule": moulded.capsule,
+        "carpet": textures.carpet,
+        "grid": textures.wire_grid,
+        "hazelnut": moulded.hazelnut,
+        "leather": textures.leather,
+        "metal_nut": hardware.metal_nut,
+        "pill": moulded.pill,
+        "screw": hardware.screw,
+        "tile": textures.tile,
+        "toothbrush": moulded.toothbrush,
+        "transistor": hardware.transistor,
+        "wood": textures.wood,
+        "zipper": hardware.zipper,
+    }[category]
+
+    def stream(number: int) -> np.random.Generator:
+        return np.random.default_rng([seed, zlib.crc32(f"{category}/{split}/{kind}".encode()), index, number])
+
+    scene, light, harm, sensor, bad = range(5)  # apart, so that the defect moves no other random draw
+    surface = draw(stream(scene), Harm("good", 0.0, stream(harm)))
+    mask = np.zeros(surface.height.shape, bool)
+    if kind != "good":
+        severity = stream(bad).uniform()
+        damaged = draw(stream(scene), Harm(kind, severity, stream(harm)))
+        mask = changed(surface, damaged)
+        surface = damaged if harmed else surface
+    lamp = Light.draw(stream(light))
+    return photograph(lit(surface, lamp), lamp, stream(sensor)), mask
+
+
+def is_demo(folder: Path) -> bool:
+    """Whether a folder holds a demo set, whatever its seed and size."""
+    return _marker(folder).get("what") == "demo data"
+
+
+def make(
+    out: Path,
+    seed: int = 0,
+    categories: tuple[str, ...] = (),
+    train: int = 60,
+    good: int = 12,
+    defective: int = 7,
+    workers: int | None = None,
+) -> None:
+    """Write a demo set to `out`, whole or not at all. Arguments as in `Config`.
+
+    Raises:
+        Mistake: an unknown category, a negative count, or `out` exists and is not a demo set.
+    """
+    out, categories = Path(out), tuple(categories) or CATEGORIES
+    for name in categories:
+        if name not in KINDS:
+            raise Mistake(f"the demo set has no category {name}; {nearest(name, CATEGORIES)}")
+    for name, value in {"seed": seed, "train": train, "good": good, "defective": defective}.items():
+        if value < 0:
+            raise Mistake(f"{name} is {value}; give 0 or more.")
+    if workers is not None and workers < 1:
+        raise Mistake(f"{workers} workers cannot draw: give 1 or more, or leave it out for one per core.")
+    marker = {"what": "demo data", "generator": GENERATOR, "seed": seed, "categories": list(categories)}
+    marker |= {"train": train, "good": good, "defective": defective}
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        # A second process waits here, and then finds the set made.
+        with FileLock(out.parent / f".{out.name}.lock"):
+            if _marker(out) == marker:
+                print(f"{out} already holds this demo data (seed {seed}); left alone.", file=sys.stderr)
+                return
+            if out.exists() and not is_demo(out) and (not out.is_dir() or any(out.iterdir())):
+                raise Mistake(f"{out} exists and is not a demo set; choose another --out, or move it away.")
+            _make_whole(out, marker, list(_jobs(categories, train, good, defective)), seed, workers)
+    except OSError as error:
+        raise Mistake(
+            f"the demo data cannot be written to {out} ({error}); make room or choose another place."
+        ) from None
+
+
+def _make_whole(out: Path, marker: dict, jobs: list["Job"], seed: int, workers: int | None) -> None:
+    """Draw beside `out`, and move the set to its place once it is whole; the lock is held."""
+    unfinished, replaced = (out.parent / f".{out.name}.{state}" for state in ("unfinished", "replaced"))
+    shutil.rmtree(unfinished, ignore_errors=True)  # what a killed process left
+    shutil.rmtree(replaced, ignore_errors=True)
+    try:
+        for folder in {path for job in jobs for path in (_place(*job).parent, _mask_place(*job).parent)}:
+            (unfinished / folder).mkdir(parents=True)
+        _draw_all(unfinished, seed, jobs, workers or os.cpu_count() or 1)
+        (unfinished / MARKER).write_text(json.dumps(marker, indent=1) + "\n")
+        if out.exists():
+            out.rename(replaced)
+        unfinished.rename(out)
+    finally:
+        for leftover in (unfinished, replaced):
+            shutil.rmtree(leftover, ignore_errors=True)
+    print(
+        f"{out}: {len(jobs)} generated pictures of {len(marker['categories'])} products, seed {seed}", file=sys.stderr
+    )
+
+
+Job = tuple[str, str, str, int]  # category, split, kind, index
+
+
+def _marker(folder: Path) -> dict:
+    try:
+        marker = json.loads((Path(folder) / MARKER).read_text())
+    except (OSError, ValueError):
+        return {}
+    return marker if isinstance(marker, dict) else {}
+
+
+def _jobs(categories: tuple[str, ...], train: int, good: int, defective: int) -> Iterator[Job]:
+    for category in categories:
+        counts = [("train", "good", train), ("test", "good", good)]
+        counts += [("test", kind, defective) for kind in KINDS[category]]
+        for split, kind, count in counts:
+            yield from ((category, split, kind, index) for index in range(count))
+
+
+def _place(category: str, split: str, kind: str, index: int) -> Path:
+    return Path(category, split, kind, f"{index:03d}.png")
+
+
+def _mask_place(category: str, split: str, kind: str, index: int) -> Path:
+    """Where a picture's mask goes; a good one has none, and this is its own place."""
+    picture = _place(category, split, kind, index)
+    return picture if kind == "good" else Path(category, "ground_truth", kind, f"{index:03d}_mask.png")
+
+
+def _draw(folder: Path, seed: int, job: Job) -> None:
+    from PIL import Image
+
+    image, mask = render_picture(*job, seed)
+    quick = {"compress_level": 1, "compress_type": zlib.Z_RLE}  # noise holds no repeats worth searching for
+    Image.fromarray(image).save(folder / _place(*job), **quick)
+    if _mask_place(*job) != _place(*job):
+        Image.fromarray(mask.astype("uint8") * 255).save(folder / _mask_place(*job), **quick)
+
+
+def _draw_all(folder: Path, seed: int, jobs: list[Job], workers: int) -> None:
+    """Draw and write every job's picture; one worker draws in this process."""
+    draw = partial(_draw, folder, seed)
+    with Progress("drawing demo pictures", len(jobs)) as progress:
+        if workers == 1:
+            for job in jobs:
+                draw(job)
+                progress.advance()
+            return
+        with worker_pool(min(workers, len(jobs) or 1)) as pool:
+            try:
+                for _ in pool.map(draw, jobs, chunksize=8):
+                    progress.advance()
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise

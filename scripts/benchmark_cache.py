@@ -1,0 +1,210 @@
+"""How fast the cache is built and read, beside the bare decoder, and how much memory that takes.
+
+    python scripts/benchmark_cache.py            # some minutes; makes its own 1024 px PNGs in a temporary folder
+    python scripts/benchmark_cache.py --quick    # within a minute, on fewer pictures
+    python scripts/benchmark_cache.py --check    # exit code 1 where a target is missed
+
+Targets: building at 90 % or more of the bare decoder's rate on all cores; peak memory the same for ten times the
+pictures; reading a random batch at least 50 times as fast as decoding it. The last line is one JSON object.
+"""
+
+if __name__ == "__main__":
+    import sys
+    from pathlib import Path
+
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+    from pretrain.command import run_command
+    from scripts.benchmark_cache import Config, main
+
+    sys.exit(run_command(main, Config))
+
+import contextlib
+import io
+import json
+import os
+import platform
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
+from multiprocessing import get_context
+from pathlib import Path
+from statistics import median
+
+BATCH = 256
+TARGETS = {"build_over_bare": 0.9, "read_over_decode": 50.0, "peak_growth": 1.1}
+
+
+@dataclass(frozen=True)
+class Config:
+    """Measure how fast the cache is built and read beside the bare decoder, and how much memory that takes.
+
+    Attributes:
+        pictures: How many 1024 px PNGs; memory is compared with ten times as many.
+        rounds: How often each is measured, in turn.
+        size_px: Side of the cached squares.
+        quick: Fewer pictures and rounds, for an answer within a minute.
+        check: Exit code 1 if a target is missed.
+    """
+
+    pictures: int = 500
+    rounds: int = 5
+    size_px: int = 256
+    quick: bool = False
+    check: bool = False
+
+
+def main(config: Config) -> int:
+    count, rounds = (150, 3) if config.quick else (config.pictures, config.rounds)
+    with tempfile.TemporaryDirectory() as place:
+        os.environ["HELDOUT_CACHE"] = f"{place}/cache"
+        paths = make_pictures(Path(place) / "pictures", count)
+        rates = in_rounds(rounds, {"bare": partial(bare, paths), "build": partial(build, paths, config.size_px)})
+        reading = in_rounds(rounds, reading_a_batch(paths, config.size_px))
+        peaks_mib = [peak_mib(Path(place), paths, factor, config.size_px) for factor in (1, 10)]
+    figures = {
+        "bare_decoder_pictures_per_s": count / rates["bare"],
+        "build_pictures_per_s": count / rates["build"],
+        "build_over_bare": rates["bare"] / rates["build"],
+        "decode_batch_ms": 1e3 * reading["decode"],
+        "read_batch_ms": 1e3 * reading["read"],
+        "read_over_decode": reading["decode"] / reading["read"],
+        "peak_mib": peaks_mib,
+        "peak_growth": peaks_mib[1] / peaks_mib[0],
+    }
+    missed = [name for name, target in TARGETS.items() if not met(name, figures[name], target)]
+    print(f"{count} PNGs of 1024 px, cached at {config.size_px} px, medians of {rounds} interleaved rounds")
+    print(f"  build      {figures['build_pictures_per_s']:8.0f} pictures/s")
+    print(
+        f"  bare       {figures['bare_decoder_pictures_per_s']:8.0f} pictures/s, the same decoder, result thrown away"
+    )
+    print(f"  ratio      {figures['build_over_bare']:8.2f}  (target: at least {TARGETS['build_over_bare']})")
+    print(f"  read       {figures['read_batch_ms']:8.1f} ms for a random batch of {min(BATCH, count)}")
+    print(f"  decode     {figures['decode_batch_ms']:8.1f} ms for the same batch, all cores")
+    print(f"  ratio      {figures['read_over_decode']:8.0f}  (target: at least {TARGETS['read_over_decode']:.0f})")
+    print(f"  peak       {peaks_mib[0]:8.0f} MiB for {count} pictures, all processes together")
+    print(f"             {peaks_mib[1]:8.0f} MiB for {10 * count}")
+    print(f"  ratio      {figures['peak_growth']:8.2f}  (target: at most {TARGETS['peak_growth']})")
+    print(f"missed: {', '.join(missed)}" if missed else "all targets met")
+    hardware = {"cores": os.cpu_count(), "machine": platform.machine(), "python": platform.python_version()}
+    versions = {name: version(name) for name in ("kornia-rs", "pillow", "numpy")}
+    print(
+        json.dumps({"benchmark": "cache", "quick": config.quick, **figures, "missed": missed, **hardware, **versions})
+    )
+    return int(bool(missed) and config.check)
+
+
+def met(name: str, figure: float, target: float) -> bool:
+    return figure <= target if name == "peak_growth" else figure >= target
+
+
+def in_rounds(rounds: int, contestants: dict[str, Callable[[], float]]) -> dict[str, float]:
+    """Median seconds of each, measured in turn: a slow spell of the machine hits all of them."""
+    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    for _ in range(rounds):
+        for name, measure in contestants.items():
+            seconds[name].append(measure())
+    return {name: median(measured) for name, measured in seconds.items()}
+
+
+def make_pictures(folder: Path, count: int) -> list[Path]:
+    """Different 1024 px PNGs with the grain of real ones: the demo set's, enlarged, with sensor noise."""
+    import numpy as np
+    from PIL import Image
+
+    from pretrain.demo import CATEGORIES, render_picture
+
+    folder.mkdir(parents=True)
+    generator = np.random.default_rng(0)
+    originals = []
+    for category in CATEGORIES:
+        pixels, _ = render_picture(category, "train", "good", 0, 0)
+        large = np.asarray(Image.fromarray(pixels).resize((1024, 1024), Image.Resampling.BICUBIC), np.float32)
+        noisy = large + generator.normal(0, 2, large.shape)
+        original = folder / f"original_{category}.png"
+        Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(original)
+        originals.append(original.read_bytes())
+        original.unlink()
+    paths = [folder / f"{number:05d}.png" for number in range(count)]
+    for number, path in enumerate(paths):
+        path.write_bytes(originals[number % len(originals)])
+    return paths
+
+
+def bare(paths: list[Path]) -> float:
+    """Seconds to decode all with the same decoder on all cores, and nothing else."""
+    workers = os.cpu_count() or 1
+    start_s = time.perf_counter()
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        for _ in pool.map(decode_only, paths, chunksize=4):
+            pass
+    return time.perf_counter() - start_s
+
+
+def decode_only(path: Path) -> None:
+    import kornia_rs.io
+
+    kornia_rs.io.decode_image_png_u8(path.read_bytes(), (1024, 1024), "rgb")
+
+
+def build(paths: list[Path], size_px: int) -> float:
+    """Seconds to build the cache of all from nothing."""
+    import shutil
+
+    from pretrain.cache import cache_root, open_cached
+
+    shutil.rmtree(cache_root(), ignore_errors=True)
+    start_s = time.perf_counter()
+    with contextlib.redirect_stderr(io.StringIO()):
+        open_cached(paths[0].parent, paths, size_px)
+    return time.perf_counter() - start_s
+
+
+def reading_a_batch(paths: list[Path], size_px: int) -> dict[str, Callable[[], float]]:
+    """Read a random batch from the cache; decode the same batch in a pool that is already running."""
+    import numpy as np
+
+    from pretrain.cache import open_cached
+
+    cached = open_cached(paths[0].parent, paths, size_px)
+    rows = np.array([cached.entries[path].row for path in paths])
+    generator = np.random.default_rng(0)
+    pool = ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn"))
+    list(pool.map(decode_only, paths[:8]))
+
+    def read() -> float:
+        positions = generator.choice(len(paths), min(BATCH, len(paths)), replace=False)
+        start_s = time.perf_counter()
+        cached.pixels[rows[positions]]
+        return time.perf_counter() - start_s
+
+    def decode() -> float:
+        positions = generator.choice(len(paths), min(BATCH, len(paths)), replace=False)
+        start_s = time.perf_counter()
+        list(pool.map(decode_only, [paths[position] for position in positions], chunksize=4))
+        return time.perf_counter() - start_s
+
+    return {"read": read, "decode": decode}
+
+
+def peak_mib(place: Path, paths: list[Path], factor: int, size_px: int) -> float:
+    """Peak resident memory of building a cache of `factor` times the pictures (by hard links), in a process of its
+    own: of that process, and of the largest of its decoders for each core."""
+    folder = place / f"times_{factor}"
+    folder.mkdir()
+    for turn in range(factor):
+        for path in paths:
+            os.link(path, folder / f"{turn}_{path.name}")
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(peak_of_build, folder, size_px).result()
+
+
+def peak_of_build(folder: Path, size_px: int) -> float:
+    build(sorted(folder.iterdir()), size_px)
+    own, largest_child = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return (own + (os.cpu_count() or 1) * largest_child) / 1024
