@@ -1,6 +1,7 @@
 """What the tests share: a small demo set on disk, and a cache that is thrown away."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,14 @@ import pytest
 import pretrain  # noqa: F401
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interruptible():
+    """A test run started in the background ignores Ctrl-C, and so would every process that a test starts to stop it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="session", autouse=True)
