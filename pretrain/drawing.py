@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-PAPER, INK, FAINT, DEFECT = "#ffffff", "#1c1c1e", "#6e6e73", (255, 45, 85)
+PAPER, INK, FAINT, CURVE, DEFECT = "#ffffff", "#1c1c1e", "#6e6e73", "#0a6cff", (255, 45, 85)
 MARGIN_PX, GAP_PX, CAPTION_PX, LABEL_PX, TITLE_PX = 24, 6, 18, 110, 48
 
 
@@ -47,6 +47,51 @@ def outlined(pixels: np.ndarray, mask: np.ndarray, distance_px: int = 3, width_p
     away_px = distance_transform_edt(~mask)
     line = (away_px > distance_px) & (away_px <= distance_px + width_px)
     return np.where(line[:, :, None], np.uint8(DEFECT), pixels)
+
+
+class Curve(NamedTuple):
+    """A panel: its title, points (x, y) with rising x, and a level to draw as a dashed line, or none."""
+
+    title: str
+    points: Sequence[tuple[float, float]]
+    level: float | None = None
+
+
+def curves(panels: Sequence[Curve], title: str, width_px: int = 900, panel_px: int = 190) -> Image.Image:
+    """Panels one below another, each with a scale of its own."""
+    sheet = Image.new("RGB", (width_px, 2 * MARGIN_PX + TITLE_PX + len(panels) * panel_px), PAPER)
+    draw = ImageDraw.Draw(sheet)
+    draw.text((MARGIN_PX, MARGIN_PX), title, INK, ImageFont.load_default(22))
+    for number, panel in enumerate(panels):
+        top = MARGIN_PX + TITLE_PX + number * panel_px
+        _draw_curve(draw, panel, (MARGIN_PX + 70, top + 26, width_px - MARGIN_PX, top + panel_px - 30))
+    return sheet
+
+
+def _draw_curve(draw: ImageDraw.ImageDraw, panel: Curve, box: tuple[int, int, int, int]) -> None:
+    left, top, right, bottom = box
+    font = ImageFont.load_default(12)
+    draw.text((left, top - 22), panel.title, INK, ImageFont.load_default(15))
+    draw.rectangle(box, outline="#d1d1d6")
+    xs, ys = (np.array(values, float) for values in zip(*panel.points, strict=True))
+    heights = ys if panel.level is None else np.append(ys, panel.level)
+    low, high = heights.min(), heights.max()
+    room = 0.05 * (high - low) or 0.5
+    low, high = low - room, high + room
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        across = (x - xs[0]) / max(xs[-1] - xs[0], 1e-9)
+        return left + across * (right - left), bottom - (y - low) / (high - low) * (bottom - top)
+
+    for y, anchor in ((high, "rt"), (low, "rb")):
+        draw.text((left - 6, place(xs[0], y)[1]), f"{y:.3g}", FAINT, font, anchor=anchor)
+    draw.text((left, bottom + 4), f"{xs[0]:.0f}", FAINT, font)
+    draw.text((right, bottom + 4), f"{xs[-1]:.0f} steps", FAINT, font, anchor="ra")
+    if panel.level is not None:
+        y = place(xs[0], panel.level)[1]
+        for x in range(left, right, 12):
+            draw.line((x, y, x + 6, y), FAINT)
+    draw.line([place(x, y) for x, y in zip(xs, ys, strict=True)], CURVE, 2)
 
 
 def save_picture(image: Image.Image, path: Path) -> None:

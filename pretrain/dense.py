@@ -1,0 +1,83 @@
+"""Contrast between places: what a feature map says of one place must be the same in two views of it, and different
+from what it says of every other place and of the same place with a planted defect.
+
+SimCLR contrasts whole pictures, and learns to overlook what is local; defects are local. Here two views show the SAME
+places in other colours (one crop, two colour draws), so that a place is found again at the same position of the map
+(Wang et al. 2021, https://arxiv.org/abs/2011.09157, find it by similarity instead). Negatives by planted defects follow
+SPD (Zou et al. 2022, https://arxiv.org/abs/2207.14315), there of whole pictures.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pretrain.loss import Contrast, nt_xent
+from pretrain.views import uniforms
+
+# Of each picture, on each level.
+PLACES_ANYWHERE = 8
+PLACES_SPOILED = 4
+
+
+class DenseContrast(nn.Module):
+    """A projection of each of some feature levels, and NT-Xent between their places."""
+
+    def __init__(self, channels: Mapping[str, int], width: int = 256, dimensions: int = 64) -> None:
+        super().__init__()
+        self.projections = nn.ModuleDict(
+            {
+                level: nn.Sequential(
+                    nn.Conv2d(count, width, 1), nn.BatchNorm2d(width), nn.ReLU(), nn.Conv2d(width, dimensions, 1)
+                )
+                for level, count in channels.items()
+            }
+        )
+
+    def forward(
+        self, features: Mapping[str, Tensor], masks: Tensor | None, places: "Places", temperature: float
+    ) -> Contrast:
+        """Mean over the levels.
+
+        `features` of two views of the same b crops, and of the second one with planted defects if there are `masks`,
+        one after another: (2b or 3b, c, h, w). `masks` bool (b, H, W).
+        """
+        contrasts = []
+        for level, projection in self.projections.items():
+            maps = projection(features[level]).float().flatten(2)  # (2b or 3b, d, h w)
+            views = maps.unflatten(0, (-1, len(places.chance)))  # (2 or 3, b, d, h w)
+            chosen = places.anywhere(maps.shape[-1])  # (b, p)
+            if masks is not None:
+                spoiled = places.in_masks(masks, features[level].shape[-2:])  # (b, k)
+                chosen = torch.cat([chosen, spoiled], dim=1)
+                negatives = _rows(views[2], spoiled)
+            first, second = _rows(views[0], chosen), _rows(views[1], chosen)  # (b (p + k), d)
+            contrasts.append(nt_xent(first, second, temperature, None if masks is None else negatives))
+        loss, accuracy = (torch.stack(part).mean() for part in zip(*contrasts, strict=True))
+        return Contrast(loss, accuracy)
+
+
+class Places:
+    """Which cells of a map take part: the same number for every picture, so that ranks bring equal batches."""
+
+    def __init__(self, seed: int, step: int, positions: Sequence[int] | np.ndarray, device: torch.device) -> None:
+        chance = uniforms(positions, PLACES_ANYWHERE, seed, step, "places")
+        self.chance = torch.from_numpy(chance).to(device)  # (b, PLACES_ANYWHERE)
+
+    def anywhere(self, cells: int) -> Tensor:
+        """(b, p) indices of cells, drawn at random."""
+        return (self.chance * cells).long()
+
+    def in_masks(self, masks: Tensor, shape: tuple[int, int]) -> Tensor:
+        """(b, k) indices of the cells that a mask covers most; one that covers few cells has them repeated."""
+        cover = F.adaptive_avg_pool2d(masks[:, None].float(), shape).flatten(1)  # (b, h w)
+        most, cells = cover.topk(min(PLACES_SPOILED, cover.shape[1]), dim=1)
+        return torch.where(most >= 0.5 * most[:, :1], cells, cells[:, :1])
+
+
+def _rows(maps: Tensor, cells: Tensor) -> Tensor:
+    """The vectors at `cells` (b, n) of maps (b, d, h w) -> (b n, d)."""
+    picked = maps.gather(2, cells[:, None].expand(-1, maps.shape[1], -1))  # (b, d, n)
+    return picked.transpose(1, 2).flatten(0, 1)

@@ -1,0 +1,135 @@
+"""What pretraining is achieving, on normals that it does not learn from.
+
+The figure that matters is how well planted defects on unseen normals are told from clean ones, by the distance of a
+patch to its nearest patch in a few good pictures; beside its value before the first step, since a random encoder can do
+much of it. The others explain: alignment and uniformity (Wang and Isola 2020, https://arxiv.org/abs/2005.10242),
+RankMe (Garrido et al. 2023, https://arxiv.org/abs/2210.02885), and whether the space collapses.
+"""
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pretrain.dataset import Pictures
+from pretrain.defects import plant
+from pretrain.encoder import Encoder
+from pretrain.views import draw, render
+
+if TYPE_CHECKING:
+    from pretrain.simclr import Config
+
+PATCH_LEVELS = ("level2", "level3")
+MOST_PICTURES = 96
+PLANTED_EACH = 2
+# Below this share of the spread of random directions the projections point all one way.
+COLLAPSED_SPREAD = 0.1
+
+
+class Figures(NamedTuple):
+    """`planted_auroc` from 0.5, chance, to 1; `spread` 1 for random directions, 0 when collapsed."""
+
+    planted_auroc: float
+    alignment: float
+    uniformity: float
+    rank_me: float
+    spread: float
+
+    @property
+    def is_collapsed(self) -> bool:
+        return self.spread < COLLAPSED_SPREAD
+
+
+class Monitor:
+    """Fixed pictures, views and planted defects, so that the figures of two steps can be compared."""
+
+    def __init__(self, references: Pictures, unseen: Pictures, config: "Config", device: torch.device) -> None:
+        size_px, seed = config.size_px, 0  # the same for all seeds, so that their figures compare
+        each = max(2, MOST_PICTURES // (2 * len(unseen.categories)))
+        self.device = device
+        self._categories = []
+        for number, category in enumerate(unseen.categories):
+            clean = _still(unseen.of(category), each, size_px)
+            sources = clean.roll(1, 0)
+            planted = [
+                plant(clean, sources, seed, number, np.arange(len(clean)) + turn * len(clean))[0]
+                for turn in range(PLANTED_EACH)
+            ]
+            self._categories.append((_still(references.of(category), each, size_px), clean, torch.cat(planted)))
+        some = np.linspace(0, len(unseen) - 1, min(len(unseen), MOST_PICTURES)).astype(int)
+        pixels = torch.from_numpy(unseen.batch(some.tolist()))
+        self._views = [render(pixels, draw(config.strengths, seed, 0, some, view), size_px) for view in (0, 1)]
+
+    @torch.no_grad()
+    def measure(self, encoder: Encoder, projection: nn.Module) -> Figures:
+        """The figures of an encoder and its projection head as they are; both are left in the mode they were in."""
+        training = encoder.training
+        encoder.eval(), projection.eval()
+        first, second = (projection(_in_parts(encoder.pooled, view, self.device)) for view in self._views)
+        pooled = _in_parts(encoder.pooled, self._views[0], self.device)
+        figures = Figures(
+            planted_auroc=float(np.mean([self._planted_auroc(encoder, *pictures) for pictures in self._categories])),
+            alignment=float(alignment(first, second)),
+            uniformity=float(uniformity(first)),
+            rank_me=float(rank_me(pooled)),
+            spread=float(spread(first)),
+        )
+        encoder.train(training), projection.train(training)
+        return figures
+
+    def _planted_auroc(self, encoder: Encoder, references: Tensor, clean: Tensor, planted: Tensor) -> float:
+        from sklearn.metrics import roc_auc_score
+
+        bank = _patches(encoder, references, self.device).flatten(0, 1)
+        scores = [
+            torch.cdist(_patches(encoder, images, self.device), bank).amin(2).amax(1) for images in (clean, planted)
+        ]
+        labels = [0] * len(clean) + [1] * len(planted)
+        return roc_auc_score(labels, torch.cat(scores).cpu().numpy())
+
+
+def alignment(first: Tensor, second: Tensor) -> Tensor:
+    """Mean squared distance of the two views of a picture, (n, d) each, on the unit sphere: 0 is best, 2 is chance."""
+    return (F.normalize(first.float(), dim=1) - F.normalize(second.float(), dim=1)).square().sum(1).mean()
+
+
+def uniformity(vectors: Tensor) -> Tensor:
+    """log mean exp(-2 squared distance) over pairs of (n, d) on the unit sphere: the lower, the more evenly spread."""
+    return F.pdist(F.normalize(vectors.float(), dim=1)).square().mul(-2).exp().mean().log()
+
+
+def rank_me(vectors: Tensor) -> Tensor:
+    """exp of the entropy of the singular values of (n, d): how many directions the features use."""
+    shares = torch.linalg.svdvals(vectors.float())
+    shares = shares / shares.sum().clamp(min=1e-12) + 1e-7
+    return (-(shares * shares.log()).sum()).exp()
+
+
+def spread(vectors: Tensor) -> Tensor:
+    """Standard deviation of unit vectors (n, d) times sqrt(d), mean over d: 1 for random directions, 0 for one."""
+    return F.normalize(vectors.float(), dim=1).std(0).mean() * vectors.shape[1] ** 0.5
+
+
+def _still(pictures: Pictures, count: int, size_px: int) -> Tensor:
+    """At most `count` pictures, spread over all, without any change but their size: float32 (n, 3, h, w)."""
+    some = np.linspace(0, len(pictures) - 1, min(len(pictures), count)).astype(int)
+    images = torch.from_numpy(pictures.batch(some.tolist())).permute(0, 3, 1, 2).float().div(255)
+    return F.interpolate(images, (size_px, size_px), mode="bilinear", antialias=True).clamp(0, 1)
+
+
+def _patches(encoder: Encoder, images: Tensor, device: torch.device) -> Tensor:
+    """Unit vectors of the middle levels on one grid, smoothed over 3 x 3 cells: (n, cells, c)."""
+
+    def on_one_grid(part: Tensor) -> Tensor:
+        maps = list(encoder(part, PATCH_LEVELS).values())
+        side = maps[0].shape[-2:]
+        smooth = [F.interpolate(F.avg_pool2d(m.float(), 3, 1, 1), side, mode="bilinear") for m in maps]
+        return torch.cat([F.normalize(m, dim=1) for m in smooth], dim=1).flatten(2).transpose(1, 2)
+
+    return _in_parts(on_one_grid, images, device)
+
+
+def _in_parts(function, images: Tensor, device: torch.device, at_once: int = 32) -> Tensor:
+    return torch.cat([function(part.to(device)) for part in images.split(at_once)])
