@@ -81,7 +81,12 @@ def read_config(kind: type[Config], arguments: Sequence[str] | None = None) -> C
             shown["type"] = types[field.name]
         parser.add_argument(_flag(field.name), **shown)
     read = parser.parse_args(None if arguments is None else list(arguments))
-    return kind(**{name: read[name] for name in types})
+    return kind(**{name: _of_type(read[name], types[name]) for name in types})
+
+
+def _of_type(value: object, hint: object) -> object:
+    """jsonargparse gives a plain tuple where names are optional."""
+    return Names(value) if isinstance(value, tuple) and Names in (hint, *get_args(hint)) else value
 
 
 def _one_sentence(message: str, types: dict[str, object]) -> str:

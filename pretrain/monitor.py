@@ -6,6 +6,7 @@ much of it. The others explain: alignment and uniformity (Wang and Isola 2020, h
 RankMe (Garrido et al. 2023, https://arxiv.org/abs/2210.02885), and whether the space collapses.
 """
 
+import math
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -86,6 +87,8 @@ class Monitor:
         scores = [
             torch.cdist(_patches(encoder, images, self.device), bank).amin(2).amax(1) for images in (clean, planted)
         ]
+        if not all(score.isfinite().all() for score in scores):
+            return math.nan
         labels = [0] * len(clean) + [1] * len(planted)
         return roc_auc_score(labels, torch.cat(scores).cpu().numpy())
 
@@ -102,6 +105,8 @@ def uniformity(vectors: Tensor) -> Tensor:
 
 def rank_me(vectors: Tensor) -> Tensor:
     """exp of the entropy of the singular values of (n, d): how many directions the features use."""
+    if not vectors.isfinite().all():
+        return torch.tensor(math.nan)
     shares = torch.linalg.svdvals(vectors.float())
     shares = shares / shares.sum().clamp(min=1e-12) + 1e-7
     return (-(shares * shares.log()).sum()).exp()

@@ -75,6 +75,7 @@ class Outcome:
         if self._leads and (step % self._monitor_every == 0 or step == self.steps):
             started_s = time.monotonic()
             figures = self._monitor.measure(module.encoder, module.projection)
+            self._check_numbers(step, figures._asdict())
             self.run.log(step, **figures._asdict())
             start = next(line["planted_auroc"] for line in self.run.metrics() if "planted_auroc" in line)
             self._progress.say(
@@ -97,11 +98,7 @@ class Outcome:
                 self._progress.advance()
             return
         values = {name: value.item() for name, value in losses._asdict().items()}
-        if not math.isfinite(values["loss"]):
-            raise Mistake(
-                f"the loss is not a number any more at step {step}: lower --learning-rate, or use --precision 32-true, "
-                f"with another --out. The last good checkpoint is kept in {self.config.out}."
-            )
+        self._check_numbers(step, values)
         if self._leads:
             self.run.log(step, **values)
             shown = f"loss {values['whole']:.2f} (chance {self._chance:.2f}), " if self.config.whole_weight else ""
@@ -141,6 +138,13 @@ class Outcome:
         held_out = f" --categories {config.hold_out}" if config.hold_out else ""
         print(f"next:    python scripts/probe.py --encoder {path} --data {config.data}{held_out}")
         self.run.finish()
+
+    def _check_numbers(self, step: int, values: dict[str, float]) -> None:
+        if not all(map(math.isfinite, values.values())):
+            raise Mistake(
+                f"the loss is not a number any more at step {step}: lower --learning-rate, or use --precision 32-true, "
+                f"with another --out. The last good checkpoint is kept in {self.config.out}."
+            )
 
     def _announce(self, unseen: Pictures) -> None:
         config = self.config

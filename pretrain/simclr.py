@@ -19,25 +19,19 @@ if __name__ == "__main__":
     sys.exit(run_command(main, Config))
 
 import math
-import time
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from pretrain.command import Mistake, Names
+from pretrain.command import Names
 
 if TYPE_CHECKING:
     import numpy as np
-    from lightning_fabric import Fabric
     from torch import Tensor
 
     from pretrain.contrast import Losses, SimCLR
-    from pretrain.dataset import Pictures
     from pretrain.views import Strengths
-
-HELD_OUT_BY_DEFAULT = Names("bottle,pill,wood")
-TIMED_STEPS = 4
 
 
 @dataclass(frozen=True)
@@ -133,6 +127,7 @@ def main(config: Config) -> int:
     from pretrain.encoder import make_encoder
     from pretrain.machine import make_fabric, on_device, rank_positions
     from pretrain.outcome import Outcome
+    from pretrain.plan import length_in_steps, prepared
     from pretrain.run import Run, stop_asked
 
     fabric = make_fabric(config.device, config.precision)
@@ -186,54 +181,6 @@ def main(config: Config) -> int:
     return 0
 
 
-def prepared(config: Config, folder: Path, fabric: "Fabric") -> tuple[Config, "Pictures", "Pictures"]:
-    """Every default resolved, the normals to learn from, and a tenth of them that is only looked at."""
-    from pretrain.dataset import load
-    from pretrain.images import category_folders, check_names, split_records
-
-    found = category_folders(folder)
-    if config.hold_out is None:
-        held_out = Names(name for name in HELD_OUT_BY_DEFAULT if name in found)
-    else:
-        held_out = config.hold_out
-        check_names(held_out, found, f"category in {folder}")
-    categories = [name for name in sorted(found) if name not in held_out]
-    if not categories:
-        raise Mistake(f"all categories of {folder} are held out ({held_out}): leave one to learn from.")
-    config = resolved(replace(config, data=folder, hold_out=held_out), fabric)
-    pictures = load(folder, config.cache_px, categories, normals_only=True)
-    digests = [entry.digest for entry in pictures.entries]
-    parts = split_records(pictures.records, digests, {"learned from": 0.9, "unseen": 0.1}, seed=0)
-    if len(parts["unseen"]) < 2:  # too few to spare any; the figures say so by being the training pictures' own
-        parts = {part: range(len(pictures)) for part in parts}
-    learned_from = pictures.subset(parts["learned from"])
-    batch = min(config.batch, len(learned_from)) // fabric.world_size * fabric.world_size
-    if batch < 2 * fabric.world_size:
-        raise Mistake(
-            f"{len(learned_from)} pictures are too few for {fabric.world_size} processes of two or more each."
-        )
-    return replace(config, batch=batch), learned_from, pictures.subset(parts["unseen"])
-
-
-def resolved(config: Config, fabric: "Fabric") -> Config:
-    """What was left open, chosen for the machine."""
-    on_gpu = fabric.device.type == "cuda"
-    size_px = config.size_px or (224 if on_gpu else 128)
-    batch = config.batch or (256 if on_gpu else 32)
-    lars_rate = 0.075 * math.sqrt(batch)  # SimCLR's own for small batches
-    rates = {"adamw": 1e-3, "lars": lars_rate, "sgd": lars_rate / 4}
-    return replace(
-        config,
-        size_px=size_px,
-        batch=batch,
-        cache_px=config.cache_px or min(2 * size_px, 512),
-        epochs=config.epochs or (100 if on_gpu else 8),
-        learning_rate=config.learning_rate or rates[config.optimizer],
-        precision=fabric._precision.precision,
-        device=fabric.device.type,
-    )
-
-
 def members(config: Config, step: int, count: int) -> "np.ndarray":
     """Which pictures are in a step's batch: each epoch is a shuffle of its own, its incomplete last batch left out."""
     import numpy as np
@@ -279,22 +226,3 @@ def train_mode(module: "SimCLR", config: Config) -> None:
     for layer in module.modules():
         if config.freeze_batch_norm and isinstance(layer, _BatchNorm):
             layer.eval()
-
-
-def length_in_steps(config, count, train_step, module, optimizer, fabric) -> int:
-    """Steps asked for, or those that fit into the minutes, found by taking some and undoing them."""
-    from copy import deepcopy
-
-    if config.steps:
-        return config.steps
-    if not config.minutes:
-        return config.epochs * (count // config.batch)
-    before = deepcopy((module.state_dict(), optimizer.state_dict()))
-    train_step(0, 1000)  # the first one allocates and warms caches
-    start_s = time.monotonic()
-    for step in range(1, 1 + TIMED_STEPS):
-        train_step(step, 1000)
-    seconds = (time.monotonic() - start_s) / TIMED_STEPS
-    module.load_state_dict(before[0])
-    optimizer.load_state_dict(before[1])
-    return fabric.broadcast(max(1, round(60 * config.minutes / seconds)))

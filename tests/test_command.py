@@ -31,6 +31,7 @@ class Config:
         mode: Which way.
         strict: Stop early.
         most: At most.
+        only: Only these.
     """
 
     count: int
@@ -40,6 +41,7 @@ class Config:
     mode: Literal["slow", "fast"] = "slow"
     strict: bool = False
     most: int | None = None
+    only: Names | None = None
 
 
 def refusal(capsys, *arguments: str) -> str:
@@ -57,6 +59,11 @@ def test_defaults_then_yaml_then_flags(tmp_path):
     assert read_config(Config, ["--config", str(file)]) == Config(3, None, Names("wood,tile"), 1e-3, "slow", True)
     changed = read_config(Config, ["--config", str(file), "--no-strict", "--rate", "2", "--hold-out", "a, b"])
     assert changed == Config(3, None, Names("a,b"), 2.0, "slow", False)
+
+
+def test_names_stay_names_where_they_are_optional():
+    assert isinstance(read_config(Config, ["--count", "1", "--only", "b,a"]).only, Names)
+    assert read_config(Config, ["--count", "1"]).only is None
 
 
 def test_printed_config_is_read_again(tmp_path, capsys):
@@ -103,7 +110,7 @@ def test_interrupt_is_exit_code_130():
 
 def test_names_keep_their_order_and_drop_repeats():
     assert Names(" b, a,b,,") == ("b", "a")
-    assert str(Names(["b", "a"])) == "b,a"
+    assert str(Names(["b", "a"])) == f"{Names('b,a')}" == "b,a"
     assert Names("") == ()
 
 
