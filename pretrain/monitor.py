@@ -66,10 +66,11 @@ class Monitor:
     @torch.no_grad()
     def measure(self, encoder: Encoder, projection: nn.Module) -> Figures:
         """The figures of an encoder and its projection head as they are; both are left in the mode they were in."""
-        training = encoder.training
+        # Layer by layer: frozen batch normalisation must stay frozen.
+        modes = [(layer, layer.training) for part in (encoder, projection) for layer in part.modules()]
         encoder.eval(), projection.eval()
-        first, second = (projection(_in_parts(encoder.pooled, view, self.device)) for view in self._views)
-        pooled = _in_parts(encoder.pooled, self._views[0], self.device)
+        pooled, others = (_in_parts(encoder.pooled, view, self.device) for view in self._views)
+        first, second = projection(pooled), projection(others)
         figures = Figures(
             planted_auroc=float(np.mean([self._planted_auroc(encoder, *pictures) for pictures in self._categories])),
             alignment=float(alignment(first, second)),
@@ -77,7 +78,8 @@ class Monitor:
             rank_me=float(rank_me(pooled)),
             spread=float(spread(first)),
         )
-        encoder.train(training), projection.train(training)
+        for layer, is_training in modes:
+            layer.training = is_training
         return figures
 
     def _planted_auroc(self, encoder: Encoder, references: Tensor, clean: Tensor, planted: Tensor) -> float:

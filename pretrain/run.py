@@ -54,6 +54,8 @@ class Run:
                     f"another process trains in {self.folder}: wait for it or choose another --out."
                 ) from None
             try:
+                for unfinished in self.folder.glob(".*.part"):  # by killed writers, each as large as a checkpoint
+                    unfinished.unlink()
                 self._keep(config)
                 yield
             finally:
@@ -66,9 +68,13 @@ class Run:
         return yaml.safe_load((self.folder / "config.yaml").read_text())
 
     def log(self, step: int, **figures: float) -> None:
-        """Add a line of figures."""
-        with open(self.metrics_file, "a") as file:
-            file.write(json.dumps({"step": step, **figures}) + "\n")
+        """Add a line of figures; a line that a kill cut off stays one of its own."""
+        line = json.dumps({"step": step, **figures}).encode() + b"\n"
+        with open(self.metrics_file, "a+b") as file:
+            if file.tell():
+                file.seek(-1, os.SEEK_END)
+                line = line if file.read(1) == b"\n" else b"\n" + line
+            file.write(line)
 
     def metrics(self) -> list[dict]:
         """All lines; one that was cut off by a kill is left out."""
