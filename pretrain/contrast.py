@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pretrain.command import Mistake
 from pretrain.dense import DenseContrast, Places
 from pretrain.encoder import Encoder
 from pretrain.loss import nt_xent
@@ -63,12 +64,11 @@ class SimCLR(nn.Module):
 
 
 def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict]:
-    """Weights decay; biases and batch normalisation, which have one dimension, do not."""
+    """Weights decay; what is one number a channel does not: biases, normalisation, ConvNeXt's scales (c, 1, 1)."""
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    return [
-        {"params": [parameter for parameter in trained if parameter.ndim > 1], "weight_decay": weight_decay},
-        {"params": [parameter for parameter in trained if parameter.ndim <= 1], "weight_decay": 0.0},
-    ]
+    matrices = [parameter for parameter in trained if parameter.squeeze().ndim > 1]
+    vectors = [parameter for parameter in trained if parameter.squeeze().ndim <= 1]
+    return [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
 
 
 def make_optimizer(name: str, module: nn.Module, rate: float, weight_decay: float) -> torch.optim.Optimizer:
@@ -81,4 +81,6 @@ def make_optimizer(name: str, module: nn.Module, rate: float, weight_decay: floa
     from lightly.utils.lars import LARS
 
     # It leaves out of its layer-wise scaling whatever does not decay: biases and batch normalisation, as it should.
+    if not weight_decay:
+        raise Mistake("lars scales only what decays: give a --weight-decay above 0, such as 1e-6, or --optimizer sgd.")
     return LARS(groups, lr=rate, momentum=0.9)

@@ -46,7 +46,8 @@ class DenseContrast(nn.Module):
         """
         contrasts = []
         for level, projection in self.projections.items():
-            maps = projection(features[level]).float().flatten(2)  # (2b or 3b, d, h w)
+            maps = projection(features[level]).flatten(2)  # (2b or 3b, d, h w)
+            maps = maps.to(torch.promote_types(maps.dtype, torch.float32))  # not half, but float64 stays
             views = maps.unflatten(0, (-1, len(places.chance)))  # (2 or 3, b, d, h w)
             chosen = places.anywhere(maps.shape[-1])  # (b, p)
             if masks is not None:

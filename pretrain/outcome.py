@@ -124,7 +124,7 @@ class Outcome:
         looks = [line for line in lines if "planted_auroc" in line]
         losses = [line for line in lines if "loss" in line]
         first, last = (Figures(**{name: look[name] for name in Figures._fields}) for look in (looks[0], looks[-1]))
-        recipe = {name: value for name, value in self.run.config().items() if name not in ("data", "out")}
+        recipe = {name: value for name, value in self.run.config().items() if name != "data"}
         recipe |= {"steps": self.steps, "pictures": len(self.pictures), "planted_auroc": last.planted_auroc}
         categories, demo = tuple(self.pictures.categories), is_demo(self.pictures.folder)
         origin = Origin(self.pictures.folder.resolve().name, categories, demo, recipe)

@@ -126,6 +126,7 @@ class Run:
         import yaml
 
         wanted = _plain(asdict(config))
+        wanted.pop("out", None)  # a folder may be moved
         file = self.folder / "config.yaml"
         if not file.exists():
             _write_whole(file, yaml.safe_dump(wanted, sort_keys=False))

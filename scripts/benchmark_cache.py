@@ -112,8 +112,8 @@ def in_rounds(rounds: int, contestants: dict[str, Callable[[], float]]) -> dict[
     return {name: median(measured) for name, measured in seconds.items()}
 
 
-def make_pictures(folder: Path, count: int) -> list[Path]:
-    """Different 1024 px PNGs with the grain of real ones: the demo set's, enlarged, with sensor noise."""
+def make_pictures(folder: Path, count: int, size_px: int = 1024) -> list[Path]:
+    """PNGs with the grain of real ones: the demo set's, enlarged, with sensor noise; fifteen, repeated."""
     import numpy as np
     from PIL import Image
 
@@ -124,7 +124,7 @@ def make_pictures(folder: Path, count: int) -> list[Path]:
     originals = []
     for category in CATEGORIES:
         pixels, _ = render_picture(category, "train", "good", 0, 0)
-        large = np.asarray(Image.fromarray(pixels).resize((1024, 1024), Image.Resampling.BICUBIC), np.float32)
+        large = np.asarray(Image.fromarray(pixels).resize((size_px, size_px), Image.Resampling.BICUBIC), np.float32)
         noisy = large + generator.normal(0, 2, large.shape)
         original = folder / f"original_{category}.png"
         Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(original)

@@ -29,10 +29,9 @@ from pathlib import Path
 from statistics import mean, stdev
 
 from pretrain.command import Mistake, Names
-from scripts.probe import METHODS
+from scripts.probe import METHODS, RANDOM
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-RANDOM = "random"
 
 
 @dataclass(frozen=True)

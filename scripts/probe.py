@@ -1,6 +1,7 @@
 """What an encoder is worth on categories it never saw: PaDiM statistics and patch neighbours beside a random encoder.
 
     python scripts/probe.py --encoder runs/simclr/encoder.safetensors --data data/mvtec --categories bottle,pill,wood
+    python scripts/probe.py --data data/demo     # the random encoder alone: how hard is a data set?
 
 Image AUROC of two plain methods on the encoder's feature maps, each fitted on the category's normals: a Gaussian for
 every position (Defard et al. 2020, all normals), and the distance to the nearest patch of four or of all normals. A
@@ -38,6 +39,7 @@ GRID = 28
 DIMENSIONS = 100
 MOST_PATCHES = 8000
 FEW, DRAWS_OF_FEW = 4, 2
+RANDOM = "random"
 METHODS = ("PaDiM, all normals", "neighbours, all normals", f"neighbours, {FEW} normals")
 
 
@@ -46,17 +48,17 @@ class Config:
     """Measure an encoder on categories that it never saw, beside a random encoder.
 
     Attributes:
-        encoder: The encoder file.
+        encoder: The encoder file. Without one, the random encoder alone is measured.
         data: Folder of categories in MVTec AD's layout. Default is data/mvtec where it exists, else demo data.
-        categories: Where to measure; none may be among those that the encoder was pretrained on.
+        categories: Where to measure. Default is every category that the encoder was not pretrained on.
         size_px: Side of the square that pictures are stretched to.
         seed: Draws PaDiM's dimensions, the few normals, and the random encoder.
         json: Write the figures to this file.
     """
 
-    encoder: Path
-    categories: Names
+    encoder: Path | None = None
     data: Path | None = None
+    categories: Names = Names()
     size_px: int = 224
     seed: int = 0
     json: Path | None = None
@@ -66,15 +68,23 @@ def main(config: Config) -> None:
     """Print a table with a row for each category and encoder."""
     from pretrain.dataset import choose_folder, data_name
     from pretrain.encoder import Encoder, load_encoder
+    from pretrain.images import category_folders, check_names
 
     folder = choose_folder(config.data)
-    encoder = load_encoder(config.encoder)
-    seen = set(config.categories) & set(encoder.origin.categories if encoder.origin else ())
-    if seen:
-        raise Mistake(f"the encoder was pretrained on {', '.join(sorted(seen))}: figures there would say nothing.")
-    encoders = {"random": Encoder(encoder.architecture, config.seed).eval(), str(config.encoder): encoder}
+    encoders, seen = {RANDOM: Encoder("resnet18", config.seed).eval()}, set()
+    if config.encoder:
+        encoder = load_encoder(config.encoder)
+        encoders = {RANDOM: Encoder(encoder.architecture, config.seed).eval(), str(config.encoder): encoder}
+        seen = set(encoder.origin.categories if encoder.origin else ())
+    found = category_folders(folder)
+    check_names(config.categories, found, f"category in {folder}")
+    if seen & set(config.categories):
+        raise Mistake(f"the encoder saw {', '.join(sorted(seen & set(config.categories)))}: figures there say nothing.")
+    categories = config.categories or sorted(set(found) - seen)
+    if not categories:
+        raise Mistake(f"the encoder saw every category of {folder}: pretrain one with --hold-out.")
     figures = {
-        name: {category: probe(each, folder, category, config) for category in config.categories}
+        name: {category: probe(each, folder, category, config) for category in categories}
         for name, each in encoders.items()
     }
     print_table(figures, f"image AUROC on {data_name(folder)}, seed {config.seed}")
