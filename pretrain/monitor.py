@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from pretrain.dataset import Pictures
 from pretrain.defects import plant
 from pretrain.encoder import Encoder
-from pretrain.views import draw, render
+from pretrain.views import draw_pair, render
 
 if TYPE_CHECKING:
     from pretrain.simclr import Config
@@ -65,7 +65,8 @@ class Monitor:
             self._categories.append((_still(references.of(category), each, size_px), clean, torch.cat(planted)))
         some = np.linspace(0, len(unseen) - 1, min(len(unseen), MOST_PICTURES)).astype(int)
         pixels = torch.from_numpy(unseen.batch(some.tolist()))
-        self._views = [render(pixels, draw(config.strengths, seed, 0, some, view), size_px) for view in (0, 1)]
+        pair = draw_pair(config.strengths, seed, 0, some, same_places=bool(config.dense_weight))
+        self._views = [render(pixels, drawn, size_px) for drawn in pair]
 
     @torch.no_grad()
     def measure(self, encoder: Encoder, projection: nn.Module) -> Figures:

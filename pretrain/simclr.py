@@ -197,12 +197,10 @@ def make_views(
     import torch
 
     from pretrain.defects import plant
-    from pretrain.views import draw, render
+    from pretrain.views import draw_pair, render
 
-    # Places can be contrasted only where both views show the same ones: one crop, two draws of colour.
-    same_places = 0 if config.dense_weight else None
-    draws = [draw(config.strengths, config.seed, step, positions, view, same_places) for view in (0, 1)]
-    views = [render(pixels, draws[0], config.size_px), render(pixels, draws[1], config.size_px)]
+    draws = draw_pair(config.strengths, config.seed, step, positions, same_places=bool(config.dense_weight))
+    views = [render(pixels, drawn, config.size_px) for drawn in draws]
     masks = None
     if config.planted:
         foreign = render(other_pixels, draws[0], config.size_px)

@@ -112,6 +112,15 @@ def draw(
     )
 
 
+def draw_pair(
+    strengths: Strengths, seed: int, step: int, positions: Sequence[int] | np.ndarray, same_places: bool = False
+) -> tuple[Draws, Draws]:
+    """The numbers of both views. With `same_places` they show one crop in two colourings: only there can a place of
+    the one be looked for in the other."""
+    second = draw(strengths, seed, step, positions, view=1, geometry_view=0 if same_places else None)
+    return draw(strengths, seed, step, positions, view=0), second
+
+
 def _crops(strengths: Strengths, chance: Tensor) -> Tensor:
     """The first attempt that fits into the picture, or all of it, as torchvision draws crops.
 
