@@ -51,10 +51,12 @@ class Method(Protocol):
     """Tells defective pictures from good ones.
 
     `sees_normals` says whether `refer` learns from the test category's normals or ignores them. `normal_scores_` (n,)
-    are scores of normals that the method did not learn from: a threshold is made of them.
+    are scores of normals that the method did not learn from: a threshold is made of them. `batch_size` is how many
+    pictures it takes at once, an argument of every method that must not matter.
     """
 
     sees_normals: bool
+    batch_size: int
     normal_scores_: Tensor
 
     def fit(self, training: Sequence[Sample]) -> Self:
@@ -145,7 +147,10 @@ def batches(pictures: Iterable[Tensor], batch_size: int) -> Iterator[Tensor]:
 
 
 def save_method(method: object, folder: Path) -> None:
-    """Write a method's arguments and everything that it learned, its attributes that end in `_`, to `folder`."""
+    """Write a method's arguments and everything that it learned, its attributes that end in `_`, to `folder`.
+
+    What was learned must be tensors, or what JSON gives back as it was: numbers, text, booleans, none, lists, dicts.
+    """
     learned = {name: value for name, value in vars(method).items() if name.endswith("_")}
     tensors = {name: value for name, value in learned.items() if isinstance(value, Tensor)}
     facts = {
@@ -163,9 +168,12 @@ def load_method(kind: type[Loaded], folder: Path) -> Loaded:
     tensors, facts = read_tensors(path)
     if facts.get("method") != kind.__name__:
         raise Mistake(f"{path} holds a {facts.get('method', 'file that is no method')}, not a {kind.__name__}.")
-    if facts["format"] > FORMAT:
+    if facts.get("format", FORMAT) > FORMAT:
         raise Mistake(f"{path} was written by a newer heldout (format {facts['format']}, this one reads {FORMAT}).")
-    method = kind(**facts["arguments"])
+    try:
+        method = kind(**facts["arguments"])
+    except (KeyError, TypeError) as error:
+        raise Mistake(f"{path} does not fit this heldout's {kind.__name__} ({error}): fit the method anew.") from None
     for name, value in {**facts["learned"], **tensors}.items():
         setattr(method, name, value)
     return method

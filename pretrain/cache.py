@@ -10,10 +10,11 @@ import errno
 import os
 import shutil
 import sqlite3
+import stat
 import sys
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, closing
 from hashlib import blake2b
 from pathlib import Path
 from typing import NamedTuple
@@ -22,26 +23,30 @@ import numpy as np
 
 from pretrain.command import Mistake
 from pretrain.images import Problem
+from pretrain.lock import alone
 from pretrain.progress import Progress
+from pretrain.workers import refuse_import_by_worker
 
 # Part of every store's name: a change in how pictures are decoded or stretched must not meet rows made before it.
-VERSION = 1
+VERSION = 2
 SECONDS_BETWEEN_COMMITS = 1.0
 
 SCHEMA = """CREATE TABLE IF NOT EXISTS pictures (
     path BLOB PRIMARY KEY, bytes INTEGER, changed_ns INTEGER,
-    row INTEGER UNIQUE, height INTEGER, width INTEGER, digest BLOB) WITHOUT ROWID"""
+    row INTEGER UNIQUE, height INTEGER, width INTEGER, digest BLOB, file_digest BLOB) WITHOUT ROWID"""
 
 Key = tuple[int, int]  # a file's bytes and time of change
 
 
 class Entry(NamedTuple):
-    """Where a picture's pixels are, its height and width on disk, and a digest of its pixels as they were cached."""
+    """Where a picture's pixels are, its height and width on disk, and two digests: of its pixels as they were cached,
+    equal for copies in any format, and of its file, which depends on no cache size and no decoder."""
 
     row: int
     height: int
     width: int
     digest: bytes
+    file_digest: bytes
 
 
 class Cached(NamedTuple):
@@ -54,8 +59,12 @@ class Cached(NamedTuple):
 
 def cache_root() -> Path:
     """Where stores lie: $HELDOUT_CACHE, or the user's cache folder. Safe to delete at any time."""
-    default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "heldout"
-    return Path(os.environ.get("HELDOUT_CACHE") or default)
+    if chosen := os.environ.get("HELDOUT_CACHE"):
+        return Path(chosen)
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "heldout"
+    except RuntimeError:
+        raise Mistake("this user has no home folder to cache pictures in: name a folder in HELDOUT_CACHE.") from None
 
 
 def store_folder(folder: Path, size_px: int) -> Path:
@@ -70,6 +79,7 @@ def open_cached(folder: Path, paths: Sequence[Path], size_px: int, workers: int 
 
     Raises Mistake if the store cannot be written or its disk is full; what was decoded by then is kept.
     """
+    refuse_import_by_worker()  # it would wait for the lock that its parent holds
     place = store_folder(folder, size_px)
     try:
         place.mkdir(parents=True, exist_ok=True)
@@ -80,8 +90,8 @@ def open_cached(folder: Path, paths: Sequence[Path], size_px: int, workers: int 
                 raise
             print(f"the cache in {place} is damaged ({error}); making it anew.", file=sys.stderr)
             with _sole_writer(place):
-                (place / "index.sqlite").unlink(missing_ok=True)
-                (place / "pixels.u8").unlink(missing_ok=True)
+                for name in ("index.sqlite", "index.sqlite-journal", "pixels.u8"):
+                    (place / name).unlink(missing_ok=True)
             return _open(place, folder, paths, size_px, workers)
     except (OSError, sqlite3.OperationalError) as error:
         if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "disk is full" in str(error):
@@ -109,27 +119,18 @@ def _keys(paths: Sequence[Path]) -> tuple[dict[Path, Key], list[Problem]]:
     for path in paths:
         try:
             status = path.stat()
-            keys[path] = (status.st_size, status.st_mtime_ns)
+            if stat.S_ISREG(status.st_mode):
+                keys[path] = (status.st_size, status.st_mtime_ns)
+            else:  # reading a pipe or a device could wait for ever
+                problems.append(Problem(path, "not a file"))
         except OSError as error:
             problems.append(Problem(path, error.strerror or str(error)))
     return keys, problems
 
 
-@contextmanager
-def _sole_writer(place: Path) -> Iterator[None]:
-    """The right to append to a store. The system takes it back from a process that dies."""
-    from filelock import FileLock, Timeout
-
-    lock = FileLock(place / "lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        print(f"another process is filling the cache in {place}; waiting for it.", file=sys.stderr, flush=True)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
+def _sole_writer(place: Path) -> AbstractContextManager[None]:
+    """The right to append to a store."""
+    return alone(place / "lock", f"another process is filling the cache in {place}; waiting for it.")
 
 
 class _Store:
@@ -151,9 +152,9 @@ class _Store:
         found = {row[0]: row[1:] for row in self._index.execute("SELECT * FROM pictures")}
         entries = {}
         for path, key in keys.items():
-            *cached_key, row, height, width, digest = found.get(self._name(path), (None,) * 6)
+            *cached_key, row, height, width, digest, file_digest = found.get(self._name(path), (None,) * 7)
             if tuple(cached_key) == key and row < rows_on_disk:
-                entries[path] = Entry(row, height, width, digest)
+                entries[path] = Entry(row, height, width, digest, file_digest)
         return entries
 
     def pixels(self) -> np.ndarray:
@@ -169,6 +170,8 @@ class _Store:
         self._check_space(len(missing))
         problems: list[Problem] = []
         ready: list[tuple] = []
+        with self._index:  # of a file that was cut short or is gone; the new rows will take their places
+            self._index.execute("DELETE FROM pictures WHERE row >= ?", (self._rows_on_disk(),))
         (next_row,) = self._index.execute("SELECT COALESCE(MAX(row) + 1, 0) FROM pictures").fetchone()
         last_commit_s = time.monotonic()
         with open(self._pixel_file, "r+b" if self._pixel_file.exists() else "w+b") as file:
@@ -195,7 +198,7 @@ class _Store:
         file.flush()
         os.fsync(file.fileno())
         with self._index:
-            self._index.executemany("INSERT OR REPLACE INTO pictures VALUES (?, ?, ?, ?, ?, ?, ?)", ready)
+            self._index.executemany("INSERT OR REPLACE INTO pictures VALUES (?, ?, ?, ?, ?, ?, ?, ?)", ready)
         ready.clear()
 
     def _check_space(self, count: int) -> None:

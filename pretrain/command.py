@@ -42,6 +42,11 @@ def run_command(
     except Mistake as mistake:
         print(f"error: {mistake}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # whoever read the output has gone
+        return 1
+    except OSError as error:  # a full disk, a folder in the way of a file, a missing permission
+        print(f"error: {error}; put that right, or name another place.", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("stopped.", file=sys.stderr)
         return 130
@@ -92,7 +97,7 @@ def _of_type(value: object, hint: object) -> object:
 def _one_sentence(message: str, types: dict[str, object]) -> str:
     """What jsonargparse says in several lines, as a person would say it. `types` are the options by name."""
     message = " ".join(message.split())
-    if unknown := re.search(r"unrecognized arguments: (--[\w-]+)", message):
+    if unknown := re.search(r"unrecognized arguments: (\S+)", message):
         return f"there is no option {unknown[1]}; {nearest(unknown[1], map(_flag, types))}"
     if unknown := re.search(r"Option '([\w.-]+)' is not accepted", message):
         return f"there is no option {unknown[1]}; {nearest(unknown[1], types)}"

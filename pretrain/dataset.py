@@ -1,7 +1,8 @@
 """The data set a command works on: which folder, which pictures of it, and their pixels."""
 
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import numpy as np
 
 from pretrain.cache import Entry, open_cached
 from pretrain.command import Mistake
-from pretrain.images import Problem, Record, same_content, scan
+from pretrain.decode import Unreadable, read_mask
+from pretrain.images import Problem, Record, same_content, scan, split_records
 
 REAL_DATA = Path("data/mvtec")
 DEMO_DATA = Path("data/demo")
@@ -51,6 +53,12 @@ class Pictures:
         """The pictures of one category alone."""
         return self.subset([i for i, record in enumerate(self.records) if record.category == category])
 
+    def split(self, fractions: Mapping[str, float], seed: int) -> dict[str, "Pictures"]:
+        """Disjoint parts, stratified by category and defect; copies of a picture stay together."""
+        digests, file_digests = zip(*((entry.digest, entry.file_digest) for entry in self.entries), strict=True)
+        parts = split_records(self.records, digests, file_digests, fractions, seed)
+        return {part: self.subset(positions) for part, positions in parts.items()}
+
     def copies(self) -> list[list[Record]]:
         """Groups of records whose pictures are the same, pixel for pixel, as they were cached."""
         groups = same_content([entry.digest for entry in self.entries])
@@ -61,7 +69,7 @@ def choose_folder(data: Path | None) -> Path:
     """The folder that was typed, else data/mvtec, else demo data, made if need be; says so in one line."""
     if data is not None:
         return data
-    if REAL_DATA.is_dir():
+    if any(REAL_DATA.glob("*/train")):
         return REAL_DATA
     from pretrain.demo import is_demo, make
 
@@ -97,7 +105,8 @@ def load(
     found = scan(folder, categories, normals_only)
     cached = open_cached(folder, [record.path for record in found.records], size_px, workers)
     records = tuple(record for record in found.records if record.path in cached.entries)
-    problems = (*found.problems, *cached.problems)
+    records, mask_problems = _with_fitting_masks(records, cached.entries)
+    problems = (*found.problems, *cached.problems, *mask_problems)
     if problems:
         print(f"{len(problems)} files in {folder} cannot be used:", file=sys.stderr)
     for problem in problems:
@@ -108,3 +117,28 @@ def load(
         raise Mistake(f"none of the {len(problems)} pictures in {folder} can be read.")
     entries = tuple(cached.entries[record.path] for record in records)
     return Pictures(folder, size_px, records, entries, cached.pixels, problems)
+
+
+def _with_fitting_masks(
+    records: Sequence[Record], entries: Mapping[Path, Entry]
+) -> tuple[tuple[Record, ...], list[Problem]]:
+    """The records without the masks that cannot be used, each of which is read once to know."""
+
+    def misfit(record: Record) -> str | None:
+        if record.mask is None:
+            return None
+        try:
+            height, width = read_mask(record.mask).shape
+        except Unreadable as unreadable:
+            return str(unreadable)
+        entry = entries[record.path]
+        if (height, width) != (entry.height, entry.width):
+            return f"the mask is {width}x{height}, its picture {entry.width}x{entry.height}"
+        return None
+
+    with ThreadPoolExecutor() as pool:  # Pillow lets go of Python's lock
+        reasons = list(pool.map(misfit, records))
+    fitting = tuple(
+        replace(record, mask=None) if reason else record for record, reason in zip(records, reasons, strict=True)
+    )
+    return fitting, [Problem(record.mask, reason) for record, reason in zip(records, reasons, strict=True) if reason]

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pretrain.decode import Unreadable, decode
-from pretrain.workers import worker_pool
+from pretrain.workers import usable_cores, worker_pool
 
 # A process takes 0.3 s to start: below this many pictures it is quicker to decode where we are.
 FEW_PICTURES = 48
@@ -22,17 +22,18 @@ PICTURES_PER_TASK = 4
 
 
 class Row(NamedTuple):
-    """A picture as `size_px` * `size_px` * 3 bytes, its size on disk, and a digest of those bytes."""
+    """A picture as `size_px` * `size_px` * 3 bytes, its size on disk, a digest of those bytes and one of its file."""
 
     pixels: bytes
     height: int
     width: int
     digest: bytes
+    file_digest: bytes
 
 
 def decode_rows(paths: Sequence[Path], size_px: int, workers: int | None = None) -> Iterator[tuple[Path, Row | str]]:
     """Yield every path once, with its row or with the reason why there is none. Memory does not grow with `paths`."""
-    workers = workers or os.cpu_count() or 1
+    workers = workers or usable_cores()
     if workers == 1 or len(paths) < FEW_PICTURES:
         yield from _decode_task(paths, size_px)
         return
@@ -51,6 +52,11 @@ def _decode_in_pool(paths: Sequence[Path], size_px: int, workers: int) -> Iterat
     tasks = iter(lambda: list(islice(remaining, PICTURES_PER_TASK)), [])
     with worker_pool(workers) as pool:
         try:
+            try:
+                pool.submit(os.getpid).result()
+            except BrokenProcessPool:  # workers cannot start: the script came by a pipe, or runs without a guard
+                yield from _decode_task(paths, size_px)
+                return
             # Three tasks a process keep all busy; more would only pile up rows in memory.
             running = deque(pool.submit(_decoded_task, task, size_px) for task in islice(tasks, 3 * workers))
             while running:
@@ -81,7 +87,7 @@ def _decoded_task(paths: Sequence[Path], size_px: int) -> list[tuple[Path, Row |
 def _decode_task(paths: Sequence[Path], size_px: int) -> Iterator[tuple[Path, Row | str]]:
     for path in paths:
         try:
-            pixels, height, width = decode(path, size_px)
-            yield path, Row(pixels.tobytes(), height, width, blake2b(pixels, digest_size=16).digest())
+            pixels, height, width, file_digest = decode(path, size_px)
+            yield path, Row(pixels.tobytes(), height, width, blake2b(pixels, digest_size=16).digest(), file_digest)
         except Unreadable as unreadable:
             yield path, str(unreadable)

@@ -16,7 +16,6 @@ if __name__ == "__main__":
     sys.exit(run_command(main, Config))
 
 import json
-import os
 import shutil
 import sys
 import zlib
@@ -26,11 +25,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from filelock import FileLock
-
 from pretrain.command import Mistake, Names, nearest
+from pretrain.lock import alone
 from pretrain.progress import Progress
-from pretrain.workers import worker_pool
+from pretrain.workers import usable_cores, worker_pool
 
 if TYPE_CHECKING:
     import numpy as np
@@ -167,13 +165,15 @@ def make(
     marker |= {"train": train, "good": good, "defective": defective}
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        # A second process waits here, and then finds the set made.
-        with FileLock(out.parent / f".{out.name}.lock"):
+        with alone(out.parent / f".{out.name}.lock", f"another process is drawing {out}; waiting for it."):
             if _marker(out) == marker:
                 print(f"{out} already holds this demo data (seed {seed}); left alone.", file=sys.stderr)
                 return
             if out.exists() and not is_demo(out) and (not out.is_dir() or any(out.iterdir())):
-                raise Mistake(f"{out} exists and is not a demo set; choose another --out, or move it away.")
+                raise Mistake(f"{out} exists and is not a demo set: move it away, or draw the demo set elsewhere.")
+            own = {MARKER, *_marker(out).get("categories", ())}
+            if out.is_dir() and (foreign := sorted(path.name for path in out.iterdir() if path.name not in own)):
+                raise Mistake(f"{out} is an older demo set that also holds {', '.join(foreign)}: move that away first.")
             _make_whole(out, marker, list(_jobs(categories, train, good, defective)), seed, workers)
     except OSError as error:
         raise Mistake(
@@ -187,9 +187,10 @@ def _make_whole(out: Path, marker: dict, jobs: list["Job"], seed: int, workers: 
     shutil.rmtree(unfinished, ignore_errors=True)  # what a killed process left
     shutil.rmtree(replaced, ignore_errors=True)
     try:
+        unfinished.mkdir()
         for folder in {path for job in jobs for path in (_place(*job).parent, _mask_place(*job).parent)}:
-            (unfinished / folder).mkdir(parents=True)
-        _draw_all(unfinished, seed, jobs, workers or os.cpu_count() or 1)
+            (unfinished / folder).mkdir(parents=True, exist_ok=True)
+        _draw_all(unfinished, seed, jobs, workers or usable_cores())
         (unfinished / MARKER).write_text(json.dumps(marker, indent=1) + "\n")
         if out.exists():
             out.rename(replaced)

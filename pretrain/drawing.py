@@ -1,11 +1,14 @@
 """Everything that becomes a picture for people: contact sheets and outlines."""
 
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+
+from pretrain.wholefile import write_whole
 
 PAPER, INK, FAINT, CURVE, DEFECT = "#ffffff", "#1c1c1e", "#6e6e73", "#0a6cff", (255, 45, 85)
 MARGIN_PX, GAP_PX, CAPTION_PX, LABEL_PX, TITLE_PX = 24, 6, 18, 110, 48
@@ -95,11 +98,10 @@ def _draw_curve(draw: ImageDraw.ImageDraw, panel: Curve, box: tuple[int, int, in
 
 
 def save_picture(image: Image.Image, path: Path) -> None:
-    """Write a picture, making its folder; a reader never meets half of one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.part")
-    image.save(unfinished, format=Image.registered_extensions().get(path.suffix.lower(), "PNG"))
-    unfinished.replace(path)
+    """Write a picture, as PNG unless the name ends otherwise; a reader never meets half of one."""
+    data = BytesIO()
+    image.save(data, format=Image.registered_extensions().get(path.suffix.lower(), "PNG"))
+    write_whole(path, data.getvalue())
 
 
 def _small(thumbnail: Thumbnail, size_px: int) -> Image.Image:

@@ -1,8 +1,8 @@
 """An image folder -> records: what each picture is, what does not fit, and who gets which.
 
 The layout is MVTec AD's: CATEGORY/train/good, CATEGORY/test/{good,DEFECT}, CATEGORY/ground_truth/DEFECT/NAME_mask.png.
-Masks, test pictures and defects may be missing; a folder that is itself one category will do. Nothing is decoded here
-but the headers of masks and of their pictures, and nothing on disk is ever changed.
+Masks, test pictures and defects may be missing; a folder that is itself one category will do. Nothing is opened here,
+and nothing on disk is ever changed.
 """
 
 from collections import defaultdict
@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pretrain.command import Mistake, nearest
-from pretrain.decode import SUFFIXES, Unreadable, picture_size
 
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
 GOOD = "good"
 SPLITS = ("train", "test")
 
@@ -57,29 +57,32 @@ def scan(folder: Path, categories: Collection[str] = (), normals_only: bool = Fa
     records: list[Record] = []
     problems: list[Problem] = []
     for category in sorted(categories or found):
+        masks = {} if normals_only else _masks_by_kind(found[category] / "ground_truth", problems)
         for split in SPLITS[:1] if normals_only else SPLITS:
-            for split_folder in _subfolders(found[category] / split):
-                kind = split_folder.name
+            for kind_folder in _subfolders(found[category] / split):
+                kind = kind_folder.name
                 if normals_only and kind != GOOD:
                     continue
-                masks = _masks(found[category] / "ground_truth" / kind)
-                for path in _pictures(split_folder):
-                    mask = masks.pop(path.stem, None) if split == "test" and kind != GOOD else None
-                    records.append(Record(path, category, split, kind, mask))
-                if split == "test":
-                    problems += [Problem(mask, "a mask without its picture") for mask in masks.values()]
+                of_kind = masks.get(kind, {}) if split == "test" and kind != GOOD else {}
+                for path in _pictures(kind_folder):
+                    records.append(Record(path, category, split, kind, of_kind.get(path.stem)))
             problems += [
                 Problem(path, f"lies in {split}/ itself; move it into {split}/{GOOD}/ or {split}/DEFECT/")
                 for path in _pictures(found[category] / split)
             ]
-    records, mask_problems = _with_fitting_masks(records)
+        used = {record.mask for record in records}
+        for kind, of_kind in masks.items():
+            reason = "a mask of a good picture" if kind == GOOD else "a mask without its picture"
+            problems += [Problem(mask, reason) for mask in of_kind.values() if mask not in used]
     if not records:
         raise Mistake(f"no pictures in {folder}; expected them as CATEGORY/train/good/NAME.png.")
-    return Scan(folder, tuple(records), tuple(problems + mask_problems))
+    return Scan(folder, tuple(records), tuple(problems))
 
 
 def category_folders(folder: Path) -> dict[str, Path]:
     """The categories of a folder by name. Raises Mistake if there is no folder or none in it."""
+    if folder.is_file():
+        raise Mistake(f"{folder} is a file; name the folder that holds the categories.")
     if not folder.is_dir():
         raise Mistake(f"there is no folder {folder}; name one with --data, or leave it out to use the demo data.")
     if any((folder / split).is_dir() for split in SPLITS):
@@ -106,23 +109,31 @@ def same_content(keys: Sequence[Hashable]) -> list[list[int]]:
 
 
 def split_records(
-    records: Sequence[Record], digests: Sequence[bytes], fractions: Mapping[str, float], seed: int
+    records: Sequence[Record],
+    digests: Sequence[bytes],
+    file_digests: Sequence[bytes],
+    fractions: Mapping[str, float],
+    seed: int,
 ) -> dict[str, list[int]]:
     """Positions of `records` by part, stratified by category and defect; `fractions` sum to 1.
 
-    The split is a function of content and seed: not of file names, nor of the other pictures' order. Pictures of the
-    same content fall into the same part.
+    The split is a function of the files' content and the seed: not of names, order, cache size or decoder. Pictures
+    with equal `digests`, which are the same pixel for pixel, fall into the same part.
     """
     copies = defaultdict(list)
     for position, digest in enumerate(digests):
         copies[digest].append(position)
+    order = {
+        digest: min(blake2b(file_digests[position], key=str(seed).encode()).digest() for position in positions)
+        for digest, positions in copies.items()
+    }
     strata = defaultdict(list)
     for digest, positions in copies.items():
         first = min((records[position] for position in positions), key=lambda record: (record.category, record.defect))
         strata[first.category, first.defect].append(digest)
     parts: dict[str, list[int]] = {part: [] for part in fractions}
     for members in strata.values():
-        members.sort(key=lambda digest: blake2b(digest, key=str(seed).encode()).digest())
+        members.sort(key=lambda digest: order[digest])
         size = sum(len(copies[digest]) for digest in members)
         done = 0
         for digest in members:
@@ -156,35 +167,13 @@ def _pictures(folder: Path) -> list[Path]:
     )
 
 
-def _masks(folder: Path) -> dict[str, Path]:
-    """Masks by the stem of their picture: NAME_mask.png, as MVTec has them, or NAME.png."""
-    return {path.stem.removesuffix("_mask"): path for path in _pictures(folder)}
-
-
-def _with_fitting_masks(records: list[Record]) -> tuple[list[Record], list[Problem]]:
-    """The records without the masks that cannot belong to them, by their headers."""
-    fitting, problems = [], []
-    for record in records:
-        reason = _mask_misfit(record)
-        if reason:
-            problems.append(Problem(record.mask, reason))
-            record = Record(record.path, record.category, record.split, record.defect)
-        fitting.append(record)
-    return fitting, problems
-
-
-def _mask_misfit(record: Record) -> str | None:
-    if record.mask is None:
-        return None
-    try:
-        mask_size = picture_size(record.mask)
-    except Unreadable as unreadable:
-        return str(unreadable)
-    try:
-        size = picture_size(record.path)
-    except Unreadable:
-        return None  # the picture is reported when it is decoded
-    if mask_size != size:
-        (mask_height, mask_width), (height, width) = mask_size, size
-        return f"the mask is {mask_width}x{mask_height}, its picture {width}x{height}"
-    return None
+def _masks_by_kind(folder: Path, problems: list[Problem]) -> dict[str, dict[str, Path]]:
+    """Masks by kind and by the stem of their picture: NAME_mask.png, as MVTec has them, or NAME.png."""
+    masks: dict[str, dict[str, Path]] = {}
+    for kind_folder in _subfolders(folder):
+        of_kind = masks.setdefault(kind_folder.name, {})
+        for path in _pictures(kind_folder):
+            known = of_kind.setdefault(path.stem.removesuffix("_mask"), path)
+            if known != path:
+                problems.append(Problem(path, f"a second mask of the picture that {known.name} belongs to"))
+    return masks

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from pretrain.command import Mistake, Names
 from pretrain.dataset import Pictures, load
-from pretrain.images import category_folders, check_names, split_records
+from pretrain.images import category_folders, check_names
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -60,17 +60,16 @@ def prepared(config: "Config", folder: Path, fabric: "Fabric") -> tuple["Config"
         raise Mistake(f"all categories of {folder} are held out ({held_out}): leave one to learn from.")
     config = resolved(replace(config, data=folder, hold_out=held_out), fabric)
     pictures = load(folder, config.cache_px, categories, normals_only=True)
-    digests = [entry.digest for entry in pictures.entries]
-    parts = split_records(pictures.records, digests, {"learned from": 0.9, "unseen": 0.1}, seed=0)
-    if len(parts["unseen"]) < 2:  # too few to spare any; the figures say so by being the training pictures' own
-        parts = {part: range(len(pictures)) for part in parts}
-    learned_from = pictures.subset(parts["learned from"])
+    parts = pictures.split({"learned from": 0.9, "unseen": 0.1}, seed=0)
+    if len(parts["unseen"]) < 2:  # too few to spare any: those that are learned from are looked at
+        parts = dict.fromkeys(parts, pictures)
+    learned_from = parts["learned from"]
     batch = min(config.batch, len(learned_from)) // fabric.world_size * fabric.world_size
     if batch < 2 * fabric.world_size:
         raise Mistake(
             f"{len(learned_from)} pictures are too few for {fabric.world_size} processes of two or more each."
         )
-    return replace(config, batch=batch), learned_from, pictures.subset(parts["unseen"])
+    return replace(config, batch=batch), learned_from, parts["unseen"]
 
 
 def resolved(config: "Config", fabric: "Fabric") -> "Config":

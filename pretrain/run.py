@@ -21,6 +21,7 @@ from torch.optim import Optimizer
 
 from pretrain.command import Mistake, Names
 from pretrain.tensorfile import read_tensors, write_tensors
+from pretrain.wholefile import write_whole
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -114,7 +115,7 @@ class Run:
     def forget_figures_from(self, step: int) -> None:
         """Drop the lines of steps that a killed run took after its last checkpoint: they are taken again."""
         kept = [line for line in self.metrics() if line["step"] < step]
-        _write_whole(self.metrics_file, "".join(json.dumps(line) + "\n" for line in kept))
+        write_whole(self.metrics_file, "".join(json.dumps(line) + "\n" for line in kept).encode())
 
     def finish(self) -> None:
         """Mark the run as finished; its checkpoint has served."""
@@ -129,7 +130,7 @@ class Run:
         wanted.pop("out", None)  # a folder may be moved
         file = self.folder / "config.yaml"
         if not file.exists():
-            _write_whole(file, yaml.safe_dump(wanted, sort_keys=False))
+            write_whole(file, yaml.safe_dump(wanted, sort_keys=False).encode())
             return
         stored = yaml.safe_load(file.read_text()) or {}
         differing = sorted(key for key in wanted.keys() | stored.keys() if wanted.get(key) != stored.get(key))
@@ -146,15 +147,6 @@ def told_as_mistakes(folder: Path) -> Iterator[None]:
     except OSError as error:
         reason = f"{folder} cannot be written ({error}); what was saved before is whole"
         raise Mistake(f"{reason}. Make room, or choose another --out.") from error
-
-
-def _write_whole(path: Path, text: str) -> None:
-    unfinished = path.with_name(f".{path.name}.part")
-    with open(unfinished, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.replace(path)
 
 
 def _plain(value: object) -> object:

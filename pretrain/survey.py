@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 
 from pretrain.command import Names
 from pretrain.images import GOOD, SPLITS
+from pretrain.wholefile import write_whole
 
 if TYPE_CHECKING:
     from pretrain.dataset import Pictures
@@ -72,8 +73,8 @@ def main(config: Config) -> None:
         save_picture(contact_sheet(sheet_rows(pictures), data_name(folder)), config.sheet)
         print(f"contact sheet: {config.sheet}")
     if config.json:
-        config.json.parent.mkdir(parents=True, exist_ok=True)
-        config.json.write_text(json.dumps(as_json(pictures, data_name(folder), warnings), indent=2) + "\n")
+        text = json.dumps(as_json(pictures, data_name(folder), warnings), indent=2) + "\n"
+        write_whole(config.json, text.encode())
         print(f"report: {config.json}")
 
 
@@ -103,9 +104,10 @@ def warnings_about(pictures: "Pictures") -> list[str]:
 def print_table(pictures: "Pictures", name: str) -> None:
     """One line a category: how many normals to learn from, how many test pictures of which kind."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
-    table = Table(title=f"{name}: {len(pictures)} pictures")
+    table = Table(title=escape(f"{name}: {len(pictures)} pictures"))
     table.add_column("\ncategory", no_wrap=True)
     for header in ("train\ngood", "test\ngood", "\ndefective", "\nmasks"):
         table.add_column(header, justify="right", no_wrap=True)
@@ -116,19 +118,19 @@ def print_table(pictures: "Pictures", name: str) -> None:
         kinds = Counter((record.split, record.defect) for record in of_category.records)
         defects = Counter(record.defect for record in of_category.records if record.is_anomaly)
         table.add_row(
-            category,
+            escape(category),
             str(kinds["train", GOOD]),
             str(kinds["test", GOOD]),
             str(sum(defects.values())),
             str(sum(record.mask is not None for record in of_category.records)),
             _shapes(of_category),
-            ", ".join(f"{defect} {count}" for defect, count in sorted(defects.items())),
+            escape(", ".join(f"{defect} {count}" for defect, count in sorted(defects.items()))),
         )
     Console(width=None if sys.stdout.isatty() else 160).print(table)
 
 
 def sheet_rows(pictures: "Pictures", columns: int = 9) -> list[tuple[str, list["Thumbnail"]]]:
-    """A row for each category: three good pictures, then some of every kind, their defects outlined."""
+    """A row for each category: three good pictures, then at least one of every kind, their defects outlined."""
     from pretrain.decode import read_mask
     from pretrain.drawing import Thumbnail
 
@@ -140,7 +142,7 @@ def sheet_rows(pictures: "Pictures", columns: int = 9) -> list[tuple[str, list["
             by_kind[record.defect].append(position)
         chosen = by_kind.pop(GOOD, [])[:3]
         in_turn = [position for turn in zip_longest(*by_kind.values()) for position in turn if position is not None]
-        chosen += sorted(in_turn[: columns - len(chosen)])
+        chosen += sorted(in_turn[: max(columns - len(chosen), len(by_kind))])
         thumbnails = []
         for pixels, position in zip(of_category.batch(chosen), chosen, strict=True):
             record = of_category.records[position]

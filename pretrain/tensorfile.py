@@ -1,12 +1,12 @@
 """One file of tensors and facts: safetensors, whose reader runs nothing that the file brings."""
 
 import json
-import os
 from pathlib import Path
 
 from torch import Tensor
 
 from pretrain.command import Mistake
+from pretrain.wholefile import write_whole
 
 HEADER_KEY = "heldout"
 
@@ -16,16 +16,7 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], facts: dict) -> None:
     from safetensors.torch import save
 
     data = save({name: tensor.contiguous() for name, tensor in tensors.items()}, {HEADER_KEY: json.dumps(facts)})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with open(unfinished, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    write_whole(path, data)
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict]:

@@ -5,11 +5,11 @@ prepare_environment() {
     local extra=${1:+[$1]} wanted mark
     cd "$(dirname "${BASH_SOURCE[0]}")/.." || return 1
     if [ -z "${VIRTUAL_ENV:-}" ]; then
+        # One that an interrupted call left without pip is completed; nothing is ever deleted.
         if [ ! -x .venv/bin/python ] || ! .venv/bin/python -c 'import pip' 2>/dev/null; then
             local python
             python=$(find_python) || return 1
             echo "making a virtual environment in .venv with $python"
-            rm -rf .venv  # what an interrupted call left behind
             "$python" -m venv .venv || {
                 echo "error: $python cannot make virtual environments; on Debian: apt install python3-venv" >&2
                 return 1
@@ -22,7 +22,7 @@ prepare_environment() {
     mark=$VIRTUAL_ENV/heldout-installed-$wanted
     if [ ! -e "$mark" ]; then
         echo "installing heldout${extra} and what it needs into $VIRTUAL_ENV (some 7 GB, about two minutes)"
-        python -m pip install --quiet --disable-pip-version-check --editable ".$extra" || {
+        "$VIRTUAL_ENV/bin/python" -m pip install --quiet --disable-pip-version-check --editable ".$extra" || {
             echo "error: the installation failed; mend what pip says above and run the same command again" >&2
             return 1
         }
@@ -33,11 +33,11 @@ prepare_environment() {
 find_python() {
     local python
     for python in python3 python3.14 python3.13 python3.12 python3.11 python; do
-        if "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+        if "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11, 4))' 2>/dev/null; then
             echo "$python"
             return
         fi
     done
-    echo "error: heldout needs Python 3.11 or newer, and none is on the PATH; see https://www.python.org/downloads" >&2
+    echo "error: heldout needs Python 3.11.4 or newer, and none is on the PATH; see https://www.python.org/downloads" >&2
     return 1
 }

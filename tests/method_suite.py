@@ -104,11 +104,9 @@ def check_randomness_comes_from_the_arguments(make: Make, material: Material) ->
 
 
 def check_batch_size_does_not_matter(make: Make, material: Material) -> None:
-    method = ready(make(), material)
-    together = predict(method, material.tests)
+    together = predict(ready(make(), material), material.tests)
     for batch_size in (1, 3):
-        method.batch_size = batch_size
-        assert_same(together, predict(method, material.tests))
+        assert_same(together, predict(ready(make(batch_size=batch_size), material), material.tests))
 
 
 def check_neighbours_do_not_matter(make: Make, material: Material) -> None:

@@ -24,10 +24,12 @@ from pretrain.decode import decode
 SIZE_PX = 32
 FILL = """
 import sys
+import time
 from pathlib import Path
 from pretrain import cache
 if __name__ == "__main__":
     cache.SECONDS_BETWEEN_COMMITS = 0.0
+    cache.os.fsync = lambda descriptor: time.sleep(0.005)  # a slow disk, so that a kill falls into the middle
     folder = Path(sys.argv[1])
     print("starting", flush=True)
     cache.open_cached(folder, sorted(folder.iterdir()), 32, int(sys.argv[2]))
@@ -239,6 +241,48 @@ def test_rows_that_are_gone_are_decoded_again(folder):
     pixel_file = store_folder(folder, SIZE_PX) / "pixels.u8"
     os.truncate(pixel_file, pixel_file.stat().st_size // 2)
     assert_right(folder, open_all(folder))
+
+
+@pytest.mark.parametrize("kept_rows", [0, 40])
+def test_rows_that_are_gone_stay_gone_for_whoever_asks_later(folder, kept_rows):
+    """A new row must not fill the file up to old entries with zeros: those would be black pictures."""
+    open_all(folder)
+    os.truncate(store_folder(folder, SIZE_PX) / "pixels.u8", kept_rows * SIZE_PX**2 * 3)
+    shutil.copy(folder / "003.png", folder / "new.png")
+    open_cached(folder, [folder / "new.png"], SIZE_PX)
+    assert_right(folder, open_all(folder))
+
+
+GUARDLESS = """
+import sys
+from pathlib import Path
+from pretrain.cache import open_cached
+folder = Path(sys.argv[1])
+cached = open_cached(folder, sorted(folder.iterdir()), 32, 2)
+print(len(cached.entries), len(cached.problems))
+"""
+
+
+def test_a_script_without_a_guard_gets_its_pictures_all_the_same(folder, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(GUARDLESS)
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    for command, stdin in (([script], None), (["-"], GUARDLESS)):
+        done = subprocess.run(
+            [sys.executable, *command, folder], input=stdin, env=environment, capture_output=True, text=True, timeout=60
+        )
+        assert done.stdout == "120 0\n", done.stderr
+        shutil.rmtree(store_folder(folder, SIZE_PX))
+
+
+def test_cache_is_found_without_a_home(monkeypatch, tmp_path):
+    monkeypatch.setattr(Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("no home")))
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv("HELDOUT_CACHE", str(tmp_path))
+    assert cache.cache_root() == tmp_path
+    monkeypatch.delenv("HELDOUT_CACHE")
+    with pytest.raises(Mistake, match="HELDOUT_CACHE"):
+        cache.cache_root()
 
 
 def test_a_picture_that_kills_its_decoder_is_named(tmp_path, monkeypatch):

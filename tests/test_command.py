@@ -15,7 +15,7 @@ RUNNABLES = sorted(
     path.relative_to(REPOSITORY).as_posix()
     for folder in ("pretrain", "embeddings", "baselines", "downstream", "scripts")
     for path in (REPOSITORY / folder).glob("*.py")
-    if '__name__ == "__main__"' in path.read_text()
+    if '\nif __name__ == "__main__":' in path.read_text()
 )
 
 
@@ -83,6 +83,10 @@ def test_mistyped_flag_and_key_name_the_nearest(tmp_path, capsys):
     assert "hold_outs; did you mean hold_out?" in refusal(capsys, "--config", str(file))
 
 
+def test_a_word_without_a_flag_is_answered(capsys):
+    assert "there is no option folder" in refusal(capsys, "--count", "1", "folder")
+
+
 def test_wrong_values_are_named_in_one_sentence(capsys):
     assert refusal(capsys, "--count", "many") == "error: --count must be a whole number, not 'many'."
     assert refusal(capsys, "--count", "1", "--mode", "up") == "error: --mode must be one of slow, fast, not 'up'."
@@ -147,3 +151,5 @@ def test_help_loads_nothing_heavy(runnable):
     loaded = set(done.stderr.split())
     assert "pretrain.command" in loaded
     assert not loaded & {"torch", "torchvision", "lightly", "kornia", "sklearn", "faiss", "scipy", "lightning_fabric"}
+    if runnable in ("pretrain/survey.py", "pretrain/demo.py", "pretrain/simclr.py"):
+        assert not loaded & {"numpy", "PIL", "kornia_rs"}

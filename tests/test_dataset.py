@@ -72,6 +72,34 @@ def test_every_bad_file_is_named_once_and_nothing_is_altered(folder, capsys):
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
+def test_masks_that_cannot_be_used_are_named_and_left_out(folder, capsys):
+    masks = sorted((folder / "bottle/ground_truth/scratch").iterdir())
+    Image.new("L", (10, 20)).save(masks[0])
+    masks[1].write_bytes(masks[1].read_bytes()[:-200])
+    Image.open(masks[2]).save(masks[2].with_suffix(".bmp"))
+    masks[2].unlink()
+    cut = masks[2].with_suffix(".bmp")
+    cut.write_bytes(cut.read_bytes()[:500])
+    pictures = load(folder, 64)
+    report = capsys.readouterr().err
+    assert "3 files" in report and "the mask is 10x20, its picture 256x256" in report
+    assert report.count("damaged or cut off") == 2
+    assert sum(record.mask is None for record in pictures.of("bottle").records if record.is_anomaly) == 3
+
+
+def test_pipes_and_folders_named_like_pictures_are_named(folder, capsys):
+    os.mkfifo(folder / "bottle/train/good/pipe.png")
+    (folder / "bottle/train/good/folder.png").mkdir()
+    assert len(load(folder, 64).problems) == 2
+    assert capsys.readouterr().err.count("not a file") == 2
+
+
+def test_split_does_not_depend_on_the_cached_size(demo_folder):
+    fractions = {"fit": 0.7, "rest": 0.3}
+    small, large = (load(demo_folder, size_px).split(fractions, seed=0)["fit"] for size_px in (16, 64))
+    assert small.records == large.records
+
+
 def test_strict_stops(folder):
     (folder / "bottle/train/good/000.png").write_bytes(b"")
     with pytest.raises(Mistake, match="1 files cannot be used and --strict"):
@@ -113,7 +141,9 @@ def test_folder_typed_then_real_then_demo(tmp_path, monkeypatch, capsys):
     assert made == [dataset.DEMO_DATA]
     (line,) = capsys.readouterr().err.splitlines()
     assert "demo data" in line and "data/mvtec" in line
-    dataset.REAL_DATA.mkdir(parents=True)
+    (dataset.REAL_DATA / ".fetch_mvtec").mkdir(parents=True)
+    assert choose_folder(None) == dataset.DEMO_DATA, "an unfinished download is no data"
+    (dataset.REAL_DATA / "bottle/train").mkdir(parents=True)
     assert choose_folder(None) == dataset.REAL_DATA
 
 

@@ -203,6 +203,16 @@ def test_two_at_once_make_one_set(tmp_path):
     assert len(list((tmp_path / "set").rglob("train/good/*.png"))) == 8
 
 
+def test_what_somebody_put_into_a_demo_set_is_not_lost(tmp_path):
+    make(tmp_path / "set", categories=("wood",), train=1, good=0, defective=0, workers=1)
+    own = tmp_path / "set" / "widget" / "train" / "good" / "0.png"
+    own.parent.mkdir(parents=True)
+    own.write_bytes(b"mine")
+    with pytest.raises(Mistake, match="also holds widget"):
+        make(tmp_path / "set", seed=1, categories=("wood",), train=1, good=0, defective=0, workers=1)
+    assert own.read_bytes() == b"mine"
+
+
 def test_a_place_that_cannot_be_written_is_a_mistake(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(Mistake, match="cannot be written"):

@@ -144,6 +144,45 @@ class Small(MeanPicture):
             yield Prediction(scores, maps[:, ::2, ::2])
 
 
+class Threaded(MeanPicture):
+    """Depends on the number of threads."""
+
+    def predict(self, pictures):
+        for scores, maps in super().predict(pictures):
+            yield Prediction(scores * torch.get_num_threads(), maps)
+
+
+class Chatty(MeanPicture):
+    """Says something when nothing is asked."""
+
+    def predict(self, pictures):
+        yield from super().predict(pictures)
+        yield Prediction(torch.zeros(1), None)
+
+
+class Needy(MeanPicture):
+    """Needs two normals for a spread."""
+
+    def refer(self, normals):
+        self.spread_ = torch.stack(list(normals)).std(dim=0).mean()
+        return super().refer(normals)
+
+    def predict(self, pictures):
+        for scores, maps in super().predict(pictures):
+            yield Prediction(scores / self.spread_, maps)
+
+
+class Shapeless:
+    """No method at all."""
+
+    sees_normals = True
+
+    def fit(self, training):
+        return self
+
+    refer = fit
+
+
 @pytest.mark.parametrize(
     ("broken", "caught_by"),
     [
@@ -158,6 +197,10 @@ class Small(MeanPicture):
         (Scribbler, "pictures_stay_as_they_are"),
         (Busy, "constructor_only_stores_keyword_arguments"),
         (Small, "predictions_are_complete"),
+        (Threaded, "threads_do_not_matter"),
+        (Chatty, "no_pictures_no_predictions"),
+        (Needy, "one_normal_is_enough"),
+        (Shapeless, "has_the_shape_of_a_method"),
     ],
 )
 def test_suite_catches(broken, caught_by, material):

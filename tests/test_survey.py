@@ -88,6 +88,19 @@ def test_mistakes_are_one_sentence(arguments, folder):
     assert len(done.stderr.splitlines()) == 1 and done.stderr.startswith("error: ")
 
 
+def test_outputs_that_cannot_be_written_are_one_sentence(demo_folder, tmp_path):
+    for option in ("--sheet", "--json"):
+        done = survey("--data", demo_folder, "--size-px", 64, option, tmp_path)
+        assert done.returncode == 2
+        assert done.stderr.splitlines()[-1].startswith("error: ") and "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_names_that_look_like_markup_are_shown_as_they_are(folder):
+    (folder / "bottle").rename(folder / "[red]")
+    assert "[red]" in survey("--data", folder, "--size-px", 64).stdout
+
+
 def test_sheet_shows_good_ones_and_every_kind(demo_folder):
     rows = dict(sheet_rows(load(demo_folder, 64)))
     assert list(rows) == ["bottle", "hazelnut", "leather"]
