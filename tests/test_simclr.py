@@ -17,7 +17,7 @@ from conftest import REPOSITORY
 from safetensors.torch import load_file
 
 from pretrain.command import Mistake, Names
-from pretrain.encoder import load_encoder
+from pretrain.encoder import Encoder, load_encoder
 from pretrain.machine import make_fabric
 from pretrain.plan import prepared, resolved
 from pretrain.simclr import Config, learning_rate_at, make_views, members
@@ -84,7 +84,7 @@ def test_figures_are_logged_for_every_step_and_look(finished):
 
 
 def test_training_changes_what_it_trains(finished):
-    trained, fresh = load_encoder(finished[0] / "encoder.safetensors"), __import__("pretrain.encoder").encoder.Encoder()
+    trained, fresh = load_encoder(finished[0] / "encoder.safetensors"), Encoder()
     moved = [
         name
         for (name, weight), start in zip(trained.named_parameters(), fresh.parameters(), strict=True)
@@ -210,7 +210,7 @@ def test_minutes_become_steps_once(demo_folder, tmp_path):
 
 def test_two_processes_train_one_encoder(demo_folder, tmp_path):
     out = tmp_path / "two"
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29611"]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run([*launch, *command(demo_folder, out)[1:]], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "2 process(es)" in done.stdout
