@@ -1,9 +1,9 @@
 """Decode once: every picture as one row of a memory-mapped uint8 array, keyed by path, size and time of change.
 
-A store is a folder of its own, outside the data: `pixels.u8`, rows one after another, only ever appended to;
-`index.sqlite`, which says whose row is where and gains an entry only once the row is safely on disk; `lock`, held by
-the one process that may append. So a build that is killed, or runs out of disk, keeps all that it had finished, and
-one that reads beside it sees whole rows only.
+A store is a folder of its own, outside the data: `pixels.u8`, rows one after another, each written once and never
+again; `index.sqlite`, which says whose row is where and gains an entry only once the row is safely on disk; `lock`,
+held by the one process that may add to it. So a build that is killed, or runs out of disk, keeps all that it had
+finished, and one that reads beside it sees whole rows only.
 """
 
 import errno
@@ -170,21 +170,23 @@ class _Store:
         self._check_space(len(missing))
         problems: list[Problem] = []
         ready: list[tuple] = []
-        with self._index:  # of a file that was cut short or is gone; the new rows will take their places
+        with self._index:  # of a file that was cut short or is gone: the new rows take their places
             self._index.execute("DELETE FROM pictures WHERE row >= ?", (self._rows_on_disk(),))
-        (next_row,) = self._index.execute("SELECT COALESCE(MAX(row) + 1, 0) FROM pictures").fetchone()
+        # Rows that this call gives out lie behind all that were ever given out, also to workers of a killed process.
+        # Those of unreadable pictures stay holes, which take no room.
+        first_row = self._rows_on_disk()
         last_commit_s = time.monotonic()
-        with open(self._pixel_file, "r+b" if self._pixel_file.exists() else "w+b") as file:
-            file.seek(next_row * self._row_bytes)
+        with open(self._pixel_file, "ab") as file:
+            file.truncate((first_row + len(missing)) * self._row_bytes)
             try:
                 with Progress("decoding", len(missing)) as progress:
-                    for path, outcome in decode_rows(list(missing), self._size_px, workers):
+                    for path, outcome in decode_rows(
+                        list(missing), self._pixel_file, first_row, self._size_px, workers
+                    ):
                         if isinstance(outcome, str):
                             problems.append(Problem(path, outcome))
                         else:
-                            file.write(outcome.pixels)
-                            ready.append((self._name(path), *keys[path], next_row, *outcome[1:]))
-                            next_row += 1
+                            ready.append((self._name(path), *keys[path], *outcome))
                         progress.advance(note=f"{len(problems)} unreadable" if problems else "")
                         if time.monotonic() - last_commit_s > SECONDS_BETWEEN_COMMITS:
                             self._commit(file, ready)
@@ -195,7 +197,6 @@ class _Store:
 
     def _commit(self, file, ready: list[tuple]) -> None:
         """Rows first, then the entries that point to them: an entry never points to what is not on disk."""
-        file.flush()
         os.fsync(file.fileno())
         with self._index:
             self._index.executemany("INSERT OR REPLACE INTO pictures VALUES (?, ?, ?, ?, ?, ?, ?, ?)", ready)

@@ -29,7 +29,8 @@ from pathlib import Path
 from pretrain import cache
 if __name__ == "__main__":
     cache.SECONDS_BETWEEN_COMMITS = 0.0
-    cache.os.fsync = lambda descriptor: time.sleep(0.005)  # a slow disk, so that a kill falls into the middle
+    # A slow disk, so that a kill falls into the middle.
+    cache.os.fsync = lambda descriptor: print("committing", flush=True) or time.sleep(0.005)
     folder = Path(sys.argv[1])
     print("starting", flush=True)
     cache.open_cached(folder, sorted(folder.iterdir()), 32, int(sys.argv[2]))
@@ -69,7 +70,7 @@ def start_filling(folder: Path, workers: int = 1) -> subprocess.Popen:
 
 
 def forbid_decoding(monkeypatch) -> None:
-    def refuse(paths, size_px, workers):
+    def refuse(paths, *rest):
         raise AssertionError(f"decodes {len(paths)} pictures again")
 
     monkeypatch.setattr(decode_pool, "decode_rows", refuse)
@@ -145,14 +146,12 @@ def test_names_that_are_no_unicode(folder):
 @pytest.mark.parametrize("workers", [1, 2])
 def test_killed_at_random_moments_and_right_afterwards(folder, workers):
     generator = random.Random(workers)
-    found, rows = [], 0
+    found = []
     for _ in range(4):
         filling = start_filling(folder, workers)
         assert filling.stdout.readline() == b"starting\n"
-        pixel_file, rows_before = store_folder(folder, SIZE_PX) / "pixels.u8", rows
-        while filling.poll() is None and rows == rows_before:
-            rows = pixel_file.stat().st_size if pixel_file.exists() else 0
-        time.sleep(generator.uniform(0, 0.05))
+        assert filling.stdout.readline() == b"committing\n"
+        time.sleep(generator.uniform(0, 0.2))
         filling.kill()
         filling.communicate()
         # A finished entry never points to a row that is not the picture.
@@ -294,9 +293,11 @@ def test_a_picture_that_kills_its_decoder_is_named(tmp_path, monkeypatch):
     deadly.unlink()
     os.mkfifo(deadly)
 
+    rows = tmp_path / "rows.u8"
+    rows.write_bytes(bytes(60 * 8 * 8 * 3))
     killer = subprocess.Popen([sys.executable, "-c", KILL_READER, str(deadly)])
     try:
-        outcomes = dict(decode_pool.decode_rows(paths, 8, workers=2))
+        outcomes = dict(decode_pool.decode_rows(paths, rows, 0, 8, workers=2))
     finally:
         killer.kill()
         killer.wait()
