@@ -52,7 +52,7 @@ def test_every_position_belongs_to_one_rank(batch, ranks):
 def test_pictures_on_the_cpu_are_copies_of_those_asked_for():
     pixels = np.arange(5 * 4 * 4 * 3, dtype=np.uint8).reshape(5, 4, 4, 3)
     records = tuple(Record(Path(f"{i}.png"), "nut", "train", "good") for i in range(3))
-    entries = tuple(Entry(row, 4, 4, bytes([row])) for row in (4, 0, 2))
+    entries = tuple(Entry(row, 4, 4, bytes([row]), bytes([row])) for row in (4, 0, 2))
     pictures = Pictures(Path("data"), 4, records, entries, pixels)
     pixels_of = on_device(pictures, torch.device("cpu"))
     for positions in (np.array([2, 0, 2]), [2, 0, 2]):

@@ -103,7 +103,7 @@ def pictures(counts: dict[str, int], seed: int = 0, size_px: int = 48) -> Pictur
             image = np.where(inside, base[0], base[1] + 20 * row[:, None, None]) + generator.normal(0, 1, 3)
             pixels.append(image.clip(0, 255).astype(np.uint8))
             records.append(Record(Path(f"{category}{len(records)}.png"), category, "train", "good"))
-    entries = tuple(Entry(i, size_px, size_px, bytes([i])) for i in range(len(records)))
+    entries = tuple(Entry(i, size_px, size_px, bytes([i]), bytes([i])) for i in range(len(records)))
     return Pictures(Path("data"), size_px, tuple(records), entries, np.stack(pixels))
 
 
