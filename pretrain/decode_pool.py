@@ -75,7 +75,7 @@ def _decode_in_pool(jobs: Jobs, file: Path, size_px: int, workers: int) -> Itera
                 running.extend(pool.submit(_decoded_task, task, file, size_px) for task in islice(tasks, 1))
                 yield from outcomes
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+            pool.shutdown(cancel_futures=True)
 
 
 def _decode_singly(jobs: Jobs, file: Path, size_px: int) -> Iterator[tuple[Path, Row | str]]:
