@@ -26,6 +26,7 @@ from statistics import mean
 from typing import TYPE_CHECKING
 
 from pretrain.command import Mistake, Names
+from pretrain.wholefile import write_whole
 
 if TYPE_CHECKING:
     import numpy as np
@@ -89,8 +90,7 @@ def main(config: Config) -> None:
     }
     print_table(figures, f"image AUROC on {data_name(folder)}, seed {config.seed}")
     if config.json:
-        config.json.parent.mkdir(parents=True, exist_ok=True)
-        config.json.write_text(json.dumps(figures, indent=2) + "\n")
+        write_whole(config.json, (json.dumps(figures, indent=2) + "\n").encode())
 
 
 def probe(encoder: "Encoder", folder: Path, category: str, config: Config) -> dict[str, float]:
