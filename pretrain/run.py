@@ -68,6 +68,11 @@ class Run:
 
         return yaml.safe_load((self.folder / "config.yaml").read_text())
 
+    def earlier(self, name: str) -> object:
+        """What an option was resolved to when the run began; none where it has not begun. For what was measured then
+        and might be measured otherwise now."""
+        return (self.config() or {}).get(name) if (self.folder / "config.yaml").is_file() else None
+
     def log(self, step: int, **figures: float) -> None:
         """Add a line of figures; a line that a kill cut off stays one of its own."""
         line = json.dumps({"step": step, **figures}).encode() + b"\n"

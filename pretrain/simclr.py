@@ -62,7 +62,7 @@ class Config:
         jitter: Brightness, contrast and saturation change by up to this factor, hue by an eighth of it in turns.
         grey: Share of views without colour.
         blur: Share of views that are blurred.
-        precision: bf16-mixed, 32-true or 64-true. Default is bf16-mixed where the processor has it.
+        precision: bf16-mixed, 32-true or 64-true. Default is bf16-mixed where it is faster, else 32-true.
         freeze_batch_norm: Keep the statistics of batch normalisation as they are at the start.
         seed: Another seed, another encoder.
         monitor_every: Steps between two looks at what is being achieved. Default is a tenth of the training.
@@ -130,10 +130,10 @@ def main(config: Config) -> int:
     from pretrain.plan import length_in_steps, prepared
     from pretrain.run import Run, stop_asked
 
-    fabric = make_fabric(config.device, config.precision)
+    run = Run(config.out)
+    fabric = make_fabric(config.device, config.precision or run.earlier("precision"))
     with fabric.rank_zero_first():
         config, pictures, unseen = prepared(config, choose_folder(config.data), fabric)
-    run = Run(config.out)
     if run.is_finished:
         fabric.print(f"{config.out} holds a finished run: choose another --out for a new one.")
         return 0

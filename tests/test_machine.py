@@ -42,6 +42,20 @@ def test_what_is_left_open_suits_the_machine(has_bf16, expected, without_cuda, m
     assert make_fabric("cpu", "64-true").strategy.precision.precision == "64-true"
 
 
+@pytest.mark.parametrize(
+    ("bf16_seconds", "processes", "expected"), [(0.5, "1", True), (2.0, "1", False), (0.5, "2", False)]
+)
+def test_bf16_is_for_cpus_on_which_it_is_faster(bf16_seconds, processes, expected, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True, raising=False)
+    monkeypatch.setattr(machine, "_convolution_seconds", {torch.bfloat16: bf16_seconds, torch.float32: 1.0}.get)
+    monkeypatch.setenv("WORLD_SIZE", processes)
+    assert machine.has_bf16("cpu") is expected
+
+
+def test_a_convolution_takes_time():
+    assert 0 < machine._convolution_seconds(torch.float32) < 60
+
+
 @pytest.mark.parametrize(("batch", "ranks"), [(8, 1), (8, 2), (12, 4)])
 def test_every_position_belongs_to_one_rank(batch, ranks):
     shares = [rank_positions(batch, SimpleNamespace(world_size=ranks, global_rank=rank)) for rank in range(ranks)]

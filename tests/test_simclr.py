@@ -144,6 +144,20 @@ def test_interrupted_saves_says_so_and_goes_on(finished, demo_folder, tmp_path):
     assert_same_weights(finished[0], out)
 
 
+def test_a_resumed_run_keeps_the_precision_that_was_chosen_for_it(demo_folder, tmp_path):
+    """What suits the machine is measured when a run begins, and might come out otherwise when it goes on."""
+    out = tmp_path / "interrupted"
+    first = command(demo_folder, out, "--precision", "64-true")
+    running = subprocess.Popen(first, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_for_steps(out, 2, running)
+    running.send_signal(signal.SIGINT)
+    assert running.wait(timeout=60) == 130
+    left_open = [word for word in first if word not in ("--precision", "32-true", "64-true")]
+    done = subprocess.run(left_open, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "64-true" in done.stdout and "going on after step" in done.stdout
+
+
 def test_held_out_categories_are_never_opened(demo_folder, tmp_path):
     """Every held-out file, and all but train/good of the others, would raise an error if it were read."""
     folder = Path(shutil.copytree(demo_folder, tmp_path / "data"))
