@@ -1,5 +1,7 @@
 """Every method through the shared suite, and the suite through methods that were broken on purpose."""
 
+from functools import partial
+
 import method_suite
 import pytest
 import torch
@@ -8,12 +10,14 @@ from torch import nn
 
 from baselines.method import Images, Method, NotFitted, Pair, Prediction, Restorer, Samples, batches
 from baselines.trivial import MeanPicture, Untouched
+from downstream.padim import PaDiM
 from pretrain.command import Mistake
 from pretrain.dataset import load
 
 # One line for each method of the project.
 METHODS = {
     "mean picture": MeanPicture,
+    "PaDiM": partial(PaDiM, levels=("level1", "level2"), dimensions=40),
 }
 RESTORERS = {
     "untouched": Untouched,

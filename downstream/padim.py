@@ -1,0 +1,99 @@
+"""PaDiM: what a patch of a good picture looks like at every place, as one Gaussian a place.
+
+Defard et al. 2020, https://arxiv.org/abs/2011.08785. Statistics are sums, so that memory does not grow with the number
+of normals, and new ones can be taken in without the old ones.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from baselines.method import batches
+from downstream.gaussians import Gaussians, Moments, fitted
+from downstream.patchwise import PatchMethod
+from embeddings.patches import Patches
+from pretrain.command import Mistake
+from pretrain.encoder import Encoder
+
+# Of the first normals, kept until all have come for their scores without themselves: 256 MiB of float32.
+MOST_KEPT_NUMBERS = 2**26
+MATRICES = ("second", "whitening")
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class PaDiM(PatchMethod):
+    """A Gaussian of `dimensions` channels at every place; a patch's distance is Mahalanobis'.
+
+    `reduction` chooses the channels: "random" ones, as published, or "orthogonal" mixtures of all; `dimensions` none
+    keeps all. `shrinkage` from 0 to 1 pulls every covariance towards a multiple of the identity; none for the amount of
+    Ledoit and Wolf. Products must be posed alike, and pictures all of one size.
+    """
+
+    dimensions: int | None = 100
+    reduction: str = "random"
+    shrinkage: float | None = None
+
+    def refer(self, normals: Sequence[Tensor]) -> Self:
+        """Take in normals, one at least. `normal_scores_` are those of each normal without itself."""
+        self._forget()
+        return self.add(normals)
+
+    def add(self, normals: Sequence[Tensor]) -> Self:
+        """Take in further normals; the earlier ones are not needed any more. `normal_scores_` gain the new ones'."""
+        kept: list[Tensor] = []
+        for images in batches(normals, self.batch_size):
+            vectors = self.patches(images)
+            if not hasattr(self, "moments_"):
+                self.moments_ = Moments.about(vectors.flatten(1, 2))
+                self.grid_, self.size_px_ = list(vectors.shape[1:3]), list(images.shape[-2:])
+            vectors = self._placed(vectors)
+            self.moments_.add(vectors)
+            if (len(kept) + 1) * vectors.numel() <= MOST_KEPT_NUMBERS:
+                kept.append(vectors)
+        if not kept:
+            raise Mistake("no normal pictures to refer to: give at least one.")
+        self.gaussians_, left_out = fitted(self.moments_, self.shrinkage, torch.cat(kept))
+        self._add_normals(self._judged(left_out.unflatten(1, self.grid_), self.size_px_))
+        return self
+
+    def distances(self, vectors: Tensor) -> Tensor:
+        return self.gaussians_.distances(self._placed(vectors)).unflatten(1, self.grid_)
+
+    def save(self, folder: Path) -> None:
+        """Write the method and its encoder. Of matrices that are symmetric or triangular, half is written."""
+        parts = {**vars(self.moments_), **self.gaussians_._asdict()}
+        rows, columns = torch.tril_indices(*parts["second"].shape[1:])
+        for name in MATRICES:
+            parts[name] = parts[name][:, rows, columns]
+        self._save(folder, moments_=None, gaussians_=None, **{f"{name}_": part for name, part in parts.items()})
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        method = super().load(folder)
+        names = (*Moments.__dataclass_fields__, *Gaussians._fields)
+        parts = {name: vars(method).pop(f"{name}_") for name in names}
+        dimensions = parts["shift"].shape[1]
+        rows, columns = torch.tril_indices(dimensions, dimensions)
+        for name in MATRICES:
+            packed, parts[name] = parts[name], parts["shift"].new_zeros(len(parts["shift"]), dimensions, dimensions)
+            if name == "second":
+                parts[name][:, columns, rows] = packed
+            parts[name][:, rows, columns] = packed
+        method.gaussians_ = Gaussians(**{name: parts.pop(name) for name in Gaussians._fields})
+        method.moments_ = Moments(**parts)
+        return method
+
+    def _placed(self, vectors: Tensor) -> Tensor:
+        """Patches (b, rows, columns, d) as (b, places, d). Raises Mistake on another grid than the normals'."""
+        if list(vectors.shape[1:3]) != self.grid_:
+            height, width = self.size_px_
+            raise Mistake(f"the pictures are of another size than the normals, {width}x{height}: give them that size.")
+        return vectors.flatten(1, 2)
+
+    def _make_patches(self, encoder: Encoder) -> Patches:
+        reduced = {"dimensions": self.dimensions, "reduction": self.reduction, "seed": self.seed}
+        return Patches(encoder, self.levels, grid=self.grid, neighbourhood=self.neighbourhood, **reduced)
