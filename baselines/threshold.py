@@ -7,6 +7,8 @@ is above the k-th lowest with probability 1 - k/(n + 1) (split conformal predict
 lowest number for which that is at most the rate. With too few normals there is no such k: the highest of 8 lets every
 ninth further normal through, whatever the rate asked for. Then scores are taken to be log-normally distributed, and the
 bound is the one that Student's t gives for one further draw: mean + t s sqrt(1 + 1/n). It may lie below the highest.
+Where scores have lighter tails, alarms are fewer (8 gamma or normal scores, 5 % asked for: 3 to 4 %), with heavier ones
+more (Pareto's with exponent 3: 10 %, nearly what the highest of 8 lets through).
 
 For maps, give each normal's highest map value: the rate is then that of good pictures which would show any region.
 """

@@ -44,9 +44,9 @@ def test_places_are_those_of_the_original_picture():
         Region(area_px=600, box=(0, 0, 40, 20), peak=9.0, centre=(10, 5)),
         Region(area_px=600, box=(100, 20, 140, 50), peak=5.0, centre=(110, 35)),
     ]
-    # 7 high and 12 wide: 1.4 and 1.5; boxes hold every pixel that is touched.
-    (region,) = regions(drawn("...", ".7.", "...", "...", "..."), 2, original_size=(7, 12))
-    assert region == Region(area_px=6, box=(4, 1, 8, 3), peak=7.0, centre=(6, 2))
+    # 7 high and 13 wide: 7/5 and 13/3; boxes hold every pixel that is touched.
+    (region,) = regions(drawn("...", ".7.", "...", "...", "..."), 2, original_size=(7, 13))
+    assert region == Region(area_px=6, box=(4, 1, 9, 3), peak=7.0, centre=(6, 2))
     # Smaller than the map: a region is never without a pixel.
     (region,) = regions(np.eye(8) * (np.arange(8) == 7), 0.5, original_size=(2, 2))
     assert region == Region(area_px=1, box=(1, 1, 2, 2), peak=1.0, centre=(1, 1))

@@ -129,7 +129,7 @@ def test_other_categories_keep_the_rate_in_this_ones_unit():
 def test_other_categories_have_equal_weight():
     # 95 % of 1020 scores lie below 20; but half of the weight is at 100 and above.
     calibration = {"many": np.arange(1000) / 50, "few": np.arange(100.0, 120.0)}
-    threshold = threshold_from_other_categories(1.0, calibration, 0.05)
+    threshold = threshold_from_other_categories(1.0, calibration, 0.051)
     # Each of the few weighs 0.025, and so does a further score: two of them are 0.05 of 1.025, three are too much.
     assert threshold.value == 118
     # Twice the scores of one category are no more evidence on what is usual elsewhere.
