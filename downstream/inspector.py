@@ -1,0 +1,136 @@
+"""A method that is ready for use: fitted to one category, with thresholds, on pictures as they come from a camera.
+
+An inspector's folder holds `inspector.json` and what its method saved; nothing else is needed, and no pickle is read.
+"""
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import torch
+
+from baselines.method import Method
+from baselines.regions import Region, regions
+from baselines.threshold import Threshold, confidence, is_anomalous
+from downstream.methods import load_any
+from pretrain.command import Mistake
+from pretrain.decode import Unreadable, decode
+from pretrain.images import Problem
+from pretrain.wholefile import write_whole
+
+FILE = "inspector.json"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What is known of one picture, `width` x `height` pixels on disk.
+
+    `confidence` is from 0.5 to 1. `regions` are in pixels of the original picture; `anomaly_map` float32 (size_px,
+    size_px) covers all of it, stretched, or is none where the method gives no maps. Above `map_threshold` a pixel
+    belongs to a region.
+    """
+
+    path: Path
+    width: int
+    height: int
+    score: float
+    threshold: float
+    is_defective: bool
+    confidence: float
+    milliseconds: float
+    regions: Sequence[Region] = ()
+    map_threshold: float | None = None
+    anomaly_map: np.ndarray | None = field(default=None, repr=False)
+
+    def as_json(self) -> dict:
+        """All but the map, as plain JSON."""
+        facts = {name: value for name, value in vars(self).items() if name not in ("anomaly_map", "regions")}
+        return {**facts, "path": str(self.path), "regions": [region._asdict() for region in self.regions]}
+
+
+@dataclass
+class Inspector:
+    """Judges pictures of one category: `method` was fitted on squares of `size_px`, to which pictures are stretched.
+
+    A picture is defective if its score is above `threshold`. With `minimum_area_px`, in pixels of the original picture,
+    smaller regions are dropped, and a picture without any is good.
+    """
+
+    method: Method
+    category: str
+    size_px: int
+    threshold: Threshold
+    map_threshold: Threshold | None = None
+    minimum_area_px: int = 0
+    facts: dict = field(default_factory=dict)
+
+    def inspect(self, paths: Sequence[Path]) -> Iterator[Inspection | Problem]:
+        """Judge picture files, in their order; one that cannot be read is a Problem with its reason."""
+        with ThreadPoolExecutor(max_workers=4) as pool:
+            for start in range(0, len(paths), self.method.batch_size):
+                chunk = paths[start : start + self.method.batch_size]
+                yield from self._inspected(chunk, list(pool.map(self._opened, chunk)))
+
+    def save(self, folder: Path) -> None:
+        """Write to `folder`, the method first: a folder without `inspector.json` is not finished."""
+        (folder / FILE).unlink(missing_ok=True)
+        self.method.save(folder)
+        facts = {name: value for name, value in vars(self).items() if name != "method"}
+        facts |= {"format": FORMAT, "threshold": self.threshold._asdict()}
+        facts["map_threshold"] = self.map_threshold and self.map_threshold._asdict()
+        write_whole(folder / FILE, (json.dumps(facts, indent=2) + "\n").encode())
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """The inspector in `folder`. Raises Mistake where there is none, or it is damaged or newer."""
+        path = folder / FILE
+        if not path.is_file():
+            raise Mistake(f"there is no model in {folder}; python downstream/detect.py fit makes one.")
+        try:
+            facts = json.loads(path.read_text())
+            if facts.pop("format") > FORMAT:
+                raise Mistake(f"{path} was written by a newer heldout: update heldout.")
+            facts["threshold"] = Threshold(**facts["threshold"])
+            facts["map_threshold"] = facts["map_threshold"] and Threshold(**facts["map_threshold"])
+            return cls(load_any(folder), **facts)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise Mistake(f"{path} is damaged ({error}): fit the model again.") from None
+
+    def _opened(self, path: Path) -> object:
+        try:
+            return decode(path, self.size_px)
+        except Unreadable as unreadable:
+            return Problem(path, str(unreadable))
+
+    def _inspected(self, paths: Sequence[Path], opened: Sequence) -> Iterator[Inspection | Problem]:
+        readable = [picture for picture in opened if not isinstance(picture, Problem)]
+        images = [torch.from_numpy(picture.pixels).permute(2, 0, 1).float().div(255) for picture in readable]
+        start_s = time.perf_counter()
+        (prediction,) = self.method.predict(images) if images else (None,)
+        milliseconds = 1e3 * (time.perf_counter() - start_s) / max(1, len(images))
+        position = 0
+        for path, picture in zip(paths, opened, strict=True):
+            if isinstance(picture, Problem):
+                yield picture
+                continue
+            anomaly_map = None if prediction.maps is None else prediction.maps[position].numpy()
+            yield self._judged(path, picture, float(prediction.scores[position]), anomaly_map, milliseconds)
+            position += 1
+
+    def _judged(self, path: Path, picture, score: float, anomaly_map: np.ndarray | None, ms: float) -> Inspection:
+        is_defective, found, limit = bool(is_anomalous(score, self.threshold.value)), [], None
+        if anomaly_map is not None and self.map_threshold is not None:
+            limit = self.map_threshold.value
+            found = regions(anomaly_map, limit, self.minimum_area_px, (picture.height, picture.width))
+            is_defective = is_defective and (bool(found) or not self.minimum_area_px)
+        sure = confidence(score, self.threshold.value, self.method.normal_scores_)
+        return Inspection(
+            path, picture.width, picture.height, score, self.threshold.value, is_defective, sure, ms, found, limit,
+            anomaly_map,
+        )  # fmt: skip

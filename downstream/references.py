@@ -1,0 +1,96 @@
+"""The k normals that a method refers to: which ones, what is odd among them, and a threshold from them."""
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from baselines.threshold import (
+    FEWEST_OWN_NORMALS,
+    Threshold,
+    threshold_from_normals,
+    threshold_from_other_categories,
+)
+from pretrain.command import Mistake
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from baselines.method import Method
+
+# In robust standard deviations of the logarithm. Of 200 references drawn alike, one in a hundred sets has one above it.
+SUSPICIOUS_DEVIATIONS = 4.5
+FEWEST_TO_SUSPECT = 5
+# Normals of a training category that are scored to learn how scores spread there.
+MOST_CALIBRATION_NORMALS = 40
+
+
+def shots_of(text: str | int, count: int) -> int:
+    """How many of `count` normals `text` asks for: a number, or `all`. Raises Mistake where that cannot be."""
+    if text == "all":
+        return count
+    if not str(text).isdigit() or int(text) < 1:
+        raise Mistake(f"--shots {text} is no number of references: give 1, 2, 4, 8, 16, another number, or all.")
+    if int(text) > count:
+        raise Mistake(f"{text} references were asked for, but there are {count} normals: ask for fewer, or for all.")
+    return int(text)
+
+
+def draw(count: int, shots: int, seed: int) -> list[int]:
+    """Positions of `shots` of `count` normals. Of one seed, fewer shots are a part of more."""
+    return sorted(np.random.default_rng([seed, 0x5E]).permutation(count)[:shots].tolist())
+
+
+def suspicious(scores: Sequence[float]) -> list[int]:
+    """Positions of references that score far above the others, each left out in turn: perhaps a defect is among the
+    normals. Worst first; of fewer than five, nothing can be said."""
+    values = np.log(np.maximum(np.asarray(scores, float), 1e-12))
+    if len(values) < FEWEST_TO_SUSPECT:
+        return []
+    centre = np.median(values)
+    deviation = 1.4826 * np.median(np.abs(values - centre))
+    far = np.flatnonzero(values - centre > SUSPICIOUS_DEVIATIONS * max(deviation, 1e-9))
+    return sorted(far.tolist(), key=lambda position: -values[position])
+
+
+def own_threshold(
+    method: "Method", normals: Sequence["Tensor"], rate: float, calibration: Mapping[str, Sequence["Tensor"]], seed: int
+) -> Threshold:
+    """For scores of a method that was referred to `normals`: from their scores, each left out in turn, if there are
+    enough of them; else from `calibration`, normals of the training categories, scored against as many references."""
+    scores = method.normal_scores_.numpy()
+    if len(scores) >= FEWEST_OWN_NORMALS or not calibration or not method.sees_normals:
+        return threshold_from_normals(scores, rate)
+    spreads = spread_elsewhere(method, len(normals), calibration, seed)
+    return threshold_from_other_categories(scale_of(method, normals), spreads, rate)
+
+
+def spread_elsewhere(
+    method: "Method", shots: int, calibration: Mapping[str, Sequence["Tensor"]], seed: int
+) -> dict[str, np.ndarray]:
+    """Scores of other categories' normals, in units of `scale_of` there, against `shots` references of each."""
+    spreads = {}
+    for category, normals in calibration.items():
+        order = draw(len(normals), len(normals), seed)
+        shuffled = np.random.default_rng([seed, 0x5F]).permutation(order).tolist()
+        chosen, others = shuffled[:shots], shuffled[shots : shots + MOST_CALIBRATION_NORMALS]
+        if not others:
+            continue
+        elsewhere = copy.copy(method).refer([normals[i] for i in chosen])
+        scores = np.concatenate([part.scores.numpy() for part in elsewhere.predict(normals[i] for i in others)])
+        spreads[category] = scores / scale_of(elsewhere, [normals[i] for i in chosen])
+    if not spreads:
+        raise Mistake(f"no training category has more than {shots} normals to calibrate with: give more of them.")
+    return spreads
+
+
+def scale_of(method: "Method", normals: Sequence["Tensor"]) -> float:
+    """What normals of a category score about: the mean of its references', each left out in turn. A single one cannot
+    be left out; how it scores moved by a hundredth of its side says how finely it is structured."""
+    if len(method.normal_scores_):
+        return float(method.normal_scores_.mean())
+    (only,) = normals
+    moved_px = max(1, round(only.shape[-1] / 100))
+    moved = [only.roll(step, axis) for step in (-moved_px, moved_px) for axis in (-2, -1)]
+    return float(np.concatenate([part.scores.numpy() for part in method.predict(moved)]).mean())
