@@ -1,4 +1,4 @@
-"""The index: exact where it says so, filters that hold, nothing lost to writers, and one sentence for what cannot be."""
+"""The index: exact where it says so, filters that hold, nothing lost to writers, a sentence for what cannot be."""
 
 import json
 import multiprocessing
