@@ -236,7 +236,7 @@ def describe(
             "categories": list(config.categories),
             "data_name": data_name(pictures.folder),
             "encoder_file": str(encoder_path if encoder_path.name == "random" else encoder_path.resolve()),
-            "encoder_seed": config.seed if encoder_path.name == "random" else None,
+            "seed": config.seed,
             "encoder_saw": list(origin.categories) if origin else [],
             "grid": list(encoding.grid),
             "dimensions": encoding.dimensions,

@@ -75,8 +75,8 @@ class Index:
             raise Mistake(f"there is no metric {metric!r}; {nearest(metric, METRICS)}")
         if not 0 < recall <= 1:
             raise Mistake(f"a recall of {recall} cannot be had: give more than 0, and at most 1 for exact search.")
-        if len(vectors) == 0 or np.ndim(vectors) != 2:
-            raise Mistake(f"vectors of shape {np.shape(vectors)} make no index: give (n, dimensions), n at least 1.")
+        if len(vectors) == 0 or len(vectors.shape) != 2:
+            raise Mistake(f"vectors of shape {vectors.shape} make no index: give (n, dimensions), n at least 1.")
         count, dimensions = vectors.shape
         kind = choose_kind(count, dimensions, recall) if kind == "auto" else kind
         shape = complete(Shape(kind, lists, links, code_bytes, seed), count, dimensions)
@@ -109,8 +109,8 @@ class Index:
     def add(self, vectors: np.ndarray, ids: np.ndarray | None = None) -> None:
         """Add vectors, by default under the ids that follow the highest one. An error adds none of them."""
         self._check_writable()
-        if np.ndim(vectors) != 2 or vectors.shape[1] != self.dimensions:
-            raise Mistake(f"vectors of shape {np.shape(vectors)} do not fit an index of {self.dimensions} dimensions.")
+        if len(vectors.shape) != 2 or vectors.shape[1] != self.dimensions:
+            raise Mistake(f"vectors of shape {vectors.shape} do not fit an index of {self.dimensions} dimensions.")
         ids = self._new_ids(len(vectors), ids)
         for rows in _blocks(len(vectors)):
             prepared(vectors, rows, self.metric, ids)

@@ -34,7 +34,9 @@ class Patches:
         seed: int = 0,
     ) -> None:
         if neighbourhood < 1 or neighbourhood % 2 == 0:
-            raise Mistake(f"a neighbourhood of {neighbourhood} cells has no middle: give 1, 3, 5 or another odd number.")
+            raise Mistake(
+                f"a neighbourhood of {neighbourhood} cells has no middle: give 1, 3, 5 or another odd number."
+            )
         if reduction not in ("random", "orthogonal"):
             raise Mistake(f"there is no reduction {reduction!r}; choose from random, orthogonal.")
         self.encoder, self.levels = encoder.eval(), tuple(level for level in encoder.channels if level in levels)

@@ -252,12 +252,16 @@ def test_bf16_is_used_only_where_it_changes_nothing_that_matters(demo_folder, mo
     pixels = load(demo_folder, SIZE_PX).batch(range(4))
     encoder = Encoder().eval()
     source = make_source(encoder, "pooled", size_px=SIZE_PX)
+    cpu, clock = torch.device("cpu"), iter([0, 3, 3, 4, 0, 3, 3, 4, 0, 1, 1, 4])
+    monkeypatch.setattr("embeddings.encoding.time.perf_counter", lambda: next(clock))
     monkeypatch.setattr("embeddings.encoding.has_bf16", lambda device: True)
-    assert safe_precision(encoder, source, pixels, torch.device("cpu")) == "bf16-mixed"
+    assert safe_precision(encoder, source, pixels, cpu) == "bf16-mixed"
     monkeypatch.setattr("embeddings.encoding.SAFE_COSINE", 1.1)
-    assert safe_precision(encoder, source, pixels, torch.device("cpu")) == "32-true"
+    assert safe_precision(encoder, source, pixels, cpu) == "32-true"
+    monkeypatch.setattr("embeddings.encoding.SAFE_COSINE", 0.999)
+    assert safe_precision(encoder, source, pixels, cpu) == "32-true"  # since it took longer
     monkeypatch.setattr("embeddings.encoding.has_bf16", lambda device: False)
-    assert safe_precision(encoder, source, pixels, torch.device("cpu")) == "32-true"
+    assert safe_precision(encoder, source, pixels, cpu) == "32-true"
 
 
 def test_vectors_do_not_depend_on_the_batch(demo_folder):
