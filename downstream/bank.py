@@ -6,17 +6,14 @@ patches differ much among themselves count less. Where things lie does not matte
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
 
 import torch
 from torch import Tensor
 
-from baselines.method import batches
 from downstream.coreset import coreset, squared_distances
-from downstream.patchwise import PatchMethod
+from downstream.patchwise import PatchMethod, nearest_other
 from embeddings.index import Index
 from embeddings.patches import Patches
-from pretrain.command import Mistake
 from pretrain.encoder import Encoder
 from pretrain.progress import Progress
 
@@ -42,9 +39,7 @@ class PatchBank(PatchMethod):
     share: float = 0.1
     neighbours: int = 1
 
-    def refer(self, normals: Sequence[Tensor]) -> Self:
-        """Take in normals, one at least. `normal_scores_` are those of each normal, its own patches left out."""
-        self._forget()
+    def _learn(self, normals: Sequence[Tensor]) -> None:
         candidates, owners = self._candidates(normals)
         self.centre_ = candidates.mean(0)
         self.whitening_ = whitening(candidates - self.centre_) if self.whiten else torch.eye(candidates.shape[1])
@@ -53,8 +48,9 @@ class PatchBank(PatchMethod):
         with Progress("choosing the bank's patches", count, "patches") as progress:
             chosen = coreset(candidates, count, self.seed, progress.advance).sort().values
         self.bank_, self.owners_ = candidates[chosen], owners[chosen]
-        self._refer_to_each_left_out(normals)
-        return self
+        some = torch.linspace(0, len(normals) - 1, min(len(normals), MOST_LEFT_OUT)).long().tolist()
+        some = some if len(normals) > 1 else []
+        self._add_normals(self._each_left_out(normals, some), nearest_other(self.wholes_, some))
 
     def distances(self, vectors: Tensor) -> Tensor:
         if "_index" not in vars(self):
@@ -64,35 +60,30 @@ class PatchBank(PatchMethod):
         return torch.from_numpy(found).mean(1).view(vectors.shape[:3])
 
     def _candidates(self, normals: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Patches (n, d) and the number of the normal that each is of (n,)."""
-        if not len(normals):
-            raise Mistake("no normal pictures to refer to: give at least one.")
+        """Patches (n, d), and the number of the normal that each is of (n,)."""
         generator = torch.Generator().manual_seed(self.seed)
+        each = max(1, MOST_CANDIDATES // len(normals))
         parts = []
-        for images in batches(normals, self.batch_size):
-            for vectors in self.patches(images).flatten(1, 2):  # (cells, d)
-                some = torch.randperm(len(vectors), generator=generator)[: max(1, MOST_CANDIDATES // len(normals))]
-                parts.append(vectors[some])
+        for views in self._views_of_normals(normals):
+            for patches in views.flatten(1, 3):  # (m rows columns, d)
+                parts.append(patches[torch.randperm(len(patches), generator=generator)[:each]])
         return torch.cat(parts), torch.arange(len(parts)).repeat_interleave(len(parts[0]))
 
-    def _refer_to_each_left_out(self, normals: Sequence[Tensor]) -> None:
-        """Score some normals, each against the bank without its own patches; none where there is only one."""
-        chosen = torch.linspace(0, len(normals) - 1, min(len(normals), MOST_LEFT_OUT)).long().tolist()
-        chosen = chosen if len(normals) > 1 else []
-        parts, size = [torch.empty(0, 1, 1)], (1, 1)
-        for start in range(0, len(chosen), self.batch_size):
-            some = chosen[start : start + self.batch_size]
-            images = torch.stack([normals[i] for i in some])
-            vectors, size = self.patches(images), images.shape[-2:]
-            maps = [self._without(vectors[row].flatten(0, 1), own) for row, own in enumerate(some)]
+    def _each_left_out(self, normals: Sequence[Tensor], some: Sequence[int]) -> Tensor:
+        """Distances of patches (n, rows, columns) of some normals, each to the bank without its own patches."""
+        parts = [self.places_.new_empty(0, *self.places_.shape[:2])]
+        for start in range(0, len(some), self.batch_size):
+            owners = some[start : start + self.batch_size]
+            vectors = self.patches(torch.stack([normals[i] for i in owners]))
+            maps = [self._without(patches.flatten(0, 1), own) for patches, own in zip(vectors, owners, strict=True)]
             parts.append(torch.stack(maps).view(vectors.shape[:3]))
-        self._add_normals(self._judged(torch.cat(parts[-max(1, len(parts) - 1) :]), size))
+        return torch.cat(parts)
 
     def _without(self, vectors: Tensor, own: int) -> Tensor:
         """Distances of patches (cells, d) to the nearest in the bank that are not of the normal `own`: (cells,)."""
         vectors, others = self._whitened(vectors), self.bank_[self.owners_ != own]
-        nearest = squared_distances(vectors, others).topk(min(self.neighbours, len(others)), largest=False).indices
-        return (others[nearest] - vectors[:, None]).norm(dim=2).mean(1)
+        found = squared_distances(vectors, others).topk(min(self.neighbours, len(others)), largest=False).indices
+        return (others[found] - vectors[:, None]).norm(dim=2).mean(1)
 
     def _whitened(self, vectors: Tensor) -> Tensor:
         return (vectors - self.centre_) @ self.whitening_
