@@ -12,6 +12,7 @@ from baselines.method import Images, Method, NotFitted, Pair, Prediction, Restor
 from baselines.trivial import MeanPicture, Untouched
 from downstream.bank import PatchBank
 from downstream.padim import PaDiM
+from downstream.residual import Residual
 from pretrain.command import Mistake
 from pretrain.dataset import load
 
@@ -19,6 +20,7 @@ from pretrain.dataset import load
 METHODS = {
     "mean picture": MeanPicture,
     "patch bank": partial(PatchBank, levels=("level1", "level2"), dimensions=32),
+    "residual": partial(Residual, levels=("level1", "level2"), dimensions=32),
     "PaDiM": partial(PaDiM, levels=("level1", "level2"), dimensions=40),
 }
 RESTORERS = {
