@@ -51,6 +51,7 @@ class Vectors:
         if not self._lines:
             raise Mistake(f"{folder} holds vectors of no picture: run embeddings/extract.py again.")
         self.records = tuple(line.record for line in self._lines)
+        self.digests = tuple(line.digest for line in self._lines)  # equal for copies
         self.picture_ids = np.array([line.id for line in self._lines], np.int64)
         self._shard = np.array([line.shard for line in self._lines], np.int64)
         self._start = np.array([line.place for line in self._lines], np.int64) * self.cells
