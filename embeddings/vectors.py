@@ -82,7 +82,7 @@ class Vectors:
 
     def __getitem__(self, rows: np.ndarray | slice) -> np.ndarray:
         """Copies of some rows (m, dimensions)."""
-        rows = np.arange(len(self))[rows]
+        rows = np.arange(*rows.indices(len(self))) if isinstance(rows, slice) else np.asarray(rows, np.int64)
         pictures, cells = np.divmod(rows, self.cells)
         result = np.empty((len(rows), self.dimensions), np.float32)
         for shard, stored in self._rows.items():
