@@ -122,6 +122,24 @@ def test_filters_that_leave_little(ask, demo_folder, capsys):
     assert "did you mean scratch" in refusal(ask, scratches / "000.png", defect=Names("scrath"))
 
 
+def test_differences_from_good_pictures(ask, vectors, demo_folder):
+    query = demo_folder / "bottle/test/scratch/001.png"
+    asked = {"category": Names("bottle"), "split": Names("test"), "k": 4}
+    answers, page = ask(query, **asked, differences=True)
+    positions = vectors.where(["bottle"])
+    records = [vectors.records[position] for position in positions]
+    rows = vectors.of_pictures(positions)[:, 0].astype("f8")
+    rows -= rows[[record.split == "train" for record in records]].mean(axis=0)
+    own = [record.path for record in records].index(query)
+    cosines = rows @ rows[own] / np.linalg.norm(rows, axis=1)
+    cosines[[record.split == "train" for record in records]] = cosines[own] = -np.inf
+    expected = [str(records[place].path) for place in np.argsort(-cosines)[:4]]
+    assert [neighbour["path"] for neighbour in answers["queries"][0]["neighbours"]] == expected
+    assert "difference from good ones" in page
+    assert "of one category, not of 0" in refusal(ask, query, differences=True)
+    assert "not of 2" in refusal(ask, query, category=Names("bottle,leather"), differences=True)
+
+
 def test_a_filter_that_leaves_the_query_alone(ask, vectors, tmp_path, demo_folder):
     folder = tmp_path / "data"
     shutil.copytree(demo_folder / "bottle/train", folder / "bottle/train")
