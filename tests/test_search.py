@@ -24,7 +24,7 @@ from embeddings.search import Config, main, query_paths
 from embeddings.sheet import thumbnail
 from embeddings.vectors import Vectors
 from pretrain.command import Mistake, Names
-from pretrain.encoder import Encoder
+from pretrain.encoder import Encoder, Origin
 
 
 @pytest.fixture(scope="module")
@@ -188,11 +188,12 @@ def test_vectors_of_patches_are_refused(ask, demo_folder, tmp_path):
 
 def test_with_no_index_yet_it_makes_one_and_says_so(demo_folder, tmp_path):
     shutil.copytree(demo_folder / "bottle", tmp_path / "photos/bottle")
+    origin = Origin("photos")
+    Encoder(seed=1, input_size_px=64, origin=origin).save(tmp_path / "runs/simclr/encoder.safetensors")
     query = tmp_path / "photos/bottle/train/good/001.png"
     first = search(query, "--data", "photos", "--k", "3", cwd=tmp_path)
     assert first.returncode == 0, first.stderr
-    assert "using a RANDOM one" in first.stderr
-    assert "no vectors of photos by random yet: extracting them" in first.stderr
+    assert "no vectors of photos by runs/simclr/encoder.safetensors yet: extracting them" in first.stderr
     assert re.search(r"no index of runs/vectors/photos-pooled-\w+ yet: building one of 30 vectors", first.stderr)
     assert "contact sheet: runs/search/neighbours.html" in first.stdout
     again = search(query, "--data", "photos", "--k", "3", cwd=tmp_path)
