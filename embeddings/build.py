@@ -24,8 +24,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from embeddings.index import Index
     from embeddings.vectors import Vectors
+
+ROWS_AT_ONCE = 65_536
 
 
 @dataclass(frozen=True)
@@ -81,13 +85,17 @@ def indexed(vectors: "Vectors", config: Config | None = None) -> "Index":
     from pretrain.lock import alone
 
     config, folder = config or Config(vectors.folder), index_folder(vectors)
+    if not config.rebuild and (folder / CURRENT).exists():
+        index = Index.load(folder, mapped=True)  # to be asked it need not be read as a whole, nor be writable
+        index.check_source(vectors.source.as_json())
+        if not any(map(len, differences(index, vectors))):
+            return index
     folder.mkdir(exist_ok=True)
     with alone(folder / "building", f"another process is building the index in {folder}; waiting for it."):
-        if (folder / CURRENT).exists() and not config.rebuild:
+        if not config.rebuild and (folder / CURRENT).exists():
             index = Index.load(folder)
-            index.check_source(vectors.source.as_json())
-            if catch_up(index, vectors):
-                index.save(folder)
+            catch_up(index, vectors)
+            index.save(folder)
             return index
         print(f"no index of {vectors.folder} yet: building one of {len(vectors)} vectors", file=sys.stderr, flush=True)
         index = Index.build(
@@ -107,19 +115,24 @@ def indexed(vectors: "Vectors", config: Config | None = None) -> "Index":
         return index
 
 
-def catch_up(index: "Index", vectors: "Vectors") -> bool:
-    """Remove from the index what is no longer among the vectors, add what is new; whether anything was."""
+def differences(index: "Index", vectors: "Vectors") -> tuple["np.ndarray", "np.ndarray"]:
+    """Ids in the index that are no longer among the vectors, and rows of vectors that are not in the index."""
     import numpy as np
 
     ids = vectors.ids
-    gone, new = np.setdiff1d(index.ids, ids), np.flatnonzero(~np.isin(ids, index.ids))
+    return np.setdiff1d(index.ids, ids), np.flatnonzero(~np.isin(ids, index.ids))
+
+
+def catch_up(index: "Index", vectors: "Vectors") -> None:
+    """Remove from the index what is no longer among the vectors, and add what is new."""
+    gone, new = differences(index, vectors)
     if len(gone):
         index.remove(gone)
-    for start in range(0, len(new), 65_536):
-        index.add(vectors[new[start : start + 65_536]], ids[new[start : start + 65_536]])
-    if len(gone) or len(new):
-        print(f"index brought up to date: {len(new)} vectors added, {len(gone)} removed", file=sys.stderr, flush=True)
-    return bool(len(gone) or len(new))
+    ids = vectors.ids
+    for start in range(0, len(new), ROWS_AT_ONCE):
+        rows = new[start : start + ROWS_AT_ONCE]
+        index.add(vectors[rows], ids[rows])
+    print(f"index brought up to date: {len(new)} vectors added, {len(gone)} removed", file=sys.stderr, flush=True)
 
 
 def in_words(index: "Index") -> str:

@@ -17,7 +17,7 @@ MOST_ON_GPU = 2048  # neighbours, and lists that are read: a limit of faiss's GP
 
 
 class Engine:
-    """float32 vectors by row, nearest by squared Euclidean distance. `alive` is bool (rows,).
+    """float32 vectors by row, nearest by squared Euclidean distance.
 
     flat moves later rows up when some are removed, as faiss does; in the other kinds a row keeps its number, and hnsw
     its room too.
@@ -65,21 +65,27 @@ class Engine:
             self._index.remove_ids(faiss.IDSelectorBatch(rows))
 
     def search(
-        self, queries: np.ndarray, k: int, alive: np.ndarray, rows: np.ndarray | None, effort: int
+        self,
+        queries: np.ndarray,
+        k: int,
+        effort: int,
+        rows: np.ndarray | None = None,
+        alive: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Squared distances float32 and rows int64 (q, k) of the nearest vectors that are alive, or of the nearest of
-        `rows` (ascending), of which there must be k."""
+        """Squared distances float32 and rows int64 (q, k) of the nearest vectors, or of the nearest of `rows`
+        (ascending), of which there must be k. `alive`, bool (rows,), is needed in hnsw once rows were removed."""
         import faiss
 
         if rows is not None and self.shape.lists is None and len(rows) <= MOST_GATHERED:
             some = np.ascontiguousarray(self._vectors()[rows])
             _, found = faiss.knn(queries, some, k)
             return _in_order(exact_distances(queries, some, found), rows[found])
-        selector = self._selector(alive, rows)
+        selector = self._selector(rows, alive)
         if rows is not None and self.shape.kind != "flat":
             # As many allowed vectors are looked at as without a filter; of few, all.
-            most = most_effort(self.shape, len(alive))
-            effort = most if len(rows) <= MOST_GATHERED else min(most, -(-effort * len(alive) // len(rows)))
+            count = self._index.ntotal
+            most = most_effort(self.shape, count)
+            effort = most if len(rows) <= MOST_GATHERED else min(most, -(-effort * count // len(rows)))
         index = self._index if selector is not None else self._for_search(k, effort)
         squared, found = index.search(queries, k, params=parameters(self.shape.kind, effort, selector))
         short = (found < 0).any(axis=1)  # the lists that were read, or the way through the graph, held fewer than k
@@ -101,16 +107,14 @@ class Engine:
         everything = parameters(self.shape.kind, most_effort(self.shape, 0), selector)
         return self._index.search(queries, k, params=everything)
 
-    def _selector(self, alive: np.ndarray, rows: np.ndarray | None) -> "faiss.IDSelector | None":
-        """What faiss may find: `rows`, or in hnsw those that were not removed."""
+    def _selector(self, rows: np.ndarray | None, alive: np.ndarray | None) -> "faiss.IDSelector | None":
+        """What faiss may find: `rows`, or those that are alive."""
         import faiss
 
         if rows is not None:
-            alive = np.zeros(len(alive), bool)
+            alive = np.zeros(rows[-1] + 1, bool)
             alive[rows] = True
-        elif self.shape.kind != "hnsw" or alive.all():
-            return None
-        return faiss.IDSelectorBitmap(np.packbits(alive, bitorder="little"))
+        return None if alive is None else faiss.IDSelectorBitmap(np.packbits(alive, bitorder="little"))
 
     def _vectors(self) -> np.ndarray:
         """The vectors (rows, d) of flat and hnsw, which keep them in one piece; not a copy."""

@@ -35,8 +35,7 @@ class Trial:
     def __init__(
         self, engine: Engine, take: Callable[[np.ndarray], np.ndarray], count: int, queries: np.ndarray | None = None
     ) -> None:
-        self._engine, self._take, self._alive = engine, take, np.ones(count, bool)
-        self._own = None
+        self._engine, self._take, self._count, self._own = engine, take, count, None
         if queries is None:
             generator = np.random.default_rng(engine.shape.seed)
             self._own = np.sort(generator.choice(count, min(TRIALS, count), replace=False))
@@ -61,7 +60,7 @@ class Trial:
     def least_effort(self, target: float) -> int:
         """The least effort whose recall is above `target` by two standard errors, within an eighth; where none is, the
         one beyond which nothing more is found."""
-        most, effort, before = most_effort(self._engine.shape, len(self._alive)), 1, -1.0
+        most, effort, before = most_effort(self._engine.shape, self._count), 1, -1.0
         while True:
             recall, error = self._value(self._search(effort))
             if recall - 2 * error >= target or effort == most:
@@ -78,7 +77,7 @@ class Trial:
 
     def _search(self, effort: int) -> np.ndarray:
         """Rows (q, k) that are found."""
-        return self._engine.search(self._queries, self._asked, self._alive, None, effort)[1]
+        return self._engine.search(self._queries, self._asked, effort)[1]
 
     def _value(self, rows: np.ndarray) -> tuple[float, float]:
         """Recall of found rows (q, k), and its standard error over queries. By distance, not by row: of equally near

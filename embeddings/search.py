@@ -3,6 +3,7 @@
     python embeddings/search.py PICTURE                                        # among demo data, or data/mvtec
     python embeddings/search.py PICTURE PICTURE FOLDER --data FOLDER --k 20
     python embeddings/search.py PICTURE --data FOLDER --category capsule --split test --defect crack,scratch
+    python embeddings/search.py PICTURE --data FOLDER --category capsule --split test --differences
 
 Prints the neighbours of each query and writes them side by side into one HTML file. Vectors and index are made at the
 first search, which is said, and kept; `--update` looks for pictures that came, changed or went.
@@ -27,7 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from pretrain.command import Mistake, Names
-from pretrain.images import Record, scan_plain
+from pretrain.images import GOOD, SPLITS, Record, scan_plain
 from pretrain.wholefile import write_whole
 
 if TYPE_CHECKING:
@@ -50,6 +51,8 @@ class Config:
         category: Only among these categories.
         split: Only among train, or test.
         defect: Only among these kinds of defect; good is one.
+        differences: Compare how pictures differ from the mean of the category's good training pictures, which finds
+            like defects where the default finds like products; needs one --category.
         update: First look for pictures that came, changed or went since the last time.
         sheet: The contact sheet, one HTML file.
         json: Write the neighbours to this file too.
@@ -64,6 +67,7 @@ class Config:
     category: Names = Names()
     split: Names = Names()
     defect: Names = Names()
+    differences: bool = False
     update: bool = False
     sheet: Path = Path("runs/search/neighbours.html")
     json: Path | None = None
@@ -129,24 +133,30 @@ def query_paths(queries: Sequence[Path]) -> list[Path]:
 def answer(config: Config, paths: Sequence[Path], vectors: "Vectors", index: "Index") -> list[Answer]:
     """The neighbours of each picture among those that the filters leave."""
     from embeddings.encoding import Encoding, encoder_of
+    from embeddings.index import Index
 
     allowed = vectors.where(config.category, config.split, config.defect)
-    if config.k < 1 or config.k > len(index):
+    everything = len(vectors.records)
+    if config.k < 1 or config.k > everything:
         raise Mistake(
-            f"--k {config.k} neighbours cannot be found among {len(index)} pictures: ask for 1 to {len(index)}."
+            f"--k {config.k} neighbours cannot be found among {everything} pictures: ask for 1 to {everything}."
         )
     if config.k > len(allowed):
         print(f"only {len(allowed)} pictures pass the filters, so there are no {config.k} neighbours", file=sys.stderr)
     # One more, since a picture that is in the index finds itself.
     k = min(config.k + 1, len(allowed))
-    among = None if len(allowed) == len(vectors) else vectors.picture_ids[allowed]
+    among = None if len(allowed) == everything else vectors.picture_ids[allowed]
+    origin = 0.0
+    if config.differences:
+        origin = mean_of_good(vectors, config.category)
+        index = Index.build(vectors.of_pictures(allowed)[:, 0] - origin, vectors.picture_ids[allowed], kind="flat")
     encoding = Encoding(encoder_of(vectors.config, config.encoder), vectors.source)
     answers = []
     for start in range(0, len(paths), config.batch):
         batch, pixels = decoded(paths[start : start + config.batch], vectors.source.size_px, is_only=len(paths) == 1)
         if not batch:
             continue
-        found = index.search(encoding.vectors(pixels), k, among=among, source=vectors.source.as_json())
+        found = index.search(encoding.vectors(pixels) - origin, k, among=among, source=vectors.source.as_json())
         for path, distances, ids in zip(batch, found.distances, found.ids, strict=True):
             positions = vectors.positions_of(ids)
             neighbours = [
@@ -158,6 +168,13 @@ def answer(config: Config, paths: Sequence[Path], vectors: "Vectors", index: "In
     if not answers:
         raise Mistake("none of the queries is a picture that can be read.")
     return answers
+
+
+def mean_of_good(vectors: "Vectors", categories: Names) -> "np.ndarray":
+    """The mean vector (d,) of one category's good training pictures. Raises Mistake where there is no such thing."""
+    if len(categories) != 1:
+        raise Mistake(f"--differences are from the good pictures of one category, not of {len(categories)}: name it.")
+    return vectors.of_pictures(vectors.where(categories, SPLITS[:1], [GOOD]))[:, 0].mean(axis=0)
 
 
 def decoded(paths: Sequence[Path], size_px: int, is_only: bool) -> tuple[list[Path], "np.ndarray"]:
@@ -187,7 +204,8 @@ def same_file(one: Path, other: Path) -> bool:
 def title_of(config: Config, name: str) -> str:
     """What was asked for, in words."""
     filters = [str(names) for names in (config.category, config.split, config.defect) if names]
-    return f"nearest in {name}" + (f", only {' / '.join(filters)}" if filters else "")
+    what = "most alike in their difference from good ones" if config.differences else "nearest"
+    return f"{what} in {name}" + (f", only {' / '.join(filters)}" if filters else "")
 
 
 def print_table(answer: Answer, data: Path) -> None:

@@ -51,6 +51,7 @@ class Vectors:
         if not self._lines:
             raise Mistake(f"{folder} holds vectors of no picture: run embeddings/extract.py again.")
         self.records = tuple(line.record for line in self._lines)
+        self.digests = tuple(line.digest for line in self._lines)  # equal for copies
         self.picture_ids = np.array([line.id for line in self._lines], np.int64)
         self._shard = np.array([line.shard for line in self._lines], np.int64)
         self._start = np.array([line.place for line in self._lines], np.int64) * self.cells
@@ -81,7 +82,7 @@ class Vectors:
 
     def __getitem__(self, rows: np.ndarray | slice) -> np.ndarray:
         """Copies of some rows (m, dimensions)."""
-        rows = np.arange(len(self))[rows]
+        rows = np.arange(*rows.indices(len(self))) if isinstance(rows, slice) else np.asarray(rows, np.int64)
         pictures, cells = np.divmod(rows, self.cells)
         result = np.empty((len(rows), self.dimensions), np.float32)
         for shard, stored in self._rows.items():

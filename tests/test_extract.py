@@ -146,7 +146,7 @@ def test_other_options_into_the_same_folder_are_refused(pooled, demo_folder):
 
 
 def test_a_killed_extraction_goes_on_to_the_same_vectors(demo_folder, tmp_path):
-    options = ("--data", demo_folder, "--encoder", "random", "--size-px", 320, "--batch", 1, "--precision", "32-true")
+    options = ("--data", demo_folder, "--encoder", "random", "--size-px", 224, "--batch", 1, "--precision", "32-true")
     out, lines = tmp_path / "killed", shard_files(tmp_path / "killed", 0)[1]
     process = subprocess.Popen(command(*options, "--out", out), stderr=subprocess.PIPE)
     while not (lines.exists() and lines.stat().st_size):

@@ -24,7 +24,7 @@ from embeddings.search import Config, main, query_paths
 from embeddings.sheet import thumbnail
 from embeddings.vectors import Vectors
 from pretrain.command import Mistake, Names
-from pretrain.encoder import Encoder
+from pretrain.encoder import Encoder, Origin
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +122,24 @@ def test_filters_that_leave_little(ask, demo_folder, capsys):
     assert "did you mean scratch" in refusal(ask, scratches / "000.png", defect=Names("scrath"))
 
 
+def test_differences_from_good_pictures(ask, vectors, demo_folder):
+    query = demo_folder / "bottle/test/scratch/001.png"
+    asked = {"category": Names("bottle"), "split": Names("test"), "k": 4}
+    answers, page = ask(query, **asked, differences=True)
+    positions = vectors.where(["bottle"])
+    records = [vectors.records[position] for position in positions]
+    rows = vectors.of_pictures(positions)[:, 0].astype("f8")
+    rows -= rows[[record.split == "train" for record in records]].mean(axis=0)
+    own = [record.path for record in records].index(query)
+    cosines = rows @ rows[own] / np.linalg.norm(rows, axis=1)
+    cosines[[record.split == "train" for record in records]] = cosines[own] = -np.inf
+    expected = [str(records[place].path) for place in np.argsort(-cosines)[:4]]
+    assert [neighbour["path"] for neighbour in answers["queries"][0]["neighbours"]] == expected
+    assert "difference from good ones" in page
+    assert "of one category, not of 0" in refusal(ask, query, differences=True)
+    assert "not of 2" in refusal(ask, query, category=Names("bottle,leather"), differences=True)
+
+
 def test_a_filter_that_leaves_the_query_alone(ask, vectors, tmp_path, demo_folder):
     folder = tmp_path / "data"
     shutil.copytree(demo_folder / "bottle/train", folder / "bottle/train")
@@ -170,11 +188,12 @@ def test_vectors_of_patches_are_refused(ask, demo_folder, tmp_path):
 
 def test_with_no_index_yet_it_makes_one_and_says_so(demo_folder, tmp_path):
     shutil.copytree(demo_folder / "bottle", tmp_path / "photos/bottle")
+    origin = Origin("photos")
+    Encoder(seed=1, input_size_px=64, origin=origin).save(tmp_path / "runs/simclr/encoder.safetensors")
     query = tmp_path / "photos/bottle/train/good/001.png"
     first = search(query, "--data", "photos", "--k", "3", cwd=tmp_path)
     assert first.returncode == 0, first.stderr
-    assert "using a RANDOM one" in first.stderr
-    assert "no vectors of photos by random yet: extracting them" in first.stderr
+    assert "no vectors of photos by runs/simclr/encoder.safetensors yet: extracting them" in first.stderr
     assert re.search(r"no index of runs/vectors/photos-pooled-\w+ yet: building one of 30 vectors", first.stderr)
     assert "contact sheet: runs/search/neighbours.html" in first.stdout
     again = search(query, "--data", "photos", "--k", "3", cwd=tmp_path)

@@ -1,0 +1,134 @@
+"""Does the nearest neighbour of a defective picture share its defect? On categories the encoder never saw.
+
+    python scripts/leave_one_out.py --data data/mvtec --seeds 0,1,2     # makes the encoders
+    python scripts/defect_neighbours.py --data data/mvtec --seeds 0,1,2 --record RESULTS.md
+
+Precision at 1 and 5 of kinds of defect among the category's defective test pictures, by cosine distance of pooled
+vectors, beside a random encoder of the same seed and beside chance; `embeddings/knn.py` measures one encoder.
+"""
+
+if __name__ == "__main__":
+    import sys
+    from pathlib import Path
+
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+    from pretrain.command import run_command
+    from scripts.defect_neighbours import Config, main
+
+    sys.exit(run_command(main, Config))
+
+import json
+import os
+import platform
+import shlex
+import sys
+from collections import defaultdict
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from statistics import mean, stdev
+
+from embeddings.knn import RANDOM, VIEWS, Figures, defect_figures, pooled
+from pretrain.command import Mistake, Names
+from pretrain.wholefile import write_whole
+from scripts.leave_one_out import commit
+
+PRETRAINED = "pretrained"
+SHOWN = ("among_defective_1", "among_defective_5")
+
+
+@dataclass(frozen=True)
+class Config:
+    """Measure how often neighbours share a defect, on categories that the encoder never saw.
+
+    Attributes:
+        data: Folder of categories in MVTec AD's layout.
+        categories: Which to measure. Default is each of the folder's.
+        seeds: Of the encoders, pretrained and random.
+        runs: Where scripts/leave_one_out.py left the encoders.
+        size_px: Side of the square that pictures are stretched to.
+        json: Write all figures to this file.
+        record: Append the tables to this file.
+    """
+
+    data: Path
+    categories: Names = Names()
+    seeds: Names = Names("0")
+    runs: Path = Path("runs/leave_one_out")
+    size_px: int = 224
+    json: Path | None = None
+    record: Path | None = None
+
+
+def main(config: Config) -> None:
+    """Measure and print a table for vectors as they are, and one for their difference from good pictures."""
+    from pretrain.dataset import load
+    from pretrain.images import category_folders, check_names
+
+    found = category_folders(config.data)
+    check_names(config.categories, found, f"category in {config.data}")
+    categories = config.categories or Names(sorted(found))
+    files = {
+        (category, seed): config.runs / f"without-{category}-seed-{seed}" / "encoder.safetensors"
+        for seed in config.seeds
+        for category in categories
+    }
+    if missing := [path for path in files.values() if not path.is_file()]:
+        raise Mistake(f"there is no {missing[0]}: scripts/leave_one_out.py with the same seeds makes it.")
+    figures: dict = defaultdict(lambda: defaultdict(list))  # by view and category: one of each seed
+    for (category, seed), path in files.items():
+        pictures = load(config.data, config.size_px, [category])
+        for encoder_name, encoder in encoders(path, category, int(seed)).items():
+            vectors = pooled(encoder, pictures)
+            for view in VIEWS:
+                measured = defect_figures(vectors, pictures, view)[category]
+                figures[view][category].append({"encoder": encoder_name, "seed": seed, "figures": measured})
+        print(f"{category}, seed {seed}: done", file=sys.stderr, flush=True)
+    text = "\n\n".join(f"Vectors {view}:\n\n" + "\n".join(as_markdown(figures[view])) for view in VIEWS)
+    print(text)
+    if config.json:
+        write_whole(config.json, (json.dumps(figures, indent=2, default=vars) + "\n").encode())
+    if config.record:
+        command = shlex.join(["python", "scripts/defect_neighbours.py", *sys.argv[1:]])
+        hardware = f"{os.cpu_count()} cores, {platform.machine()}"
+        facts = f"{date.today()}, {hardware}, seeds {config.seeds}, {config.size_px} px, fp32, commit {commit()}"
+        with open(config.record, "a") as file:
+            file.write(f"\n## Do neighbours share the defect?\n\n{facts}\n\n    {command}\n\n{text}\n")
+
+
+def encoders(path: Path, category: str, seed: int) -> dict:
+    """The random control and the pretrained encoder. Raises Mistake if that one saw the category."""
+    from pretrain.encoder import Encoder, load_encoder
+
+    encoder = load_encoder(path)
+    if encoder.origin and category in encoder.origin.categories:
+        raise Mistake(f"{path} saw {category}: figures there say nothing.")
+    return {RANDOM: Encoder(encoder.architecture, seed), PRETRAINED: encoder}
+
+
+def as_markdown(by_category: dict[str, list[dict]]) -> list[str]:
+    """Precision at 1 and at 5, mean and standard deviation over seeds."""
+    lines = [
+        "| category, kinds | chance | at 1: random | pretrained | at 5: random | pretrained |",
+        "|---|---|---|---|---|---|",
+    ]
+    means: dict[str, list[list[float]]] = {f"{name} {shown}": [] for shown in SHOWN for name in (RANDOM, PRETRAINED)}
+    chances = []
+    for category, measured in by_category.items():
+        first: Figures = measured[0]["figures"]
+        cells = []
+        for shown in SHOWN:
+            for name in (RANDOM, PRETRAINED):
+                values = [getattr(one["figures"], shown) for one in measured if one["encoder"] == name]
+                means[f"{name} {shown}"].append(values)
+                cells.append(in_words(values))
+        chances.append(first.chance_defective)
+        label = f"{category}, {first.kinds} kinds of {first.defective}"
+        lines.append(f"| {label} | {first.chance_defective:.3f} | " + " | ".join(cells) + " |")
+    over_categories = [in_words([mean(of_seed) for of_seed in zip(*values, strict=True)]) for values in means.values()]
+    lines.append(f"| mean | {mean(chances):.3f} | " + " | ".join(over_categories) + " |")
+    return lines
+
+
+def in_words(values: list[float]) -> str:
+    return f"{mean(values):.3f}" + (f" ± {stdev(values):.3f}" if len(values) > 1 else "")
