@@ -28,7 +28,7 @@ from pretrain.progress import Progress
 from pretrain.workers import refuse_import_by_worker
 
 # Part of every store's name: a change in how pictures are decoded or stretched must not meet rows made before it.
-VERSION = 2
+VERSION = 3
 SECONDS_BETWEEN_COMMITS = 1.0
 
 SCHEMA = """CREATE TABLE IF NOT EXISTS pictures (
