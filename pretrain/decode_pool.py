@@ -78,7 +78,9 @@ def _decode_in_pool(jobs: Jobs, file: Path, size_px: int, workers: int) -> Itera
 
         try:
             try:
-                pool.submit(os.getpid).result()
+                # As many as there are to be processes: the pool starts one for each task that finds none idle.
+                starting = [pool.submit(os.getpid) for _ in range(workers)]
+                starting[0].result()
             except BrokenProcessPool:  # workers cannot start: the script came by a pipe, or runs without a guard
                 yield from _decode_here(jobs, file, size_px)
                 return
