@@ -141,9 +141,8 @@ def print_building(figures: dict[str, float], count: int, times: str) -> None:
         rate, cpu_ms = figures[f"{what}_pictures_per_s{times}"], figures[f"{what}_cpu_ms{times}"]
         print(f"  {name:<10} {rate:8.0f} pictures/s of {count}, {cpu_ms:.2f} ms of a processor for each")
     ratio, target = figures[f"build_over_bare{times}"], TARGETS[f"build_over_bare{times}"]
-    print(
-        f"  ratio      {ratio:8.2f}  (target: at least {target}), of those ms {figures[f'cpu_build_over_bare{times}']:.2f}"
-    )
+    cpu_ratio = figures[f"cpu_build_over_bare{times}"]
+    print(f"  ratio      {ratio:8.2f}  (target: at least {target}), of those ms {cpu_ratio:.2f}")
 
 
 def in_rounds(rounds: int, contestants: dict[str, Callable[[], Spent]]) -> dict[str, Spent]:
