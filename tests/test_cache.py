@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -282,6 +283,31 @@ def test_cache_is_found_without_a_home(monkeypatch, tmp_path):
     monkeypatch.delenv("HELDOUT_CACHE")
     with pytest.raises(Mistake, match="HELDOUT_CACHE"):
         cache.cache_root()
+
+
+@pytest.mark.parametrize("count", [1, 48, 500, 5003])
+def test_tasks_hold_every_job_once_and_end_small(count):
+    """One process must not be left with a large task when the others have finished."""
+    jobs = [(Path(f"{number}.png"), number) for number in range(count)]
+    tasks = list(decode_pool._tasks(jobs, workers=2))
+    assert [job for task in tasks for job in task] == jobs
+    assert max(map(len, tasks)) <= decode_pool.MOST_PICTURES_PER_TASK
+    assert max(map(len, tasks[-4:])) == 1
+
+
+def test_all_processes_start_at_once(folder, monkeypatch):
+    """Each takes longer to start than to decode ten pictures."""
+    tasks = []
+    original = ProcessPoolExecutor.submit
+
+    def submit(pool, task, *rest):
+        tasks.append((task, len(pool._processes)))
+        return original(pool, task, *rest)
+
+    monkeypatch.setattr(ProcessPoolExecutor, "submit", submit)
+    assert_right(folder, open_all(folder, workers=3))
+    first_with_pictures = next(processes for task, processes in tasks if task is decode_pool._decode_task)
+    assert first_with_pictures == 3
 
 
 def test_a_picture_that_kills_its_decoder_is_named(tmp_path, monkeypatch):

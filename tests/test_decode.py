@@ -51,6 +51,20 @@ def test_rotation_is_undone(suffix, tmp_path):
         assert red[:, -4:].min() > 200 and red[:, :4].max() < 50
 
 
+@pytest.mark.parametrize("place", ["before the pixels", "after the pixels"])
+def test_rotation_is_found_wherever_a_png_says_it(place, tmp_path):
+    lying = np.zeros((32, 64, 3), np.uint8)
+    lying[:16] = 255
+    Image.fromarray(lying).save(tmp_path / "picture.png", exif=ROTATED)
+    whole = (tmp_path / "picture.png").read_bytes()
+    start = whole.index(b"eXIf") - 4
+    end = start + 12 + struct.unpack(">I", whole[start : start + 4])[0]
+    without = whole[:start] + whole[end:]
+    at = without.index(b"IDAT" if place == "before the pixels" else b"IEND") - 4
+    (tmp_path / "picture.png").write_bytes(without[:at] + whole[start:end] + without[at:])
+    assert decode(tmp_path / "picture.png").pixels.shape == (64, 32, 3)
+
+
 def test_grey_palette_and_bilevel(pixels, tmp_path):
     for mode, name in (("L", "grey.png"), ("P", "palette.png"), ("1", "bilevel.png"), ("L", "grey.jpg")):
         Image.fromarray(pixels).convert(mode).save(tmp_path / name)
@@ -189,6 +203,35 @@ def test_stretching_is_close_to_pillows_filter(tmp_path):
         assert np.abs(ours - theirs).mean() < 1
 
 
+@pytest.mark.parametrize("factor", [2, 4, 8, 16, 32])
+def test_whole_factors_are_means_of_squares(factor, tmp_path):
+    """Also of the brightest squares, whose sums are the largest; and rounded, so that nothing becomes darker."""
+    small = np.random.default_rng(2).integers(0, 256, (16, 16, 3))
+    spread = np.random.default_rng(3).integers(-90, 91, (16 * factor, 16 * factor, 3))
+    pixels = np.uint8((small.repeat(factor, axis=0).repeat(factor, axis=1) + spread).clip(0, 255))
+    pixels[: 4 * factor, : 4 * factor] = 255
+    Image.fromarray(pixels).save(tmp_path / "picture.png")
+    ours = decode(tmp_path / "picture.png", 16).pixels
+    means = pixels.reshape(16, factor, 16, factor, 3).mean((1, 3))
+    assert np.abs(ours - means).max() <= (0.5 if factor <= 16 else 1)
+    assert (ours[:4, :4] == 255).all()
+    theirs = np.asarray(Image.fromarray(pixels).resize((16, 16), Image.Resampling.BOX))
+    assert np.abs(ours.astype(int) - theirs).max() <= 1
+
+
+@pytest.mark.parametrize(("height", "width", "size_px"), [(1024, 1024, 256), (700, 900, 224), (1001, 998, 256)])
+def test_stretched_noise_is_as_quiet_as_pillows(height, width, size_px, tmp_path):
+    """What is left of noise tells how many pixels each new one is the mean of: aliasing would leave more."""
+    pixels = np.random.default_rng(4).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "picture.png", compress_level=1)
+    ours = decode(tmp_path / "picture.png", size_px).pixels
+    whole = Image.fromarray(pixels)
+    box, bilinear = (
+        np.asarray(whole.resize((size_px, size_px), kind)) for kind in (Image.Resampling.BOX, Image.Resampling.BILINEAR)
+    )
+    assert ours.std() < 1.02 * max(box.std(), bilinear.std())
+
+
 def test_masks_of_every_kind_become_the_same_bools(tmp_path):
     truth = np.zeros((40, 50), bool)
     truth[5:20, 10:30] = True
@@ -214,6 +257,17 @@ def test_masks_of_every_kind_become_the_same_bools(tmp_path):
 def test_an_empty_mask_is_empty(tmp_path):
     Image.new("L", (8, 8), 0).save(tmp_path / "mask.png")
     assert not read_mask(tmp_path / "mask.png").any()
+
+
+@pytest.mark.parametrize("place", [0, 0.5, 1])
+def test_file_digest_sees_beginning_middle_and_end(place, tmp_path):
+    """Large unpacked pictures of one size that differ in a few rows."""
+    pixels = np.zeros((300, 300, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "first.bmp")
+    assert (tmp_path / "first.bmp").stat().st_size > decode_module.DIGESTED_BYTES
+    pixels[int(place * 290) :][:10] = 1
+    Image.fromarray(pixels).save(tmp_path / "second.bmp")
+    assert decode(tmp_path / "first.bmp").file_digest != decode(tmp_path / "second.bmp").file_digest
 
 
 def test_file_digest_is_the_files_whatever_the_size(pixels, tmp_path):
