@@ -140,9 +140,11 @@ class Samples(Sequence[Sample]):
 
 
 def batches(pictures: Iterable[Tensor], batch_size: int) -> Iterator[Tensor]:
-    """Stack pictures (3, h, w) into (b, 3, h, w); the last batch may be smaller."""
+    """Stack pictures (3, h, w) into (b, 3, h, w); the last batch may be smaller. Raises Mistake for unequal sizes."""
     remaining = iter(pictures)
     while batch := list(islice(remaining, batch_size)):
+        if len(shapes := {tuple(picture.shape) for picture in batch}) > 1:
+            raise Mistake(f"pictures of {len(shapes)} sizes in one call, such as {shapes.pop()}: give them one size.")
         yield torch.stack(batch)
 
 

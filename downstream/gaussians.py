@@ -10,8 +10,8 @@ from typing import NamedTuple, Self
 import torch
 from torch import Tensor
 
-# Places whose matrices are factored at once, in float64: 40 MB for 100 dimensions.
-PLACES_AT_ONCE = 512
+# Places whose matrices are factored at once, in float64: 20 MB for 100 dimensions.
+PLACES_AT_ONCE = 256
 # Of the mean variance of all places, added everywhere: a place where all normals are equal stays usable.
 FLOOR = 1e-3
 
@@ -91,12 +91,17 @@ class Gaussians(NamedTuple):
 
 
 def fitted(moments: Moments, shrinkage: float | None, members: Tensor) -> tuple[Gaussians, Tensor]:
-    """The Gaussians of all pictures taken in, and for `members` (n, p, d), some of them, each one's distances (n, p) to
-    the Gaussians of all others: (0, p) where there are no others. Leaving one out is a change of rank one, so nothing
-    is fitted again (Sherman and Morrison 1950); only the amount of shrinkage and the floor stay those of all."""
+    """The Gaussians of all vectors taken in, and how far each member is from the Gaussians of all others.
+
+    `members` (n, m, p, d) are some of the normals that were taken in, m views of each (one, or several turned ones). A
+    member is left out with all its views, the distance is that of its first: (n, p), or (0, p) where nothing is left.
+    Leaving m vectors out is a change of rank m, so nothing is fitted again (Woodbury 1950); only the amount of
+    shrinkage and the floor stay those of all.
+    """
     count, (places, dimensions) = int(moments.count), moments.shift.shape
+    remaining = count - members.shape[1]
     gaussians = Gaussians(torch.empty_like(moments.shift), torch.empty_like(moments.second))
-    left_out = members.new_empty(len(members) if count > 1 else 0, places)
+    left_out = members.new_empty(len(members) if remaining > 0 else 0, places)
     floor = FLOOR * moments.variance()
     identity = torch.eye(dimensions, dtype=torch.float64, device=members.device)
     for start in range(0, places, PLACES_AT_ONCE):
@@ -105,15 +110,29 @@ def fitted(moments: Moments, shrinkage: float | None, members: Tensor) -> tuple[
         target = (amount * multiple + floor) * identity
         gaussians.mean[some] = (moments.shift[some] + mean).float()
         gaussians.whitening[some] = _whitening((1 - amount) * covariance + target).float()
-        if count > 1:
-            # The others' mean lies at -u / (n - 1) for u, this one's deviation; their sum of squares is smaller by
-            # n / (n - 1) u u^T, their number by 1.
-            others = _whitening((1 - amount) * covariance * count / (count - 1) + target)
-            deviations = (members[:, some].double() - moments.shift[some] - mean).permute(1, 2, 0)  # (p, d, n)
-            squares = torch.bmm(others, deviations).square().sum(1)  # (p, n)
-            squares /= 1 - (1 - amount[:, 0]) * count / (count - 1) ** 2 * squares
-            left_out[:, some] = (squares.sqrt() * count / (count - 1)).T.float()
+        if remaining > 0:
+            whitening = _whitening((1 - amount) * covariance * count / remaining + target)
+            deviations = members[:, :, some].double() - moments.shift[some] - mean  # (n, m, p, d)
+            whitened = torch.einsum("pij,nmpj->pnmi", whitening, deviations)
+            left_out[:, some] = _without_themselves(whitened, (1 - amount) / remaining, remaining).T.float()
     return gaussians, left_out
+
+
+def _without_themselves(whitened: Tensor, factor: Tensor, remaining: int) -> Tensor:
+    """Distances (p, n) of the first of m views (p, n, m, d), when all m are left out of the mean and the covariance.
+
+    The views U, as deviations from the mean of all, were whitened with all vectors' sum of squares over those that
+    remain; without them it is less by U M U^T, M = I + 1/remaining, times `factor` (p, 1, 1), and the mean lies at
+    -sum(U)/remaining. All of it is in the span of U, so that m x m matrices will do.
+    """
+    views = whitened.shape[2]
+    products = whitened @ whitened.mT  # (p, n, m, m)
+    first = torch.full((views,), 1 / remaining, dtype=whitened.dtype, device=whitened.device)
+    first[0] += 1
+    along = products @ first  # (p, n, m)
+    middle = torch.eye(views, dtype=whitened.dtype, device=whitened.device) - 1 / (remaining + views)  # inverse of M
+    correction = torch.linalg.solve(middle - factor[..., None] * products, along)
+    return (along @ first + factor[..., 0] * (along * correction).sum(-1)).clamp(min=0).sqrt()
 
 
 def _whitening(covariance: Tensor) -> Tensor:

@@ -12,9 +12,8 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from baselines.method import batches
 from downstream.gaussians import Gaussians, Moments, fitted
-from downstream.patchwise import PatchMethod
+from downstream.patchwise import PatchMethod, nearest_other
 from embeddings.patches import Patches
 from pretrain.command import Mistake
 from pretrain.encoder import Encoder
@@ -37,31 +36,30 @@ class PaDiM(PatchMethod):
     reduction: str = "random"
     shrinkage: float | None = None
 
-    def refer(self, normals: Sequence[Tensor]) -> Self:
-        """Take in normals, one at least. `normal_scores_` are those of each normal without itself."""
-        self._forget()
-        return self.add(normals)
-
     def add(self, normals: Sequence[Tensor]) -> Self:
         """Take in further normals; the earlier ones are not needed any more. `normal_scores_` gain the new ones'."""
-        kept: list[Tensor] = []
-        for images in batches(normals, self.batch_size):
-            vectors = self.patches(images)
-            if not hasattr(self, "moments_"):
-                self.moments_ = Moments.about(vectors.flatten(1, 2))
-                self.grid_, self.size_px_ = list(vectors.shape[1:3]), list(images.shape[-2:])
-            vectors = self._placed(vectors)
-            self.moments_.add(vectors)
-            if (len(kept) + 1) * vectors.numel() <= MOST_KEPT_NUMBERS:
-                kept.append(vectors)
-        if not kept:
-            raise Mistake("no normal pictures to refer to: give at least one.")
-        self.gaussians_, left_out = fitted(self.moments_, self.shrinkage, torch.cat(kept))
-        self._add_normals(self._judged(left_out.unflatten(1, self.grid_), self.size_px_))
+        self._learn(normals)
         return self
 
+    def _learn(self, normals: Sequence[Tensor]) -> None:
+        known = len(getattr(self, "wholes_", ()))
+        kept: list[Tensor] = []
+        for views in self._views_of_normals(normals):
+            placed = views.flatten(2, 3)  # (b, m, places, d)
+            if not hasattr(self, "moments_"):
+                self.moments_, self.grid_ = Moments.about(placed[:, 0]), list(views.shape[2:4])
+            self.moments_.add(placed.flatten(0, 1))
+            if (len(kept) + 1) * placed.numel() <= MOST_KEPT_NUMBERS or not kept:
+                kept.append(placed)
+        self.gaussians_, left_out = fitted(self.moments_, self.shrinkage, torch.cat(kept))
+        others = nearest_other(self.wholes_, range(known, known + len(left_out)))
+        self._add_normals(left_out.unflatten(1, self.grid_), others)
+
     def distances(self, vectors: Tensor) -> Tensor:
-        return self.gaussians_.distances(self._placed(vectors)).unflatten(1, self.grid_)
+        if list(vectors.shape[1:3]) != self.grid_:
+            height, width = self.size_px_
+            raise Mistake(f"the pictures are of another size than the normals, {width}x{height}: give them that size.")
+        return self.gaussians_.distances(vectors.flatten(1, 2)).unflatten(1, self.grid_)
 
     def save(self, folder: Path) -> None:
         """Write the method and its encoder. Of matrices that are symmetric or triangular, half is written."""
@@ -86,13 +84,6 @@ class PaDiM(PatchMethod):
         method.gaussians_ = Gaussians(**{name: parts.pop(name) for name in Gaussians._fields})
         method.moments_ = Moments(**parts)
         return method
-
-    def _placed(self, vectors: Tensor) -> Tensor:
-        """Patches (b, rows, columns, d) as (b, places, d). Raises Mistake on another grid than the normals'."""
-        if list(vectors.shape[1:3]) != self.grid_:
-            height, width = self.size_px_
-            raise Mistake(f"the pictures are of another size than the normals, {width}x{height}: give them that size.")
-        return vectors.flatten(1, 2)
 
     def _make_patches(self, encoder: Encoder) -> Patches:
         reduced = {"dimensions": self.dimensions, "reduction": self.reduction, "seed": self.seed}

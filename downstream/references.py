@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 # In robust standard deviations of the logarithm. Of 200 references drawn alike, one in a hundred sets has one above it.
 SUSPICIOUS_DEVIATIONS = 4.5
 FEWEST_TO_SUSPECT = 5
+TURNS = ("none", "flips", "turns", "both")
+# Of all places: a product that covers less, or a background that does, is none.
+FEWEST_FOREGROUND = 0.05
 # Normals of a training category that are scored to learn how scores spread there.
 MOST_CALIBRATION_NORMALS = 40
 
@@ -40,6 +43,38 @@ def shots_of(text: str | int, count: int) -> int:
 def draw(count: int, shots: int, seed: int) -> list[int]:
     """Positions of `shots` of `count` normals. Of one seed, fewer shots are a part of more."""
     return sorted(np.random.default_rng([seed, 0x5E]).permutation(count)[:shots].tolist())
+
+
+def views_of(images: "Tensor", turns: str) -> list["Tensor"]:
+    """Pictures (b, 3, h, w) and what else may be taken for a normal where products lie in any direction: `flips` along
+    either side and both, quarter `turns`, or `both`; `none` for the pictures alone."""
+    if turns not in TURNS:
+        raise Mistake(f"references cannot be turned by {turns!r}; choose from {', '.join(TURNS)}.")
+    if turns in ("turns", "both") and images.shape[-1] != images.shape[-2]:
+        raise Mistake("pictures that are not square cannot be turned by a quarter: give squares, or --turns flips.")
+    flipped = [images.flip(axes) for axes in ((-1,), (-2,))] if turns in ("flips", "both") else []
+    half = [images.flip((-1, -2))] if turns != "none" else []
+    quarters = [images.rot90(times, (-2, -1)) for times in (1, 3)] if turns in ("turns", "both") else []
+    diagonals = [quarter.flip(-1) for quarter in quarters] if turns == "both" else []
+    return [images, *flipped, *half, *quarters, *diagonals]
+
+
+def background(places: "Tensor") -> "Tensor":
+    """Which places (rows, columns, d), what normals show there on average, look like the outermost ones: bool (rows,
+    columns). None do where nearly all or hardly any would: then the product fills the picture."""
+    import torch
+
+    is_frame = torch.ones(places.shape[:2], dtype=torch.bool, device=places.device)
+    is_frame[1:-1, 1:-1] = False
+    frame = places[is_frame]
+    distances = torch.cdist(places.flatten(0, 1), frame, compute_mode="donot_use_mm_for_euclid_dist")
+    distances[is_frame.flatten()] = distances[is_frame.flatten()].where(
+        torch.eye(len(frame), dtype=torch.bool, device=places.device).logical_not(), torch.inf
+    )
+    nearest = distances.amin(1).view(places.shape[:2])
+    is_background = nearest <= nearest[is_frame].quantile(0.95)
+    usable = FEWEST_FOREGROUND < float((~is_background).float().mean()) < 1 - FEWEST_FOREGROUND
+    return is_background if usable else torch.zeros_like(is_background)
 
 
 def suspicious(scores: Sequence[float]) -> list[int]:

@@ -55,7 +55,8 @@ def run_command(
 def read_config(kind: type[Config], arguments: Sequence[str] | None = None) -> Config:
     """The dataclass `kind` as the command line (default: sys.argv) and its `--config` file describe it.
 
-    A bool field is a bare flag, with a `--no-` form; a field without default must be given.
+    A bool field is a bare flag, with a `--no-` form; a field without default must be given; one whose metadata says
+    `positional` takes all that is typed without a flag.
     """
     import docstring_parser
     import jsonargparse
@@ -76,6 +77,10 @@ def read_config(kind: type[Config], arguments: Sequence[str] | None = None) -> C
     for field in fields(kind):
         default = field.default if field.default_factory is MISSING else field.default_factory()
         shown = {"help": described[field.name]}
+        if field.metadata.get("positional"):
+            kept, *_ = get_args(types[field.name])  # tuple[kept, ...]
+            parser.add_argument(field.name, nargs="*", type=kept, default=list(default), **shown)
+            continue
         if default is MISSING:
             shown["required"] = True
         else:
@@ -90,7 +95,9 @@ def read_config(kind: type[Config], arguments: Sequence[str] | None = None) -> C
 
 
 def _of_type(value: object, hint: object) -> object:
-    """jsonargparse gives a plain tuple where names are optional."""
+    """jsonargparse gives a plain tuple where names are optional, and a list of what stands without a flag."""
+    if isinstance(value, list) and get_origin(hint) is tuple:
+        return tuple(value)
     return Names(value) if isinstance(value, tuple) and Names in (hint, *get_args(hint)) else value
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from pretrain.cache import Entry, open_cached
 from pretrain.command import Mistake
 from pretrain.decode import Unreadable, read_mask
-from pretrain.images import Problem, Record, same_content, scan, split_records
+from pretrain.images import Problem, Record, has_layout, same_content, scan, scan_plain, split_records
 
 REAL_DATA = Path("data/mvtec")
 DEMO_DATA = Path("data/demo")
@@ -93,8 +93,10 @@ def load(
     normals_only: bool = False,
     strict: bool = False,
     workers: int | None = None,
+    allow_plain: bool = False,
 ) -> Pictures:
-    """The pictures of a folder, cached. With `normals_only` nothing but train/good is opened.
+    """The pictures of a folder, cached. With `normals_only` nothing but train/good is opened; with `allow_plain` the
+    folder need not be laid out by category and split.
 
     Every file that cannot be used is named on stderr and left out; with `strict`, that is a Mistake.
     """
@@ -102,7 +104,8 @@ def load(
         raise Mistake(f"pictures cannot be cached at {size_px} px: choose from {SMALLEST_PX} to {LARGEST_PX}.")
     if workers is not None and workers < 1:
         raise Mistake(f"{workers} workers cannot decode: give 1 or more, or leave it out for one per core.")
-    found = scan(folder, categories, normals_only)
+    is_plain = allow_plain and folder.is_dir() and not has_layout(folder)
+    found = scan_plain(folder, categories) if is_plain else scan(folder, categories, normals_only)
     cached = open_cached(folder, [record.path for record in found.records], size_px, workers)
     records = tuple(record for record in found.records if record.path in cached.entries)
     records, mask_problems = _with_fitting_masks(records, cached.entries)

@@ -41,7 +41,13 @@ def contact_sheet(rows: Sequence[tuple[str, Sequence[Thumbnail]]], title: str, t
     return sheet
 
 
-def outlined(pixels: np.ndarray, mask: np.ndarray, distance_px: int = 3, width_px: int = 2) -> np.ndarray:
+def outlined(
+    pixels: np.ndarray,
+    mask: np.ndarray,
+    distance_px: int = 3,
+    width_px: int = 2,
+    colour: tuple[int, int, int] = DEFECT,
+) -> np.ndarray:
     """A copy of `pixels` uint8 (h, w, 3) with a line around the mask, at a distance that leaves the defect visible."""
     from scipy.ndimage import distance_transform_edt
 
@@ -49,7 +55,7 @@ def outlined(pixels: np.ndarray, mask: np.ndarray, distance_px: int = 3, width_p
         return pixels
     away_px = distance_transform_edt(~mask)
     line = (away_px > distance_px) & (away_px <= distance_px + width_px)
-    return np.where(line[:, :, None], np.uint8(DEFECT), pixels)
+    return np.where(line[:, :, None], np.uint8(colour), pixels)
 
 
 class Curve(NamedTuple):

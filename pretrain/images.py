@@ -1,10 +1,11 @@
 """An image folder -> records: what each picture is, what does not fit, and who gets which.
 
 The layout is MVTec AD's: CATEGORY/train/good, CATEGORY/test/{good,DEFECT}, CATEGORY/ground_truth/DEFECT/NAME_mask.png.
-Masks, test pictures and defects may be missing; a folder that is itself one category will do. Nothing is opened here,
-and nothing on disk is ever changed.
+Masks, test pictures and defects may be missing; a folder that is itself one category will do. Where labels are not
+needed, any folder will do (`scan_plain`). Nothing is opened here, and nothing on disk is ever changed.
 """
 
+import os
 from collections import defaultdict
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,12 +17,14 @@ from pretrain.command import Mistake, nearest
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
 GOOD = "good"
+UNLABELLED = ""
 SPLITS = ("train", "test")
 
 
 @dataclass(frozen=True)
 class Record:
-    """One picture on disk: `split` is 'train' or 'test', `defect` is 'good' or the name of what is wrong with it."""
+    """One picture on disk: `split` is 'train' or 'test', `defect` is 'good' or the name of what is wrong with it; both
+    are UNLABELLED in a plain folder."""
 
     path: Path
     category: str
@@ -31,7 +34,7 @@ class Record:
 
     @property
     def is_anomaly(self) -> bool:
-        return self.defect != GOOD
+        return self.defect not in (GOOD, UNLABELLED)
 
 
 class Problem(NamedTuple):
@@ -77,6 +80,32 @@ def scan(folder: Path, categories: Collection[str] = (), normals_only: bool = Fa
     if not records:
         raise Mistake(f"no pictures in {folder}; expected them as CATEGORY/train/good/NAME.png.")
     return Scan(folder, tuple(records), tuple(problems))
+
+
+def scan_plain(folder: Path, categories: Collection[str] = ()) -> Scan:
+    """List all pictures at any depth of a folder that is not laid out by category and split. What lies in the folder
+    itself is of a category named like it, the rest of one named like its subfolder. Raises Mistake like `scan`."""
+    if not folder.is_dir():
+        category_folders(folder)  # says what is wrong
+    records = []
+    for place, inner, _ in os.walk(folder):
+        inner[:] = [name for name in inner if not name.startswith(".")]
+        name = Path(place).relative_to(folder).as_posix()
+        category = folder.resolve().name if name == "." else name
+        records += [Record(path, category, UNLABELLED, UNLABELLED) for path in _pictures(Path(place))]
+    check_names(categories, {record.category for record in records}, f"subfolder with pictures in {folder}")
+    records = sorted(
+        (record for record in records if not categories or record.category in categories),
+        key=lambda record: record.path,
+    )
+    if not records:
+        raise Mistake(f"no pictures in {folder} ({', '.join(sorted(SUFFIXES))}).")
+    return Scan(folder, tuple(records), ())
+
+
+def has_layout(folder: Path) -> bool:
+    """Whether a folder is, or holds, categories with train/ or test/."""
+    return any((place / split).is_dir() for place in (folder, *_subfolders(folder)) for split in SPLITS)
 
 
 def category_folders(folder: Path) -> dict[str, Path]:

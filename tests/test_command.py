@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -153,3 +153,25 @@ def test_help_loads_nothing_heavy(runnable):
     assert not loaded & {"torch", "torchvision", "lightly", "kornia", "sklearn", "faiss", "scipy", "lightning_fabric"}
     if runnable in ("pretrain/survey.py", "pretrain/demo.py", "pretrain/simclr.py"):
         assert not loaded & {"numpy", "PIL", "kornia_rs"}
+
+
+@dataclass(frozen=True)
+class Positional:
+    """Take what stands without a flag.
+
+    Attributes:
+        queries: Some files.
+        k: How many.
+    """
+
+    queries: tuple[Path, ...] = field(default=(), metadata={"positional": True})
+    k: int = 5
+
+
+def test_what_stands_without_a_flag(capsys):
+    assert read_config(Positional, []) == Positional()
+    assert read_config(Positional, ["a.png", "b c.png", "--k", "3"]) == Positional((Path("a.png"), Path("b c.png")), 3)
+    assert read_config(Positional, ["--k", "3", "a.png"]) == Positional((Path("a.png"),), 3)
+    with pytest.raises(SystemExit):
+        read_config(Positional, ["a.png", "--kk", "3"])
+    assert "there is no option --kk" in capsys.readouterr().err

@@ -150,3 +150,13 @@ def test_folder_typed_then_real_then_demo(tmp_path, monkeypatch, capsys):
 def test_demo_data_is_called_so_in_titles(demo_folder, tmp_path):
     assert data_name(demo_folder).startswith("demo data")
     assert data_name(tmp_path) == str(tmp_path)
+
+
+def test_a_plain_folder_is_loaded_only_where_that_is_allowed(demo_folder):
+    plain = demo_folder / "bottle/test"
+    pictures = load(plain, 32, allow_plain=True)
+    assert pictures.categories == ["broken_large", "broken_small", "contamination", "good", "scratch"]
+    assert {record.split for record in pictures.records} == {""}
+    with pytest.raises(Mistake, match="no category in"):
+        load(plain, 32)
+    assert load(demo_folder, 32, ["bottle"], allow_plain=True).records[0].split == "train"

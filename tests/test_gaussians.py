@@ -39,7 +39,7 @@ def test_shrinkage_is_that_of_scikit_learn(count):
 
 def test_distances_are_those_of_a_loop_over_places():
     drawn, asked = vectors(30), vectors(4, seed=1)
-    gaussians, _ = fitted(moments_of(drawn), 0.1, drawn)
+    gaussians, _ = fitted(moments_of(drawn), 0.1, drawn[:, None])
     variance = drawn.double().var(0, correction=0).mean()
     for place in range(PLACES):
         known = drawn[:, place].double()
@@ -54,7 +54,7 @@ def test_distances_are_those_of_a_loop_over_places():
 def test_leaving_one_out_is_fitting_without_it(count):
     drawn = vectors(count)
     moments = moments_of(drawn)
-    _, left_out = fitted(moments, 0.2, drawn)
+    _, left_out = fitted(moments, 0.2, drawn[:, None])
     assert left_out.shape == (count, PLACES)
     for one in range(count):
         others = moments_of(torch.cat([drawn[:one], drawn[one + 1 :]]))
@@ -62,22 +62,39 @@ def test_leaving_one_out_is_fitting_without_it(count):
         _, covariance, _, _ = others.covariances(slice(None), 0.2)
         _, _, amount, multiple = moments.covariances(slice(None), 0.2)
         diagonal = (amount * multiple + FLOOR * moments.variance()) * torch.eye(DIMENSIONS, dtype=torch.float64)
-        apart = (drawn[one] - fitted(others, 0.2, drawn[:0])[0].mean).double()
+        apart = (drawn[one] - fitted(others, 0.2, drawn[:0, None])[0].mean).double()
         inverse = ((1 - amount) * covariance + diagonal).inverse()
         expected = torch.einsum("pi,pij,pj->p", apart, inverse, apart).sqrt()
         torch.testing.assert_close(left_out[one].double(), expected, rtol=1e-4, atol=1e-5)
 
 
+def test_a_normal_is_left_out_with_all_its_views():
+    """Three views of each of six normals: as a fit on the other five, in whole."""
+    drawn = vectors(18).view(6, 3, PLACES, DIMENSIONS)
+    moments = moments_of(drawn.flatten(0, 1))
+    _, left_out = fitted(moments, 0.2, drawn)
+    floor = FLOOR * moments.variance()
+    for one in range(6):
+        others = drawn[[i for i in range(6) if i != one]].flatten(0, 1).double()
+        for place in range(PLACES):
+            mean, covariance = others[:, place].mean(0), others[:, place].T.cov(correction=0)
+            multiple = moments.covariances(slice(place, place + 1), 0.2)[3]
+            inverse = (0.8 * covariance + (0.2 * multiple[0] + floor) * torch.eye(DIMENSIONS)).inverse()
+            apart = drawn[one, 0, place].double() - mean
+            expected = (apart @ inverse @ apart).sqrt()
+            torch.testing.assert_close(left_out[one, place].double(), expected, rtol=1e-4, atol=1e-5)
+
+
 def test_batches_and_their_order_hardly_matter():
     drawn, asked = vectors(24, offset=100.0), vectors(3, offset=100.0, seed=2)
-    once, _ = fitted(moments_of(drawn, 24), None, drawn)
-    again, _ = fitted(moments_of(drawn.flip(0), 5), None, drawn)
+    once, _ = fitted(moments_of(drawn, 24), None, drawn[:, None])
+    again, _ = fitted(moments_of(drawn.flip(0), 5), None, drawn[:, None])
     torch.testing.assert_close(once.distances(asked), again.distances(asked), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("drawn", [vectors(1), vectors(1).expand(6, -1, -1), torch.ones(3, PLACES, DIMENSIONS)])
 def test_one_normal_and_equal_normals_give_finite_distances_that_grow(drawn):
-    gaussians, left_out = fitted(moments_of(drawn), None, drawn)
+    gaussians, left_out = fitted(moments_of(drawn), None, drawn[:, None])
     near, far = (gaussians.distances(drawn[:1] + apart) for apart in (0.1, 1.0))
     assert left_out.isfinite().all()
     assert near.isfinite().all()

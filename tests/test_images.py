@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from pretrain.command import Mistake
-from pretrain.images import Problem, Record, same_content, scan, split_records
+from pretrain.images import Problem, Record, has_layout, same_content, scan, scan_plain, split_records
 
 FRACTIONS = {"fit": 0.7, "validation": 0.15, "calibration": 0.15}
 
@@ -183,3 +183,27 @@ def test_split_of_few_pictures_gives_to_the_first_part():
 
 def test_same_content_lists_groups():
     assert same_content(["a", "b", "a", "c", "b", "a"]) == [[0, 2, 5], [1, 4]]
+
+
+def test_any_folder_will_do_where_labels_are_not_needed(tmp_path):
+    folder = tmp_path / "photos"
+    for name in ("b.jpg", "a.png", "deep/er/c.bmp", "other/d.webp", ".hidden/e.png", "notes.txt"):
+        picture(folder / name) if not name.endswith("txt") else (folder / name).write_text("no picture")
+    records = scan_plain(folder).records
+    assert [(record.path.name, record.category) for record in records] == [
+        ("a.png", "photos"), ("b.jpg", "photos"), ("c.bmp", "deep/er"), ("d.webp", "other"),
+    ]  # fmt: skip
+    assert not any(record.is_anomaly or record.split for record in records)
+    assert [record.path.name for record in scan_plain(folder, ["other"]).records] == ["d.webp"]
+    with pytest.raises(Mistake, match="did you mean other"):
+        scan_plain(folder, ["othr"])
+    with pytest.raises(Mistake, match="there is no folder"):
+        scan_plain(tmp_path / "none")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(Mistake, match="no pictures in"):
+        scan_plain(tmp_path / "empty")
+
+
+def test_a_layout_is_known_by_its_splits(folder):
+    assert has_layout(folder) and has_layout(folder / "nut")
+    assert not has_layout(folder / "nut/train")

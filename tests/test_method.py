@@ -10,6 +10,7 @@ from torch import nn
 
 from baselines.method import Images, Method, NotFitted, Pair, Prediction, Restorer, Samples, batches
 from baselines.trivial import MeanPicture, Untouched
+from downstream.bank import PatchBank
 from downstream.padim import PaDiM
 from pretrain.command import Mistake
 from pretrain.dataset import load
@@ -17,6 +18,7 @@ from pretrain.dataset import load
 # One line for each method of the project.
 METHODS = {
     "mean picture": MeanPicture,
+    "patch bank": partial(PatchBank, levels=("level1", "level2"), dimensions=32),
     "PaDiM": partial(PaDiM, levels=("level1", "level2"), dimensions=40),
 }
 RESTORERS = {

@@ -1,0 +1,106 @@
+"""A bank of normal patches: how far is a patch from the nearest one that good pictures show anywhere.
+
+PatchCore (Roth et al. 2021, https://arxiv.org/abs/2106.08265), on whitened patches: the directions in which normal
+patches differ much among themselves count less. Where things lie does not matter, so products may be posed freely.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from downstream.coreset import coreset, squared_distances
+from downstream.patchwise import PatchMethod, nearest_other
+from embeddings.index import Index
+from embeddings.patches import Patches
+from pretrain.encoder import Encoder
+from pretrain.progress import Progress
+
+# Patches that the coreset is chosen from, an equal share of each normal's: so memory does not grow with their number.
+MOST_CANDIDATES = 2**18
+# Normals that are scored without their own patches, spread over all.
+MOST_LEFT_OUT = 200
+# Added to the covariance's diagonal before it is inverted, of its mean.
+FLOOR = 0.01
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class PatchBank(PatchMethod):
+    """A coreset of `share` of all normal patches, and exact search among them by faiss.
+
+    Patches are reduced to `dimensions` orthogonal mixtures of all channels and, unless `whiten` is false, made to
+    spread alike in all directions. A patch's distance is the mean of those to its `neighbours` nearest ones.
+    """
+
+    levels: Sequence[str] = ("level2", "level3")
+    dimensions: int | None = 128
+    whiten: bool = True
+    share: float = 0.1
+    neighbours: int = 1
+
+    def _learn(self, normals: Sequence[Tensor]) -> None:
+        candidates, owners = self._candidates(normals)
+        self.centre_ = candidates.mean(0)
+        self.whitening_ = whitening(candidates - self.centre_) if self.whiten else torch.eye(candidates.shape[1])
+        candidates = self._whitened(candidates)
+        count = max(self.neighbours, round(self.share * len(candidates)))
+        with Progress("choosing the bank's patches", count, "patches") as progress:
+            chosen = coreset(candidates, count, self.seed, progress.advance).sort().values
+        self.bank_, self.owners_ = candidates[chosen], owners[chosen]
+        some = torch.linspace(0, len(normals) - 1, min(len(normals), MOST_LEFT_OUT)).long().tolist()
+        some = some if len(normals) > 1 else []
+        self._add_normals(self._each_left_out(normals, some), nearest_other(self.wholes_, some))
+
+    def distances(self, vectors: Tensor) -> Tensor:
+        if "_index" not in vars(self):
+            self._index = Index.build(self.bank_.numpy(), metric="l2", kind="flat")
+        flat = self._whitened(vectors.flatten(0, 2))
+        found, _ = self._index.search(flat.numpy(), min(self.neighbours, len(self.bank_)))
+        return torch.from_numpy(found).mean(1).view(vectors.shape[:3])
+
+    def _candidates(self, normals: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Patches (n, d), and the number of the normal that each is of (n,)."""
+        generator = torch.Generator().manual_seed(self.seed)
+        each = max(1, MOST_CANDIDATES // len(normals))
+        parts = []
+        for views in self._views_of_normals(normals):
+            for patches in views.flatten(1, 3):  # (m rows columns, d)
+                parts.append(patches[torch.randperm(len(patches), generator=generator)[:each]])
+        return torch.cat(parts), torch.arange(len(parts)).repeat_interleave(len(parts[0]))
+
+    def _each_left_out(self, normals: Sequence[Tensor], some: Sequence[int]) -> Tensor:
+        """Distances of patches (n, rows, columns) of some normals, each to the bank without its own patches."""
+        parts = [self.places_.new_empty(0, *self.places_.shape[:2])]
+        for start in range(0, len(some), self.batch_size):
+            owners = some[start : start + self.batch_size]
+            vectors = self.patches(torch.stack([normals[i] for i in owners]))
+            maps = [self._without(patches.flatten(0, 1), own) for patches, own in zip(vectors, owners, strict=True)]
+            parts.append(torch.stack(maps).view(vectors.shape[:3]))
+        return torch.cat(parts)
+
+    def _without(self, vectors: Tensor, own: int) -> Tensor:
+        """Distances of patches (cells, d) to the nearest in the bank that are not of the normal `own`: (cells,)."""
+        vectors, others = self._whitened(vectors), self.bank_[self.owners_ != own]
+        found = squared_distances(vectors, others).topk(min(self.neighbours, len(others)), largest=False).indices
+        return (others[found] - vectors[:, None]).norm(dim=2).mean(1)
+
+    def _whitened(self, vectors: Tensor) -> Tensor:
+        return (vectors - self.centre_) @ self.whitening_
+
+    def _forget(self) -> None:
+        super()._forget()
+        vars(self).pop("_index", None)
+
+    def _make_patches(self, encoder: Encoder) -> Patches:
+        reduced = {"dimensions": self.dimensions, "reduction": "orthogonal", "seed": self.seed}
+        return Patches(encoder, self.levels, grid=self.grid, neighbourhood=self.neighbourhood, **reduced)
+
+
+def whitening(vectors: Tensor) -> Tensor:
+    """What gives centred vectors (n, d) the same spread in all directions, uncorrelated: (d, d), from the right."""
+    covariance = (vectors.T @ vectors).double() / len(vectors)
+    variance = covariance.diagonal().mean().clamp(min=1e-12)
+    identity = torch.eye(len(covariance), dtype=torch.float64)
+    factor = torch.linalg.cholesky(covariance + FLOOR * variance * identity)
+    return torch.linalg.solve_triangular(factor, identity, upper=False).T.float()
