@@ -6,7 +6,7 @@
     python downstream/evaluate.py --protocol leave-one-out       # every category in turn is the unseen one
 
 Every finished part is kept in --out: the same command goes on where it was stopped, and --only-report draws the report
-of what is finished. Results: a table, OUT/report.json, and OUT/cells with all predictions.
+of what is finished. Results: OUT/report.html to read, OUT/report.json for machines, OUT/cells with all predictions.
 """
 
 if __name__ == "__main__":
@@ -42,7 +42,7 @@ STUDY_FILE = "study.json"
 
 @dataclass(frozen=True)
 class Config:
-    """Compare methods on test categories that nothing was trained on, and tabulate them.
+    """Compare methods on test categories that nothing was trained on, and write a report.
 
     Attributes:
         train: Categories that give labelled pictures. Default is capsule,hazelnut,leather.
@@ -117,11 +117,13 @@ def compute(works: "Sequence[Work]", out: Path, device: "torch.device") -> list[
             cell = work.cell
             try:
                 write(run(work, fitted, device), cell.file(out))
-            except (Mistake, RuntimeError, ValueError, ArithmeticError, MemoryError) as error:
+            except OSError:  # a full disk: whatever comes next would be lost too
+                raise
+            except Exception as error:
                 # One part that cannot be computed must not cost a night's others.
-                if not isinstance(error, Mistake):
+                reason = str(error) if isinstance(error, Mistake) else f"{type(error).__name__}: {error}"
+                if not isinstance(error, Mistake) and reason not in {failure["reason"] for failure in failures}:
                     progress.say(traceback.format_exc())
-                reason = str(error) or type(error).__name__
                 progress.say(f"failed: {cell.row.name} on {cell.category}, seed {cell.seed}: {reason}")
                 failures.append({"row": asdict(cell.row), "category": cell.category, "seed": cell.seed,
                                  "reason": reason})  # fmt: skip
@@ -161,13 +163,16 @@ def write_plan(study: "Study", config: Config, failures: Sequence[dict] = ()) ->
 
 def show(out: Path) -> None:
     """Write report.json and report.html from what is finished, and print the table."""
+    from downstream.report import write_report
     from downstream.summary import summarise
     from downstream.tables import print_tables
 
     file = out / STUDY_FILE
     if not file.is_file():
         raise Mistake(f"there is no study in {out}; leave --only-report out to make one, or name its folder by --out.")
-    summary, _ = summarise(out, json.loads(file.read_text()))
+    summary, results = summarise(out, json.loads(file.read_text()))
     write_whole(out / "report.json", (json.dumps(summary, indent=1) + "\n").encode())
+    write_report(summary, results, out / "report.html")
     print_tables(summary)
+    print(f"report: {out / 'report.html'}")
     print(f"figures for machines: {out / 'report.json'}")

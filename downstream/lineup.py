@@ -5,12 +5,12 @@ which lists what the study is meant to compare: what is not built yet is told in
 """
 
 import inspect
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.util import find_spec
 
 from downstream.methods import METHODS
-from pretrain.command import Names
 from pretrain.images import check_names
 
 HEADS, CONTROLS, FURTHER = "heads on the encoder", "controls", "further methods"
@@ -77,7 +77,7 @@ class Entrant:
         return "seed" in inspect.signature(self.kind).parameters
 
 
-def entrants(names: Names = Names(), quick: bool = False) -> list[Entrant]:
+def entrants(names: Sequence[str] = (), quick: bool = False) -> list[Entrant]:
     """The methods that were asked for, default all that are built, in the order of their families; the controls always.
 
     Raises Mistake for a name that is none.

@@ -75,7 +75,15 @@ def make_study(config: "Config") -> Study:
         for work in [_work(entrant, kind, number, seed, material, opened, size_px, config)]
         if work is not None
     ]
-    return Study(works, _facts(config, folder, folds, chosen, warnings, seeds, shots, size_px, taking_part))
+    masks = {
+        str(record.path.relative_to(folder)): str(record.mask.relative_to(folder))
+        for material in materials
+        for record in material.tests.records
+        if record.mask
+    }
+    return Study(
+        works, {"masks": masks} | _facts(config, folder, folds, chosen, warnings, seeds, shots, size_px, taking_part)
+    )
 
 
 class _Encoders:

@@ -73,11 +73,10 @@ def row_summary(row: Row, by_category: dict[str, dict[int, Result]], methods: di
     interval = mean_interval(matrices)
     seeds = sorted({seed for by_seed in by_category.values() for seed in by_seed})
     figures = {}
+    by_seed = [category["by_seed"] for category in categories.values()]
     for name in next(iter(categories.values()))["figures"]:
-        figures[name] = _spread(
-            [_mean(categories[c]["by_seed"][str(seed)][name] for c in categories if str(seed) in categories[c]["by_seed"])
-             for seed in seeds]
-        )  # fmt: skip
+        means = [_mean(found[str(seed)][name] for found in by_seed if str(seed) in found) for seed in seeds]
+        figures[name] = _spread(means)
     totals = {name: sum(category["counts"][name] for category in categories.values()) for name in COUNTS}
     method = methods.get(row.method, {"title": row.method, "family": "", "is_control": False})
     facts = [result.facts for by_seed in by_category.values() for result in by_seed.values()]
@@ -205,21 +204,36 @@ def more_warnings(summary: dict) -> list[str]:
                     "defective ones were photographed differently, so image figures of this category may not be about "
                     "defects; trust the pixel figures"
                 )
-    for category, count in summary["pictures"].items():
-        if 0 < min(count.values()) < FEW_PICTURES:
-            lines.append(f"{category}: only {count['good']} good and {count['defective']} defective test pictures, so "
-                         "its figures are rough (see the intervals)")  # fmt: skip
-    few = sorted({found["references"] for row in summary["rows"] if not row["is_control"]
-                  for category in row["categories"].values() for found in category["thresholds"].values()
-                  if row["shots"] == "all" and found["references"] < round(1 / summary["rate"]) - 1})  # fmt: skip
-    if few:
-        lines.append(f"with {few[0]} normals, a false-alarm rate of {summary['rate']:.0%} cannot be promised: their "
-                     "thresholds rest on an assumption about the scores (see 'where thresholds come from')")  # fmt: skip
+    rough = [category for category, count in summary["pictures"].items() if 0 < min(count.values()) < FEW_PICTURES]
+    if rough:
+        lines.append(
+            f"fewer than {FEW_PICTURES} good or defective test pictures of {', '.join(rough)}: figures there are "
+            "rough, see the intervals"
+        )
+    needed = round(1 / summary["rate"]) - 1
+    few = {found["references"] for row in summary["rows"] if row["shots"] == "all"
+           for category in row["categories"].values() for found in category["thresholds"].values()}  # fmt: skip
+    if few and min(few) < needed:
+        lines.append(f"with {min(few)} normals a false-alarm rate of {summary['rate']:.0%} cannot be promised: it "
+                     f"takes {needed}; with fewer, thresholds rest on an assumption (see 'Thresholds')")  # fmt: skip
     if summary["quick"]:
         lines.append("made with --quick: small pictures, few epochs, one seed; it shows that everything runs")
     if summary["parts"]["finished"] < summary["parts"]["planned"]:
         lines.append(f"{summary['parts']['finished']} of {summary['parts']['planned']} parts are finished: averages of "
                      "rows that lack a category or a seed do not compare with others")  # fmt: skip
+    return lines
+
+
+def failure_lines(failures: Iterable[dict]) -> list[str]:
+    """What failed, a line for each reason."""
+    parts = defaultdict(list)
+    for failure in failures:
+        parts[failure["reason"]].append(failure)
+    lines = []
+    for reason, failed in parts.items():
+        rows = dict.fromkeys(Row(**failure["row"]).name for failure in failed)
+        categories = dict.fromkeys(failure["category"] for failure in failed)
+        lines.append(f"{len(failed)} parts failed ({', '.join(rows)} on {', '.join(categories)}): {reason}")
     return lines
 
 

@@ -3,6 +3,7 @@
 import sys
 
 from downstream.cells import NONE
+from downstream.summary import failure_lines
 
 COLUMNS = {"auroc": "image\nAUROC", "average_precision": "image\nAP", "balanced_accuracy": "bal.\nacc.",
            "f1": "\nF1", "pixel_aupro": "pixel\nAUPRO"}  # fmt: skip
@@ -24,11 +25,8 @@ def print_tables(summary: dict) -> None:
     console.print(categories_table(summary))
     for warning in summary["warnings"]:
         console.print(f"warning: {warning}", markup=False)
-    for failure in summary["failures"]:
-        row = " ".join(part for part in failure["row"].values() if part)
-        console.print(
-            f"failed: {row} on {failure['category']}, seed {failure['seed']}: {failure['reason']}", markup=False
-        )
+    for line in failure_lines(summary["failures"]):
+        console.print(f"warning: {line}", markup=False)
     missing = "; ".join(f"{family} ({', '.join(names)})" for family, names in summary["not_built"].items())
     if missing:
         console.print(f"not built yet, so not compared: {missing}", markup=False)
@@ -68,8 +66,8 @@ def categories_table(summary: dict):
         table.add_column(escape(category), justify="right", no_wrap=True)
     for row in sorted(summary["rows"], key=lambda row: row["is_control"]):
         found = [row["categories"].get(category) for category in shown]
-        table.add_row(escape(row["name"]), *(number(one["figures"]["auroc"]["mean"]) if one else "n/a" for one in found),
-                      style="dim" if row["is_control"] else None)  # fmt: skip
+        values = [number(one["figures"]["auroc"]["mean"]) if one else "n/a" for one in found]
+        table.add_row(escape(row["name"]), *values, style="dim" if row["is_control"] else None)
     return table
 
 
