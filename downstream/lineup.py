@@ -25,6 +25,9 @@ FAMILIES = {
 }
 # Methods that only the study uses.
 STUDY_METHODS = {
+    "logistic": "downstream.classify.Logistic",
+    "knn": "downstream.classify.Neighbours",
+    "fine-tuned": "downstream.classify.FineTuned",
     "frame": "baselines.frame.FrameColour",
 }
 TITLES = {

@@ -201,8 +201,8 @@ def more_warnings(summary: dict) -> list[str]:
             if auroc is not None and auroc >= FRAME_IS_HIGH and interval[0] > 0.5:
                 lines.append(
                     f"{category}: the outermost tenth of the pictures alone has image AUROC {auroc:.2f}. Good and "
-                    "defective ones were photographed differently, so image figures of this category may not be about "
-                    "defects; trust the pixel figures"
+                    "defective ones differ there too, perhaps by how they were lit, so image figures of this category "
+                    "may not be about defects; trust the pixel figures"
                 )
     rough = [category for category, count in summary["pictures"].items() if 0 < min(count.values()) < FEW_PICTURES]
     if rough:
