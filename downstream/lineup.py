@@ -33,7 +33,7 @@ STUDY_METHODS = {
 TITLES = {
     "padim": "PaDiM",
     "bank": "patch bank",
-    "residual": "residuals to references",
+    "residual": "residuals",
     "logistic": "logistic head",
     "knn": "k-NN head",
     "fine-tuned": "fine-tuned encoder",

@@ -62,6 +62,7 @@ def make_study(config: "Config") -> Study:
     check_content(pictures, folds)
     materials = [Material(pictures, fold) for fold in folds]
     warnings += [line for material in materials for line in warnings_about(material)]
+    warnings += [line for material in materials for line in _too_few(material, shots)]
     opened = _Encoders(chosen)
     works = [
         work
@@ -104,7 +105,7 @@ class _Encoders:
         return [SIMCLR] * has_simclr + [RANDOM] + [IMAGENET] * (self.imagenet is not None)
 
     def of(self, kind: str, category: str, seed: int) -> Opened | None:
-        """`seed` is the position of the seed for files, so that three seeds take three of them."""
+        """Of several files each seed takes another."""
         if kind == IMAGENET:
             return self.imagenet
         files = self.chosen[category]
@@ -143,6 +144,12 @@ def _work(
         rate=config.rate,
     )
     return Work(cell, entrant, opened.encoder if opened else None, material)
+
+
+def _too_few(material: Material, shots: Sequence[str]) -> list[str]:
+    category, count = material.fold.test, len(material.normals)
+    missing = [number for number in shots if number != ALL and 0 < count < int(number)]
+    return [f"{category}: {count} normals, so there are no rows with {', '.join(missing)}"] if missing else []
 
 
 def _facts(

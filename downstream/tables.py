@@ -5,8 +5,13 @@ import sys
 from downstream.cells import NONE
 from downstream.summary import failure_lines
 
-COLUMNS = {"auroc": "image\nAUROC", "average_precision": "image\nAP", "balanced_accuracy": "bal.\nacc.",
-           "f1": "\nF1", "pixel_aupro": "pixel\nAUPRO"}  # fmt: skip
+COLUMNS = {
+    "auroc": "image\nAUROC",
+    "interval": "95 %\ninterval",
+    "balanced_accuracy": "bal.\nacc.",
+    "f1": "\nF1",
+    "pixel_aupro": "pixel\nAUPRO",
+}
 WIDTH = 100
 
 
@@ -17,8 +22,8 @@ def print_tables(summary: dict) -> None:
     console = Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False)
     console.print(main_table(summary))
     console.print(
-        "mean over categories ± standard deviation over seeds; [ ] is the 95 % bootstrap interval over test pictures; "
-        "vs random: AUROC minus that of the random encoder, * where p < 0.05 after Holm",
+        "means over categories, ± standard deviation over seeds; interval: bootstrap over test pictures; vs random: "
+        "AUROC minus that of the random encoder, * where p < 0.05 after Holm",
         style="dim",
         markup=False,
     )
@@ -84,6 +89,8 @@ def best_values(summary: dict) -> set[tuple[str, str]]:
     best = set()
     rows = [row for row in summary["rows"] if not row["is_control"]]
     for name in COLUMNS:
+        if name == "interval":
+            continue
         values = {row["name"]: row["figures"][name]["mean"] for row in rows if row["figures"][name]["mean"] is not None}
         if values:
             highest = round(max(values.values()), 3)
@@ -110,6 +117,10 @@ def _cells(row: dict) -> list[tuple[str, str]]:
     cells = []
     for name in COLUMNS:
         figure = row["figures"].get(name, {"mean": None, "std": None})
-        deviation = f"±{number(figure['std'], 2)}" if figure["std"] is not None and name == "auroc" else ""
-        cells.append((name, number(figure["mean"]) + deviation))
+        text = number(figure["mean"])
+        if name == "auroc" and figure["std"] is not None:
+            text += f"±{number(figure['std'])}"
+        if name == "interval":
+            text = " ".join(number(end, 2) for end in row["interval"]) if row.get("interval") else ""
+        cells.append((name, text))
     return cells
