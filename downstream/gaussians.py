@@ -13,7 +13,7 @@ from torch import Tensor
 # Places whose matrices are factored at once, in float64: 20 MB for 100 dimensions.
 PLACES_AT_ONCE = 256
 # Of the mean variance of all places, added everywhere: a place where all normals are equal stays usable.
-FLOOR = 1e-3
+FLOOR = 1e-5
 
 
 @dataclass

@@ -58,8 +58,9 @@ class Inspection:
 class Inspector:
     """Judges pictures of one category: `method` was fitted on squares of `size_px`, to which pictures are stretched.
 
-    A picture is defective if its score is above `threshold`. With `minimum_area_px`, in pixels of the original picture,
-    smaller regions are dropped, and a picture without any is good.
+    A picture is defective if its score is above `threshold`; `normal_scores` are what confidence is measured by. With
+    `minimum_area_px`, in pixels of the original picture, smaller regions are dropped, and without any a picture is
+    good.
     """
 
     method: Method
@@ -68,6 +69,7 @@ class Inspector:
     threshold: Threshold
     map_threshold: Threshold | None = None
     minimum_area_px: int = 0
+    normal_scores: list[float] = field(default_factory=list)
     facts: dict = field(default_factory=dict)
 
     def inspect(self, paths: Sequence[Path]) -> Iterator[Inspection | Problem]:
@@ -129,7 +131,7 @@ class Inspector:
             limit = self.map_threshold.value
             found = regions(anomaly_map, limit, self.minimum_area_px, (picture.height, picture.width))
             is_defective = is_defective and (bool(found) or not self.minimum_area_px)
-        sure = confidence(score, self.threshold.value, self.method.normal_scores_)
+        sure = confidence(score, self.threshold.value, self.normal_scores)
         return Inspection(
             path, picture.width, picture.height, score, self.threshold.value, is_defective, sure, ms, found, limit,
             anomaly_map,

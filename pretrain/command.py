@@ -3,8 +3,9 @@
 import difflib
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, fields
+from pathlib import Path
 from typing import Literal, TypeVar, get_args, get_origin, get_type_hints
 
 Config = TypeVar("Config")
@@ -50,6 +51,22 @@ def run_command(
     except KeyboardInterrupt:
         print("stopped.", file=sys.stderr)
         return 130
+
+
+def run_commands(commands: Mapping[str, tuple[Callable, type]], arguments: Sequence[str] | None = None) -> int:
+    """`run_command` for a file with several commands, the first word says which: `python detect.py fit --data ...`."""
+    typed = sys.argv[1:] if arguments is None else list(arguments)
+    name = typed[0] if typed else "--help"
+    if name in commands:
+        return run_command(*commands[name], typed[1:])
+    if name in ("-h", "--help"):
+        print(f"usage: {Path(sys.argv[0]).name} {{{','.join(commands)}}} [options]\n")
+        for command, (_, kind) in commands.items():
+            print(f"  {command:10}{' '.join((kind.__doc__ or '').split('Attributes:')[0].split())}")
+        print("\nEach of them explains itself with --help.")
+        return 0
+    print(f"error: there is no command {name}; {nearest(name, commands)}", file=sys.stderr)
+    return 2
 
 
 def read_config(kind: type[Config], arguments: Sequence[str] | None = None) -> Config:

@@ -14,6 +14,7 @@ from baselines.trivial import MeanPicture, Untouched
 from downstream.bank import PatchBank
 from downstream.classify import FineTuned, Logistic, Neighbours
 from downstream.padim import PaDiM
+from downstream.residual import Residual
 from pretrain.command import Mistake
 from pretrain.dataset import load
 
@@ -25,6 +26,7 @@ METHODS = {
     "k-NN head": Neighbours,
     "fine-tuned": partial(FineTuned, epochs=2, train_batch=8),
     "patch bank": partial(PatchBank, levels=("level1", "level2"), dimensions=32),
+    "residual": partial(Residual, levels=("level1", "level2"), dimensions=32),
     "PaDiM": partial(PaDiM, levels=("level1", "level2"), dimensions=40),
 }
 RESTORERS = {

@@ -1,0 +1,232 @@
+"""Is this product defective, and where: fit any method of the project to good pictures, then run it.
+
+    python downstream/detect.py fit --data FOLDER_OF_GOOD_PICTURES --out models/bolt
+    python downstream/detect.py run PICTURE_OR_FOLDER --model models/bolt
+
+`fit` needs nothing but good pictures of one product: a plain folder, or a category in MVTec AD's layout. `run` prints a
+table, writes JSON lines and pictures, and ends with exit code 0 if nothing is defective, 1 if something is, 2 after a
+mistake, 3 if nothing is defective but some pictures could not be read.
+"""
+
+if __name__ == "__main__":
+    import sys
+    from pathlib import Path
+
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+    from downstream.detect import Fit, Run, fit, run
+    from pretrain.command import run_commands
+
+    sys.exit(run_commands({"fit": (fit, Fit), "run": (run, Run)}))
+
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pretrain.command import Mistake, Names, nearest
+from pretrain.images import SUFFIXES, Problem, Record, has_layout, scan, scan_plain
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from baselines.method import Method
+    from downstream.inspector import Inspection
+    from pretrain.dataset import Pictures
+
+NOTHING_DEFECTIVE, SOMETHING_DEFECTIVE, SOMETHING_UNREADABLE = 0, 1, 3
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Fit a method to good pictures of one product, find its threshold, and write a model.
+
+    Attributes:
+        data: Good pictures; a plain folder, a category in MVTec AD's layout (its train/good), or a folder of them.
+        category: Which category, where the folder holds several.
+        method: padim, bank, residual, or mean.
+        encoder: Encoder file. Default is runs/simclr/encoder.safetensors where it may be used, else random weights.
+        shots: How many of the good pictures to refer to, or all.
+        rate: Share of good pictures that may be called defective; the threshold follows from it.
+        minimum_area: Regions of fewer pixels are dropped, and a picture without any other is good.
+        train: Folder of other categories, to learn from (residual) and to calibrate with few references.
+        train_categories: Only these of them.
+        size_px: Side of the square that pictures are stretched to.
+        options: More of the method's own, such as turns=flips,dimensions=50.
+        seed: Draws references, and whatever the method draws.
+        out: The model's folder. Default is models/CATEGORY.
+    """
+
+    data: Path
+    category: str | None = None
+    method: str = "padim"
+    encoder: Path | None = None
+    shots: str = "all"
+    rate: float = 0.1
+    minimum_area: int = 0
+    train: Path | None = None
+    train_categories: Names = Names()
+    size_px: int = 224
+    options: str = ""
+    seed: int = 0
+    out: Path | None = None
+
+
+@dataclass(frozen=True)
+class Run:
+    """Run a model over pictures and say which are defective, and where.
+
+    Attributes:
+        pictures: Pictures, or folders of pictures; of a folder in MVTec AD's layout, the test pictures.
+        model: Folder of a model that fit wrote.
+        out: Folder for results.jsonl and the pictures.
+        overlays: Which pictures to draw with heat, contours and boxes.
+        threshold: Another threshold than the model's.
+        maps: Also write every map, as it is, to maps.safetensors.
+    """
+
+    model: Path
+    pictures: tuple[Path, ...] = field(default=(), metadata={"positional": True})
+    out: Path = Path("runs/detect")
+    overlays: Literal["all", "defective", "none"] = "defective"
+    threshold: float | None = None
+    maps: bool = False
+
+
+def fit(config: Fit) -> None:
+    """Fit, say what was found, and write the model."""
+    from baselines.method import Images, Samples
+    from baselines.threshold import threshold_from_normals
+    from downstream.inspector import Inspector
+    from downstream.references import draw, own_threshold, shots_of, suspicious
+    from pretrain.dataset import data_name, load
+
+    normals = good_pictures(config)
+    (category,) = normals.categories
+    chosen = normals.subset(draw(len(normals), shots_of(config.shots, len(normals)), config.seed))
+    method = make_method(config, category, normals)
+    others = load(config.train, config.size_px, config.train_categories) if config.train else None
+    if others is not None:
+        others = others.subset([i for i, record in enumerate(others.records) if record.category != category])
+    method.fit(Samples(others) if others else []).refer(images := Images(chosen))
+    threshold = own_threshold(method, images, config.rate, calibration_normals(others), config.seed)
+    peaks = getattr(method, "normal_peaks_", ())
+    limit = threshold_from_normals(peaks.numpy(), config.rate) if len(peaks) else None
+    facts = {"data": data_name(config.data), "normals": len(chosen), "method": config.method, "rate": config.rate}
+    scores = method.normal_scores_.tolist()
+    model = Inspector(method, category, config.size_px, threshold, limit, config.minimum_area, scores, facts)
+    out = config.out or Path("models") / category
+    model.save(out)
+    print(f"{config.method} fitted to {len(chosen)} good pictures of {category} ({data_name(config.data)})")
+    print(f"threshold {threshold.value:.4g} at {config.rate:.0%} false alarms: {threshold.why}")
+    if len(scores) == len(chosen):
+        for position in suspicious(scores):
+            path, times = chosen.records[position].path, scores[position] / threshold.value
+            print(f"suspicious: {path} scores {times:.1f} times the threshold among the good ones; look at it")
+    print(f"model: {out}")
+    print(f"next:  python downstream/detect.py run PICTURE_OR_FOLDER --model {out}")
+
+
+def run(config: Run) -> int:
+    """Judge every picture; the exit code says how it went."""
+    from downstream.findings import Findings
+    from downstream.inspector import Inspector
+    from pretrain.progress import Progress
+
+    model = Inspector.load(config.model)
+    if config.threshold is not None:
+        model.threshold = model.threshold._replace(value=config.threshold, why="given on the command line.")
+    records = records_of(config.pictures, model.category)
+    problems: list[Problem] = []
+    found: list[Inspection] = []
+    with (
+        Findings(config.out, config.overlays, config.maps) as findings,
+        Progress("inspecting", len(records)) as progress,
+    ):
+        for record, result in zip(records, model.inspect([record.path for record in records]), strict=True):
+            if isinstance(result, Problem):
+                problems.append(result)
+                progress.say(f"{result.path}: {result.reason}")
+            else:
+                findings.add(result, record)
+                found.append(result)
+            progress.advance()
+    findings.print_summary(model, problems)
+    if any(result.is_defective for result in found):
+        return SOMETHING_DEFECTIVE
+    return SOMETHING_UNREADABLE if problems else NOTHING_DEFECTIVE
+
+
+def good_pictures(config: Fit) -> "Pictures":
+    """The pictures of one category to refer to."""
+    from pretrain.dataset import load
+
+    is_laid_out = config.data.is_dir() and has_layout(config.data)
+    categories = Names(config.category or "") if is_laid_out else Names()
+    pictures = load(config.data, config.size_px, categories, normals_only=is_laid_out, allow_plain=True)
+    if is_laid_out and len(pictures.categories) > 1:
+        names = ", ".join(pictures.categories)
+        raise Mistake(f"{config.data} holds several categories: choose one with --category, of {names}.")
+    if not is_laid_out:  # subfolders of a plain folder are no categories here
+        category = config.category or config.data.resolve().name
+        records = tuple(Record(record.path, category, "train", "good") for record in pictures.records)
+        pictures = type(pictures)(pictures.folder, pictures.size_px, records, pictures.entries, pictures.pixels)
+    return pictures
+
+
+def make_method(config: Fit, category: str, normals: "Pictures") -> "Method":
+    """The method that was asked for, with its options. Raises Mistake for one that it does not have."""
+    import inspect
+
+    import yaml
+
+    from downstream.methods import method_class
+
+    kind = method_class(config.method)
+    allowed = set(inspect.signature(kind).parameters)
+    options = dict(pair.partition("=")[::2] for pair in config.options.split(",") if pair)
+    for name in options:
+        if name not in allowed:
+            raise Mistake(f"{config.method} has no option {name!r}; {nearest(name, allowed)}")
+    arguments = {name: yaml.safe_load(value) for name, value in options.items()}
+    if "encoder" in allowed:
+        from embeddings.encoding import choose_encoder
+        from pretrain.demo import is_demo
+
+        encoder, path = choose_encoder(config.encoder, config.seed, is_demo(config.data))
+        seen = encoder.origin.categories if encoder.origin else ()
+        print(f"encoder: {path}" + (f", which saw {', '.join(seen)}" if seen else ""))
+        arguments = {"encoder": encoder, **arguments}
+    if "seed" in allowed:
+        arguments = {"seed": config.seed, **arguments}
+    return kind(**arguments)
+
+
+def calibration_normals(others: "Pictures | None") -> Mapping[str, Sequence["Tensor"]]:
+    """Good pictures of other categories, by category."""
+    from baselines.method import Images
+
+    if others is None:
+        return {}
+    good = others.subset([i for i, record in enumerate(others.records) if not record.is_anomaly])
+    return {category: Images(good.of(category)) for category in good.categories}
+
+
+def records_of(places: Iterable[Path], category: str) -> list[Record]:
+    """What to inspect: pictures as they are named, those of plain folders, and the test pictures of laid out ones."""
+    records: list[Record] = []
+    for place in places:
+        if place.is_dir() and has_layout(place):
+            found = scan(place)
+            names = {record.category for record in found.records}
+            wanted = names if len(names) == 1 else {category}
+            records += [r for r in found.records if r.split == "test" and r.category in wanted]
+        elif place.is_dir():
+            records += scan_plain(place).records
+        elif place.is_file():
+            records.append(Record(place, category, "", ""))
+        else:
+            raise Mistake(f"there is no picture and no folder {place}; name what is to be inspected.")
+    if not records:
+        raise Mistake(f"no pictures to inspect: name pictures ({', '.join(sorted(SUFFIXES))}) or folders of them.")
+    return records
