@@ -11,6 +11,7 @@ from importlib import import_module
 from importlib.util import find_spec
 
 from downstream.methods import METHODS
+from pretrain.command import Mistake
 from pretrain.images import check_names
 
 HEADS, CONTROLS, FURTHER = "heads on the encoder", "controls", "further methods"
@@ -70,6 +71,15 @@ class Entrant:
     @property
     def sees_normals(self) -> bool:
         return self.kind.sees_normals
+
+    @property
+    def needs_training(self) -> bool:
+        """Whether it cannot do without pictures of other categories."""
+        try:
+            self.kind(**self.arguments).fit([])
+        except Mistake:
+            return True
+        return not self.sees_normals
 
     @property
     def takes_encoder(self) -> bool:

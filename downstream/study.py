@@ -54,7 +54,7 @@ def make_study(config: "Config") -> Study:
     folder = choose_folder(config.data)
     folds = make_folds(config.protocol, folder, config.train, config.test)
     if config.protocol == ONE_CLASS:
-        taking_part = [entrant for entrant in taking_part if entrant.sees_normals]
+        taking_part = [entrant for entrant in taking_part if not entrant.needs_training]
     tested = [fold.test for fold in folds]
     chosen, warnings = choose_encoders(config.encoder, folder, tested, config.allow_seen)
     wanted = sorted({category for fold in folds for category in (fold.test, *fold.train)})
