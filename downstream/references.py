@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 SUSPICIOUS_DEVIATIONS = 4.5
 FEWEST_TO_SUSPECT = 5
 TURNS = ("none", "flips", "turns", "both")
-# Of all places: a product that covers less, or a background that does, is none.
-FEWEST_FOREGROUND = 0.05
+# Of all places: less is no product, or no background; where a texture fills all, every twentieth place looks apart.
+FEWEST_FOREGROUND = 0.15
 # Normals of a training category that are scored to learn how scores spread there.
 MOST_CALIBRATION_NORMALS = 40
 

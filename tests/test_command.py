@@ -1,5 +1,6 @@
 """Flags, YAML and mistakes."""
 
+import re
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -9,7 +10,7 @@ from typing import Literal
 import pytest
 from conftest import REPOSITORY
 
-from pretrain.command import Mistake, Names, nearest, read_config, run_command
+from pretrain.command import Mistake, Names, nearest, read_config, run_command, run_commands
 
 RUNNABLES = sorted(
     path.relative_to(REPOSITORY).as_posix()
@@ -105,6 +106,17 @@ def test_run_command_turns_mistakes_into_a_sentence_and_exit_code_2(capsys):
     assert run_command(lambda config: config.count, Config, ["--count", "5"]) == 5
 
 
+def test_the_first_word_chooses_among_commands(capsys):
+    commands = {"count": (lambda config: config.count, Config), "fail": (lambda config: 1, Config)}
+    assert run_commands(commands, ["count", "--count", "5"]) == 5
+    assert run_commands(commands, ["fail", "--count", "5"]) == 1
+    assert run_commands(commands, ["--help"]) == run_commands(commands, []) == 0
+    words = capsys.readouterr().out
+    assert "{count,fail}" in words and "explains itself" in words
+    assert run_commands(commands, ["cuont"]) == 2
+    assert "did you mean count?" in capsys.readouterr().err
+
+
 def test_interrupt_is_exit_code_130():
     def main(config: Config) -> None:
         raise KeyboardInterrupt
@@ -130,12 +142,19 @@ def test_there_are_runnables():
 @pytest.mark.parametrize("runnable", RUNNABLES)
 def test_every_command_runs_from_any_folder_and_explains_every_option(runnable, tmp_path):
     """Whether or not heldout is installed: a runnable puts its own repository first on the path."""
-    done = subprocess.run(
-        [sys.executable, REPOSITORY / runnable, "--help"], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert "(type:" in done.stdout
-    assert done.stderr == ""
+
+    def explained(*words: str) -> str:
+        done = subprocess.run(
+            [sys.executable, REPOSITORY / runnable, *words, "--help"],
+            cwd=tmp_path, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert done.stderr == ""
+        return done.stdout
+
+    several = re.search(r"\{([\w,]+)\} \[options\]", explained())
+    for command in several[1].split(",") if several else [""]:
+        assert "(type:" in explained(*command.split())
 
 
 @pytest.mark.parametrize("runnable", RUNNABLES)
