@@ -91,20 +91,19 @@ def differing(first: dict, second: dict) -> dict[str, tuple]:
 
 def print_table(rows: list[dict], config: Config) -> None:
     from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
 
     from downstream.tables import WIDTH, number
 
     table = Table(title="image AUROC on what both have", pad_edge=False)
-    headers = ("row", "categories", escape(str(config.first)), escape(str(config.second)), "second - first", "p (Holm)")
-    for header in headers:
-        table.add_column(header, justify="left" if header == "row" else "right")
+    for header in ("row", "categories", "first", "second", "second - first", "p (Holm)"):
+        table.add_column(header, justify="left" if header == "row" else "right", no_wrap=True)
     for row in rows:
         p = number(row["p_holm"]) if row["p"] is not None else "other pictures"
         figures = (number(row["first"]), number(row["second"]), f"{row['difference']:+.3f}", p)
         table.add_row(row["row"], str(len(row["categories"])), *figures)
     Console(width=None if sys.stdout.isatty() else WIDTH).print(table)
+    print(f"first: {config.first}\nsecond: {config.second}")
 
 
 def _row(row: "Row", first: "Results", second: "Results") -> dict | None:
