@@ -28,7 +28,7 @@ FAMILIES = {
 STUDY_METHODS = {
     "logistic": "downstream.classify.Logistic",
     "knn": "downstream.classify.Neighbours",
-    "fine-tuned": "downstream.classify.FineTuned",
+    "fine-tuned": "downstream.finetuned.FineTuned",
     "frame": "baselines.frame.FrameColour",
 }
 TITLES = {

@@ -8,7 +8,8 @@ import torch
 from torch.nn import functional as F
 
 from baselines.method import Sample
-from downstream.classify import FineTuned, Logistic, Neighbours, class_weights, parted
+from downstream.classify import Logistic, Neighbours, class_weights, parted
+from downstream.finetuned import FineTuned
 from pretrain.command import Mistake
 
 HEADS = {"logistic": Logistic, "neighbours": Neighbours, "fine-tuned": FineTuned}

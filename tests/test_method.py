@@ -12,7 +12,8 @@ from baselines.frame import FrameColour
 from baselines.method import Images, Method, NotFitted, Pair, Prediction, Restorer, Samples, batches
 from baselines.trivial import MeanPicture, Untouched
 from downstream.bank import PatchBank
-from downstream.classify import FineTuned, Logistic, Neighbours
+from downstream.classify import Logistic, Neighbours
+from downstream.finetuned import FineTuned
 from downstream.padim import PaDiM
 from downstream.residual import Residual
 from pretrain.command import Mistake
