@@ -94,7 +94,7 @@ def own_threshold(
 ) -> Threshold:
     """For scores of a method that was referred to `normals`: from their scores, each left out in turn, if there are
     enough of them; else from `calibration`, normals of the training categories, scored against as many references."""
-    scores = method.normal_scores_.numpy()
+    scores = method.normal_scores_.cpu().numpy()
     if len(scores) >= FEWEST_OWN_NORMALS or not calibration or not method.sees_normals:
         return threshold_from_normals(scores, rate)
     spreads = spread_elsewhere(method, len(normals), calibration, seed)
@@ -113,7 +113,7 @@ def spread_elsewhere(
         if not others:
             continue
         elsewhere = copy.copy(method).refer([normals[i] for i in chosen])
-        scores = np.concatenate([part.scores.numpy() for part in elsewhere.predict(normals[i] for i in others)])
+        scores = np.concatenate([part.scores.cpu().numpy() for part in elsewhere.predict(normals[i] for i in others)])
         spreads[category] = scores / scale_of(elsewhere, [normals[i] for i in chosen])
     if not spreads:
         raise Mistake(f"no training category has more than {shots} normals to calibrate with: give more of them.")
@@ -128,4 +128,4 @@ def scale_of(method: "Method", normals: Sequence["Tensor"]) -> float:
     (only,) = normals
     moved_px = max(1, round(only.shape[-1] / 100))
     moved = [only.roll(step, axis) for step in (-moved_px, moved_px) for axis in (-2, -1)]
-    return float(np.concatenate([part.scores.numpy() for part in method.predict(moved)]).mean())
+    return float(np.concatenate([part.scores.cpu().numpy() for part in method.predict(moved)]).mean())

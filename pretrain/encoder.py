@@ -112,7 +112,7 @@ class Encoder(nn.Module):
             "std": self.std.flatten().tolist(),
             "origin": self.origin and asdict(self.origin),
             "versions": _versions(),
-            "commit": _commit(),
+            "commit": commit(),
         }
         write_tensors(Path(path), _weights(self), facts)
 
@@ -282,7 +282,7 @@ def _versions() -> dict[str, str | None]:
     return {"heldout": own, "torch": torch.__version__, "torchvision": version("torchvision")}
 
 
-def _commit() -> str | None:
+def commit() -> str | None:
     """The commit of the checkout that this file lies in, marked where files differ from it; none when installed."""
     repository = Path(__file__).resolve().parents[1]
     if not (repository / ".git").exists():

@@ -8,7 +8,12 @@ SECONDS_BETWEEN_LINES = 5.0
 
 
 class Progress:
-    """A context in which `advance` counts up to `total`. Everything goes to stderr: stdout belongs to results."""
+    """A context in which `advance` counts up to `total`. Everything goes to stderr: stdout belongs to results.
+
+    Inside another one it says nothing: the outer one tells how far the command is.
+    """
+
+    _open = 0  # in this process
 
     def __init__(self, what: str, total: int, unit: str = "pictures", done: int = 0) -> None:
         self.what, self.total, self.unit, self.done = what, total, unit, done
@@ -16,7 +21,9 @@ class Progress:
 
     def __enter__(self) -> "Progress":
         self._start_s = self._last_line_s = time.monotonic()
-        if sys.stderr.isatty():
+        self._is_inner = Progress._open > 0
+        Progress._open += 1
+        if sys.stderr.isatty() and not self._is_inner:
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
             from rich.progress import Progress as Bar
@@ -37,7 +44,7 @@ class Progress:
         self.done += count
         if self._bar is not None:
             self._bar.update(self._task, completed=self.done, rate=f"{self.rate:.1f}/s", note=note)
-        elif time.monotonic() - self._last_line_s >= SECONDS_BETWEEN_LINES:
+        elif not self._is_inner and time.monotonic() - self._last_line_s >= SECONDS_BETWEEN_LINES:
             self._last_line_s = time.monotonic()
             self._line(f"{self.rate:.1f}/s, {self.seconds_left:.0f} s left" + (f", {note}" if note else ""))
 
@@ -60,9 +67,10 @@ class Progress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        Progress._open -= 1
         if self._bar is not None:
             self._bar.stop()
-        elif kind is None:
+        elif kind is None and not self._is_inner:
             self._line(f"in {time.monotonic() - self._start_s:.1f} s")
 
     def _line(self, text: str) -> None:

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -30,6 +32,36 @@ def cache_of_the_session(tmp_path_factory):
         del os.environ["HELDOUT_CACHE"]
     else:
         os.environ["HELDOUT_CACHE"] = before
+
+
+STUDY_OPTIONS = ("--train", "hazelnut,leather", "--test", "bottle", "--methods", "knn,padim", "--shots", "2,all",
+                 "--seeds", "0,1", "--size-px", "64", "--device", "cpu")  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def encoder_file(tmp_path_factory) -> Path:
+    """What pretraining on the demo data without bottle would leave, but for the training."""
+    from pretrain.encoder import Encoder, Origin
+
+    path = tmp_path_factory.mktemp("pretrained") / "encoder.safetensors"
+    Encoder("resnet18", 7, origin=Origin("demo", ("hazelnut", "leather"), is_demo=True)).save(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def study_folder(demo_folder, encoder_file, tmp_path_factory) -> Path:
+    """A finished study of a few methods, seeds 0 and 1, made by the command."""
+    out = tmp_path_factory.mktemp("runs") / "study"
+    command = [sys.executable, REPOSITORY / "downstream/evaluate.py", "--data", demo_folder, "--out", out]
+    done = subprocess.run(
+        [*map(str, command), "--encoder", str(encoder_file), *STUDY_OPTIONS],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    (out / "printed.txt").write_text(done.stdout)
+    return out
 
 
 @pytest.fixture(scope="session")

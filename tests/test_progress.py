@@ -60,3 +60,18 @@ def test_a_failure_is_not_reported_as_done(monkeypatch):
     except KeyError:
         pass
     assert sys.stderr.getvalue() == ""
+
+
+def test_inside_another_one_nothing_is_said(monkeypatch):
+    """Two bars at once tear each other; a line for each of a hundred short ones buries the outer one's."""
+    for stderr in (io.StringIO(), Terminal()):
+        monkeypatch.setattr(sys, "stderr", stderr)
+        with Progress("outer", 2) as outer:
+            with Progress("inner", 3) as inner:
+                inner.advance(3)
+            outer.advance(2)
+        assert "inner" not in stderr.getvalue() and "outer" in stderr.getvalue()
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    with Progress("afterwards", 1) as after:
+        after.advance()
+    assert "afterwards: 1/1" in sys.stderr.getvalue()

@@ -1,0 +1,76 @@
+"""A control that sees only the frame of a picture: what figures owe to the lighting rather than to defects.
+
+Products lie in the middle. Where the outermost tenth of a picture alone tells good ones from defective ones, they were
+photographed differently, and image-level figures of that category need not be about defects.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from baselines.method import NotFitted, Prediction, Sample, batches, load_method, save_method
+from pretrain.command import Mistake
+
+
+class FrameColour:
+    """The distance to the nearest normal in mean and standard deviation of each colour on each side of the frame.
+
+    `width` is that of the frame, as share of the picture's side.
+    """
+
+    sees_normals = True
+
+    def __init__(self, *, width: float = 0.1, batch_size: int = 32) -> None:
+        self.width, self.batch_size = width, batch_size
+
+    def fit(self, training: Sequence[Sample]) -> Self:
+        """Learns nothing of other categories; any earlier normals are forgotten."""
+        for name in ("known_", "unit_", "normal_scores_"):
+            vars(self).pop(name, None)
+        return self
+
+    def refer(self, normals: Sequence[Tensor]) -> Self:
+        """Keep the statistics of normals, one at least. Each one's own score is its distance to the nearest other."""
+        parts = [self._statistics(images) for images in batches(normals, self.batch_size)]
+        if not parts:
+            raise Mistake("no normal pictures to refer to: give at least one.")
+        known = torch.cat(parts)  # (n, 24)
+        # Each statistic in units of its own spread; 1/255 is the least that a picture can tell.
+        self.unit_ = known.std(0, correction=0).clamp(min=1 / 255)
+        self.known_ = known / self.unit_
+        between = self._distances(self.known_).fill_diagonal_(torch.inf)
+        self.normal_scores_ = between.amin(1) if len(known) > 1 else known.new_zeros(0)
+        return self
+
+    def predict(self, pictures: Iterable[Tensor]) -> Iterator[Prediction]:
+        """Scores alone: where in the picture a defect is, a frame cannot say."""
+        if not hasattr(self, "known_"):
+            raise NotFitted("FrameColour has no normals yet: call refer first.")
+        for images in batches(pictures, self.batch_size):
+            yield Prediction(self._distances(self._statistics(images) / self.unit_).amin(1), None)
+
+    def save(self, folder: Path) -> None:
+        save_method(self, folder)
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        return load_method(cls, folder)
+
+    def _statistics(self, images: Tensor) -> Tensor:
+        """(b, 3, h, w) -> (b, 24): mean and standard deviation of three colours on four sides."""
+        height_px, width_px = (max(1, round(self.width * side)) for side in images.shape[-2:])
+        sides = (
+            images[..., :height_px, :],
+            images[..., -height_px:, :],
+            images[..., :width_px],
+            images[..., -width_px:],
+        )
+        flat = [side.flatten(2).double() for side in sides]
+        return torch.cat([part for side in flat for part in (side.mean(2), side.std(2, correction=0))], dim=1).float()
+
+    def _distances(self, statistics: Tensor) -> Tensor:
+        """(b, 24) -> (b, n), to each normal; by differences, so that a copy of a normal is at exactly 0."""
+        return (statistics[:, None] - self.known_).square().mean(2).sqrt()

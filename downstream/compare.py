@@ -1,0 +1,151 @@
+"""Two studies side by side: what changed, and whether it can be told from chance.
+
+    python downstream/compare.py --first runs/study --second runs/study-longer
+
+Rows that both have are compared on the categories and seeds that both have. Where both tested the very same pictures,
+the difference is tested in pairs.
+"""
+
+if __name__ == "__main__":
+    import sys
+    from pathlib import Path
+
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+    from downstream.compare import Config, main
+    from pretrain.command import run_command
+
+    sys.exit(run_command(main, Config))
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pretrain.command import Mistake
+from pretrain.wholefile import write_whole
+
+if TYPE_CHECKING:
+    from downstream.cells import Row
+    from downstream.summary import Results
+
+# What a reader must know before taking a difference for that of the methods.
+SETTINGS = ("data", "protocol", "folds", "seeds", "size_px", "rate", "quick", "commit", "versions", "machine")
+
+
+@dataclass(frozen=True)
+class Config:
+    """Compare two studies, row by row, on what both have.
+
+    Attributes:
+        first: Folder of a study, as downstream/evaluate.py made it.
+        second: Folder of another; differences are second minus first.
+        json: Write the comparison to this file.
+    """
+
+    first: Path
+    second: Path
+    json: Path | None = None
+
+
+def main(config: Config) -> None:
+    """Print the rows that both have, and the settings that differ."""
+    studies = [_study(folder) for folder in (config.first, config.second)]
+    rows = compared(*(results for _, results in studies))
+    if not rows:
+        raise Mistake(f"{config.first} and {config.second} have no row, category and seed in common.")
+    settings = differing(*(study for study, _ in studies))
+    print_table(rows, config)
+    for name, (first, second) in settings.items():
+        print(f"differs: {name}: {first} | {second}")
+    if config.json:
+        write_whole(config.json, (json.dumps({"rows": rows, "differs": settings}, indent=1) + "\n").encode())
+        print(f"comparison: {config.json}")
+
+
+def compared(first: "Results", second: "Results") -> list[dict]:
+    """For each row that both have: mean image AUROC of both over common categories and seeds, the difference, its p
+    where the same pictures were tested, and p after Holm's correction."""
+    from downstream.significance import holm
+
+    rows = [found for row in first if row in second if (found := _row(row, first, second)) is not None]
+    tested = [row for row in rows if row["p"] is not None]
+    for row, p in zip(tested, holm([row["p"] for row in tested]), strict=True):
+        row["p_holm"] = p
+    return rows
+
+
+def differing(first: dict, second: dict) -> dict[str, tuple]:
+    """The settings in which two studies differ, and the encoders by their fingerprints."""
+    described = [
+        {name: study[name] for name in SETTINGS}
+        | {"encoders": sorted(encoder["fingerprint"] for encoder in study["encoders"])}
+        for study in (first, second)
+    ]
+    return {
+        name: (described[0][name], described[1][name])
+        for name in described[0]
+        if described[0][name] != described[1][name]
+    }
+
+
+def print_table(rows: list[dict], config: Config) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from downstream.tables import WIDTH, number
+
+    table = Table(title="image AUROC on what both have", pad_edge=False)
+    for header in ("row", "categories", "first", "second", "second - first", "p (Holm)"):
+        table.add_column(header, justify="left" if header == "row" else "right", no_wrap=True)
+    for row in rows:
+        p = number(row["p_holm"]) if row["p"] is not None else "other pictures"
+        figures = (number(row["first"]), number(row["second"]), f"{row['difference']:+.3f}", p)
+        table.add_row(row["row"], str(len(row["categories"])), *figures)
+    Console(width=None if sys.stdout.isatty() else WIDTH).print(table)
+    print(f"first: {config.first}\nsecond: {config.second}")
+
+
+def _row(row: "Row", first: "Results", second: "Results") -> dict | None:
+    import numpy as np
+
+    from downstream.significance import difference, won_pairs
+
+    pairs, names, is_same = [], [], True
+    for category in first[row].keys() & second[row].keys():
+        ours, theirs = first[row][category], second[row][category]
+        seeds = sorted(ours.keys() & theirs.keys())
+        if not seeds:
+            continue
+        matrices = [
+            won_pairs(found[seeds[0]].labels, np.stack([found[seed].scores for seed in seeds]))
+            for found in (ours, theirs)
+        ]
+        if any(matrix is None for matrix in matrices):
+            continue
+        pairs.append(matrices)
+        names.append(category)
+        is_same &= ours[seeds[0]].paths == theirs[seeds[0]].paths
+    if not pairs:
+        return None
+    means = [float(np.mean([pair[side].mean() for pair in pairs])) for side in (0, 1)]
+    tested = difference([pair[1] for pair in pairs], [pair[0] for pair in pairs]) if is_same else None
+    return {
+        "row": row.name,
+        "categories": sorted(names),
+        "first": means[0],
+        "second": means[1],
+        "difference": means[1] - means[0],
+        "p": tested and tested.p,
+    }
+
+
+def _study(folder: Path) -> "tuple[dict, Results]":
+    from downstream.evaluate import STUDY_FILE
+    from downstream.summary import read_results
+
+    file = folder / STUDY_FILE
+    if not file.is_file():
+        raise Mistake(f"there is no study in {folder}; python downstream/evaluate.py --out {folder} makes one.")
+    study = json.loads(file.read_text())
+    return study, read_results(folder, study["cells"])[0]

@@ -1,0 +1,178 @@
+"""The study: methods on products that nothing was trained on, beside a random encoder and the trivial answers.
+
+    python downstream/evaluate.py --train capsule,hazelnut,leather --test bottle,pill,wood
+    python downstream/evaluate.py --quick                        # minutes, on the demo data: does everything run?
+    python downstream/evaluate.py --protocol one-class           # each category's own normals, the classic benchmark
+    python downstream/evaluate.py --protocol leave-one-out       # every category in turn is the unseen one
+
+Every finished part is kept in --out: the same command goes on where it was stopped, and --only-report draws the report
+of what is finished. Results: OUT/report.html to read, OUT/report.json for machines, OUT/cells with all predictions.
+"""
+
+if __name__ == "__main__":
+    import sys
+    from pathlib import Path
+
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+    from downstream.evaluate import Config, main
+    from pretrain.command import run_command
+
+    sys.exit(run_command(main, Config))
+
+import json
+import shlex
+import sys
+import traceback
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pretrain.command import Mistake, Names
+from pretrain.wholefile import write_whole
+
+if TYPE_CHECKING:
+    import torch
+
+    from downstream.cells import Work
+    from downstream.study import Study
+
+STUDY_FILE = "study.json"
+
+
+@dataclass(frozen=True)
+class Config:
+    """Compare methods on test categories that nothing was trained on, and write a report.
+
+    Attributes:
+        train: Categories that give labelled pictures. Default is capsule,hazelnut,leather.
+        test: Categories that are only tested. Default is bottle,pill,wood, or every category in the other protocols.
+        protocol: held-out, one-class (each category's own normals), or leave-one-out (each in turn is the unseen one).
+        data: Folder of categories in MVTec AD's layout. Default is data/mvtec where it exists, else demo data.
+        encoder: Encoder files, comma-separated; each seed takes the next that did not see the test category. Default
+            is the newest finished one in runs/ that was made on the same data; none for only what needs no pretraining.
+        methods: Only these methods; the controls always take part. Default is every method that is built.
+        shots: How many normals of a test category methods refer to; numbers, or all. Default is 4,all.
+        seeds: Each varies splits, references drawn, heads, and the encoder where several are given. Default is 0,1,2.
+        size_px: Side of the square to which pictures are stretched. Default is 224.
+        rate: Share of good pictures that may be called defective; thresholds are set for it, from normals alone.
+        quick: Lower sizes, epochs and seeds, to see within minutes that everything runs; no method is dropped.
+        allow_seen: Judge encoders on categories that they saw in pretraining; the report says so.
+        device: cpu, cuda, or auto for a GPU where there is one.
+        out: Folder of the study; the same command again goes on where it was stopped.
+        only_report: Compute nothing; draw the report of the finished parts of the study in --out again.
+    """
+
+    train: Names | None = None
+    test: Names | None = None
+    protocol: Literal["held-out", "one-class", "leave-one-out"] = "held-out"
+    data: Path | None = None
+    encoder: Names = Names()
+    methods: Names = Names()
+    shots: Names | None = None
+    seeds: Names | None = None
+    size_px: int | None = None
+    rate: float = 0.05
+    quick: bool = False
+    allow_seen: bool = False
+    device: str = "auto"
+    out: Path = Path("runs/study")
+    only_report: bool = False
+
+
+def main(config: Config) -> int:
+    """Compute what is not finished yet and write the report. Returns 1 where a part failed."""
+    if config.only_report:
+        show(config.out)
+        return 0
+    from filelock import FileLock, Timeout
+
+    from downstream.study import make_study
+
+    study = make_study(config)
+    write_plan(study, config)
+    lock = FileLock(config.out / "lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise Mistake(f"another process computes in {config.out}: wait for it, or choose another --out.") from None
+    try:
+        failures = compute(study.works, config.out, choose_device(config.device))
+    finally:
+        lock.release()
+    write_plan(study, config, failures)
+    show(config.out)
+    return 1 if failures else 0
+
+
+def compute(works: "Sequence[Work]", out: Path, device: "torch.device") -> list[dict]:
+    """Run the cells that are not there yet, each kept as soon as it is finished. Returns what failed, and why."""
+    from downstream.cells import Fitted, read, run, write
+    from pretrain.progress import Progress
+
+    missing = [work for work in works if not is_finished(work.cell.file(out), read)]
+    fitted, failures = Fitted(), []
+    with Progress("study", len(works), "parts", done=len(works) - len(missing)) as progress:
+        for work in missing:
+            cell = work.cell
+            try:
+                write(run(work, fitted, device), cell.file(out))
+            except OSError:  # a full disk: whatever comes next would be lost too
+                raise
+            except Exception as error:
+                # One part that cannot be computed must not cost a night's others.
+                reason = str(error) if isinstance(error, Mistake) else f"{type(error).__name__}: {error}"
+                if not isinstance(error, Mistake) and reason not in {failure["reason"] for failure in failures}:
+                    progress.say(traceback.format_exc())
+                progress.say(f"failed: {cell.row.name} on {cell.category}, seed {cell.seed}: {reason}")
+                failures.append({"row": asdict(cell.row), "category": cell.category, "seed": cell.seed,
+                                 "reason": reason})  # fmt: skip
+            progress.advance(note=f"{cell.row.name} on {cell.category}, seed {cell.seed}")
+    return failures
+
+
+def is_finished(file: Path, read) -> bool:
+    """Whether a cell is there and whole; a damaged one is computed again."""
+    if not file.is_file():
+        return False
+    try:
+        read(file)
+    except Mistake as mistake:
+        print(f"{mistake} It is computed again.", file=sys.stderr)
+        return False
+    return True
+
+
+def choose_device(name: str) -> "torch.device":
+    import torch
+
+    if name not in ("auto", "cpu", "cuda"):
+        raise Mistake(f"there is no device {name}; choose from auto, cpu, cuda.")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise Mistake("torch finds no CUDA device here; use --device cpu, or install a torch build that fits the GPU.")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def write_plan(study: "Study", config: Config, failures: Sequence[dict] = ()) -> None:
+    """Keep what the report needs beside the cells, so that it can be drawn again without the pictures."""
+    command = shlex.join(["python", "downstream/evaluate.py", *sys.argv[1:]])
+    facts = study.facts | {"command": command, "failures": list(failures)}
+    facts["cells"] = [str(work.cell.file(Path())) for work in study.works]
+    write_whole(config.out / STUDY_FILE, (json.dumps(facts, indent=2) + "\n").encode())
+
+
+def show(out: Path) -> None:
+    """Write report.json and report.html from what is finished, and print the table."""
+    from downstream.report import write_report
+    from downstream.summary import summarise
+    from downstream.tables import print_tables
+
+    file = out / STUDY_FILE
+    if not file.is_file():
+        raise Mistake(f"there is no study in {out}; leave --only-report out to make one, or name its folder by --out.")
+    summary, results = summarise(out, json.loads(file.read_text()))
+    write_whole(out / "report.json", (json.dumps(summary, indent=1) + "\n").encode())
+    write_report(summary, results, out / "report.html")
+    print_tables(summary)
+    print(f"report: {out / 'report.html'}")
+    print(f"figures for machines: {out / 'report.json'}")

@@ -1,0 +1,120 @@
+"""Who takes part in the study: the methods by family, and what each needs.
+
+A method of `downstream/methods.py` takes part by its line there. Its family, where it has one, is named in FAMILIES,
+which lists what the study is meant to compare: what is not built yet is told in every report.
+"""
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from importlib.util import find_spec
+
+from downstream.methods import METHODS
+from pretrain.command import Mistake
+from pretrain.images import check_names
+
+HEADS, CONTROLS, FURTHER = "heads on the encoder", "controls", "further methods"
+FAMILIES = {
+    HEADS: ("logistic", "knn", "fine-tuned"),
+    "patch statistics": ("padim",),
+    "references": ("bank", "residual"),
+    "VGG16 with class activation maps": ("vgg-cam",),
+    "auto-encoders": ("ae", "vae", "cae"),
+    "restoration": ("sadnet", "restorer"),
+    CONTROLS: ("mean", "frame"),
+}
+# Methods that only the study uses.
+STUDY_METHODS = {
+    "logistic": "downstream.classify.Logistic",
+    "knn": "downstream.classify.Neighbours",
+    "fine-tuned": "downstream.finetuned.FineTuned",
+    "frame": "baselines.frame.FrameColour",
+}
+TITLES = {
+    "padim": "PaDiM",
+    "bank": "patch bank",
+    "residual": "residuals",
+    "logistic": "logistic head",
+    "knn": "k-NN head",
+    "fine-tuned": "fine-tuned encoder",
+    "mean": "mean picture",
+    "frame": "frame only",
+}
+# What --quick lowers, beside sizes and seeds.
+QUICK = {
+    "padim": {"dimensions": 50},
+    "fine-tuned": {"epochs": 2},
+}
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """A method that takes part. `arguments` are those that differ from its defaults."""
+
+    name: str
+    kind: type = field(repr=False)
+    arguments: dict = field(default_factory=dict)
+
+    @property
+    def title(self) -> str:
+        return TITLES.get(self.name, self.name)
+
+    @property
+    def family(self) -> str:
+        return next((family for family, names in FAMILIES.items() if self.name in names), FURTHER)
+
+    @property
+    def is_control(self) -> bool:
+        return self.family == CONTROLS
+
+    @property
+    def sees_normals(self) -> bool:
+        return self.kind.sees_normals
+
+    @property
+    def needs_training(self) -> bool:
+        """Whether it cannot do without pictures of other categories."""
+        try:
+            self.kind(**self.arguments).fit([])
+        except Mistake:
+            return True
+        return not self.sees_normals
+
+    @property
+    def takes_encoder(self) -> bool:
+        return "encoder" in inspect.signature(self.kind).parameters
+
+    @property
+    def takes_seed(self) -> bool:
+        return "seed" in inspect.signature(self.kind).parameters
+
+
+def entrants(names: Sequence[str] = (), quick: bool = False) -> list[Entrant]:
+    """The methods that were asked for, default all that are built, in the order of their families; the controls always.
+
+    Raises Mistake for a name that is none.
+    """
+    places = built()
+    check_names(names, places, "method")
+    in_order = [name for family in FAMILIES.values() for name in family] + sorted(places)
+    asked = [name for name in dict.fromkeys(in_order) if name in places and (not names or name in names)]
+    asked += [name for name in FAMILIES[CONTROLS] if name not in asked]
+    found = []
+    for name in asked:
+        module, _, kind = places[name].rpartition(".")
+        found.append(Entrant(name, getattr(import_module(module), kind), QUICK.get(name, {}) if quick else {}))
+    return found
+
+
+def built() -> dict[str, str]:
+    """Where each method is that this heldout has, by name."""
+    places = METHODS | STUDY_METHODS
+    return {name: place for name, place in places.items() if find_spec(place.rpartition(".")[0]) is not None}
+
+
+def not_built() -> dict[str, list[str]]:
+    """What the study is meant to compare and this heldout does not have yet: names by family."""
+    places = built()
+    missing = {family: [name for name in names if name not in places] for family, names in FAMILIES.items()}
+    return {family: names for family, names in missing.items() if names}
