@@ -25,6 +25,9 @@ from pretrain.tensorfile import read_tensors, write_tensors
 
 METHOD_FILE = "method.safetensors"
 FORMAT = 1
+# While learning: what is learned must not depend on the user's `batch_size`, not even by rounding, which a search for
+# nearest neighbours or a training would amplify.
+LEARNING_BATCH = 16
 
 Loaded = TypeVar("Loaded")
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from baselines.method import LEARNING_BATCH
 from downstream.coreset import coreset, squared_distances
 from downstream.patchwise import PatchMethod, nearest_other
 from embeddings.index import Index
@@ -103,8 +104,8 @@ class PatchBank(PatchMethod):
     def _each_left_out(self, normals: Sequence[Tensor], some: Sequence[int]) -> Tensor:
         """Distances of patches (n, rows, columns) of some normals, each to the bank without its own patches."""
         maps = [self.places_.new_empty(0, *self.places_.shape[:2])]
-        for start in range(0, len(some), self.batch_size):
-            owners = some[start : start + self.batch_size]
+        for start in range(0, len(some), LEARNING_BATCH):
+            owners = some[start : start + LEARNING_BATCH]
             vectors = self.patches(torch.stack([normals[i] for i in owners]))
             for patches, own in zip(vectors.flatten(1, 2), owners, strict=True):
                 judged = self._judge(patches, *self._nearest_without(patches, own))

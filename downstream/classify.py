@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from baselines.method import NotFitted, Prediction, Sample, batches, load_method, save_method
+from baselines.method import LEARNING_BATCH, NotFitted, Prediction, Sample, batches, load_method, save_method
 from pretrain.command import Mistake
 from pretrain.encoder import LEVELS, Encoder, load_encoder, make_encoder
 from pretrain.images import GOOD, Record, split_records
@@ -145,7 +145,7 @@ class FeatureHead(Head):
     def _learn(self, training: Sequence[Sample], parts: Parts) -> None:
         features = []
         with Progress("reading features", len(training)) as progress, torch.inference_mode():
-            for images in batches((training[i].image for i in range(len(training))), self.batch_size):
+            for images in batches((training[i].image for i in range(len(training))), LEARNING_BATCH):
                 features.append(self._averages(images.to(self._device)).cpu())
                 progress.advance(len(images))
         averages = torch.cat(features).clone()  # (n, d)

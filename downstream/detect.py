@@ -184,11 +184,13 @@ def make_method(config: Fit, category: str, normals: "Pictures") -> "Method":
 
     kind = method_class(config.method)
     allowed = set(inspect.signature(kind).parameters)
-    options = dict(pair.partition("=")[::2] for pair in config.options.split(",") if pair)
-    for name in options:
+    try:  # as YAML, so that levels=[level2,level3] is a list
+        arguments = yaml.safe_load("{" + config.options.replace("=", ": ") + "}")
+    except yaml.YAMLError:
+        raise Mistake(f"--options {config.options} cannot be read: give NAME=VALUE,NAME=VALUE.") from None
+    for name in arguments:
         if name not in allowed:
             raise Mistake(f"{config.method} has no option {name!r}; {nearest(name, allowed)}")
-    arguments = {name: yaml.safe_load(value) for name, value in options.items()}
     if "encoder" in allowed:
         from embeddings.encoding import choose_encoder
         from pretrain.demo import is_demo

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from baselines.method import Prediction, Sample, batches
+from baselines.method import LEARNING_BATCH, Prediction, Sample, batches
 from downstream.classify import Head, Parts, balanced_loss, class_weights
 from pretrain.encoder import LEVELS, Encoder
 from pretrain.progress import Progress
@@ -77,7 +77,7 @@ class FineTuned(Head):
         self.tuned_.eval()
         logits = [torch.zeros(0)]
         with torch.inference_mode():
-            for images in batches((training[i].image for i in parts.validation), self.batch_size):
+            for images in batches((training[i].image for i in parts.validation), LEARNING_BATCH):
                 logits.append(self._logits(images.to(self._device)).cpu())
         return balanced_loss(torch.cat(logits), parts.labels[parts.validation])
 

@@ -29,12 +29,15 @@ class PaDiM(PatchMethod):
 
     `reduction` chooses the channels: "random" ones, as published, or "orthogonal" mixtures of all; `dimensions` none
     keeps all. `shrinkage` from 0 to 1 pulls every covariance towards a multiple of the identity; none for the amount of
-    Ledoit and Wolf. Products must be posed alike, and pictures all of one size.
+    Ledoit and Wolf. `quiet` is how much less places count where normals hardly differ, such as an even background:
+    at 0 a shade of other light there outweighs every defect; at 1 a place of the mean variance counts 0.7. Products
+    must be posed alike, and pictures all of one size.
     """
 
-    dimensions: int | None = 100
+    dimensions: int | None = 200
     reduction: str = "random"
     shrinkage: float | None = None
+    quiet: float = 1.0
 
     def add(self, normals: Sequence[Tensor]) -> Self:
         """Take in further normals; the earlier ones are not needed any more. `normal_scores_` gain the new ones'."""
@@ -53,13 +56,14 @@ class PaDiM(PatchMethod):
                 kept.append(placed)
         self.gaussians_, left_out = fitted(self.moments_, self.shrinkage, torch.cat(kept))
         others = nearest_other(self.wholes_, range(known, known + len(left_out)))
-        self._add_normals(left_out.unflatten(1, self.grid_), others)
+        self.weights_ = self._weights().view(self.grid_)
+        self._add_normals(left_out.unflatten(1, self.grid_) * self.weights_, others)
 
     def distances(self, vectors: Tensor) -> Tensor:
         if list(vectors.shape[1:3]) != self.grid_:
             height, width = self.size_px_
             raise Mistake(f"the pictures are of another size than the normals, {width}x{height}: give them that size.")
-        return self.gaussians_.distances(vectors.flatten(1, 2)).unflatten(1, self.grid_)
+        return self.gaussians_.distances(vectors.flatten(1, 2)).unflatten(1, self.grid_) * self.weights_
 
     def save(self, folder: Path) -> None:
         """Write the method and its encoder. Of matrices that are symmetric or triangular, half is written."""
@@ -84,6 +88,13 @@ class PaDiM(PatchMethod):
         method.gaussians_ = Gaussians(**{name: parts.pop(name) for name in Gaussians._fields})
         method.moments_ = Moments(**parts)
         return method
+
+    def _weights(self) -> Tensor:
+        """How much each place counts, (places,)."""
+        variances = self.moments_.variances()
+        if not self.quiet or not variances.any():  # of one normal nothing is known
+            return torch.ones(len(variances))
+        return (variances / (variances + self.quiet * variances.mean())).sqrt().float()
 
     def _make_patches(self, encoder: Encoder) -> Patches:
         reduced = {"dimensions": self.dimensions, "reduction": self.reduction, "seed": self.seed}

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from baselines.method import NotFitted, Prediction, Sample, batches, load_method, save_method
+from baselines.method import LEARNING_BATCH, NotFitted, Prediction, Sample, batches, load_method, save_method
 from downstream.references import background, views_of
 from embeddings.patches import Patches
 from pretrain.command import Mistake
@@ -45,8 +45,8 @@ class PatchMethod(ABC):
     turns: str = "none"
     foreground: float = 0.0
     whole: float = 0.0
-    blur: float = 1 / 64
-    top_share: float = 0.0
+    blur: float = 1 / 40
+    top_share: float = 0.01
     seed: int = 0
     batch_size: int = 16
 
@@ -107,7 +107,7 @@ class PatchMethod(ABC):
     def _views_of_normals(self, normals: Sequence[Tensor]) -> Iterator[Tensor]:
         """The patches of normals in all their views, batch by batch: (b, m, rows, columns, d). On the way, what whole
         pictures look like is kept, and what each place does is summed up."""
-        for images in batches(normals, self.batch_size):
+        for images in batches(normals, LEARNING_BATCH):
             self.size_px_ = getattr(self, "size_px_", list(images.shape[-2:]))
             if list(images.shape[-2:]) != self.size_px_:
                 raise Mistake(f"normals of {_size(images.shape[-2:])} and {_size(self.size_px_)}: give them one size.")

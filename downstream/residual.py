@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from baselines.method import NotFitted, Sample
+from baselines.method import LEARNING_BATCH, NotFitted, Sample
 from downstream.bank import PatchBank
 from downstream.patchwise import nearest_other
 from embeddings.patches import Patches
@@ -29,7 +29,6 @@ from pretrain.progress import Progress
 
 # Of each training category.
 REFERENCES, LEARNED_FROM = 16, 48
-LESSON_PICTURES = 16
 # A cell is defective if a mask covers this share of it, good if none of it, and else not learned from.
 DEFECTIVE_SHARE = 0.25
 FEWEST_GOOD_CELLS = 24
@@ -84,11 +83,10 @@ class Residual(PatchBank):
         count = min(REFERENCES, len(order) // 2)
         elsewhere = copy.copy(self)
         elsewhere._forget_normals()
-        elsewhere.batch_size = LESSON_PICTURES  # what is learned must not depend on the user's
         elsewhere._take_in([training[i].image for i in order[:count]])
         learners = order[count : count + LEARNED_FROM]
-        for start in range(0, len(learners), LESSON_PICTURES):
-            some = learners[start : start + LESSON_PICTURES]
+        for start in range(0, len(learners), LEARNING_BATCH):
+            some = learners[start : start + LEARNING_BATCH]
             clean = torch.stack([training[i].image for i in some])
             planted, masks = plant(clean, clean.roll(1, 0), self.seed, number, np.arange(start, start + len(some)))
             yield elsewhere._cells(clean, torch.zeros_like(masks))

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from pretrain.command import Mistake
 from pretrain.encoder import Encoder
+from pretrain.folding import folded
 
 
 class Patches:
@@ -39,7 +40,7 @@ class Patches:
             )
         if reduction not in ("random", "orthogonal"):
             raise Mistake(f"there is no reduction {reduction!r}; choose from random, orthogonal.")
-        self.encoder, self.levels = encoder.eval(), tuple(level for level in encoder.channels if level in levels)
+        self.encoder, self.levels = folded(encoder), tuple(level for level in encoder.channels if level in levels)
         self.grid, self.neighbourhood = grid, neighbourhood
         counts = [encoder.channels[level] for level in self.levels]
         self.width = sum(counts)  # of all channels
@@ -61,6 +62,7 @@ class Patches:
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> Tensor:
         """Patch vectors (b, rows, columns, dimensions), on the device of the pictures."""
+        images = images.contiguous(memory_format=torch.channels_last)
         maps = list(self.encoder(images, self.levels).values())
         shape = maps[0].shape[-2:]
         if self.grid is not None:

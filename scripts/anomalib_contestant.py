@@ -1,0 +1,74 @@
+"""anomalib's models as a contestant of benchmark_patches.py, which starts this file with a Python that has anomalib.
+
+Reads one JSON object a line from standard input and answers each with one: seconds, peak memory, and scores on request.
+Imports nothing of heldout's.
+"""
+
+import json
+import resource
+import sys
+import time
+
+import numpy as np
+import torch
+
+MEAN = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
+STD = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
+
+
+class Contestant:
+    """Padim or Patchcore on pictures in .npy files, uint8 (n, h, w, 3)."""
+
+    def __init__(self, model: str, weights: str, train: str, test: str, dimensions: int, share: float) -> None:
+        from safetensors.torch import load_file
+
+        self.name, self.share, self.weights, self.dimensions = model, share, load_file(weights), dimensions
+        self.train, self.test = np.load(train, mmap_mode="r"), np.load(test, mmap_mode="r")
+
+    def fit(self, repeat: int = 1) -> None:
+        if self.name == "padim":
+            from anomalib.models.image.padim.torch_model import PadimModel
+
+            layers = ["layer1", "layer2", "layer3"]
+            self.model = PadimModel("resnet18", layers, pre_trained=False, n_features=self.dimensions)
+        else:
+            from anomalib.models.image.patchcore.torch_model import PatchcoreModel
+
+            self.model = PatchcoreModel(["layer2", "layer3"], "resnet18", pre_trained=False)
+        self.model.feature_extractor.feature_extractor.load_state_dict(self.weights, strict=False)
+        self.model.train()
+        self.model.feature_extractor.eval()
+        for _ in range(repeat):
+            for start in range(0, len(self.train), 32):
+                self.model(images(self.train[start : start + 32]))
+        if self.name == "padim":
+            self.model.fit()
+        else:
+            self.model.subsample_embedding(self.share)
+        self.model.eval()
+
+    def predict(self, batch: int, count: int) -> list[float]:
+        found = []
+        for start in range(0, count, batch):
+            found += self.model(images(self.test[start : start + batch])).pred_score.flatten().tolist()
+        return found
+
+
+def images(pixels: np.ndarray) -> torch.Tensor:
+    """uint8 (b, h, w, 3) -> float32 (b, 3, h, w), normalised as anomalib's pre-processor does."""
+    return (torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2).float() / 255 - MEAN) / STD
+
+
+def main() -> None:
+    contestant = Contestant(**json.loads(sys.argv[1]))
+    for line in sys.stdin:
+        task = json.loads(line)
+        start_s = time.perf_counter()
+        scores = getattr(contestant, task.pop("do"))(**task)
+        seconds = time.perf_counter() - start_s
+        peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        print(json.dumps({"seconds": seconds, "peak_mib": peak_mib, "scores": scores}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,38 @@
+"""Folding changes how long an encoder takes, not what it says."""
+
+import pytest
+import torch
+from torch import nn
+
+from pretrain.encoder import Encoder, fingerprint
+from pretrain.folding import folded
+
+
+def with_history(architecture: str) -> Encoder:
+    """An encoder whose batch normalisation has seen something, as after a training."""
+    encoder, generator = Encoder(architecture).eval(), torch.Generator().manual_seed(0)
+    for layer in encoder.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            for tensor in (layer.running_mean, layer.weight.data, layer.bias.data):
+                tensor.copy_(torch.randn(tensor.shape, generator=generator) * 0.2 + (tensor is not layer.bias.data))
+            layer.running_var.copy_(torch.rand(layer.running_var.shape, generator=generator) + 0.5)
+    return encoder
+
+
+@pytest.mark.parametrize("architecture", ["resnet18", "resnet50", "convnext_tiny"])
+def test_maps_stay_the_same(architecture):
+    encoder = with_history(architecture)
+    before = fingerprint(encoder)
+    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    quick = folded(encoder)
+    with torch.inference_mode():
+        for level, maps in encoder(images).items():
+            difference = (quick(images)[level] - maps).abs().max()
+            assert float(difference) < 2e-5 * float(maps.abs().max()), level
+    assert fingerprint(encoder) == before
+
+
+def test_no_batch_normalisation_is_left_in_a_resnet():
+    layers = list(folded(Encoder("resnet18")).modules())
+    assert not any(isinstance(layer, nn.BatchNorm2d) for layer in layers)
+    assert any(isinstance(layer, nn.BatchNorm2d) for layer in Encoder("resnet18").modules())
