@@ -18,8 +18,8 @@ from embeddings.patches import Patches
 from pretrain.command import Mistake
 from pretrain.encoder import Encoder
 
-# Of the first normals, kept until all have come for their scores without themselves: 256 MiB of float32.
-MOST_KEPT_NUMBERS = 2**26
+# Of the first normals, kept until all have come for their scores without themselves: 128 MiB of float32.
+MOST_KEPT_NUMBERS = 2**25
 MATRICES = ("second", "whitening")
 
 
@@ -46,15 +46,19 @@ class PaDiM(PatchMethod):
 
     def _learn(self, normals: Sequence[Tensor]) -> None:
         known = len(getattr(self, "wholes_", ()))
-        kept: list[Tensor] = []
+        kept, count = None, 0
         for views in self._views_of_normals(normals):
             placed = views.flatten(2, 3)  # (b, m, places, d)
             if not hasattr(self, "moments_"):
                 self.moments_, self.grid_ = Moments.about(placed[:, 0]), list(views.shape[2:4])
             self.moments_.add(placed.flatten(0, 1))
-            if (len(kept) + 1) * placed.numel() <= MOST_KEPT_NUMBERS or not kept:
-                kept.append(placed)
-        self.gaussians_, left_out = fitted(self.moments_, self.shrinkage, torch.cat(kept))
+            if kept is None:
+                most = max(1, MOST_KEPT_NUMBERS // placed[0].numel())
+                kept = placed.new_empty(min(len(normals), most), *placed.shape[1:])
+            some = placed[: len(kept) - count]
+            kept[count : count + len(some)] = some
+            count += len(some)
+        self.gaussians_, left_out = fitted(self.moments_, self.shrinkage, kept)
         others = nearest_other(self.wholes_, range(known, known + len(left_out)))
         self.weights_ = self._weights().view(self.grid_)
         self._add_normals(left_out.unflatten(1, self.grid_) * self.weights_, others)
