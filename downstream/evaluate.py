@@ -61,6 +61,8 @@ class Config:
         device: cpu, cuda, or auto for a GPU where there is one.
         out: Folder of the study; the same command again goes on where it was stopped.
         only_report: Compute nothing; draw the report of the finished parts of the study in --out again.
+        record: Append the tables to this Markdown file.
+        heading: Their heading there.
     """
 
     train: Names | None = None
@@ -78,12 +80,14 @@ class Config:
     device: str = "auto"
     out: Path = Path("runs/study")
     only_report: bool = False
+    record: Path | None = None
+    heading: str = "The study"
 
 
 def main(config: Config) -> int:
     """Compute what is not finished yet and write the report. Returns 1 where a part failed."""
     if config.only_report:
-        show(config.out)
+        show(config)
         return 0
     from filelock import FileLock, Timeout
 
@@ -101,7 +105,7 @@ def main(config: Config) -> int:
     finally:
         lock.release()
     write_plan(study, config, failures)
-    show(config.out)
+    show(config)
     return 1 if failures else 0
 
 
@@ -161,13 +165,13 @@ def write_plan(study: "Study", config: Config, failures: Sequence[dict] = ()) ->
     write_whole(config.out / STUDY_FILE, (json.dumps(facts, indent=2) + "\n").encode())
 
 
-def show(out: Path) -> None:
-    """Write report.json and report.html from what is finished, and print the table."""
+def show(config: Config) -> None:
+    """Write report.json and report.html from what is finished, print the table, and record it where that is asked."""
     from downstream.report import write_report
     from downstream.summary import summarise
     from downstream.tables import print_tables
 
-    file = out / STUDY_FILE
+    out, file = config.out, config.out / STUDY_FILE
     if not file.is_file():
         raise Mistake(f"there is no study in {out}; leave --only-report out to make one, or name its folder by --out.")
     summary, results = summarise(out, json.loads(file.read_text()))
@@ -176,3 +180,9 @@ def show(out: Path) -> None:
     print_tables(summary)
     print(f"report: {out / 'report.html'}")
     print(f"figures for machines: {out / 'report.json'}")
+    if config.record:
+        from downstream.markdown import as_markdown
+
+        with open(config.record, "a", encoding="utf-8") as record:
+            record.write("\n" + as_markdown(summary, config.heading))
+        print(f"recorded: {config.record}")
