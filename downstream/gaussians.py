@@ -12,7 +12,8 @@ from torch import Tensor
 
 # Places whose matrices are factored at once, in float64: 10 MB for 100 dimensions.
 PLACES_AT_ONCE = 128
-# Of the mean variance of all places, added everywhere: a place where all normals are equal stays usable.
+# Of a place's own variance, against rounding, and of the mean of all places, added everywhere: a place where all normals
+# are equal stays usable.
 FLOOR = 1e-5
 # Below, reading the matrices takes longest, and one product of vectors with them is twice as fast as any other way.
 FEW = 4
@@ -116,7 +117,7 @@ def fitted(moments: Moments, shrinkage: float | None, members: Tensor) -> tuple[
     for start in range(0, places, PLACES_AT_ONCE):
         some = slice(start, start + PLACES_AT_ONCE)
         mean, covariance, amount, multiple = moments.covariances(some, shrinkage)
-        target = (amount * multiple + floor) * identity
+        target = ((amount + FLOOR) * multiple + floor) * identity
         gaussians.mean[some] = (moments.shift[some] + mean).float()
         gaussians.whitening[some] = _whitening((1 - amount) * covariance + target).float()
         if remaining > 0:

@@ -44,7 +44,7 @@ def test_distances_are_those_of_a_loop_over_places():
     for place in range(PLACES):
         known = drawn[:, place].double()
         covariance = 0.9 * known.T.cov(correction=0)
-        covariance += (0.1 * known.var(0, correction=0).mean() + FLOOR * variance) * torch.eye(DIMENSIONS)
+        covariance += ((0.1 + FLOOR) * known.var(0, correction=0).mean() + FLOOR * variance) * torch.eye(DIMENSIONS)
         apart = asked[:, place].double() - known.mean(0)
         expected = torch.einsum("ni,ij,nj->n", apart, covariance.inverse(), apart).sqrt()
         torch.testing.assert_close(gaussians.distances(asked)[:, place].double(), expected, rtol=1e-5, atol=1e-6)
@@ -61,7 +61,9 @@ def test_leaving_one_out_is_fitting_without_it(count):
         # Amount and floor are those of all; everything else is fitted again.
         _, covariance, _, _ = others.covariances(slice(None), 0.2)
         _, _, amount, multiple = moments.covariances(slice(None), 0.2)
-        diagonal = (amount * multiple + FLOOR * moments.variance()) * torch.eye(DIMENSIONS, dtype=torch.float64)
+        diagonal = ((amount + FLOOR) * multiple + FLOOR * moments.variance()) * torch.eye(
+            DIMENSIONS, dtype=torch.float64
+        )
         apart = (drawn[one] - fitted(others, 0.2, drawn[:0, None])[0].mean).double()
         inverse = ((1 - amount) * covariance + diagonal).inverse()
         expected = torch.einsum("pi,pij,pj->p", apart, inverse, apart).sqrt()
@@ -79,7 +81,7 @@ def test_a_normal_is_left_out_with_all_its_views():
         for place in range(PLACES):
             mean, covariance = others[:, place].mean(0), others[:, place].T.cov(correction=0)
             multiple = moments.covariances(slice(place, place + 1), 0.2)[3]
-            inverse = (0.8 * covariance + (0.2 * multiple[0] + floor) * torch.eye(DIMENSIONS)).inverse()
+            inverse = (0.8 * covariance + ((0.2 + FLOOR) * multiple[0] + floor) * torch.eye(DIMENSIONS)).inverse()
             apart = drawn[one, 0, place].double() - mean
             expected = (apart @ inverse @ apart).sqrt()
             torch.testing.assert_close(left_out[one, place].double(), expected, rtol=1e-4, atol=1e-5)
@@ -100,3 +102,16 @@ def test_one_normal_and_equal_normals_give_finite_distances_that_grow(drawn):
     assert near.isfinite().all()
     assert (far > near).all()
     assert len(left_out) == (0 if len(drawn) == 1 else len(drawn))
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_few_normals_of_many_dimensions_can_be_factored_whatever_their_scale(count):
+    """Of rank count - 1 in 200 dimensions, some places a thousand times as wide as others: rounding alone decides."""
+    generator = torch.Generator().manual_seed(0)
+    wide = 10 ** torch.linspace(-3, 3, 40)[:, None]
+    for seed in range(5):
+        generator.manual_seed(seed)
+        drawn = wide * torch.randn(count, 40, 200, generator=generator) + 5 * wide
+        gaussians, left_out = fitted(moments_of(drawn), None, drawn[:, None])
+        assert left_out.isfinite().all()
+        assert gaussians.distances(drawn + wide).isfinite().all()
