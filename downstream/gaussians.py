@@ -12,8 +12,8 @@ from torch import Tensor
 
 # Places whose matrices are factored at once, in float64: 10 MB for 100 dimensions.
 PLACES_AT_ONCE = 128
-# Of a place's own variance, against rounding, and of the mean of all places, added everywhere: a place where all normals
-# are equal stays usable.
+# Of a place's own variance, against rounding, and of the mean of all places: one where all normals are equal stays
+# usable.
 FLOOR = 1e-5
 # Below, reading the matrices takes longest, and one product of vectors with them is twice as fast as any other way.
 FEW = 4
