@@ -93,11 +93,13 @@ def own_threshold(
     method: "Method", normals: Sequence["Tensor"], rate: float, calibration: Mapping[str, Sequence["Tensor"]], seed: int
 ) -> Threshold:
     """For scores of a method that was referred to `normals`: from their scores, each left out in turn, if there are
-    enough of them; else from `calibration`, normals of the training categories, scored against as many references."""
+    enough of them; else from `calibration`, normals of the training categories that have more than as many, scored
+    against as many references."""
     scores = method.normal_scores_.cpu().numpy()
-    if len(scores) >= FEWEST_OWN_NORMALS or not calibration or not method.sees_normals:
+    usable = {category: others for category, others in calibration.items() if len(others) > len(normals)}
+    if len(scores) >= FEWEST_OWN_NORMALS or not usable or not method.sees_normals:
         return threshold_from_normals(scores, rate)
-    spreads = spread_elsewhere(method, len(normals), calibration, seed)
+    spreads = spread_elsewhere(method, len(normals), usable, seed)
     return threshold_from_other_categories(scale_of(method, normals), spreads, rate)
 
 
@@ -107,16 +109,11 @@ def spread_elsewhere(
     """Scores of other categories' normals, in units of `scale_of` there, against `shots` references of each."""
     spreads = {}
     for category, normals in calibration.items():
-        order = draw(len(normals), len(normals), seed)
-        shuffled = np.random.default_rng([seed, 0x5F]).permutation(order).tolist()
+        shuffled = np.random.default_rng([seed, 0x5F]).permutation(len(normals)).tolist()
         chosen, others = shuffled[:shots], shuffled[shots : shots + MOST_CALIBRATION_NORMALS]
-        if not others:
-            continue
         elsewhere = copy.copy(method).refer([normals[i] for i in chosen])
         scores = np.concatenate([part.scores.cpu().numpy() for part in elsewhere.predict(normals[i] for i in others)])
         spreads[category] = scores / scale_of(elsewhere, [normals[i] for i in chosen])
-    if not spreads:
-        raise Mistake(f"no training category has more than {shots} normals to calibrate with: give more of them.")
     return spreads
 
 

@@ -98,7 +98,9 @@ def test_few_references_borrow_the_spread_of_other_categories(shots):
         assert 0.05 < np.mean(rates) < 0.4
 
 
-def test_without_normals_to_calibrate_with_it_says_so():
+def test_without_more_normals_elsewhere_few_references_speak_for_themselves():
     method = MeanPicture().fit([]).refer(normals := pictures(4))
-    with pytest.raises(Mistake, match="more than 4 normals"):
-        own_threshold(method, normals, 0.1, {"other": pictures(4, seed=1)}, seed=0)
+    threshold = own_threshold(method, normals, 0.1, {"other": pictures(4, seed=1)}, seed=0)
+    assert threshold == threshold_from_normals(method.normal_scores_.numpy(), 0.1)
+    with pytest.raises(Mistake, match="0 normal scores give no threshold"):
+        own_threshold(method.refer(normals[:1]), normals[:1], 0.1, {}, seed=0)
