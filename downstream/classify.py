@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from baselines.method import LEARNING_BATCH, NotFitted, Prediction, Sample, batches, load_method, save_method
 from pretrain.command import Mistake
-from pretrain.encoder import LEVELS, Encoder, load_encoder, make_encoder
+from pretrain.encoder import LEVELS, Encoder, asked_encoder, load_encoder
 from pretrain.images import GOOD, Record, split_records
 from pretrain.progress import Progress
 
@@ -123,12 +123,8 @@ class Head(ABC):
         return head
 
     def _used_encoder(self) -> Encoder:
-        if isinstance(self.encoder, Encoder):
-            return self.encoder
         if "_encoder" not in vars(self):
-            is_file = str(self.encoder).endswith(".safetensors")
-            make = load_encoder if is_file else lambda start: make_encoder(self.architecture, start, seed=self.seed)
-            self._encoder = make(self.encoder).eval()
+            self._encoder = asked_encoder(self.encoder, self.architecture, self.seed)
         return self._encoder
 
     @property

@@ -16,7 +16,7 @@ from baselines.method import LEARNING_BATCH, NotFitted, Prediction, Sample, batc
 from downstream.references import background, views_of
 from embeddings.patches import Patches
 from pretrain.command import Mistake
-from pretrain.encoder import LEVELS, Encoder, fingerprint, load_encoder, make_encoder
+from pretrain.encoder import LEVELS, Encoder, asked_encoder, fingerprint, load_encoder
 
 ENCODER_FILE = "encoder.safetensors"
 
@@ -153,13 +153,8 @@ class PatchMethod(ABC):
         return Patches(encoder, self.levels, grid=self.grid, neighbourhood=self.neighbourhood)
 
     def _opened_encoder(self) -> Encoder:
-        if isinstance(self.encoder, Encoder):
-            return self.encoder
         if "_encoder" not in vars(self):
-            if str(self.encoder).endswith(".safetensors"):
-                self._encoder = load_encoder(self.encoder)
-            else:
-                self._encoder = make_encoder(self.architecture, self.encoder, seed=self.seed).eval()
+            self._encoder = asked_encoder(self.encoder, self.architecture, self.seed)
         return self._encoder
 
     def _forget(self) -> None:

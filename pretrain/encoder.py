@@ -170,6 +170,14 @@ def load_encoder(path: Path | str) -> Encoder:
     return encoder.eval()
 
 
+def asked_encoder(start: Encoder | Path | str, architecture: str = "resnet18", seed: int = 0) -> Encoder:
+    """An encoder to ask, in eval mode: as it is, from an encoder file, or what `make_encoder` starts from."""
+    if isinstance(start, Encoder):
+        return start
+    is_file = str(start).endswith(".safetensors")
+    return load_encoder(start) if is_file else make_encoder(architecture, start, seed=seed).eval()
+
+
 def fingerprint(encoder: Encoder | Path | str) -> str:
     """16 hexadecimal digits of an encoder or its file: equal for equal architecture, normalisation and weights."""
     if not isinstance(encoder, Encoder):
