@@ -126,11 +126,12 @@ class Residual(PatchBank):
         self.units_of_inputs_ = torch.stack(found).mean(0).clamp(min=1e-9)
 
     def _judge(self, vectors: Tensor, distances: Tensor, rows: Tensor) -> Tensor:
+        """The evidence of a defect, above that of no residual at all: 0 or more, as the head never falls."""
         head = Head(len(self.units_of_inputs_), self.hidden)
         nn.utils.vector_to_parameters(self.head_, head.parameters())
         with torch.inference_mode():
-            evidence = head(self._scaled(self._inputs(vectors, distances, rows)))
-        return F.softplus(evidence)  # above 0, as all distances are
+            inputs = self._inputs(vectors, distances, rows)
+            return head(self._scaled(inputs)) - head(self._scaled(torch.zeros_like(inputs[:1])))
 
     def _inputs(self, vectors: Tensor, distances: Tensor, rows: Tensor) -> Tensor:
         """What the head reads of patches (n, c), given their nearest: (n, c + 1)."""
