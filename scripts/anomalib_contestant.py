@@ -60,6 +60,8 @@ def images(pixels: np.ndarray) -> torch.Tensor:
 
 
 def main() -> None:
+    if len(sys.argv) != 2 or not sys.argv[1].startswith("{"):
+        sys.exit(__doc__)
     contestant = Contestant(**json.loads(sys.argv[1]))
     for line in sys.stdin:
         task = json.loads(line)
