@@ -70,8 +70,8 @@ def test_result_is_an_encoder_that_says_what_it_saw(finished, demo_folder):
     assert encoder.origin.recipe["steps"] == 6 and encoder.origin.recipe["seed"] == 0
     assert "demo data" in done.stdout and "never opened: bottle" in done.stdout
     assert "planted defects, AUROC" in done.stdout
-    following = f"downstream/evaluate.py --encoder {out}/encoder.safetensors --data {demo_folder} --train hazelnut,leather"
-    assert done.stdout.splitlines()[-1].endswith(f"{following} --test bottle")
+    study = f"--data {demo_folder} --train hazelnut,leather --test bottle"
+    assert done.stdout.splitlines()[-1].endswith(f"evaluate.py --encoder {out}/encoder.safetensors {study}")
     assert (out / "curves.png").stat().st_size > 1000
     assert (out / "finished").exists() and not (out / "checkpoint.safetensors").exists()
 
