@@ -47,6 +47,7 @@ class Fit:
         method: padim, bank, residual, or mean.
         encoder: Encoder file. Default is runs/simclr/encoder.safetensors where it may be used, else random weights.
         shots: How many of the good pictures to refer to, or all.
+        hold_out: Share of the good pictures that is left for downstream/area.py, which needs some not learned from.
         rate: Share of good pictures that may be called defective; the threshold follows from it.
         minimum_area: Regions of fewer pixels are dropped, and a picture without any other is good.
         train: Folder of other categories, to learn from (residual) and to calibrate with few references.
@@ -62,6 +63,7 @@ class Fit:
     method: str = "padim"
     encoder: Path | None = None
     shots: str = "all"
+    hold_out: float = 0.0
     rate: float = 0.1
     minimum_area: int = 0
     train: Path | None = None
@@ -98,12 +100,13 @@ def fit(config: Fit) -> None:
     from baselines.method import Images, Samples
     from baselines.threshold import threshold_from_normals
     from downstream.inspector import Inspector
-    from downstream.references import draw, own_threshold, shots_of, suspicious
+    from downstream.references import draw, kept_of, own_threshold, shots_of, suspicious
     from pretrain.dataset import data_name, load
 
     normals = good_pictures(config)
     (category,) = normals.categories
-    chosen = normals.subset(draw(len(normals), shots_of(config.shots, len(normals)), config.seed))
+    shots = shots_of(config.shots, kept_of(len(normals), config.hold_out))
+    chosen = normals.subset(draw(len(normals), shots, config.seed))
     method = make_method(config, category, normals)
     others = load(config.train, config.size_px, config.train_categories) if config.train else None
     if others is not None:
@@ -112,7 +115,13 @@ def fit(config: Fit) -> None:
     threshold = own_threshold(method, images, config.rate, calibration_normals(others), config.seed)
     peaks = getattr(method, "normal_peaks_", ())
     limit = threshold_from_normals(peaks.numpy(), config.rate) if len(peaks) else None
+    if config.minimum_area and limit is None:
+        raise Mistake(
+            f"--minimum-area needs a threshold for maps, which {config.method} does not find of {len(chosen)}: "
+            f"leave it out, and python downstream/area.py validate finds one with good pictures that were held out."
+        )
     facts = {"data": data_name(config.data), "normals": len(chosen), "method": config.method, "rate": config.rate}
+    facts["learned_from"] = [entry.digest.hex() for entry in chosen.entries]
     scores = method.normal_scores_.tolist()
     model = Inspector(method, category, config.size_px, threshold, limit, config.minimum_area, scores, facts)
     out = config.out or Path("models") / category
@@ -135,7 +144,7 @@ def run(config: Run) -> int:
 
     model = Inspector.load(config.model)
     if config.threshold is not None:
-        model.threshold = model.threshold._replace(value=config.threshold, why="given on the command line.")
+        model.decide_at(config.threshold)
     records = records_of(config.pictures, model.category)
     problems: list[Problem] = []
     found: list[Inspection] = []
