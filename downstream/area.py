@@ -31,9 +31,11 @@ from pretrain.command import Mistake
 from pretrain.wholefile import write_whole
 
 if TYPE_CHECKING:
-    from downstream.area_choice import AreaRow, HeldOut
-    from downstream.area_pictures import Example
+    from downstream.area_choice import AreaRow
     from downstream.inspector import Inspector
+
+# Balanced accuracy on planted defects below which a recommendation is worth little; chance is 0.5.
+BARELY = 0.6
 
 
 @dataclass(frozen=True)
@@ -144,7 +146,7 @@ def finetune(config: Finetune) -> None:
         recommended,
         threshold_rows,
     )
-    from downstream.area_pictures import areas_chart, regions_chart, sample_sheet, sizes_chart
+    from downstream.area_pictures import areas_chart, examples, regions_chart, sample_sheet, sizes_chart
     from pretrain.drawing import save_picture
 
     if config.planted < 1:
@@ -162,7 +164,7 @@ def finetune(config: Finetune) -> None:
         "sizes.png": sizes_chart(thresholds, sizes, f"{name}: areas of regions on held-out good pictures"),
         "areas.png": areas_chart(rows, best, f"{name}: minimum areas, by planted defects"),
         "samples.png": sample_sheet(
-            list(_examples(model, held, best, config)), best.threshold, best.area_px,
+            list(examples(model, held, best, config.data, config.category, config.seed)), best.threshold, best.area_px,
             f"{name}: at {best.threshold:.4g} and {best.area_px} px",
         ),
     }  # fmt: skip
@@ -171,18 +173,25 @@ def finetune(config: Finetune) -> None:
     _write_table(config.out / "areas.csv", AreaRow._fields, rows)
     _write_table(config.out / "thresholds.csv", ThresholdRow._fields, thresholds)
     reason = (
-        f"of {len(rows)} areas it tells most of {len(owners)} planted defects ({best.true_positive_rate:.1%}) from "
-        f"{count} held-out good pictures ({best.true_negative_rate:.1%} passed), each judged at the threshold of the "
-        f"others; of equal ones it is the smallest"
+        f"of {len(rows)} areas it has the best balanced accuracy, {best.balanced_accuracy:.3f} "
+        f"({best.true_positive_rate:.1%} of {len(owners)} planted defects found, {best.true_negative_rate:.1%} of "
+        f"{count} held-out good pictures passed, each judged at the threshold of the others); of equal ones it is the "
+        f"smallest"
     )
     found = {"recommended_area_px": best.area_px, "reason": reason, "areas": [row._asdict() for row in rows]}
     _write_json(config.out / "finetune.json", {"model": str(config.model), "category": name, **found})
     _print_areas(rows, best)
     print(f"recommended: {best.area_px} px; {reason}.")
+    if best.balanced_accuracy < BARELY:
+        print(
+            "That is hardly better than chance: no area helps, the maps do not tell planted defects from good places."
+        )
     print("Planted defects are not real ones: look at samples.png, and at how large a defect has to be to matter.")
     print(f"plots and tables: {config.out}")
-    place = f" --category {config.category}" if config.category else ""
-    print(f"next:  python downstream/area.py validate --model {config.model} --data {config.data}{place} "
+    more = "".join(
+        f" --{name} {value}" for name in ("category", "rate") if (value := getattr(config, name)) is not None
+    )
+    print(f"next:  python downstream/area.py validate --model {config.model} --data {config.data}{more} "
           f"--area {best.area_px}")  # fmt: skip
 
 
@@ -204,7 +213,7 @@ def validate(config: Validate) -> None:
         print("hold out more good pictures than one: of its like nothing is known.")
     print(f"highest of the held-out: {held.pictures.records[int(scores.argmax())].path}")
     print(f"kept in {config.model}; python downstream/detect.py run decides by it from now on")
-    print(f"next:  python downstream/area.py test --model {config.model} --data FOLDER")
+    print(f"next:  python downstream/area.py test --model {config.model} --data FOLDER_WITH_TEST_PICTURES")
 
 
 def test(config: Test) -> None:
@@ -279,49 +288,6 @@ def _rule(model: "Inspector", config: Test):
 def _checked_area(area_px: int) -> None:
     if area_px < 1:
         raise Mistake(f"--area {area_px} is no area: give 1 pixel, which any region has, or more.")
-
-
-def _examples(model: "Inspector", held: "HeldOut", best: "AreaRow", config: Finetune) -> "Iterable[Example]":
-    """The held-out picture that comes nearest to the threshold, one with a planted defect, and a defective test picture
-    where the folder has one. Only to look at: nothing is chosen by them."""
-    import numpy as np
-
-    from baselines.regions import area_score
-    from downstream.area_choice import maps_of, planted
-    from downstream.area_pictures import Example
-
-    scores = [area_score(one, best.area_px, size) for one, size in zip(held.maps, held.sizes, strict=True)]
-    worst = int(np.argmax(scores))
-    yield Example("validation", held.pictures.batch([worst])[0], held.maps[worst], held.sizes[worst])
-    own, image, mask = next(planted(held, 1, config.seed))
-    (planted_map,) = maps_of(model.method, [image])
-    pixels = np.rint(255 * image.permute(1, 2, 0).numpy()).astype(np.uint8)
-    yield Example("planted", pixels, planted_map, held.sizes[own], mask)
-    tested = _test_example(model, config)
-    if tested is not None:
-        yield tested
-
-
-def _test_example(model: "Inspector", config: Finetune) -> "Example | None":
-    import torch
-
-    from downstream.area_choice import maps_of
-    from downstream.area_pictures import Example
-    from downstream.detect import records_of
-    from pretrain.decode import Unreadable, decode, read_mask
-    from pretrain.images import has_layout
-
-    if not has_layout(config.data):
-        return None
-    try:
-        records = [r for r in records_of([config.data], config.category or model.category) if r.is_anomaly]
-        record = records[0]
-        found = decode(record.path, model.size_px)
-        mask = read_mask(record.mask, model.size_px) if record.mask else None
-    except (Mistake, Unreadable, IndexError):  # no test pictures, or a damaged one: there are others to look at
-        return None
-    (tested_map,) = maps_of(model.method, [torch.from_numpy(found.pixels.copy()).permute(2, 0, 1).float().div(255)])
-    return Example(f"test, {record.defect}", found.pixels, tested_map, (found.height, found.width), mask)
 
 
 def _print_areas(rows: "list[AreaRow]", best: "AreaRow") -> None:

@@ -1,15 +1,22 @@
 """What helps to choose a minimum area, drawn: regions by threshold, their sizes, areas compared, samples."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from baselines.regions import region_mask
-from downstream.area_choice import AreaRow, ThresholdRow
+from downstream.area_choice import AreaRow, HeldOut, ThresholdRow, maps_of, normal_scores, planted
+from downstream.detect import records_of
+from downstream.inspector import Inspector
 from downstream.overlay import heated
+from pretrain.command import Mistake
+from pretrain.decode import Unreadable, decode, read_mask
 from pretrain.drawing import CURVE, FAINT, INK, MARGIN_PX, PAPER, TITLE_PX, Curve, Thumbnail, contact_sheet, curves
+from pretrain.images import has_layout
 
 PANELS = 6
 PANEL_WIDTH_PX, PANEL_HEIGHT_PX = 420, 190
@@ -35,7 +42,8 @@ def regions_chart(rows: Sequence[ThresholdRow], title: str) -> Image.Image:
         return Curve(name, points, ends=ends)
 
     def logarithms(name: str) -> list[tuple[float, float]]:
-        return [(row.threshold, float(np.log10(area))) for row in rows if (area := getattr(row, name))]
+        known = [(row.threshold, getattr(row, name)) for row in rows]
+        return [(threshold, float(np.log10(max(1, area)))) for threshold, area in known if area is not None]
 
     panels = [
         panel("regions a picture", [(row.threshold, row.regions_per_picture) for row in rows]),
@@ -95,6 +103,33 @@ def _draw_bars(
             draw.text((x + width / 2, y - 2), str(count), FAINT, font, anchor="mb")
         if number % 4 == 0:
             draw.text((x, bottom + 4), f"{edges[number]:.0f} px", FAINT, font)
+
+
+def examples(
+    model: Inspector, held: HeldOut, best: AreaRow, data: Path, category: str | None, seed: int
+) -> Iterator[Example]:
+    """The held-out picture that comes nearest to the threshold, one with a planted defect, and a defective test picture
+    where the folder has one. Only to look at: nothing is chosen by them."""
+    worst = int(np.argmax(normal_scores(held, (best.area_px,))))
+    yield Example("validation", held.pictures.batch([worst])[0], held.maps[worst], held.sizes[worst])
+    own, image, mask = next(planted(held, 1, seed))
+    (planted_map,) = maps_of(model.method, [image])
+    pixels = np.rint(255 * image.permute(1, 2, 0).numpy()).astype(np.uint8)
+    yield Example("planted", pixels, planted_map, held.sizes[own], mask)
+    tested = _test_example(model, data, category) if has_layout(data) else None
+    if tested is not None:
+        yield tested
+
+
+def _test_example(model: Inspector, data: Path, category: str | None) -> Example | None:
+    try:
+        record = next(one for one in records_of([data], category or model.category) if one.is_anomaly)
+        found = decode(record.path, model.size_px)
+        mask = read_mask(record.mask, model.size_px) if record.mask else None
+    except (Mistake, Unreadable, StopIteration):  # no test pictures, or a damaged one: there are others to look at
+        return None
+    (tested_map,) = maps_of(model.method, [torch.from_numpy(found.pixels.copy()).permute(2, 0, 1).float().div(255)])
+    return Example(f"test, {record.defect}", found.pixels, tested_map, (found.height, found.width), mask)
 
 
 def sample_sheet(examples: Sequence[Example], threshold: float, area_px: int, title: str) -> Image.Image:
