@@ -85,18 +85,19 @@ class Train:
     def method(self) -> "VggCam":
         from baselines.vgg_method import VggCam
 
-        same = (
-            "weights",
-            "width",
-            "epochs",
-            "learning_rate",
-            "patience",
-            "target_accuracy",
-            "cached",
-            "device",
-            "seed",
+        return VggCam(
+            weights=self.weights,
+            width=self.width,
+            input_px=self.size_px,
+            epochs=self.epochs,
+            train_batch=self.batch_size,
+            learning_rate=self.learning_rate,
+            patience=self.patience,
+            target_accuracy=self.target_accuracy,
+            cached=self.cached,
+            device=self.device,
+            seed=self.seed,
         )
-        return VggCam(train_batch=self.batch_size, **{name: getattr(self, name) for name in same})
 
 
 @dataclass(frozen=True)
@@ -133,6 +134,7 @@ def train(config: Train) -> int:
 
     config = replace(config, data=choose_folder(config.data))
     run, method = Run(config.out), config.method()
+    method.check()  # before the folder is this run's
     fabric = make_fabric(config.device, "32-true")
     pictures = load(config.data, config.size_px, config.train)
     parts = pictures.split({"learning": LEARNING, "calibration": CALIBRATION}, config.seed)

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from baselines.frozen_features import FrozenFeatures
 from baselines.holdout import parted
 from baselines.method import NotFitted, Prediction, Sample, batches, load_method, save_method
-from baselines.vgg_network import ANOMALY, GOOD, RANDOM, SMALLEST_PX, VggNetwork, make_network
+from baselines.vgg_network import ANOMALY, GOOD, RANDOM, SMALLEST_PX, VggNetwork, make_network, weights_file
 from baselines.vgg_training import Recipe, Training
 from pretrain.command import Mistake
 from pretrain.progress import Progress
@@ -71,10 +71,7 @@ class VggCam:
         frozen layers' results are kept, by default one that is gone at the end."""
         for name in [name for name in vars(self) if name.endswith("_")]:
             delattr(self, name)
-        recipe = Recipe(
-            self.epochs, self.train_batch, self.learning_rate, self.patience, self.target_accuracy, self.seed
-        )
-        recipe.check()
+        recipe = self.check()
         parts = parted(training, self.seed)
         network = make_network(self.weights, self.width, self.seed).to(self._device)
 
@@ -88,6 +85,18 @@ class VggCam:
             file = file or Path(folder) / "frozen.f32"
             known = FrozenFeatures(early, len(training), file, self.train_batch)
             yield Training(network, _on(known, self._device), parts, recipe)
+
+    def check(self) -> Recipe:
+        """The recipe. Raises Mistake for one that could teach nothing, or weights that are not there."""
+        recipe = Recipe(
+            self.epochs, self.train_batch, self.learning_rate, self.patience, self.target_accuracy, self.seed
+        )
+        recipe.check()
+        if self.input_px is not None and self.input_px < SMALLEST_PX:
+            raise Mistake(f"pictures of {self.input_px} px are too small for VGG16: give {SMALLEST_PX} px or more.")
+        if self.weights != RANDOM:
+            weights_file(self.weights)
+        return recipe
 
     def conclude(self, training: Sequence[Sample], session: Training) -> Self:
         """Take the network of a session, which holds the best weights."""

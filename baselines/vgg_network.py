@@ -95,7 +95,10 @@ def make_network(weights: str = RANDOM, width: float = 1.0, seed: int = 0) -> Vg
 def weights_file(weights: str) -> Path:
     """The file that `weights` names, ImageNet's downloaded where they are not there yet."""
     if weights == IMAGENET:
-        return imagenet_file("vgg16")[0]
+        try:
+            return imagenet_file("vgg16")[0]
+        except Mistake as mistake:
+            raise Mistake(f"{mistake} That is: weights FILE.pth, or weights random.") from None
     if not Path(weights).is_file():
         raise Mistake(f"there is no file {weights} to start from; give {RANDOM}, {IMAGENET}, or a VGG16 as .pth.")
     return Path(weights)

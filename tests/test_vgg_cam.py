@@ -101,7 +101,7 @@ def test_weights_that_cannot_be_had_are_mistakes(tmp_path, weights_file, monkeyp
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
     monkeypatch.setattr(torch.hub, "download_url_to_file", lambda *_, **__: (_ for _ in ()).throw(OSError("offline")))
     assert not vgg_network.has_imagenet_weights()
-    with pytest.raises(Mistake, match="offline.*elsewhere"):
+    with pytest.raises(Mistake, match="offline.*elsewhere.*weights random"):
         make_network("imagenet")
 
 
@@ -279,7 +279,8 @@ def test_test_prints_both_readings_and_leaves_pictures(trained, demo_folder, cap
     assert called == figures["false_alarms"] + figures["found"]
     assert result["always_good"][0]["recall"] == 0 and result["published"][1]["positive"] == "good"
     for name in ("confusion.png", "predictions.png"):
-        assert Image.open(tmp_path / name).size[0] > 300
+        with Image.open(tmp_path / name) as picture:
+            assert picture.size[0] > 300
 
 
 def test_test_of_the_test_folders_alone(trained, demo_folder, capsys, tmp_path):
@@ -306,6 +307,7 @@ def test_mistakes_of_users_are_one_sentence(trained, demo_folder, capsys, tmp_pa
         assert vgg(*arguments) == 2, arguments
         (line,) = [one for one in capsys.readouterr().err.splitlines() if one.startswith("error")]
         assert words in line
+    assert not any((tmp_path / name).exists() for name in "abc"), "a folder must stay free for the mended command"
 
 
 @pytest.mark.parametrize("start", ["random", "file"])
