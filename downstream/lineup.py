@@ -38,6 +38,9 @@ TITLES = {
     "logistic": "logistic head",
     "knn": "k-NN head",
     "fine-tuned": "fine-tuned encoder",
+    "ae": "auto-encoder",
+    "vae": "variational auto-encoder",
+    "cae": "convolutional auto-encoder, SSIM",
     "mean": "mean picture",
     "frame": "frame only",
 }
@@ -45,6 +48,9 @@ TITLES = {
 QUICK = {
     "padim": {"dimensions": 50},
     "fine-tuned": {"epochs": 2},
+    "ae": {"size_px": 64, "width": 16, "instances": 600},
+    "vae": {"size_px": 64, "width": 16, "instances": 600},
+    "cae": {"size_px": 64, "instances": 600},
 }
 
 
