@@ -15,16 +15,13 @@ import numpy as np
 import torch
 
 from baselines.method import Method
+from baselines.model_folder import FILE, FORMAT, write_model
 from baselines.regions import Region, regions
 from baselines.threshold import Threshold, confidence, is_anomalous
 from downstream.methods import load_any
 from pretrain.command import Mistake
 from pretrain.decode import Unreadable, decode
 from pretrain.images import Problem
-from pretrain.wholefile import write_whole
-
-FILE = "inspector.json"
-FORMAT = 1
 
 
 @dataclass(frozen=True)
@@ -81,12 +78,7 @@ class Inspector:
 
     def save(self, folder: Path) -> None:
         """Write to `folder`, the method first: a folder without `inspector.json` is not finished."""
-        (folder / FILE).unlink(missing_ok=True)
-        self.method.save(folder)
-        facts = {name: value for name, value in vars(self).items() if name != "method"}
-        facts |= {"format": FORMAT, "threshold": self.threshold._asdict()}
-        facts["map_threshold"] = self.map_threshold and self.map_threshold._asdict()
-        write_whole(folder / FILE, (json.dumps(facts, indent=2) + "\n").encode())
+        write_model(folder, **vars(self))
 
     @classmethod
     def load(cls, folder: Path) -> Self:
