@@ -44,7 +44,7 @@ class Fit:
     Attributes:
         data: Good pictures; a plain folder, a category in MVTec AD's layout (its train/good), or a folder of them.
         category: Which category, where the folder holds several.
-        method: padim, bank, residual, or mean.
+        method: padim, bank, residual, ae, vae, cae, or mean.
         encoder: Encoder file. Default is runs/simclr/encoder.safetensors where it may be used, else random weights.
         shots: How many of the good pictures to refer to, or all.
         rate: Share of good pictures that may be called defective; the threshold follows from it.
