@@ -43,7 +43,8 @@ class AutoEncoder:
     loss: mse, l2, ssim or mssim, for SSIM with a window of `window_px`; color: rgb or grey.
     residual: the map, squared, absolute or ssim; by default what the loss suggests.
     epochs: passes over the normals; `instances`: pictures that are looked at in all, instead.
-    train_batch: pictures in a step. `batch_size` is how many are judged at once, which does not matter.
+    train_batch: pictures in a step; few, so that a category's 200 or so give enough steps. `batch_size` is how many are
+        judged at once, which does not matter.
     blur: width of the Gaussian that smooths a map, as share of its side; top_share: see above.
     """
 
@@ -60,7 +61,7 @@ class AutoEncoder:
     residual: str | None = None
     epochs: int | None = 30
     instances: int | None = None
-    train_batch: int | None = None
+    train_batch: int | None = 8
     learning_rate: float | None = None
     weight_decay: float | None = None
     augmentation: str | None = None

@@ -119,6 +119,14 @@ def test_divergence_is_that_from_the_standard_gaussian():
     assert not torch.equal(network.sampled(images, torch.ones(3, 6))[0], restored)
 
 
+@pytest.mark.parametrize("model", ["mvtec", "mvtec2", "skip"])
+def test_without_normalisation_the_signal_does_not_fade(model):
+    """Two pictures that differ are still told apart at the end, by more than rounding."""
+    network = make_network(model, 128, 3, 0, {}).eval()
+    first, second = (network(images) for images in torch.rand(2, 1, 3, 128, 128))
+    assert (first - second).abs().mean() > 1e-3
+
+
 def test_skips_let_the_picture_past_the_middle():
     with_skips, without = (make_network("inspection", 32, 3, 0, {"skips": skips}).eval() for skips in (True, False))
     assert weights(with_skips) == weights(without) == 4_118_595
