@@ -7,36 +7,28 @@ import json
 from pathlib import Path
 
 from baselines.method import Method
-from baselines.threshold import Threshold
 from pretrain.wholefile import write_whole
 
 FILE = "inspector.json"
-FORMAT = 1
+FORMAT = 2  # 2: may decide by area
 
 
-def write_model(
-    folder: Path,
-    method: Method,
-    *,
-    category: str,
-    size_px: int,
-    threshold: Threshold,
-    map_threshold: Threshold | None = None,
-    minimum_area_px: int = 0,
-    normal_scores: list[float],
-    facts: dict,
-) -> None:
+def write_model(folder: Path, method: Method, **facts: object) -> None:
     """Write to `folder`, the method first: a folder without the file of facts is not finished."""
     (folder / FILE).unlink(missing_ok=True)
     method.save(folder)
-    described = {
-        "category": category,
-        "size_px": size_px,
-        "threshold": threshold._asdict(),
-        "map_threshold": map_threshold and map_threshold._asdict(),
-        "minimum_area_px": minimum_area_px,
-        "normal_scores": normal_scores,
-        "facts": facts,
-        "format": FORMAT,
-    }
-    write_whole(folder / FILE, (json.dumps(described, indent=2) + "\n").encode())
+    write_facts(folder, **facts)
+
+
+def write_facts(folder: Path, **facts: object) -> None:
+    """Write how the model decides, to a folder that has its method: what `downstream.inspector.Inspector` is made of
+    beside the method."""
+    described = {name: _named(value) for name, value in facts.items()}
+    write_whole(folder / FILE, (json.dumps({**described, "format": FORMAT}, indent=2) + "\n").encode())
+
+
+def _named(value: object) -> object:
+    """A named tuple, and those inside it, with its names, which JSON would leave out."""
+    if hasattr(value, "_asdict"):
+        return {name: _named(part) for name, part in value._asdict().items()}
+    return value

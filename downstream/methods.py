@@ -19,6 +19,7 @@ METHODS = {
     "ae": "baselines.reconstruction.AutoEncoder",
     "vae": "baselines.reconstruction.VariationalAutoEncoder",
     "cae": "baselines.reconstruction.ConvolutionalAutoEncoder",
+    "vgg-cam": "baselines.vgg_method.VggCam",
     "mean": "baselines.trivial.MeanPicture",
 }
 

@@ -135,8 +135,11 @@ class Outcome:
         self._print_table(first, last, losses)
         print(f"encoder: {path}")
         print(f"curves:  {config.out / 'curves.png'}")
-        held_out = f" --categories {config.hold_out}" if config.hold_out else ""
-        print(f"next:    python scripts/probe.py --encoder {path} --data {config.data}{held_out}")
+        if config.hold_out:
+            study = f"--data {config.data} --train {','.join(categories)} --test {config.hold_out}"
+            print(f"next:    python downstream/evaluate.py --encoder {path} {study}")
+        else:
+            print(f"next:    python downstream/detect.py fit --encoder {path} --data FOLDER_OF_GOOD_PICTURES")
         self.run.finish()
 
     def _check_numbers(self, step: int, values: dict[str, float]) -> None:

@@ -61,7 +61,7 @@ def finished(demo_folder, tmp_path_factory) -> tuple[Path, subprocess.CompletedP
     return out, done
 
 
-def test_result_is_an_encoder_that_says_what_it_saw(finished):
+def test_result_is_an_encoder_that_says_what_it_saw(finished, demo_folder):
     out, done = finished
     encoder = load_encoder(out / "encoder.safetensors")
     assert encoder.origin.categories == ("hazelnut", "leather")
@@ -70,7 +70,8 @@ def test_result_is_an_encoder_that_says_what_it_saw(finished):
     assert encoder.origin.recipe["steps"] == 6 and encoder.origin.recipe["seed"] == 0
     assert "demo data" in done.stdout and "never opened: bottle" in done.stdout
     assert "planted defects, AUROC" in done.stdout
-    assert "scripts/probe.py --encoder" in done.stdout.splitlines()[-1]
+    study = f"--data {demo_folder} --train hazelnut,leather --test bottle"
+    assert done.stdout.splitlines()[-1].endswith(f"evaluate.py --encoder {out}/encoder.safetensors {study}")
     assert (out / "curves.png").stat().st_size > 1000
     assert (out / "finished").exists() and not (out / "checkpoint.safetensors").exists()
 
