@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self
 
@@ -19,7 +19,7 @@ from baselines.regions import Region, regions
 from baselines.threshold import Threshold, confidence, is_anomalous
 from downstream.methods import load_any
 from pretrain.command import Mistake
-from pretrain.decode import Unreadable, decode
+from pretrain.decode import Decoded, Unreadable, decode
 from pretrain.images import Problem
 from pretrain.wholefile import write_whole
 
@@ -78,6 +78,18 @@ class Inspector:
             for start in range(0, len(paths), self.method.batch_size):
                 chunk = paths[start : start + self.method.batch_size]
                 yield from self._inspected(chunk, list(pool.map(self._opened, chunk)))
+
+    def inspect_decoded(self, names: Sequence[Path], pictures: Sequence[Decoded]) -> list[Inspection]:
+        """Judge pictures from memory, squares of `size_px`, in one batch: at most the method's `batch_size`."""
+        return list(self._inspected(names, pictures)) if pictures else []
+
+    def at_threshold(self, found: Inspection, threshold: float) -> Inspection:
+        """The same picture judged by another threshold: its regions stay, which have a threshold of their own."""
+        is_defective = bool(is_anomalous(found.score, threshold))
+        if found.map_threshold is not None:
+            is_defective = is_defective and (bool(found.regions) or not self.minimum_area_px)
+        sure = confidence(found.score, threshold, self.normal_scores)
+        return replace(found, threshold=threshold, is_defective=is_defective, confidence=sure)
 
     def save(self, folder: Path) -> None:
         """Write to `folder`, the method first: a folder without `inspector.json` is not finished."""
