@@ -2,9 +2,12 @@
 
 import json
 import os
+import signal
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
+from multiprocessing import parent_process
 from pathlib import Path
 
 from fastapi import FastAPI, Request
@@ -19,7 +22,7 @@ from downstream.access import Access
 from downstream.answers import own_version
 from downstream.batching import Busy
 from downstream.decoding import Refused
-from downstream.endpoints import API
+from downstream.endpoints import API, with_examples
 from downstream.limits import BodyLimits
 from downstream.service import Service, Settings
 from downstream.shelf import NoSuchModel
@@ -51,6 +54,8 @@ def make_app(settings: Settings) -> ASGIApp:
         exception_handlers=HANDLERS,
     )  # fmt: skip
     app.state.service = service
+    plain = app.openapi
+    app.openapi = lambda: with_examples(plain())
     app.include_router(API)
     app.mount("/", StaticFiles(directory=WEB, html=True))
     most_bytes = PICTURES_OF_FULL_SIZE * settings.picture_bytes + (1 << 20)
@@ -59,9 +64,16 @@ def make_app(settings: Settings) -> ASGIApp:
 
 
 def app_from_environment() -> ASGIApp:
-    """For worker processes."""
+    """For worker processes. Each ends with the one that started it, also if that is killed and can tell nobody."""
     start_logging()
+    threading.Thread(target=_follow_parent, daemon=True).start()
     return make_app(Settings(**json.loads(os.environ[ENVIRONMENT])))
+
+
+def _follow_parent() -> None:
+    if parent_process() is not None:
+        parent_process().join()
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 async def _problem(status: int, detail: str, headers: dict | None, _: Request, error: Exception) -> JSONResponse:

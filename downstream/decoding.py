@@ -24,8 +24,11 @@ class Refused(Exception):
     """A picture that is not taken; `status` is HTTP's, the text says why."""
 
     def __init__(self, status: int, reason: str) -> None:
-        super().__init__(reason)
-        self.status = status
+        super().__init__(status, reason)  # as it is made again at the other end of a pipe
+        self.status, self.reason = status, reason
+
+    def __str__(self) -> str:
+        return self.reason
 
 
 class Kind(NamedTuple):

@@ -21,6 +21,7 @@ if __name__ == "__main__":
 
 import json
 import os
+import signal
 import socket
 import tempfile
 from dataclasses import asdict, dataclass
@@ -47,7 +48,8 @@ class Config:
         model: Which of them is used until another is chosen. Default is the first by name.
         host: Address to listen at; one beyond this machine takes a token, from --token-file or HELDOUT_TOKEN.
         port: Port; 0 takes a free one.
-        hosts: Host names that the service is asked by, beside those of this machine; * for any.
+        hosts: Host names that the service is asked by, beside those of this machine. Default is any if there is a
+            token, else none.
         token_file: File with the token that every request has to bring.
         results: Where results are kept: a file, or postgresql://USER@HOST/NAME. Default is HELDOUT_RESULTS if that is
             set, else runs/serve/results.sqlite.
@@ -113,8 +115,10 @@ def main(config: Config) -> int:
         print(f"serving: http://{shown(config.host)}:{listening.getsockname()[1]}", flush=True)
         if config.workers == 1:
             server = uvicorn.Server(uvicorn.Config(app, **options))
+            signal.signal(signal.SIGTERM, lambda *_: None)  # uvicorn heeds it, and sends it on once all is answered
             server.run(sockets=[listening])
             return 0 if server.started else 1
+        del app
         os.environ[ENVIRONMENT] = json.dumps(asdict(settings))
         from uvicorn.supervisors import Multiprocess
 
@@ -168,7 +172,9 @@ def settings_of(config: Config) -> "Settings":
         raise Mistake(f"there is no model {config.model} in {models}; {nearest(config.model, names)}")
     results = config.results or os.environ.get("HELDOUT_RESULTS") or USUAL_RESULTS
     password = config.results_password_file and first_line(config.results_password_file)
-    hosts = (*LOOPBACK_NAMES, *(name.lower() for name in config.hosts), config.host)
+    # With a token, a page that had its name point here does not get far: it has none.
+    named = tuple(name.lower() for name in config.hosts) or (("*",) if token else ())
+    hosts = (*LOOPBACK_NAMES, *named, config.host)
     return Settings(
         models=str(models), model=config.model, results=results, pictures=str(config.pictures),
         vectors=config.vectors and str(config.vectors), encoder=config.encoder and str(config.encoder),

@@ -20,7 +20,7 @@ from downstream.inspector import Inspection
 from downstream.shelf import Loaded, Shelf
 from downstream.similar import Similar
 from downstream.store import Store
-from downstream.watching import Figures
+from downstream.watching import LOG, Figures
 from pretrain.decode import Decoded
 
 RESULTS_A_COMMIT = 256
@@ -72,7 +72,7 @@ class Service:
         torch.set_num_threads(settings.threads)
         self.store = Store(settings.results, settings.results_password)
         self.shelf = Shelf(Path(settings.models), settings.batch)
-        self.usual_model = settings.model or self.shelf.names()[0]
+        self.usual_model = self._usual_model()
         self.figures = Figures()
         self.admission = Admission(settings.waiting)
         loaded = self.current().loaded
@@ -98,11 +98,10 @@ class Service:
     def current(self) -> Current:
         """As it was set last, by this worker or another one."""
         stored = self.store.settings()
-        name = stored.get("model", self.usual_model)
-        loaded = self.shelf.load(name if name in self.shelf.names() else self.usual_model)
-        value, _, written_ns = stored.get(threshold_name(loaded.name), "").partition(" ")
+        loaded = self.shelf.load(stored.get("model", self.usual_model))
+        value, _, fingerprint = stored.get(threshold_name(loaded.name), "").partition(" ")
         # One that was set for a model which was fitted again since is about other scores.
-        is_set = written_ns == str(loaded.written_ns)
+        is_set = fingerprint == loaded.fingerprint
         return Current(loaded, float(value) if is_set else loaded.inspector.threshold.value)
 
     def choose(self, name: str) -> Current:
@@ -113,7 +112,7 @@ class Service:
 
     def set_threshold(self, value: float | None) -> Current:
         loaded = self.current().loaded
-        self.store.set(threshold_name(loaded.name), None if value is None else f"{value!r} {loaded.written_ns}")
+        self.store.set(threshold_name(loaded.name), None if value is None else f"{value!r} {loaded.fingerprint}")
         return self.current()
 
     async def judge(
@@ -166,6 +165,14 @@ class Service:
             outcomes += forward(jobs[start:stop])
             start = stop
         return outcomes
+
+    def _usual_model(self) -> str:
+        """What was asked for at the start, else what was chosen last and is still there, else the first."""
+        names, stored = self.shelf.names(), self.store.settings().get("model")
+        if stored is not None and (self.settings.model is not None or stored not in names):
+            LOG.warning("another model than the one that was chosen last: it is gone, or --model names another")
+            self.store.set("model", None)
+        return self.settings.model or names[0]
 
     def _encoder_file(self) -> Path | None:
         """The encoder that was given, else the one in the usual model's folder."""

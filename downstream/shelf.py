@@ -2,6 +2,7 @@
 
 import threading
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 from downstream.inspector import FILE, Inspector
@@ -17,11 +18,13 @@ class NoSuchModel(Exception):
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model in memory; `written_ns` tells whether its folder was written again since."""
+    """A model in memory. `written_ns` tells whether its folder was written again since, `fingerprint` whether it is
+    the same model, also where the folder was copied."""
 
     name: str
     inspector: Inspector
     written_ns: int
+    fingerprint: str
 
     @property
     def method(self) -> str:
@@ -53,19 +56,29 @@ class Shelf:
         return places[name]
 
     def load(self, name: str) -> Loaded:
-        """From memory, or from its folder if that is new. Raises NoSuchModel, and Mistake for a damaged one."""
-        folder = self.folder_of(name)
+        """From memory, or from its folder if that is new. One whose folder is gone, or is being written just now, goes
+        on as it was. Raises NoSuchModel, and Mistake for a damaged one."""
         with self._lock:
-            written_ns = (folder / FILE).stat().st_mtime_ns
             loaded = self._loaded.pop(name, None)
-            if loaded is None or loaded.written_ns != written_ns:
-                inspector = Inspector.load(folder)
-                inspector.method.batch_size = self._batch
-                loaded = Loaded(name, inspector, written_ns)
+            try:
+                folder = self.folder_of(name)
+                written_ns = (folder / FILE).stat().st_mtime_ns
+            except (NoSuchModel, FileNotFoundError):
+                if loaded is None:
+                    raise
+            else:
+                if loaded is None or loaded.written_ns != written_ns:
+                    loaded = self._read(name, folder, written_ns)
             self._loaded[name] = loaded
             while len(self._loaded) > MODELS_REMEMBERED:
                 del self._loaded[next(iter(self._loaded))]
             return loaded
+
+    def _read(self, name: str, folder: Path, written_ns: int) -> Loaded:
+        fingerprint = sha256((folder / FILE).read_bytes()).hexdigest()[:16]
+        inspector = Inspector.load(folder)
+        inspector.method.batch_size = self._batch
+        return Loaded(name, inspector, written_ns, fingerprint)
 
     def _places(self) -> dict[str, Path]:
         if (self._folder / FILE).is_file():

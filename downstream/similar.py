@@ -1,6 +1,7 @@
 """Pictures like this one: among those that the service kept, and those in a folder from embeddings/extract.py."""
 
 import json
+import re
 import threading
 from io import BytesIO
 from pathlib import Path
@@ -20,6 +21,7 @@ from pretrain.encoder import load_encoder
 from pretrain.wholefile import write_whole
 
 SHOWN_PX = 512
+DIGEST = re.compile("[0-9a-f]{64}")
 
 
 class Neighbour(NamedTuple):
@@ -93,7 +95,7 @@ class Similar:
     def _path(self, origin: str, key: str) -> Path | None:
         """Made of what was stored, never of what a client wrote."""
         if origin == "kept":
-            picture = self._store.picture(key)
+            picture = self._store.picture(key) if DIGEST.fullmatch(key) else None
             return self._pictures / picture.file if picture else None
         if origin != "index" or self._vectors is None or not (key.isascii() and key.isdigit() and len(key) < 19):
             return None

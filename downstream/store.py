@@ -154,6 +154,9 @@ class Store:
             self._make_tables()
         except DBAPIError as error:
             raise Mistake(f"the results cannot be kept in {self}: {_reason(error)}; is it there, and yours?") from None
+        except Mistake:
+            self.close()
+            raise
 
     def __str__(self) -> str:
         return self.url.database if self.is_sqlite else self.url.render_as_string(hide_password=True)
