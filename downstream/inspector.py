@@ -90,6 +90,11 @@ class Inspector:
         """The threshold that scores are compared with."""
         return self.area_rule.threshold if self.area_rule else self.threshold
 
+    @property
+    def decision_scores(self) -> list[float]:
+        """Scores of good pictures that compare with it."""
+        return self.area_rule.normal_scores if self.area_rule else self.normal_scores
+
     def decide_at(self, value: float) -> None:
         """Compare scores with another threshold, which a user typed."""
         typed = self.decision._replace(value=value, why="given on the command line.")
@@ -105,17 +110,22 @@ class Inspector:
                 chunk = paths[start : start + self.method.batch_size]
                 yield from self._inspected(chunk, list(pool.map(self._opened, chunk)))
 
-    def inspect_decoded(self, names: Sequence[Path], pictures: Sequence[Decoded]) -> list[Inspection]:
+    def inspect_decoded(self, names: Sequence[Path], pictures: Sequence[Decoded]) -> list[Inspection | Problem]:
         """Judge pictures from memory, squares of `size_px`, in one batch: at most the method's `batch_size`."""
         return list(self._inspected(names, pictures)) if pictures else []
 
     def at_threshold(self, found: Inspection, threshold: float) -> Inspection:
-        """The same picture judged by another threshold: its regions stay, which have a threshold of their own."""
+        """The same picture judged by another threshold. Regions move with it only where an area rule has one threshold
+        for both; else they have their own."""
         is_defective = bool(is_anomalous(found.score, threshold))
-        if found.map_threshold is not None:
-            is_defective = is_defective and (bool(found.regions) or not self.minimum_area_px)
-        sure = confidence(found.score, threshold, self.normal_scores)
-        return replace(found, threshold=threshold, is_defective=is_defective, confidence=sure)
+        sure = confidence(found.score, threshold, self.decision_scores)
+        found = replace(found, threshold=threshold, is_defective=is_defective, confidence=sure)
+        if self.area_rule:
+            again = regions(found.anomaly_map, threshold, self.area_rule.minimum_area_px, (found.height, found.width))
+            return replace(found, map_threshold=threshold, regions=again)
+        if found.map_threshold is not None and self.minimum_area_px and not found.regions:
+            return replace(found, is_defective=False)
+        return found
 
     def save(self, folder: Path) -> None:
         """Write to `folder`, the method first: a folder without `inspector.json` is not finished."""
