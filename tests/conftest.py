@@ -72,3 +72,16 @@ def demo_folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("data") / "demo"
     make(folder, seed=0, categories=("bottle", "hazelnut", "leather"), train=12, good=6, defective=3)
     return folder
+
+
+@pytest.fixture(scope="session")
+def models_folder(demo_folder, tmp_path_factory) -> Path:
+    """Two small models for the service: PaDiM with an encoder of its own, and the mean picture without one."""
+    from downstream.detect import Fit, fit
+
+    folder = tmp_path_factory.mktemp("service") / "models"
+    common = {"data": demo_folder, "category": "hazelnut", "size_px": 64}
+    small = "dimensions=24,grid=8,neighbourhood=1"
+    fit(Fit(**common, encoder=Path("random"), options=small, out=folder / "hazelnut"))
+    fit(Fit(**common, method="mean", out=folder / "mean"))
+    return folder
