@@ -9,12 +9,10 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
-import torch
 
-from baselines.method import Method
 from baselines.regions import Region, regions
 from baselines.threshold import Threshold, confidence, is_anomalous
 from downstream.methods import load_any
@@ -22,6 +20,9 @@ from pretrain.command import Mistake
 from pretrain.decode import Unreadable, decode
 from pretrain.images import Problem
 from pretrain.wholefile import write_whole
+
+if TYPE_CHECKING:
+    from baselines.method import Method
 
 FILE = "inspector.json"
 FORMAT = 1
@@ -63,7 +64,7 @@ class Inspector:
     good.
     """
 
-    method: Method
+    method: "Method"
     category: str
     size_px: int
     threshold: Threshold
@@ -90,17 +91,19 @@ class Inspector:
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """The inspector in `folder`. Raises Mistake where there is none, or it is damaged or newer."""
+        """The inspector in `folder`, or in an exported file. Raises Mistake where there is none, or it is damaged or
+        newer."""
         path = folder / FILE
-        if not path.is_file():
+        exported = load_any(folder) if folder.is_file() else None
+        if exported is None and not path.is_file():
             raise Mistake(f"there is no model in {folder}; python downstream/detect.py fit makes one.")
         try:
-            facts = json.loads(path.read_text())
+            facts = json.loads(exported.inspector if exported else path.read_text())
             if facts.pop("format") > FORMAT:
                 raise Mistake(f"{path} was written by a newer heldout: update heldout.")
             facts["threshold"] = Threshold(**facts["threshold"])
             facts["map_threshold"] = facts["map_threshold"] and Threshold(**facts["map_threshold"])
-            return cls(load_any(folder), **facts)
+            return cls(exported or load_any(folder), **facts)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise Mistake(f"{path} is damaged ({error}): fit the model again.") from None
 
@@ -112,7 +115,7 @@ class Inspector:
 
     def _inspected(self, paths: Sequence[Path], opened: Sequence) -> Iterator[Inspection | Problem]:
         readable = [picture for picture in opened if not isinstance(picture, Problem)]
-        images = [torch.from_numpy(picture.pixels).permute(2, 0, 1).float().div(255) for picture in readable]
+        images = self._as_given([picture.pixels for picture in readable])
         start_s = time.perf_counter()
         (prediction,) = self.method.predict(images) if images else (None,)
         milliseconds = 1e3 * (time.perf_counter() - start_s) / max(1, len(images))
@@ -121,9 +124,17 @@ class Inspector:
             if isinstance(picture, Problem):
                 yield picture
                 continue
-            anomaly_map = None if prediction.maps is None else prediction.maps[position].numpy()
+            anomaly_map = None if prediction.maps is None else np.asarray(prediction.maps[position])
             yield self._judged(path, picture, float(prediction.scores[position]), anomaly_map, milliseconds)
             position += 1
+
+    def _as_given(self, pixels: Sequence[np.ndarray]) -> Sequence:
+        """Squares uint8 (h, w, 3) as the method takes them: an exported one as they are, and torch stays out of it."""
+        if getattr(self.method, "takes_pixels", False):
+            return pixels
+        import torch
+
+        return [torch.from_numpy(one).permute(2, 0, 1).float().div(255) for one in pixels]
 
     def _judged(self, path: Path, picture, score: float, anomaly_map: np.ndarray | None, ms: float) -> Inspection:
         is_defective, found, limit = bool(is_anomalous(score, self.threshold.value)), [], None
