@@ -9,11 +9,11 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 import numpy as np
 
-from baselines.regions import Region, regions
+from baselines.regions import Region, area_score, regions
 from baselines.threshold import Threshold, confidence, is_anomalous
 from downstream.methods import load_any
 from pretrain.command import Mistake
@@ -25,7 +25,19 @@ if TYPE_CHECKING:
     from baselines.method import Method
 
 FILE = "inspector.json"
-FORMAT = 1
+FORMAT = 2  # 2: may decide by area
+
+
+class AreaRule(NamedTuple):
+    """A picture is defective if a region of at least `minimum_area_px`, of the original picture, is above `threshold`.
+
+    Its score is the threshold up to which that is so (`baselines.regions.area_score`); `normal_scores` are those of the
+    normals that the threshold comes from.
+    """
+
+    minimum_area_px: int
+    threshold: Threshold
+    normal_scores: list[float]
 
 
 @dataclass(frozen=True)
@@ -61,7 +73,7 @@ class Inspector:
 
     A picture is defective if its score is above `threshold`; `normal_scores` are what confidence is measured by. With
     `minimum_area_px`, in pixels of the original picture, smaller regions are dropped, and without any a picture is
-    good.
+    good. Where `area_rule` is there, `downstream/area.py` found it, and it alone decides.
     """
 
     method: "Method"
@@ -72,6 +84,20 @@ class Inspector:
     minimum_area_px: int = 0
     normal_scores: list[float] = field(default_factory=list)
     facts: dict = field(default_factory=dict)
+    area_rule: AreaRule | None = None
+
+    @property
+    def decision(self) -> Threshold:
+        """The threshold that scores are compared with."""
+        return self.area_rule.threshold if self.area_rule else self.threshold
+
+    def decide_at(self, value: float) -> None:
+        """Compare scores with another threshold, which a user typed."""
+        typed = self.decision._replace(value=value, why="given on the command line.")
+        if self.area_rule:
+            self.area_rule = self.area_rule._replace(threshold=typed)
+        else:
+            self.threshold = typed
 
     def inspect(self, paths: Sequence[Path]) -> Iterator[Inspection | Problem]:
         """Judge picture files, in their order; one that cannot be read is a Problem with its reason."""
@@ -84,9 +110,15 @@ class Inspector:
         """Write to `folder`, the method first: a folder without `inspector.json` is not finished."""
         (folder / FILE).unlink(missing_ok=True)
         self.method.save(folder)
+        self.save_decision(folder)
+
+    def save_decision(self, folder: Path) -> None:
+        """Write how this inspector decides to a folder that has its method."""
         facts = {name: value for name, value in vars(self).items() if name != "method"}
         facts |= {"format": FORMAT, "threshold": self.threshold._asdict()}
         facts["map_threshold"] = self.map_threshold and self.map_threshold._asdict()
+        if rule := self.area_rule:
+            facts["area_rule"] = {**rule._asdict(), "threshold": rule.threshold._asdict()}
         write_whole(folder / FILE, (json.dumps(facts, indent=2) + "\n").encode())
 
     @classmethod
@@ -103,6 +135,8 @@ class Inspector:
                 raise Mistake(f"{path} was written by a newer heldout: update heldout.")
             facts["threshold"] = Threshold(**facts["threshold"])
             facts["map_threshold"] = facts["map_threshold"] and Threshold(**facts["map_threshold"])
+            if rule := facts.get("area_rule"):
+                facts["area_rule"] = AreaRule(**{**rule, "threshold": Threshold(**rule["threshold"])})
             return cls(exported or load_any(folder), **facts)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise Mistake(f"{path} is damaged ({error}): fit the model again.") from None
@@ -125,7 +159,8 @@ class Inspector:
                 yield picture
                 continue
             anomaly_map = None if prediction.maps is None else np.asarray(prediction.maps[position])
-            yield self._judged(path, picture, float(prediction.scores[position]), anomaly_map, milliseconds)
+            judged = self._judged_by_area if self.area_rule else self._judged
+            yield judged(path, picture, float(prediction.scores[position]), anomaly_map, milliseconds)
             position += 1
 
     def _as_given(self, pixels: Sequence[np.ndarray]) -> Sequence:
@@ -134,7 +169,26 @@ class Inspector:
             return pixels
         import torch
 
-        return [torch.from_numpy(one).permute(2, 0, 1).float().div(255) for one in pixels]
+        return [torch.from_numpy(one.copy()).permute(2, 0, 1).float().div(255) for one in pixels]
+
+    def _judged_by_area(
+        self, path: Path, picture, _: float, anomaly_map: np.ndarray, ms: float
+    ) -> Inspection | Problem:
+        area_px, threshold, normal_scores = self.area_rule
+        size = (picture.height, picture.width)
+        try:
+            score = area_score(anomaly_map, area_px, size)
+        except Mistake as mistake:  # a picture that is smaller than the area
+            return Problem(path, str(mistake))
+        is_defective, sure = (
+            bool(is_anomalous(score, threshold.value)),
+            confidence(score, threshold.value, normal_scores),
+        )
+        found = regions(anomaly_map, threshold.value, area_px, size)
+        return Inspection(
+            path, picture.width, picture.height, score, threshold.value, is_defective, sure, ms, found, threshold.value,
+            anomaly_map,
+        )  # fmt: skip
 
     def _judged(self, path: Path, picture, score: float, anomaly_map: np.ndarray | None, ms: float) -> Inspection:
         is_defective, found, limit = bool(is_anomalous(score, self.threshold.value)), [], None
