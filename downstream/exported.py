@@ -181,9 +181,9 @@ def _checked(header: str | None, path: Path) -> dict:
 
 def _reason(error: Exception) -> str:
     """What onnxruntime says, and what to do."""
-    words = str(error).split("\n")[0]
-    if "opset" in words or "IR version" in words or "is not a registered function/op" in words:
-        return f"it was written for a newer one; pip install --upgrade onnxruntime ({words[:160]})"
+    words = " ".join(str(error).split())
+    if any(sign in words for sign in ("opset", "IR version", "not a registered function/op", "No Op registered")):
+        return f"it was written for a newer one; pip install --upgrade onnxruntime (... {words[-120:]})"
     if "Protobuf" in words or "INVALID_PROTOBUF" in words:
         return "it is damaged, cut off or no ONNX file; export the model again."
     return words[:200]

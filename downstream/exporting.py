@@ -23,6 +23,9 @@ OPSET = 18
 MOST_BYTES = 2_000_000_000
 # Relative to the model's own answers; maps to the highest value of each.
 CLOSE = 1e-4
+# Or to this part of the threshold where the answer is less: a picture that the bank itself holds is at no distance but
+# rounding (of 1e-6), which has no digits to agree in.
+LEAST_SCALE = 0.5
 
 
 @dataclass(frozen=True)
@@ -161,10 +164,11 @@ def parity(model: Inspector, exported: Exported, pictures: np.ndarray) -> Parity
     # Exactly at the threshold either may be right.
     clear = np.abs(ours[0] / model.threshold.value - 1) > CLOSE
     decisions = (ours[0] > np.float32(model.threshold.value)) != theirs[2]
-    highest = np.abs(ours[1]).max((1, 2), keepdims=True).clip(1e-12)
+    least = max(LEAST_SCALE * model.threshold.value, 1e-12)
+    highest = np.abs(ours[1]).max((1, 2), keepdims=True).clip(least)
     return Parity(
         len(pictures),
-        float((np.abs(theirs[0] - ours[0]) / np.abs(ours[0]).clip(1e-12)).max()),
+        float((np.abs(theirs[0] - ours[0]) / np.abs(ours[0]).clip(least)).max()),
         float((np.abs(theirs[1] - ours[1]) / highest).max()),
         int((decisions & clear).sum()),
     )

@@ -137,11 +137,9 @@ def _texts(value: object, key: str = "") -> Iterator[tuple[str, str]]:
 
 
 def _is_expected(key: str, text: str) -> bool:
-    if key == "target" and text.startswith("torch."):
+    if key == "target":  # of a node: what is called
         operator = OPERATOR.fullmatch(text)
-        return bool(operator) and operator[1] in OPERATORS
-    if key == "target" and text.startswith("_operator"):
-        return bool(BUILTIN.fullmatch(text))
+        return bool(BUILTIN.fullmatch(text)) or bool(operator) and operator[1] in OPERATORS
     if key == "expr_str":
         return bool(SIZE.fullmatch(text))
     if key in ("in_spec", "out_spec"):

@@ -53,6 +53,7 @@ class Config:
         most_auroc_lost: An int8 file that costs more image AUROC is not written.
         most_decisions_changed: Nor one that decides otherwise on a larger share of the pictures.
         seven_bits: Weights of 7 bits in an int8 file, for x86 processors without VNNI.
+        overwrite: Replace a file of that name.
     """
 
     model: tuple[Path, ...] = field(default=(), metadata={"positional": True})
@@ -64,6 +65,7 @@ class Config:
     most_auroc_lost: float = 0.005
     most_decisions_changed: float = 0.05
     seven_bits: bool = False
+    overwrite: bool = False
 
 
 def main(config: Config) -> None:
@@ -80,6 +82,9 @@ def main(config: Config) -> None:
     suffix = "." + SUFFIXES[config.to].rpartition(".")[2]
     if out.suffix != suffix:
         raise Mistake(f"--out {out} must end in {suffix}, by which the file is known.")
+    for path in (out, out.with_suffix(".onnx")) if config.to == "tensorrt" else (out,):
+        if path.exists() and (path.is_dir() or not config.overwrite):
+            raise Mistake(f"{path} is there already: name another with --out, or replace the file with --overwrite.")
     if config.to == "onnx-int8":
         to_int8(model, folder, out, config)
     else:
