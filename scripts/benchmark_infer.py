@@ -45,7 +45,7 @@ from scripts.benchmark_patches import make_peer as make_anomalib
 from scripts.leave_one_out import commit
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-OPENVINO = ("openvino", "onnx")  # onnx is what anomalib exports through
+OPENVINO = ("openvino", "onnx", "onnxscript")  # anomalib exports through onnx
 THREADS, BATCHES = (1, 2), (1, 16)
 OURS = ("native fp32", "native bf16", "onnx", "onnx-int8", "onnx, 64 x 64")
 THEIRS = ("anomalib torch", "anomalib openvino")
@@ -109,7 +109,7 @@ def main(config: Config) -> int:
 def make_peer() -> Path:
     """The environment of benchmark_patches.py, with openvino in it. Its Python."""
     python = make_anomalib()
-    mark = python.parents[1] / "ready-openvino"
+    mark = python.parents[1] / "-".join(("ready", *OPENVINO))
     if not mark.exists():
         try:
             subprocess.run([python, "-m", "pip", "install", "--quiet", *OPENVINO], check=True)
