@@ -1,17 +1,13 @@
 """anomalib's Padim, by torch or by OpenVINO, as a contestant of benchmark_infer.py, which starts this file.
 
-Needs a Python that has anomalib and openvino. Reads one JSON object a line from standard input and answers each with
-one. `make` fits and writes; the other processes only load what it wrote, by the shortest way, so that the time to the
-first answer is theirs at its best. Imports nothing of heldout's.
+Needs a Python that has anomalib and openvino, where heldout is not. `make` fits and writes; the other processes only
+load what it wrote, by the shortest way, so that the time to the first answer is theirs at its best.
 """
 
-import json
-import resource
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
+from infer_contestant import serve
 
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)[:, None, None]
 STD = np.array([0.229, 0.224, 0.225], np.float32)[:, None, None]
@@ -89,18 +85,5 @@ def images(pixels: np.ndarray) -> np.ndarray:
     return (np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)).astype(np.float32) / np.float32(255) - MEAN) / STD
 
 
-def main() -> None:
-    if len(sys.argv) != 2 or not sys.argv[1].startswith("{"):
-        sys.exit(__doc__)
-    contestant = Contestant(**json.loads(sys.argv[1]))
-    for line in sys.stdin:
-        task = json.loads(line)
-        start_s, start_cpu_s = time.perf_counter(), time.process_time()
-        scores = getattr(contestant, task.pop("do"))(**task)
-        done = {"seconds": time.perf_counter() - start_s, "cpu_seconds": time.process_time() - start_cpu_s}
-        peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        print(json.dumps({**done, "peak_mib": peak_mib, "scores": scores}), flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    serve(Contestant, __doc__)

@@ -36,6 +36,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from datetime import date
 from importlib.metadata import version
+from math import nan
 from pathlib import Path
 from statistics import median
 
@@ -249,10 +250,8 @@ def table_of(figures: dict, rounds: int, normals: int, versions: dict[str, str])
             row = figures["table"][f"{name}, {threads}"]
             times = [f"{row[f'ms_{batch}']:.1f} ({row[f'cpu_ms_{batch}']:.1f})" for batch in BATCHES]
             faster = f"{row['faster_1']:.2f}, {row['faster_16']:.2f}"
-            auroc = figures["auroc"][name]
-            lines.append(
-                f"{name:18}{threads:8}{times[0]:>16}{times[1]:>16}{faster:>16}{row['peak_mib']:10.0f}{auroc:8.3f}"
-            )
+            auroc, peak = figures["auroc"][name], row["peak_mib"] or nan
+            lines.append(f"{name:18}{threads:8}{times[0]:>16}{times[1]:>16}{faster:>16}{peak:10.0f}{auroc:8.3f}")
     lines.append("start of the process to the first answer, seconds (CPU seconds):")
     lines += [f"  {name:22}{wall_s:7.2f} ({cpu_s:.2f})" for name, (wall_s, cpu_s) in figures["starts_s"].items()]
     lines += [f"{name:20}{figures[name]:8.3g}  (target: at least {target:g})" for name, target in AT_LEAST.items()]
