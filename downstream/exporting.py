@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from baselines.model_folder import FILE
 from downstream.exported import FORMAT, HEADER_KEY, OUTPUTS, PICTURES, Exported, probe_picture
 from downstream.graph import Judge
-from downstream.inspector import FILE, Inspector
+from downstream.inspector import Inspector
 from pretrain.command import Mistake
 from pretrain.encoder import commit, fingerprint
 from pretrain.wholefile import write_whole

@@ -13,19 +13,16 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 
 import numpy as np
 
+from baselines.model_folder import FILE, FORMAT, write_facts, write_model
 from baselines.regions import Region, area_score, regions
 from baselines.threshold import Threshold, confidence, is_anomalous
 from downstream.methods import load_any
 from pretrain.command import Mistake
 from pretrain.decode import Unreadable, decode
 from pretrain.images import Problem
-from pretrain.wholefile import write_whole
 
 if TYPE_CHECKING:
     from baselines.method import Method
-
-FILE = "inspector.json"
-FORMAT = 2  # 2: may decide by area
 
 
 class AreaRule(NamedTuple):
@@ -108,33 +105,26 @@ class Inspector:
 
     def save(self, folder: Path) -> None:
         """Write to `folder`, the method first: a folder without `inspector.json` is not finished."""
-        (folder / FILE).unlink(missing_ok=True)
-        self.method.save(folder)
-        self.save_decision(folder)
+        write_model(folder, **vars(self))
 
     def save_decision(self, folder: Path) -> None:
         """Write how this inspector decides to a folder that has its method."""
-        facts = {name: value for name, value in vars(self).items() if name != "method"}
-        facts |= {"format": FORMAT, "threshold": self.threshold._asdict()}
-        facts["map_threshold"] = self.map_threshold and self.map_threshold._asdict()
-        if rule := self.area_rule:
-            facts["area_rule"] = {**rule._asdict(), "threshold": rule.threshold._asdict()}
-        write_whole(folder / FILE, (json.dumps(facts, indent=2) + "\n").encode())
+        write_facts(folder, **{name: value for name, value in vars(self).items() if name != "method"})
 
     @classmethod
     def load(cls, folder: Path) -> Self:
         """The inspector in `folder`, or in an exported file. Raises Mistake where there is none, or it is damaged or
         newer."""
-        path = folder / FILE
         exported = load_any(folder) if folder.is_file() else None
-        if exported is None and not path.is_file():
+        path = folder if exported else folder / FILE
+        if not path.is_file():
             raise Mistake(f"there is no model in {folder}; python downstream/detect.py fit makes one.")
         try:
             facts = json.loads(exported.inspector if exported else path.read_text())
             if facts.pop("format") > FORMAT:
                 raise Mistake(f"{path} was written by a newer heldout: update heldout.")
             facts["threshold"] = Threshold(**facts["threshold"])
-            facts["map_threshold"] = facts["map_threshold"] and Threshold(**facts["map_threshold"])
+            facts["map_threshold"] = facts.get("map_threshold") and Threshold(**facts["map_threshold"])
             if rule := facts.get("area_rule"):
                 facts["area_rule"] = AreaRule(**{**rule, "threshold": Threshold(**rule["threshold"])})
             return cls(exported or load_any(folder), **facts)

@@ -14,6 +14,9 @@ METHODS = {
     "padim": "downstream.padim.PaDiM",
     "bank": "downstream.bank.PatchBank",
     "residual": "downstream.residual.Residual",
+    "ae": "baselines.reconstruction.AutoEncoder",
+    "vae": "baselines.reconstruction.VariationalAutoEncoder",
+    "cae": "baselines.reconstruction.ConvolutionalAutoEncoder",
     "vgg-cam": "baselines.vgg_method.VggCam",
     "mean": "baselines.trivial.MeanPicture",
 }
