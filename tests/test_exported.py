@@ -2,20 +2,21 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+import textwrap
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import torch
 from conftest import REPOSITORY
+from PIL import Image
 
-from baselines.method import Images
 from downstream import detect, exported, exporting, pt2
 from downstream.exported import Exported
 from downstream.exporting import CLOSE, answers, parity
@@ -133,37 +134,35 @@ def test_floats_may_be_asked_for(model, onnx_file, demo_folder, tmp_path, pixels
         next(Exported(onnx_file).predict([between]))
 
 
-def test_onnxruntime_alone_is_enough(onnx_file, model, pixels):
-    """What a user without heldout does."""
-    session = onnxruntime.InferenceSession(onnx_file)
-    facts = json.loads(session.get_modelmeta().custom_metadata_map["heldout"])
-    scores, maps, decisions = session.run(None, {"pictures": pixels[:2]})
-    (native,) = Inspector.load(model).method.predict(Images(_Pictures(pixels[:2])))
-    np.testing.assert_allclose(scores, native.scores, rtol=CLOSE)
-    assert maps.shape == (2, SIZE_PX, SIZE_PX) and decisions.dtype == bool
-    assert facts["threshold"] == Inspector.load(model).threshold.value
-    assert facts["category"] == "hazelnut" and facts["kind"] == "onnx"
-    assert {"encoder_fingerprint", "encoder_saw", "versions", "commit", "architecture"} <= set(facts)
+def test_the_snippet_of_the_readme_needs_neither_torch_nor_heldout(onnx_file, model, pixels, tmp_path):
+    text = (REPOSITORY / "README.md").read_text()
+    (snippet,) = re.findall(r"\n((?:    import json\n)(?:    .*\n)+)", text)
+    snippet = textwrap.dedent(snippet).replace("models/bolt.onnx", str(onnx_file))
+    Image.fromarray(pixels[0]).save(tmp_path / "picture.png")
+    forbidden = ("torch", "torchvision", "pretrain", "embeddings", "baselines", "downstream", "onnx", "kornia_rs")
+    program = f"import sys\nsys.modules |= dict.fromkeys({forbidden})  # so that importing them fails\n{snippet}"
+    program += "print(heat.shape, facts['category'], facts['kind'])"
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    numbers, words = done.stdout.splitlines()
+    score, threshold, decision = numbers.split()
+    native = Inspector.load(model)
+    expected, _ = answers(native.method, pixels[:1])
+    assert float(score) == pytest.approx(expected[0], rel=CLOSE)
+    assert float(threshold) == native.threshold.value
+    assert decision == str(bool(expected[0] > native.threshold.value))
+    assert words == f"(1, {SIZE_PX}, {SIZE_PX}) hazelnut onnx"
 
 
-class _Pictures:
-    def __init__(self, pixels: np.ndarray) -> None:
-        self.pixels = pixels
-
-    def __len__(self) -> int:
-        return len(self.pixels)
-
-    def batch(self, positions) -> np.ndarray:
-        if positions[0] >= len(self.pixels):
-            raise IndexError
-        return self.pixels[positions]
-
-
-def test_the_file_says_nothing_of_the_machine_that_made_it(onnx_file, pt2_file):
+def test_the_file_says_what_it_is_and_nothing_of_the_machine_that_made_it(onnx_file, pt2_file):
     for file in (onnx_file, pt2_file):
         data = file.read_bytes()
         assert str(REPOSITORY).encode() not in data and b"site-packages" not in data
     onnx.checker.check_model(onnx_file)
+    facts = Exported(onnx_file).facts
+    assert facts["threshold"] == json.loads(facts["inspector"])["threshold"]["value"]
+    assert {"encoder_fingerprint", "encoder_saw", "versions", "commit", "architecture"} <= set(facts)
 
 
 @pytest.mark.parametrize("kind", ["onnx", "pt2"])
