@@ -5,15 +5,18 @@
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from baselines.method import Method
 from pretrain.wholefile import write_whole
+
+if TYPE_CHECKING:
+    from baselines.method import Method
 
 FILE = "inspector.json"
 FORMAT = 2  # 2: may decide by area
 
 
-def write_model(folder: Path, method: Method, **facts: object) -> None:
+def write_model(folder: Path, method: "Method", **facts: object) -> None:
     """Write to `folder`, the method first: a folder without the file of facts is not finished."""
     (folder / FILE).unlink(missing_ok=True)
     method.save(folder)
