@@ -40,13 +40,13 @@ function select(item) {
   selected = item;
   list.select(item);
   if (shownUrl) URL.revokeObjectURL(shownUrl);
-  shownUrl = item?.file && item.state === "done" ? URL.createObjectURL(item.file) : null;
+  shownUrl = item?.file ? URL.createObjectURL(item.file) : null;
   read();
   const answer = item?.answer ?? null;
-  stage.show(answer && {
-    url: shownUrl ?? item.url ?? null, name: item.name, width: answer.width, height: answer.height, map: item.map,
-    limit: answer.map_threshold ?? (item.map ? answer.threshold : null), regions: answer.regions,
-    isDefective: session.isDefective(answer),
+  stage.show(item && {
+    url: shownUrl ?? item.url ?? null, name: item.name, width: answer?.width ?? null, height: answer?.height ?? null,
+    map: item.map, limit: answer?.map_threshold ?? answer?.threshold ?? null, regions: answer?.regions ?? [],
+    isDefective: answer !== null && session.isDefective(answer),
   });
   showRegions(answer, (position) => stage.zoomTo(position));
   showFacts(answer);
@@ -121,6 +121,8 @@ session.addEventListener("model", () => {
   similar.isPossible = status.search;
   history.models(models);
   showHeatKey(model.map_threshold);
+  byId("stage-earlier").replaceChildren(...(session.recent.length
+    ? ["Judged before: ", element("a", { href: "#history" }, "see the history")] : []));
   list.arrange();
   if (selected) select(selected);
   else read();
@@ -173,6 +175,7 @@ function showView() {
   if (view === "history") history.refresh();
 }
 window.addEventListener("hashchange", showView);
+byId("filters").open = window.matchMedia("(min-width: 761px)").matches;
 
 const LAYERS = ["heat", "contours", "boxes"];
 function showLayers() {

@@ -56,7 +56,11 @@ async function filesOf(transfer) {
 
 async function filesBelow(entry) {
   if (entry.name.startsWith(".")) return []; // what systems leave in folders
-  if (entry.isFile) return [await new Promise((resolve, reject) => entry.file(resolve, reject))];
+  if (entry.isFile) {
+    const file = await new Promise((resolve, reject) => entry.file(resolve, reject));
+    file.shownName = entry.fullPath.slice(1); // folders full of 001.png would look alike
+    return [file];
+  }
   const reader = entry.createReader();
   const children = [];
   for (;;) {

@@ -24,7 +24,7 @@ export class Queue extends EventTarget {
 
   add(files) {
     const made = files.map((file) => ({
-      key: this.#next++, file, name: file.name, state: "waiting", sent: 0, timeouts: 0, reason: "", answer: null, map: null,
+      key: this.#next++, file, name: file.shownName ?? file.name, state: "waiting", sent: 0, timeouts: 0, reason: "", answer: null, map: null,
     }));
     this.items.push(...made);
     this.#changed("items");
@@ -108,7 +108,7 @@ export class Queue extends EventTarget {
 
   #form(item) {
     const form = new FormData();
-    form.append("image", item.file, item.name || "picture");
+    form.append("image", item.file, item.file.name || "picture");
     form.append("map", "array");
     form.append("keep", String(this.keepPictures));
     return form;

@@ -15,7 +15,7 @@ export function showVerdict(item, session, retry) {
 
 function nothing() {
   return [element("p", { class: "headline" }, "No picture yet"),
-    element("p", {}, "Drop one anywhere on this page, paste it, or choose it. It is judged at once; heat and boxes show where.")];
+    element("p", {}, "Its verdict will stand here, with the score, the threshold and how sure it is.")];
 }
 
 function pending(item) {
@@ -96,5 +96,5 @@ export function showHeatKey(limit) {
   const canvas = element("canvas", { class: "scale", "aria-hidden": "true" });
   paintScale(canvas);
   byId("heat-key").replaceChildren("0", element("span", { class: "scale-box" }, canvas), figure(2 * limit),
-    element("span", { class: "key-words" }, `contour at ${figure(limit)}, the same scale for every picture`));
+    element("span", { class: "key-words", title: "The same scale for every picture of this model" }, `contour at ${figure(limit)}`));
 }

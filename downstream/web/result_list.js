@@ -27,6 +27,7 @@ export class ResultList {
     for (const id of ["show-only", "order"]) byId(id).addEventListener("change", () => this.arrange());
     byId("stop").addEventListener("click", () => queue.stop());
     byId("retry-all").addEventListener("click", () => queue.retry(queue.items.filter((item) => item.state === "failed")));
+    byId("judge-again").addEventListener("click", () => queue.retry(this.#judgedByOthers()));
     byId("clear").addEventListener("click", () => queue.clear());
   }
 
@@ -74,6 +75,10 @@ export class ResultList {
 
   #kind(item) {
     return item.state === "done" ? verdictKind(this.#session.isDefective(item.answer)) : isOpen(item) ? "waiting" : "failed";
+  }
+
+  #judgedByOthers() {
+    return this.#queue.items.filter((item) => item.state === "done" && item.answer.model !== this.#session.model?.model);
   }
 
   #made(item) {
@@ -125,6 +130,7 @@ export class ResultList {
       : found.open > 0 ? `${found.all - found.open} of ${count(found.all, "picture")} done` : batchWords(found);
     byId("stop").hidden = found.open === 0;
     byId("retry-all").hidden = found.failed === 0 || found.open > 0;
+    byId("judge-again").hidden = found.open > 0 || this.#judgedByOthers().length === 0;
     byId("clear").hidden = found.open > 0;
     for (const id of ["show-only", "order"]) byId(id).closest("label").hidden = found.all < 2;
   }

@@ -38,22 +38,25 @@ export class Stage {
     byId("zoom-out").addEventListener("click", () => this.zoom(1 / STEP));
     byId("zoom-fit").addEventListener("click", () => this.fit());
     this.#picture.addEventListener("error", () => this.#shown && this.#withoutPicture());
+    this.#picture.addEventListener("load", () => this.#shown && !this.#size && this.#sizeOfPicture());
   }
 
   /**
-   * Show a picture: `shown` has url (or null), width, height, name, map (or null), limit (of the map, or null), regions,
-   * isDefective. Null shows nothing. A picture of the same size keeps the zoom, so the same place can be compared.
+   * Show a picture: `shown` has url (or null), width and height (null: what the browser finds), name, map (or null), limit
+   * (of the map, or null), regions, isDefective. Null shows nothing. A picture of the same size keeps the zoom, so that
+   * the same place can be compared.
    */
   show(shown) {
-    const isSameSize = this.#shown && shown && this.#size?.width === shown.width && this.#size?.height === shown.height;
+    const isSameSize = shown && this.#size?.width === shown.width && this.#size?.height === shown.height;
     this.#shown = shown;
     this.#chosenRegion = null;
-    this.#size = shown && { width: shown.width, height: shown.height };
+    this.#size = shown?.width ? { width: shown.width, height: shown.height } : null;
     this.#box.dataset.empty = shown ? "no" : "yes";
     byId("stage-words").textContent = "";
     byId("probe").hidden = true;
     this.#heat.hidden = !(shown?.map && shown.limit > 0);
     if (!shown) {
+      byId("zoom-words").textContent = "";
       this.#picture.removeAttribute("src");
       this.#marks.replaceChildren();
       return;
@@ -64,6 +67,7 @@ export class Stage {
     this.#picture.hidden = !shown.url;
     if (shown.url) this.#picture.src = shown.url;
     else this.#withoutPicture();
+    this.#layers.hidden = !this.#size;
     if (isSameSize && !this.#view.isFitted) this.#draw();
     else this.fit();
   }
@@ -112,8 +116,16 @@ export class Stage {
     return this.#size !== null && !this.#view.isFitted && this.#view.scale > this.#fitting() * 1.001;
   }
 
+  /** Nothing was answered yet: as large as the browser finds it. */
+  #sizeOfPicture() {
+    this.#size = { width: this.#picture.naturalWidth, height: this.#picture.naturalHeight };
+    this.#layers.hidden = false;
+    this.fit();
+  }
+
   #withoutPicture() {
     this.#picture.hidden = true;
+    if (!this.#size) return;
     byId("stage-words").textContent = this.#shown.url
       ? "This browser cannot show this kind of picture. Heat and boxes are where the service saw them."
       : "This picture was not kept. Boxes are where its regions were.";
@@ -132,7 +144,7 @@ export class Stage {
   }
 
   #draw() {
-    if (!this.#shown) return;
+    if (!this.#size) return this.#marks.replaceChildren();
     const view = this.#view;
     const [width, height] = [this.#size.width * view.scale, this.#size.height * view.scale];
     // The middle of the stage always shows some of the picture: it cannot be lost.
