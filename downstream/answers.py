@@ -11,9 +11,9 @@ import numpy as np
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
+from baselines.heat import heated
 from baselines.regions import Region
 from downstream.inspector import Inspection
-from downstream.overlay import heated
 from downstream.shelf import Loaded
 from downstream.store import Result
 

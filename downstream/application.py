@@ -22,7 +22,8 @@ from downstream.access import Access
 from downstream.answers import own_version
 from downstream.batching import Busy
 from downstream.decoding import Refused
-from downstream.endpoints import API, with_examples
+from downstream.endpoint_terms import with_examples
+from downstream.endpoints import API
 from downstream.limits import BodyLimits
 from downstream.service import Service, Settings
 from downstream.shelf import NoSuchModel

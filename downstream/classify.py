@@ -9,50 +9,19 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
 from pathlib import Path
-from typing import ClassVar, NamedTuple, Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from baselines.holdout import Parts, parted
 from baselines.method import LEARNING_BATCH, NotFitted, Prediction, Sample, batches, load_method, save_method
-from pretrain.command import Mistake
 from pretrain.encoder import LEVELS, Encoder, asked_encoder, load_encoder
-from pretrain.images import GOOD, Record, split_records
 from pretrain.progress import Progress
 
 ENCODER_FILE = "encoder.safetensors"
-# Of what a head is given: the study has taken its calibration part, 15 % of all, before.
-VALIDATION = 0.15 / 0.85
-
-
-class Parts(NamedTuple):
-    """Positions of training pictures, disjoint, and labels float32 (n,) of all."""
-
-    learning: list[int]
-    validation: list[int]
-    labels: Tensor
-
-
-def parted(training: Sequence[Sample], seed: int) -> Parts:
-    """Hold out pictures, stratified by category and defect; copies stay together. Raises Mistake unless both good and
-    defective ones are left to learn from."""
-    records, digests, labels = [], [], []
-    for sample in (training[i] for i in range(len(training))):
-        kind = sample.path.parent.name if sample.label else GOOD
-        records.append(Record(sample.path, sample.category, "", kind))
-        digests.append(blake2b(sample.image.numpy().tobytes(), digest_size=16).digest())
-        labels.append(float(sample.label))
-    fractions = {"learning": 1 - VALIDATION, "validation": VALIDATION}
-    parts = split_records(records, digests, digests, fractions, seed)
-    if len({labels[i] for i in parts["learning"]}) < 2:
-        raise Mistake(
-            f"{len(records)} pictures of the training categories hold no good ones or no defective ones: a head learns "
-            "from both, so put labelled ones into CATEGORY/test/."
-        )
-    return Parts(parts["learning"], parts["validation"], torch.tensor(labels))
 
 
 def class_weights(labels: Tensor) -> Tensor:

@@ -100,19 +100,27 @@ class Decoders:
     def __init__(self, count: int, most_pixels: int, seconds: float) -> None:
         self.count, self.most_pixels, self.seconds = count, most_pixels, seconds
         self._places = asyncio.Semaphore(2 * count)
+        self._tasks: set[asyncio.Task] = set()
         self._pool = self._started()
 
     async def decode(self, data: bytes, size_px: int) -> Decoded:
-        """A square of `size_px`. Raises Refused."""
-        async with self._places:
-            try:
-                outcome = await self._decode_in(self._pool, data, size_px)
-            except (BrokenProcessPool, TimeoutError):
-                # This picture brought a process down, or another one that was decoded beside it: alone it will show.
-                outcome = await self._decode_alone(data, size_px)
+        """A square of `size_px`. Raises Refused. A caller that is cancelled leaves the picture behind, and this goes on
+        until it is decoded or its time is over: else a hostile one could keep its process."""
+        task = asyncio.ensure_future(self._decode(data, size_px))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        outcome = await asyncio.shield(task)
         if isinstance(outcome, Refused):
             raise outcome
         return outcome
+
+    async def _decode(self, data: bytes, size_px: int) -> Decoded | Refused:
+        async with self._places:
+            try:
+                return await self._decode_in(self._pool, data, size_px)
+            except (BrokenProcessPool, TimeoutError):
+                # This picture brought a process down, or another one that was decoded beside it: alone it will show.
+                return await self._decode_alone(data, size_px)
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)

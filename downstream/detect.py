@@ -44,9 +44,10 @@ class Fit:
     Attributes:
         data: Good pictures; a plain folder, a category in MVTec AD's layout (its train/good), or a folder of them.
         category: Which category, where the folder holds several.
-        method: padim, bank, residual, or mean.
+        method: padim, bank, residual, mean, or vgg-cam, which learns from --train alone.
         encoder: Encoder file. Default is runs/simclr/encoder.safetensors where it may be used, else random weights.
         shots: How many of the good pictures to refer to, or all.
+        hold_out: Share of the good pictures that is left for downstream/area.py, which needs some not learned from.
         rate: Share of good pictures that may be called defective; the threshold follows from it.
         minimum_area: Regions of fewer pixels are dropped, and a picture without any other is good.
         train: Folder of other categories, to learn from (residual) and to calibrate with few references.
@@ -62,6 +63,7 @@ class Fit:
     method: str = "padim"
     encoder: Path | None = None
     shots: str = "all"
+    hold_out: float = 0.0
     rate: float = 0.1
     minimum_area: int = 0
     train: Path | None = None
@@ -96,30 +98,44 @@ class Run:
 def fit(config: Fit) -> None:
     """Fit, say what was found, and write the model."""
     from baselines.method import Images, Samples
-    from baselines.threshold import threshold_from_normals
+    from baselines.threshold import FEWEST_OWN_NORMALS, threshold_from_normals
     from downstream.inspector import Inspector
-    from downstream.references import draw, own_threshold, shots_of, suspicious
+    from downstream.references import draw, kept_of, own_threshold, shots_of, suspicious
     from pretrain.dataset import data_name, load
 
     normals = good_pictures(config)
     (category,) = normals.categories
-    chosen = normals.subset(draw(len(normals), shots_of(config.shots, len(normals)), config.seed))
+    shots = shots_of(config.shots, kept_of(len(normals), config.hold_out))
+    chosen = normals.subset(draw(len(normals), shots, config.seed))
     method = make_method(config, category, normals)
     others = load(config.train, config.size_px, config.train_categories) if config.train else None
     if others is not None:
         others = others.subset([i for i, record in enumerate(others.records) if record.category != category])
+    if others is None and not method.sees_normals:
+        raise Mistake(f"{config.method} learns from labelled pictures of other products: name their folder by --train.")
     method.fit(Samples(others) if others else []).refer(images := Images(chosen))
+    if is_judge_alone := not method.sees_normals and len(chosen) >= FEWEST_OWN_NORMALS:
+        judge_normals(method, images)
     threshold = own_threshold(method, images, config.rate, calibration_normals(others), config.seed)
     peaks = getattr(method, "normal_peaks_", ())
     limit = threshold_from_normals(peaks.numpy(), config.rate) if len(peaks) else None
+    if config.minimum_area and limit is None:
+        raise Mistake(
+            f"--minimum-area needs a threshold for maps, which {config.method} does not find of {len(chosen)}: "
+            f"leave it out, and python downstream/area.py validate finds one with good pictures that were held out."
+        )
     facts = {"data": data_name(config.data), "normals": len(chosen), "method": config.method, "rate": config.rate}
+    facts["learned_from"] = [entry.digest.hex() for entry in chosen.entries]
     scores = method.normal_scores_.tolist()
     model = Inspector(method, category, config.size_px, threshold, limit, config.minimum_area, scores, facts)
     out = config.out or Path("models") / category
     model.save(out)
-    print(f"{config.method} fitted to {len(chosen)} good pictures of {category} ({data_name(config.data)})")
+    learned = f"{len(chosen)} good pictures of {category} ({data_name(config.data)})"
+    if not method.sees_normals:
+        learned = f"{len(others)} labelled pictures of {', '.join(others.categories)}; it learned nothing of {learned}"
+    print(f"{config.method} fitted to {learned}")
     print(f"threshold {threshold.value:.4g} at {config.rate:.0%} false alarms: {threshold.why}")
-    if len(scores) == len(chosen):
+    if len(scores) == len(chosen) and (method.sees_normals or is_judge_alone):
         for position in suspicious(scores):
             path, times = chosen.records[position].path, scores[position] / threshold.value
             print(f"suspicious: {path} scores {times:.1f} times the threshold among the good ones; look at it")
@@ -135,7 +151,7 @@ def run(config: Run) -> int:
 
     model = Inspector.load(config.model)
     if config.threshold is not None:
-        model.threshold = model.threshold._replace(value=config.threshold, why="given on the command line.")
+        model.decide_at(config.threshold)
     records = records_of(config.pictures, model.category)
     problems: list[Problem] = []
     found: list[Inspection] = []
@@ -202,6 +218,17 @@ def make_method(config: Fit, category: str, normals: "Pictures") -> "Method":
     if "seed" in allowed:
         arguments = {"seed": config.seed, **arguments}
     return kind(**arguments)
+
+
+def judge_normals(method: "Method", images: Sequence["Tensor"]) -> None:
+    """Take the threshold from the user's good pictures: a method that learned nothing of them may be asked about them,
+    and they say more of this product than those of the products it learned from."""
+    import torch
+
+    found = list(method.predict(images))
+    method.normal_scores_ = torch.cat([part.scores for part in found])
+    if found[0].maps is not None:
+        method.normal_peaks_ = torch.cat([part.maps.flatten(1).amax(1) for part in found])
 
 
 def calibration_normals(others: "Pictures | None") -> Mapping[str, Sequence["Tensor"]]:

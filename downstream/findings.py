@@ -67,7 +67,8 @@ class Findings:
         from rich.markup import escape
         from rich.table import Table
 
-        table = Table(title=escape(f"{model.category}: threshold {model.threshold.value:.4g}"))
+        rule = f", regions of {model.area_rule.minimum_area_px} px and more" if model.area_rule else ""
+        table = Table(title=escape(f"{model.category}: threshold {model.decision.value:.4g}{rule}"))
         for header, side in (
             ("score", "right"),
             ("", "left"),
@@ -95,7 +96,7 @@ class Findings:
         """How right the decisions were, where the folder says what is in a picture."""
         labels = np.array([record.is_anomaly for _, record in self._labelled])
         scores = np.array([found.score for found, _ in self._labelled])
-        figures = image_figures(labels, scores, model.threshold.value)
+        figures = image_figures(labels, scores, model.decision.value)
         shown = {name: getattr(figures, name) for name in ("auroc", "balanced_accuracy", "oracle_balanced_accuracy")}
         words = ", ".join(f"{name.replace('_', ' ')} {'n/a' if v is None else f'{v:.3f}'}" for name, v in shown.items())
         print(f"by the folder's labels: {words}")

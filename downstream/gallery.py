@@ -10,10 +10,10 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from baselines.heat import heated, marked
 from baselines.regions import regions
 from baselines.threshold import is_anomalous
 from downstream.cells import Result
-from downstream.overlay import heated, marked
 from pretrain.decode import Unreadable, decode, read_mask
 from pretrain.drawing import outlined
 

@@ -9,13 +9,13 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 import torch
 
 from baselines.method import Method
-from baselines.regions import Region, regions
+from baselines.regions import Region, area_score, regions
 from baselines.threshold import Threshold, confidence, is_anomalous
 from downstream.methods import load_any
 from pretrain.command import Mistake
@@ -24,7 +24,19 @@ from pretrain.images import Problem
 from pretrain.wholefile import write_whole
 
 FILE = "inspector.json"
-FORMAT = 1
+FORMAT = 2  # 2: may decide by area
+
+
+class AreaRule(NamedTuple):
+    """A picture is defective if a region of at least `minimum_area_px`, of the original picture, is above `threshold`.
+
+    Its score is the threshold up to which that is so (`baselines.regions.area_score`); `normal_scores` are those of the
+    normals that the threshold comes from.
+    """
+
+    minimum_area_px: int
+    threshold: Threshold
+    normal_scores: list[float]
 
 
 @dataclass(frozen=True)
@@ -60,7 +72,7 @@ class Inspector:
 
     A picture is defective if its score is above `threshold`; `normal_scores` are what confidence is measured by. With
     `minimum_area_px`, in pixels of the original picture, smaller regions are dropped, and without any a picture is
-    good.
+    good. Where `area_rule` is there, `downstream/area.py` found it, and it alone decides.
     """
 
     method: Method
@@ -71,6 +83,25 @@ class Inspector:
     minimum_area_px: int = 0
     normal_scores: list[float] = field(default_factory=list)
     facts: dict = field(default_factory=dict)
+    area_rule: AreaRule | None = None
+
+    @property
+    def decision(self) -> Threshold:
+        """The threshold that scores are compared with."""
+        return self.area_rule.threshold if self.area_rule else self.threshold
+
+    @property
+    def decision_scores(self) -> list[float]:
+        """Scores of good pictures that compare with it."""
+        return self.area_rule.normal_scores if self.area_rule else self.normal_scores
+
+    def decide_at(self, value: float) -> None:
+        """Compare scores with another threshold, which a user typed."""
+        typed = self.decision._replace(value=value, why="given on the command line.")
+        if self.area_rule:
+            self.area_rule = self.area_rule._replace(threshold=typed)
+        else:
+            self.threshold = typed
 
     def inspect(self, paths: Sequence[Path]) -> Iterator[Inspection | Problem]:
         """Judge picture files, in their order; one that cannot be read is a Problem with its reason."""
@@ -79,25 +110,36 @@ class Inspector:
                 chunk = paths[start : start + self.method.batch_size]
                 yield from self._inspected(chunk, list(pool.map(self._opened, chunk)))
 
-    def inspect_decoded(self, names: Sequence[Path], pictures: Sequence[Decoded]) -> list[Inspection]:
+    def inspect_decoded(self, names: Sequence[Path], pictures: Sequence[Decoded]) -> list[Inspection | Problem]:
         """Judge pictures from memory, squares of `size_px`, in one batch: at most the method's `batch_size`."""
         return list(self._inspected(names, pictures)) if pictures else []
 
     def at_threshold(self, found: Inspection, threshold: float) -> Inspection:
-        """The same picture judged by another threshold: its regions stay, which have a threshold of their own."""
+        """The same picture judged by another threshold. Regions move with it only where an area rule has one threshold
+        for both; else they have their own."""
         is_defective = bool(is_anomalous(found.score, threshold))
-        if found.map_threshold is not None:
-            is_defective = is_defective and (bool(found.regions) or not self.minimum_area_px)
-        sure = confidence(found.score, threshold, self.normal_scores)
-        return replace(found, threshold=threshold, is_defective=is_defective, confidence=sure)
+        sure = confidence(found.score, threshold, self.decision_scores)
+        found = replace(found, threshold=threshold, is_defective=is_defective, confidence=sure)
+        if self.area_rule:
+            again = regions(found.anomaly_map, threshold, self.area_rule.minimum_area_px, (found.height, found.width))
+            return replace(found, map_threshold=threshold, regions=again)
+        if found.map_threshold is not None and self.minimum_area_px and not found.regions:
+            return replace(found, is_defective=False)
+        return found
 
     def save(self, folder: Path) -> None:
         """Write to `folder`, the method first: a folder without `inspector.json` is not finished."""
         (folder / FILE).unlink(missing_ok=True)
         self.method.save(folder)
+        self.save_decision(folder)
+
+    def save_decision(self, folder: Path) -> None:
+        """Write how this inspector decides to a folder that has its method."""
         facts = {name: value for name, value in vars(self).items() if name != "method"}
         facts |= {"format": FORMAT, "threshold": self.threshold._asdict()}
         facts["map_threshold"] = self.map_threshold and self.map_threshold._asdict()
+        if rule := self.area_rule:
+            facts["area_rule"] = {**rule._asdict(), "threshold": rule.threshold._asdict()}
         write_whole(folder / FILE, (json.dumps(facts, indent=2) + "\n").encode())
 
     @classmethod
@@ -112,6 +154,8 @@ class Inspector:
                 raise Mistake(f"{path} was written by a newer heldout: update heldout.")
             facts["threshold"] = Threshold(**facts["threshold"])
             facts["map_threshold"] = facts["map_threshold"] and Threshold(**facts["map_threshold"])
+            if rule := facts.get("area_rule"):
+                facts["area_rule"] = AreaRule(**{**rule, "threshold": Threshold(**rule["threshold"])})
             return cls(load_any(folder), **facts)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise Mistake(f"{path} is damaged ({error}): fit the model again.") from None
@@ -124,7 +168,7 @@ class Inspector:
 
     def _inspected(self, paths: Sequence[Path], opened: Sequence) -> Iterator[Inspection | Problem]:
         readable = [picture for picture in opened if not isinstance(picture, Problem)]
-        images = [torch.from_numpy(picture.pixels).permute(2, 0, 1).float().div(255) for picture in readable]
+        images = [torch.from_numpy(picture.pixels.copy()).permute(2, 0, 1).float().div(255) for picture in readable]
         start_s = time.perf_counter()
         (prediction,) = self.method.predict(images) if images else (None,)
         milliseconds = 1e3 * (time.perf_counter() - start_s) / max(1, len(images))
@@ -134,8 +178,28 @@ class Inspector:
                 yield picture
                 continue
             anomaly_map = None if prediction.maps is None else prediction.maps[position].numpy()
-            yield self._judged(path, picture, float(prediction.scores[position]), anomaly_map, milliseconds)
+            judged = self._judged_by_area if self.area_rule else self._judged
+            yield judged(path, picture, float(prediction.scores[position]), anomaly_map, milliseconds)
             position += 1
+
+    def _judged_by_area(
+        self, path: Path, picture, _: float, anomaly_map: np.ndarray, ms: float
+    ) -> Inspection | Problem:
+        area_px, threshold, normal_scores = self.area_rule
+        size = (picture.height, picture.width)
+        try:
+            score = area_score(anomaly_map, area_px, size)
+        except Mistake as mistake:  # a picture that is smaller than the area
+            return Problem(path, str(mistake))
+        is_defective, sure = (
+            bool(is_anomalous(score, threshold.value)),
+            confidence(score, threshold.value, normal_scores),
+        )
+        found = regions(anomaly_map, threshold.value, area_px, size)
+        return Inspection(
+            path, picture.width, picture.height, score, threshold.value, is_defective, sure, ms, found, threshold.value,
+            anomaly_map,
+        )  # fmt: skip
 
     def _judged(self, path: Path, picture, score: float, anomaly_map: np.ndarray | None, ms: float) -> Inspection:
         is_defective, found, limit = bool(is_anomalous(score, self.threshold.value)), [], None

@@ -38,6 +38,7 @@ TITLES = {
     "logistic": "logistic head",
     "knn": "k-NN head",
     "fine-tuned": "fine-tuned encoder",
+    "vgg-cam": "VGG16-CAM",
     "mean": "mean picture",
     "frame": "frame only",
 }
@@ -45,6 +46,7 @@ TITLES = {
 QUICK = {
     "padim": {"dimensions": 50},
     "fine-tuned": {"epochs": 2},
+    "vgg-cam": {"epochs": 3, "width": 0.25, "input_px": 64, "learning_rate": 1e-3},
 }
 
 
@@ -58,7 +60,8 @@ class Entrant:
 
     @property
     def title(self) -> str:
-        return TITLES.get(self.name, self.name)
+        from_scratch = ", from scratch" if self.arguments.get("weights") == "random" else ""
+        return TITLES.get(self.name, self.name) + from_scratch
 
     @property
     def family(self) -> str:
@@ -103,8 +106,18 @@ def entrants(names: Sequence[str] = (), quick: bool = False) -> list[Entrant]:
     found = []
     for name in asked:
         module, _, kind = places[name].rpartition(".")
-        found.append(Entrant(name, getattr(import_module(module), kind), QUICK.get(name, {}) if quick else {}))
+        arguments = (QUICK.get(name, {}) if quick else {}) | start_of(name, quick)
+        found.append(Entrant(name, getattr(import_module(module), kind), arguments))
     return found
+
+
+def start_of(name: str, quick: bool) -> dict[str, str]:
+    """What a method that brings its own backbone begins with: ImageNet's weights where torch's cache has them."""
+    if name != "vgg-cam":
+        return {}
+    from baselines.vgg_network import IMAGENET, RANDOM, has_imagenet_weights
+
+    return {"weights": IMAGENET if has_imagenet_weights() and not quick else RANDOM}
 
 
 def built() -> dict[str, str]:

@@ -16,6 +16,7 @@ METHODS = {
     "padim": "downstream.padim.PaDiM",
     "bank": "downstream.bank.PatchBank",
     "residual": "downstream.residual.Residual",
+    "vgg-cam": "baselines.vgg_method.VggCam",
     "mean": "baselines.trivial.MeanPicture",
 }
 

@@ -40,6 +40,17 @@ def shots_of(text: str | int, count: int) -> int:
     return int(text)
 
 
+def kept_of(count: int, hold_out: float) -> int:
+    """How many of `count` normals are left to learn from if a share of them, at least one, is held out. Raises Mistake
+    where none would be."""
+    if not 0 <= hold_out < 1:
+        raise Mistake(f"a share of {hold_out:g} cannot be held out: give one from 0 to below 1, such as 0.1.")
+    kept = count - max(1, round(hold_out * count)) if hold_out else count
+    if kept < 1:
+        raise Mistake(f"of {count} good pictures none is left if {hold_out:g} are held out: give more pictures.")
+    return kept
+
+
 def draw(count: int, shots: int, seed: int) -> list[int]:
     """Positions of `shots` of `count` normals. Of one seed, fewer shots are a part of more."""
     return sorted(np.random.default_rng([seed, 0x5E]).permutation(count)[:shots].tolist())

@@ -44,7 +44,7 @@ class Config:
     """Judge pictures over HTTP.
 
     Attributes:
-        models: Folder of models that detect.py fit wrote, or one of them.
+        models: Folder of models, folders that detect.py fit wrote and files that export.py did, or one of them.
         model: Which of them is used until another is chosen. Default is the first by name.
         host: Address to listen at; one beyond this machine takes a token, from --token-file or HELDOUT_TOKEN.
         port: Port; 0 takes a free one.
@@ -102,6 +102,7 @@ def main(config: Config) -> int:
     with listening, tempfile.TemporaryDirectory() as shared:
         if config.workers > 1:
             os.environ["PROMETHEUS_MULTIPROC_DIR"] = shared  # before prometheus_client is imported by a worker
+            os.environ.setdefault("OMP_NUM_THREADS", str(threads_of(config)))  # for what does not ask torch
         settings = settings_of(config)
         from downstream.application import ENVIRONMENT, make_app
         from downstream.watching import start_logging
@@ -124,7 +125,7 @@ def main(config: Config) -> int:
 
         place = "downstream.application:app_from_environment"
         uvicorn_config = uvicorn.Config(place, factory=True, workers=config.workers, **options)
-        Multiprocess(uvicorn_config, target=uvicorn.Server(uvicorn_config).run, sockets=[listening]).run()
+        Multiprocess(uvicorn_config, sockets=[listening]).run()
     return 0
 
 
@@ -141,7 +142,8 @@ def check(config: Config) -> None:
 def listen(host: str, port: int) -> socket.socket:
     """A listening socket. Raises Mistake where that cannot be."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listening = socket.socket(family, socket.SOCK_STREAM)
+    # Named as TCP, asyncio lets answers go at once; else each waits 40 ms for the client's acknowledgement of its head.
+    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((host, port))
@@ -163,12 +165,9 @@ def settings_of(config: Config) -> "Settings":
     if token is None and not is_loopback(config.host):
         raise Mistake(f"--host {config.host} is reached from other machines: give --token-file FILE or HELDOUT_TOKEN.")
     models = config.models
-    if models == USUAL_MODELS and not any(models.glob("*/inspector.json")):
+    if models == USUAL_MODELS and not models_in(models):
         models = demo_models()
-    names = [config.models.resolve().name] if (models / "inspector.json").is_file() else [
-        place.parent.name for place in models.glob("*/inspector.json")
-    ]  # fmt: skip
-    if config.model is not None and names and config.model not in names:
+    if config.model is not None and (names := models_in(models)) and config.model not in names:
         raise Mistake(f"there is no model {config.model} in {models}; {nearest(config.model, names)}")
     results = config.results or os.environ.get("HELDOUT_RESULTS") or USUAL_RESULTS
     password = config.results_password_file and first_line(config.results_password_file)
@@ -180,8 +179,18 @@ def settings_of(config: Config) -> "Settings":
         vectors=config.vectors and str(config.vectors), encoder=config.encoder and str(config.encoder),
         batch=config.batch, waiting=config.waiting, most_pictures=config.most_pictures, timeout_s=config.timeout_s,
         picture_bytes=config.picture_mb << 20, picture_pixels=int(config.megapixels * 1e6), decoders=config.decoders,
-        threads=max(1, usable_cores() // config.workers), hosts=hosts, token=token, results_password=password,
+        threads=threads_of(config), hosts=hosts, token=token, results_password=password,
     )  # fmt: skip
+
+
+def models_in(folder: Path) -> list[str]:
+    """Their names; none where there is no model, which is said later."""
+    from downstream.shelf import Shelf
+
+    try:
+        return Shelf(folder, batch=1).names()
+    except Mistake:
+        return []
 
 
 def token_of(config: Config) -> str | None:
@@ -190,6 +199,11 @@ def token_of(config: Config) -> str | None:
     if token is not None and (len(token) < SHORTEST_TOKEN or not (token.isascii() and token.isprintable())):
         raise Mistake(f"a token must have {SHORTEST_TOKEN} plain characters or more: openssl rand -hex 32 makes one.")
     return token
+
+
+def threads_of(config: Config) -> int:
+    """Of each worker."""
+    return max(1, usable_cores() // config.workers)
 
 
 def first_line(path: Path) -> str:

@@ -22,6 +22,7 @@ from downstream.similar import Similar
 from downstream.store import Store
 from downstream.watching import LOG, Figures
 from pretrain.decode import Decoded
+from pretrain.images import Problem
 
 RESULTS_A_COMMIT = 256
 
@@ -82,7 +83,9 @@ class Service:
         warm_up(loaded)
 
     async def start(self) -> None:
-        self.decoders = Decoders(self.settings.decoders, self.settings.picture_pixels, self.settings.timeout_s)
+        # Twice within the time of a request: a picture that was beside a hostile one is decoded once more.
+        seconds = self.settings.timeout_s / 3
+        self.decoders = Decoders(self.settings.decoders, self.settings.picture_pixels, seconds)
         self.forwards = Batcher(self._forward, self.settings.batch, "forward")
         self.commits = Batcher(self.store.add, RESULTS_A_COMMIT, "commit")
         self.forwards.start()
@@ -102,7 +105,7 @@ class Service:
         value, _, fingerprint = stored.get(threshold_name(loaded.name), "").partition(" ")
         # One that was set for a model which was fitted again since is about other scores.
         is_set = fingerprint == loaded.fingerprint
-        return Current(loaded, float(value) if is_set else loaded.inspector.threshold.value)
+        return Current(loaded, float(value) if is_set else loaded.inspector.decision.value)
 
     def choose(self, name: str) -> Current:
         """Load a model, and from now on use it."""
@@ -125,10 +128,10 @@ class Service:
         digest = hashlib.sha256(data).hexdigest()
         try:
             picture = await self.decoded(data, loaded.inspector.size_px)
+            found = await self.forwards(Job(loaded, name, picture))
         except Refused as refused:
             self.figures.refused.labels(refused.status).inc()
             raise
-        found = await self.forwards(Job(loaded, name, picture))
         limit = current.threshold if threshold is None else threshold
         if limit != found.threshold:
             found = loaded.inspector.at_threshold(found, limit)
@@ -178,7 +181,7 @@ class Service:
         """The encoder that was given, else the one in the usual model's folder."""
         if self.settings.encoder or self.settings.vectors:
             return self.settings.encoder and Path(self.settings.encoder)
-        usual = self.shelf.folder_of(self.usual_model) / "encoder.safetensors"
+        usual = self.shelf.place_of(self.usual_model) / "encoder.safetensors"
         return usual if usual.is_file() else None
 
 
@@ -187,7 +190,8 @@ def forward(jobs: Sequence[Job]) -> list[Inspection | Exception]:
     try:
         with torch.inference_mode():
             names = [Path(job.name) for job in jobs]
-            return jobs[0].loaded.inspector.inspect_decoded(names, [job.picture for job in jobs])
+            found = jobs[0].loaded.inspector.inspect_decoded(names, [job.picture for job in jobs])
+            return [Refused(422, one.reason.rstrip(".")) if isinstance(one, Problem) else one for one in found]
     except Exception as error:
         if len(jobs) == 1:
             return [error]

@@ -8,8 +8,8 @@ from statistics import mean, stdev
 import numpy as np
 
 from baselines.metrics import always_anomalous, always_good, bootstrap_interval, image_figures
+from baselines.published import PUBLISHED_NAME, PUBLISHED_ON, both_readings, published_readings
 from downstream.cells import IMAGENET, NONE, RANDOM, SIMCLR, Result, Row, read
-from downstream.published import PUBLISHED_NAME, PUBLISHED_ON, both_readings, published_readings
 from downstream.significance import difference, holm, mean_interval, won_pairs
 from pretrain.command import Mistake
 from pretrain.images import GOOD

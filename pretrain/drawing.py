@@ -59,11 +59,13 @@ def outlined(
 
 
 class Curve(NamedTuple):
-    """A panel: its title, points (x, y) with rising x, and a level to draw as a dashed line, or none."""
+    """A panel: its title, points (x, y) with rising x, a level to draw as a dashed line, or none, and what
+    to write below both ends; by default x counts steps."""
 
     title: str
     points: Sequence[tuple[float, float]]
     level: float | None = None
+    ends: tuple[str, str] | None = None
 
 
 def curves(panels: Sequence[Curve], title: str, width_px: int = 900, panel_px: int = 190) -> Image.Image:
@@ -94,8 +96,9 @@ def _draw_curve(draw: ImageDraw.ImageDraw, panel: Curve, box: tuple[int, int, in
 
     for y, anchor in ((high, "rt"), (low, "rb")):
         draw.text((left - 6, place(xs[0], y)[1]), f"{y:.3g}", FAINT, font, anchor=anchor)
-    draw.text((left, bottom + 4), f"{xs[0]:.0f}", FAINT, font)
-    draw.text((right, bottom + 4), f"{xs[-1]:.0f} steps", FAINT, font, anchor="ra")
+    first, last = panel.ends or (f"{xs[0]:.0f}", f"{xs[-1]:.0f} steps")
+    draw.text((left, bottom + 4), first, FAINT, font)
+    draw.text((right, bottom + 4), last, FAINT, font, anchor="ra")
     if panel.level is not None:
         y = place(xs[0], panel.level)[1]
         for x in range(left, right, 12):

@@ -134,7 +134,7 @@ def make_encoder(
     if str(start) == "random":
         return encoder
     if str(start) == "imagenet":
-        path, encoder.origin = _imagenet_file(architecture)
+        path, encoder.origin = imagenet_file(architecture)
     elif not path.is_file():
         raise Mistake(f"there is no file {path} to start from; give random, imagenet, a .pth or an encoder file.")
     elif path.suffix == ".safetensors":
@@ -145,7 +145,7 @@ def make_encoder(
         return continued.train()
     else:
         encoder.origin = Origin(f"whatever {path.name} has seen", recipe={"start": path.name})
-    _fill(encoder, _named_by_level(encoder, _read_state_dict(path)), path)
+    _fill(encoder, _named_by_level(encoder, read_state_dict(path)), path)
     return encoder
 
 
@@ -241,7 +241,8 @@ def _fill(encoder: Encoder, weights: Mapping[str, Tensor], path: Path | str) -> 
     encoder.stages.load_state_dict(weights)
 
 
-def _read_state_dict(path: Path) -> dict[str, Tensor]:
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """A .pth from outside, read without running anything of it. Raises Mistake for what is no plain state dict."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception:  # of arbitrary bytes the unpickler raises almost anything
@@ -263,7 +264,7 @@ def _named_by_level(encoder: Encoder, state: dict[str, Tensor]) -> dict[str, Ten
     return by_level | {name: weight for name, weight in state.items() if not name.startswith(head)}
 
 
-def _imagenet_file(architecture: str) -> tuple[Path, Origin]:
+def imagenet_file(architecture: str) -> tuple[Path, Origin]:
     """torchvision's weights in torch's cache, downloaded where they are not there yet."""
     from torchvision.models import get_model_weights
 

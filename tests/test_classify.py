@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from baselines.holdout import parted
 from baselines.method import Sample
-from downstream.classify import Logistic, Neighbours, class_weights, parted
+from downstream.classify import Logistic, Neighbours, class_weights
 from downstream.finetuned import FineTuned
 from pretrain.command import Mistake
 

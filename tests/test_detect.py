@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from baselines.heat import heated
 from baselines.regions import Region
 from downstream.detect import Fit, Run, fit, run
 from downstream.inspector import Inspection, Inspector
-from downstream.overlay import heated, overlay
+from downstream.overlay import overlay
 from pretrain.command import Mistake, run_commands
 from pretrain.images import Problem
 from pretrain.tensorfile import read_tensors

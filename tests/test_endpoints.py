@@ -15,7 +15,6 @@ from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 from serving import picture, served
 
-from downstream import endpoints
 from downstream.answers import (
     Answer,
     BatchAnswer,
@@ -27,6 +26,8 @@ from downstream.answers import (
     ThresholdAnswer,
     safe_name,
 )
+from downstream.endpoint_terms import EXAMPLES
+from downstream.endpoints_results import CSV_FIELDS
 from downstream.inspector import Inspector
 
 
@@ -267,13 +268,13 @@ def test_examples_in_the_description_are_of_the_form_that_it_says(serving):
              "search": SearchAnswer, "threshold": ThresholdAnswer, "load_model": ThresholdAnswer,
              "models": ModelsAnswer, "health": HealthAnswer}  # fmt: skip
     for name, kind in kinds.items():
-        assert set(endpoints.EXAMPLES[name]) == set(kind.model_fields)
-        kind(**endpoints.EXAMPLES[name])
+        assert set(EXAMPLES[name]) == set(kind.model_fields)
+        kind(**EXAMPLES[name])
         (operation, *_) = described["paths"][f"/api/{name}"].values()
-        assert operation["responses"]["200"]["content"]["application/json"]["example"] == endpoints.EXAMPLES[name]
+        assert operation["responses"]["200"]["content"]["application/json"]["example"] == EXAMPLES[name]
     responses = described["paths"]["/api/test_image"]["post"]["responses"]
     assert {"400", "401", "403", "408", "413", "415", "422", "429", "503"} <= set(responses)
-    assert endpoints.EXAMPLES["csv"].splitlines()[0].split(",") == [*endpoints.CSV_FIELDS, "regions"]
+    assert EXAMPLES["csv"].splitlines()[0].split(",") == [*CSV_FIELDS, "regions"]
 
 
 @pytest.mark.parametrize(

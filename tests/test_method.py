@@ -11,6 +11,7 @@ from torch import nn
 from baselines.frame import FrameColour
 from baselines.method import Images, Method, NotFitted, Pair, Prediction, Restorer, Samples, batches
 from baselines.trivial import MeanPicture, Untouched
+from baselines.vgg_method import VggCam
 from downstream.bank import PatchBank
 from downstream.classify import Logistic, Neighbours
 from downstream.finetuned import FineTuned
@@ -26,6 +27,7 @@ METHODS = {
     "logistic head": Logistic,
     "k-NN head": Neighbours,
     "fine-tuned": partial(FineTuned, epochs=2, train_batch=8),
+    "VGG16-CAM": partial(VggCam, width=1 / 16, input_px=32, epochs=2, train_batch=8, learning_rate=1e-3),
     "patch bank": partial(PatchBank, levels=("level1", "level2"), dimensions=32),
     "residual": partial(Residual, levels=("level1", "level2"), dimensions=32),
     "PaDiM": partial(PaDiM, levels=("level1", "level2"), dimensions=40),
@@ -56,7 +58,7 @@ def blotched(image: torch.Tensor, place: int) -> tuple[torch.Tensor, torch.Tenso
 
 
 # A frame does not show a product, and what a head knows of defects it has from other products.
-PROMISE_NO_FINDS = ("frame colour", "logistic head", "k-NN head", "fine-tuned")
+PROMISE_NO_FINDS = ("frame colour", "logistic head", "k-NN head", "fine-tuned", "VGG16-CAM")
 CASES = [
     pytest.param(make, check, id=f"{name}-{check.__name__.removeprefix('check_')}")
     for name, make in METHODS.items()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from downstream.published import both_readings, published_readings
+from baselines.published import both_readings, published_readings
 
 
 def test_published_row_in_both_readings():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from baselines.regions import Region, region_mask, regions
+from baselines.regions import Region, area_score, area_scores, region_areas, region_mask, regions
 from pretrain.command import Mistake
 
 
@@ -122,3 +122,64 @@ def test_equals_walking_from_pixel_to_pixel(seed):
     assert set(found) == by_hand and len(found) == len(by_hand)
     kept = {(int(row), int(column)) for row, column in zip(*np.nonzero(region_mask(values, 6, 3)), strict=True)}
     assert kept == set().union(*expected)
+
+
+def lowest_without(values: np.ndarray, area_px: float, size: tuple[int, int]) -> float:
+    """The area score by trying every value of the map as threshold, from the lowest up."""
+    for threshold in sorted(set(values.ravel().tolist())):
+        sizes = [len(region) * size[0] * size[1] / values.size for region in walked(values, threshold)]
+        if not any(max(1, round(one)) >= area_px for one in sizes):
+            return threshold
+    raise AssertionError("nothing lies above the highest value")
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("size", [(11, 14), (33, 20), (5, 7)])
+def test_area_score_is_the_lowest_threshold_without_a_region(seed, size):
+    generator = np.random.default_rng(seed)
+    values = generator.integers(-4, 8, (11, 14)).astype(np.float32)  # with ties
+    if seed % 2:
+        values += generator.random((11, 14), np.float32)  # without
+    largest = size[0] * size[1]
+    areas_px = sorted([0, 1, 2, 3, 5, 8.5, 13, 30, largest // 2, largest - 1, largest])
+    expected = [lowest_without(values, area_px, size) for area_px in areas_px]
+    assert area_scores(values, areas_px, size).tolist() == expected
+    assert [area_score(values, area_px, size) for area_px in areas_px] == expected
+    assert sorted(expected, reverse=True) == expected and expected[0] == values.max() > expected[-1]
+
+
+@pytest.mark.parametrize("area_px", [1, 4, 20, 90])
+def test_a_picture_has_a_region_if_and_only_if_its_area_score_is_above(area_px):
+    values = np.random.default_rng(3).normal(size=(17, 19)).astype(np.float32)
+    score = area_score(values, area_px, (40, 25))
+    around = [np.nextafter(np.float32(score), np.float32(end)) for end in (-np.inf, np.inf)]
+    assert [bool(regions(values, at, area_px, (40, 25))) for at in (around[0], score, around[1])] == [
+        True,
+        False,
+        False,
+    ]
+    for threshold in np.linspace(-3, 3, 25):
+        assert bool(regions(values, threshold, area_px, (40, 25))) == (score > np.float32(threshold))
+
+
+def test_area_scores_of_flat_maps_and_impossible_areas():
+    flat = np.full((4, 6), 0.5)
+    assert area_scores(flat, (1, 24)).tolist() == [0.5, 0.5]
+    assert area_scores(flat, ()).tolist() == []
+    with pytest.raises(Mistake, match="25 px is more than a picture of 6x4 has"):
+        area_score(flat, 25)
+    assert area_score(flat, 25, (5, 5)) == 0.5
+    spoilt = TWO.copy()
+    spoilt[0, 0] = math.nan
+    with pytest.raises(Mistake, match="NaN"):
+        area_score(spoilt, 1)
+    for shape in ((0, 0), (2, 3, 4)):
+        with pytest.raises(ValueError, match=r"\(h, w\)"):
+            area_score(np.zeros(shape), 1)
+
+
+def test_region_areas_are_those_of_all_regions():
+    three_and_one = drawn("77.....", "7...9..", ".......")
+    assert region_areas(three_and_one, 2).tolist() == [3, 1]
+    assert region_areas(three_and_one, 2, (6, 14)).tolist() == [12, 4]
+    assert region_areas(three_and_one, 9).tolist() == []
