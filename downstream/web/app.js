@@ -45,7 +45,7 @@ function select(item) {
   const answer = item?.answer ?? null;
   stage.show(item && {
     url: shownUrl ?? item.url ?? null, name: item.name, width: answer?.width ?? null, height: answer?.height ?? null,
-    map: item.map, limit: answer?.map_threshold ?? answer?.threshold ?? null, regions: answer?.regions ?? [],
+    map: item.map, limit: answer && session.mapLimit(answer), regions: answer?.regions ?? [],
     isDefective: answer !== null && session.isDefective(answer),
   });
   showRegions(answer, (position) => stage.zoomTo(position));
@@ -57,7 +57,7 @@ function select(item) {
 function read() {
   showVerdict(selected, session, () => queue.retry([selected]));
   panel.look(selected?.answer ?? null);
-  if (selected?.answer) stage.decide(session.isDefective(selected.answer));
+  if (selected?.answer) stage.decide(session.isDefective(selected.answer), session.mapLimit(selected.answer));
 }
 
 function step(by) {
@@ -175,7 +175,7 @@ function showView() {
   if (view === "history") history.refresh();
 }
 window.addEventListener("hashchange", showView);
-byId("filters").open = window.matchMedia("(min-width: 761px)").matches;
+byId("filters").open = window.matchMedia("(min-width: 901px)").matches;
 
 const LAYERS = ["heat", "contours", "boxes"];
 function showLayers() {
@@ -218,7 +218,8 @@ byId("trouble").querySelector("button").addEventListener("click", () => (byId("t
 const flip = (name) => () => byId(`show-${name}`).click();
 const onView = (name) => () => (location.hash = `#${name}`);
 startKeys([
-  [["o"], "choose pictures", () => byId("choose").click()],
+  // Chromium counts the first key as the person's own act only once its event is over.
+  [["o"], "choose pictures", () => setTimeout(() => byId("choose").click())],
   [["ArrowDown", "ArrowRight", "j"], "the next picture (arrows on a zoomed picture move it)", () => step(1)],
   [["ArrowUp", "ArrowLeft", "k"], "the one before", () => step(-1)],
   [["+", "="], "zoom in", () => stage.zoom(1.25), "inspect"],

@@ -1,4 +1,4 @@
-// A map of numbers as heat and as contour lines, on the scale of downstream/overlay.py: tied to the threshold and the
+// A map of numbers as heat and as contour lines, on the scale of baselines/heat.py: tied to the threshold and the
 // same for every picture, so that good products are not painted red.
 
 // Of the threshold; colour; how much of the picture it covers.
@@ -12,12 +12,15 @@ export const HEAT = [
 /** What the opacity slider begins with: the covers above as they are. */
 export const USUAL_OPACITY = 0.65;
 
-/** Paint `map` into `canvas`, which gets the map's size. Alpha is 1 where the heat is highest. */
+/**
+ * Paint `map` into `canvas`, which gets the map's size. Alpha is 1 where the heat is highest. A threshold of 0 or less,
+ * which maps with a sign may have, is no unit: then all above it is coloured alike.
+ */
 export function paintHeat(canvas, map, threshold) {
   canvas.width = map.width;
   canvas.height = map.height;
   const image = new ImageData(map.width, map.height);
-  for (let i = 0; i < map.values.length; i += 1) colourInto(image.data, 4 * i, map.values[i] / threshold);
+  for (let i = 0; i < map.values.length; i += 1) colourInto(image.data, 4 * i, share(map.values[i], threshold));
   canvas.getContext("2d").putImageData(image, 0, 0);
 }
 
@@ -28,13 +31,18 @@ export function paintScale(canvas) {
   paintHeat(canvas, { values, width: steps, height: 1 }, 1);
 }
 
-function colourInto(data, at, share) {
-  if (!(share > HEAT[0][0])) return;
+function share(value, threshold) {
+  if (threshold > 0) return value / threshold;
+  return value > threshold ? HEAT.at(-2)[0] : 0;
+}
+
+function colourInto(data, at, height) {
+  if (!(height > HEAT[0][0])) return;
   let k = 1;
-  while (k < HEAT.length - 1 && share > HEAT[k][0]) k += 1;
+  while (k < HEAT.length - 1 && height > HEAT[k][0]) k += 1;
   const [low, from, coverFrom] = HEAT[k - 1];
   const [high, to, coverTo] = HEAT[k];
-  const t = Math.min(1, (share - low) / (high - low));
+  const t = Math.min(1, (height - low) / (high - low));
   for (let channel = 0; channel < 3; channel += 1) data[at + channel] = from[channel] + t * (to[channel] - from[channel]);
   data[at + 3] = (255 * (coverFrom + t * (coverTo - coverFrom))) / USUAL_OPACITY;
 }
@@ -62,7 +70,7 @@ export function contours(map, level, width, height) {
   const at = (row, column) =>
     row < 0 || column < 0 || row >= rows || column >= columns ? Number.NEGATIVE_INFINITY : values[row * columns + column];
   // From a low value to a high one, where the level lies; from the outside it lies at the border itself.
-  const share = (from, to) => {
+  const crossing = (from, to) => {
     if (!Number.isFinite(from) || !Number.isFinite(to)) return 0.5;
     return (level - from) / (to - from);
   };
@@ -74,10 +82,10 @@ export function contours(map, level, width, height) {
       const lines = LINES[(a > level) + 2 * (b > level) + 4 * (c > level) + 8 * (d > level)];
       if (lines.length === 0) continue;
       const edges = [
-        () => place(column + share(a, b), row),
-        () => place(column + 1, row + share(b, c)),
-        () => place(column + share(d, c), row + 1),
-        () => place(column, row + share(a, d)),
+        () => place(column + crossing(a, b), row),
+        () => place(column + 1, row + crossing(b, c)),
+        () => place(column + crossing(d, c), row + 1),
+        () => place(column, row + crossing(a, d)),
       ];
       for (const [from, to] of lines) parts.push(`M${edges[from]()}L${edges[to]()}`);
     }

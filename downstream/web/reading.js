@@ -39,6 +39,9 @@ function verdict(item, session) {
   const notes = [];
   if (answer.model === session.model?.model && session.isOnTrial) notes.push("by the threshold on trial");
   if (answer.model !== session.model?.model) notes.push(`by the model ${answer.model}`);
+  if (session.mapLimit(answer) !== (answer.map_threshold ?? session.threshold(answer))) {
+    notes.push(`boxes are those at ${figure(answer.threshold)}`);
+  }
   if (isAbove && !isDefective) notes.push("no region is large enough");
   if (!isDefective && !isAbove && answer.regions.length) notes.push(`${count(answer.regions.length, "region")} above the map's own threshold`);
   return [
@@ -93,6 +96,7 @@ export function showFacts(answer) {
 /** The colours' meaning, below the picture. */
 export function showHeatKey(limit) {
   if (limit === null) return byId("heat-key").replaceChildren();
+  if (limit <= 0) return byId("heat-key").replaceChildren(`all above ${figure(limit)} is coloured alike`);
   const canvas = element("canvas", { class: "scale", "aria-hidden": "true" });
   paintScale(canvas);
   byId("heat-key").replaceChildren("0", element("span", { class: "scale-box" }, canvas), figure(2 * limit),

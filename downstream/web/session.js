@@ -67,6 +67,12 @@ export class Session extends EventTarget {
     return answer.model === this.model?.model ? this.trial : answer.threshold;
   }
 
+  /** Above it a pixel belongs to a region. Where an area rule decides, it is the threshold itself and moves with it. */
+  mapLimit(answer) {
+    if (answer.map_threshold === null || answer.map_threshold === answer.threshold) return this.threshold(answer);
+    return answer.map_threshold;
+  }
+
   flips() {
     return flips(this.recent, this.model, this.trial);
   }

@@ -54,28 +54,28 @@ export class Stage {
     this.#box.dataset.empty = shown ? "no" : "yes";
     byId("stage-words").textContent = "";
     byId("probe").hidden = true;
-    this.#heat.hidden = !(shown?.map && shown.limit > 0);
+    this.#marks.replaceChildren();
+    this.#sized();
+    this.#heat.hidden = !shown?.map;
     if (!shown) {
-      byId("zoom-words").textContent = "";
       this.#picture.removeAttribute("src");
-      this.#marks.replaceChildren();
       return;
     }
-    if (!this.#heat.hidden) paintHeat(this.#heat, shown.map, shown.limit);
-    shown.path = this.#heat.hidden ? "" : contours(shown.map, shown.limit, shown.width, shown.height);
+    this.#warm();
     this.#picture.alt = shown.name;
     this.#picture.hidden = !shown.url;
     if (shown.url) this.#picture.src = shown.url;
     else this.#withoutPicture();
-    this.#layers.hidden = !this.#size;
     if (isSameSize && !this.#view.isFitted) this.#draw();
     else this.fit();
   }
 
-  /** The verdict moved with the threshold; all else stays. */
-  decide(isDefective) {
+  /** The verdict moved with the threshold, and the map's limit with it where one threshold is for both. */
+  decide(isDefective, limit) {
     if (!this.#shown) return;
-    this.#shown.isDefective = isDefective;
+    const isSame = this.#shown.limit === limit;
+    Object.assign(this.#shown, { isDefective, limit });
+    if (!isSame) this.#warm();
     this.#draw();
   }
 
@@ -101,13 +101,13 @@ export class Stage {
     this.#draw();
   }
 
-  /** Let a region fill a third of the stage. */
+  /** Let a region fill two thirds of the stage; a small one less, so that its surroundings are seen. */
   zoomTo(position) {
     const [left, top, right, bottom] = this.#shown.regions[position].box;
     this.#chosenRegion = position;
     const side = Math.max(right - left, bottom - top, 1);
     const room = Math.min(this.#box.clientWidth, this.#box.clientHeight);
-    this.#view.scale = Math.min(MOST_SCALE, Math.max(this.#fitting(), room / (3 * side)));
+    this.#view.scale = Math.max(this.#fitting(), Math.min(MOST_SCALE / 3, (2 * room) / (3 * side)));
     this.#view.isFitted = false;
     this.#centre((left + right) / 2, (top + bottom) / 2);
   }
@@ -116,17 +116,28 @@ export class Stage {
     return this.#size !== null && !this.#view.isFitted && this.#view.scale > this.#fitting() * 1.001;
   }
 
+  #warm() {
+    const { map, limit, width, height } = this.#shown;
+    this.#shown.path = map ? contours(map, limit, width, height) : "";
+    if (map) paintHeat(this.#heat, map, limit);
+  }
+
   /** Nothing was answered yet: as large as the browser finds it. */
   #sizeOfPicture() {
     this.#size = { width: this.#picture.naturalWidth, height: this.#picture.naturalHeight };
-    this.#layers.hidden = false;
+    this.#sized();
     this.fit();
+  }
+
+  #sized() {
+    this.#layers.hidden = !this.#size;
+    this.#box.querySelector(".zoom").hidden = !this.#size;
   }
 
   #withoutPicture() {
     this.#picture.hidden = true;
-    if (!this.#size) return;
-    byId("stage-words").textContent = this.#shown.url
+    if (!this.#size && !this.#shown.url) return;
+    byId("stage-words").textContent = !this.#size ? "There is nothing that this browser can show." : this.#shown.url
       ? "This browser cannot show this kind of picture. Heat and boxes are where the service saw them."
       : "This picture was not kept. Boxes are where its regions were.";
   }
@@ -144,7 +155,7 @@ export class Stage {
   }
 
   #draw() {
-    if (!this.#size) return this.#marks.replaceChildren();
+    if (!this.#size) return;
     const view = this.#view;
     const [width, height] = [this.#size.width * view.scale, this.#size.height * view.scale];
     // The middle of the stage always shows some of the picture: it cannot be lost.

@@ -16,7 +16,7 @@ export function askForToken(wasWrong) {
       event.preventDefault();
       const token = field.value.trim();
       // Headers carry ASCII only.
-      if (!/^[\x21-\x7e]+$/.test(token)) {
+      if (!/^[\x20-\x7e]+$/.test(token)) {
         byId("token-words").textContent = token ? "A token has no such characters: type it again." : "Type the token first.";
         return field.focus();
       }
