@@ -24,6 +24,7 @@ import os
 import signal
 import socket
 import tempfile
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -99,8 +100,8 @@ def main(config: Config) -> int:
     except ModuleNotFoundError as missing:
         raise Mistake(f"the service needs {missing.name}: pip install heldout[serve].") from None
     listening = listen(config.host, config.port)
-    with listening, tempfile.TemporaryDirectory() as shared:
-        if config.workers > 1:
+    with listening, tempfile.TemporaryDirectory() if config.workers > 1 else nullcontext() as shared:
+        if shared is not None:
             os.environ["PROMETHEUS_MULTIPROC_DIR"] = shared  # before prometheus_client is imported by a worker
             os.environ.setdefault("OMP_NUM_THREADS", str(threads_of(config)))  # for what does not ask torch
         settings = settings_of(config)

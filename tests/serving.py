@@ -24,10 +24,10 @@ START_S = 90
 
 
 class Serving:
-    """A started server: `client` asks it, `log` is all that it said on standard error."""
+    """A started server: `client` asks it, `log` is all that it said on standard error, `folder` what it keeps."""
 
     def __init__(self, process: subprocess.Popen, url: str, log: Path, token: str | None) -> None:
-        self.process, self.url, self._log = process, url, log
+        self.process, self.url, self.folder, self._log = process, url, log.parent, log
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         self.client = httpx.Client(base_url=url, timeout=60, headers=headers)
 
