@@ -37,7 +37,7 @@ def opened(browser: Browser, url: str, expected: tuple[str, ...] = (), **options
     context = browser.new_context(**options)
     context.set_default_timeout(PATIENCE_MS)
     page, errors, elsewhere = context.new_page(), [], []
-    own = (url.partition("#")[0].rstrip("/") + "/", "blob:", "data:")
+    own = ("/".join(url.split("/")[:3]) + "/", "blob:", "data:")
     page.on("console", lambda message: errors.append(message.text) if message.type in ("error", "warning") else None)
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.on("dialog", lambda dialog: (errors.append(f"dialog: {dialog.message}"), dialog.dismiss()))

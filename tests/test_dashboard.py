@@ -2,7 +2,7 @@
 
 import csv
 import io
-import json
+from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -10,16 +10,12 @@ import numpy as np
 import pytest
 from browsing import CONTRASTS, PATIENCE_MS, carried, chromium, drop, opened
 from PIL import Image
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 from serving import picture, served
-
-from baselines.heat import heated
-from baselines.threshold import confidence
 
 expect.set_options(timeout=PATIENCE_MS)
 TOKEN = "a token of some length"
 HOSTILE = "<img src=x onerror=alert(1)>.png"
-WEB = Path(__file__).parents[1] / "downstream" / "web"
 SCHEMES = ("light", "dark")
 
 
@@ -31,7 +27,7 @@ def browser():
 
 @pytest.fixture(scope="module")
 def serving(models_folder, tmp_path_factory):
-    with served(models_folder, tmp_path_factory.mktemp("dashboard"), "--picture-mb", "1") as serving:
+    with served(models_folder, tmp_path_factory.mktemp("dashboard"), "--picture-mb", "1", token=TOKEN) as serving:
         yield serving
         assert "Traceback" not in serving.log
 
@@ -55,6 +51,11 @@ def pictures(demo_folder) -> dict[str, bytes]:
     return {"bad.png": file.getvalue(), **files}
 
 
+def inspecting(browser: Browser, url: str, **options: object) -> AbstractContextManager[Page]:
+    """The page as where no token is wanted: the browser brings it, of which the page knows nothing."""
+    return opened(browser, url, extra_http_headers={"Authorization": f"Bearer {TOKEN}"}, **options)
+
+
 def ready(page: Page) -> Page:
     expect(page.locator("#service")).to_have_attribute("data-state", "good")
     return page
@@ -71,7 +72,7 @@ def row(page: Page, name: str):
 
 def test_many_are_dropped_and_one_is_broken(browser, serving, pictures):
     files = {**pictures, "notes.txt": b"no picture", "large.png": b"\x89PNG" + bytes(2 << 20), "empty.png": b""}
-    with opened(browser, serving.url, expected=("415",)) as page:
+    with inspecting(browser, serving.url, expected=("415",)) as page:
         expect(ready(page).locator("#stage-empty")).to_be_visible()
         drop(page, files)
         judged(page, "7 pictures: 1 defective, 3 good, 3 failed")
@@ -90,7 +91,7 @@ def test_many_are_dropped_and_one_is_broken(browser, serving, pictures):
 
 
 def test_one_is_shown_with_all_that_is_known(browser, serving, pictures):
-    with opened(browser, serving.url) as page:
+    with inspecting(browser, serving.url) as page:
         drop(ready(page), {"bad.png": pictures["bad.png"]})
         expect(page.locator("#verdict .headline")).to_have_text("Defective")
         last = serving.client.get("/api/results", params={"limit": 1}).json()["results"][0]
@@ -118,7 +119,7 @@ def test_one_is_shown_with_all_that_is_known(browser, serving, pictures):
 
 
 def test_the_slider_decides_again_and_counts_what_would_flip(browser, serving, pictures):
-    with opened(browser, serving.url) as page:
+    with inspecting(browser, serving.url) as page:
         drop(ready(page), pictures)
         judged(page, "4 pictures: 1 defective, 3 good")
         results = serving.client.get("/api/results", params={"model": "hazelnut", "limit": 500}).json()["results"]
@@ -154,7 +155,7 @@ def test_history_is_filtered_paged_and_downloaded(browser, serving, pictures):
     for number in range(60):
         assert serving.test(picture(number, (8, 8)), f"batch {number:02}.png").status_code == 200
     assert serving.test(pictures["bad.png"], "=harmful.png").status_code == 200
-    with opened(browser, f"{serving.url}/#history", viewport={"width": 1280, "height": 800}) as page:
+    with inspecting(browser, f"{serving.url}/#history", viewport={"width": 1280, "height": 800}) as page:
         rows, total = page.locator("#history-rows tbody tr"), serving.client.get("/api/results").json()["total"]
         expect(page.locator("#history-count")).to_have_text(f"{total} results (1 to 50)")
         page.locator("#older").click()
@@ -188,7 +189,7 @@ def test_an_earlier_result_is_opened_and_similar_ones_are_found(browser, serving
     for name, data in pictures.items():
         assert serving.test(data, name, keep="true").status_code == 200
     assert serving.test(picture(7), "not kept.png").status_code == 200
-    with opened(browser, f"{serving.url}/#history") as page:
+    with inspecting(browser, f"{serving.url}/#history") as page:
         page.get_by_role("button", name="not kept.png").first.click()
         expect(page.locator("#stage-words")).to_contain_text("This picture was not kept.")
         page.keyboard.press("2")
@@ -208,7 +209,7 @@ def test_an_earlier_result_is_opened_and_similar_ones_are_found(browser, serving
 
 
 def test_another_model_is_chosen(browser, serving, pictures):
-    with opened(browser, serving.url) as page:
+    with inspecting(browser, serving.url) as page:
         drop(ready(page), {"bad.png": pictures["bad.png"]})
         expect(page.locator("#verdict .headline")).to_have_text("Defective")
         page.locator("#model").select_option("mean")
@@ -220,11 +221,8 @@ def test_another_model_is_chosen(browser, serving, pictures):
         assert serving.client.get("/api/results", params={"limit": 1}).json()["results"][0]["model"] == "mean"
 
 
-def test_a_token_is_asked_for_once_and_sent_with_everything(browser, models_folder, pictures, tmp_path):
-    with (
-        served(models_folder, tmp_path / "served", token=TOKEN) as serving,
-        opened(browser, serving.url, expected=("401",)) as page,
-    ):
+def test_a_token_is_asked_for_once_and_sent_with_everything(browser, serving, pictures):
+    with opened(browser, serving.url, expected=("401",)) as page:
         expect(page.locator("#token-dialog")).to_be_visible()
         page.keyboard.press("Escape")  # without one nothing works
         page.keyboard.type("wrong")
@@ -232,15 +230,13 @@ def test_a_token_is_asked_for_once_and_sent_with_everything(browser, models_fold
         expect(page.locator("#token-words")).to_contain_text("refused")
         page.locator("#token").fill(TOKEN)
         page.keyboard.press("Enter")
-        ready(page)
         expect(page.locator("#token-dialog")).to_be_hidden()
-        page.locator("#keep-pictures").check()
-        drop(page, pictures)
-        judged(page, "4 pictures: 1 defective, 3 good")
+        ready(page).locator("#keep-pictures").check()
+        drop(page, {"with a token.png": pictures["bad.png"]})
+        expect(page.locator("#verdict .headline")).to_have_text("Defective")
         page.reload()
-        ready(page)
-        page.keyboard.press("2")
-        page.get_by_role("button", name="bad.png").click()
+        ready(page).keyboard.press("2")
+        page.get_by_role("button", name="with a token.png").click()
         expect(page.locator("#picture")).to_have_js_property("naturalWidth", 256)  # fetched with the token
         assert TOKEN not in page.evaluate("JSON.stringify(localStorage)") + page.url
 
@@ -248,7 +244,7 @@ def test_a_token_is_asked_for_once_and_sent_with_everything(browser, models_fold
 def test_all_can_be_done_with_the_keyboard(browser, serving, pictures, tmp_path):
     for name, data in pictures.items():
         (tmp_path / name).write_bytes(data)
-    with opened(browser, serving.url) as page:
+    with inspecting(browser, serving.url) as page:
         ready(page)
         with page.expect_file_chooser() as chooser:
             page.keyboard.press("o")
@@ -285,7 +281,7 @@ def test_all_can_be_done_with_the_keyboard(browser, serving, pictures, tmp_path)
 
 
 def test_tab_reaches_every_control_that_can_be_used(browser, serving, pictures):
-    with opened(browser, serving.url) as page:
+    with inspecting(browser, serving.url) as page:
         drop(ready(page), pictures)
         judged(page, "4 pictures: 1 defective, 3 good")
         usable = page.evaluate(
@@ -307,7 +303,7 @@ def test_tab_reaches_every_control_that_can_be_used(browser, serving, pictures):
 
 def test_hostile_names_are_only_text(browser, serving, pictures):
     names = [HOSTILE, '"><script>alert(1)</script>.png', "a" * 300 + ".png", "\u202egnp.exe"]
-    with opened(browser, serving.url, viewport={"width": 360, "height": 780}) as page:
+    with inspecting(browser, serving.url, viewport={"width": 360, "height": 780}) as page:
         page.locator("#keep-pictures").check()
         drop(ready(page), dict.fromkeys(names, pictures["bad.png"]))
         judged(page, "4 pictures: 4 defective, 0 good")
@@ -323,7 +319,7 @@ def test_hostile_names_are_only_text(browser, serving, pictures):
 
 @pytest.mark.parametrize("width", [320, 360, 768, 920, 1100, 1440])
 def test_no_width_scrolls_sideways(browser, serving, pictures, width):
-    with opened(browser, serving.url, viewport={"width": width, "height": 780}) as page:
+    with inspecting(browser, serving.url, viewport={"width": width, "height": 780}) as page:
         for _ in range(2):  # empty, and full
             for view in ("inspect", "history"):
                 page.goto(f"{serving.url}/#{view}")
@@ -342,7 +338,7 @@ def test_no_width_scrolls_sideways(browser, serving, pictures, width):
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_text_can_be_read_in_both_schemes(browser, serving, pictures, scheme):
-    with opened(browser, serving.url, expected=("415",), color_scheme=scheme, reduced_motion="reduce") as page:
+    with inspecting(browser, serving.url, expected=("415",), color_scheme=scheme, reduced_motion="reduce") as page:
         assert (luminous(page) > 0.5) == (scheme == "light")
         drop(ready(page), {**pictures, "notes.txt": b"no"})
         judged(page, "5 pictures: 1 defective, 3 good, 1 failed")
@@ -380,7 +376,7 @@ def assert_readable(page: Page, fewest: int) -> None:
 
 
 def test_a_busy_service_is_waited_for_and_a_lost_one_named(browser, serving, pictures):
-    with opened(browser, serving.url, expected=("429", "ERR_FAILED")) as page:
+    with inspecting(browser, serving.url, expected=("429", "ERR_FAILED")) as page:
         answers = []
 
         def busy_at_first(route):
@@ -402,8 +398,37 @@ def test_a_busy_service_is_waited_for_and_a_lost_one_named(browser, serving, pic
         judged(page, "5 pictures: 2 defective, 3 good")
 
 
+def test_a_folder_is_dropped_stopped_and_cleared(browser, serving, pictures, tmp_path):
+    folder = tmp_path / "shift 3"
+    for number in range(12):
+        (folder / "left").mkdir(parents=True, exist_ok=True)
+        (folder / "left" / f"{number}.png").write_bytes(pictures["good 1.png"])
+    (folder / ".hidden").write_bytes(b"what a system leaves there")
+    with inspecting(browser, serving.url) as page:
+        ready(page)
+        held = []
+        page.route("**/api/test_image", lambda route: held.append(route))  # nothing is answered
+        devices = page.context.new_cdp_session(page)
+        data = {"items": [], "files": [str(folder)], "dragOperationsMask": 1}
+        for kind in ("dragEnter", "dragOver", "drop"):
+            devices.send("Input.dispatchDragEvent", {"type": kind, "x": 400, "y": 400, "data": data})
+        expect(page.locator("#items li")).to_have_count(12)
+        expect(page.locator("#items .name").nth(10)).to_have_text("shift 3/left/10.png")  # 10 comes after 9
+        expect(page.locator("#batch-words")).to_have_text("0 of 12 pictures done")
+        expect(page.locator("#drop-veil")).to_be_hidden()
+        assert len(held) == 4  # so many at once
+        page.get_by_role("button", name="Stop").click()
+        judged(page, "12 pictures: 0 defective, 0 good, 12 failed")
+        page.unroute("**/api/test_image")
+        page.get_by_role("button", name="Retry failed").click()
+        judged(page, "12 pictures: 0 defective, 12 good")
+        page.get_by_role("button", name="Clear list").click()
+        expect(page.locator("#items li")).to_have_count(0)
+        expect(page.locator("#verdict")).to_contain_text("No picture yet")
+
+
 def test_a_picture_can_be_pasted(browser, serving, pictures):
-    with opened(browser, serving.url) as page:
+    with inspecting(browser, serving.url) as page:
         transfer = carried(ready(page), {"image.png": pictures["bad.png"]})
         page.evaluate(
             "data => document.dispatchEvent(new ClipboardEvent('paste', { clipboardData: data, bubbles: true }))",
@@ -411,61 +436,3 @@ def test_a_picture_can_be_pasted(browser, serving, pictures):
         )
         expect(page.locator("#verdict .headline")).to_have_text("Defective")
         expect(page.locator("#verdict .of")).to_contain_text("pasted ")
-
-
-def test_the_page_computes_what_the_service_computes(browser, serving):
-    random = np.random.default_rng(0)
-    cases = [(float(random.normal()), float(random.normal()), random.normal(size=n).tolist()) for n in range(60)]
-    cases += [(1.0, 0.0, [2.0, 2.0, 2.0]), (1e6, 0.0, [0.0, 1.0]), (0.0, 0.0, [1.0, 2.0])]
-    values = (random.random((6, 9)) * 30).astype(np.float32)
-    with opened(browser, serving.url) as page:
-        got = run_in_page(page, "decision.js", "cases.map(one => module.confidence(...one))", cases)
-        assert got == pytest.approx([confidence(*one) for one in cases], abs=1e-9)
-        for threshold in (12.0, -1.0):
-            painted = run_in_page(page, "heat.js", PAINT, [values.ravel().tolist(), 9, 6, threshold])
-            rgba = np.array(painted, np.float32).reshape(6, 9, 4)
-            cover = rgba[..., 3:] / 255 * 0.65
-            wanted = heated(np.zeros((6, 9, 3), np.uint8), values, threshold)
-            assert np.abs(rgba[..., :3] * cover - wanted).max() < 4  # of 255: colours of a canvas are rounded twice
-
-
-PAINT = """(([values, width, height, threshold]) => {
-    const canvas = document.createElement("canvas");
-    module.paintHeat(canvas, { values, width, height }, threshold);
-    return [...canvas.getContext("2d").getImageData(0, 0, width, height).data];
-})(cases)"""
-
-
-def run_in_page(page: Page, name: str, expression: str, cases: list) -> list:
-    return page.evaluate(f"async cases => {{ const module = await import('/{name}'); return {expression}; }}", cases)
-
-
-def test_contours_lie_where_the_map_crosses_the_level(browser, serving):
-    rows, columns, width, height, level = 20, 30, 300, 100, 6.3
-    ramp = np.tile(np.arange(columns, dtype=float), (rows, 1))
-    y, x = np.mgrid[:rows, :columns]
-    disc = 8 - np.hypot(x - 15, y - 10)
-    with opened(browser, serving.url) as page:
-        for values, at in ((ramp, level), (disc, 2.0), (np.full((rows, columns), 9.0), level), (ramp * 0, level)):
-            case = [{"values": values.ravel().tolist(), "width": columns, "height": rows}, at, width, height]
-            path = run_in_page(page, "heat.js", "module.contours(...cases)", case)
-            points = [tuple(map(float, point.split())) for point in path.replace("M", "L").split("L")[1:]]
-            points = np.array(points).reshape(-1, 2) / (width / columns, height / rows) - 0.5  # in cells of the map
-            inside = points[((points > 0) & (points < (columns - 1, rows - 1))).all(axis=1)]
-            if values is ramp:
-                assert np.abs(inside[:, 0] - level).max() < 0.01 and len(inside) >= 2 * (rows - 2)
-            elif values is disc:
-                assert np.abs(np.hypot(*(inside - (15, 10)).T) - 6).max() < 0.1 and len(points) == len(inside) > 60
-            elif values.any():  # all is above: the line is the border
-                assert len(inside) == 0 and len(points) > 0
-            else:
-                assert path == ""
-
-
-def test_the_files_keep_to_what_the_policy_allows():
-    files = {path.name: path.read_text() for path in WEB.iterdir()}
-    assert json.loads(files["manifest.json"])["start_url"] == "/"
-    for name, text in files.items():
-        assert len(text.splitlines()) <= 300
-        assert "innerHTML" not in text and "style=" not in text and "https://" not in text, name
-    assert "onclick=" not in files["index.html"] and "<script>" not in files["index.html"]

@@ -42,6 +42,7 @@ function verdict(item, session) {
   if (session.mapLimit(answer) !== (answer.map_threshold ?? session.threshold(answer))) {
     notes.push(`boxes are those at ${figure(answer.threshold)}`);
   }
+  if (isDefective && answer.map_threshold !== null && !answer.regions.length) notes.push("no single place is above the map's own threshold");
   if (isAbove && !isDefective) notes.push("no region is large enough");
   if (!isDefective && !isAbove && answer.regions.length) notes.push(`${count(answer.regions.length, "region")} above the map's own threshold`);
   return [

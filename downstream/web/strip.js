@@ -64,7 +64,7 @@ function ticks({ from, to }, x) {
 
 function pointer(current, at, isBeyond, width) {
   const words = `this picture ${figure(current.anomaly_score)}${isBeyond ? " →" : ""}`;
-  const half = 3.3 * words.length;
+  const half = 3.8 * words.length;
   return [
     drawn("path", { class: "pointer", d: `M${at} 34l-6-10h12z` }),
     drawn("line", { class: "pointer-line", x1: at, x2: at, y1: 34, y2: AXIS_Y }),
