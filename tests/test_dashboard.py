@@ -134,6 +134,8 @@ def test_the_slider_decides_again_and_counts_what_would_flip(browser, serving, p
             expect(page.locator("#flips-results")).to_contain_text(f"of {len(results)} recent results would flip")
             expect(page.locator("#flips-normals")).to_have_attribute("data-flips", str(normal_flips))
             expect(page.locator("#flips-normals")).to_contain_text(f"{(normals > value).sum()} called defective")
+            if value < normals.min():
+                expect(page.locator("#flips-normals")).to_contain_text("(100 %)")
         judged(page, "4 pictures: 0 defective, 4 good")
         expect(page.locator("#verdict .headline")).to_have_text("Good")
         expect(page.locator("#verdict")).to_contain_text("by the threshold on trial")
@@ -425,6 +427,20 @@ def test_a_folder_is_dropped_stopped_and_cleared(browser, serving, pictures, tmp
         page.get_by_role("button", name="Clear list").click()
         expect(page.locator("#items li")).to_have_count(0)
         expect(page.locator("#verdict")).to_contain_text("No picture yet")
+
+
+def test_a_kind_that_browsers_cannot_show(browser, serving, pictures):
+    file = io.BytesIO()
+    Image.open(io.BytesIO(pictures["bad.png"])).save(file, "TIFF")
+    with inspecting(browser, serving.url) as page:
+        drop(ready(page), {"bad.tiff": file.getvalue()})
+        expect(page.locator("#verdict .headline")).to_have_text("Defective")
+        expect(page.locator("#stage-words")).to_contain_text("This browser cannot show this kind of picture.")
+        expect(page.locator("#marks rect.over").first).to_be_visible()
+        page.locator("#keep-pictures").check()
+        drop(page, {"kept.tiff": file.getvalue()})
+        expect(page.locator("#verdict .of")).to_have_text("kept.tiff")
+        expect(page.locator("#picture")).to_have_js_property("naturalWidth", 256)
 
 
 def test_a_picture_can_be_pasted(browser, serving, pictures):

@@ -40,7 +40,7 @@ function select(item) {
   selected = item;
   list.select(item);
   if (shownUrl) URL.revokeObjectURL(shownUrl);
-  shownUrl = item?.file ? URL.createObjectURL(item.file) : null;
+  shownUrl = item?.file && !item.url ? URL.createObjectURL(item.file) : null;
   read();
   const answer = item?.answer ?? null;
   stage.show(item && {
@@ -52,6 +52,16 @@ function select(item) {
   showFacts(answer);
   similar.show(item?.state === "done" ? item : null);
 }
+
+/** What this browser cannot show, such as TIFF, the service can, if it was kept. */
+byId("picture").addEventListener("error", async () => {
+  const item = selected;
+  if (!item?.file || !item.answer?.is_kept || item.url) return;
+  const blob = await fetched(`/api/pictures/kept/${item.answer.digest}`).catch(() => null);
+  if (!blob) return;
+  item.url = URL.createObjectURL(blob);
+  if (item === selected) select(item);
+});
 
 /** What depends on the threshold. */
 function read() {
@@ -146,6 +156,7 @@ byId("model").addEventListener("change", async (event) => {
 
 function showService(error = null) {
   const { status } = session;
+  if (!error && byId("service").dataset.state === "failed") byId("trouble").hidden = true; // it is back
   byId("service").dataset.state = error ? "failed" : "good";
   const words = error ? "not reachable" : `${status.category}, ${status.method}, ${status.size_px} px`;
   byId("service").replaceChildren(symbol(error ? "failed" : "good"), words);

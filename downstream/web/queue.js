@@ -33,7 +33,7 @@ export class Queue extends EventTarget {
   }
 
   retry(items) {
-    for (const item of items) Object.assign(item, { state: "waiting", sent: 0, timeouts: 0, reason: "" });
+    for (const item of items) Object.assign(item, { url: null, state: "waiting", sent: 0, timeouts: 0, reason: "" });
     this.#changed("items");
     this.#pump();
   }

@@ -2,7 +2,7 @@
 
 import { byId, element, symbol } from "./elements.js";
 import { paintScale } from "./heat.js";
-import { count, figure, moment, sureness, verdictKind, verdictWord } from "./words.js";
+import { count, figure, moment, percent, sureness, verdictKind, verdictWord } from "./words.js";
 
 /** The band above the picture. `retry()` is called for one that failed. */
 export function showVerdict(item, session, retry) {
@@ -75,7 +75,7 @@ export function showRegions(answer, zoomTo) {
     const [left, top, right, bottom] = region.box;
     return element("li", {}, element("button", { type: "button", onclick: () => zoomTo(position), title: "Zoom to it" },
       element("b", {}, String(position + 1)),
-      element("span", {}, `${region.area_px} px²`, element("small", {}, ` ${((100 * region.area_px) / whole).toPrecision(2)} % of the picture`)),
+      element("span", {}, `${region.area_px} px²`, element("small", {}, ` ${percent(region.area_px, whole)} of the picture`)),
       element("small", {}, `${right - left} × ${bottom - top} at ${left}, ${top}; peak ${figure(region.peak)}`)));
   });
   byId("regions").replaceChildren(element("ol", { class: "regions" }, ...rows));

@@ -2,7 +2,7 @@
 
 import { byId, element, symbol } from "./elements.js";
 import { axisOf, drawStrip } from "./strip.js";
-import { count, figure } from "./words.js";
+import { count, figure, percent } from "./words.js";
 
 export class ThresholdPanel {
   #session;
@@ -80,7 +80,7 @@ export class ThresholdPanel {
   #drawFlips() {
     const found = this.#session.flips();
     const { model, trial, isOnTrial } = this.#session;
-    const share = (number) => (found.normals ? ` (${((100 * number) / found.normals).toPrecision(2)} %)` : "");
+    const share = (number) => (found.normals ? ` (${percent(number, found.normals)})` : "");
     const flipped = found.toDefective + found.toGood;
     const rows = [];
     if (isOnTrial) {

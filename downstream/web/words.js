@@ -8,11 +8,14 @@ export function figure(value) {
   return String(Number(value.toPrecision(4)));
 }
 
+/** Of the whole, in two digits. */
+export const percent = (part, whole) => `${Number(((100 * part) / whole).toPrecision(2))} %`;
+
 /** Never 100 %: no decision is that sure. */
 export function sureness(confidence) {
-  const percent = 100 * confidence;
-  if (percent > 99.9) return "over 99.9 % sure";
-  return `${percent.toFixed(percent >= 99 ? 1 : 0)} % sure`;
+  const share = 100 * confidence;
+  if (share > 99.9) return "over 99.9 % sure";
+  return `${share.toFixed(share >= 99 ? 1 : 0)} % sure`;
 }
 
 export const count = (number, one, many = `${one}s`) => `${number} ${number === 1 ? one : many}`;
