@@ -220,6 +220,7 @@ def test_another_model_is_chosen(browser, serving, pictures):
         expect(page.locator("#verdict .notes")).to_have_text("by the model hazelnut")  # and not by this one's threshold
         page.get_by_role("button", name="Judge again").click()
         expect(page.locator("#verdict .notes")).to_have_count(0)
+        expect(page.locator("#verdict .sure")).to_be_visible()  # and no longer on its way
         assert serving.client.get("/api/results", params={"limit": 1}).json()["results"][0]["model"] == "mean"
 
 

@@ -40,11 +40,11 @@ export class ResultList {
     const before = this.#selected;
     this.#selected = item;
     for (const one of [before, item]) if (this.#rows.has(one)) this.#update(one);
-    this.#rows.get(item)?.row.scrollIntoView({ block: "nearest" });
+    if (this.#rows.has(item)) showWithin(byId("items"), this.#rows.get(item).row);
   }
 
   focus() {
-    this.#rows.get(this.#selected)?.open.focus();
+    this.#rows.get(this.#selected)?.open.focus({ preventScroll: true });
   }
 
   /** One item changed. */
@@ -145,6 +145,13 @@ function wordsOf(item, session) {
   if (item.state === "failed") return item.reason;
   if (item.state === "sending") return item.sent >= 1 ? "being judged" : "sending";
   return `${verdictWord(session.isDefective(item.answer))} ${figure(item.answer.anomaly_score)}`;
+}
+
+/** Scroll the list alone: scrollIntoView would move the whole page of a phone away from the verdict. */
+function showWithin(list, row) {
+  const [outer, inner] = [list.getBoundingClientRect(), row.getBoundingClientRect()];
+  if (inner.top < outer.top) list.scrollTop -= outer.top - inner.top;
+  else if (inner.bottom > outer.bottom) list.scrollTop += inner.bottom - outer.bottom;
 }
 
 async function showThumbnail(item) {

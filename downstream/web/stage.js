@@ -181,8 +181,8 @@ export class Stage {
       const isChosen = position === this.#chosenRegion;
       boxes.append(drawn("rect", { class: "under", ...place }), drawn("rect", { class: isChosen ? "over chosen" : "over", ...place }));
       const words = regions.length > LABELS_WITH_AREA ? `${position + 1}` : `${position + 1} · ${region.area_px} px²`;
-      const labelY = place.y > 22 ? place.y - 5 : place.y + place.height + 15;
-      boxes.append(drawn("text", { class: "label", x: place.x, y: labelY }, words));
+      const isAbove = place.y > 22; // else there is no room but within
+      boxes.append(drawn("text", { class: "label", x: place.x + (isAbove ? 0 : 6), y: place.y + (isAbove ? -5 : 17) }, words));
     }
     this.#marks.replaceChildren(...marks, boxes);
   }
