@@ -49,7 +49,7 @@ async def status(serving: Serving) -> StatusAnswer:
     return StatusAnswer(
         model_loaded=True, model=current.loaded.name, category=current.loaded.inspector.category,
         method=current.loaded.method, size_px=current.loaded.inspector.size_px, threshold=current.threshold,
-        device="cpu", version=own_version(), inside=serving.admission.inside,
+        device=current.loaded.device, version=own_version(), inside=serving.admission.inside,
         search=serving.similar.source is not None,
         limits=LimitsAnswer(
             picture_bytes=settings.picture_bytes, picture_pixels=settings.picture_pixels,

@@ -33,6 +33,12 @@ class Loaded:
         return str(self.inspector.facts.get("method") or type(self.inspector.method).__name__)
 
     @property
+    def device(self) -> str:
+        """Where its network is; what has none of its own works on the CPU."""
+        network = getattr(self.inspector.method, "network_", None)
+        return "cpu" if network is None else str(next(network.parameters()).device)
+
+    @property
     def reconstructs(self) -> bool:
         """Whether a score is how far a picture is from its reconstruction."""
         return hasattr(self.inspector.method, "reconstruct")
