@@ -60,6 +60,7 @@ class Config:
         requests: Requests in a round.
         memory_requests: Requests over which memory is watched.
         batch: At most so many pictures a forward, the service's --batch.
+        workers: Processes of the service, its --workers; with one for each core none waits for another's thread.
         quick: Fewer rounds and requests.
         check: Exit code 1 if a target is missed.
     """
@@ -68,6 +69,7 @@ class Config:
     requests: int = 640
     memory_requests: int = 10_000
     batch: int = 16
+    workers: int = 1
     quick: bool = False
     check: bool = False
 
@@ -87,7 +89,7 @@ def main(config: Config) -> int:
     )
     with tempfile.TemporaryDirectory() as place:
         files, inspector = make_material(Path(place), config.batch)
-        with served(Path(place), config.batch) as (port, process):
+        with served(Path(place), config) as (port, process):
             bodies = [request_of(data, port) for data in files]
             ask(port, bodies, 4 * CLIENTS, CLIENTS)
             measured, errors = [], 0
@@ -101,7 +103,7 @@ def main(config: Config) -> int:
     figures = figures_of(measured, alone_ms, memory, errors + wrong)
     missed = [name for name, target in AT_LEAST.items() if figures[name] < target]
     missed += [name for name, target in AT_MOST.items() if figures[name] > target]
-    print_figures(figures, rounds, requests, long)
+    print_figures(figures, config.workers, rounds, requests, long)
     print(f"missed: {', '.join(missed)}" if missed else "all targets met")
     hardware = {"cores": os.cpu_count(), "machine": platform.machine(), "python": platform.python_version()}
     versions = {name: version(name) for name in ("torch", "fastapi", "uvicorn", "sqlalchemy")}
@@ -127,10 +129,11 @@ def make_material(place: Path, batch: int) -> tuple[list[bytes], "Inspector"]:
 
 
 @contextmanager
-def served(place: Path, batch: int) -> Iterator[tuple[int, int]]:
+def served(place: Path, config: Config) -> Iterator[tuple[int, int]]:
     """The service on the model in `place`: its port, and the number of its process."""
     command = [sys.executable, REPOSITORY / "downstream/serve.py", "--port", 0, "--models", place / "models",
-               "--results", place / "results.sqlite", "--pictures", place / "pictures", "--batch", batch]  # fmt: skip
+               "--results", place / "results.sqlite", "--pictures", place / "pictures", "--batch", config.batch,
+               "--workers", config.workers, "--decoders", max(1, 2 // config.workers)]  # fmt: skip
     environment = {name: value for name, value in os.environ.items() if not name.startswith("HELDOUT_TOKEN")}
     with open(place / "log", "w") as log:
         process = subprocess.Popen(
@@ -244,7 +247,7 @@ def figures_of(measured: Sequence[Round], alone_ms: list[float], memory_mib: lis
     }  # fmt: skip
 
 
-def print_figures(figures: dict, rounds: int, requests: int, long: int) -> None:
+def print_figures(figures: dict, workers: int, rounds: int, requests: int, long: int) -> None:
     print(
         f"generated {CATEGORY}s of 256 px, PaDiM with a ResNet-18 at 224 px, medians of {rounds} interleaved rounds of"
     )

@@ -29,7 +29,7 @@ class Serving:
     def __init__(self, process: subprocess.Popen, url: str, log: Path, token: str | None) -> None:
         self.process, self.url, self.folder, self._log = process, url, log.parent, log
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        self.client = httpx.Client(base_url=url, timeout=60, headers=headers)
+        self.client = httpx.Client(base_url=url, timeout=60, headers=headers, verify=False)
 
     @property
     def log(self) -> str:

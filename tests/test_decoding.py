@@ -108,7 +108,7 @@ def test_a_picture_that_brings_its_process_down_harms_no_other(end, monkeypatch)
     monkeypatch.setattr(decoding, "decode_limited", bring_down)
 
     async def test():
-        decoders = Decoders(2, 10_000, 6)
+        decoders = Decoders(2, 10_000, 4)
         try:
             good, bad = picture(1), picture(1) + end
             first = await asyncio.gather(*(decoders.decode(data, 16) for data in (good, good)))
