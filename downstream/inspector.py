@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Self
 
@@ -18,7 +18,7 @@ from baselines.regions import Region, area_score, regions
 from baselines.threshold import Threshold, confidence, is_anomalous
 from downstream.methods import load_any
 from pretrain.command import Mistake
-from pretrain.decode import Unreadable, decode
+from pretrain.decode import Decoded, Unreadable, decode
 from pretrain.images import Problem
 
 if TYPE_CHECKING:
@@ -88,6 +88,11 @@ class Inspector:
         """The threshold that scores are compared with."""
         return self.area_rule.threshold if self.area_rule else self.threshold
 
+    @property
+    def decision_scores(self) -> list[float]:
+        """Scores of good pictures that compare with it."""
+        return self.area_rule.normal_scores if self.area_rule else self.normal_scores
+
     def decide_at(self, value: float) -> None:
         """Compare scores with another threshold, which a user typed."""
         typed = self.decision._replace(value=value, why="given on the command line.")
@@ -102,6 +107,23 @@ class Inspector:
             for start in range(0, len(paths), self.method.batch_size):
                 chunk = paths[start : start + self.method.batch_size]
                 yield from self._inspected(chunk, list(pool.map(self._opened, chunk)))
+
+    def inspect_decoded(self, names: Sequence[Path], pictures: Sequence[Decoded]) -> list[Inspection | Problem]:
+        """Judge pictures from memory, squares of `size_px`, in one batch: at most the method's `batch_size`."""
+        return list(self._inspected(names, pictures)) if pictures else []
+
+    def at_threshold(self, found: Inspection, threshold: float) -> Inspection:
+        """The same picture judged by another threshold. Regions move with it only where an area rule has one threshold
+        for both; else they have their own."""
+        is_defective = bool(is_anomalous(found.score, threshold))
+        sure = confidence(found.score, threshold, self.decision_scores)
+        found = replace(found, threshold=threshold, is_defective=is_defective, confidence=sure)
+        if self.area_rule:
+            again = regions(found.anomaly_map, threshold, self.area_rule.minimum_area_px, (found.height, found.width))
+            return replace(found, map_threshold=threshold, regions=again)
+        if found.map_threshold is not None and self.minimum_area_px and not found.regions:
+            return replace(found, is_defective=False)
+        return found
 
     def save(self, folder: Path) -> None:
         """Write to `folder`, the method first: a folder without `inspector.json` is not finished."""

@@ -49,9 +49,9 @@ TITLES = {
 QUICK = {
     "padim": {"dimensions": 50},
     "fine-tuned": {"epochs": 2},
-    "ae": {"size_px": 64, "width": 16, "instances": 600},
-    "vae": {"size_px": 64, "width": 16, "instances": 600},
-    "cae": {"size_px": 64, "instances": 600},
+    "ae": {"size_px": 64, "width": 16, "instances": 200},
+    "vae": {"size_px": 64, "width": 16, "instances": 200},
+    "cae": {"size_px": 64, "instances": 200},
     "vgg-cam": {"epochs": 3, "width": 0.25, "input_px": 64, "learning_rate": 1e-3},
 }
 

@@ -79,6 +79,19 @@ def demo_folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def models_folder(demo_folder, tmp_path_factory) -> Path:
+    """Two small models for the service: PaDiM with an encoder of its own, and the mean picture without one."""
+    from downstream.detect import Fit, fit
+
+    folder = tmp_path_factory.mktemp("service") / "models"
+    common = {"data": demo_folder, "category": "hazelnut", "size_px": 64}
+    small = "dimensions=24,grid=8,neighbourhood=1"
+    fit(Fit(**common, encoder=Path("random"), options=small, out=folder / "hazelnut"))
+    fit(Fit(**common, method="mean", out=folder / "mean"))
+    return folder
+
+
+@pytest.fixture(scope="session")
 def padim_folder(demo_folder, tmp_path_factory) -> Path:
     """A PaDiM fitted to one demo category, a folder."""
     from fitted_models import fitted
