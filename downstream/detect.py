@@ -80,7 +80,7 @@ class Run:
 
     Attributes:
         pictures: Pictures, or folders of pictures; of a folder in MVTec AD's layout, the test pictures.
-        model: Folder of a model that fit wrote.
+        model: Folder of a model that fit wrote, or a file that scripts/export.py made of one (.onnx, .pt2).
         out: Folder for results.jsonl and the pictures.
         overlays: Which pictures to draw with heat, contours and boxes.
         threshold: Another threshold than the model's.

@@ -130,7 +130,9 @@ class Inspector:
         write_model(folder, **vars(self))
 
     def save_decision(self, folder: Path) -> None:
-        """Write how this inspector decides to a folder that has its method."""
+        """Write how this inspector decides to a folder that has its method. Raises Mistake for an exported file."""
+        if folder.is_file():
+            raise Mistake(f"{folder} is exported and keeps deciding as it does: name the model's folder, export anew.")
         write_facts(folder, **{name: value for name, value in vars(self).items() if name != "method"})
 
     @classmethod

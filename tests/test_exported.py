@@ -166,3 +166,5 @@ def test_pictures_of_another_size_and_learning_are_refused(onnx_file, nut_pixels
             learn([])
     with pytest.raises(Mistake, match="copy it"):
         file.save(Path("x"))
+    with pytest.raises(Mistake, match="keeps deciding"):
+        Inspector.load(onnx_file).save_decision(onnx_file)

@@ -66,3 +66,14 @@ def test_what_has_no_graph_is_refused(demo_folder, tmp_path, capsys):
     assert run_detect("fit", *arguments, "--out", folder) == 0
     assert run_export(folder) == 2
     assert "cannot be exported" in capsys.readouterr().err
+
+
+def test_an_operator_that_onnx_lacks_gets_a_word():
+    class Strange(torch.nn.Module):
+        size_px, takes_floats = 8, True
+
+        def forward(self, pictures):
+            return torch.linalg.eigvals(pictures).real
+
+    with pytest.raises(Mistake, match="cannot take this model down as ONNX"):
+        exporting.onnx_model(Strange(), ("values",))
