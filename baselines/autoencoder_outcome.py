@@ -19,7 +19,7 @@ from baselines.threshold import threshold_from_normals
 from pretrain.dataset import Pictures, data_name
 from pretrain.drawing import Curve, Thumbnail, contact_sheet, curves, save_picture
 from pretrain.run import Run
-from pretrain.wholefile import write_whole
+from pretrain.wholefile import write_json
 
 if TYPE_CHECKING:
     from baselines.autoencoder import Config
@@ -65,7 +65,7 @@ def conclude(config: "Config", run: Run, method: "AutoEncoder", normals: Picture
     if hasattr(method.network_, "sampled"):
         save_picture(samples(method, config.seed, f"{category}: samples"), config.out / "samples.png")
     save_picture(drawn_curves(run, f"{category}: {config.model}"), config.out / "curves.png")
-    write_whole(config.out / FIGURES, (json.dumps(figures, indent=2) + "\n").encode())
+    write_json(config.out / FIGURES, figures)
     facts = {"data": data_name(config.data), "normals": len(normals), "method": config.model, "rate": config.rate}
     write_model(
         config.out,

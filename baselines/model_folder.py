@@ -3,11 +3,10 @@
 `downstream/inspector.py` reads it. It stands here because methods of this package leave such folders too.
 """
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pretrain.wholefile import write_whole
+from pretrain.wholefile import write_json
 
 if TYPE_CHECKING:
     from baselines.method import Method
@@ -27,7 +26,7 @@ def write_facts(folder: Path, **facts: object) -> None:
     """Write how the model decides, to a folder that has its method: what `downstream.inspector.Inspector` is made of
     beside the method."""
     described = {name: _named(value) for name, value in facts.items()}
-    write_whole(folder / FILE, (json.dumps({**described, "format": FORMAT}, indent=2) + "\n").encode())
+    write_json(folder / FILE, {**described, "format": FORMAT})
 
 
 def _named(value: object) -> object:

@@ -21,17 +21,15 @@ if __name__ == "__main__":
 
 import csv
 import io
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from pretrain.command import Mistake
-from pretrain.wholefile import write_whole
+from pretrain.wholefile import write_json, write_whole
 
 if TYPE_CHECKING:
-    from downstream.area_choice import AreaRow
     from downstream.inspector import Inspector
 
 # Balanced accuracy on planted defects below which a recommendation is worth little; chance is 0.5.
@@ -143,6 +141,7 @@ def finetune(config: Finetune) -> None:
         held_out,
         normal_scores,
         planted_scores,
+        print_areas,
         recommended,
         threshold_rows,
     )
@@ -179,8 +178,8 @@ def finetune(config: Finetune) -> None:
         f"smallest"
     )
     found = {"recommended_area_px": best.area_px, "reason": reason, "areas": [row._asdict() for row in rows]}
-    _write_json(config.out / "finetune.json", {"model": str(config.model), "category": name, **found})
-    _print_areas(rows, best)
+    write_json(config.out / "finetune.json", {"model": str(config.model), "category": name, **found})
+    print_areas(rows, best)
     print(f"recommended: {best.area_px} px; {reason}.")
     if best.balanced_accuracy < BARELY:
         print(
@@ -290,20 +289,8 @@ def _checked_area(area_px: int) -> None:
         raise Mistake(f"--area {area_px} is no area: give 1 pixel, which any region has, or more.")
 
 
-def _print_areas(rows: "list[AreaRow]", best: "AreaRow") -> None:
-    print(f"{'area px':>10} {'threshold':>10} {'planted found':>14} {'good passed':>12} {'balanced':>9}")
-    for row in rows:
-        mark = "  <- recommended" if row is best else ""
-        print(f"{row.area_px:>10} {row.threshold:>10.4g} {row.true_positive_rate:>14.3f} "
-              f"{row.true_negative_rate:>12.3f} {row.balanced_accuracy:>9.3f}{mark}")  # fmt: skip
-
-
 def _write_table(path: Path, names: Iterable[str], rows: Iterable[NamedTuple]) -> None:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerows([names, *rows])
     write_whole(path, text.getvalue().encode())
-
-
-def _write_json(path: Path, facts: dict) -> None:
-    write_whole(path, (json.dumps(facts, indent=2) + "\n").encode())

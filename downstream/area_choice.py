@@ -211,3 +211,12 @@ def threshold_rows(held: HeldOut) -> tuple[list[ThresholdRow], list[np.ndarray]]
         rows.append(ThresholdRow(float(threshold), len(pooled) / len(held.maps), mean, std))
         areas.append(pooled)
     return rows, areas
+
+
+def print_areas(rows: Sequence[AreaRow], best: AreaRow) -> None:
+    """A line for each area."""
+    print(f"{'area px':>10} {'threshold':>10} {'planted found':>14} {'good passed':>12} {'balanced':>9}")
+    for row in rows:
+        mark = "  <- recommended" if row is best else ""
+        print(f"{row.area_px:>10} {row.threshold:>10.4g} {row.true_positive_rate:>14.3f} "
+              f"{row.true_negative_rate:>12.3f} {row.balanced_accuracy:>9.3f}{mark}")  # fmt: skip

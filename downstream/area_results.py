@@ -18,7 +18,7 @@ from pretrain.command import Mistake
 from pretrain.decode import read_mask
 from pretrain.drawing import save_picture
 from pretrain.images import Problem, Record
-from pretrain.wholefile import write_whole
+from pretrain.wholefile import write_json
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Results:
         if not self._found:
             raise Mistake("none of the test pictures could be judged, see above: look at what they are.")
         figures = self.figures()
-        write_whole(self.folder / "figures.json", (json.dumps(figures, indent=2) + "\n").encode())
+        write_json(self.folder / "figures.json", figures)
         area_px, threshold = figures["minimum_area_px"], figures["threshold"]
         print(f"{figures['category']}: a region of {area_px} px above {threshold:.5g} makes a picture defective")
         print(f"{'':22} {'TPR':>6} {'TNR':>6} {'balanced accuracy':>18}")

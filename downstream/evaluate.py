@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pretrain.command import Mistake, Names
-from pretrain.wholefile import write_whole
+from pretrain.wholefile import write_json, write_whole
 
 if TYPE_CHECKING:
     import torch
@@ -162,7 +162,7 @@ def write_plan(study: "Study", config: Config, failures: Sequence[dict] = ()) ->
     command = shlex.join(["python", "downstream/evaluate.py", *sys.argv[1:]])
     facts = study.facts | {"command": command, "failures": list(failures)}
     facts["cells"] = [str(work.cell.file(Path())) for work in study.works]
-    write_whole(config.out / STUDY_FILE, (json.dumps(facts, indent=2) + "\n").encode())
+    write_json(config.out / STUDY_FILE, facts)
 
 
 def show(config: Config) -> None:

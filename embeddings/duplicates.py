@@ -17,7 +17,6 @@ if __name__ == "__main__":
 
     sys.exit(run_command(main, Config))
 
-import json
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -27,7 +26,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pretrain.command import Mistake, Names
 from pretrain.images import UNLABELLED, Record
-from pretrain.wholefile import write_whole
+from pretrain.wholefile import write_json, write_whole
 
 if TYPE_CHECKING:
     from embeddings.vectors import Vectors
@@ -107,7 +106,7 @@ def main(config: Config) -> int:
         write_whole(config.sheet, page.encode())
         print(f"contact sheet: {config.sheet}")
     if config.json:
-        write_whole(config.json, (json.dumps([as_json(pair) for pair in pairs], indent=2) + "\n").encode())
+        write_json(config.json, [as_json(pair) for pair in pairs])
         print(f"JSON: {config.json}")
     return 2 if config.strict and counts[SPLITS] else 0
 

@@ -18,14 +18,13 @@ if __name__ == "__main__":
 
     sys.exit(run_command(main, Config))
 
-import json
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pretrain.command import Mistake, Names
-from pretrain.wholefile import write_whole
+from pretrain.wholefile import write_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -103,7 +102,7 @@ def main(config: Config) -> None:
             name: {"category": found["category"], "kinds": {c: asdict(f) for c, f in found["kinds"].items()}}
             for name, found in results.items()
         }
-        write_whole(config.json, (json.dumps(plain, indent=2) + "\n").encode())
+        write_json(config.json, plain)
 
 
 def pooled(encoder: "Encoder", pictures: "Pictures") -> "np.ndarray":

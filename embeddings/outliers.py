@@ -16,7 +16,6 @@ if __name__ == "__main__":
 
     sys.exit(run_command(main, Config))
 
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pretrain.command import Mistake, Names
 from pretrain.images import Record
-from pretrain.wholefile import write_whole
+from pretrain.wholefile import write_json
 
 if TYPE_CHECKING:
     from embeddings.vectors import Vectors
@@ -87,7 +86,7 @@ def main(config: Config) -> None:
             for category, outliers in ranked.items()
             for record, ratio in outliers
         ]
-        write_whole(config.json, (json.dumps(everything, indent=2) + "\n").encode())
+        write_json(config.json, everything)
         print(f"JSON: {config.json}")
 
 

@@ -19,7 +19,6 @@ if __name__ == "__main__":
 
     sys.exit(run_command(main, Config))
 
-import json
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -29,7 +28,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pretrain.command import Mistake, Names
 from pretrain.images import GOOD, SPLITS, Record, scan_plain
-from pretrain.wholefile import write_whole
+from pretrain.wholefile import write_json, write_whole
 
 if TYPE_CHECKING:
     import numpy as np
@@ -111,7 +110,7 @@ def main(config: Config) -> None:
     write_whole(config.sheet, neighbour_page(answers, vectors.data, title_of(config, name), in_words(index)).encode())
     print(f"contact sheet: {config.sheet}")
     if config.json:
-        write_whole(config.json, (json.dumps(as_json(answers, vectors, index), indent=2) + "\n").encode())
+        write_json(config.json, as_json(answers, vectors, index))
         print(f"JSON: {config.json}")
 
 

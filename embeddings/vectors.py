@@ -21,7 +21,7 @@ import numpy as np
 from embeddings.encoding import Source
 from pretrain.command import Mistake
 from pretrain.images import Record, check_names
-from pretrain.wholefile import write_whole
+from pretrain.wholefile import write_json
 
 FORMAT = 1
 SECONDS_BETWEEN_COMMITS = 1.0
@@ -191,7 +191,7 @@ def read_config(folder: Path) -> dict:
 
 
 def write_config(folder: Path, config: dict) -> None:
-    write_whole(folder / "config.json", json.dumps({"format": FORMAT, **config}, indent=2).encode() + b"\n")
+    write_json(folder / "config.json", {"format": FORMAT, **config})
 
 
 def read_lines(folder: Path, data: Path) -> list[Line]:

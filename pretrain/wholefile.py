@@ -1,6 +1,7 @@
 """Files that a reader finds whole: the old one or the new one, never half."""
 
 import errno
+import json
 import os
 from pathlib import Path
 
@@ -22,3 +23,8 @@ def write_whole(path: Path, data: bytes) -> None:
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def write_json(path: Path, facts: object) -> None:
+    """`facts` as indented JSON, by `write_whole`."""
+    write_whole(path, (json.dumps(facts, indent=2) + "\n").encode())

@@ -1,8 +1,9 @@
+import json
 import os
 
 import pytest
 
-from pretrain.wholefile import write_whole
+from pretrain.wholefile import write_json, write_whole
 
 
 def test_the_folder_is_made_and_nothing_else_is_left(tmp_path):
@@ -30,3 +31,10 @@ def test_a_failed_write_leaves_the_old_file_whole(tmp_path, monkeypatch):
 def test_a_folder_in_the_way_is_told(folder, tmp_path):
     with pytest.raises(IsADirectoryError, match="is a folder"):
         write_whole(tmp_path / folder, b"data")
+
+
+def test_json_is_indented_and_whole(tmp_path):
+    write_json(tmp_path / "new" / "facts.json", {"threshold": 0.5, "names": ["a"]})
+    text = (tmp_path / "new" / "facts.json").read_text()
+    assert json.loads(text) == {"threshold": 0.5, "names": ["a"]}
+    assert text.startswith("{\n  ") and text.endswith("}\n")
