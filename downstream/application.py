@@ -35,6 +35,8 @@ ENVIRONMENT = "HELDOUT_SERVICE"
 WEB = Path(__file__).with_name("web")
 # Beside the pictures that wait, so many requests may be on their way in or out.
 REQUESTS_BESIDE = 64
+# Of all bodies on their way in; beyond 1 MiB a part of one lies in a temporary file.
+BODY_BYTES_AT_ONCE = 1 << 30
 # So many of the largest pictures make the largest request.
 PICTURES_OF_FULL_SIZE = 4
 
@@ -60,7 +62,8 @@ def make_app(settings: Settings) -> ASGIApp:
     app.include_router(API)
     app.mount("/", StaticFiles(directory=WEB, html=True))
     most_bytes = PICTURES_OF_FULL_SIZE * settings.picture_bytes + (1 << 20)
-    guarded = BodyLimits(app, most_bytes, settings.timeout_s, settings.waiting + REQUESTS_BESIDE)
+    most_at_once, at_once_bytes = settings.waiting + REQUESTS_BESIDE, max(BODY_BYTES_AT_ONCE, 2 * most_bytes)
+    guarded = BodyLimits(app, most_bytes, settings.timeout_s, most_at_once, at_once_bytes)
     return Watch(Access(guarded, settings.hosts, settings.token), service)
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from dataclasses import dataclass
 
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
@@ -13,11 +14,14 @@ LINGER_BYTES, LINGER_S = 64 << 20, 3.0
 
 class BodyLimits:
     """Middleware: 413 for a body of more than `most_bytes`, 408 for one that takes longer than `seconds`, and 429 for
-    more than `most_at_once` requests with a body at a time."""
+    more than `most_at_once` requests with a body at a time, or more than `most_bytes_at_once` in all their bodies."""
 
-    def __init__(self, app: ASGIApp, most_bytes: int, seconds: float, most_at_once: int) -> None:
+    def __init__(
+        self, app: ASGIApp, most_bytes: int, seconds: float, most_at_once: int, most_bytes_at_once: int
+    ) -> None:
         self.app, self.most_bytes, self.seconds, self.most_at_once = app, most_bytes, seconds, most_at_once
-        self.inside = 0
+        self.most_bytes_at_once = most_bytes_at_once
+        self.inside = self.bytes_inside = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["method"] in ("GET", "HEAD", "OPTIONS"):
@@ -34,16 +38,18 @@ class BodyLimits:
             await problem(scope, receive, send)
             return
         self.inside += 1
+        body = _Body()
         try:
-            await self.app(scope, self._counted(receive), send)
+            await self.app(scope, self._counted(receive, body), send)
         finally:
             self.inside -= 1
+            self.bytes_inside -= body.count
 
-    def _counted(self, receive: Receive) -> Receive:
-        count, is_over, end_s = 0, False, time.monotonic() + self.seconds
+    def _counted(self, receive: Receive, body: "_Body") -> Receive:
+        is_over, end_s = False, time.monotonic() + self.seconds
 
         async def counted() -> Message:
-            nonlocal count, is_over
+            nonlocal is_over
             if is_over:  # only whether the client went away is asked for now
                 return await receive()
             try:
@@ -51,17 +57,31 @@ class BodyLimits:
             except TimeoutError:
                 reason = f"the body took longer than {self.seconds:g} s."
                 raise HTTPException(408, reason, {"Connection": "close"}) from None
-            count += len(message.get("body", b""))
+            size = len(message.get("body", b""))
+            body.count += size
+            self.bytes_inside += size
             is_over = not message.get("more_body", False)
-            if count > self.most_bytes:
-                await _linger(receive)
+            if body.count > self.most_bytes:
+                if not is_over:
+                    await _linger(receive)
                 raise HTTPException(413, self._too_large(), {"Connection": "close"})
+            if self.bytes_inside > self.most_bytes_at_once:
+                if not is_over:
+                    await _linger(receive)
+                raise HTTPException(429, "too much at once: try again.", {"Retry-After": "1", "Connection": "close"})
             return message
 
         return counted
 
     def _too_large(self) -> str:
         return f"a request may have {self.most_bytes / 2**20:g} MiB at most."
+
+
+@dataclass
+class _Body:
+    """What came of one so far."""
+
+    count: int = 0
 
 
 def _declared_bytes(scope: Scope) -> int:

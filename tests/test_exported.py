@@ -168,3 +168,19 @@ def test_pictures_of_another_size_and_learning_are_refused(onnx_file, nut_pixels
         file.save(Path("x"))
     with pytest.raises(Mistake, match="keeps deciding"):
         Inspector.load(onnx_file).save_decision(onnx_file)
+
+
+def test_the_service_takes_an_exported_file_beside_its_model(padim_folder, onnx_file, nut_pixels):
+    from downstream.service import Job, forward
+    from downstream.shelf import Shelf
+    from pretrain.decode import Decoded
+
+    shelf = Shelf(padim_folder.parent, batch=4)
+    assert {padim_folder.name, onnx_file.name} <= set(shelf.names())
+    pictures = [Decoded(one, *one.shape[:2]) for one in nut_pixels[:4]]
+    native, exported = (
+        forward([Job(loaded, "", picture) for picture in pictures])
+        for loaded in (shelf.load(padim_folder.name), shelf.load(onnx_file.name))
+    )
+    for one, other in zip(native, exported, strict=True):
+        assert other.score == pytest.approx(one.score, rel=1e-4) and other.is_defective == one.is_defective
