@@ -32,7 +32,8 @@ def test_neither_batch_nor_order_nor_process_matters():
     for position, key in enumerate(["a", b"\x01", 5]):
         torch.testing.assert_close(degrade(images[position : position + 1], "medium", 7, [key])[0], whole[position])
     code = (
-        "import sys\nsys.path[:0] = ['.', 'tests']\nfrom test_degrade import pictures\nfrom pretrain.degrade import degrade\n"
+        "import sys\nsys.path[:0] = ['.', 'tests']\n"
+        "from test_degrade import pictures\nfrom pretrain.degrade import degrade\n"
         "print(degrade(pictures(), 'medium', 7, ['a', b'\\x01', 5]).double().sum().item())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY, check=False)
