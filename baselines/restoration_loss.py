@@ -1,7 +1,8 @@
 """What a restorer learns from: errors that count more where the defect is.
 
 w = alpha + beta * mask. Published is c0 * MSE_w + c1 * MAE_w + c2 * (10 / ln 10) * mean ln(MSE of each picture), whose
-last part, minus PSNR, is not weighted and outweighs the mask some two thousand times. `repaired` weighs it too. `balanced` also divides each mask by its share of the picture: in half a per cent of the pixels a factor of three is
+last part, minus PSNR, is not weighted and outweighs the mask some two thousand times. `repaired` weighs it too.
+`balanced` also divides each mask by its share of the picture: in half a per cent of the pixels a factor of three is
 next to nothing, so there the mask as a whole counts beta, however small the defect is.
 """
 

@@ -82,9 +82,10 @@ class Training:
         for number in range(first, self.recipe.steps):
             yield self.take(number)
 
-    def take(self, number: int, steps: int | None = None) -> Step:
-        """One step; its learning rate is that of a training of so many `steps`."""
-        recipe, progress = self.recipe, number / (steps or self.recipe.steps)
+    def take(self, number: int, progress: float | None = None) -> Step:
+        """One step, as at another place of the training where `progress` from 0 to 1 is given."""
+        recipe = self.recipe
+        progress = number / recipe.steps if progress is None else progress
         rate = recipe.learning_rate * recipe.rate_at(progress)
         for group, settings in zip(self.groups, self.optimizer.param_groups, strict=True):
             settings["lr"] = rate * group.rate

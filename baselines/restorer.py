@@ -93,14 +93,18 @@ class NetworkRestorer(ABC):
             raise Mistake("a picture to restore has values that are NaN or infinite: make it again, or leave it out.")
         if "_ready" not in vars(self):
             self._ready = self.for_use(self.network_)
-        tile_px = tile_px_for(self.memory_mb, self.network_.bytes_per_pixel, self.network_.stride)
 
         def ask(part: Tensor) -> Tensor:
             return self._ready(part.to(self._device)).clamp(0, 1).cpu()
 
         with torch.inference_mode():
             # One by one, so that neighbours change nothing and memory is one picture's.
-            return torch.cat([restored_by_tiles(ask, image[None], tile_px) for image in images]).clone()
+            return torch.cat([restored_by_tiles(ask, image[None], self.tile_px) for image in images])
+
+    @property
+    def tile_px(self) -> int:
+        """The largest square that is restored at once. Raises Mistake where `memory_mb` is too little for any."""
+        return tile_px_for(self.memory_mb, self.network_.bytes_per_pixel, self.network_.stride)
 
     def save(self, folder: Path) -> None:
         """Write the network and what it was learned with; nothing else is needed to load them elsewhere."""
