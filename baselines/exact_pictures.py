@@ -58,7 +58,7 @@ def write_exact(picture: ExactPicture, path: Path) -> None:
     elif picture.alpha is not None:
         pixels = np.dstack((pixels, picture.alpha))
     if picture.is_deep and not picture.is_grey:
-        _write_deep_colour(pixels, path)
+        _write_deep_colour(np.ascontiguousarray(pixels), path)
         return
     image = Image.fromarray(pixels)
     if picture.is_grey and picture.alpha is not None:

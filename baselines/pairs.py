@@ -156,9 +156,7 @@ def check_pair(pair: Pair, name: str) -> None:
         sizes = [f"{part.shape[-1]}x{part.shape[-2]}" for part in (pair.degraded, pair.clean)]
         raise Mistake(f"{name}: the degraded picture is {sizes[0]} and the clean one {sizes[1]}: they must be alike.")
     if pair.mask is not None and pair.mask.shape != pair.clean.shape[-2:]:
-        height, width = pair.mask.shape[-2:]
-        raise Mistake(
-            f"{name}: the mask is {width}x{height}, its picture {pair.clean.shape[-1]}x{pair.clean.shape[-2]}."
-        )
+        sizes = [f"{part.shape[-1]}x{part.shape[-2]}" for part in (pair.mask, pair.clean)]
+        raise Mistake(f"{name}: the mask is {sizes[0]} and its picture {sizes[1]}: they must be alike.")
     if not (pair.degraded.isfinite().all() and pair.clean.isfinite().all()):
         raise Mistake(f"{name}: a picture has values that are NaN or infinite; leave it out, or make it again.")

@@ -19,7 +19,6 @@ if __name__ == "__main__":
 
     sys.exit(run_commands({"train": (train, Train), "evaluate": (evaluate, Evaluate), "restore": (restore, Restore)}))
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -27,10 +26,7 @@ from typing import TYPE_CHECKING, Literal
 from pretrain.command import Mistake, Names
 
 if TYPE_CHECKING:
-    from baselines.pairs import NamedPair
     from baselines.restorer import NetworkRestorer
-
-    Load = Callable[[Path], NetworkRestorer]
 
 
 @dataclass(frozen=True)
@@ -194,10 +190,16 @@ def check_length(config: Train) -> None:
 
 
 def evaluate(config: Evaluate) -> None:
+    """Judge, print the table, and write figures and pictures."""
+    from baselines.restoration_evaluation import evaluate_with
+
     evaluate_with(config, load_sadnet)
 
 
 def restore(config: Restore) -> int:
+    """Restore every picture; 3 where some could not be read."""
+    from baselines.restoration_files import restore_with
+
     return restore_with(config, load_sadnet)
 
 
@@ -205,115 +207,3 @@ def load_sadnet(folder: Path) -> "NetworkRestorer":
     from baselines.restorer import SadNetRestorer
 
     return SadNetRestorer.load(folder)
-
-
-def opened(run: Path, load: "Load", memory_mb: float) -> tuple["NetworkRestorer", dict]:
-    """A trained restorer, and what its training wrote about itself."""
-    from baselines.restoration_run import MODEL, training_facts
-
-    facts = training_facts(run)
-    restorer = load(run / MODEL)
-    restorer.memory_mb = memory_mb
-    restorer.tile_px  # noqa: B018  too little memory is told before any work
-    return restorer, facts
-
-
-def evaluate_with(config: Evaluate, load: "Load") -> None:
-    """Judge, print the table, and write figures and pictures."""
-    from baselines.restoration_judging import judge, print_table, write_results
-    from baselines.restoration_pictures import save_strip, sheet
-    from pretrain.drawing import save_picture
-    from pretrain.progress import Progress
-
-    restorer, facts = opened(config.model, load, config.memory_mb)
-    pairs, size_px, title, told = what_to_judge(config, facts)
-    out, name = config.out or config.model / "test", type(restorer).__name__.removesuffix("Restorer")
-    judged, first, drawn = [], {}, {}
-    with Progress("judging", len(pairs)) as progress:
-        for one, sight in judge(pairs, restorer.restore, name, size_px, config.interpolate):
-            judged.append(one)
-            drawn[one.category] = drawn.get(one.category, 0) + 1
-            if config.shown < 0 or drawn[one.category] <= config.shown:
-                save_strip(sight, out / "pictures")
-            if sight.mask is not None and sight.mask.any() and (kind := one.name.rsplit("/", 1)[0]) not in first:
-                first[kind] = sight
-            progress.advance()
-    print_table(judged, title)
-    print(f"degradation, {told}")
-    write_results(judged, out, {"title": title, "degradation": told, "training": facts, "seed": config.seed})
-    if first:
-        save_picture(sheet(list(first.values()), f"{name}: first picture of each kind"), out / "pictures.png")
-    print(f"figures:  {out / 'results.json'}, categories.csv, pictures.csv")
-    print(f"pictures: {out / 'pictures'}")
-
-
-def what_to_judge(config: Evaluate, facts: dict) -> tuple["list[NamedPair]", int | None, str, str]:
-    """Pairs, the square they are stretched to, a title, and how they were degraded. Raises Mistake for what was
-    trained on."""
-    from baselines.metrics import SSIM_WINDOW_PX
-    from baselines.pair_folder import PairFolder
-    from baselines.pairs import DegradedPictures
-    from pretrain.dataset import choose_folder, data_name, load
-    from pretrain.degrade import in_words
-
-    size_px = facts["input_size"] if config.input_size is None else config.input_size or None
-    if size_px is not None and size_px < SSIM_WINDOW_PX:
-        raise Mistake(f"--input-size {size_px} is smaller than SSIM's window: give {SSIM_WINDOW_PX} or more, or 0.")
-    trained = ", ".join(facts["categories"])
-    if config.pairs:
-        pairs = PairFolder(config.pairs, None, config.test).check(SSIM_WINDOW_PX)
-        return pairs, size_px, f"{config.pairs}, trained on {trained} ({facts['data']})", "as the pairs have it"
-    if size_px is None:
-        raise Mistake("--input-size 0 is for real pairs: pictures to be degraded are cached as squares of one size.")
-    if seen := sorted(set(config.test or facts["categories"]) & set(facts["categories"])):
-        if not config.allow_seen:
-            raise Mistake(
-                f"{', '.join(seen)} was trained on, so figures there would say nothing of unseen products: choose "
-                f"--test without {trained}, or say --allow-seen."
-            )
-        trained += ", SEEN IN TRAINING"
-    level = config.level or facts["level"] or "medium"
-    words = in_words(level)
-    pictures = load(choose_folder(config.data), size_px, config.test)
-    tests = pictures.subset([i for i, record in enumerate(pictures.records) if record.split == "test"])
-    if not len(tests):
-        raise Mistake(f"{', '.join(pictures.categories)} has no test pictures: name other categories by --test.")
-    title = f"tested on {', '.join(tests.categories)} ({data_name(tests.folder)}), trained on {trained}"
-    return DegradedPictures(tests, level, config.seed), size_px, title, words
-
-
-def restore_with(config: Restore, load: "Load") -> int:
-    """Restore every picture; 3 where some could not be read."""
-    from baselines.exact_pictures import read_exact, write_exact
-    from pretrain.decode import Unreadable
-    from pretrain.images import scan_plain
-    from pretrain.progress import Progress
-
-    restorer, facts = opened(config.model, load, config.memory_mb)
-    places = []
-    for place in config.pictures:
-        if place.is_file():
-            places.append((place, config.out / place.name))
-        else:
-            records = scan_plain(place).records
-            places += [(record.path, config.out / record.path.relative_to(place)) for record in records]
-    if not places:
-        raise Mistake("no pictures to restore: name pictures or folders of them.")
-    for path, target in places:
-        if target.resolve() == path.resolve():
-            raise Mistake(f"--out {config.out} would write over {path}: choose another folder.")
-    if len({target for _, target in places}) < len(places):
-        raise Mistake("two pictures to restore have the same name: restore them into folders of their own.")
-    unreadable = 0
-    with Progress("restoring", len(places)) as progress:
-        for path, target in places:
-            try:
-                picture = read_exact(path)
-                restored = restorer.restore(picture.image[None])[0]
-                write_exact(replace(picture, image=restored), target)
-            except Unreadable as reason:
-                unreadable += 1
-                progress.say(f"{path}: {reason}")
-            progress.advance()
-    print(f"{len(places) - unreadable} pictures restored to {config.out}; learned from {facts['degradation']}")
-    return 3 if unreadable else 0

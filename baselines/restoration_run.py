@@ -30,6 +30,8 @@ from pretrain.wholefile import write_whole
 if TYPE_CHECKING:
     from baselines.restoration import Train
 
+# How a restorer is read from the folder that it was saved to.
+Load = Callable[[Path], NetworkRestorer]
 MODEL, FACTS_FILE = "model", "training.json"
 LOOKS, LOOKED_AT = 10, 8
 HELD_OUT = 0.1
@@ -213,3 +215,12 @@ def training_facts(run: Path) -> dict:
     if not file.is_file():
         raise Mistake(f"there is no finished training in {run}; the command train makes one.")
     return json.loads(file.read_text())
+
+
+def opened(run: Path, load: Load, memory_mb: float) -> tuple["NetworkRestorer", dict]:
+    """A trained restorer, and what its training wrote about itself."""
+    facts = training_facts(run)
+    restorer = load(run / MODEL)
+    restorer.memory_mb = memory_mb
+    restorer.tile_px  # noqa: B018  too little memory is told before any work
+    return restorer, facts

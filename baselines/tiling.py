@@ -13,6 +13,8 @@ from torch import Tensor
 from pretrain.command import Mistake
 
 OVERLAP_PX = 64
+# A multiple of every network's stride.
+ALIGNMENT_PX = 16
 SMALLEST_TILE_PX = 4 * OVERLAP_PX
 
 
@@ -48,10 +50,13 @@ def restored_by_tiles(
 
 
 def spans(length: int, tile_px: int, overlap_px: int) -> Iterator[tuple[int, int]]:
-    """Where tiles begin and end along a side: evenly spread, as few as give every two neighbours the overlap."""
-    count = max(1, math.ceil((length - overlap_px) / (tile_px - overlap_px)))
-    for number in range(count):
-        start = round(number * max(0, length - tile_px) / max(1, count - 1))
+    """Where tiles begin and end along a side, every two neighbours having at least the overlap.
+
+    They begin at multiples of the stride, so that strides meet the same pixels as in the whole picture.
+    """
+    last = max(0, math.ceil((length - tile_px) / ALIGNMENT_PX) * ALIGNMENT_PX)
+    step = max(ALIGNMENT_PX, (tile_px - overlap_px) // ALIGNMENT_PX * ALIGNMENT_PX)
+    for start in (*range(0, last, step), last):
         yield start, min(length, start + tile_px)
 
 

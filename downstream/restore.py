@@ -137,11 +137,15 @@ def chosen_encoder(config: Train):
 
 
 def evaluate(config: Evaluate) -> None:
-    restoration.evaluate_with(config, load_restorer)
+    from baselines.restoration_evaluation import evaluate_with
+
+    evaluate_with(config, load_restorer)
 
 
 def restore(config: Restore) -> int:
-    return restoration.restore_with(config, load_restorer)
+    from baselines.restoration_files import restore_with
+
+    return restore_with(config, load_restorer)
 
 
 def load_restorer(folder: Path) -> "NetworkRestorer":
