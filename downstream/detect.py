@@ -44,7 +44,7 @@ class Fit:
     Attributes:
         data: Good pictures; a plain folder, a category in MVTec AD's layout (its train/good), or a folder of them.
         category: Which category, where the folder holds several.
-        method: padim, bank, residual, mean, or vgg-cam, which learns from --train alone.
+        method: padim, bank, residual, ae, vae, cae, mean, or vgg-cam, which learns from --train alone.
         encoder: Encoder file. Default is runs/simclr/encoder.safetensors where it may be used, else random weights.
         shots: How many of the good pictures to refer to, or all.
         hold_out: Share of the good pictures that is left for downstream/area.py, which needs some not learned from.

@@ -8,7 +8,6 @@ from types import TracebackType
 from typing import Self
 
 import numpy as np
-import torch
 from PIL import Image
 
 from baselines.metrics import image_figures
@@ -17,7 +16,6 @@ from downstream.overlay import overlay
 from pretrain.decode import decode, read_mask
 from pretrain.drawing import save_picture
 from pretrain.images import UNLABELLED, Problem, Record
-from pretrain.tensorfile import write_tensors
 
 ROWS_SHOWN = 20
 SHOWN_PX = 420
@@ -30,7 +28,7 @@ class Findings:
         self.folder, self._overlays, self._keeps_maps = folder, overlays, keep_maps
         self._labelled: list[tuple[Inspection, Record]] = []
         self._shown: list[Inspection] = []
-        self._maps: dict[str, torch.Tensor] = {}
+        self._maps: dict[str, np.ndarray] = {}
         self._count = 0
 
     def __enter__(self) -> Self:
@@ -41,7 +39,12 @@ class Findings:
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._file.close()
         if self._maps:
-            write_tensors(self.folder / "maps.safetensors", self._maps, {"of": "results.jsonl, by number of the line"})
+            import torch
+
+            from pretrain.tensorfile import write_tensors
+
+            maps = {number: torch.from_numpy(one) for number, one in self._maps.items()}
+            write_tensors(self.folder / "maps.safetensors", maps, {"of": "results.jsonl, by number of the line"})
 
     def add(self, found: Inspection, record: Record) -> None:
         """Write one inspection down, and draw it if it is to be drawn."""
@@ -51,7 +54,7 @@ class Findings:
             facts["picture"] = f"{self._count:05d}-{found.path.stem}.png"
             save_picture(drawn(found, record), self.folder / facts["picture"])
         if self._keeps_maps and found.anomaly_map is not None:
-            self._maps[str(self._count)] = torch.from_numpy(found.anomaly_map.copy())
+            self._maps[str(self._count)] = found.anomaly_map.copy()
         if record.defect != UNLABELLED:
             facts["label"] = record.defect
             self._labelled.append((found, record))

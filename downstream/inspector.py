@@ -7,24 +7,22 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 import numpy as np
-import torch
 
-from baselines.method import Method
+from baselines.model_folder import FILE, FORMAT, write_facts, write_model
 from baselines.regions import Region, area_score, regions
 from baselines.threshold import Threshold, confidence, is_anomalous
 from downstream.methods import load_any
 from pretrain.command import Mistake
-from pretrain.decode import Unreadable, decode
+from pretrain.decode import Decoded, Unreadable, decode
 from pretrain.images import Problem
-from pretrain.wholefile import write_whole
 
-FILE = "inspector.json"
-FORMAT = 2  # 2: may decide by area
+if TYPE_CHECKING:
+    from baselines.method import Method
 
 
 class AreaRule(NamedTuple):
@@ -75,7 +73,7 @@ class Inspector:
     good. Where `area_rule` is there, `downstream/area.py` found it, and it alone decides.
     """
 
-    method: Method
+    method: "Method"
     category: str
     size_px: int
     threshold: Threshold
@@ -89,6 +87,11 @@ class Inspector:
     def decision(self) -> Threshold:
         """The threshold that scores are compared with."""
         return self.area_rule.threshold if self.area_rule else self.threshold
+
+    @property
+    def decision_scores(self) -> list[float]:
+        """Scores of good pictures that compare with it."""
+        return self.area_rule.normal_scores if self.area_rule else self.normal_scores
 
     def decide_at(self, value: float) -> None:
         """Compare scores with another threshold, which a user typed."""
@@ -105,36 +108,48 @@ class Inspector:
                 chunk = paths[start : start + self.method.batch_size]
                 yield from self._inspected(chunk, list(pool.map(self._opened, chunk)))
 
+    def inspect_decoded(self, names: Sequence[Path], pictures: Sequence[Decoded]) -> list[Inspection | Problem]:
+        """Judge pictures from memory, squares of `size_px`, in one batch: at most the method's `batch_size`."""
+        return list(self._inspected(names, pictures)) if pictures else []
+
+    def at_threshold(self, found: Inspection, threshold: float) -> Inspection:
+        """The same picture judged by another threshold. Regions move with it only where an area rule has one threshold
+        for both; else they have their own."""
+        is_defective = bool(is_anomalous(found.score, threshold))
+        sure = confidence(found.score, threshold, self.decision_scores)
+        found = replace(found, threshold=threshold, is_defective=is_defective, confidence=sure)
+        if self.area_rule:
+            again = regions(found.anomaly_map, threshold, self.area_rule.minimum_area_px, (found.height, found.width))
+            return replace(found, map_threshold=threshold, regions=again)
+        if found.map_threshold is not None and self.minimum_area_px and not found.regions:
+            return replace(found, is_defective=False)
+        return found
+
     def save(self, folder: Path) -> None:
         """Write to `folder`, the method first: a folder without `inspector.json` is not finished."""
-        (folder / FILE).unlink(missing_ok=True)
-        self.method.save(folder)
-        self.save_decision(folder)
+        write_model(folder, **vars(self))
 
     def save_decision(self, folder: Path) -> None:
         """Write how this inspector decides to a folder that has its method."""
-        facts = {name: value for name, value in vars(self).items() if name != "method"}
-        facts |= {"format": FORMAT, "threshold": self.threshold._asdict()}
-        facts["map_threshold"] = self.map_threshold and self.map_threshold._asdict()
-        if rule := self.area_rule:
-            facts["area_rule"] = {**rule._asdict(), "threshold": rule.threshold._asdict()}
-        write_whole(folder / FILE, (json.dumps(facts, indent=2) + "\n").encode())
+        write_facts(folder, **{name: value for name, value in vars(self).items() if name != "method"})
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """The inspector in `folder`. Raises Mistake where there is none, or it is damaged or newer."""
-        path = folder / FILE
+        """The inspector in `folder`, or in an exported file. Raises Mistake where there is none, or it is damaged or
+        newer."""
+        exported = load_any(folder) if folder.is_file() else None
+        path = folder if exported else folder / FILE
         if not path.is_file():
             raise Mistake(f"there is no model in {folder}; python downstream/detect.py fit makes one.")
         try:
-            facts = json.loads(path.read_text())
+            facts = json.loads(exported.inspector if exported else path.read_text())
             if facts.pop("format") > FORMAT:
                 raise Mistake(f"{path} was written by a newer heldout: update heldout.")
             facts["threshold"] = Threshold(**facts["threshold"])
-            facts["map_threshold"] = facts["map_threshold"] and Threshold(**facts["map_threshold"])
+            facts["map_threshold"] = facts.get("map_threshold") and Threshold(**facts["map_threshold"])
             if rule := facts.get("area_rule"):
                 facts["area_rule"] = AreaRule(**{**rule, "threshold": Threshold(**rule["threshold"])})
-            return cls(load_any(folder), **facts)
+            return cls(exported or load_any(folder), **facts)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise Mistake(f"{path} is damaged ({error}): fit the model again.") from None
 
@@ -146,7 +161,7 @@ class Inspector:
 
     def _inspected(self, paths: Sequence[Path], opened: Sequence) -> Iterator[Inspection | Problem]:
         readable = [picture for picture in opened if not isinstance(picture, Problem)]
-        images = [torch.from_numpy(picture.pixels.copy()).permute(2, 0, 1).float().div(255) for picture in readable]
+        images = self._as_given([picture.pixels for picture in readable])
         start_s = time.perf_counter()
         (prediction,) = self.method.predict(images) if images else (None,)
         milliseconds = 1e3 * (time.perf_counter() - start_s) / max(1, len(images))
@@ -155,10 +170,18 @@ class Inspector:
             if isinstance(picture, Problem):
                 yield picture
                 continue
-            anomaly_map = None if prediction.maps is None else prediction.maps[position].numpy()
+            anomaly_map = None if prediction.maps is None else np.asarray(prediction.maps[position])
             judged = self._judged_by_area if self.area_rule else self._judged
             yield judged(path, picture, float(prediction.scores[position]), anomaly_map, milliseconds)
             position += 1
+
+    def _as_given(self, pixels: Sequence[np.ndarray]) -> Sequence:
+        """Squares uint8 (h, w, 3) as the method takes them: an exported one as they are, and torch stays out of it."""
+        if getattr(self.method, "takes_pixels", False):
+            return pixels
+        import torch
+
+        return [torch.from_numpy(one.copy()).permute(2, 0, 1).float().div(255) for one in pixels]
 
     def _judged_by_area(
         self, path: Path, picture, _: float, anomaly_map: np.ndarray, ms: float

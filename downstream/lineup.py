@@ -38,6 +38,9 @@ TITLES = {
     "logistic": "logistic head",
     "knn": "k-NN head",
     "fine-tuned": "fine-tuned encoder",
+    "ae": "auto-encoder",
+    "vae": "variational auto-encoder",
+    "cae": "convolutional auto-encoder, SSIM",
     "vgg-cam": "VGG16-CAM",
     "mean": "mean picture",
     "frame": "frame only",
@@ -46,6 +49,9 @@ TITLES = {
 QUICK = {
     "padim": {"dimensions": 50},
     "fine-tuned": {"epochs": 2},
+    "ae": {"size_px": 64, "width": 16, "instances": 200},
+    "vae": {"size_px": 64, "width": 16, "instances": 200},
+    "cae": {"size_px": 64, "instances": 200},
     "vgg-cam": {"epochs": 3, "width": 0.25, "input_px": 64, "learning_rate": 1e-3},
 }
 
@@ -60,8 +66,10 @@ class Entrant:
 
     @property
     def title(self) -> str:
-        from_scratch = ", from scratch" if self.arguments.get("weights") == "random" else ""
-        return TITLES.get(self.name, self.name) + from_scratch
+        title = TITLES.get(self.name, self.name)
+        if self.arguments.get("weights") == "random":
+            title += f", from scratch at {self.arguments['width']:g} of its width"
+        return title
 
     @property
     def family(self) -> str:
@@ -106,18 +114,21 @@ def entrants(names: Sequence[str] = (), quick: bool = False) -> list[Entrant]:
     found = []
     for name in asked:
         module, _, kind = places[name].rpartition(".")
-        arguments = (QUICK.get(name, {}) if quick else {}) | start_of(name, quick)
+        arguments = start_of(name, quick) | (QUICK.get(name, {}) if quick else {})
         found.append(Entrant(name, getattr(import_module(module), kind), arguments))
     return found
 
 
-def start_of(name: str, quick: bool) -> dict[str, str]:
-    """What a method that brings its own backbone begins with: ImageNet's weights where torch's cache has them."""
+def start_of(name: str, quick: bool) -> dict[str, object]:
+    """What a method that brings its own backbone begins with: ImageNet's weights where torch's cache has them. Without,
+    nothing is frozen, and the published size would take hours on a processor to learn from a few hundred pictures."""
     if name != "vgg-cam":
         return {}
     from baselines.vgg_network import IMAGENET, RANDOM, has_imagenet_weights
 
-    return {"weights": IMAGENET if has_imagenet_weights() and not quick else RANDOM}
+    if has_imagenet_weights() and not quick:
+        return {"weights": IMAGENET}
+    return {"weights": RANDOM, "width": 0.25, "input_px": 128, "learning_rate": 1e-3}
 
 
 def built() -> dict[str, str]:

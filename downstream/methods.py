@@ -4,9 +4,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from baselines.method import METHOD_FILE
 from pretrain.command import Mistake, nearest
-from pretrain.tensorfile import read_tensors
 
 if TYPE_CHECKING:
     from baselines.method import Method
@@ -16,6 +14,9 @@ METHODS = {
     "padim": "downstream.padim.PaDiM",
     "bank": "downstream.bank.PatchBank",
     "residual": "downstream.residual.Residual",
+    "ae": "baselines.reconstruction.AutoEncoder",
+    "vae": "baselines.reconstruction.VariationalAutoEncoder",
+    "cae": "baselines.reconstruction.ConvolutionalAutoEncoder",
     "vgg-cam": "baselines.vgg_method.VggCam",
     "mean": "baselines.trivial.MeanPicture",
 }
@@ -30,7 +31,15 @@ def method_class(name: str) -> "type[Method]":
 
 
 def load_any(folder: Path) -> "Method":
-    """The method that was saved to `folder`, whichever it is. Raises Mistake where there is none."""
+    """The method that was saved to `folder`, whichever it is, or exported to a file. Raises Mistake where there is
+    none."""
+    if folder.is_file():
+        from downstream.exported import Exported
+
+        return Exported(folder)
+    from baselines.method import METHOD_FILE
+    from pretrain.tensorfile import read_tensors
+
     _, facts = read_tensors(folder / METHOD_FILE)
     for place in METHODS.values():
         module, _, kind = place.rpartition(".")

@@ -62,6 +62,10 @@ class Patches:
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> Tensor:
         """Patch vectors (b, rows, columns, dimensions), on the device of the pictures."""
+        return self.traced(images)
+
+    def traced(self, images: Tensor) -> Tensor:
+        """The same for torch.export, which cannot look into inference mode."""
         images = images.contiguous(memory_format=torch.channels_last)
         maps = list(self.encoder(images, self.levels).values())
         shape = maps[0].shape[-2:]
@@ -70,7 +74,7 @@ class Patches:
         parts = []
         for number, part in enumerate(maps):
             if self._chosen is not None:
-                part = part[:, self._chosen[number]]
+                part = part.index_select(1, self._chosen[number].to(part.device))
             elif self._mixed is not None:
                 part = F.conv2d(part, self._mixed[number].to(part.device))
             if self.neighbourhood > 1:

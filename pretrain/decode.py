@@ -49,6 +49,11 @@ def decode(path: Path, size_px: int | None = None) -> Decoded:
     """Read a picture upright, as 8-bit RGB: stretched to a square of `size_px`, or as it is. Raises Unreadable."""
     with _opened(path) as file:
         data = file.read()
+    return decode_bytes(data, size_px)
+
+
+def decode_bytes(data: bytes, size_px: int | None = None) -> Decoded:
+    """The same of a file's bytes, wherever they come from."""
     if not data:
         raise Unreadable("the file is empty (0 bytes)")
     file_digest = _file_digest(data)  # while the core still has it at hand

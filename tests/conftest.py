@@ -5,11 +5,15 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 # Before anything imports torch in this process, as `import pretrain` does for a user.
 import pretrain  # noqa: F401
+
+if TYPE_CHECKING:
+    import numpy as np
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -72,3 +76,53 @@ def demo_folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("data") / "demo"
     make(folder, seed=0, categories=("bottle", "hazelnut", "leather"), train=12, good=6, defective=3)
     return folder
+
+
+@pytest.fixture(scope="session")
+def models_folder(demo_folder, tmp_path_factory) -> Path:
+    """Two small models for the service: PaDiM with an encoder of its own, and the mean picture without one."""
+    from downstream.detect import Fit, fit
+
+    folder = tmp_path_factory.mktemp("service") / "models"
+    common = {"data": demo_folder, "category": "hazelnut", "size_px": 64}
+    small = "dimensions=24,grid=8,neighbourhood=1"
+    fit(Fit(**common, encoder=Path("random"), options=small, out=folder / "hazelnut"))
+    fit(Fit(**common, method="mean", out=folder / "mean"))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def padim_folder(demo_folder, tmp_path_factory) -> Path:
+    """A PaDiM fitted to one demo category, a folder."""
+    from fitted_models import fitted
+
+    return fitted(tmp_path_factory.mktemp("models") / "nut", demo_folder)
+
+
+@pytest.fixture(scope="session")
+def onnx_file(padim_folder) -> Path:
+    """The same as an ONNX file."""
+    from fitted_models import run_export
+
+    assert run_export(padim_folder) == 0
+    return padim_folder.with_suffix(".onnx")
+
+
+@pytest.fixture(scope="session")
+def pt2_file(padim_folder) -> Path:
+    """The same as torch's kind of file."""
+    from fitted_models import run_export
+
+    assert run_export(padim_folder, "--to", "pt2") == 0
+    return padim_folder.with_suffix(".pt2")
+
+
+@pytest.fixture(scope="session")
+def nut_pixels(demo_folder) -> "np.ndarray":
+    """Every picture of the category: uint8 (n, h, w, 3); not a multiple of the batch."""
+    from fitted_models import SIZE_PX
+
+    from pretrain.dataset import load
+
+    pictures = load(demo_folder, SIZE_PX).of("hazelnut")
+    return pictures.batch(range(len(pictures)))

@@ -10,6 +10,7 @@ from torch import nn
 
 from baselines.frame import FrameColour
 from baselines.method import Images, Method, NotFitted, Pair, Prediction, Restorer, Samples, batches
+from baselines.reconstruction import AutoEncoder, ConvolutionalAutoEncoder, VariationalAutoEncoder
 from baselines.trivial import MeanPicture, Untouched
 from baselines.vgg_method import VggCam
 from downstream.bank import PatchBank
@@ -30,6 +31,9 @@ METHODS = {
     "VGG16-CAM": partial(VggCam, width=1 / 16, input_px=32, epochs=2, train_batch=8, learning_rate=1e-3),
     "patch bank": partial(PatchBank, levels=("level1", "level2"), dimensions=32),
     "residual": partial(Residual, levels=("level1", "level2"), dimensions=32),
+    "auto-encoder": partial(AutoEncoder, size_px=32, width=4, instances=60, train_batch=4),
+    "VAE": partial(VariationalAutoEncoder, size_px=32, width=4, instances=60, train_batch=4),
+    "CAE": partial(ConvolutionalAutoEncoder, size_px=64, instances=30, train_batch=4),
     "PaDiM": partial(PaDiM, levels=("level1", "level2"), dimensions=40),
 }
 RESTORERS = {

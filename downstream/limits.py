@@ -1,0 +1,84 @@
+"""What a request may cost before anybody looks at it: bytes of its body, time to send it, how many at once."""
+
+import asyncio
+import time
+
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+# After a body that is too large, so much more is read and thrown away, so that the client gets to read the answer.
+LINGER_BYTES, LINGER_S = 64 << 20, 3.0
+
+
+class BodyLimits:
+    """Middleware: 413 for a body of more than `most_bytes`, 408 for one that takes longer than `seconds`, and 429 for
+    more than `most_at_once` requests with a body at a time."""
+
+    def __init__(self, app: ASGIApp, most_bytes: int, seconds: float, most_at_once: int) -> None:
+        self.app, self.most_bytes, self.seconds, self.most_at_once = app, most_bytes, seconds, most_at_once
+        self.inside = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] in ("GET", "HEAD", "OPTIONS"):
+            await self.app(scope, receive, send)
+            return
+        problem = None
+        if self.inside >= self.most_at_once:
+            problem = JSONResponse({"detail": "too many requests at once: try again."}, 429, {"Retry-After": "1"})
+        elif _declared_bytes(scope) > self.most_bytes:
+            problem = JSONResponse({"detail": self._too_large()}, 413)
+        if problem is not None:
+            await _linger(receive)
+            problem.headers["Connection"] = "close"
+            await problem(scope, receive, send)
+            return
+        self.inside += 1
+        try:
+            await self.app(scope, self._counted(receive), send)
+        finally:
+            self.inside -= 1
+
+    def _counted(self, receive: Receive) -> Receive:
+        count, is_over, end_s = 0, False, time.monotonic() + self.seconds
+
+        async def counted() -> Message:
+            nonlocal count, is_over
+            if is_over:  # only whether the client went away is asked for now
+                return await receive()
+            try:
+                message = await asyncio.wait_for(receive(), max(0.001, end_s - time.monotonic()))
+            except TimeoutError:
+                reason = f"the body took longer than {self.seconds:g} s."
+                raise HTTPException(408, reason, {"Connection": "close"}) from None
+            count += len(message.get("body", b""))
+            is_over = not message.get("more_body", False)
+            if count > self.most_bytes:
+                await _linger(receive)
+                raise HTTPException(413, self._too_large(), {"Connection": "close"})
+            return message
+
+        return counted
+
+    def _too_large(self) -> str:
+        return f"a request may have {self.most_bytes / 2**20:g} MiB at most."
+
+
+def _declared_bytes(scope: Scope) -> int:
+    for name, value in scope["headers"]:
+        if name == b"content-length":
+            return int(value) if value.isdigit() else 0
+    return 0
+
+
+async def _linger(receive: Receive) -> None:
+    count = 0
+    try:
+        async with asyncio.timeout(LINGER_S):
+            while count < LINGER_BYTES:
+                message = await receive()
+                count += len(message.get("body", b""))
+                if not message.get("more_body", False):
+                    return
+    except TimeoutError:
+        return

@@ -1,0 +1,282 @@
+"""What the service remembers: results, settings, and vectors of pictures that were kept. SQLite, or PostgreSQL by URL.
+
+A result that was added is on disk: SQLite writes ahead and waits for the disk at every commit, so a killed server loses
+nothing that it answered. Text is all that either database has to understand, so both behave alike.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from sqlalchemy import (
+    URL,
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Select,
+    String,
+    Table,
+    Text,
+    and_,
+    create_engine,
+    delete,
+    event,
+    func,
+    insert,
+    make_url,
+    select,
+)  # fmt: skip
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModuleError
+
+from pretrain.command import Mistake
+
+FORMAT = 1
+BUSY_S = 15
+ROWS_AT_ONCE = 1000
+# SQLite counts by itself in columns of this very type alone.
+NUMBER = BigInteger().with_variant(Integer, "sqlite")
+
+TABLES = MetaData()
+RESULTS = Table(
+    "results", TABLES,
+    Column("id", NUMBER, primary_key=True, autoincrement=True),
+    Column("created", String(24), nullable=False, index=True),  # UTC, 2026-01-31T23:59:59.123Z: sorts as text
+    Column("model", Text, nullable=False),
+    Column("category", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("digest", String(64), nullable=False, index=True),
+    Column("width", Integer, nullable=False),
+    Column("height", Integer, nullable=False),
+    Column("score", Float(53), nullable=False),
+    Column("threshold", Float(53), nullable=False),
+    Column("is_defective", Boolean, nullable=False),
+    Column("confidence", Float(53), nullable=False),
+    Column("regions", Text, nullable=False),  # JSON
+    Column("milliseconds", Float(53), nullable=False),
+    Column("is_kept", Boolean, nullable=False),
+)  # fmt: skip
+PICTURES = Table(
+    "pictures", TABLES,
+    Column("id", NUMBER, primary_key=True, autoincrement=True),
+    Column("digest", String(64), nullable=False, unique=True),
+    Column("file", Text, nullable=False),
+    Column("source", Text, nullable=False),  # what made the vector, as JSON; empty: nothing did
+    Column("vector", LargeBinary, nullable=False),  # float32
+)  # fmt: skip
+SETTINGS = Table(
+    "settings", TABLES,
+    Column("name", String(300), primary_key=True),
+    Column("value", Text, nullable=False),
+)  # fmt: skip
+
+
+class Result(NamedTuple):
+    """One answered picture; `regions` are plain dictionaries, `digest` is SHA-256 of the file, `id` none until kept."""
+
+    created: str
+    model: str
+    category: str
+    name: str
+    digest: str
+    width: int
+    height: int
+    score: float
+    threshold: float
+    is_defective: bool
+    confidence: float
+    regions: Sequence[Mapping]
+    milliseconds: float
+    is_kept: bool = False
+    id: int | None = None
+
+
+class Kept(NamedTuple):
+    """A picture that was kept: its file, and its vector, float32 as bytes, with what made it."""
+
+    digest: str
+    file: str
+    source: str
+    vector: bytes
+    id: int | None = None
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Which results: all that is given must hold. `since` is included and `until` is not; both are UTC texts."""
+
+    model: str | None = None
+    is_defective: bool | None = None
+    name: str | None = None
+    digest: str | None = None
+    since: str | None = None
+    until: str | None = None
+    least_score: float | None = None
+    most_score: float | None = None
+
+    def conditions(self) -> list:
+        columns = RESULTS.c
+        wanted = {
+            "model": lambda value: columns.model == value,
+            "is_defective": lambda value: columns.is_defective == value,
+            "name": lambda value: func.lower(columns.name).contains(value.lower(), autoescape=True),
+            "digest": lambda value: columns.digest == value,
+            "since": lambda value: columns.created >= value,
+            "until": lambda value: columns.created < value,
+            "least_score": lambda value: columns.score >= value,
+            "most_score": lambda value: columns.score <= value,
+        }
+        return [wanted[name](value) for name, value in vars(self).items() if value is not None]
+
+
+class Store:
+    """A database at `place`: a file of SQLite's, or a URL that begins with postgresql://. Raises Mistake where there is
+    none, or one of a newer heldout. May be used from any thread."""
+
+    def __init__(self, place: str, password: str | None = None) -> None:
+        self.url = url_of(place, password)
+        self.is_sqlite = self.url.get_backend_name() == "sqlite"
+        if self.is_sqlite:
+            Path(self.url.database).parent.mkdir(parents=True, exist_ok=True)
+        options = {"connect_args": {"timeout": BUSY_S}} if self.is_sqlite else {"connect_args": {"connect_timeout": 5}}
+        try:
+            self._engine = create_engine(self.url, pool_pre_ping=not self.is_sqlite, pool_size=8, **options)
+        except ModuleNotFoundError:
+            raise Mistake("PostgreSQL needs psycopg: pip install heldout[postgres].") from None
+        if self.is_sqlite:
+            event.listen(self._engine, "connect", _write_ahead)
+        try:
+            self._make_tables()
+        except DBAPIError as error:
+            raise Mistake(f"the results cannot be kept in {self}: {_reason(error)}; is it there, and yours?") from None
+        except Mistake:
+            self.close()
+            raise
+
+    def __str__(self) -> str:
+        return self.url.database if self.is_sqlite else self.url.render_as_string(hide_password=True)
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    def add(self, results: Sequence[Result]) -> list[int]:
+        """Keep results, all in one commit, and give their ids."""
+        rows = [{**result._asdict(), "regions": json.dumps(result.regions)} for result in results]
+        for row in rows:
+            del row["id"]
+        with self._engine.begin() as connection:
+            statement = insert(RESULTS).returning(RESULTS.c.id, sort_by_parameter_order=True)
+            return list(connection.execute(statement, rows).scalars())
+
+    def results(self, wanted: Filter, limit: int, before: int | None = None) -> list[Result]:
+        """Results, the newest first, with ids below `before`."""
+        conditions = wanted.conditions() + ([RESULTS.c.id < before] if before is not None else [])
+        statement = select(RESULTS).where(and_(True, *conditions)).order_by(RESULTS.c.id.desc()).limit(limit)
+        return [_result(row) for row in self._all(statement)]
+
+    def every(self, wanted: Filter) -> Iterator[Result]:
+        """All of them, the newest first, whatever is added meanwhile; memory does not grow with them."""
+        before = None
+        while page := self.results(wanted, ROWS_AT_ONCE, before):
+            yield from page
+            before = page[-1].id
+
+    def count(self, wanted: Filter) -> int:
+        counted = select(func.count().label("count")).select_from(RESULTS)
+        (row,) = self._all(counted.where(and_(True, *wanted.conditions())))
+        return row["count"]
+
+    def settings(self) -> dict[str, str]:
+        """All that was set, as other processes set it too."""
+        return {row["name"]: row["value"] for row in self._all(select(SETTINGS))}
+
+    def set(self, name: str, value: str | None) -> None:
+        """Set `name`, or forget it."""
+        for attempt in range(2):
+            try:
+                with self._engine.begin() as connection:
+                    connection.execute(delete(SETTINGS).where(SETTINGS.c.name == name))
+                    if value is not None:
+                        connection.execute(insert(SETTINGS).values(name=name, value=value))
+                return
+            except IntegrityError:  # another process set it at the same moment: the later one counts
+                if attempt:
+                    raise
+
+    def add_picture(self, picture: Kept) -> None:
+        """Remember a picture that was kept; one that is known already stays as it is."""
+        row = picture._asdict()
+        del row["id"]
+        try:
+            with self._engine.begin() as connection:
+                connection.execute(insert(PICTURES).values(**row))
+        except IntegrityError:
+            pass
+
+    def picture(self, digest: str) -> Kept | None:
+        rows = self._all(select(PICTURES).where(PICTURES.c.digest == digest))
+        return _kept(rows[0]) if rows else None
+
+    def pictures_after(self, picture_id: int, source: str) -> list[Kept]:
+        """Those with a vector of `source` and a higher id, the lowest id first."""
+        conditions = and_(PICTURES.c.id > picture_id, PICTURES.c.source == source)
+        return [_kept(row) for row in self._all(select(PICTURES).where(conditions).order_by(PICTURES.c.id))]
+
+    def check(self) -> None:
+        """Raises DBAPIError where the database does not answer."""
+        self._all(select(func.count()).select_from(SETTINGS))
+
+    def _all(self, statement: Select) -> list[Mapping]:
+        with self._engine.connect() as connection:
+            return list(connection.execute(statement).mappings())
+
+    def _make_tables(self) -> None:
+        for attempt in range(3):
+            try:
+                TABLES.create_all(self._engine)
+                break
+            except DBAPIError:  # several processes that start together: one of them was quicker
+                if attempt == 2:
+                    raise
+        stored = self.settings().get("format")
+        if stored is None:
+            self.set("format", str(FORMAT))
+        elif int(stored) > FORMAT:
+            raise Mistake(f"{self} was written by a newer heldout (format {stored}): update heldout.")
+
+
+def url_of(place: str, password: str | None = None) -> URL:
+    """Raises Mistake for a URL of anything but SQLite or PostgreSQL."""
+    if "://" not in place:
+        return URL.create("sqlite", database=place)
+    try:
+        url = make_url(place)
+        if url.get_backend_name() == "postgresql":
+            return (url if password is None else url.set(password=password)).set(drivername="postgresql+psycopg")
+    except (ArgumentError, NoSuchModuleError, ValueError):
+        pass
+    kind = place.partition("://")[0]
+    raise Mistake(f"results cannot be kept in {kind}://...: give a file, or postgresql://USER@HOST/NAME.")
+
+
+def _write_ahead(connection, _) -> None:
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=FULL")
+
+
+def _result(row: Mapping) -> Result:
+    return Result(**{**row, "regions": json.loads(row["regions"])})
+
+
+def _kept(row: Mapping) -> Kept:
+    return Kept(**{**row, "vector": bytes(row["vector"])})
+
+
+def _reason(error: DBAPIError) -> str:
+    """Its first line: more would show what was asked."""
+    return str(error.orig).strip().partition("\n")[0]

@@ -1,0 +1,259 @@
+// The page: its parts, and how they hear of each other.
+
+import { fetched, onTokenWanted } from "./api.js";
+import { byId, element, remember, remembered, symbol } from "./elements.js";
+import { History } from "./history.js";
+import { startIntake } from "./intake.js";
+import { startKeys } from "./keys.js";
+import { Queue, summary } from "./queue.js";
+import { showFacts, showHeatKey, showRegions, showVerdict, spokenVerdict } from "./reading.js";
+import { batchWords, ResultList } from "./result_list.js";
+import { Session } from "./session.js";
+import { Similar } from "./similar.js";
+import { Stage } from "./stage.js";
+import { ThresholdPanel } from "./threshold.js";
+import { askForToken } from "./token.js";
+
+const POLL_MS = 10_000;
+
+const session = new Session();
+const queue = new Queue();
+const stage = new Stage();
+const similar = new Similar();
+const list = new ResultList(queue, session, select);
+const panel = new ThresholdPanel(session, trouble);
+const history = new History(openEarlier, trouble);
+let selected = null; // an item of the queue, or one like it made of a result of the history
+let shownUrl = null;
+
+const viewNow = () => (location.hash === "#history" ? "history" : "inspect");
+const say = (words) => (byId("spoken").textContent = words);
+
+function trouble(error) {
+  byId("trouble").firstElementChild.textContent = error.message;
+  byId("trouble").hidden = false;
+}
+
+// ---- one picture
+
+function select(item) {
+  selected = item;
+  list.select(item);
+  if (shownUrl) URL.revokeObjectURL(shownUrl);
+  shownUrl = item?.file && !item.url ? URL.createObjectURL(item.file) : null;
+  read();
+  const answer = item?.answer ?? null;
+  stage.show(item && {
+    url: shownUrl ?? item.url ?? null, name: item.name, width: answer?.width ?? null, height: answer?.height ?? null,
+    map: item.map, limit: answer && session.mapLimit(answer), regions: answer?.regions ?? [],
+    isDefective: answer !== null && session.isDefective(answer),
+  });
+  showRegions(answer, (position) => stage.zoomTo(position));
+  showFacts(answer);
+  similar.show(item?.state === "done" ? item : null);
+}
+
+/** What this browser cannot show, such as TIFF, the service can, if it was kept. */
+byId("picture").addEventListener("error", async () => {
+  const item = selected;
+  if (!item?.file || !item.answer?.is_kept || item.url) return;
+  const blob = await fetched(`/api/pictures/kept/${item.answer.digest}`).catch(() => null);
+  if (!blob) return;
+  item.url = URL.createObjectURL(blob);
+  if (item === selected) select(item);
+});
+
+/** What depends on the threshold. */
+function read() {
+  showVerdict(selected, session, () => queue.retry([selected]));
+  panel.look(selected?.answer ?? null);
+  if (selected?.answer) stage.decide(session.isDefective(selected.answer), session.mapLimit(selected.answer));
+}
+
+function step(by) {
+  if (viewNow() === "history") return void history.step(by);
+  const { listed } = list;
+  if (listed.length === 0) return;
+  const at = listed.indexOf(selected);
+  select(listed[Math.min(listed.length - 1, Math.max(0, at < 0 ? 0 : at + by))]);
+  if (byId("items").contains(document.activeElement) || document.activeElement === document.body) list.focus();
+}
+
+/** A result of the history, with its picture if that was kept. */
+async function openEarlier(result) {
+  const here = queue.items.find((item) => item.answer?.id === result.id);
+  location.hash = "#inspect";
+  if (here) return select(here);
+  const blob = result.is_kept ? await fetched(`/api/pictures/kept/${result.digest}`).catch(() => null) : null;
+  const url = blob && URL.createObjectURL(blob);
+  return select({ state: "done", name: result.name, answer: { ...result, map_threshold: null }, map: null, url, picture: async () => blob });
+}
+
+// ---- many pictures
+
+function take(files) {
+  if (files.length === 0) return;
+  location.hash = "#inspect";
+  const made = queue.add(files);
+  for (const item of made) item.picture = async () => item.file;
+  byId("inspect").dataset.empty = "no";
+  select(made[0]);
+}
+
+queue.addEventListener("change", ({ detail: { what, item } }) => {
+  if (what === "item") list.update(item);
+  else list.arrange();
+  if (item && item === selected && item.state !== "sending") select(item);
+  else if (item && item === selected) read();
+  if (what === "items") {
+    if (selected?.file && !queue.items.includes(selected)) select(null);
+    else if (selected?.file && selected.state !== "done") select(selected);
+    byId("inspect").dataset.empty = queue.items.length ? "no" : "yes";
+  }
+  if (what === "idle" && queue.items.length > 1) {
+    say(`${batchWords(summary(queue.items, (answer) => session.isDefective(answer)))}.`);
+  }
+});
+queue.addEventListener("answer", ({ detail: item }) => {
+  session.add(item.answer);
+  if (queue.items.length === 1) say(spokenVerdict(item, session));
+});
+setInterval(() => queue.pauseS > 0 && list.arrange(), 500);
+
+// ---- model and threshold
+
+session.addEventListener("model", () => {
+  const { model, status, models } = session;
+  byId("model").replaceChildren(...models.map((name) => element("option", { value: name }, name)));
+  byId("model").value = model.model;
+  byId("model").disabled = false;
+  queue.limits = status.limits;
+  similar.isPossible = status.search;
+  history.models(models);
+  showHeatKey(model.map_threshold);
+  byId("stage-earlier").replaceChildren(...(session.recent.length
+    ? ["Judged before: ", element("a", { href: "#history" }, "see the history")] : []));
+  list.arrange();
+  if (selected) select(selected);
+  else read();
+});
+session.addEventListener("trial", () => {
+  list.arrange();
+  read();
+});
+byId("model").addEventListener("change", async (event) => {
+  event.target.disabled = true;
+  try {
+    await session.choose(event.target.value);
+    say(`Model ${session.model.model} judges from now on.`);
+  } catch (error) {
+    trouble(error);
+    event.target.value = session.model.model;
+  }
+  event.target.disabled = false;
+  showService();
+});
+
+function showService(error = null) {
+  const { status } = session;
+  if (!error && byId("service").dataset.state === "failed") byId("trouble").hidden = true; // it is back
+  byId("service").dataset.state = error ? "failed" : "good";
+  const words = error ? "not reachable" : `${status.category}, ${status.method}, ${status.size_px} px`;
+  byId("service").replaceChildren(symbol(error ? "failed" : "good"), words);
+}
+
+async function poll() {
+  try {
+    await session.refresh();
+    showService();
+  } catch (error) {
+    showService(error);
+    if (session.model === null) trouble(error);
+  }
+  setTimeout(poll, POLL_MS);
+}
+
+// ---- views, layers, theme
+
+function showView() {
+  const view = viewNow();
+  for (const name of ["inspect", "history"]) {
+    byId(name).hidden = name !== view;
+    const link = document.querySelector(`nav a[href="#${name}"]`);
+    if (name === view) link.setAttribute("aria-current", "page");
+    else link.removeAttribute("aria-current");
+  }
+  if (view === "history") history.refresh();
+}
+window.addEventListener("hashchange", showView);
+byId("filters").open = window.matchMedia("(min-width: 901px)").matches;
+
+const LAYERS = ["heat", "contours", "boxes"];
+function showLayers() {
+  const on = Object.fromEntries(LAYERS.map((name) => [name, byId(`show-${name}`).checked]));
+  const opacity = Number(byId("opacity").value);
+  byId("opacity-words").textContent = `${opacity} %`;
+  stage.layers({ ...on, opacity: opacity / 100 });
+  remember("layers", { ...on, opacity });
+}
+const layersBefore = remembered("layers", {});
+for (const name of LAYERS) {
+  byId(`show-${name}`).checked = layersBefore[name] ?? true;
+  byId(`show-${name}`).addEventListener("change", showLayers);
+}
+byId("opacity").value = layersBefore.opacity ?? 65;
+byId("opacity").addEventListener("input", showLayers);
+
+const THEMES = { auto: ["automatic", "as the system"], light: ["sun", "light"], dark: ["moon", "dark"] };
+function showTheme(theme) {
+  if (theme === "auto") delete document.documentElement.dataset.theme;
+  else document.documentElement.dataset.theme = theme;
+  const [icon, words] = THEMES[theme];
+  byId("theme").replaceChildren(symbol(icon));
+  byId("theme").title = byId("theme").ariaLabel = `Colours: ${words}`;
+  remember("theme", theme);
+}
+function nextTheme() {
+  const names = Object.keys(THEMES);
+  showTheme(names[(names.indexOf(remembered("theme", "auto")) + 1) % names.length]);
+}
+byId("theme").addEventListener("click", nextTheme);
+
+byId("keep-pictures").checked = queue.keepPictures = remembered("keep-pictures", false);
+byId("keep-pictures").addEventListener("change", (event) => {
+  queue.keepPictures = event.target.checked;
+  remember("keep-pictures", event.target.checked);
+});
+byId("trouble").querySelector("button").addEventListener("click", () => (byId("trouble").hidden = true));
+
+const flip = (name) => () => byId(`show-${name}`).click();
+const onView = (name) => () => (location.hash = `#${name}`);
+startKeys([
+  // Chromium counts the first key as the person's own act only once its event is over.
+  [["o"], "choose pictures", () => setTimeout(() => byId("choose").click())],
+  [["ArrowDown", "ArrowRight", "j"], "the next picture (arrows on a zoomed picture move it)", () => step(1)],
+  [["ArrowUp", "ArrowLeft", "k"], "the one before", () => step(-1)],
+  [["+", "="], "zoom in", () => stage.zoom(1.25), "inspect"],
+  [["-"], "zoom out", () => stage.zoom(0.8), "inspect"],
+  [["0"], "fit the picture", () => stage.fit(), "inspect"],
+  [["h"], "heat", flip("heat"), "inspect"],
+  [["c"], "contours", flip("contours"), "inspect"],
+  [["b"], "boxes", flip("boxes"), "inspect"],
+  [["t"], "to the threshold", () => byId("threshold").focus(), "inspect"],
+  [["r"], "retry what failed", () => byId("retry-all").click(), "inspect"],
+  [["s"], "similar pictures", () => (byId("similar-panel").open = !byId("similar-panel").open), "inspect"],
+  [["n", "p"], "the older or newer page", (event) => history.turn(event.key === "n" ? 1 : -1), "history"],
+  [["/"], "search the history by name", () => (onView("history")(), byId("filter-name").focus())],
+  [["1"], "inspect", onView("inspect")],
+  [["2"], "history", onView("history")],
+  [["d"], "colours: as the system, light, dark", nextTheme],
+  [["Escape"], "back to the picture", () => (onView("inspect")(), byId("stage").focus())],
+], viewNow);
+
+startIntake(take);
+onTokenWanted(askForToken);
+showTheme(remembered("theme", "auto"));
+showLayers();
+showView();
+select(null);
+poll();

@@ -1,0 +1,105 @@
+// What is read off a picture, in words: the verdict, how sure it is, its regions, and the facts.
+
+import { byId, element, symbol } from "./elements.js";
+import { paintScale } from "./heat.js";
+import { count, figure, moment, percent, sureness, verdictKind, verdictWord } from "./words.js";
+
+/** The band above the picture. `retry()` is called for one that failed. */
+export function showVerdict(item, session, retry) {
+  const band = byId("verdict");
+  const content = { none: nothing, waiting: pending, sending: pending, failed: () => failed(item, retry), done: () => verdict(item, session) };
+  const state = item?.state ?? "none";
+  band.dataset.state = state === "done" ? verdictKind(session.isDefective(item.answer)) : state;
+  band.replaceChildren(...content[state](item));
+}
+
+function nothing() {
+  return [element("p", { class: "headline" }, "No picture yet"),
+    element("p", {}, "Its verdict will stand here, with the score, the threshold and how sure it is.")];
+}
+
+function pending(item) {
+  return [element("p", { class: "headline" }, symbol("waiting"), item.state === "waiting" ? "Waiting its turn" : "Being judged"),
+    element("p", { class: "of" }, item.name)];
+}
+
+function failed(item, retry) {
+  return [element("p", { class: "headline" }, symbol("failed"), "Not judged"),
+    element("p", { class: "of" }, item.name), element("p", {}, item.reason),
+    element("button", { type: "button", onclick: retry }, "Retry")];
+}
+
+function verdict(item, session) {
+  const { answer } = item;
+  const isDefective = session.isDefective(answer);
+  const [limit, sure] = [session.threshold(answer), session.confidence(answer)];
+  const isAbove = answer.anomaly_score > limit;
+  const relation = isAbove ? "above" : answer.anomaly_score === limit ? "at" : "below";
+  const meter = element("meter", { min: 0.5, max: 1, value: sure, "aria-label": "Confidence, from 50 % at the threshold to 100 %" });
+  const notes = [];
+  if (answer.model === session.model?.model && session.isOnTrial) notes.push("by the threshold on trial");
+  if (answer.model !== session.model?.model) notes.push(`by the model ${answer.model}`);
+  if (session.mapLimit(answer) !== (answer.map_threshold ?? session.threshold(answer))) {
+    notes.push(`boxes are those at ${figure(answer.threshold)}`);
+  }
+  if (isDefective && answer.map_threshold !== null && !answer.regions.length) notes.push("no single place is above the map's own threshold");
+  if (isAbove && !isDefective) notes.push("no region is large enough");
+  if (!isDefective && !isAbove && answer.regions.length) notes.push(`${count(answer.regions.length, "region")} above the map's own threshold`);
+  return [
+    element("p", { class: "headline" }, symbol(verdictKind(isDefective)), verdictWord(isDefective)),
+    element("p", { class: "of" }, item.name),
+    element("p", { class: "score" }, element("b", {}, figure(answer.anomaly_score)), ` ${relation} the threshold ${figure(limit)}`),
+    element("p", { class: "sure" }, meter, sureness(sure)),
+    notes.length > 0 && element("p", { class: "notes" }, notes.join("; ")),
+  ].filter(Boolean);
+}
+
+/** What is said aloud once an answer is there. */
+export function spokenVerdict(item, session) {
+  const word = verdictWord(session.isDefective(item.answer)).toLowerCase();
+  const { anomaly_score: score, regions } = item.answer;
+  const where = regions.length ? `, ${count(regions.length, "region")}` : "";
+  return `${item.name}: ${word}, score ${figure(score)}, threshold ${figure(session.threshold(item.answer))}, ${sureness(session.confidence(item.answer))}${where}.`;
+}
+
+/** The regions as buttons that zoom to them. */
+export function showRegions(answer, zoomTo) {
+  byId("regions-panel").hidden = !answer;
+  if (!answer) return;
+  if (answer.regions.length === 0) {
+    byId("regions").replaceChildren(element("p", { class: "faint" }, "None: nothing lies above the map's threshold."));
+    return;
+  }
+  const whole = answer.width * answer.height;
+  const rows = answer.regions.map((region, position) => {
+    const [left, top, right, bottom] = region.box;
+    return element("li", {}, element("button", { type: "button", onclick: () => zoomTo(position), title: "Zoom to it" },
+      element("b", {}, String(position + 1)),
+      element("span", {}, `${region.area_px} px²`, element("small", {}, ` ${percent(region.area_px, whole)} of the picture`)),
+      element("small", {}, `${right - left} × ${bottom - top} at ${left}, ${top}; peak ${figure(region.peak)}`)));
+  });
+  byId("regions").replaceChildren(element("ol", { class: "regions" }, ...rows));
+}
+
+export function showFacts(answer) {
+  byId("facts-panel").hidden = !answer;
+  if (!answer) return;
+  const facts = {
+    Name: answer.name || "–", Size: `${answer.width} × ${answer.height} px`, Model: `${answer.model} (${answer.category})`,
+    Judged: moment(answer.created), "Time taken": `${figure(answer.milliseconds)} ms`, "Result number": answer.id,
+    "As answered": `${verdictWord(answer.is_defective).toLowerCase()}, threshold ${figure(answer.threshold)}`,
+    "Reconstruction error": figure(answer.reconstruction_error), "SHA-256": answer.digest, Kept: answer.is_kept ? "yes" : "no",
+  };
+  const rows = Object.entries(facts).filter(([, value]) => value !== "–");
+  byId("facts").replaceChildren(...rows.flatMap(([name, value]) => [element("dt", {}, name), element("dd", {}, String(value))]));
+}
+
+/** The colours' meaning, below the picture. */
+export function showHeatKey(limit) {
+  if (limit === null) return byId("heat-key").replaceChildren();
+  if (limit <= 0) return byId("heat-key").replaceChildren(`all above ${figure(limit)} is coloured alike`);
+  const canvas = element("canvas", { class: "scale", "aria-hidden": "true" });
+  paintScale(canvas);
+  byId("heat-key").replaceChildren("0", element("span", { class: "scale-box" }, canvas), figure(2 * limit),
+    element("span", { class: "key-words", title: "The same scale for every picture of this model" }, `contour at ${figure(limit)}`));
+}

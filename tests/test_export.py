@@ -1,0 +1,48 @@
+"""The command: an engine where trtexec is, and a sentence for each mistake."""
+
+import sys
+
+import pytest
+from fitted_models import run_export
+
+
+def test_an_engine_is_made_by_trtexec_or_the_command_is_said(padim_folder, tmp_path, monkeypatch, capsys):
+    """TensorRT itself is on no machine of ours: this tests what trtexec is called with."""
+    out = tmp_path / "nut.engine"
+    monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
+    assert run_export(padim_folder, "--to", "tensorrt", "--out", out) == 2
+    words = capsys.readouterr().err
+    assert "no trtexec" in words and "--maxShapes=pictures:16x64x64x3" in words
+    assert out.with_suffix(".onnx").is_file() and not out.exists()
+    program = tmp_path / "bin" / "trtexec"
+    program.parent.mkdir()
+    program.write_text(f"#!{sys.executable}\nimport sys\nopen({str(out)!r}, 'w').write(' '.join(sys.argv[1:]))\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(program.parent))
+    assert run_export(padim_folder, "--to", "tensorrt", "--out", out) == 2  # the ONNX file is there
+    assert "is there already" in capsys.readouterr().err
+    assert run_export(padim_folder, "--to", "tensorrt", "--out", out, "--overwrite") == 0
+    assert out.read_text().startswith(f"--onnx={out.with_suffix('.onnx')} --saveEngine={out}")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((), "name one model"),
+        (("nowhere",), "there is no model in nowhere"),
+        (("MODEL", "--to", "onxx"), "must be one of"),
+        (("MODEL", "--out", "x.bin"), "must end in .onnx"),
+        (("FILE",), "is a file"),
+        (("MODEL", "--to", "onnx"), "is there already"),
+        (("MODEL", "--out", "y.onnx", "--data", "nowhere"), "there is no folder nowhere"),
+    ],
+)
+def test_mistakes_are_one_sentence(arguments, words, padim_folder, onnx_file, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    places = {"MODEL": padim_folder, "FILE": onnx_file}
+    try:
+        code = run_export(*(places.get(word, word) for word in arguments))
+    except SystemExit as stop:
+        code = stop.code
+    assert code == 2
+    assert words in capsys.readouterr().err.strip().splitlines()[-1]
