@@ -99,7 +99,8 @@ class Evaluate:
     Attributes:
         model: The run's folder that train wrote.
         data: Folder of categories in MVTec AD's layout. Default is data/mvtec where it exists, else demo data.
-        test: Categories to judge; their test pictures, degraded, with their real masks.
+        test: Categories to judge; their test pictures, degraded, with their real masks. Default is all that neither
+            the training nor its encoder saw.
         pairs: Folder of real pairs to judge instead.
         level: How the test pictures are degraded. Default is as in training.
         input_size: Side of the square that pictures are stretched to; 0 for pictures as they are, real pairs only.

@@ -13,6 +13,7 @@ from pretrain.command import Mistake
 from pretrain.dataset import choose_folder, data_name, load
 from pretrain.degrade import in_words
 from pretrain.drawing import save_picture
+from pretrain.images import category_folders
 from pretrain.progress import Progress
 
 if TYPE_CHECKING:
@@ -49,22 +50,26 @@ def what_to_judge(config: "Evaluate", facts: dict) -> tuple[Sequence[NamedPair],
     size_px = facts["input_size"] if config.input_size is None else config.input_size or None
     if size_px is not None and size_px < SSIM_WINDOW_PX:
         raise Mistake(f"--input-size {size_px} is smaller than SSIM's window: give {SSIM_WINDOW_PX} or more, or 0.")
-    trained = ", ".join(facts["categories"])
+    known = dict.fromkeys([*facts["categories"], *facts["encoder_saw"]])
+    trained = ", ".join(known)
     if config.pairs:
         pairs = PairFolder(config.pairs, None, config.test).check(SSIM_WINDOW_PX)
         return pairs, size_px, f"{config.pairs}, trained on {trained} ({facts['data']})", "as the pairs have it"
     if size_px is None:
         raise Mistake("--input-size 0 is for real pairs: pictures to be degraded are cached as squares of one size.")
-    if seen := sorted(set(config.test or facts["categories"]) & set(facts["categories"])):
-        if not config.allow_seen:
-            raise Mistake(
-                f"{', '.join(seen)} was trained on, so figures there would say nothing of unseen products: choose "
-                f"--test without {trained}, or say --allow-seen."
-            )
-        trained += ", SEEN IN TRAINING"
+    folder = choose_folder(config.data)
+    found = category_folders(folder)
+    wanted = config.test or [name for name in found if config.allow_seen or name not in known]
+    seen = sorted(set(wanted) & set(known))
+    if not wanted or (seen and not config.allow_seen):
+        raise Mistake(
+            f"{', '.join(seen or found)} was trained on, so figures there would say nothing of unseen products: choose "
+            f"--test without {trained}, or say --allow-seen."
+        )
+    trained += ", SEEN IN TRAINING" if seen else ""
     level = config.level or facts["level"] or "medium"
     words = in_words(level)
-    pictures = load(choose_folder(config.data), size_px, config.test)
+    pictures = load(folder, size_px, wanted)
     tests = pictures.subset([i for i, record in enumerate(pictures.records) if record.split == "test"])
     if not len(tests):
         raise Mistake(f"{', '.join(pictures.categories)} has no test pictures: name other categories by --test.")

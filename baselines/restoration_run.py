@@ -180,7 +180,8 @@ class Session:
         out = self.config.out
         self.restorer.conclude(self.training.network).save(out / MODEL)
         facts = self.material.facts | {"steps": self.steps, "minutes": self.seconds / 60}
-        facts |= {"restorer": type(self.restorer).__name__, "recipe": asdict(self.training.recipe)}
+        facts |= {"encoder_saw": list(self.restorer.saw), "restorer": type(self.restorer).__name__}
+        facts |= {"recipe": asdict(self.training.recipe)}
         lines = self.run.metrics()
         looks = [line for line in lines if "psnr" in line]
         facts |= {"looked_at": {"degraded": self.untouched, "restored": [looks[-1]["psnr"], looks[-1]["masked_psnr"]]}}

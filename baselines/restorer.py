@@ -46,6 +46,11 @@ class NetworkRestorer(ABC):
     def make_network(self) -> nn.Module:
         """A network to train. It has `bytes_per_pixel` and `stride`, and may have `groups` and `listened`."""
 
+    @property
+    def saw(self) -> tuple[str, ...]:
+        """Categories that it knew before it learned from pairs."""
+        return ()
+
     def for_use(self, network: nn.Module) -> nn.Module:
         """The network as it is asked, which may be quicker than as it learns."""
         return network

@@ -40,6 +40,11 @@ class EncoderRestorer(NetworkRestorer):
         encoder = copy.deepcopy(asked_encoder(self.encoder, self.architecture, self.seed))
         return EncoderRestoration(encoder, self.channels, self.blocks, self.frozen)
 
+    @property
+    def saw(self) -> tuple[str, ...]:
+        origin = asked_encoder(self.encoder, self.architecture, self.seed).origin
+        return origin.categories if origin else ()
+
     def for_use(self, network: nn.Module) -> nn.Module:
         ready = copy.copy(network)
         ready._modules = {**network._modules, "encoder": folded(network.encoder)}

@@ -120,6 +120,8 @@ def test_evaluate_tables_the_degraded_input_beside_what_was_restored(demo_folder
 def test_what_was_trained_on_is_not_judged_unless_said_aloud(demo_folder, finished, tmp_path, capsys):
     arguments = ("evaluate", "--model", str(finished), "--data", str(demo_folder), "--out", str(tmp_path))
     assert "leather was trained on" in refused(capsys, *arguments, "--test", "leather,bottle")
+    assert run_commands(COMMANDS, [*arguments, "--shown", "0"]) == 0  # those that are left: bottle
+    assert "tested on bottle (" in capsys.readouterr().out
     assert run_commands(COMMANDS, [*arguments, "--test", "leather", "--allow-seen", "--shown", "0"]) == 0
     assert "SEEN IN" in capsys.readouterr().out
 
@@ -278,3 +280,15 @@ def test_a_perfect_picture_is_counted_and_kept_out_of_means():
     assert mean.perfect == 1 and mean.count == 2
     assert mean.value == pytest.approx(psnr(noisy[None], image[None]).item())
     assert means(judged)["nothing"]["masked_psnr"].value is None
+
+
+def test_what_the_encoder_saw_is_not_judged_either(demo_folder, tmp_path, capsys):
+    from pretrain.encoder import Encoder, Origin
+
+    Encoder("resnet18", 0, origin=Origin("demo", ("bottle",), is_demo=True)).save(tmp_path / "e.safetensors")
+    options = ["--data", str(demo_folder), "--steps", "1", "--out", str(tmp_path / "r"), *TINY]
+    options[options.index("--encoder") + 1] = str(tmp_path / "e.safetensors")
+    assert run_commands(COMMANDS, ["train", *options]) == 0
+    line = refused(capsys, "evaluate", "--model", str(tmp_path / "r"), "--data", str(demo_folder), "--test", "bottle")
+    assert "bottle was trained on" in line
+    assert "was trained on" in refused(capsys, "evaluate", "--model", str(tmp_path / "r"), "--data", str(demo_folder))
