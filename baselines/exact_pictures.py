@@ -18,7 +18,7 @@ from pretrain.drawing import save_picture
 
 DEEP_LEVELS, LEVELS = 65535, 255
 JPEG_QUALITY = 95
-GREY_MODES = ("1", "L", "LA", "I", "F")
+GREY_MODES = ("1", "L", "LA")
 
 
 @dataclass(frozen=True)
@@ -52,24 +52,23 @@ def write_exact(picture: ExactPicture, path: Path) -> None:
     """Write a picture in the format that its name says, a reader meeting all of it or nothing. What a format cannot
     hold, such as 16 bits of colour in anything but PNG and TIFF, cannot have been read from it either."""
     levels, kind = (DEEP_LEVELS, np.uint16) if picture.is_deep else (LEVELS, np.uint8)
-    pixels = picture.image.clamp(0, 1).double().mul(levels).round().permute(1, 2, 0).numpy().astype(kind)
-    if picture.is_grey:
-        pixels = picture.image.clamp(0, 1).double().mean(0).mul(levels).round().numpy().astype(kind)
-    elif picture.alpha is not None:
+    image = picture.image.mean(0) if picture.is_grey else picture.image.permute(1, 2, 0)
+    pixels = image.clamp(0, 1).mul_(levels).round_().numpy().astype(kind)
+    if picture.alpha is not None and not picture.is_grey:
         pixels = np.dstack((pixels, picture.alpha))
     if picture.is_deep and not picture.is_grey:
         _write_deep_colour(np.ascontiguousarray(pixels), path)
         return
-    image = Image.fromarray(pixels)
+    file = Image.fromarray(pixels)
     if picture.is_grey and picture.alpha is not None:
-        image.putalpha(Image.fromarray(picture.alpha))
-    save_picture(image, path, quality=JPEG_QUALITY)
+        file.putalpha(Image.fromarray(picture.alpha))
+    save_picture(file, path, quality=JPEG_QUALITY)
 
 
 def _floats(pixels: np.ndarray, levels: int) -> Tensor:
     """(h, w, 1 or 3) -> float32 (3, h, w)."""
-    floats = torch.from_numpy(pixels.astype(np.float32) / levels).permute(2, 0, 1)
-    return floats.expand(3, -1, -1).contiguous()
+    planes = torch.from_numpy(pixels.astype(np.float32)).div_(levels).permute(2, 0, 1)
+    return planes.expand(3, -1, -1).contiguous()
 
 
 def _deep_colour(path: Path) -> np.ndarray | None:

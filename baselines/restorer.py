@@ -102,9 +102,11 @@ class NetworkRestorer(ABC):
         def ask(part: Tensor) -> Tensor:
             return self._ready(part.to(self._device)).clamp(0, 1).cpu()
 
-        with torch.inference_mode():
-            # One by one, so that neighbours change nothing and memory is one picture's.
-            return torch.cat([restored_by_tiles(ask, image[None], self.tile_px) for image in images])
+        restored = torch.empty_like(images, device="cpu")
+        with torch.inference_mode():  # one by one, so that neighbours change nothing, and memory is one picture's
+            for position, image in enumerate(images):
+                restored[position] = restored_by_tiles(ask, image[None], self.tile_px)[0]
+        return restored
 
     @property
     def tile_px(self) -> int:

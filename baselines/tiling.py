@@ -46,7 +46,7 @@ def restored_by_tiles(
             share = (down[:, None] * ramp(left, right, width, overlap_px)).to(images.device)
             total[..., top:bottom, left:right] += share * network(images[..., top:bottom, left:right])
             weight[top:bottom, left:right] += share
-    return total / weight
+    return total.div_(weight)
 
 
 def spans(length: int, tile_px: int, overlap_px: int) -> Iterator[tuple[int, int]]:

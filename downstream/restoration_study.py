@@ -29,7 +29,7 @@ from downstream.protocol import HELD_OUT, make_folds
 from pretrain.command import Mistake
 from pretrain.dataset import Pictures, choose_folder, data_name, load
 from pretrain.degrade import in_words
-from pretrain.encoder import commit, load_encoder
+from pretrain.encoder import commit, fingerprint, load_encoder
 from pretrain.images import check_names
 from pretrain.progress import Progress
 from pretrain.wholefile import write_whole
@@ -77,18 +77,27 @@ def run_study(config: "Study") -> None:
         for seed in seeds:
             encoder = shared[seed % len(shared)] if shared else None
             for row in rows:
-                folder = config.out / f"{row}-seed-{seed}"
-                if not (folder / JUDGED_FILE).is_file():
-                    if restoration.train(_training(config, row, seed, encoder, folder)):
-                        raise KeyboardInterrupt
-                    judged = judge_cell(folder, pictures, config, encoder, seed)
-                    write_whole(folder / JUDGED_FILE, (json.dumps(judged, indent=1) + "\n").encode())
+                file = config.out / f"{row}-seed-{seed}" / JUDGED_FILE
+                asked = _asked(config, encoder)
+                if not file.is_file():
+                    if restoration.train(_training(config, row, seed, encoder, file.parent)):
+                        raise KeyboardInterrupt  # it was asked to stop, and has saved
+                    judged = judge_cell(file.parent, pictures, config, encoder, seed)
+                    write_whole(file, (json.dumps({"asked": asked, **judged}, indent=1) + "\n").encode())
+                elif json.loads(file.read_text())["asked"] != asked:
+                    raise Mistake(f"{file.parent} was computed with other options: choose another --out.")
                 progress.advance(note=f"{row}, seed {seed}")
     lines = told(config, rows, seeds)
     print("\n".join(lines))
     if config.record:
         with open(config.record, "a", encoding="utf-8") as record:
             record.write(f"\n## {config.heading}\n\n" + "\n".join(lines) + "\n")
+
+
+def _asked(config: "Study", encoder: Path | None) -> dict:
+    """What a cell's figures depend on besides its row and seed."""
+    names = ("data", "train", "test", "level", "input_size", "crop_px", "minutes", "steps")
+    return {name: str(getattr(config, name)) for name in names} | {"encoder": encoder and fingerprint(encoder)}
 
 
 def _can_run(row: str, encoders: Sequence[Path], was_asked: bool) -> bool:
@@ -100,6 +109,7 @@ def _can_run(row: str, encoders: Sequence[Path], was_asked: bool) -> bool:
         return True
     if was_asked:
         raise Mistake(f"there is no encoder for the row {row}: give --encoder FILE, or leave the row out.")
+    print(f"the row {row} is left out: there is no such encoder that saw none of the test categories.")
     return False
 
 

@@ -36,12 +36,13 @@ def test_every_row_has_its_figures_beside_the_degraded_input(out):
 
 def test_finished_cells_are_kept(demo_folder, encoder_file, out, capsys):
     before = {path: path.stat().st_mtime_ns for path in out.rglob("judged.json")}
-    arguments = ["study", "--data", str(demo_folder), "--train", "hazelnut,leather", "--test", "bottle", *TINY]
-    assert (
-        run_commands(COMMANDS, [*arguments, "--encoder", str(encoder_file), "--rows", "simclr", "--out", str(out)]) == 0
-    )
+    again = ["study", "--data", str(demo_folder), "--train", "hazelnut,leather", "--test", "bottle", *TINY]
+    again += ["--encoder", str(encoder_file), "--rows", "simclr", "--out", str(out)]
+    assert run_commands(COMMANDS, again) == 0
     assert {path: path.stat().st_mtime_ns for path in out.rglob("judged.json")} == before
     assert "| simclr | " in capsys.readouterr().out
+    assert run_commands(COMMANDS, [*again, "--level", "harsh"]) == 2
+    assert "with other options" in capsys.readouterr().err
 
 
 def test_what_must_not_be_compared_is_refused(demo_folder, encoder_file, tmp_path, capsys):
