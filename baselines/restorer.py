@@ -100,7 +100,7 @@ class NetworkRestorer(ABC):
             self._ready = self.for_use(self.network_)
 
         def ask(part: Tensor) -> Tensor:
-            return self._ready(part.to(self._device)).clamp(0, 1).cpu()
+            return self._ready(part.to(self._device, torch.float32)).clamp(0, 1).cpu()
 
         restored = torch.empty_like(images, device="cpu")
         with torch.inference_mode():  # one by one, so that neighbours change nothing, and memory is one picture's

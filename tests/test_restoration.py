@@ -68,12 +68,12 @@ def test_a_killed_run_goes_on_to_the_same_weights(demo_folder, tmp_path, capsys)
     ends = []
     for number, is_disturbed in enumerate((False, True)):
         out = tmp_path / str(number)
-        arguments = ["train", "--data", str(demo_folder), "--steps", "40", "--checkpoint-minutes", "0.001"]
+        arguments = ["train", "--data", str(demo_folder), "--steps", "60", "--checkpoint-minutes", "0.005"]
         arguments += ["--out", str(out), *TINY]
         if is_disturbed:
             command = [sys.executable, str(REPOSITORY / "downstream/restore.py"), *arguments]
             process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-            deadline = time.monotonic() + 60
+            deadline = time.monotonic() + 120
             while not (out / "checkpoint.safetensors").exists() and process.poll() is None:
                 assert time.monotonic() < deadline
                 time.sleep(0.005)
