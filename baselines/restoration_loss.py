@@ -3,7 +3,8 @@
 w = alpha + beta * mask. Published is c0 * MSE_w + c1 * MAE_w + c2 * (10 / ln 10) * mean ln(MSE of each picture), whose
 last part, minus PSNR, is not weighted and outweighs the mask some two thousand times. `repaired` weighs it too.
 `balanced` also divides each mask by its share of the picture: in half a per cent of the pixels a factor of three is
-next to nothing, so there the mask as a whole counts beta, however small the defect is.
+next to nothing, so there the mask as a whole counts beta, however small the defect is. On real pictures that was worse
+than `repaired`, in the mask too (RESULTS.md).
 """
 
 import math

@@ -19,8 +19,8 @@ ENCODER_FILE = "encoder.safetensors"
 class EncoderRestorer(NetworkRestorer):
     """`encoder` is an encoder, its file, random or imagenet; random weights are of `architecture` and the seed.
 
-    It is left as it is up to the share `frozen` of the training and then tuned, with 1 never. The defaults of the loss
-    differ from SADNet's: see RESULTS.md for what they are worth.
+    It is left as it is up to the share `frozen` of the training and then tuned, with 1 never. Of the loss, minus PSNR
+    alone is left.
     """
 
     encoder: Encoder | Path | str = "random"
@@ -29,9 +29,7 @@ class EncoderRestorer(NetworkRestorer):
     blocks: int = 3
     frozen: float = 0.5
     learning_rate: float = 1e-3
-    beta: float = 1.0
     loss_weights: tuple[float, ...] = (0.0, 0.0, 0.5)
-    weighting: str = "balanced"
 
     def make_network(self) -> nn.Module:
         if not 0 <= self.frozen <= 1:

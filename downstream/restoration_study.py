@@ -48,8 +48,8 @@ OURS = {
     "": {},
     "-frozen": {"frozen": 1.0},
     "-no-mask": {"beta": 0.0},
-    "-repaired": {"weighting": "repaired", "beta": 2.0},
-    "-mask-4": {"beta": 4.0},
+    "-published": {"weighting": "published"},
+    "-balanced": {"weighting": "balanced", "beta": 1.0},
 }
 COLUMNS = ("restored by", "PSNR", "SSIM", "PSNR in mask", "SSIM in mask", "inflated", "defects found",
            "s a megapixel", "steps", "minutes")  # fmt: skip

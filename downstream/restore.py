@@ -23,7 +23,7 @@ if __name__ == "__main__":
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from baselines import restoration
 from pretrain.command import Names
@@ -51,9 +51,7 @@ class Train(restoration.Train):
     blocks: int = 3
     frozen: float = 0.5
     learning_rate: float = 1e-3
-    beta: float = 1.0
     loss_weights: tuple[float, float, float] = (0.0, 0.0, 0.5)
-    weighting: Literal["published", "repaired", "balanced"] = "balanced"
     out: Path = OUT
 
     def restorer(self) -> "NetworkRestorer":
