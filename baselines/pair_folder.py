@@ -38,7 +38,7 @@ class Files(NamedTuple):
 class PairFolder(Sequence[NamedPair]):
     """The pairs of a folder, each read when it is asked for, as they are or stretched to squares of `size_px`.
 
-    Raises Mistake, before anything is read, where pictures lack their partners, and when a pair does not fit.
+    Raises Mistake, before anything is read, where pictures lack their partners; `check` finds pairs that do not fit.
     """
 
     def __init__(self, folder: Path, size_px: int | None = None, categories: Sequence[str] = ()) -> None:
@@ -104,18 +104,15 @@ def find_pairs(folder: Path) -> list[Files]:
 
 
 def read_pair(files: Files, size_px: int | None = None) -> Pair:
-    """The pictures of a pair, float32, and its mask. Raises Mistake where they cannot be read or do not fit."""
+    """The pictures of a pair, float32, and its mask. Raises Mistake where they cannot be read or, as they are, do not
+    fit; stretched to squares, they always fit."""
     try:
-        pictures = [as_tensor(decode(path).pixels) for path in (files.degraded, files.clean)]
-        mask = None if files.mask is None else torch.from_numpy(read_mask(files.mask).copy())
-        pair = Pair(*pictures, mask)
-        check_pair(pair, files.name)
-        if size_px is not None:
-            pictures = [as_tensor(decode(path, size_px).pixels) for path in (files.degraded, files.clean)]
-            mask = None if files.mask is None else torch.from_numpy(read_mask(files.mask, size_px).copy())
-            pair = Pair(*pictures, mask)
+        pictures = [as_tensor(decode(path, size_px).pixels) for path in (files.degraded, files.clean)]
+        mask = None if files.mask is None else torch.from_numpy(read_mask(files.mask, size_px).copy())
     except Unreadable as unreadable:
         raise Mistake(f"a picture of the pair {files.name} cannot be used: {unreadable}.") from None
+    pair = Pair(*pictures, mask)
+    check_pair(pair, files.name)
     return pair
 
 

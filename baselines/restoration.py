@@ -159,7 +159,7 @@ def train(config: Train) -> int:
     restorer.recipe.check()
     check_length(config)
     fabric = make_fabric(config.device, "32-true")
-    material = make_material(config)
+    material = make_material(config, fabric.device)
     with run.held(config), stop_asked(fabric) as is_stop_asked:
         if run.is_finished:
             print(f"{config.out} holds a finished run: choose another --out for a new one.")

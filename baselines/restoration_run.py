@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from baselines.method import Pair
 from baselines.metrics import psnr
@@ -35,6 +36,7 @@ Load = Callable[[Path], NetworkRestorer]
 MODEL, FACTS_FILE = "model", "training.json"
 LOOKS, LOOKED_AT = 10, 8
 HELD_OUT = 0.1
+BEST_DB = 100.0
 # Of what is looked at, the same in every training.
 OWN_SEED = 2**31
 # More than any training asks for: a training says itself how many it takes.
@@ -51,19 +53,22 @@ class Material(NamedTuple):
     count: int
 
 
-def make_material(config: "Train") -> Material:
-    """Pairs by planting and degrading, or real ones. Raises Mistake where they cannot teach what is asked."""
-    return _real(config) if config.pairs else _planted(config)
+def make_material(config: "Train", device: torch.device | str = "cpu") -> Material:
+    """Pairs by planting and degrading, on the device, or real ones. Raises Mistake where they cannot teach what is
+    asked."""
+    return _real(config) if config.pairs else _planted(config, device)
 
 
-def _planted(config: "Train") -> Material:
+def _planted(config: "Train", device: torch.device | str) -> Material:
     pictures = load(config.data, config.input_size, config.train)
     good = good_images(pictures).pictures
+    if not len(good):
+        raise Mistake(f"{', '.join(pictures.categories)} has no good pictures to learn from: name others by --train.")
     parts = good.split({"learning": 1 - HELD_OUT, "looked at": HELD_OUT}, seed=0)
     if not len(parts["looked at"]):
         parts = dict.fromkeys(parts, good)
     learning, looked_at = (
-        PlantedPairs(good_images(part), config.level, config.crop_px, ENDLESS, seed, "cpu")
+        PlantedPairs(good_images(part), config.level, config.crop_px, ENDLESS, seed, device)
         for part, seed in ((parts["learning"], config.seed), (parts["looked at"], OWN_SEED))
     )
     facts = {
@@ -119,7 +124,7 @@ class Session:
         self.training: Training = restorer.training(material.source)
         self.looked_at = material.looked_at.to(restorer._device)
         degraded, clean, masks = material.looked_at
-        self.untouched = (psnr(degraded, clean).mean().item(), psnr(degraded, clean, masks).mean().item())
+        self.untouched = _decibels(degraded, clean, masks)
         facts = run.restore(self.training.network, self.training.optimizer) or {"step": 0, "seconds": 0.0}
         self.first, self.seconds_before = facts["step"], facts["seconds"]
         self.steps = facts.get("steps") or self._length()
@@ -162,14 +167,14 @@ class Session:
     def seconds(self) -> float:
         return self.seconds_before + time.monotonic() - self._start_s
 
-    def look(self) -> dict[str, float]:
-        """PSNR of pictures that nothing is learned from."""
+    def look(self) -> dict[str, float | None]:
+        """PSNR of pictures that nothing is learned from, also in their defects, where they have some."""
         network, (degraded, clean, masks) = self.training.network, self.looked_at
         network.eval()
         with torch.no_grad():
             restored = network(degraded).clamp(0, 1)
         network.train()
-        return {"psnr": psnr(restored, clean).mean().item(), "masked_psnr": psnr(restored, clean, masks).mean().item()}
+        return dict(zip(("psnr", "masked_psnr"), _decibels(restored, clean, masks), strict=True))
 
     def save(self, step: int) -> None:
         facts = {"step": step, "steps": self.steps, "seconds": self.seconds}
@@ -190,9 +195,10 @@ class Session:
             Curve("loss", [(line["step"], line["loss"]) for line in lines]),
             Curve("PSNR of pictures not learned from, dB (dashed: degraded)",
                   [(line["step"], line["psnr"]) for line in looks], self.untouched[0]),
-            Curve("the same in planted defects", [(line["step"], line["masked_psnr"]) for line in looks],
-                  self.untouched[1]),
         ]  # fmt: skip
+        if self.untouched[1] is not None:
+            masked = [(line["step"], line["masked_psnr"]) for line in looks]
+            panels.append(Curve("the same in defects", masked, self.untouched[1]))
         if "offset_px" in lines[0]:
             panels.append(Curve("mean size of offsets, px", [(line["step"], line["offset_px"]) for line in lines]))
         save_picture(curves(panels, f"{facts['restorer']} on {facts['data']}"), out / "curves.png")
@@ -200,10 +206,18 @@ class Session:
     def _in_words(self, step: Step, figures: dict[str, float]) -> str:
         offsets = "" if step.offset_px is None else f"; offsets {step.offset_px:.3f} px"
         whole, masked = self.untouched
+        in_defects = "" if masked is None else f", in defects {figures['masked_psnr']:.2f} ({masked:.2f})"
         return (
-            f"step {step.step + 1}: pictures not learned from {figures['psnr']:.2f} dB (degraded {whole:.2f}), in "
-            f"planted defects {figures['masked_psnr']:.2f} ({masked:.2f}){offsets}"
+            f"step {step.step + 1}: pictures not learned from {figures['psnr']:.2f} dB (degraded {whole:.2f})"
+            f"{in_defects}{offsets}"
         )
+
+
+def _decibels(restored: Tensor, clean: Tensor, masks: Tensor) -> tuple[float, float | None]:
+    """Mean PSNR over the pictures, and in the masks of those that have one; a perfect picture counts as 100 dB."""
+    whole, masked = psnr(restored, clean).clamp(max=BEST_DB), psnr(restored, clean, masks).clamp(max=BEST_DB)
+    has_mask = masks.flatten(1).any(1)
+    return whole.mean().item(), masked[has_mask].mean().item() if has_mask.any() else None
 
 
 def _known(step: Step) -> dict[str, float]:

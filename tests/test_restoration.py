@@ -167,6 +167,9 @@ def test_real_pairs_teach_and_judge(tmp_path, capsys):
         capsys, "train", "--pairs", str(tmp_path / "bare"), "--out", str(tmp_path / "r"), "--steps", "1", *options
     )
     assert "has no masks" in line and "--beta 0" in line
+    bare = ["train", "--pairs", str(tmp_path / "bare"), "--out", str(tmp_path / "b"), "--steps", "2", "--beta", "0"]
+    assert run_commands(COMMANDS, [*bare, "--input-size", "48", *options]) == 0
+    assert "NaN" not in (tmp_path / "b" / "metrics.jsonl").read_text()
     judged = ["evaluate", "--model", str(out), "--pairs", str(tmp_path / "bare")]
     assert run_commands(COMMANDS, judged) == 0
     assert "n/a" in capsys.readouterr().out
