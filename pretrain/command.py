@@ -1,6 +1,7 @@
 """What every command shares: a frozen dataclass becomes flags and YAML keys, a mistake becomes one sentence."""
 
 import difflib
+import inspect
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -88,7 +89,9 @@ def read_config(kind: type[Config], arguments: Sequence[str] | None = None) -> C
             raise SystemExit(2)
 
     documented = docstring_parser.parse(kind.__doc__ or "")
-    described = {parameter.arg_name: parameter.description for parameter in documented.params}
+    # A runnable that builds on another one describes only what it adds.
+    families = [docstring_parser.parse(inspect.cleandoc(one.__doc__ or "")) for one in reversed(kind.__mro__)]
+    described = {parameter.arg_name: parameter.description for family in families for parameter in family.params}
     parser = Parser(description=documented.short_description, allow_abbrev=False)
     parser.add_argument("--config", action="config", help="YAML file of these options; flags typed beside it win.")
     for field in fields(kind):
@@ -141,6 +144,8 @@ def _in_words(kind: object) -> str:
     choices = [choice for choice in get_args(kind) if choice is not type(None)]
     if get_origin(kind) is Literal:
         return f"one of {', '.join(map(str, choices))}"
+    if get_origin(kind) is tuple:
+        return f"a list of {len(choices)}, such as [{','.join('1' * len(choices))}]"
     if choices:
         return " or ".join(map(_in_words, choices))
     return {int: "a whole number", float: "a number"}.get(kind, getattr(kind, "__name__", str(kind)))

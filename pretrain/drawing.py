@@ -106,10 +106,11 @@ def _draw_curve(draw: ImageDraw.ImageDraw, panel: Curve, box: tuple[int, int, in
     draw.line([place(x, y) for x, y in zip(xs, ys, strict=True)], CURVE, 2)
 
 
-def save_picture(image: Image.Image, path: Path) -> None:
-    """Write a picture, as PNG unless the name ends otherwise; a reader never meets half of one."""
+def save_picture(image: Image.Image, path: Path, **options: object) -> None:
+    """Write a picture, as PNG unless the name ends otherwise; a reader never meets half of one. `options` are the
+    format's own, such as quality."""
     data = BytesIO()
-    image.save(data, format=Image.registered_extensions().get(path.suffix.lower(), "PNG"))
+    image.save(data, format=Image.registered_extensions().get(path.suffix.lower(), "PNG"), **options)
     write_whole(path, data.getvalue())
 
 

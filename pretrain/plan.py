@@ -104,6 +104,11 @@ def length_in_steps(
         return config.steps
     if not config.minutes:
         return config.epochs * (count // config.batch)
+    return fabric.broadcast(steps_in(config.minutes, train_step, module, optimizer))
+
+
+def steps_in(minutes: float, train_step: Callable[[int, int], object], module: nn.Module, optimizer: Optimizer) -> int:
+    """How many steps fit into some minutes. Takes a few, and undoes them."""
     before = deepcopy((module.state_dict(), optimizer.state_dict()))
     train_step(0, 1000)  # the first one allocates and warms caches
     start_s = time.monotonic()
@@ -112,4 +117,4 @@ def length_in_steps(
     seconds = (time.monotonic() - start_s) / TIMED_STEPS
     module.load_state_dict(before[0])
     optimizer.load_state_dict(before[1])
-    return fabric.broadcast(max(1, round(60 * config.minutes / seconds)))
+    return max(1, round(60 * minutes / seconds))

@@ -97,6 +97,33 @@ def test_wrong_values_are_named_in_one_sentence(capsys):
     assert "--config" in (line := refusal(capsys, "--config", "/nowhere.yaml")) and "/nowhere.yaml" in line
 
 
+@dataclass(frozen=True)
+class Wider(Config):
+    """Do another thing.
+
+    Attributes:
+        sizes: How large.
+    """
+
+    sizes: tuple[float, float] = (1.0, 2.0)
+    rate: float = 5.0
+
+
+def test_what_builds_on_another_command_describes_only_what_it_adds(tmp_path, capsys):
+    file = tmp_path / "config.yaml"
+    file.write_text("count: 3\nsizes: [3, 4]\n")
+    assert read_config(Wider, ["--config", str(file)]) == Wider(3, sizes=(3.0, 4.0))
+    assert read_config(Wider, ["--count", "1", "--sizes", "[0.5,1]"]).sizes == (0.5, 1.0)
+    with pytest.raises(SystemExit):
+        read_config(Wider, ["--help"])
+    words = " ".join(capsys.readouterr().out.split())
+    assert "Do another thing." in words and "How large. (type" in words and "How many. (" in words
+    assert "default: 5.0" in words
+    with pytest.raises(SystemExit):
+        read_config(Wider, ["--count", "1", "--sizes", "1,2"])
+    assert capsys.readouterr().err == "error: --sizes must be a list of 2, such as [1,1], not '1,2'.\n"
+
+
 def test_run_command_turns_mistakes_into_a_sentence_and_exit_code_2(capsys):
     def main(config: Config) -> None:
         raise Mistake("no such folder; try another.")
