@@ -56,6 +56,8 @@ class Config:
         seeds: Each varies splits, references drawn, heads, and the encoder where several are given. Default is 0,1,2.
         size_px: Side of the square to which pictures are stretched. Default is 224.
         rate: Share of good pictures that may be called defective; thresholds are set for it, from normals alone.
+        restoration_minutes: Minutes for which each restorer is trained, for their own table in the held-out protocol; 0
+            leaves it out. Default is 5, with --quick 0.1, and with --methods 0.
         quick: Lower sizes, epochs and seeds, to see within minutes that everything runs; no method is dropped.
         allow_seen: Judge encoders on categories that they saw in pretraining; the report says so.
         device: cpu, cuda, or auto for a GPU where there is one.
@@ -75,6 +77,7 @@ class Config:
     seeds: Names | None = None
     size_px: int | None = None
     rate: float = 0.05
+    restoration_minutes: float | None = None
     quick: bool = False
     allow_seen: bool = False
     device: str = "auto"
@@ -105,8 +108,9 @@ def main(config: Config) -> int:
     finally:
         lock.release()
     write_plan(study, config, failures)
+    is_restored = compare_restorers(config)
     show(config)
-    return 1 if failures else 0
+    return 1 if failures or not is_restored else 0
 
 
 def compute(works: "Sequence[Work]", out: Path, device: "torch.device") -> list[dict]:
@@ -133,6 +137,29 @@ def compute(works: "Sequence[Work]", out: Path, device: "torch.device") -> list[
                                  "reason": reason})  # fmt: skip
             progress.advance(note=f"{cell.row.name} on {cell.category}, seed {cell.seed}")
     return failures
+
+
+def compare_restorers(config: Config) -> bool:
+    """Train and judge restorers on the same categories, for a table of their own. False: it could not be made."""
+    minutes = config.restoration_minutes
+    if minutes is None:
+        minutes = 0 if config.methods else 0.1 if config.quick else 5.0
+    if not minutes or config.protocol != "held-out":
+        return True
+    from downstream.restoration_study import computed
+    from downstream.restore import Study
+    from downstream.summary import RESTORATION_FILE
+
+    sizes = {"input_size": 64, "crop_px": 48, "seeds": Names("0")} if config.quick else {}
+    sizes |= {"seeds": config.seeds} if config.seeds else {}
+    same = {name: getattr(config, name) for name in ("data", "train", "test", "encoder", "device")}
+    try:
+        table = computed(Study(**same, **sizes, minutes=minutes, out=config.out / "restoration"))
+    except Mistake as mistake:  # the other tables are there all the same
+        print(f"warning: restorers are not compared: {mistake}", file=sys.stderr)
+        return False
+    write_json(config.out / RESTORATION_FILE, table._asdict())
+    return True
 
 
 def is_finished(file: Path, read) -> bool:

@@ -1,7 +1,6 @@
 """Who takes part in the study: the methods by family, and what each needs.
 
-A method of `downstream/methods.py` takes part by its line there. Its family, where it has one, is named in FAMILIES,
-which lists what the study is meant to compare: what is not built yet is told in every report.
+A method of `downstream/methods.py` takes part by its line there. Its family, where it has one, is named in FAMILIES.
 """
 
 import inspect
@@ -21,7 +20,6 @@ FAMILIES = {
     "references": ("bank", "residual"),
     "VGG16 with class activation maps": ("vgg-cam",),
     "auto-encoders": ("ae", "vae", "cae"),
-    "restoration": ("sadnet", "restorer"),
     CONTROLS: ("mean", "frame"),
 }
 # Methods that only the study uses.
@@ -135,10 +133,3 @@ def built() -> dict[str, str]:
     """Where each method is that this heldout has, by name."""
     places = METHODS | STUDY_METHODS
     return {name: place for name, place in places.items() if find_spec(place.rpartition(".")[0]) is not None}
-
-
-def not_built() -> dict[str, list[str]]:
-    """What the study is meant to compare and this heldout does not have yet: names by family."""
-    places = built()
-    missing = {family: [name for name in names if name not in places] for family, names in FAMILIES.items()}
-    return {family: names for family, names in missing.items() if names}

@@ -6,7 +6,13 @@ from pathlib import Path
 from downstream.cells import RANDOM, SIMCLR
 from downstream.markup import value_of
 from downstream.report_category import category_section
-from downstream.report_tables import cost_section, decisions_section, results_section, thresholds_section
+from downstream.report_tables import (
+    cost_section,
+    decisions_section,
+    restoration_section,
+    results_section,
+    thresholds_section,
+)
 from downstream.summary import Results, failure_lines
 from downstream.tables import title
 from pretrain.wholefile import write_whole
@@ -23,11 +29,13 @@ def write_report(summary: dict, results: Results, file: Path) -> None:
     """Write report.html; the pictures in it are read from the data folder and stay as they are."""
     categories = summary["categories"]
     links = {"results": "Results"} | {f"c{place}": name for place, name in enumerate(categories)}
+    links |= {"restoration": "Restoration"} if summary["restoration"] else {}
     links |= {"decisions": "Decisions", "thresholds": "Thresholds", "cost": "Cost", "made": "How it was made"}
     navigation = "".join(f'<a href="#{place}">{escape(name)}</a>' for place, name in links.items())
     sections = [
         results_section(summary),
         *(category_section(category, summary, results) for category in categories),
+        restoration_section(summary),
         decisions_section(summary),
         thresholds_section(summary),
         cost_section(summary),

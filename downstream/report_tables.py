@@ -27,7 +27,7 @@ MOST_NAMES = 4
 
 
 def results_section(summary: dict) -> str:
-    """The main table, image AUROC by category, and what is missing."""
+    """The main table, and image AUROC by category."""
     best = best_values(summary["rows"], ["auroc", *(name for _, name, is_marked in MAIN_COLUMNS if is_marked)])
     headings = (*FIRST_COLUMNS, *(heading for heading, _, _ in MAIN_COLUMNS), "its encoder saw")
     lines = []
@@ -38,9 +38,6 @@ def results_section(summary: dict) -> str:
         figures = [figure(value_of(row, name)) for _, name, _ in MAIN_COLUMNS]
         cells = [figure(value_of(row, "auroc")), "<td></td><td></td>", *figures, words("no encoder")]
         lines.append(line(row["title"], cells, is_control=True, more="saw nothing"))
-    absent = "".join(
-        f"<li>{escape(family)}: {escape(', '.join(names))}</li>" for family, names in summary["not_built"].items()
-    )
     return (
         f'<h2 id="results">Results</h2>{table(headings, lines)}<p class="note">Means over test categories, ± standard '
         "deviation over seeds; ● marks the highest of a column among rows that are no controls. Intervals: 95 % of "
@@ -52,7 +49,19 @@ def results_section(summary: dict) -> str:
         "with mostly defective pictures calling everything anomalous has a high F1: look at AUROC and balanced "
         "accuracy first.</p>"
         f"<h3>By category</h3>{_category_table(summary)}"
-        + (f'<h3>Not built yet, so not compared</h3><ul class="note">{absent}</ul>' if absent else "")
+    )
+
+
+def restoration_section(summary: dict) -> str:
+    """The restorers' own table; nothing where there is none."""
+    restored = summary["restoration"]
+    if not restored:
+        return ""
+    lines = [line(row[0], [f"<td>{escape(cell)}</td>" for cell in row[1:]]) for row in restored["rows"]]
+    return (
+        f'<h2 id="restoration">Restoration</h2><p class="note">{escape(restored["lead"])}</p>'
+        f"{table(restored['columns'], lines)}"
+        f'<p class="note">{escape(restored["note"])}</p>'
     )
 
 

@@ -6,12 +6,11 @@ clean good pictures and judges the test pictures clean, degraded and restored.
 """
 
 import json
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from statistics import mean, pstdev
+from statistics import mean
 from typing import TYPE_CHECKING
 
 import torch
@@ -20,16 +19,16 @@ from baselines import restoration
 from baselines.method import Images
 from baselines.metrics import image_figures
 from baselines.pairs import DegradedPictures
-from baselines.restoration_judging import ALL, DEGRADED, FIGURES, Judged, means, picture_figures
+from baselines.restoration_judging import ALL, DEGRADED, Judged, means, picture_figures
 from baselines.restoration_run import MODEL, training_facts
 from downstream import restore
 from downstream.encoders import choose_encoders, imagenet_encoder
 from downstream.padim import PaDiM
 from downstream.protocol import HELD_OUT, make_folds
+from downstream.restoration_table import JUDGED_FILE, RestorationTable, markdown_lines, restoration_table
 from pretrain.command import Mistake
-from pretrain.dataset import Pictures, choose_folder, data_name, load
-from pretrain.degrade import in_words
-from pretrain.encoder import commit, fingerprint, load_encoder
+from pretrain.dataset import Pictures, choose_folder, load
+from pretrain.encoder import fingerprint, load_encoder
 from pretrain.images import check_names
 from pretrain.progress import Progress
 from pretrain.wholefile import write_whole
@@ -37,7 +36,6 @@ from pretrain.wholefile import write_whole
 if TYPE_CHECKING:
     from downstream.restore import Study
 
-JUDGED_FILE = "judged.json"
 SADNET = {
     "sadnet": {},
     "sadnet-fast": {"learning_rate": 1e-3},
@@ -51,8 +49,6 @@ OURS = {
     "-published": {"weighting": "published"},
     "-balanced": {"weighting": "balanced", "beta": 1.0},
 }
-COLUMNS = ("restored by", "PSNR", "SSIM", "PSNR in mask", "SSIM in mask", "inflated", "defects found",
-           "s a megapixel", "steps", "minutes")  # fmt: skip
 ENCODERS = ("simclr", "random", "imagenet")
 ROWS = (*SADNET, *(encoder + kind for encoder in ENCODERS for kind in OURS))
 USUAL_ROWS = ("sadnet", "simclr", "random", "imagenet")
@@ -62,6 +58,15 @@ MOST_NORMALS = 60
 
 def run_study(config: "Study") -> None:
     """Train and judge what is missing, print the table, record it where that is asked."""
+    lines = markdown_lines(computed(config))
+    print("\n".join(lines))
+    if config.record:
+        with open(config.record, "a", encoding="utf-8") as record:
+            record.write(f"\n## {config.heading}\n\n" + "\n".join(lines) + "\n")
+
+
+def computed(config: "Study") -> RestorationTable:
+    """Train and judge what is missing; the table of all."""
     config = replace(config, data=choose_folder(config.data))
     folds = make_folds(HELD_OUT, config.data, config.train, config.test)
     seeds = [int(seed) for seed in config.seeds if seed.isdigit()]
@@ -87,11 +92,7 @@ def run_study(config: "Study") -> None:
                 elif json.loads(file.read_text())["asked"] != asked:
                     raise Mistake(f"{file.parent} was computed with other options: choose another --out.")
                 progress.advance(note=f"{row}, seed {seed}")
-    lines = told(config, rows, seeds)
-    print("\n".join(lines))
-    if config.record:
-        with open(config.record, "a", encoding="utf-8") as record:
-            record.write(f"\n## {config.heading}\n\n" + "\n".join(lines) + "\n")
+    return restoration_table(config, rows, seeds)
 
 
 def _asked(config: "Study", encoder: Path | None) -> dict:
@@ -165,48 +166,6 @@ def _aurocs(pictures: Pictures, labels: list[bool], seen: dict, encoder: Path | 
     method = PaDiM(encoder=eyes, seed=seed).refer(Images(pictures.subset(normals[:MOST_NORMALS])))
     scores = {kind: torch.cat([part.scores for part in method.predict(images)]) for kind, images in seen.items()}
     return {kind: image_figures(labels, values.numpy(), 0.0).auroc for kind, values in scores.items()}
-
-
-def told(config: "Study", rows: Sequence[str], seeds: Sequence[int]) -> list[str]:
-    """The table, as Markdown, means and deviations over seeds."""
-    cells = {
-        row: [json.loads((config.out / f"{row}-seed-{seed}" / JUDGED_FILE).read_text()) for seed in seeds]
-        for row in rows
-    }
-    first = cells[rows[0]]
-    lines = [
-        f"Tested on {config.test or 'bottle,pill,wood'} ({data_name(config.data)}), which nothing was trained on; "
-        f"learned from {config.train or 'capsule,hazelnut,leather'} with planted defects. {config.input_size} px, "
-        f"{torch.get_num_threads()} threads, seeds {', '.join(map(str, seeds))}, commit {(commit() or '')[:7]}.",
-        f"Degradation, {in_words(config.level)}.",
-        "",
-        f"| {' | '.join(COLUMNS)} |",
-        "| --- " * len(COLUMNS) + "|",
-        _line("degraded input", first, DEGRADED),
-        *(_line(row, cells[row], "restored") for row in rows),
-        "",
-        f"Defects found: image AUROC of PaDiM, which refers to clean good pictures; on the clean test pictures it is "
-        f"{_spread([cell['found']['clean'] for cell in first], 3)}. Inflated: PSNR with what is outside the mask "
-        "counted as restored, as the original publishes it.",
-    ]
-    return lines
-
-
-def _line(name: str, cells: Sequence[dict], who: str) -> str:
-    def figure(key: str) -> str:
-        return _spread([cell["by"][who][key]["value"] for cell in cells], 2 if "psnr" in key else 3)
-
-    shown = [figure(key) for key in FIGURES[:5]] + [_spread([cell["found"][who] for cell in cells], 3)]
-    if who == DEGRADED:
-        return f"| {name} | " + " | ".join([*shown, "", "", ""]) + " |"
-    shown.append(f"{mean(cell['seconds_per_megapixel'] for cell in cells):.2f}")
-    shown += [f"{mean(cell['steps'] for cell in cells):.0f}", f"{mean(cell['minutes'] for cell in cells):.1f}"]
-    return f"| {name} | " + " | ".join(shown) + " |"
-
-
-def _spread(values: Sequence[float | None], digits: int) -> str:
-    known = [value for value in values if value is not None and math.isfinite(value)]
-    return f"{mean(known):.{digits}f} ± {pstdev(known):.{digits}f}" if known else "n/a"
 
 
 def _average(values: Sequence[float | None]) -> float | None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from downstream.cells import IMAGENET, NONE, RANDOM, SIMCLR, Cell, Row, Work
 from downstream.encoders import Pretrained, choose_encoders, imagenet_encoder
-from downstream.lineup import HEADS, Entrant, entrants, not_built
+from downstream.lineup import HEADS, Entrant, entrants
 from downstream.protocol import ONE_CLASS, Fold, Material, check_content, make_folds, warnings_about
 from pretrain.command import Mistake, Names
 from pretrain.dataset import choose_folder, data_name, load
@@ -199,7 +199,6 @@ def _facts(
             }
             for one in taking_part
         ],
-        "not_built": not_built(),
         "warnings": list(warnings),
         "machine": f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}",
         "versions": {name: version(name) for name in ("torch", "torchvision", "scikit-learn", "numpy")}

@@ -1,5 +1,6 @@
 """From finished cells to every figure of the report: plain JSON, computed from the kept predictions alone."""
 
+import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from pretrain.command import Mistake
 from pretrain.images import GOOD
 
 FORMAT = 1
+RESTORATION_FILE = "restoration.json"
 # Above this the frame of a picture alone tells so much that image figures need not be about defects.
 FRAME_IS_HIGH = 0.7
 # Fewer good test pictures than this, and one false alarm more moves a figure by over 5 %.
@@ -45,11 +47,18 @@ def summarise(folder: Path, study: dict) -> tuple[dict, Results]:
         "parts": {"finished": len(study["cells"]) - missing, "planned": len(study["cells"])},
         "rows": rows,
         "trivial": trivial_rows(truth),
+        "restoration": read_restoration(folder),
         "published": {"name": PUBLISHED_NAME, "on": PUBLISHED_ON,
                       "readings": [reading._asdict() for reading in published_readings()]},
     }  # fmt: skip
     summary["warnings"] = study["warnings"] + more_warnings(summary)
     return summary, results
+
+
+def read_restoration(folder: Path) -> dict | None:
+    """The table of restorers, where they were compared."""
+    file = folder / RESTORATION_FILE
+    return json.loads(file.read_text()) if file.is_file() else None
 
 
 def read_results(folder: Path, names: Iterable[str]) -> tuple[Results, int]:

@@ -16,7 +16,7 @@ WIDTH = 100
 
 
 def print_tables(summary: dict) -> None:
-    """The main table, what the rows are tested against, warnings, and what is not built yet."""
+    """The main table, what the rows are tested against, restorers, and warnings."""
     from rich.console import Console
 
     console = Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False)
@@ -28,13 +28,24 @@ def print_tables(summary: dict) -> None:
         markup=False,
     )
     console.print(categories_table(summary))
+    if restored := summary["restoration"]:
+        console.print(restoration_table(restored))
+        console.print(f"{restored['lead']} {restored['note']}", style="dim", markup=False)
     for warning in summary["warnings"]:
         console.print(f"warning: {warning}", markup=False)
     for line in failure_lines(summary["failures"]):
         console.print(f"warning: {line}", markup=False)
-    missing = "; ".join(f"{family} ({', '.join(names)})" for family, names in summary["not_built"].items())
-    if missing:
-        console.print(f"not built yet, so not compared: {missing}", markup=False)
+
+
+def restoration_table(restored: dict):
+    from rich.table import Table
+
+    table = Table(title="restorers", pad_edge=False)
+    for place, heading in enumerate(restored["columns"]):
+        table.add_column(heading, justify="right" if place else "left")
+    for row in restored["rows"]:
+        table.add_row(*row)
+    return table
 
 
 def main_table(summary: dict):

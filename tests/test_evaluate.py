@@ -7,12 +7,16 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from conftest import REPOSITORY, STUDY_OPTIONS
 
 from downstream.cells import read
+from downstream.evaluate import Config, compare_restorers
+from downstream.summary import RESTORATION_FILE
+from pretrain.command import Names
 from pretrain.tensorfile import read_tensors, write_tensors
 
 SCRIPT = str(REPOSITORY / "downstream/evaluate.py")
@@ -42,7 +46,6 @@ def test_table_fits_a_hundred_columns_and_names_what_it_is(study_folder):
     lines = [line for line in printed.splitlines() if not line.startswith(("report:", "figures for machines:"))]
     assert max(map(len, lines)) <= 100
     assert "demo data" in printed
-    assert "not built yet, so not compared" in printed
 
 
 def test_killed_and_gone_on_is_uninterrupted(study_folder, demo_folder, encoder_file, tmp_path):
@@ -192,3 +195,24 @@ def test_part_of_another_format_is_a_mistake(study_folder, tmp_path):
     write_tensors(tmp_path / "cell.safetensors", tensors, {"cell": facts["cell"]})
     with pytest.raises(Mistake, match="is no finished cell"):
         read(tmp_path / "cell.safetensors")
+
+
+def test_restorers_are_compared_on_the_same_categories(demo_folder, tmp_path, capsys):
+    config = Config(
+        data=demo_folder, train=Names("hazelnut,leather"), test=Names("bottle"), encoder=Names("none"), quick=True,
+        restoration_minutes=0.02, device="cpu", out=tmp_path,
+    )  # fmt: skip
+    assert compare_restorers(config)
+    table = json.loads((tmp_path / RESTORATION_FILE).read_text())
+    assert [row[0] for row in table["rows"]] == ["degraded input", "sadnet", "random"]
+    assert "Tested on bottle" in table["lead"] and len(table["columns"]) == len(table["rows"][0])
+    assert not compare_restorers(replace(config, train=Names("bottle"), out=tmp_path / "other"))
+    assert "restorers are not compared" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "left_out", [{"methods": Names("mean")}, {"restoration_minutes": 0.0}, {"protocol": "one-class"}]
+)
+def test_restorers_are_left_out_where_nobody_asked(left_out, tmp_path):
+    assert compare_restorers(Config(out=tmp_path, **left_out))
+    assert not any(tmp_path.iterdir())

@@ -31,10 +31,19 @@ def test_page_says_what_a_reader_must_know(page, summarised):
     summary, _ = summarised
     assert "demo data" in page and "prefers-color-scheme: dark" in page
     for words in (summary["command"].split()[1], "VGG16-CAM as published", "always anomalous", "saw 2 normals",
-                  "random encoder", "Not built yet", summary["encoders"][0]["fingerprint"], "Holm"):  # fmt: skip
+                  "random encoder", summary["encoders"][0]["fingerprint"], "Holm"):  # fmt: skip
         assert words in page, words
     for row in summary["rows"]:
         assert row["title"] in page
+
+
+def test_restorers_have_a_table_of_their_own(page, summarised, tmp_path):
+    summary, results = summarised
+    assert 'id="restoration"' not in page
+    table = {"lead": "<i>", "columns": ["restored by", "PSNR"], "rows": [["sadnet", "31.00"]], "note": "how to read it"}
+    write_report({**summary, "restoration": table}, results, tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text()
+    assert 'href="#restoration"' in text and "31.00" in text and "how to read it" in text and "<i>" not in text
 
 
 def test_every_test_category_has_curves_decisions_and_pictures(page, summarised):

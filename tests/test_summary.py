@@ -8,7 +8,15 @@ import pytest
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
 from downstream.cells import RANDOM, SIMCLR, Row
-from downstream.summary import compare_with_random, failure_lines, more_warnings, row_summary, summarise
+from downstream.summary import (
+    RESTORATION_FILE,
+    compare_with_random,
+    failure_lines,
+    more_warnings,
+    read_restoration,
+    row_summary,
+    summarise,
+)
 
 
 @pytest.fixture(scope="module")
@@ -87,3 +95,10 @@ def test_failures_with_one_reason_are_one_line():
     row = {"method": "padim", "encoder": "", "shots": "all"}
     failures = [{"row": row, "category": name, "seed": 0, "reason": "no light"} for name in ("nut", "tire")]
     assert failure_lines(failures) == ["2 parts failed (padim-all-normals on nut, tire): no light"]
+
+
+def test_restorers_are_told_where_they_were_compared(summarised, tmp_path):
+    assert summarised[0]["restoration"] is None
+    table = {"lead": "l", "columns": ["restored by", "PSNR"], "rows": [["sadnet", "31.00"]], "note": "n"}
+    (tmp_path / RESTORATION_FILE).write_text(json.dumps(table))
+    assert read_restoration(tmp_path) == table
