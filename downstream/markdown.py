@@ -19,18 +19,21 @@ FIGURES = {
 
 
 def as_markdown(summary: dict, heading: str) -> str:
-    """Heading, date, machine and command, then one table of averages and one of image AUROC by category."""
+    """Heading, date, machine and command, then a table of averages and two by category."""
     facts = (
         f"{date.today()}, {os.cpu_count()} cores, {platform.machine()}, seeds {','.join(map(str, summary['seeds']))}"
     )
     rows = sorted(summary["rows"], key=lambda row: row["is_control"])
+    categories = summary["categories"]
     parts = [
         f"## {heading}",
         f"{facts}, commit {summary['commit']}; {title(summary)}; rate {summary['rate']:g}",
         f"    {summary['command']}",
         table(["row", *FIGURES.values(), "over random"], [averages(row) for row in rows]),
         "Image AUROC by category:",
-        table(["row", *summary["categories"]], [by_category(row, summary["categories"]) for row in rows]),
+        table(["row", *categories], [by_category(row, categories, "auroc") for row in rows]),
+        "Balanced accuracy by category:",
+        table(["row", *categories], [by_category(row, categories, "balanced_accuracy") for row in rows]),
         *cut_lines(rows),
     ]
     return "\n\n".join(parts) + "\n"
@@ -41,9 +44,9 @@ def averages(row: dict) -> list[str]:
     return [row["name"], *(_figure(row["figures"].get(name)) for name in FIGURES), versus(row).strip()]
 
 
-def by_category(row: dict, categories: Sequence[str]) -> list[str]:
+def by_category(row: dict, categories: Sequence[str], name: str) -> list[str]:
     found = (row["categories"].get(category) for category in categories)
-    return [row["name"], *(_figure(one and one["figures"]["auroc"]) for one in found)]
+    return [row["name"], *(_figure(one and one["figures"][name]) for one in found)]
 
 
 def cut_lines(rows: Sequence[dict]) -> list[str]:
