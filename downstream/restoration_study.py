@@ -26,7 +26,7 @@ from downstream.encoders import choose_encoders, imagenet_encoder
 from downstream.padim import PaDiM
 from downstream.protocol import HELD_OUT, make_folds
 from downstream.restoration_table import JUDGED_FILE, RestorationTable, markdown_lines, restoration_table
-from pretrain.command import Mistake
+from pretrain.command import Mistake, Names
 from pretrain.dataset import Pictures, choose_folder, load
 from pretrain.encoder import fingerprint, load_encoder
 from pretrain.images import check_names
@@ -69,6 +69,7 @@ def computed(config: "Study") -> RestorationTable:
     """Train and judge what is missing; the table of all."""
     config = replace(config, data=choose_folder(config.data))
     folds = make_folds(HELD_OUT, config.data, config.train, config.test)
+    config = replace(config, train=Names(folds[0].train), test=Names(fold.test for fold in folds))
     seeds = [int(seed) for seed in config.seeds if seed.isdigit()]
     if len(seeds) < len(config.seeds) or not seeds:
         raise Mistake(f"--seeds {config.seeds} cannot be used: give numbers from 0 up, such as 0,1,2.")

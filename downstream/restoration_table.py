@@ -38,8 +38,8 @@ def restoration_table(config: "Study", rows: Sequence[str], seeds: Sequence[int]
     }
     first = cells[rows[0]]
     lead = (
-        f"Tested on {config.test or 'bottle,pill,wood'} ({data_name(config.data)}), which nothing was trained on; "
-        f"learned from {config.train or 'capsule,hazelnut,leather'} with planted defects. {config.input_size} px, "
+        f"Tested on {config.test} ({data_name(config.data)}), which nothing was trained on; "
+        f"learned from {config.train} with planted defects. {config.input_size} px, "
         f"{torch.get_num_threads()} threads, seeds {', '.join(map(str, seeds))}, commit {(commit() or '')[:7]}. "
         f"Degradation, {in_words(config.level)}."
     )

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from conftest import REPOSITORY, STUDY_OPTIONS
 
+from downstream import protocol
 from downstream.cells import read
 from downstream.evaluate import Config, compare_restorers
 from downstream.summary import RESTORATION_FILE
@@ -197,15 +198,20 @@ def test_part_of_another_format_is_a_mistake(study_folder, tmp_path):
         read(tmp_path / "cell.safetensors")
 
 
-def test_restorers_are_compared_on_the_same_categories(demo_folder, tmp_path, capsys):
+def test_restorers_are_compared_on_the_same_categories(demo_folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(protocol, "DEFAULT_TRAIN", Names("hazelnut,leather"))
+    monkeypatch.setattr(protocol, "DEFAULT_TEST", Names("bottle"))
     config = Config(
-        data=demo_folder, train=Names("hazelnut,leather"), test=Names("bottle"), encoder=Names("none"), quick=True,
-        restoration_minutes=0.02, device="cpu", out=tmp_path,
-    )  # fmt: skip
+        data=demo_folder, encoder=Names("none"), quick=True, restoration_minutes=0.02, device="cpu", out=tmp_path
+    )
     assert compare_restorers(config)
     table = json.loads((tmp_path / RESTORATION_FILE).read_text())
     assert [row[0] for row in table["rows"]] == ["degraded input", "sadnet", "random"]
-    assert "Tested on bottle" in table["lead"] and len(table["columns"]) == len(table["rows"][0])
+    assert (
+        "Tested on bottle" in table["lead"]
+        and "learned from hazelnut,leather" in table["lead"]
+        and len(table["columns"]) == len(table["rows"][0])
+    )
     assert not compare_restorers(replace(config, train=Names("bottle"), out=tmp_path / "other"))
     assert "restorers are not compared" in capsys.readouterr().err
 

@@ -72,7 +72,7 @@ def test_figures_are_means_and_deviations_over_seeds(tmp_path):
         cell |= {"found": dict.fromkeys(("clean", "degraded input", "restored"), 0.5), "seconds_per_megapixel": 1.0}
         (tmp_path / f"sadnet-seed-{seed}").mkdir()
         (tmp_path / f"sadnet-seed-{seed}" / "judged.json").write_text(json.dumps(cell))
-    config = restore.Study(data=tmp_path, test=Names("bolt"), out=tmp_path)
+    config = restore.Study(data=tmp_path, train=Names("nut"), test=Names("bolt"), out=tmp_path)
     (line,) = [
         line for line in markdown_lines(restoration_table(config, ["sadnet"], [0, 1])) if line.startswith("| sadnet")
     ]
