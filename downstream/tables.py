@@ -42,7 +42,7 @@ def restoration_table(restored: dict):
 
     table = Table(title="restorers", pad_edge=False)
     for place, heading in enumerate(restored["columns"]):
-        table.add_column(heading, justify="right" if place else "left")
+        table.add_column(heading, justify="right" if place else "left", overflow="fold")
     for row in restored["rows"]:
         table.add_row(*row)
     return table
