@@ -156,7 +156,9 @@ def one_of_two_ranks(rank: int, folder: str, port: int) -> None:
     os.environ |= {name: str(number) for name, number in numbers.items()}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "TORCHELASTIC_RUN_ID": "test", "GROUP_RANK": "0"}
     torch.save(three_steps(), f"{folder}/{rank}.pt")
+    dist.barrier()
     dist.destroy_process_group()
+    os._exit(0)  # see test_loss.py
 
 
 def test_two_ranks_train_the_weights_of_one_process_with_twice_the_batch(tmp_path):
