@@ -156,7 +156,7 @@ def train_category(config: Config, fabric: "Fabric") -> dict:
     with run.held(config), stop_asked(fabric) as is_stop_asked:
         announce(config, method, normals, tests)
         journal = Journal(str(config.category), run, config.checkpoint_minutes, is_stop_asked, fabric.autocast)
-        method.learn(Placed(Images(normals), fabric.device), journal, is_literal=True)
+        method.learn(Images(normals, fabric.device), journal, is_literal=True)
         return conclude(config, run, method, normals, tests)
 
 
@@ -216,16 +216,3 @@ def resolved(config: Config, fabric: "Fabric") -> Config:
         precision=fabric.strategy.precision.precision,
         device=fabric.device.type,
     )
-
-
-class Placed(Sequence):
-    """Pictures on a device."""
-
-    def __init__(self, images: Sequence, device: object) -> None:
-        self.images, self.device = images, device
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, position: int):
-        return self.images[position].to(self.device)

@@ -108,17 +108,17 @@ class NotFitted(RuntimeError):
 
 
 class Images(Sequence[Tensor]):
-    """Cached pictures, float32 (3, h, w), each made when it is asked for, without a word on what they show."""
+    """Cached pictures on a device, float32 (3, h, w), each made when it is asked for; not a word on what they show."""
 
-    def __init__(self, pictures: Pictures) -> None:
-        self.pictures = pictures
+    def __init__(self, pictures: Pictures, device: torch.device | str = "cpu") -> None:
+        self.pictures, self.device = pictures, device
 
     def __len__(self) -> int:
         return len(self.pictures)
 
     def __getitem__(self, position: int) -> Tensor:
         (pixels,) = self.pictures.batch([position])  # (h, w, 3)
-        return torch.from_numpy(pixels).permute(2, 0, 1).float().div(255)  # (3, h, w)
+        return torch.from_numpy(pixels).permute(2, 0, 1).float().div(255).to(self.device)  # (3, h, w)
 
 
 class Samples(Sequence[Sample]):
@@ -149,6 +149,12 @@ def batches(pictures: Iterable[Tensor], batch_size: int) -> Iterator[Tensor]:
         if len(shapes := {tuple(picture.shape) for picture in batch}) > 1:
             raise Mistake(f"pictures of {len(shapes)} sizes in one call, such as {shapes.pop()}: give them one size.")
         yield torch.stack(batch)
+
+
+def forget(method: object) -> None:
+    """Take away all that a method learned: its attributes that end in `_`."""
+    for name in [name for name in vars(method) if name.endswith("_")]:
+        delattr(method, name)
 
 
 def save_method(method: object, folder: Path) -> None:

@@ -21,7 +21,7 @@ from baselines.autoencoder_journal import Journal
 from baselines.autoencoder_nets import architecture_of, make_network
 from baselines.autoencoder_recipes import recipe_of
 from baselines.autoencoder_training import Recipe, split, train
-from baselines.method import LEARNING_BATCH, NotFitted, Prediction, Sample, batches, load_method, save_method
+from baselines.method import LEARNING_BATCH, NotFitted, Prediction, Sample, batches, forget, load_method, save_method
 from baselines.reconstruction_loss import LOSSES, RESIDUALS, WINDOW_PX, check_window, grey, residual_map
 from pretrain.command import Mistake, nearest
 
@@ -74,8 +74,7 @@ class AutoEncoder:
 
     def fit(self, training: Sequence[Sample]) -> Self:
         """Learns nothing of other categories; any earlier normals are forgotten."""
-        for name in [name for name in vars(self) if name.endswith("_")]:
-            delattr(self, name)
+        forget(self)
         return self
 
     def refer(self, normals: Sequence[Tensor]) -> Self:

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from baselines.method import Pair
 from baselines.metrics import SSIM_WINDOW_PX, psnr, ssim
 from baselines.pairs import NamedPair
 from pretrain.command import Mistake
-from pretrain.wholefile import write_whole
+from pretrain.wholefile import write_json, write_whole
 
 DEGRADED = "degraded input"
 ALL = "all"
@@ -178,7 +177,7 @@ def write_results(judged: Sequence[Judged], out: Path, facts: dict) -> None:
         for name, figures in one.figures.items()
     ]
     result = {**facts, "categories": by_category, "pictures": pictures}
-    write_whole(out / "results.json", (json.dumps(result, indent=1) + "\n").encode())
+    write_json(out / "results.json", result)
     rows = [
         {"category": category, "restored_by": name, "pictures": figures["psnr"]["count"],
          "with_mask": figures["masked_psnr"]["count"]} | {figure: mean["value"] for figure, mean in figures.items()}

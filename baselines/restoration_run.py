@@ -26,7 +26,7 @@ from pretrain.drawing import Curve, curves, save_picture
 from pretrain.plan import TIMED_STEPS, steps_in
 from pretrain.progress import Progress
 from pretrain.run import Run
-from pretrain.wholefile import write_whole
+from pretrain.wholefile import write_json
 
 if TYPE_CHECKING:
     from baselines.restoration import Train
@@ -190,7 +190,7 @@ class Session:
         lines = self.run.metrics()
         looks = [line for line in lines if "psnr" in line]
         facts |= {"looked_at": {"degraded": self.untouched, "restored": [looks[-1]["psnr"], looks[-1]["masked_psnr"]]}}
-        write_whole(out / FACTS_FILE, (json.dumps(facts, indent=1) + "\n").encode())
+        write_json(out / FACTS_FILE, facts)
         panels = [
             Curve("loss", [(line["step"], line["loss"]) for line in lines]),
             Curve("PSNR of pictures not learned from, dB (dashed: degraded)",

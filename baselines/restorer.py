@@ -10,7 +10,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from baselines.method import NotFitted, Pair, load_method, save_method
+from baselines.method import NotFitted, Pair, forget, load_method, save_method
 from baselines.pairs import Batch, CroppedPairs
 from baselines.restoration_training import Recipe, Training
 from baselines.tiling import restored_by_tiles, tile_px_for
@@ -152,8 +152,8 @@ class NetworkRestorer(ABC):
         return torch.device("cuda" if self.device != "cpu" and torch.cuda.is_available() else "cpu")
 
     def _forget(self) -> None:
-        for name in [name for name in vars(self) if name.endswith("_") or name == "_ready"]:
-            delattr(self, name)
+        forget(self)
+        vars(self).pop("_ready", None)
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

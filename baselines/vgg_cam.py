@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pretrain.command import Mistake, Names
-from pretrain.wholefile import write_whole
+from pretrain.wholefile import write_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -236,7 +236,7 @@ def conclude(
         "normal_scores": torch.cat([part.scores for part in found]).tolist() if found else [],
         "normal_peaks": torch.cat([part.maps.flatten(1).amax(1) for part in found]).tolist() if found else [],
     }
-    write_whole(config.out / CALIBRATION_FILE, (json.dumps(facts, indent=1) + "\n").encode())
+    write_json(config.out / CALIBRATION_FILE, facts)
     lines = run.metrics()
     epochs = [line for line in lines if "epoch" in line]
     panels = [

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from baselines.frozen_features import FrozenFeatures
 from baselines.holdout import parted
-from baselines.method import NotFitted, Prediction, Sample, batches, load_method, save_method
+from baselines.method import NotFitted, Prediction, Sample, batches, forget, load_method, save_method
 from baselines.vgg_network import ANOMALY, GOOD, RANDOM, SMALLEST_PX, VggNetwork, make_network, weights_file
 from baselines.vgg_training import Recipe, Training
 from pretrain.command import Mistake
@@ -69,8 +69,7 @@ class VggCam:
     def session(self, training: Sequence[Sample], file: Path | None = None) -> Iterator[Training]:
         """A training that is ready to be walked through; what was learned before is forgotten. `file` is where the
         frozen layers' results are kept, by default one that is gone at the end."""
-        for name in [name for name in vars(self) if name.endswith("_")]:
-            delattr(self, name)
+        forget(self)
         recipe = self.check()
         parts = parted(training, self.seed)
         network = make_network(self.weights, self.width, self.seed).to(self._device)

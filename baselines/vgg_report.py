@@ -21,7 +21,7 @@ from pretrain.command import Mistake
 from pretrain.dataset import Pictures, data_name
 from pretrain.drawing import CURVE, FAINT, INK, MARGIN_PX, PAPER, Thumbnail, contact_sheet, save_picture
 from pretrain.progress import Progress
-from pretrain.wholefile import write_whole
+from pretrain.wholefile import write_json, write_whole
 
 if TYPE_CHECKING:
     from baselines.vgg_cam import Test
@@ -119,7 +119,7 @@ def write_report(judged: Judged, out: Path) -> None:
         "published": [reading._asdict() for reading in published_readings()],
         "pixels": {category: pixels_of(judged, category) for category in judged.pictures.categories},
     }  # fmt: skip
-    write_whole(out / "results.json", (json.dumps(result, indent=1) + "\n").encode())
+    write_json(out / "results.json", result)
     lines = [
         {
             "path": str(record.path.relative_to(judged.pictures.folder)),

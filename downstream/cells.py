@@ -85,17 +85,6 @@ class Work(NamedTuple):
     material: Material
 
 
-class Placed(Images):
-    """Cached pictures on a device."""
-
-    def __init__(self, pictures: Pictures, device: torch.device) -> None:
-        super().__init__(pictures)
-        self.device = device
-
-    def __getitem__(self, position: int) -> Tensor:
-        return super().__getitem__(position).to(self.device)
-
-
 @dataclass
 class Fitted:
     """The method that was fitted last: cells that differ only in category or references share it."""
@@ -158,13 +147,13 @@ def run(work: Work, fitted: Fitted, device: torch.device) -> Result:
             raise Mistake(f"{cell.category} has no normals to refer to: put some into {cell.category}/train/good/.")
         shots = shots_of(cell.row.shots, len(material.normals))
         chosen = draw(len(material.normals), shots, cell.seed)
-        normals = Placed(material.normals.subset(chosen), device)
+        normals = Images(material.normals.subset(chosen), device)
         method.refer(normals)
     refer_s = time.perf_counter() - start_s
-    placed = {category: Placed(pictures, device) for category, pictures in calibration.items()}
+    placed = {category: Images(pictures, device) for category, pictures in calibration.items()}
     threshold, map_threshold, normal_scores = thresholds(method, normals, placed, cell)
     start_s = time.perf_counter()
-    parts = list(method.predict(Placed(material.tests, device)))
+    parts = list(method.predict(Images(material.tests, device)))
     predict_s = time.perf_counter() - start_s
     scores = torch.cat([part.scores for part in parts]).cpu().numpy()
     maps = torch.cat([part.maps for part in parts]).cpu() if parts[0].maps is not None else None

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from baselines.holdout import Parts, parted
-from baselines.method import LEARNING_BATCH, NotFitted, Prediction, Sample, batches, load_method, save_method
+from baselines.method import LEARNING_BATCH, NotFitted, Prediction, Sample, batches, forget, load_method, save_method
 from pretrain.encoder import LEVELS, Encoder, asked_encoder, load_encoder
 from pretrain.progress import Progress
 
@@ -53,8 +53,7 @@ class Head(ABC):
 
     def fit(self, training: Sequence[Sample]) -> Self:
         """Learn from labelled pictures, good and defective. `normal_scores_` are those of held-out good ones."""
-        for name in [name for name in vars(self) if name.endswith("_")]:
-            delattr(self, name)
+        forget(self)
         parts = parted(training, self.seed)
         self._learn(training, parts)
         self.normal_scores_ = torch.zeros(0)

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pretrain.command import Mistake
-from pretrain.wholefile import write_whole
+from pretrain.wholefile import write_json
 
 if TYPE_CHECKING:
     from downstream.cells import Row
@@ -59,7 +59,7 @@ def main(config: Config) -> None:
     for name, (first, second) in settings.items():
         print(f"differs: {name}: {first} | {second}")
     if config.json:
-        write_whole(config.json, (json.dumps({"rows": rows, "differs": settings}, indent=1) + "\n").encode())
+        write_json(config.json, {"rows": rows, "differs": settings})
         print(f"comparison: {config.json}")
 
 

@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pretrain.command import Mistake, Names
-from pretrain.wholefile import write_json, write_whole
+from pretrain.wholefile import write_json
 
 if TYPE_CHECKING:
     import torch
@@ -202,7 +202,7 @@ def show(config: Config) -> None:
     if not file.is_file():
         raise Mistake(f"there is no study in {out}; leave --only-report out to make one, or name its folder by --out.")
     summary, results = summarise(out, json.loads(file.read_text()))
-    write_whole(out / "report.json", (json.dumps(summary, indent=1) + "\n").encode())
+    write_json(out / "report.json", summary)
     write_report(summary, results, out / "report.html")
     print_tables(summary)
     print(f"report: {out / 'report.html'}")

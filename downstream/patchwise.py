@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from baselines.method import LEARNING_BATCH, NotFitted, Prediction, Sample, batches, load_method, save_method
+from baselines.method import LEARNING_BATCH, NotFitted, Prediction, Sample, batches, forget, load_method, save_method
 from downstream.references import background, views_of
 from embeddings.patches import Patches
 from pretrain.command import Mistake
@@ -159,8 +159,7 @@ class PatchMethod(ABC):
 
     def _forget(self) -> None:
         """Forget all that was learned."""
-        for name in [name for name in vars(self) if name.endswith("_")]:
-            delattr(self, name)
+        forget(self)
 
     def _forget_normals(self) -> None:
         """Forget the normals; what was learned of other categories stays, where a method learns of them."""

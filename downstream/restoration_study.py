@@ -31,7 +31,7 @@ from pretrain.dataset import Pictures, choose_folder, load
 from pretrain.encoder import fingerprint, load_encoder
 from pretrain.images import check_names
 from pretrain.progress import Progress
-from pretrain.wholefile import write_whole
+from pretrain.wholefile import write_json
 
 if TYPE_CHECKING:
     from downstream.restore import Study
@@ -89,7 +89,7 @@ def computed(config: "Study") -> RestorationTable:
                     if restoration.train(_training(config, row, seed, encoder, file.parent)):
                         raise KeyboardInterrupt  # it was asked to stop, and has saved
                     judged = judge_cell(file.parent, pictures, config, encoder, seed)
-                    write_whole(file, (json.dumps({"asked": asked, **judged}, indent=1) + "\n").encode())
+                    write_json(file, {"asked": asked, **judged})
                 elif json.loads(file.read_text())["asked"] != asked:
                     raise Mistake(f"{file.parent} was computed with other options: choose another --out.")
                 progress.advance(note=f"{row}, seed {seed}")

@@ -18,7 +18,6 @@ if __name__ == "__main__":
 
     sys.exit(run_command(main, Config))
 
-import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +25,7 @@ from statistics import mean
 from typing import TYPE_CHECKING
 
 from pretrain.command import Mistake, Names
-from pretrain.wholefile import write_whole
+from pretrain.wholefile import write_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -90,7 +89,7 @@ def main(config: Config) -> None:
     }
     print_table(figures, f"image AUROC on {data_name(folder)}, seed {config.seed}")
     if config.json:
-        write_whole(config.json, (json.dumps(figures, indent=2) + "\n").encode())
+        write_json(config.json, figures)
 
 
 def probe(encoder: "Encoder", folder: Path, category: str, config: Config) -> dict[str, float]:
