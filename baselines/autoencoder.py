@@ -29,8 +29,8 @@ from pretrain.command import Mistake, Names
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-    from baselines.reconstruction import AutoEncoder
-    from pretrain.dataset import Pictures
+    from baselines.autoencoders.method import AutoEncoder
+    from pretrain.data.dataset import Pictures
 
 # Of fewer, a tenth is less than one.
 FEWEST_PICTURES = 10
@@ -115,11 +115,11 @@ def main(config: Config) -> int:
     """Train what is not trained yet, category by category, and print what all of them find."""
     import torch
 
-    from baselines.autoencoder_journal import Stopped
-    from baselines.autoencoder_outcome import print_figures
-    from pretrain.dataset import choose_folder, data_name
-    from pretrain.images import category_folders, check_names, has_layout
-    from pretrain.machine import make_fabric
+    from baselines.autoencoders.journal import Stopped
+    from baselines.autoencoders.report import print_figures
+    from pretrain.data.dataset import choose_folder, data_name
+    from pretrain.data.images import category_folders, check_names, has_layout
+    from pretrain.training.device import make_fabric
 
     folder = choose_folder(config.data)
     categories = sorted(category_folders(folder)) if has_layout(folder) else [folder.resolve().name]
@@ -140,10 +140,10 @@ def main(config: Config) -> int:
 
 def train_category(config: Config, fabric: "Fabric") -> dict:
     """Train on one category, write the model and what it finds; the figures."""
-    from baselines.autoencoder_journal import Journal
-    from baselines.autoencoder_outcome import announce, conclude, kept_figures
-    from baselines.method import Images
-    from pretrain.run import Run, stop_asked
+    from baselines.autoencoders.journal import Journal
+    from baselines.autoencoders.report import announce, conclude, kept_figures
+    from baselines.contract.method import Images
+    from pretrain.training.run import Run, stop_asked
 
     run = Run(config.out)
     if run.is_finished:
@@ -162,7 +162,7 @@ def train_category(config: Config, fabric: "Fabric") -> dict:
 
 def make_method(config: Config) -> "AutoEncoder":
     """The method with the options that were typed."""
-    from baselines.reconstruction import AutoEncoder, ConvolutionalAutoEncoder, VariationalAutoEncoder
+    from baselines.autoencoders.method import AutoEncoder, ConvolutionalAutoEncoder, VariationalAutoEncoder
 
     kind = {"ae": AutoEncoder, "vae": VariationalAutoEncoder}.get(config.model, ConvolutionalAutoEncoder)
     same = ("model", "size_px", "width", "latent", "skips", "start", "backbone", "loss", "window_px", "color",
@@ -175,8 +175,8 @@ def pictures_of(config: Config) -> tuple["Pictures", "Pictures"]:
 
     Raises Mistake where a tenth of the normals is less than one.
     """
-    from pretrain.dataset import load
-    from pretrain.images import GOOD, Record, has_layout
+    from pretrain.data.dataset import load
+    from pretrain.data.images import GOOD, Record, has_layout
 
     is_laid_out = has_layout(config.data)
     pictures = load(config.data, config.size_px, config.category if is_laid_out else (), allow_plain=True)
@@ -205,7 +205,7 @@ def of_category(config: Config, category: str) -> Config:
 
 def resolved(config: Config, fabric: "Fabric") -> Config:
     """What was left open. Raises Mistake for a rate that cannot be kept."""
-    from baselines.autoencoder_nets import architecture_of
+    from baselines.autoencoders.networks import architecture_of
 
     if not 0 < config.rate < 1:
         raise Mistake(f"--rate {config.rate} cannot be kept: give a share above 0 and below 1, such as 0.05.")

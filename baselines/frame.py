@@ -11,7 +11,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from baselines.method import NotFitted, Prediction, Sample, batches, load_method, save_method
+from baselines.contract.method import NotFitted, Prediction, Sample, batches, load_method, save_method
 from pretrain.command import Mistake
 
 

@@ -1,158 +1,210 @@
-"""SADNet: a U-shaped network whose decoder looks, at every place, where it has learned to look.
+"""Restore degraded pictures without painting over their defects: SADNet, trained, judged and used.
 
-Chang et al. 2020, https://arxiv.org/abs/2001.10291: on the way up, deformable convolutions gather from places that are
-like the one restored, and the finer level's offsets refine the coarser one's. What is restored is the difference to the
-degraded picture, so that a network which has learned nothing changes little.
+    python baselines/sadnet.py train --train capsule,hazelnut,leather --minutes 60
+    python baselines/sadnet.py evaluate --test bottle,pill,wood
+    python baselines/sadnet.py restore PICTURE_OR_FOLDER --model runs/sadnet
+    python baselines/sadnet.py train --pairs FOLDER      # Degraded_image, GT_clean_image, Defect_mask
+
+The baseline that `downstream/restore.py`, which has the same commands, is compared with. `train` leaves a run folder:
+config, figures, curves, and the model in OUT/model; killed or stopped, the same command goes on.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from itertools import pairwise
+if __name__ == "__main__":
+    import sys
+    from pathlib import Path
 
-import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+    from baselines.sadnet import Evaluate, Restore, Train, evaluate, restore, train
+    from pretrain.command import run_commands
 
-WIDTH, OFFSET_CHANNELS, GROUPS = 32, 32, 8
-DILATIONS = (1, 2, 3, 4)
-# Three halvings lie between the first level and the last.
-STRIDE = 8
-SLOPE = 0.2
-TAPS = 9
-PARAMETERS = 4_234_723
+    sys.exit(run_commands({"train": (train, Train), "evaluate": (evaluate, Evaluate), "restore": (restore, Restore)}))
 
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
-def leaky(features: Tensor) -> Tensor:
-    return F.leaky_relu(features, SLOPE)
+from pretrain.command import Mistake, Names
 
-
-def conv3(entering: int, leaving: int, dilation: int = 1) -> nn.Conv2d:
-    return nn.Conv2d(entering, leaving, 3, 1, dilation, dilation)
+if TYPE_CHECKING:
+    from baselines.restoration.restorer import NetworkRestorer
 
 
-class ResidualBlock(nn.Module):
-    """(b, entering, h, w) -> (b, leaving, h, w)."""
+@dataclass(frozen=True)
+class Train:
+    """Train a restorer on good pictures with planted defects, degraded, or on real pairs.
 
-    def __init__(self, entering: int, leaving: int) -> None:
-        super().__init__()
-        self.fit = nn.Conv2d(entering, leaving, 1) if entering != leaving else nn.Identity()
-        self.first, self.second = conv3(leaving, leaving), conv3(leaving, leaving)
-
-    def forward(self, features: Tensor) -> Tensor:
-        features = self.fit(features)
-        return features + self.second(leaky(self.first(features)))
-
-
-class Context(nn.Module):
-    """What lies further away, at four distances at once; of the same shape."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        narrow = channels // 4
-        self.reduce = nn.Conv2d(channels, narrow, 1)
-        self.branches = nn.ModuleList(conv3(narrow, narrow, dilation=dilation) for dilation in DILATIONS)
-        self.join = nn.Conv2d(narrow * len(DILATIONS), channels, 1)
-
-    def forward(self, features: Tensor) -> Tensor:
-        reduced = self.reduce(features)
-        seen = torch.cat([leaky(branch(reduced)) for branch in self.branches], dim=1)
-        return features + self.join(seen)
-
-
-class OffsetBlock(nn.Module):
-    """Features (b, c, h, w), and what the coarser level's block gave, (b, 32, h / 2, w / 2) -> (b, 32, h, w)."""
-
-    def __init__(self, channels: int, has_coarser: bool) -> None:
-        super().__init__()
-        self.enter = conv3(channels, OFFSET_CHANNELS)
-        self.merge = conv3(2 * OFFSET_CHANNELS, OFFSET_CHANNELS) if has_coarser else None
-        self.leave = conv3(OFFSET_CHANNELS, OFFSET_CHANNELS)
-
-    def forward(self, features: Tensor, coarser: Tensor | None = None) -> Tensor:
-        offsets = leaky(self.enter(features))
-        if self.merge is not None:
-            # A pixel of the coarser level is two of this one's.
-            larger = 2 * F.interpolate(coarser, features.shape[-2:], mode="bilinear", align_corners=False)
-            offsets = leaky(self.merge(torch.cat((offsets, larger), dim=1)))
-        return leaky(self.leave(offsets))
-
-
-class AdaptiveBlock(nn.Module):
-    """The paper's residual spatial-adaptive block: a modulated deformable convolution, a plain one, and what came in.
-
-    As long as its prediction is zero, all places are looked at where they are, each at half its weight.
+    Attributes:
+        data: Folder of categories in MVTec AD's layout. Default is data/mvtec where it exists, else demo data.
+        train: Categories to learn from; their good pictures alone. Default is all of them.
+        pairs: Folder of real pairs to learn from instead; Degraded_image, GT_clean_image and Defect_mask.
+        level: How the pictures are degraded; mild, medium or harsh.
+        input_size: Side of the square that pictures are stretched to; 512, 640 and 800 were published.
+        crop_px: Side of the squares that are cut out of it to learn from.
+        batch_size: Squares a step.
+        epochs: Length of the training in passes over the pictures.
+        steps: Length in steps instead.
+        minutes: Length in minutes instead, turned into steps after a short warm-up.
+        learning_rate: Of Adam.
+        warmup: Share of the steps in which the learning rate rises; without it, offsets may explode.
+        half_cosines: How often the learning rate then falls or rises; 5 as published, 1 falls once.
+        alpha: Weight of every pixel.
+        beta: Weight that a defect's pixels have besides.
+        loss_weights: Of squares, of absolute values, and of minus PSNR.
+        weighting: published leaves minus PSNR unweighted, repaired weighs it, balanced counts small defects in full.
+        seed: First weights, defects, degradation and order.
+        checkpoint_minutes: Minutes between two checkpoints.
+        device: cpu, cuda, or auto for a GPU where there is one.
+        out: The run's folder; the same command again goes on where a run was stopped.
     """
 
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.predict = conv3(OFFSET_CHANNELS, GROUPS * 3 * TAPS)
-        nn.init.zeros_(self.predict.weight)
-        nn.init.zeros_(self.predict.bias)
-        self.deformed, self.plain = conv3(channels, channels), conv3(channels, channels)
-        self.listeners: list = []
+    data: Path | None = None
+    train: Names = Names()
+    pairs: Path | None = None
+    level: str = "medium"
+    input_size: int = 256
+    crop_px: int = 96
+    batch_size: int = 4
+    epochs: int = 50
+    steps: int | None = None
+    minutes: float | None = None
+    learning_rate: float = 1e-4
+    warmup: float = 0.05
+    half_cosines: int = 1
+    alpha: float = 1.0
+    beta: float = 2.0
+    loss_weights: tuple[float, float, float] = (1.0, 0.0, 0.5)
+    weighting: Literal["published", "repaired", "balanced"] = "repaired"
+    seed: int = 0
+    checkpoint_minutes: float = 1.0
+    device: str = "auto"
+    out: Path = Path("runs/sadnet")
 
-    def forward(self, features: Tensor, offsets: Tensor) -> Tensor:
-        from torchvision.ops import deform_conv2d
+    def restorer(self) -> "NetworkRestorer":
+        """What is to be trained, not yet trained."""
+        from baselines.restoration.restorer import SadNetRestorer
 
-        predicted = self.predict(offsets)  # (b, 8 * 27, h, w)
-        places, weights = predicted.split((2 * GROUPS * TAPS, GROUPS * TAPS), dim=1)
-        for listener in self.listeners:
-            listener(places)
-        layer = self.deformed
-        gathered = deform_conv2d(features, places, layer.weight, layer.bias, padding=1, mask=weights.sigmoid())
-        return features + self.plain(leaky(gathered))
+        return SadNetRestorer(**self.shared())
+
+    def shared(self) -> dict:
+        """The arguments that every restorer takes."""
+        names = ("batch_size", "crop_px", "learning_rate", "warmup", "half_cosines", "alpha", "beta", "weighting")
+        given = {name: getattr(self, name) for name in (*names, "device", "seed")}
+        return given | {"loss_weights": list(self.loss_weights), "steps": self.steps or 1}
 
 
-class SadNet(nn.Module):
-    """float32 RGB (b, 3, h, w) in [0, 1], any size -> the same shape, not clamped. 4,234,723 parameters at width 32."""
+@dataclass(frozen=True)
+class Evaluate:
+    """Judge a trained restorer on categories that it never saw, or on real pairs, beside the degraded input.
 
-    # What inference needs at its peak, measured on a CPU: 3700 to 4050 bytes.
-    bytes_per_pixel = 4500
-    stride = STRIDE
+    Attributes:
+        model: The run's folder that train wrote.
+        data: Folder of categories in MVTec AD's layout. Default is data/mvtec where it exists, else demo data.
+        test: Categories to judge; their test pictures, degraded, with their real masks. Default is all that neither
+            the training nor its encoder saw.
+        pairs: Folder of real pairs to judge instead.
+        level: How the test pictures are degraded. Default is as in training.
+        input_size: Side of the square that pictures are stretched to; 0 for pictures as they are, real pairs only.
+            Default is as in training.
+        interpolate: Stretch what was restored back to its own size; --no-interpolate compares in the square.
+        memory_mb: What the network may take at once; larger pictures are restored in tiles.
+        seed: Another seed, other noise.
+        shown: Pictures of each category that are drawn side by side; all of them with -1.
+        allow_seen: Judge categories that were trained on; the title says so.
+        out: Folder of results. Default is the folder test of the run.
+    """
 
-    def __init__(self, width: int = WIDTH) -> None:
-        super().__init__()
-        channels = [width, 2 * width, 4 * width, 8 * width]
-        self.encoders = nn.ModuleList(
-            ResidualBlock(before, now) for before, now in zip((3, *channels[1:]), channels, strict=True)
-        )
-        self.downs = nn.ModuleList(nn.Conv2d(now, after, 2, 2) for now, after in pairwise(channels))
-        self.context = Context(channels[-1])
-        finest_last = channels[::-1]
-        self.offsets = nn.ModuleList(OffsetBlock(now, number > 0) for number, now in enumerate(finest_last))
-        self.blocks = nn.ModuleList(AdaptiveBlock(now) for now in finest_last)
-        self.ups = nn.ModuleList(nn.ConvTranspose2d(now, after, 2, 2) for now, after in pairwise(finest_last))
-        self.joins = nn.ModuleList(nn.Conv2d(2 * now, now, 1) for now in finest_last[1:])
-        self.output = conv3(width, 3)
+    model: Path = Path("runs/sadnet")
+    data: Path | None = None
+    test: Names = Names()
+    pairs: Path | None = None
+    level: str | None = None
+    input_size: int | None = None
+    interpolate: bool = True
+    memory_mb: float = 2000.0
+    seed: int = 0
+    shown: int = 10
+    allow_seen: bool = False
+    out: Path | None = None
 
-    def forward(self, images: Tensor) -> Tensor:
-        height, width = images.shape[-2:]
-        padded = F.pad(images, (0, -width % STRIDE, 0, -height % STRIDE), mode="replicate")
-        features, skips = self.encoders[0](padded), []
-        for down, encoder in zip(self.downs, self.encoders[1:], strict=True):
-            skips.append(features)
-            features = encoder(leaky(down(features)))
-        features = self.context(features)  # (b, 8 * width, h / 8, w / 8)
-        offsets = self.offsets[0](features)
-        features = self.blocks[0](features, offsets)
-        for level, up in enumerate(self.ups, start=1):
-            joined = torch.cat((up(features), skips[-level]), dim=1)
-            features = self.joins[level - 1](joined)
-            offsets = self.offsets[level](features, offsets)
-            features = self.blocks[level](features, offsets)
-        return (padded + self.output(features))[..., :height, :width]
 
-    @contextmanager
-    def listened(self) -> Iterator[list[Tensor]]:
-        """Inside, every forward pass adds the mean size of each level's offsets, in that level's pixels, coarse first.
+@dataclass(frozen=True)
+class Restore:
+    """Restore pictures of any size and depth; files keep their names, formats and levels.
 
-        They explode where the learning rate is too high, before the loss shows it.
-        """
-        heard: list[Tensor] = []
-        for block in self.blocks:
-            block.listeners.append(lambda places: heard.append(places.detach().abs().mean()))
-        try:
-            yield heard
-        finally:
-            for block in self.blocks:
-                block.listeners.pop()
+    Attributes:
+        pictures: Pictures, or folders of pictures.
+        model: The run's folder that train wrote.
+        memory_mb: What the network may take at once; larger pictures are restored in tiles.
+        out: Folder for the restored pictures; existing files there are written anew.
+    """
+
+    pictures: tuple[Path, ...] = field(default=(), metadata={"positional": True})
+    model: Path = Path("runs/sadnet")
+    memory_mb: float = 2000.0
+    out: Path = Path("runs/restored")
+
+
+def train(config: Train) -> int:
+    """Train, or go on with a training that was stopped, and write the model."""
+    from baselines.restoration.run import MODEL, Session, make_material
+    from pretrain.data.dataset import choose_folder
+    from pretrain.degrade import level_named
+    from pretrain.training.device import make_fabric
+    from pretrain.training.run import Run, stop_asked
+
+    if config.pairs is None:
+        config = replace(config, data=choose_folder(config.data))
+        level_named(config.level)
+    run, restorer = Run(config.out), config.restorer()
+    restorer.recipe.check()
+    check_length(config)
+    fabric = make_fabric(config.device, "32-true")
+    material = make_material(config, fabric.device)
+    with run.held(config), stop_asked(fabric) as is_stop_asked:
+        if run.is_finished:
+            print(f"{config.out} holds a finished run: choose another --out for a new one.")
+            return 0
+        session = Session(restorer, run, material, config)
+        facts = material.facts
+        print(f"{type(restorer).__name__}: {facts['pictures']} pictures of {', '.join(facts['categories'])} "
+              f"({facts['data']}), {session.steps} steps of {config.batch_size}", flush=True)  # fmt: skip
+        print(f"degradation, {facts['degradation']}", flush=True)
+        if session.first:
+            print(f"going on after step {session.first}", flush=True)
+        if not session.walk(is_stop_asked):
+            return 130
+        session.conclude()
+        print(f"{session.steps} steps in {session.seconds / 60:.1f} min")
+        print(f"model:  {config.out / MODEL}")
+        print(f"curves: {config.out / 'curves.png'}")
+        run.finish()
+    return 0
+
+
+def check_length(config: Train) -> None:
+    for name in ("epochs", "steps", "minutes", "checkpoint_minutes"):
+        value = getattr(config, name)
+        if value is not None and not value > 0:
+            raise Mistake(f"--{name.replace('_', '-')} must be above 0, not {value}.")
+    if config.seed < 0:
+        raise Mistake(f"--seed must be 0 or more, not {config.seed}.")
+
+
+def evaluate(config: Evaluate) -> None:
+    """Judge, print the table, and write figures and pictures."""
+    from baselines.restoration.evaluate_with import evaluate_with
+
+    evaluate_with(config, load_sadnet)
+
+
+def restore(config: Restore) -> int:
+    """Restore every picture; 3 where some could not be read."""
+    from baselines.restoration.restore_with import restore_with
+
+    return restore_with(config, load_sadnet)
+
+
+def load_sadnet(folder: Path) -> "NetworkRestorer":
+    from baselines.restoration.restorer import SadNetRestorer
+
+    return SadNetRestorer.load(folder)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, interpolate
 
-from baselines.method import NotFitted, Pair, Prediction, Sample, batches, load_method, save_method
+from baselines.contract.method import NotFitted, Pair, Prediction, Sample, batches, load_method, save_method
 from pretrain.command import Mistake
 
 

@@ -28,16 +28,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pretrain.command import Mistake, Names
-from pretrain.wholefile import write_json
+from pretrain.files import write_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from baselines.method import Samples
-    from baselines.vgg_method import VggCam
-    from baselines.vgg_training import Training
-    from pretrain.dataset import Pictures
-    from pretrain.run import Run
+    from baselines.cam.method import VggCam
+    from baselines.cam.training import Training
+    from baselines.contract.method import Samples
+    from pretrain.data.dataset import Pictures
+    from pretrain.training.run import Run
 
 MODEL, CALIBRATION_FILE, BEST_FILE = "model", "calibration.json", "best.safetensors"
 # Of the labelled pictures of the training categories; another 15 % of all end the training.
@@ -83,7 +83,7 @@ class Train:
     out: Path = Path("runs/vgg_cam")
 
     def method(self) -> "VggCam":
-        from baselines.vgg_method import VggCam
+        from baselines.cam.method import VggCam
 
         return VggCam(
             weights=self.weights,
@@ -127,10 +127,10 @@ class Test:
 
 def train(config: Train) -> int:
     """Train, or go on with a training that was stopped, and write the model."""
-    from baselines.method import Samples
-    from pretrain.dataset import choose_folder, data_name, load
-    from pretrain.machine import make_fabric
-    from pretrain.run import Run, stop_asked
+    from baselines.contract.method import Samples
+    from pretrain.data.dataset import choose_folder, data_name, load
+    from pretrain.training.device import make_fabric
+    from pretrain.training.run import Run, stop_asked
 
     config = replace(config, data=choose_folder(config.data))
     run, method = Run(config.out), config.method()
@@ -167,7 +167,7 @@ def content(pictures: "Pictures") -> str:
 
 def walk(session: "Training", run: "Run", config: Train, is_stop_asked: "Callable[[], bool]") -> float:
     """Take the steps that are left, until the end or until somebody asks to stop. Seconds over all resumes."""
-    from baselines.vgg_training import State
+    from baselines.cam.training import State
     from pretrain.progress import Progress
     from pretrain.tensorfile import write_tensors
 
@@ -218,8 +218,8 @@ def conclude(
     """Write the model with its best weights, the normals' scores that thresholds come from, and the curves."""
     import torch
 
-    from baselines.method import Images
-    from pretrain.dataset import data_name
+    from baselines.contract.method import Images
+    from pretrain.data.dataset import data_name
     from pretrain.drawing import Curve, curves, save_picture
     from pretrain.tensorfile import read_tensors
 
@@ -254,9 +254,9 @@ def conclude(
 
 def test(config: Test) -> None:
     """Judge, print the figures, and write pictures and JSON."""
-    from baselines.vgg_method import VggCam
-    from baselines.vgg_report import judge, print_report, write_report
-    from pretrain.dataset import choose_folder, load
+    from baselines.cam.method import VggCam
+    from baselines.cam.report import judge, print_report, write_report
+    from pretrain.data.dataset import choose_folder, load
 
     file = config.model / CALIBRATION_FILE
     if not file.is_file():

@@ -27,10 +27,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from pretrain.command import Mistake
-from pretrain.wholefile import write_json, write_whole
+from pretrain.files import write_json, write_whole
 
 if TYPE_CHECKING:
-    from downstream.inspector import Inspector
+    from downstream.inspection.inspector import Inspector
 
 # Balanced accuracy on planted defects below which a recommendation is worth little; chance is 0.5.
 BARELY = 0.6
@@ -133,7 +133,7 @@ class Test:
 
 def finetune(config: Finetune) -> None:
     """Compare areas on held-out good pictures and planted defects, draw, and recommend one."""
-    from downstream.area_choice import (
+    from downstream.inspection.area_choice import (
         AreaRow,
         ThresholdRow,
         area_table,
@@ -145,7 +145,7 @@ def finetune(config: Finetune) -> None:
         recommended,
         threshold_rows,
     )
-    from downstream.area_pictures import areas_chart, examples, regions_chart, sample_sheet, sizes_chart
+    from downstream.inspection.area_plots import areas_chart, examples, regions_chart, sample_sheet, sizes_chart
     from pretrain.drawing import save_picture
 
     if config.planted < 1:
@@ -196,8 +196,8 @@ def finetune(config: Finetune) -> None:
 
 def validate(config: Validate) -> None:
     """Find the area's threshold, and keep both with the model."""
-    from downstream.area_choice import area_threshold, held_out, normal_scores
-    from downstream.inspector import AreaRule
+    from downstream.inspection.area_choice import area_threshold, held_out, normal_scores
+    from downstream.inspection.inspector import AreaRule
 
     _checked_area(config.area)
     model = _model(config)
@@ -217,10 +217,10 @@ def validate(config: Validate) -> None:
 
 def test(config: Test) -> None:
     """Judge, count, and save what was found."""
-    from downstream.area_results import Results
     from downstream.detect import records_of
-    from downstream.inspector import Inspector
-    from pretrain.images import UNLABELLED, Problem
+    from downstream.inspection.area_results import Results
+    from downstream.inspection.inspector import Inspector
+    from pretrain.data.images import UNLABELLED, Problem
     from pretrain.progress import Progress
 
     model = Inspector.load(config.model)
@@ -250,7 +250,7 @@ def test(config: Test) -> None:
 def _model(config: Finetune | Validate) -> "Inspector":
     """The model in its folder, fitted now if a method was named."""
     from downstream.detect import Fit, fit
-    from downstream.inspector import Inspector
+    from downstream.inspection.inspector import Inspector
 
     if config.method is not None:
         if not config.hold_out:
@@ -262,7 +262,7 @@ def _model(config: Finetune | Validate) -> "Inspector":
 
 def _rule(model: "Inspector", config: Test):
     """What to decide by: the model's rule, or what was typed."""
-    from downstream.inspector import AreaRule
+    from downstream.inspection.inspector import AreaRule
 
     kept = model.area_rule
     if config.area is not None:

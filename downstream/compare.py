@@ -23,11 +23,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pretrain.command import Mistake
-from pretrain.wholefile import write_json
+from pretrain.files import write_json
 
 if TYPE_CHECKING:
-    from downstream.cells import Row
-    from downstream.summary import Results
+    from downstream.study.cell import Row
+    from downstream.study.summary import Results
 
 # What a reader must know before taking a difference for that of the methods.
 SETTINGS = ("data", "protocol", "folds", "seeds", "size_px", "rate", "quick", "commit", "versions", "machine")
@@ -66,7 +66,7 @@ def main(config: Config) -> None:
 def compared(first: "Results", second: "Results") -> list[dict]:
     """For each row that both have: mean image AUROC of both over common categories and seeds, the difference, its p
     where the same pictures were tested, and p after Holm's correction."""
-    from downstream.significance import holm
+    from downstream.study.significance import holm
 
     rows = [found for row in first if row in second if (found := _row(row, first, second)) is not None]
     tested = [row for row in rows if row["p"] is not None]
@@ -93,7 +93,7 @@ def print_table(rows: list[dict], config: Config) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from downstream.tables import WIDTH, number
+    from downstream.report.terminal import WIDTH, number
 
     table = Table(title="image AUROC on what both have", pad_edge=False)
     for header in ("row", "categories", "first", "second", "second - first", "p (Holm)"):
@@ -109,7 +109,7 @@ def print_table(rows: list[dict], config: Config) -> None:
 def _row(row: "Row", first: "Results", second: "Results") -> dict | None:
     import numpy as np
 
-    from downstream.significance import difference, won_pairs
+    from downstream.study.significance import difference, won_pairs
 
     pairs, names, is_same = [], [], True
     for category in first[row].keys() & second[row].keys():
@@ -142,7 +142,7 @@ def _row(row: "Row", first: "Results", second: "Results") -> dict | None:
 
 def _study(folder: Path) -> "tuple[dict, Results]":
     from downstream.evaluate import STUDY_FILE
-    from downstream.summary import read_results
+    from downstream.study.summary import read_results
 
     file = folder / STUDY_FILE
     if not file.is_file():

@@ -25,14 +25,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pretrain.command import Mistake, Names, nearest
-from pretrain.images import SUFFIXES, Problem, Record, has_layout, scan, scan_plain
+from pretrain.data.images import SUFFIXES, Problem, Record, has_layout, scan, scan_plain
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from baselines.method import Method
-    from downstream.inspector import Inspection
-    from pretrain.dataset import Pictures
+    from baselines.contract.method import Method
+    from downstream.inspection.inspector import Inspection
+    from pretrain.data.dataset import Pictures
 
 NOTHING_DEFECTIVE, SOMETHING_DEFECTIVE, SOMETHING_UNREADABLE = 0, 1, 3
 
@@ -80,7 +80,7 @@ class Run:
 
     Attributes:
         pictures: Pictures, or folders of pictures; of a folder in MVTec AD's layout, the test pictures.
-        model: Folder of a model that fit wrote, or a file that scripts/export.py made of one (.onnx, .pt2).
+        model: Folder of a model that fit wrote, or a file that downstream/export.py made of one (.onnx, .pt2).
         out: Folder for results.jsonl and the pictures.
         overlays: Which pictures to draw with heat, contours and boxes.
         threshold: Another threshold than the model's.
@@ -97,11 +97,11 @@ class Run:
 
 def fit(config: Fit) -> None:
     """Fit, say what was found, and write the model."""
-    from baselines.method import Images, Samples
-    from baselines.threshold import FEWEST_OWN_NORMALS, threshold_from_normals
-    from downstream.inspector import Inspector
-    from downstream.references import draw, kept_of, own_threshold, shots_of, suspicious
-    from pretrain.dataset import data_name, load
+    from baselines.contract.method import Images, Samples
+    from baselines.contract.threshold import FEWEST_OWN_NORMALS, threshold_from_normals
+    from downstream.inspection.inspector import Inspector
+    from downstream.methods.references import draw, kept_of, own_threshold, shots_of, suspicious
+    from pretrain.data.dataset import data_name, load
 
     normals = good_pictures(config)
     (category,) = normals.categories
@@ -145,8 +145,8 @@ def fit(config: Fit) -> None:
 
 def run(config: Run) -> int:
     """Judge every picture; the exit code says how it went."""
-    from downstream.findings import Findings
-    from downstream.inspector import Inspector
+    from downstream.inspection.inspector import Inspector
+    from downstream.inspection.results import Findings
     from pretrain.progress import Progress
 
     model = Inspector.load(config.model)
@@ -175,7 +175,7 @@ def run(config: Run) -> int:
 
 def good_pictures(config: Fit) -> "Pictures":
     """The pictures of one category to refer to."""
-    from pretrain.dataset import load
+    from pretrain.data.dataset import load
 
     is_laid_out = config.data.is_dir() and has_layout(config.data)
     categories = Names(config.category or "") if is_laid_out else Names()
@@ -196,7 +196,7 @@ def make_method(config: Fit, category: str, normals: "Pictures") -> "Method":
 
     import yaml
 
-    from downstream.methods import method_class
+    from downstream.methods.catalogue import method_class
 
     kind = method_class(config.method)
     allowed = set(inspect.signature(kind).parameters)
@@ -233,7 +233,7 @@ def judge_normals(method: "Method", images: Sequence["Tensor"]) -> None:
 
 def calibration_normals(others: "Pictures | None") -> Mapping[str, Sequence["Tensor"]]:
     """Good pictures of other categories, by category."""
-    from baselines.method import Images
+    from baselines.contract.method import Images
 
     if others is None:
         return {}

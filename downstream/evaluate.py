@@ -29,13 +29,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pretrain.command import Mistake, Names
-from pretrain.wholefile import write_json
+from pretrain.files import write_json
 
 if TYPE_CHECKING:
     import torch
 
-    from downstream.cells import Work
-    from downstream.study import Study
+    from downstream.study.cell import Work
+    from downstream.study.plan import Study
 
 STUDY_FILE = "study.json"
 
@@ -94,7 +94,7 @@ def main(config: Config) -> int:
         return 0
     from filelock import FileLock, Timeout
 
-    from downstream.study import make_study
+    from downstream.study.plan import make_study
 
     study = make_study(config)
     write_plan(study, config)
@@ -115,7 +115,7 @@ def main(config: Config) -> int:
 
 def compute(works: "Sequence[Work]", out: Path, device: "torch.device") -> list[dict]:
     """Run the cells that are not there yet, each kept as soon as it is finished. Returns what failed, and why."""
-    from downstream.cells import Fitted, read, run, write
+    from downstream.study.cell import Fitted, read, run, write
     from pretrain.progress import Progress
 
     missing = [work for work in works if not is_finished(work.cell.file(out), read)]
@@ -146,9 +146,9 @@ def compare_restorers(config: Config) -> bool:
         minutes = 0 if config.methods else 0.1 if config.quick else 5.0
     if not minutes or config.protocol != "held-out":
         return True
-    from downstream.restoration_study import computed
+    from downstream.restoration.study import computed
     from downstream.restore import Study
-    from downstream.summary import RESTORATION_FILE
+    from downstream.study.summary import RESTORATION_FILE
 
     sizes = {"input_size": 64, "crop_px": 48, "seeds": Names("0")} if config.quick else {}
     sizes |= {"seeds": config.seeds} if config.seeds else {}
@@ -194,9 +194,9 @@ def write_plan(study: "Study", config: Config, failures: Sequence[dict] = ()) ->
 
 def show(config: Config) -> None:
     """Write report.json and report.html from what is finished, print the table, and record it where that is asked."""
-    from downstream.report import write_report
-    from downstream.summary import summarise
-    from downstream.tables import print_tables
+    from downstream.report.page import write_report
+    from downstream.report.terminal import print_tables
+    from downstream.study.summary import summarise
 
     out, file = config.out, config.out / STUDY_FILE
     if not file.is_file():
@@ -208,7 +208,7 @@ def show(config: Config) -> None:
     print(f"report: {out / 'report.html'}")
     print(f"figures for machines: {out / 'report.json'}")
     if config.record:
-        from downstream.markdown import as_markdown
+        from downstream.report.markdown import as_markdown
 
         with open(config.record, "a", encoding="utf-8") as record:
             record.write("\n" + as_markdown(summary, config.heading))

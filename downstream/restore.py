@@ -5,7 +5,7 @@
     python downstream/restore.py restore PICTURE_OR_FOLDER --model runs/restore
     python downstream/restore.py study --train capsule,hazelnut,leather --test bottle,pill,wood --minutes 5
 
-The same commands as `baselines/restoration.py`, whose runs they take too. `study` trains SADNet and ours, with
+The same commands as `baselines/sadnet.py`, whose runs they take too. `study` trains SADNet and ours, with
 pretrained and random encoders, for equally long, and tables what each is worth on products that none of them saw.
 """
 
@@ -14,7 +14,7 @@ if __name__ == "__main__":
     from pathlib import Path
 
     sys.path[0] = str(Path(__file__).resolve().parents[1])
-    from baselines.restoration import train
+    from baselines.sadnet import train
     from downstream.restore import Evaluate, Restore, Study, Train, evaluate, restore, study
     from pretrain.command import run_commands
 
@@ -25,11 +25,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from baselines import restoration
+from baselines import sadnet as restoration
 from pretrain.command import Names
 
 if TYPE_CHECKING:
-    from baselines.restorer import NetworkRestorer
+    from baselines.restoration.restorer import NetworkRestorer
 
 OUT = Path("runs/restore")
 
@@ -55,7 +55,7 @@ class Train(restoration.Train):
     out: Path = OUT
 
     def restorer(self) -> "NetworkRestorer":
-        from downstream.encoder_restorer import EncoderRestorer
+        from downstream.restoration.restorer import EncoderRestorer
 
         own = {name: getattr(self, name) for name in ("channels", "blocks", "frozen")}
         return EncoderRestorer(encoder=chosen_encoder(self), **own, **self.shared())
@@ -116,7 +116,7 @@ class Study:
 
 
 def study(config: Study) -> None:
-    from downstream.restoration_study import run_study
+    from downstream.restoration.study import run_study
 
     run_study(config)
 
@@ -135,22 +135,22 @@ def chosen_encoder(config: Train):
 
 
 def evaluate(config: Evaluate) -> None:
-    from baselines.restoration_evaluation import evaluate_with
+    from baselines.restoration.evaluate_with import evaluate_with
 
     evaluate_with(config, load_restorer)
 
 
 def restore(config: Restore) -> int:
-    from baselines.restoration_files import restore_with
+    from baselines.restoration.restore_with import restore_with
 
     return restore_with(config, load_restorer)
 
 
 def load_restorer(folder: Path) -> "NetworkRestorer":
     """The restorer that was saved to a folder, ours or SADNet."""
-    from baselines.method import METHOD_FILE
-    from baselines.restorer import SadNetRestorer
-    from downstream.encoder_restorer import EncoderRestorer
+    from baselines.contract.method import METHOD_FILE
+    from baselines.restoration.restorer import SadNetRestorer
+    from downstream.restoration.restorer import EncoderRestorer
     from pretrain.tensorfile import read_tensors
 
     _, facts = read_tensors(folder / METHOD_FILE)

@@ -33,7 +33,7 @@ from pretrain.command import Mistake, Names, nearest
 from pretrain.workers import usable_cores
 
 if TYPE_CHECKING:
-    from downstream.service import Settings
+    from downstream.service.service import Settings
 
 USUAL_MODELS, DEMO_MODELS = Path("models"), Path("runs/serve/demo-models")
 USUAL_RESULTS = "runs/serve/results.sqlite"
@@ -105,8 +105,8 @@ def main(config: Config) -> int:
             os.environ["PROMETHEUS_MULTIPROC_DIR"] = shared  # before prometheus_client is imported by a worker
             os.environ.setdefault("OMP_NUM_THREADS", str(threads_of(config)))  # for what does not ask torch
         settings = settings_of(config)
-        from downstream.application import ENVIRONMENT, make_app
-        from downstream.watching import start_logging
+        from downstream.service.app import ENVIRONMENT, make_app
+        from downstream.service.monitoring import start_logging
 
         options = {"timeout_graceful_shutdown": int(config.timeout_s) + 5, "log_config": None, "access_log": False,
                    "server_header": False, "lifespan": "on"}  # fmt: skip
@@ -124,7 +124,7 @@ def main(config: Config) -> int:
         os.environ[ENVIRONMENT] = json.dumps(asdict(settings))
         from uvicorn.supervisors import Multiprocess
 
-        place = "downstream.application:app_from_environment"
+        place = "downstream.service.app:app_from_environment"
         uvicorn_config = uvicorn.Config(place, factory=True, workers=config.workers, **options)
         Multiprocess(uvicorn_config, sockets=[listening]).run()
     return 0
@@ -159,8 +159,8 @@ def listen(host: str, port: int) -> socket.socket:
 
 def settings_of(config: Config) -> "Settings":
     """What the options come to. Raises Mistake where they do not go together."""
-    from downstream.access import LOOPBACK_NAMES, is_loopback
-    from downstream.service import Settings
+    from downstream.service.access import LOOPBACK_NAMES, is_loopback
+    from downstream.service.service import Settings
 
     token = token_of(config)
     if token is None and not is_loopback(config.host):
@@ -186,7 +186,7 @@ def settings_of(config: Config) -> "Settings":
 
 def models_in(folder: Path) -> list[str]:
     """Their names; none where there is no model, which is said later."""
-    from downstream.shelf import Shelf
+    from downstream.service.models import Shelf
 
     try:
         return Shelf(folder, batch=1).names()

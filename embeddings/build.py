@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     import numpy as np
 
-    from embeddings.index import Index
+    from embeddings.index.index import Index
     from embeddings.vectors import Vectors
 
 ROWS_AT_ONCE = 65_536
@@ -80,8 +80,8 @@ def index_folder(vectors: "Vectors") -> Path:
 
 def indexed(vectors: "Vectors", config: Config | None = None) -> "Index":
     """The index of these vectors: as it is, or brought up to date, or built if there is none. What is done is said."""
-    from embeddings.generations import CURRENT
-    from embeddings.index import Index
+    from embeddings.index.generations import CURRENT
+    from embeddings.index.index import Index
     from pretrain.lock import alone
 
     config, folder = config or Config(vectors.folder), index_folder(vectors)

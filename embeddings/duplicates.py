@@ -25,8 +25,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from pretrain.command import Mistake, Names
-from pretrain.images import UNLABELLED, Record
-from pretrain.wholefile import write_json, write_whole
+from pretrain.data.images import UNLABELLED, Record
+from pretrain.files import write_json, write_whole
 
 if TYPE_CHECKING:
     from embeddings.vectors import Vectors
@@ -87,7 +87,7 @@ class Pair(NamedTuple):
 
 def main(config: Config) -> int:
     """Print the pairs; exit code 2 if that is asked for and something leaks."""
-    from embeddings.ready import ready_vectors
+    from embeddings.open_vectors import ready_vectors
 
     if not 0 < config.closer_than < 1:
         raise Mistake(f"--closer-than {config.closer_than} is no part of a distance: give more than 0, less than 1.")
@@ -115,7 +115,7 @@ def near_pairs(vectors: "Vectors", closer_than: float, categories: Sequence[str]
     """Pairs within each category, the nearest first. Each picture is compared with its ten nearest."""
     import numpy as np
 
-    from embeddings.index import Index
+    from embeddings.index.index import Index
 
     digests, pairs = vectors.digests, []
     of_category: dict[str, list[int]] = {}

@@ -14,7 +14,7 @@ from torch import Tensor
 from embeddings.patches import Patches
 from pretrain.command import Mistake, nearest
 from pretrain.encoder import LEVELS, Encoder, fingerprint, load_encoder
-from pretrain.machine import has_bf16
+from pretrain.training.device import has_bf16
 
 USUAL_ENCODER = Path("runs/simclr/encoder.safetensors")
 RANDOM = Path("random")

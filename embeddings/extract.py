@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
     from embeddings.encoding import Encoding, Source
-    from pretrain.dataset import Pictures
+    from pretrain.data.dataset import Pictures
     from pretrain.encoder import Encoder
 
 
@@ -93,11 +93,11 @@ def main(config: Config) -> None:
 def extract(config: Config) -> Path:
     """Bring the vectors in `config.out` up to date with the pictures, and return that folder."""
     from embeddings.encoding import Encoding, choose_encoder, make_source
-    from embeddings.generations import sole_writer
+    from embeddings.index.generations import sole_writer
     from embeddings.vectors import mend, next_id, read_lines
-    from pretrain.dataset import choose_folder, load
+    from pretrain.data.dataset import choose_folder, load
     from pretrain.demo import is_demo
-    from pretrain.machine import make_fabric
+    from pretrain.training.device import make_fabric
 
     if config.batch < 1:
         raise Mistake(f"{config.batch} pictures make no batch: give 1 or more.")
@@ -225,7 +225,7 @@ def describe(
 ) -> None:
     """Write what the vectors are before the first of them."""
     from embeddings.vectors import write_config
-    from pretrain.dataset import data_name
+    from pretrain.data.dataset import data_name
 
     origin = encoder.origin
     write_config(

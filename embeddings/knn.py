@@ -24,12 +24,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pretrain.command import Mistake, Names
-from pretrain.wholefile import write_json
+from pretrain.files import write_json
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from pretrain.dataset import Pictures
+    from pretrain.data.dataset import Pictures
     from pretrain.encoder import Encoder
 
 MOST = 5
@@ -79,7 +79,7 @@ class Figures:
 def main(config: Config) -> None:
     """Print a table with a row for each category and encoder."""
     from embeddings.encoding import choose_encoder
-    from pretrain.dataset import choose_folder, data_name, load
+    from pretrain.data.dataset import choose_folder, data_name, load
     from pretrain.demo import is_demo
     from pretrain.encoder import Encoder
 
@@ -120,7 +120,7 @@ def neighbours(vectors: "np.ndarray", k: int) -> "np.ndarray":
     """Positions int64 (n, k) of the nearest others of each vector, by cosine distance."""
     import numpy as np
 
-    from embeddings.index import Index
+    from embeddings.index.index import Index
 
     found = Index.build(vectors, kind="flat").search(vectors, k + 1)
     others = found.ids != np.arange(len(vectors))[:, None]

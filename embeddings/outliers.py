@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from pretrain.command import Mistake, Names
-from pretrain.images import Record
-from pretrain.wholefile import write_json
+from pretrain.data.images import Record
+from pretrain.files import write_json
 
 if TYPE_CHECKING:
     from embeddings.vectors import Vectors
@@ -68,7 +68,7 @@ class Outlier(NamedTuple):
 
 def main(config: Config) -> None:
     """Print and draw the outliers of each category."""
-    from embeddings.ready import ready_vectors
+    from embeddings.open_vectors import ready_vectors
 
     if min(config.most, config.neighbours) < 1:
         raise Mistake("--most and --neighbours count pictures: give 1 or more.")
@@ -96,7 +96,7 @@ def ranking(
     """All pictures of each category that has more than one, the most outlying first."""
     import numpy as np
 
-    from embeddings.index import Index
+    from embeddings.index.index import Index
 
     of_category: dict[str, list[int]] = {}
     for position in vectors.where(categories, splits):
@@ -121,7 +121,7 @@ def ranking(
 
 def rows_of(ranked: dict[str, list[Outlier]], most: int) -> list[tuple[str, list]]:
     """Rows of a contact sheet, defects outlined where they are known."""
-    from pretrain.decode import Unreadable, decode, read_mask
+    from pretrain.data.decode import Unreadable, decode, read_mask
     from pretrain.drawing import Thumbnail
 
     rows = []

@@ -27,13 +27,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from pretrain.command import Mistake, Names
-from pretrain.images import GOOD, SPLITS, Record, scan_plain
-from pretrain.wholefile import write_json, write_whole
+from pretrain.data.images import GOOD, SPLITS, Record, scan_plain
+from pretrain.files import write_json, write_whole
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from embeddings.index import Index
+    from embeddings.index.index import Index
     from embeddings.vectors import Vectors
 
 
@@ -97,7 +97,7 @@ class Answer(NamedTuple):
 def main(config: Config) -> None:
     """Print, draw and write the neighbours."""
     from embeddings.build import in_words, indexed
-    from embeddings.ready import ready_vectors
+    from embeddings.open_vectors import ready_vectors
     from embeddings.sheet import neighbour_page
 
     paths = query_paths(config.queries)
@@ -132,7 +132,7 @@ def query_paths(queries: Sequence[Path]) -> list[Path]:
 def answer(config: Config, paths: Sequence[Path], vectors: "Vectors", index: "Index") -> list[Answer]:
     """The neighbours of each picture among those that the filters leave."""
     from embeddings.encoding import Encoding, encoder_of
-    from embeddings.index import Index
+    from embeddings.index.index import Index
 
     allowed = vectors.where(config.category, config.split, config.defect)
     everything = len(vectors.records)
@@ -181,7 +181,7 @@ def decoded(paths: Sequence[Path], size_px: int, is_only: bool) -> tuple[list[Pa
     Mistake for one that was the only query."""
     import numpy as np
 
-    from pretrain.decode import Unreadable, decode
+    from pretrain.data.decode import Unreadable, decode
 
     readable, pixels = [], []
     for path in paths:

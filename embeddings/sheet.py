@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from pretrain.decode import Unreadable, decode, read_mask
+from pretrain.data.decode import Unreadable, decode, read_mask
+from pretrain.data.images import GOOD, Record
 from pretrain.drawing import outlined
-from pretrain.images import GOOD, Record
 
 if TYPE_CHECKING:
     from embeddings.search import Answer

@@ -20,8 +20,8 @@ import numpy as np
 
 from embeddings.encoding import Source
 from pretrain.command import Mistake
-from pretrain.images import Record, check_names
-from pretrain.wholefile import write_json
+from pretrain.data.images import Record, check_names
+from pretrain.files import write_json
 
 FORMAT = 1
 SECONDS_BETWEEN_COMMITS = 1.0

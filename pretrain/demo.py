@@ -92,9 +92,9 @@ def render_picture(
     """
     import numpy as np
 
-    from pretrain.products import hardware, moulded, textures
-    from pretrain.products.defects import Harm
-    from pretrain.products.scene import Light, changed, lit, photograph
+    from pretrain.demo_products import hardware, moulded, textures
+    from pretrain.demo_products.defects import Harm
+    from pretrain.demo_products.scene import Light, changed, lit, photograph
 
     if category not in KINDS:
         raise Mistake(f"the demo set has no category {category}; {nearest(category, CATEGORIES)}")

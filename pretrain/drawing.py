@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from pretrain.wholefile import write_whole
+from pretrain.files import write_whole
 
 PAPER, INK, FAINT, CURVE, DEFECT = "#ffffff", "#1c1c1e", "#6e6e73", "#0a6cff", (255, 45, 85)
 MARGIN_PX, GAP_PX, CAPTION_PX, LABEL_PX, TITLE_PX = 24, 6, 18, 110, 48

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pretrain.dataset import Pictures
-from pretrain.defects import plant
+from pretrain.anomalies import plant
+from pretrain.data.dataset import Pictures
 from pretrain.encoder import Encoder
 from pretrain.views import draw_pair, render
 

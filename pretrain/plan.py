@@ -12,8 +12,8 @@ from torch import nn
 from torch.optim import Optimizer
 
 from pretrain.command import Mistake, Names
-from pretrain.dataset import Pictures, load
-from pretrain.images import category_folders, check_names
+from pretrain.data.dataset import Pictures, load
+from pretrain.data.images import category_folders, check_names
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric

@@ -123,12 +123,12 @@ def main(config: Config) -> int:
     import torch
 
     from pretrain.contrast import SimCLR, make_optimizer
-    from pretrain.dataset import choose_folder
+    from pretrain.data.dataset import choose_folder
     from pretrain.encoder import make_encoder
-    from pretrain.machine import make_fabric, on_device, rank_positions
-    from pretrain.outcome import Outcome
     from pretrain.plan import length_in_steps, prepared
-    from pretrain.run import Run, stop_asked
+    from pretrain.report import Outcome
+    from pretrain.training.device import make_fabric, on_device, rank_positions
+    from pretrain.training.run import Run, stop_asked
 
     run = Run(config.out)
     fabric = make_fabric(config.device, config.precision or run.earlier("precision"))
@@ -196,7 +196,7 @@ def make_views(
     foreign pieces. uint8 (b, h, w, 3) -> float32 (2b or 3b, 3, size, size), masks bool (b, size, size) or none."""
     import torch
 
-    from pretrain.defects import plant
+    from pretrain.anomalies import plant
     from pretrain.views import draw_pair, render
 
     draws = draw_pair(config.strengths, config.seed, step, positions, same_places=bool(config.dense_weight))

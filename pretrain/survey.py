@@ -23,11 +23,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pretrain.command import Names
-from pretrain.images import GOOD, SPLITS
-from pretrain.wholefile import write_whole
+from pretrain.data.images import GOOD, SPLITS
+from pretrain.files import write_whole
 
 if TYPE_CHECKING:
-    from pretrain.dataset import Pictures
+    from pretrain.data.dataset import Pictures
     from pretrain.drawing import Thumbnail
 
 
@@ -56,8 +56,8 @@ class Config:
 
 def main(config: Config) -> None:
     """Report on a folder; nothing in it is altered."""
-    from pretrain.cache import store_folder
-    from pretrain.dataset import choose_folder, data_name, load
+    from pretrain.data.cache import store_folder
+    from pretrain.data.dataset import choose_folder, data_name, load
 
     folder = choose_folder(config.data)
     pictures = load(folder, config.size_px, config.categories, strict=config.strict, workers=config.workers)
@@ -131,7 +131,7 @@ def print_table(pictures: "Pictures", name: str) -> None:
 
 def sheet_rows(pictures: "Pictures", columns: int = 9) -> list[tuple[str, list["Thumbnail"]]]:
     """A row for each category: three good pictures, then at least one of every kind, their defects outlined."""
-    from pretrain.decode import read_mask
+    from pretrain.data.decode import read_mask
     from pretrain.drawing import Thumbnail
 
     rows = []

@@ -6,7 +6,7 @@ from pathlib import Path
 from torch import Tensor
 
 from pretrain.command import Mistake
-from pretrain.wholefile import write_whole
+from pretrain.files import write_whole
 
 HEADER_KEY = "heldout"
 

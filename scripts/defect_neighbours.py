@@ -30,7 +30,7 @@ from statistics import mean, stdev
 
 from embeddings.knn import RANDOM, VIEWS, Figures, defect_figures, pooled
 from pretrain.command import Mistake, Names
-from pretrain.wholefile import write_whole
+from pretrain.files import write_whole
 from scripts.leave_one_out import commit
 
 PRETRAINED = "pretrained"
@@ -62,8 +62,8 @@ class Config:
 
 def main(config: Config) -> None:
     """Measure and print a table for vectors as they are, and one for their difference from good pictures."""
-    from pretrain.dataset import load
-    from pretrain.images import category_folders, check_names
+    from pretrain.data.dataset import load
+    from pretrain.data.images import category_folders, check_names
 
     found = category_folders(config.data)
     check_names(config.categories, found, f"category in {config.data}")

@@ -28,8 +28,9 @@ from datetime import date
 from pathlib import Path
 from statistics import mean, stdev
 
-from pretrain.command import Mistake, Names
 from scripts.probe import METHODS, RANDOM
+
+from pretrain.command import Mistake, Names
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -61,7 +62,7 @@ class Config:
 
 def main(config: Config) -> None:
     """Train, measure, and print the table."""
-    from pretrain.images import category_folders, check_names
+    from pretrain.data.images import category_folders, check_names
 
     found = category_folders(config.data)
     check_names(config.categories, found, f"category in {config.data}")

@@ -25,13 +25,13 @@ from statistics import mean
 from typing import TYPE_CHECKING
 
 from pretrain.command import Mistake, Names
-from pretrain.wholefile import write_json
+from pretrain.files import write_json
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-    from pretrain.dataset import Pictures
+    from pretrain.data.dataset import Pictures
     from pretrain.encoder import Encoder
 
 LEVELS = ("level1", "level2", "level3")
@@ -66,9 +66,9 @@ class Config:
 
 def main(config: Config) -> None:
     """Print a table with a row for each category and encoder."""
-    from pretrain.dataset import choose_folder, data_name
+    from pretrain.data.dataset import choose_folder, data_name
+    from pretrain.data.images import category_folders, check_names
     from pretrain.encoder import Encoder, load_encoder
-    from pretrain.images import category_folders, check_names
 
     folder = choose_folder(config.data)
     encoders, seen = {RANDOM: Encoder("resnet18", config.seed).eval()}, set()
@@ -97,7 +97,7 @@ def probe(encoder: "Encoder", folder: Path, category: str, config: Config) -> di
     import torch
     from sklearn.metrics import roc_auc_score
 
-    from pretrain.dataset import load
+    from pretrain.data.dataset import load
 
     pictures = load(folder, config.size_px, [category])
     normals = [i for i, record in enumerate(pictures.records) if record.split == "train" and not record.is_anomaly]

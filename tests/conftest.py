@@ -122,7 +122,7 @@ def nut_pixels(demo_folder) -> "np.ndarray":
     """Every picture of the category: uint8 (n, h, w, 3); not a multiple of the batch."""
     from fitted_models import SIZE_PX
 
-    from pretrain.dataset import load
+    from pretrain.data.dataset import load
 
     pictures = load(demo_folder, SIZE_PX).of("hazelnut")
     return pictures.batch(range(len(pictures)))

@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
-from downstream import detect
+from downstream import detect, export
 from pretrain.command import run_command, run_commands
-from scripts import export
 
 SIZE_PX = 64
 BANK = "grid=8,dimensions=16,share=0.2"

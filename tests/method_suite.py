@@ -1,4 +1,4 @@
-"""The contract of `baselines/method.py` as checks that any method can be put through.
+"""The contract of `baselines/contract/method.py` as checks that any method can be put through.
 
 A check takes `make`, which builds a fresh unfitted method from keyword arguments, and `material`; it raises
 AssertionError where the method breaks the contract. `test_method.py` runs every method through every check, and proves
@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from baselines.method import Method, NotFitted, Prediction, Sample
+from baselines.contract.method import Method, NotFitted, Prediction, Sample
 
 Make = Callable[..., Method]
 CLOSE = {"rtol": 1e-5, "atol": 1e-9}

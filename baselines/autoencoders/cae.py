@@ -1,0 +1,185 @@
+"""Convolutional auto-encoders: mvtec and mvtec2 (Bergmann et al. 2018, https://arxiv.org/abs/1807.02011, and a variant
+of it), and three more that their users know: baselineCAE, inceptionCAE and skipCAE.
+
+Layers are those of 256 px. At other sizes the bottleneck, and what follows it, are as much smaller or larger.
+"""
+
+import math
+
+from torch import Tensor, cat, nn
+
+from baselines.autoencoders.networks import LEAK, check_power_of_two, check_size
+
+# Width, side of the window, stride.
+MVTEC_ENCODER = ((32, 4, 2), (32, 4, 2), (32, 4, 2), (32, 3, 1), (64, 4, 2), (64, 3, 1), (128, 4, 2), (64, 3, 1),
+                 (32, 3, 1))  # fmt: skip
+MVTEC_DECODER = ((64, 3, 1), (128, 4, 1), (64, 3, 2), (64, 4, 1), (32, 3, 2), (32, 4, 1), (32, 4, 2), (32, 4, 2))
+MVTEC_SHRINKS = 32
+
+
+def convolution(before: int, after: int, window: int, stride: int) -> nn.Module:
+    """One whose output has the size of its input, divided by `stride`."""
+    if stride == 1 and window % 2 == 0:  # one more at the right and below
+        low, high = (window - 1) // 2, window // 2
+        return nn.Sequential(nn.ZeroPad2d((low, high, low, high)), nn.Conv2d(before, after, window))
+    return nn.Conv2d(before, after, window, stride, (window - 1) // 2)
+
+
+def transposed(before: int, after: int, window: int, stride: int) -> nn.Module:
+    """One whose output is `stride` times as large. Without a stride that is a convolution with its window mirrored."""
+    if stride == 1:
+        return convolution(before, after, window, 1)
+    missing = max(0, stride - window)  # what no window reaches, at the end of each side
+    padding = 0 if missing else (window - stride + 1) // 2
+    return nn.ConvTranspose2d(before, after, window, stride, padding, stride - window + 2 * padding)
+
+
+def scale_weights(layer: nn.Module) -> None:
+    """He et al. 2015, for networks without normalisation: torch's own weights shrink the signal at each of twenty
+    layers, so that mvtec2 first gives all pictures the same answer to 1e-9. Measured at 64 px on one real category, its
+    SSIM loss after 150 steps of 8 pictures: 0.191, otherwise 0.213."""
+    if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+        nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+        nn.init.zeros_(layer.bias)
+
+
+class MVTec(nn.Module):
+    """That of Bergmann et al.: down to 8x8, then to `latent` numbers, and back by transposed convolutions."""
+
+    def __init__(self, size_px: int, channels: int = 3, latent: int = 100) -> None:
+        check_size("mvtec", size_px, MVTEC_SHRINKS, 2 * MVTEC_SHRINKS)
+        super().__init__()
+        side = size_px // MVTEC_SHRINKS
+        self.encoder, before = _mvtec_encoder(channels, lambda: nn.LeakyReLU(LEAK))
+        self.bottleneck = nn.Conv2d(before, latent, side)
+        layers = [transposed(latent, 32, 3, side), nn.LeakyReLU(LEAK)]
+        before = 32
+        for after, window, stride in MVTEC_DECODER:
+            layers += [transposed(before, after, window, stride), nn.LeakyReLU(LEAK)]
+            before = after
+        self.decoder = nn.Sequential(*layers, transposed(before, channels, 4, 2), nn.Sigmoid())
+        self.apply(scale_weights)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.decoder(self.bottleneck(self.encoder(images)))
+
+
+class MVTec2(nn.Module):
+    """The same encoder with ReLU; its bottleneck is one number at each of 8x8 places, and the way back is by
+    up-sampling, which leaves no chequers."""
+
+    def __init__(self, size_px: int, channels: int = 3) -> None:
+        check_size("mvtec2", size_px, MVTEC_SHRINKS, 2 * MVTEC_SHRINKS)
+        super().__init__()
+        self.encoder, before = _mvtec_encoder(channels, nn.ReLU)
+        self.bottleneck = convolution(before, 1, size_px // MVTEC_SHRINKS, 1)
+        layers = [convolution(1, 32, 3, 1), nn.ReLU()]
+        before = 32
+        for after, window, stride in MVTEC_DECODER:
+            layers += [nn.Upsample(scale_factor=2)] if stride == 2 else []
+            layers += [convolution(before, after, window, 1), nn.ReLU()]
+            before = after
+        self.decoder = nn.Sequential(
+            *layers, nn.Upsample(scale_factor=2), convolution(before, channels, 4, 1), nn.Sigmoid()
+        )
+        self.apply(scale_weights)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.decoder(self.bottleneck(self.encoder(images)))
+
+
+def _mvtec_encoder(channels: int, activation: type[nn.Module]) -> tuple[nn.Sequential, int]:
+    layers, before = [], channels
+    for after, window, stride in MVTEC_ENCODER:
+        layers += [convolution(before, after, window, stride), activation()]
+        before = after
+    return nn.Sequential(*layers), before
+
+
+class BaselineCAE(nn.Module):
+    """Six times convolution, batch normalisation, pooling; then `latent` numbers, and the same way back."""
+
+    widths = (32, 32, 64, 64, 128, 128)
+
+    def __init__(self, size_px: int, channels: int = 3, latent: int = 64) -> None:
+        check_size(type(self).__name__, size_px, 2 ** len(self.widths), 2 ** len(self.widths))
+        super().__init__()
+        side = size_px >> len(self.widths)
+        before, down = channels, []
+        for after in self.widths:
+            down += [self._block(before, after), nn.MaxPool2d(2)]
+            before = after
+        count = before * side * side
+        self.encoder = nn.Sequential(*down, nn.Flatten(), nn.Linear(count, latent), nn.LeakyReLU(LEAK))
+        up = [nn.Linear(latent, count), nn.LeakyReLU(LEAK), nn.Unflatten(1, (before, side, side))]
+        for after in (*self.widths[-2::-1], self.widths[0]):
+            up += [nn.Upsample(scale_factor=2), self._block(before, after)]
+            before = after
+        self.decoder = nn.Sequential(*up, convolution(before, channels, 3, 1), nn.Sigmoid())
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.decoder(self.encoder(images))
+
+    def _block(self, before: int, after: int) -> nn.Module:
+        return nn.Sequential(convolution(before, after, 3, 1), nn.BatchNorm2d(after), nn.LeakyReLU(LEAK))
+
+
+class InceptionCAE(BaselineCAE):
+    """The same with windows of 1, 3 and 5 pixels and a pooled one side by side, a quarter of the width each."""
+
+    def _block(self, before: int, after: int) -> nn.Module:
+        return Inception(before, after)
+
+
+class Inception(nn.Module):
+    """Three windows and a pooled one side by side: (b, before, h, w) -> (b, after, h, w)."""
+
+    def __init__(self, before: int, after: int) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList(convolution(before, after // 4, window, 1) for window in (1, 3, 5))
+        self.parts.append(nn.Sequential(nn.MaxPool2d(3, 1, 1), convolution(before, after // 4, 1, 1)))
+        self.after = nn.Sequential(nn.BatchNorm2d(after), nn.LeakyReLU(LEAK))
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return self.after(cat([part(maps) for part in self.parts], dim=1))
+
+
+class SkipCAE(nn.Module):
+    """Strided convolutions down to a single place, eight at 256 px, then `latent` numbers, and the same way back. What
+    the second and the fourth one give is added on the way back: there the picture need not pass the bottleneck."""
+
+    skips = (2, 4)
+
+    def __init__(self, size_px: int, channels: int = 3, latent: int = 64) -> None:
+        check_power_of_two("skip", size_px)
+        super().__init__()
+        widths = [min(256, 32 * 2 ** (number // 2)) for number in range(round(math.log2(size_px)))]
+        pairs = list(zip([channels, *widths], widths, strict=False))
+        self.down = nn.ModuleList(self._block(convolution(before, after, 4, 2), after) for before, after in pairs)
+        self.dense = nn.Sequential(
+            nn.Flatten(),
+            nn.Linear(widths[-1], latent),
+            nn.LeakyReLU(LEAK),
+            nn.Linear(latent, widths[-1]),
+            nn.LeakyReLU(LEAK),
+            nn.Unflatten(1, (widths[-1], 1, 1)),
+        )
+        self.up = nn.ModuleList(
+            self._block(transposed(before, after, 4, 2), after)
+            for after, before in zip([widths[0], *widths], widths, strict=False)
+        )  # the first one is the last that is used
+        self.last = nn.Sequential(convolution(widths[0], channels, 3, 1), nn.Sigmoid())
+        self.apply(scale_weights)
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps, kept = images, {}
+        for number, block in enumerate(self.down, start=1):
+            maps = kept[number] = block(maps)
+        maps = self.dense(maps)
+        for number, block in reversed(list(enumerate(self.up))):
+            maps = block(maps)
+            maps = maps + kept[number] if number in self.skips else maps
+        return self.last(maps)
+
+    def _block(self, layer: nn.Module, after: int) -> nn.Module:
+        return nn.Sequential(layer, nn.LeakyReLU(LEAK))

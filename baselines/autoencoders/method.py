@@ -1,0 +1,250 @@
+"""Auto-encoders as methods: they learn to reproduce good pictures of ONE category, and fail at what is not on them.
+
+What a picture and its reconstruction differ in is the map, smoothed. A picture's score is the mean of the highest
+hundredth of its map, as of patch statistics: the mean over all of it would drown a small defect, the highest pixel
+alone would be noise.
+"""
+
+import copy
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from baselines.autoencoders.augmentation import check_augmentation
+from baselines.autoencoders.journal import Journal
+from baselines.autoencoders.losses import LOSSES, RESIDUALS, WINDOW_PX, check_window, grey, residual_map
+from baselines.autoencoders.networks import architecture_of, make_network
+from baselines.autoencoders.recipes import recipe_of
+from baselines.autoencoders.training import Recipe, split, train
+from baselines.contract.method import (
+    LEARNING_BATCH,
+    NotFitted,
+    Prediction,
+    Sample,
+    batches,
+    forget,
+    load_method,
+    save_method,
+)
+from pretrain.command import Mistake, nearest
+
+COLORS = {"rgb": 3, "grey": 1}
+# A handful of normals is gone through in one step: so many at least, unless `instances` says otherwise.
+LEAST_STEPS = 300
+NETWORK = "network."
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class AutoEncoder:
+    """An auto-encoder of one category. What is none is what the architecture was published with; the rest is smaller,
+    so that a category takes minutes on two cores.
+
+    model: which architecture; a name of ARCHITECTURES.
+    size_px: side of the square that pictures are reduced to; what fits, the architecture says.
+    width, latent, skips: how wide, how many numbers in the middle, whether there are short cuts; where there are any.
+    start, backbone: weights and architecture of the encoder of `backbone`; random, imagenet, a .pth or an encoder file.
+    loss: mse, l2, ssim or mssim, for SSIM with a window of `window_px`; color: rgb or grey.
+    residual: the map, squared, absolute or ssim; by default what the loss suggests.
+    epochs: passes over the normals; `instances`: pictures that are looked at in all, instead.
+    train_batch: pictures in a step; few, so that a category's 200 or so give enough steps. `batch_size` is how many are
+        judged at once, which does not matter.
+    blur: width of the Gaussian that smooths a map, as share of its side; top_share: see above.
+    """
+
+    model: str = "ae"
+    size_px: int | None = 128
+    width: int | None = 32
+    latent: int | None = None
+    skips: bool = False
+    start: str = "random"
+    backbone: str = "resnet18"
+    loss: str | None = None
+    window_px: int = WINDOW_PX
+    color: str = "rgb"
+    residual: str | None = None
+    epochs: int | None = 30
+    instances: int | None = None
+    train_batch: int | None = 8
+    learning_rate: float | None = None
+    weight_decay: float | None = None
+    augmentation: str | None = None
+    blur: float = 1 / 40
+    top_share: float = 0.01
+    seed: int = 0
+    batch_size: int = 16
+
+    sees_normals: ClassVar[bool] = True
+
+    def fit(self, training: Sequence[Sample]) -> Self:
+        """Learns nothing of other categories; any earlier normals are forgotten."""
+        forget(self)
+        return self
+
+    def refer(self, normals: Sequence[Tensor]) -> Self:
+        """Learn from normals of one category, at least one; forgets the category before."""
+        return self.learn(normals, Journal(f"training {architecture_of(self.model).title}"))
+
+    def learn(self, normals: Sequence[Tensor], journal: Journal, is_literal: bool = False) -> Self:
+        """`refer`, told to a journal. Where it is literal, `epochs` are those that were asked for, however few normals
+        there are.
+
+        A tenth of the normals is held out: it chooses the best epoch. `normal_scores_` are theirs, `normal_peaks_` the
+        highest values of their maps, `held_out_` their positions. There are none of a single normal.
+        """
+        self.fit([])
+        if not len(normals):
+            raise Mistake("no normal pictures to refer to: give at least one.")
+        learned, held_out = split(len(normals), self.seed)
+        recipe = self.recipe(len(learned), 0 if is_literal else LEAST_STEPS)
+        network = self.make_network().to(normals[0].device)
+
+        def pictures(positions: Sequence[int]) -> Tensor:
+            return self.shown(torch.stack([normals[position] for position in positions]))
+
+        self.network_ = train(network, pictures, learned, held_out, recipe, self.seed, journal)
+        self.held_out_ = held_out
+        judged = [self._judged(images) for images in batches((normals[i] for i in held_out), LEARNING_BATCH)]
+        empty = normals[0].new_empty(0)
+        self.normal_scores_ = torch.cat([empty, *(part.scores for part in judged)])
+        self.normal_peaks_ = torch.cat([empty, *(part.maps.flatten(1).amax(1) for part in judged)])
+        return self
+
+    def predict(self, pictures: Iterable[Tensor]) -> Iterator[Prediction]:
+        """Scores (b,) and maps (b, h, w), 0 or more, batch by batch."""
+        self._check_fitted()
+        for images in batches(pictures, self.batch_size):
+            yield self._judged(images)
+
+    @torch.no_grad()
+    def reconstruct(self, images: Tensor) -> Tensor:
+        """What the network makes of pictures (b, 3, h, w): (b, channels, size_px, size_px) in [0, 1]."""
+        self._check_fitted()
+        return self.network_.to(images.device)(self.shown(images))
+
+    def shown(self, images: Tensor) -> Tensor:
+        """Pictures (b, 3, h, w) as the network sees them: (b, channels, size_px, size_px)."""
+        images = grey(images) if self.color == "grey" else images
+        size = (self._size_px, self._size_px)
+        if images.shape[-2:] == size:
+            return images
+        return F.interpolate(images, size, mode="bilinear", antialias=True).clamp(0, 1)
+
+    def recipe(self, count: int, least_steps: int = 0) -> Recipe:
+        """How `count` pictures are learned from. Raises Mistake for a value with which nothing could be learned."""
+        given = {"loss": self.loss, "augmentation": self.augmentation, "batch": self.train_batch, "epochs": self.epochs,
+                 "learning_rate": self.learning_rate, "weight_decay": self.weight_decay}  # fmt: skip
+        self._check()
+        is_pretrained = self.model == "backbone" and self.start != "random"
+        recipe = replace(recipe_of(self.model, is_pretrained, given), window_px=self.window_px)
+        check_augmentation(recipe.augmentation)
+        if self._residual_kind == "ssim" or recipe.loss in ("ssim", "mssim"):
+            check_window(torch.empty(self._size_px, self._size_px), self.window_px)
+        return recipe.lasting(count, self.instances, least_steps)
+
+    def make_network(self) -> nn.Module:
+        """An untrained network. Raises Mistake for a size or an option that the architecture does not have."""
+        from pretrain.encoder import asked_encoder
+
+        options = {"width": self.width, "latent": self.latent, "skips": self.skips or None}
+        options = {name: value for name, value in options.items() if value is not None}
+        if self.model == "backbone":
+            encoder = asked_encoder(self.start, self.backbone, self.seed)
+            self.backbone_ = encoder.architecture
+            options["backbone"] = encoder
+        return make_network(self.model, self._size_px, COLORS[self.color], self.seed, options)
+
+    def save(self, folder: Path) -> None:
+        """Write the method and its network; nothing else is needed to load them elsewhere."""
+        saved = copy.copy(self)
+        network = vars(saved).pop("network_", None)
+        for name, weight in network.state_dict().items() if network is not None else ():
+            setattr(saved, f"{NETWORK}{name}_", weight.cpu())
+        save_method(saved, folder)
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        method = load_method(cls, folder)
+        saved = {name: vars(method).pop(name) for name in list(vars(method)) if name.startswith(NETWORK)}
+        if saved:
+            asked = copy.copy(method)
+            # Of the backbone nothing but its shape is needed: its weights are here.
+            asked.start, asked.backbone = "random", getattr(method, "backbone_", method.backbone)
+            network = asked.make_network()
+            try:
+                network.load_state_dict({name[len(NETWORK) : -1]: weight for name, weight in saved.items()})
+            except RuntimeError:
+                raise Mistake(f"{folder} does not hold the weights of a {method.model}: fit the model again.") from None
+            method.network_ = network.eval().requires_grad_(False)
+        return method
+
+    @property
+    def _size_px(self) -> int:
+        return self.size_px or architecture_of(self.model).size_px
+
+    @property
+    def _residual_kind(self) -> str:
+        loss = self.loss or recipe_of(self.model).loss
+        return self.residual or ("ssim" if loss in ("ssim", "mssim") else "squared")
+
+    @torch.no_grad()
+    def _judged(self, images: Tensor) -> Prediction:
+        shown = self.shown(images)
+        restored = self.network_.to(images.device)(shown).float()
+        maps = self._smooth(residual_map(restored, shown, self._residual_kind, self.window_px))
+        flat = maps.flatten(1)
+        scores = flat.topk(max(1, round(self.top_share * flat.shape[1])), dim=1).values.mean(1)
+        if maps.shape[-2:] != images.shape[-2:]:
+            maps = F.interpolate(maps[:, None], images.shape[-2:], mode="bilinear")[:, 0]
+        return Prediction(scores, maps)
+
+    def _smooth(self, maps: Tensor) -> Tensor:
+        """(b, s, s) -> the same."""
+        from kornia.filters import gaussian_blur2d
+
+        sigma_px = self.blur * maps.shape[-1]
+        if sigma_px < 0.3:  # less than a pixel sees of its neighbours
+            return maps
+        side_px = 2 * math.ceil(3 * sigma_px) + 1
+        return gaussian_blur2d(maps[:, None], side_px, (sigma_px, sigma_px))[:, 0]
+
+    def _check(self) -> None:
+        """Raise Mistake for an argument that is none."""
+        architecture_of(self.model)
+        for name, value, allowed in (
+            ("color", self.color, COLORS),
+            ("loss", self.loss, LOSSES),
+            ("residual", self.residual, RESIDUALS),
+        ):
+            if value is not None and value not in allowed:
+                raise Mistake(f"there is no {name} {value!r}; {nearest(value, allowed)}")
+        for name in ("epochs", "instances", "train_batch", "learning_rate", "width", "latent", "top_share"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise Mistake(f"{name} must be above 0, not {value}.")
+        if self.top_share > 1 or not 0 <= self.blur <= 0.15:
+            raise Mistake(f"top_share {self.top_share} or blur {self.blur} will not do: at most 1, and from 0 to 0.15.")
+
+    def _check_fitted(self) -> None:
+        if not hasattr(self, "network_"):
+            raise NotFitted(f"{type(self).__name__} has no normals yet: call refer first.")
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class VariationalAutoEncoder(AutoEncoder):
+    """The same with a distribution in the middle."""
+
+    model: str = "vae"
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class ConvolutionalAutoEncoder(AutoEncoder):
+    """The family of convolutional auto-encoders, mvtec2 with SSIM unless asked for another."""
+
+    model: str = "mvtec2"
+    width: int | None = None

@@ -1,0 +1,137 @@
+"""The auto-encoders by name, and the first two of them: AE and VAE, whose encoder ends in a hundred numbers.
+
+A network takes pictures (b, channels, size_px, size_px) in [0, 1] and gives as many of the same shape and range. Its
+size is fixed when it is made: which ones an architecture can have, its constructor says.
+"""
+
+import math
+from collections.abc import Callable
+from importlib import import_module
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from pretrain.command import Mistake, nearest
+
+LEAK = 0.2
+SMALLEST_PX, LARGEST_PX = 32, 1024
+
+
+class Architecture(NamedTuple):
+    """Where its class is, its own size, and the name under which a person knows it."""
+
+    place: str
+    size_px: int
+    title: str
+
+
+ARCHITECTURES = {
+    "ae": Architecture("baselines.autoencoders.networks.AE", 128, "auto-encoder"),
+    "vae": Architecture("baselines.autoencoders.networks.VAE", 128, "variational auto-encoder"),
+    "mvtec": Architecture("baselines.autoencoders.cae.MVTec", 256, "CAE mvtec"),
+    "mvtec2": Architecture("baselines.autoencoders.cae.MVTec2", 256, "CAE mvtec2"),
+    "baseline": Architecture("baselines.autoencoders.cae.BaselineCAE", 256, "baselineCAE"),
+    "inception": Architecture("baselines.autoencoders.cae.InceptionCAE", 256, "inceptionCAE"),
+    "skip": Architecture("baselines.autoencoders.cae.SkipCAE", 256, "skipCAE"),
+    "backbone": Architecture("baselines.autoencoders.backbone.BackboneCAE", 256, "CAE on a backbone"),
+    "inspection": Architecture("baselines.autoencoders.inspection.InspectionAE", 256, "inspection auto-encoder"),
+}
+
+
+def architecture_of(model: str) -> Architecture:
+    """An architecture by its name. Raises Mistake for a name that is none."""
+    if model not in ARCHITECTURES:
+        raise Mistake(f"there is no auto-encoder {model!r}; {nearest(model, ARCHITECTURES)}")
+    return ARCHITECTURES[model]
+
+
+def make_network(model: str, size_px: int, channels: int, seed: int, options: dict) -> nn.Module:
+    """A network with random weights, a function of `seed` alone. `options` go to its constructor.
+
+    Raises Mistake for a model, a size or an option that there is not.
+    """
+    module, _, kind = architecture_of(model).place.rpartition(".")
+    network = getattr(import_module(module), kind)
+    check_options(model, network, options)
+    # On the CPU, and from its generator alone: torch.manual_seed would also reseed every GPU.
+    with torch.device("cpu"), torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        return network(size_px, channels, **options)
+
+
+def check_options(model: str, network: Callable, options: dict) -> None:
+    """Raise Mistake for an option that the architecture does not have."""
+    import inspect
+
+    known = list(inspect.signature(network).parameters)[2:]
+    for name in options:
+        if name not in known:
+            has = f"its own are {', '.join(known)}" if known else "it has none of its own"
+            raise Mistake(f"{model} has no option {name}: {has}.")
+
+
+def check_size(name: str, size_px: int, multiple: int, smallest_px: int) -> None:
+    """Raise Mistake unless a side is a multiple, within limits."""
+    if size_px % multiple or not smallest_px <= size_px <= LARGEST_PX:
+        low = max(smallest_px, size_px // multiple * multiple)
+        raise Mistake(
+            f"{name} cannot take {size_px} px: choose a multiple of {multiple} from {smallest_px} to {LARGEST_PX}, "
+            f"such as {min(low, LARGEST_PX)}."
+        )
+
+
+def check_power_of_two(name: str, size_px: int) -> None:
+    """Raise Mistake unless a side is a power of two, within limits."""
+    allowed = [2**power for power in range(round(math.log2(SMALLEST_PX)), round(math.log2(LARGEST_PX)) + 1)]
+    if size_px not in allowed:
+        raise Mistake(f"{name} cannot take {size_px} px: choose a power of two, {', '.join(map(str, allowed))}.")
+
+
+class AE(nn.Module):
+    """Strided convolutions down to 4x4 and to `latent` numbers, and the same way back, without biases.
+
+    The width doubles from `width` at every halving, up to sixteen times, which is reached at 128 px.
+    """
+
+    codes = 1  # numbers that the encoder gives for each latent one
+
+    def __init__(self, size_px: int, channels: int = 3, width: int = 128, latent: int = 100) -> None:
+        check_power_of_two(type(self).__name__, size_px)
+        super().__init__()
+        self.latent = latent
+        halvings = round(math.log2(size_px)) - 2  # to 4x4
+        widths = [width * 2 ** min(4, number) for number in range(halvings)]
+        down = [nn.Conv2d(channels, width, 4, 2, 1, bias=False), nn.LeakyReLU(LEAK)]
+        for before, after in zip(widths, widths[1:], strict=False):
+            down += [nn.Conv2d(before, after, 4, 2, 1, bias=False), nn.BatchNorm2d(after), nn.LeakyReLU(LEAK)]
+        self.encoder = nn.Sequential(*down, nn.Conv2d(widths[-1], self.codes * latent, 4, bias=False))
+        up = [nn.ConvTranspose2d(latent, widths[-1], 4, bias=False), nn.BatchNorm2d(widths[-1]), nn.ReLU()]
+        for before, after in zip(widths[::-1], widths[-2::-1], strict=False):
+            up += [nn.ConvTranspose2d(before, after, 4, 2, 1, bias=False), nn.BatchNorm2d(after), nn.ReLU()]
+        self.decoder = nn.Sequential(*up, nn.ConvTranspose2d(width, channels, 4, 2, 1, bias=False), nn.Sigmoid())
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.decoder(self.encoder(images))
+
+
+class VAE(AE):
+    """The same with a Gaussian in place of each latent number. Its mean is what reconstructs a picture: a sample would
+    give another score at each call."""
+
+    codes = 2
+
+    def distribution(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Means and log-variances of pictures: (b, latent, 1, 1) each."""
+        mean, log_variance = self.encoder(images).chunk(2, dim=1)
+        return mean, log_variance
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.decoder(self.distribution(images)[0])
+
+    def sampled(self, images: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Reconstructions from one sample each, `noise` standard normal (b, latent), and the divergences (b,) of the
+        Gaussians from the standard one: -1/2 sum(1 + log variance - mean^2 - variance)."""
+        mean, log_variance = self.distribution(images)
+        divergence = -0.5 * (1 + log_variance - mean.square() - log_variance.exp()).sum((1, 2, 3))
+        return self.decoder(mean + (0.5 * log_variance).exp() * noise[:, :, None, None]), divergence

@@ -1,0 +1,163 @@
+"""VGG16 with class activation maps as a method: it learns what defects look like on some products, judges others.
+
+Recipe as published, with what was wrong there put right: pictures are normalised as the pretrained weights expect, a
+held-out part of the training categories ends the training, and a map's threshold does not depend on the map.
+"""
+
+import copy
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Self
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from baselines.cam.frozen_features import FrozenFeatures
+from baselines.cam.network import ANOMALY, GOOD, RANDOM, SMALLEST_PX, VggNetwork, make_network, weights_file
+from baselines.cam.training import Recipe, Training
+from baselines.contract.method import NotFitted, Prediction, Sample, batches, forget, load_method, save_method
+from baselines.contract.split import parted
+from pretrain.command import Mistake
+from pretrain.progress import Progress
+
+# What a tensor of the network is called in a method's file.
+PREFIX = "network."
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class VggCam:
+    """`weights` is random, imagenet, or a .pth; without pretrained ones nothing is frozen. A picture's score is minus
+    the logarithm of the probability that it is good; its map is the evidence for `anomaly` in each place, with a sign.
+
+    `width` scales the channels, for trials and tests; `input_px` is what pictures are stretched to before they are
+    looked at, as they come by default. With `cached`, what frozen layers give is computed once. `device` is cpu, cuda
+    or auto.
+    """
+
+    weights: str = RANDOM
+    width: float = 1.0
+    input_px: int | None = None
+    epochs: int = 10
+    train_batch: int = 40
+    learning_rate: float = 1e-4
+    patience: int = 3
+    target_accuracy: float | None = None
+    cached: bool = True
+    device: str = "auto"
+    seed: int = 0
+    batch_size: int = 32
+
+    sees_normals: ClassVar[bool] = False
+
+    def fit(self, training: Sequence[Sample]) -> Self:
+        """Learn from labelled pictures, good and defective. `normal_scores_` and `normal_peaks_` are the scores and the
+        maps' highest values of held-out good ones."""
+        best = None
+        with self.session(training) as session, Progress("training VGG16-CAM", session.steps, "steps") as progress:
+            for step in session.walk():
+                if step.is_best:
+                    best = copy.deepcopy(session.network.state_dict())
+                progress.advance(note=f"loss {step.loss:.3f}")
+        session.network.load_state_dict(best)
+        return self.conclude(training, session)
+
+    @contextmanager
+    def session(self, training: Sequence[Sample], file: Path | None = None) -> Iterator[Training]:
+        """A training that is ready to be walked through; what was learned before is forgotten. `file` is where the
+        frozen layers' results are kept, by default one that is gone at the end."""
+        forget(self)
+        recipe = self.check()
+        parts = parted(training, self.seed)
+        network = make_network(self.weights, self.width, self.seed).to(self._device)
+
+        def early(positions: Sequence[int]) -> Tensor:
+            return network.early(self._fitting(torch.stack([training[i].image for i in positions])))
+
+        if self.weights == RANDOM or not self.cached:
+            yield Training(network, early, parts, recipe)
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            file = file or Path(folder) / "frozen.f32"
+            known = FrozenFeatures(early, len(training), file, self.train_batch)
+            yield Training(network, _on(known, self._device), parts, recipe)
+
+    def check(self) -> Recipe:
+        """The recipe. Raises Mistake for one that could teach nothing, or weights that are not there."""
+        recipe = Recipe(
+            self.epochs, self.train_batch, self.learning_rate, self.patience, self.target_accuracy, self.seed
+        )
+        recipe.check()
+        if self.input_px is not None and self.input_px < SMALLEST_PX:
+            raise Mistake(f"pictures of {self.input_px} px are too small for VGG16: give {SMALLEST_PX} px or more.")
+        if self.weights != RANDOM:
+            weights_file(self.weights)
+        return recipe
+
+    def conclude(self, training: Sequence[Sample], session: Training) -> Self:
+        """Take the network of a session, which holds the best weights."""
+        self.network_ = session.network.eval().requires_grad_(False)
+        self.normal_scores_ = self.normal_peaks_ = torch.zeros(0)
+        normals = [training[i].image for i in session.parts.validation if not session.parts.labels[i]]
+        found = list(self.predict(normals))
+        self.normal_scores_ = torch.cat([self.normal_scores_, *(part.scores for part in found)])
+        self.normal_peaks_ = torch.cat([self.normal_peaks_, *(part.maps.flatten(1).amax(1) for part in found)])
+        return self
+
+    def refer(self, normals: Sequence[Tensor]) -> Self:
+        """Learns nothing of the tested category."""
+        return self
+
+    def predict(self, pictures: Iterable[Tensor]) -> Iterator[Prediction]:
+        """Scores (b,) and maps (b, h, w), batch by batch."""
+        if not hasattr(self, "network_"):
+            raise NotFitted("VggCam has not learned yet: call fit first.")
+        for images in batches(pictures, self.batch_size):
+            with torch.inference_mode():
+                late = self.network_.late(self.network_.early(self._fitting(images)))
+                logits = self.network_.logits(late).double()
+                scores = F.softplus(logits[:, ANOMALY] - logits[:, GOOD])
+                maps = self.network_.activation_maps(late)[:, None]
+                maps = F.interpolate(maps, images.shape[-2:], mode="bilinear")[:, 0]
+            yield Prediction(scores.float().cpu(), maps.cpu())
+
+    def save(self, folder: Path) -> None:
+        """Write the network and what was learned; nothing else is needed to load them elsewhere."""
+        saved = copy.copy(self)
+        for name, weights in vars(saved).pop("network_").state_dict().items():
+            setattr(saved, f"{PREFIX}{name}_", weights.cpu())
+        save_method(saved, folder)
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        method = load_method(cls, folder)
+        names = [name for name in vars(method) if name.startswith(PREFIX)]
+        state = {name.removeprefix(PREFIX).removesuffix("_"): vars(method).pop(name) for name in names}
+        network = VggNetwork(method.width)
+        try:
+            network.load_state_dict(state)
+        except RuntimeError:
+            raise Mistake(f"{folder} does not hold the weights of this VGG16-CAM: fit the method anew.") from None
+        method.network_ = network.to(method._device).eval().requires_grad_(False)
+        return method
+
+    @property
+    def _device(self) -> torch.device:
+        return torch.device("cuda" if self.device != "cpu" and torch.cuda.is_available() else "cpu")
+
+    def _fitting(self, images: Tensor) -> Tensor:
+        """Pictures as the network takes them. Raises Mistake for those that are too small for its five poolings."""
+        images = images.to(self._device)
+        if self.input_px is not None and images.shape[-2:] != (self.input_px, self.input_px):
+            images = F.interpolate(images, (self.input_px, self.input_px), mode="bilinear", antialias=True)
+        if min(images.shape[-2:]) < SMALLEST_PX:
+            height, width = images.shape[-2:]
+            raise Mistake(f"pictures of {width} x {height} px are too small for VGG16: give {SMALLEST_PX} px or more.")
+        return images
+
+
+def _on(source: Callable[[Sequence[int]], Tensor], device: torch.device) -> Callable[[Sequence[int]], Tensor]:
+    return lambda positions: source(positions).to(device)

@@ -1,0 +1,131 @@
+"""Real pairs from disk, in the layout of the original: pictures of one name in three folders.
+
+    .../Degraded_image/KIND/NAME.png    .../GT_clean_image/KIND/NAME.png    .../Defect_mask/KIND/NAME_mask.png
+
+The three may lie in the folder itself or at any depth; what holds them names the category. Masks may be missing.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from baselines.contract.method import Pair
+from baselines.restoration.pairs import NamedPair, check_pair
+from pretrain.command import Mistake
+from pretrain.data.decode import Unreadable, decode, read_mask
+from pretrain.data.images import SUFFIXES
+
+DEGRADED, CLEAN, MASKS = "Degraded_image", "GT_clean_image", "Defect_mask"
+LAYOUT = f"FOLDER/{DEGRADED}/NAME.png beside FOLDER/{CLEAN}/NAME.png and FOLDER/{MASKS}/NAME_mask.png"
+SHOWN = 3
+
+
+class Files(NamedTuple):
+    """The files of one pair."""
+
+    name: str
+    category: str
+    degraded: Path
+    clean: Path
+    mask: Path | None
+
+
+class PairFolder(Sequence[NamedPair]):
+    """The pairs of a folder, each read when it is asked for, as they are or stretched to squares of `size_px`.
+
+    Raises Mistake, before anything is read, where pictures lack their partners; `check` finds pairs that do not fit.
+    """
+
+    def __init__(self, folder: Path, size_px: int | None = None, categories: Sequence[str] = ()) -> None:
+        self.files = [files for files in find_pairs(folder) if not categories or files.category in categories]
+        if not self.files:
+            raise Mistake(f"{folder} holds no pairs of {', '.join(categories)}: name other categories.")
+        self.size_px = size_px
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, position: int) -> NamedPair:
+        files = self.files[position]
+        return NamedPair(files.name, files.category, read_pair(files, self.size_px))
+
+    def __iter__(self) -> Iterator[NamedPair]:
+        return (self[position] for position in range(len(self)))
+
+    @property
+    def has_masks(self) -> bool:
+        return any(files.mask for files in self.files)
+
+    def check(self, smallest_px: int = 1) -> "PairFolder":
+        """Read every pair once, so that one which does not fit is told before hours are spent on the others."""
+        with ThreadPoolExecutor(max_workers=4) as pool:
+            for files, pair in zip(self.files, pool.map(read_pair, self.files), strict=True):
+                height, width = pair.clean.shape[-2:]
+                if min(height, width) < smallest_px:
+                    raise Mistake(
+                        f"{files.name}: a picture of {width}x{height} is smaller than the window of {smallest_px} px "
+                        "that SSIM looks through: leave it out."
+                    )
+        return self
+
+
+def find_pairs(folder: Path) -> list[Files]:
+    """All pairs at any depth, in the order of their names. Raises Mistake where there are none, or some lack a part."""
+    if not folder.is_dir():
+        raise Mistake(f"there is no folder {folder} of pairs; expected {LAYOUT}.")
+    found, alone = [], []
+    for place, inner, _ in os.walk(folder):
+        inner.sort()
+        if DEGRADED not in inner:
+            continue
+        degraded, clean, masks = (_by_name(Path(place, part)) for part in (DEGRADED, CLEAN, MASKS))
+        category = Path(place).resolve().name if Path(place) == folder else Path(place).relative_to(folder).as_posix()
+        alone += [(path, CLEAN) for name, path in degraded.items() if name not in clean]
+        alone += [(path, DEGRADED) for name, path in clean.items() if name not in degraded]
+        alone += [(path, DEGRADED) for name, path in masks.items() if name not in degraded]
+        start = "" if Path(place) == folder else f"{category}/"
+        found += [
+            Files(start + name, category, path, clean[name], masks.get(name))
+            for name, path in sorted(degraded.items())
+            if name in clean
+        ]
+    if alone:
+        shown = ", ".join(f"{path.relative_to(folder)} (nothing in {part})" for path, part in alone[:SHOWN])
+        more = f" and {len(alone) - SHOWN} more" if len(alone) > SHOWN else ""
+        raise Mistake(f"{len(alone)} pictures in {folder} lack their partner: {shown}{more}; add or remove them.")
+    if not found:
+        raise Mistake(f"{folder} holds no pairs; expected {LAYOUT}.")
+    return found
+
+
+def read_pair(files: Files, size_px: int | None = None) -> Pair:
+    """The pictures of a pair, float32, and its mask. Raises Mistake where they cannot be read or, as they are, do not
+    fit; stretched to squares, they always fit."""
+    try:
+        pictures = [as_tensor(decode(path, size_px).pixels) for path in (files.degraded, files.clean)]
+        mask = None if files.mask is None else torch.from_numpy(read_mask(files.mask, size_px).copy())
+    except Unreadable as unreadable:
+        raise Mistake(f"a picture of the pair {files.name} cannot be used: {unreadable}.") from None
+    pair = Pair(*pictures, mask)
+    check_pair(pair, files.name)
+    return pair
+
+
+def as_tensor(pixels) -> Tensor:
+    """uint8 (h, w, 3) -> float32 (3, h, w) in [0, 1]."""
+    return torch.from_numpy(pixels.copy()).permute(2, 0, 1).float().div(255)
+
+
+def _by_name(folder: Path) -> dict[str, Path]:
+    """Pictures at any depth by where they lie, without ending and without `_mask`."""
+    pictures = (path for path in sorted(folder.rglob("*")) if path.suffix.lower() in SUFFIXES and path.is_file())
+    return {
+        path.relative_to(folder).with_suffix("").as_posix().removesuffix("_mask"): path
+        for path in pictures
+        if not path.name.startswith(".")
+    }

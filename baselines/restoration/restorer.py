@@ -1,0 +1,168 @@
+"""A restorer around any network that takes a degraded picture and gives a clean one: learn, restore, save, load."""
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from baselines.contract.method import NotFitted, Pair, forget, load_method, save_method
+from baselines.restoration.pairs import Batch, CroppedPairs
+from baselines.restoration.tiling import restored_by_tiles, tile_px_for
+from baselines.restoration.training import Recipe, Training
+from pretrain.command import Mistake
+from pretrain.progress import Progress
+
+# What a tensor of the network is called in a restorer's file.
+PREFIX = "network."
+USUAL_MEMORY_MB = 2000.0
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class NetworkRestorer(ABC):
+    """`crop_px` is the side of the squares it learns from; `memory_mb` bounds what the network takes at once when it
+    restores. Of the others, `restoration_training.Recipe` and `restoration_loss` tell. `device` is cpu, cuda or auto.
+    """
+
+    steps: int = 1000
+    batch_size: int = 4
+    crop_px: int = 96
+    learning_rate: float = 1e-4
+    warmup: float = 0.05
+    half_cosines: int = 1
+    alpha: float = 1.0
+    beta: float = 2.0
+    loss_weights: Sequence[float] = (1.0, 0.0, 0.5)
+    weighting: str = "repaired"
+    memory_mb: float = USUAL_MEMORY_MB
+    device: str = "auto"
+    seed: int = 0
+
+    @abstractmethod
+    def make_network(self) -> nn.Module:
+        """A network to train. It has `bytes_per_pixel` and `stride`, and may have `groups` and `listened`."""
+
+    @property
+    def saw(self) -> tuple[str, ...]:
+        """Categories that it knew before it learned from pairs."""
+        return ()
+
+    def for_use(self, network: nn.Module) -> nn.Module:
+        """The network as it is asked, which may be quicker than as it learns."""
+        return network
+
+    @property
+    def recipe(self) -> Recipe:
+        names = Recipe.__dataclass_fields__
+        return Recipe(**{name: getattr(self, name) for name in names} | {"loss_weights": tuple(self.loss_weights)})
+
+    def fit(self, pairs: Sequence[Pair]) -> Self:
+        """Learn from pairs of any size from `crop_px` up; forgets what was learned before."""
+        source = pairs if hasattr(pairs, "batch") else CroppedPairs(pairs, self.crop_px, self.seed)
+        training = self.training(source.batch)
+        with Progress(f"training {type(self).__name__}", self.steps, "steps") as progress:
+            for step in training.walk():
+                progress.advance(note=f"loss {step.loss:.3f}")
+        return self.conclude(training.network)
+
+    def training(self, source: Callable[[Sequence[int]], Batch]) -> Training:
+        """A training that is ready to be walked through; what was learned before is forgotten."""
+        self._forget()
+        self.recipe.check()
+        # From the CPU's generator alone: torch.manual_seed would also reseed every GPU.
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(self.seed)
+            network = self.make_network()
+        return Training(network.to(self._device), lambda numbers: source(numbers).to(self._device), self.recipe)
+
+    def conclude(self, network: nn.Module) -> Self:
+        """Take a network that was trained."""
+        self._forget()
+        self.network_ = network.eval().requires_grad_(False)
+        return self
+
+    def restore(self, images: Tensor) -> Tensor:
+        """float32 (b, 3, h, w) in [0, 1] of any size -> the same shape and range, on the CPU.
+
+        Raises NotFitted, and Mistake where a picture has values that are NaN or infinite.
+        """
+        if not hasattr(self, "network_"):
+            raise NotFitted(f"{type(self).__name__} has not learned yet: call fit first.")
+        if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
+            raise ValueError(f"pictures must be float32 (b, 3, h, w), not {images.dtype} {tuple(images.shape)}.")
+        if not images.isfinite().all():
+            raise Mistake("a picture to restore has values that are NaN or infinite: make it again, or leave it out.")
+        if "_ready" not in vars(self):
+            self._ready = self.for_use(self.network_)
+
+        def ask(part: Tensor) -> Tensor:
+            return self._ready(part.to(self._device, torch.float32)).clamp(0, 1).cpu()
+
+        restored = torch.empty_like(images, device="cpu")
+        with torch.inference_mode():  # one by one, so that neighbours change nothing, and memory is one picture's
+            for position, image in enumerate(images):
+                restored[position] = restored_by_tiles(ask, image[None], self.tile_px)[0]
+        return restored
+
+    @property
+    def tile_px(self) -> int:
+        """The largest square that is restored at once. Raises Mistake where `memory_mb` is too little for any."""
+        return tile_px_for(self.memory_mb, self.network_.bytes_per_pixel, self.network_.stride)
+
+    def save(self, folder: Path) -> None:
+        """Write the network and what it was learned with; nothing else is needed to load them elsewhere."""
+        saved = copy.copy(self)
+        for name, weights in self.saved_state().items():
+            setattr(saved, f"{PREFIX}{name}_", weights.cpu())
+        del saved.network_
+        save_method(saved, folder)
+
+    def saved_state(self) -> dict[str, Tensor]:
+        """The network's weights that go into the restorer's own file."""
+        return self.network_.state_dict()
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """A restorer that restores bit for bit as the saved one. Raises Mistake if the folder holds something else."""
+        restorer = load_method(cls, folder)
+        names = [name for name in vars(restorer) if name.startswith(PREFIX)]
+        state = {name.removeprefix(PREFIX).removesuffix("_"): vars(restorer).pop(name) for name in names}
+        network = restorer.loaded_network(folder)
+        try:
+            missing, unexpected = network.load_state_dict(state, strict=False)
+        except RuntimeError:
+            missing = unexpected = list(state)
+        if unexpected or set(missing) & set(restorer.names_saved(network)):
+            raise Mistake(f"{folder} does not hold the weights of this {cls.__name__}: train it anew.")
+        return restorer.conclude(network.to(restorer._device))
+
+    def loaded_network(self, folder: Path) -> nn.Module:
+        """A network for the weights in `folder`."""
+        return self.make_network()
+
+    def names_saved(self, network: nn.Module) -> list[str]:
+        return list(network.state_dict())
+
+    @property
+    def _device(self) -> torch.device:
+        return torch.device("cuda" if self.device != "cpu" and torch.cuda.is_available() else "cpu")
+
+    def _forget(self) -> None:
+        forget(self)
+        vars(self).pop("_ready", None)
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class SadNetRestorer(NetworkRestorer):
+    """`width` 32 is the published network of 4,234,723 parameters."""
+
+    width: int = 32
+
+    def make_network(self) -> nn.Module:
+        from baselines.restoration.sadnet_network import SadNet
+
+        return SadNet(self.width)

@@ -1,0 +1,152 @@
+"""A fitted method as one torch module, from the pixels of a camera to the decision, with no branch in it.
+
+It is what torch.export and the ONNX exporter can take down: everything that depends on the method alone is computed
+here, once, and becomes a constant of the graph.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from baselines.contract.method import Method
+from downstream.methods.padim import PaDiM
+from downstream.methods.patch_method import PatchMethod, enlargement, wholes
+from downstream.methods.patchcore import PatchBank
+from downstream.methods.references import background
+from pretrain.command import Mistake
+from pretrain.encoder import LEVELS
+
+# A whitening matrix is triangular: of so many stripes, each is multiplied only as far as it is not zero. Reading the
+# matrices is what takes time for one picture, and with 4 stripes 10 of 16 parts are read.
+STRIPES = 4
+# Patches of a bank that are compared at once, so that a batch needs no matrix of all patches times the whole bank.
+BANK_ROWS_AT_ONCE = 4096
+
+
+class Vectors(nn.Module):
+    """Pictures -> patch vectors float32 (b, rows, columns, d), as `method.patches` gives them.
+
+    Pictures are uint8 RGB (b, h, w, 3), or with `takes_floats` float32 RGB (b, 3, h, w) in [0, 1]. `b` is free, `h` and
+    `w` are `size_px`.
+    """
+
+    def __init__(self, method: PatchMethod, size_px: int, takes_floats: bool = False) -> None:
+        super().__init__()
+        self.size_px, self.takes_floats = size_px, takes_floats
+        self._patches = method._make_patches(method._opened_encoder())
+        self.encoder = self._patches.encoder  # so that its weights are this module's
+        for level in LEVELS[1 + max(map(LEVELS.index, self._patches.levels)) :]:
+            self.encoder.stages.pop(level)  # nothing asks for it
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        if not self.takes_floats:
+            pictures = pictures.permute(0, 3, 1, 2).to(torch.float32) / 255
+        return self._patches.traced(pictures)
+
+
+class Judge(nn.Module):
+    """Pictures, as `vectors` takes them -> score float32 (b,), map float32 (b, h, w), is_anomalous bool (b,).
+
+    Scores and maps are those of `method.predict` but for rounding. Raises Mistake for a method that is no patch
+    statistics.
+    """
+
+    def __init__(self, method: Method, size_px: int, threshold: float, takes_floats: bool = False) -> None:
+        super().__init__()
+        self.distances = _distances(method)
+        self.vectors = Vectors(method, size_px, takes_floats)
+        self.size_px, self.takes_floats = size_px, takes_floats
+        rows, columns = method.places_.shape[:2]
+        self.register_buffer("down", enlargement(rows, size_px, method.blur, torch.device("cpu")))
+        self.register_buffer("across", enlargement(columns, size_px, method.blur, torch.device("cpu")).T.contiguous())
+        weights = torch.ones(rows, columns)
+        if method.foreground:
+            weights = 1 - method.foreground * background(method.places_).float()
+        if isinstance(method, PaDiM):
+            weights = weights * method.weights_
+        self.register_buffer("weights", weights)
+        self.highest = max(1, round(method.top_share * size_px**2))
+        self.whole = method.whole
+        if self.whole:
+            self.register_buffer("wholes", method.wholes_)
+            self.units = method.units_.tolist()
+        self.register_buffer("threshold", torch.tensor(threshold, dtype=torch.float32))
+
+    def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        vectors = self.vectors(pictures)
+        maps = self.down @ (self.distances(vectors) * self.weights) @ self.across
+        scores = maps.flatten(1).topk(self.highest, dim=1).values.mean(1)
+        if self.whole:
+            apart = (wholes(vectors)[:, None] - self.wholes).square().sum(2).sqrt().amin(1)
+            scores = scores / self.units[0] + self.whole * apart / self.units[1]
+        return scores, maps, scores > self.threshold
+
+
+class PlaceDistances(nn.Module):
+    """Mahalanobis distances of patches (b, rows, columns, d) to the Gaussians of their places: (b, rows, columns)."""
+
+    def __init__(self, method: PaDiM) -> None:
+        super().__init__()
+        mean, whitening = method.gaussians_
+        self.grid = tuple(method.grid_)
+        self.register_buffer("mean", mean)
+        dimensions = mean.shape[1]
+        bounds = [round(dimensions * stripe / STRIPES) for stripe in range(STRIPES + 1)]
+        self.ends = [end for start, end in zip(bounds, bounds[1:], strict=False) if end > start]
+        for number, (start, end) in enumerate(zip([0, *self.ends], self.ends, strict=False)):
+            # (p, end, end - start), from the right: what a stripe of rows does to the first `end` channels.
+            self.register_buffer(f"stripe{number}", whitening[:, start:end, :end].mT.contiguous())
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        centred = (vectors.flatten(1, 2) - self.mean).transpose(0, 1)  # (p, b, d)
+        squares = 0
+        for number, end in enumerate(self.ends):
+            squares = squares + (centred[:, :, :end] @ getattr(self, f"stripe{number}")).square().sum(2)  # (p, b)
+        return squares.sqrt().T.unflatten(1, self.grid)
+
+
+class BankDistances(nn.Module):
+    """Mean distances of patches (b, rows, columns, d) to their nearest in the bank: (b, rows, columns)."""
+
+    def __init__(self, method: PatchBank) -> None:
+        super().__init__()
+        self.neighbours = min(method.neighbours, len(method.bank_))
+        self.register_buffer("centre", method.centre_)
+        self.is_whitened = not torch.equal(method.whitening_, torch.eye(len(method.whitening_)))
+        if self.is_whitened:
+            self.register_buffer("whitening", method.whitening_)
+        self.register_buffer("bank", method.bank_)
+        for number, rows in enumerate(method.bank_.split(BANK_ROWS_AT_ONCE)):
+            self.register_buffer(f"rows{number}", (-2 * rows.T).contiguous())
+            self.register_buffer(f"squares{number}", rows.square().sum(1))
+        self.parts = number + 1
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        shape = vectors.shape[:3]
+        flat = vectors.flatten(0, 2) - self.centre
+        if self.is_whitened:
+            flat = flat @ self.whitening
+        far, rows = [], []
+        for number in range(self.parts):
+            # Squared distances but for |x|^2, which is the same for all.
+            apart = flat @ getattr(self, f"rows{number}") + getattr(self, f"squares{number}")
+            found = apart.topk(min(self.neighbours, apart.shape[1]), dim=1, largest=False)
+            far.append(found.values)
+            rows.append(found.indices + number * BANK_ROWS_AT_ONCE)
+        nearest = torch.cat(rows, dim=1)
+        if self.parts > 1:
+            nearest = nearest.gather(1, torch.cat(far, dim=1).topk(self.neighbours, dim=1, largest=False).indices)
+        # Again, by differences: the product above loses digits where a patch lies close to the bank.
+        distances = (self.bank[nearest] - flat[:, None]).square().sum(2).sqrt().mean(1)
+        return distances.unflatten(0, shape)
+
+
+def _distances(method: Method) -> nn.Module:
+    if type(method) is PaDiM:
+        return PlaceDistances(method)
+    if type(method) is PatchBank:
+        return BankDistances(method)
+    name = type(method).__name__
+    reason = (
+        "is no patch statistics" if not isinstance(method, PatchMethod) else "has a head that is not taken over yet"
+    )
+    raise Mistake(f"{name} cannot be exported, it {reason}: fit with --method padim or bank, and export that.")

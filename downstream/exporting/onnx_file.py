@@ -1,0 +1,198 @@
+"""From a fitted model to one file: ONNX, or torch's pt2. Nothing is written unless it answers as the model does."""
+
+import json
+import logging
+import warnings
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from baselines.contract.model_folder import FILE
+from downstream.exporting.graph import Judge
+from downstream.inspection.inspector import Inspector
+from downstream.methods.exported import FORMAT, HEADER_KEY, OUTPUTS, PICTURES, Exported, probe_picture
+from pretrain.command import Mistake
+from pretrain.encoder import commit, fingerprint
+from pretrain.files import write_whole
+
+# Operators that onnxruntime knows since 1.14 and TensorRT since 8.6.
+OPSET = 18
+# protobuf cannot hold more in one file.
+MOST_BYTES = 2_000_000_000
+# Relative to the model's own answers; maps to the highest value of each.
+CLOSE = 1e-4
+# Or to this part of the threshold where the answer is less: a picture that the bank itself holds is at no distance but
+# rounding (of 1e-6), which has no digits to agree in.
+LEAST_SCALE = 0.5
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far a file's answers are from its model's, over `count` pictures: highest relative difference of a score, of
+    a map's value to that map's highest, and decisions that differ."""
+
+    count: int
+    scores: float
+    maps: float
+    decisions: int
+
+    @property
+    def holds(self) -> bool:
+        return max(self.scores, self.maps) <= CLOSE and not self.decisions
+
+    def __str__(self) -> str:
+        return (
+            f"{self.count} pictures: scores within {self.scores:.1e}, maps within {self.maps:.1e}, "
+            f"{self.decisions} decisions differ"
+        )
+
+
+def make_judge(model: Inspector, takes_floats: bool = False) -> Judge:
+    """The whole graph of a model. Raises Mistake for a method that has none, or one that is too large for a file."""
+    judge = Judge(model.method, model.size_px, model.threshold.value, takes_floats).eval().requires_grad_(False)
+    size = sum(buffer.nbytes for buffer in judge.state_dict().values())
+    if size > MOST_BYTES:
+        raise Mistake(
+            f"the graph would take {size / 1e9:.1f} GB, and a file holds {MOST_BYTES / 1e9:g}: fit the model with "
+            "fewer dimensions, or a coarser grid (--options dimensions=100,grid=28)."
+        )
+    return judge
+
+
+def header_of(model: Inspector, folder: Path, kind: str, judge: Judge, probe_score: float, **more: object) -> str:
+    """What a file says of itself, as JSON. `inspector` is what stands in the `inspector.json` of `folder`, but for the
+    thresholds, which are this model's; `probe_score` what the graph says of `probe_picture`."""
+    encoder = model.method._opened_encoder()
+    packages = ("torch", "torchvision") if kind == "pt2" else ("torch", "torchvision", "onnx", "onnxruntime")
+    decision = json.loads((folder / FILE).read_text())
+    decision |= {"threshold": model.threshold._asdict(), "normal_scores": model.normal_scores}
+    decision["map_threshold"] = model.map_threshold and model.map_threshold._asdict()
+    facts = {
+        "format": FORMAT,
+        "kind": kind,
+        "method": type(model.method).__name__,
+        "category": model.category,
+        "threshold": model.threshold.value,
+        "size_px": model.size_px,
+        "takes_floats": judge.takes_floats,
+        "input": "float32 RGB (b, 3, h, w) in [0, 1]" if judge.takes_floats else "uint8 RGB (b, h, w, 3)",
+        "output": "score float32 (b,), map float32 (b, h, w), is_anomalous bool (b,): score > threshold",
+        "architecture": encoder.architecture,
+        "encoder_fingerprint": fingerprint(encoder),
+        "encoder_saw": list(encoder.origin.categories) if encoder.origin else [],
+        "versions": {name: version(name) for name in packages},
+        "commit": commit(),
+        "probe_score": probe_score,
+        "inspector": json.dumps(decision),
+    }
+    return json.dumps({**facts, **more})
+
+
+@torch.inference_mode()
+def probe_score(judge: Judge) -> float:
+    """What a graph says of the picture that is tried wherever its file is opened."""
+    given = probe_picture(judge.size_px, judge.takes_floats)
+    return float(judge(torch.from_numpy(given))[0])
+
+
+def onnx_model(judge: torch.nn.Module, names: tuple[str, ...] = OUTPUTS):
+    """A module as an onnx.ModelProto, the batch free. Raises Mistake where a package lacks or an operator cannot be."""
+    try:
+        import onnx  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise Mistake(
+            f"export takes {error.name}: pip install onnx onnxruntime onnxscript (heldout[export])."
+        ) from None
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of torch's own internals
+            program = torch.onnx.export(
+                judge,
+                (example(judge),),
+                dynamo=True,
+                dynamic_shapes={PICTURES: {0: torch.export.Dim("batch", min=1)}},
+                input_names=[PICTURES],
+                output_names=list(names),
+                opset_version=OPSET,
+                verbose=False,
+            )
+    except Exception as error:  # the exporter's errors share no base
+        raise Mistake(f"torch {torch.__version__} cannot take this model down as ONNX: {_last_line(error)}") from None
+    proto = program.model_proto
+    # Where the code lay on this machine is nobody's business, and half of the graph's size.
+    for part in (*proto.graph.node, *proto.graph.value_info, *proto.graph.input, *proto.graph.output, proto.graph):
+        part.ClearField("metadata_props")
+        part.ClearField("doc_string")
+    for function in proto.functions:
+        function.ClearField("metadata_props")
+    return proto
+
+
+def write_onnx(proto, header: str, path: Path) -> None:
+    """Write with its header, whole."""
+    from onnx.helper import set_model_props
+
+    set_model_props(proto, {HEADER_KEY: header})
+    write_whole(path, proto.SerializeToString())
+
+
+def write_checked(model: Inspector, path: Path, write, pictures: np.ndarray) -> Parity:
+    """Call `write` with a neighbouring name, compare what it wrote with the model on uint8 pictures (n, size, size, 3),
+    and only then give it its name. Raises Mistake where the answers differ by more than CLOSE."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    trial = path.with_name(f".{path.stem}.trial{path.suffix}")
+    try:
+        write(trial)
+        found = parity(model, Exported(trial), pictures)
+        if not found.holds:
+            raise Mistake(
+                f"{path} is not written, since it answers otherwise than the model: {found} (limit {CLOSE:g})."
+            )
+        trial.replace(path)
+    finally:
+        trial.unlink(missing_ok=True)
+    return found
+
+
+def parity(model: Inspector, exported: Exported, pictures: np.ndarray) -> Parity:
+    """Compare a native model with an exported one on uint8 pictures (n, size, size, 3)."""
+    ours, theirs = answers(model.method, pictures), answers(exported, pictures)
+    # Exactly at the threshold either may be right.
+    clear = np.abs(ours[0] / model.threshold.value - 1) > CLOSE
+    decisions = (ours[0] > np.float32(model.threshold.value)) != theirs[2]
+    least = max(LEAST_SCALE * model.threshold.value, 1e-12)
+    highest = np.abs(ours[1]).max((1, 2), keepdims=True).clip(least)
+    return Parity(
+        len(pictures),
+        float((np.abs(theirs[0] - ours[0]) / np.abs(ours[0]).clip(least)).max()),
+        float((np.abs(theirs[1] - ours[1]) / highest).max()),
+        int((decisions & clear).sum()),
+    )
+
+
+def answers(method, pictures: np.ndarray) -> list[np.ndarray]:
+    """All that a method says of uint8 pictures (n, h, w, 3), a list of arrays."""
+    given = pictures
+    if not getattr(method, "takes_pixels", False):
+        given = (torch.from_numpy(one).permute(2, 0, 1).float().div(255) for one in pictures)
+    parts = list(method.predict(given))
+    return [np.concatenate([np.asarray(array) for array in arrays]) for arrays in zip(*parts, strict=True)]
+
+
+def example(judge: torch.nn.Module) -> torch.Tensor:
+    """Pictures to take a graph down with; two, since of one the exporter would think that it always is one."""
+    size_px = judge.size_px
+    if judge.takes_floats:
+        return torch.zeros(2, 3, size_px, size_px)
+    return torch.zeros(2, size_px, size_px, 3, dtype=torch.uint8)
+
+
+def _last_line(error: BaseException) -> str:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

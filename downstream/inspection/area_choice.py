@@ -1,0 +1,222 @@
+"""From good pictures that a model did not learn from to a minimum area and the threshold that goes with it.
+
+An area is chosen without a look at any real defect: defects are planted into the held-out good pictures, and of all
+areas that one is best at which most of them are told from good pictures. Each picture is judged at the threshold of the
+OTHER good ones, so that none helps to set the threshold that it is judged by.
+"""
+
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from baselines.contract.method import Images
+from baselines.contract.regions import area_scores, region_areas
+from baselines.contract.threshold import Threshold, is_anomalous, threshold_from_normals
+from downstream.detect import Fit, good_pictures
+from downstream.inspection.inspector import Inspector
+from pretrain.anomalies import plant
+from pretrain.command import Mistake
+from pretrain.data.images import GOOD, category_folders, has_layout
+from pretrain.progress import Progress
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from baselines.contract.method import Method
+    from pretrain.data.dataset import Pictures
+
+THRESHOLDS_SHOWN = 60
+# Two areas an octave; from one pixel of the map to an eighth of it, as a defect that covers more needs no area.
+AREAS_PER_OCTAVE, LARGEST_SHARE = 2, 1 / 8
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Good pictures that a model did not learn from, and its maps of them, float32 (h, w) each. `sizes` are (height,
+    width) on disk."""
+
+    pictures: "Pictures"
+    maps: Sequence[np.ndarray]
+
+    @property
+    def sizes(self) -> list[tuple[int, int]]:
+        return [(entry.height, entry.width) for entry in self.pictures.entries]
+
+    @property
+    def smallest_px(self) -> int:
+        """Pixels of the smallest picture: no area may be larger."""
+        return min(height * width for height, width in self.sizes)
+
+
+class AreaRow(NamedTuple):
+    """What an area is worth on held-out good pictures and planted defects: see `area_table`."""
+
+    area_px: int
+    threshold: float
+    true_positive_rate: float
+    true_negative_rate: float
+    balanced_accuracy: float
+
+
+class ThresholdRow(NamedTuple):
+    """Regions of the held-out pictures above a threshold; mean and std None where there are none."""
+
+    threshold: float
+    regions_per_picture: float
+    mean_area_px: float | None
+    std_area_px: float | None
+
+
+def held_out(model: Inspector, data: Path, category: str | None) -> HeldOut:
+    """The good pictures in `data`, a plain folder or a category's train/good, that the model did not learn from.
+
+    Raises Mistake where none is left, where they are test pictures, and for a method without maps.
+    """
+    normals = good_pictures(Fit(data, category=_category(model, data, category), size_px=model.size_px))
+    if any(path.parts[-3:-1] == ("test", GOOD) for path in (record.path for record in normals.records)):
+        raise Mistake(f"{data} holds test pictures, which may set no threshold: name good ones for that alone.")
+    learned = model.facts.get("learned_from")
+    if learned is None:
+        print("warning: the model does not say which pictures it learned from; take care that it is none of these, or "
+              "fit it again", file=sys.stderr)  # fmt: skip
+    known = set(learned or ())
+    left = normals.subset([i for i, entry in enumerate(normals.entries) if entry.digest.hex() not in known])
+    if not len(left):
+        raise Mistake(
+            f"the model learned from all {len(normals)} good pictures in {data}: name others, or fit it with "
+            f"--hold-out 0.1, so that some are left."
+        )
+    if len(left) < len(normals):
+        print(f"{len(normals) - len(left)} of {len(normals)} good pictures were learned from and are left out here")
+    with Progress("held-out pictures", len(left)) as progress:
+        maps = []
+        for one in maps_of(model.method, Images(left)):
+            maps.append(one)
+            progress.advance()
+    return HeldOut(left, maps)
+
+
+def _category(model: Inspector, data: Path, asked: str | None) -> str | None:
+    """The model's own category where a folder holds several and none was asked for."""
+    if asked or not data.is_dir() or not has_layout(data):
+        return asked
+    return model.category if model.category in category_folders(data) else None
+
+
+def maps_of(method: "Method", images: "Sequence[Tensor]") -> Iterator[np.ndarray]:
+    """Maps float32 (h, w), one a picture. Raises Mistake where the method gives none."""
+    for prediction in method.predict(images[i] for i in range(len(images))):
+        if prediction.maps is None:
+            raise Mistake(f"{type(method).__name__} gives no maps, so it knows no areas: choose a method that does.")
+        yield from prediction.maps.cpu().numpy()
+
+
+def normal_scores(held: HeldOut, areas_px: Sequence[int]) -> np.ndarray:
+    """float32 (normals, areas): up to which threshold each held-out picture has a region of each area."""
+    scored = [area_scores(one, areas_px, size) for one, size in zip(held.maps, held.sizes, strict=True)]
+    return np.stack(scored)
+
+
+def area_threshold(scores: np.ndarray, rate: float | None, area_px: int) -> Threshold:
+    """From the area scores (n,) of held-out normals: the lowest threshold at which none has a region of the area, or,
+    with a `rate`, the one at which that share of further normals has one."""
+    if rate is not None:
+        return threshold_from_normals(scores, rate)
+    count = len(scores)
+    why = (
+        f"the lowest at which none of {count} held-out good pictures has a region of {area_px} px; "
+        f"{100 / (count + 1):.3g} % of further ones are expected to have one."
+    )
+    return Threshold(float(scores.max()), 1 / (count + 1), count, why)
+
+
+def candidate_areas(held: HeldOut) -> list[int]:
+    """Areas to choose from, in pixels of the original pictures, rising."""
+    map_pixels = held.maps[0].size
+    octaves = np.log2(max(1, map_pixels * LARGEST_SHARE))
+    counts = 2 ** np.linspace(0, octaves, 1 + round(AREAS_PER_OCTAVE * octaves))
+    areas_px = np.rint(counts * held.smallest_px / map_pixels).clip(1, held.smallest_px)
+    return sorted(set(areas_px.astype(int).tolist()))
+
+
+def planted(held: HeldOut, count: int, seed: int) -> Iterator[tuple[int, "Tensor", np.ndarray]]:
+    """At least `count` copies of the held-out pictures with a defect planted: which picture, the copy float32
+    (3, h, w), and where the defect is, bool (h, w). Every picture has as many."""
+    images = Images(held.pictures)
+    for step in range(-(-count // len(images))):
+        for own in range(len(images)):
+            image, source = images[own][None], images[(own + 1 + step) % len(images)][None]
+            harmed, mask = plant(image, source, seed, step, [own])
+            yield own, harmed[0], mask[0].numpy()
+
+
+def planted_scores(
+    method: "Method", held: HeldOut, areas_px: Sequence[int], count: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Area scores of planted copies, float32 (copies, areas), and of which picture each is a copy, int (copies,)."""
+    total = len(held.maps) * -(-count // len(held.maps))
+    scores, owners, copies = [], [], planted(held, count, seed)
+    with Progress("planted defects", total) as progress:
+        while batch := list(islice(copies, method.batch_size)):
+            for (own, _, _), one in zip(batch, maps_of(method, [copy for _, copy, _ in batch]), strict=True):
+                scores.append(area_scores(one, areas_px, held.sizes[own]))
+                owners.append(own)
+                progress.advance()
+    return np.stack(scores), np.array(owners)
+
+
+def area_table(
+    areas_px: Sequence[int], normals: np.ndarray, defective: np.ndarray, owners: np.ndarray, rate: float | None
+) -> list[AreaRow]:
+    """A row an area, from scores of normals (n, areas) and of planted copies (m, areas), whose pictures are `owners`.
+
+    Both a normal and its copies are judged at the threshold of all other normals. Raises Mistake with fewer than 2.
+    """
+    if len(normals) < 2:
+        raise Mistake(
+            f"{len(normals)} held-out good picture cannot say what an area is worth, since each is judged by the "
+            f"others: hold out 2 or more, better 20."
+        )
+    others = [np.delete(np.arange(len(normals)), own) for own in range(len(normals))]
+    rows = []
+    for column, area_px in enumerate(areas_px):
+        own_scores, copies = normals[:, column], defective[:, column]
+        limits = np.array([area_threshold(own_scores[rest], rate, area_px).value for rest in others])
+        found = np.mean([is_anomalous(copy, limits[own]) for copy, own in zip(copies, owners, strict=True)])
+        passed = 1 - np.mean([is_anomalous(one, limit) for one, limit in zip(own_scores, limits, strict=True)])
+        threshold = area_threshold(own_scores, rate, area_px).value
+        rows.append(AreaRow(area_px, threshold, float(found), float(passed), float((found + passed) / 2)))
+    return rows
+
+
+def recommended(rows: Sequence[AreaRow]) -> AreaRow:
+    """The row of the best balanced accuracy; of equal ones the smallest area, which misses no small defect."""
+    return max(rows, key=lambda row: (row.balanced_accuracy, -row.area_px))
+
+
+def threshold_rows(held: HeldOut) -> tuple[list[ThresholdRow], list[np.ndarray]]:
+    """How many regions there are and how large they are at rising thresholds, from the lowest value of all maps to the
+    highest; and their areas at each, int (regions,)."""
+    lowest, highest = min(one.min() for one in held.maps), max(one.max() for one in held.maps)
+    rows, areas = [], []
+    for threshold in np.linspace(lowest, highest, THRESHOLDS_SHOWN, endpoint=False):
+        found = [region_areas(one, threshold, size) for one, size in zip(held.maps, held.sizes, strict=True)]
+        pooled = np.concatenate(found)
+        mean, std = (float(pooled.mean()), float(pooled.std())) if len(pooled) else (None, None)
+        rows.append(ThresholdRow(float(threshold), len(pooled) / len(held.maps), mean, std))
+        areas.append(pooled)
+    return rows, areas
+
+
+def print_areas(rows: Sequence[AreaRow], best: AreaRow) -> None:
+    """A line for each area."""
+    print(f"{'area px':>10} {'threshold':>10} {'planted found':>14} {'good passed':>12} {'balanced':>9}")
+    for row in rows:
+        mark = "  <- recommended" if row is best else ""
+        print(f"{row.area_px:>10} {row.threshold:>10.4g} {row.true_positive_rate:>14.3f} "
+              f"{row.true_negative_rate:>12.3f} {row.balanced_accuracy:>9.3f}{mark}")  # fmt: skip

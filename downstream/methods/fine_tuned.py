@@ -1,0 +1,105 @@
+"""The whole encoder trained on labelled pictures of some categories, as a method that is asked about others."""
+
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from baselines.contract.method import LEARNING_BATCH, Prediction, Sample, batches
+from downstream.methods.heads import Head, Parts, balanced_loss, class_weights
+from pretrain.encoder import LEVELS, Encoder
+from pretrain.progress import Progress
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class FineTuned(Head):
+    """The whole encoder and a linear layer, trained with Adam until the loss on held-out pictures has not fallen for
+    `patience` epochs; the best epoch counts. Half of the pictures are mirrored, anew in every epoch."""
+
+    epochs: int = 10
+    patience: int = 3
+    learning_rate: float = 1e-4
+    train_batch: int = 32
+
+    def _learn(self, training: Sequence[Sample], parts: Parts) -> None:
+        generator = torch.Generator().manual_seed(self.seed)
+        self.tuned_ = copy.deepcopy(self._given_encoder()).requires_grad_(True)
+        width = self.tuned_.channels[LEVELS[-1]]
+        self.weights_, self.offset_ = (
+            torch.zeros(size, device=self._device, requires_grad=True) for size in (width, 1)
+        )
+        optimizer = torch.optim.Adam(
+            [
+                {"params": list(self.tuned_.parameters())},
+                {"params": [self.weights_, self.offset_], "lr": 10 * self.learning_rate},
+            ],
+            lr=self.learning_rate,
+        )
+        weights = torch.zeros(len(training))
+        weights[parts.learning] = class_weights(parts.labels[parts.learning])
+        best, since = None, 0
+        with Progress("fine-tuning", self.epochs * len(parts.learning)) as progress:
+            for epoch in range(self.epochs):
+                self.tuned_.train()
+                order = [parts.learning[i] for i in torch.randperm(len(parts.learning), generator=generator).tolist()]
+                for some in _groups(order, self.train_batch):
+                    images = torch.stack([training[i].image for i in some])
+                    mirrored = torch.rand(len(some), generator=generator) < 0.5
+                    images = torch.where(mirrored[:, None, None, None], images.flip(3), images).to(self._device)
+                    logits = self._logits(images)
+                    losses = F.binary_cross_entropy_with_logits(
+                        logits, parts.labels[some].to(logits.device), reduction="none"
+                    )
+                    optimizer.zero_grad()
+                    (losses * weights[some].to(logits.device)).mean().backward()
+                    optimizer.step()
+                    progress.advance(len(some), note=f"epoch {epoch + 1}")
+                loss = self._validation_loss(training, parts)
+                if best is None or loss < best[0]:
+                    best, since = (loss, copy.deepcopy(self._state())), 0
+                else:
+                    since += 1
+                if since == self.patience:
+                    break
+        self._restore(best[1])
+
+    def _judged(self, images: Tensor) -> Prediction:
+        return Prediction(F.softplus(self._logits(images)), None)
+
+    def _logits(self, images: Tensor) -> Tensor:
+        pooled = self._used_encoder().pooled(images)
+        return pooled @ self.weights_.to(pooled.device) + self.offset_.to(pooled.device)
+
+    def _validation_loss(self, training: Sequence[Sample], parts: Parts) -> float:
+        self.tuned_.eval()
+        logits = [torch.zeros(0)]
+        with torch.inference_mode():
+            for images in batches((training[i].image for i in parts.validation), LEARNING_BATCH):
+                logits.append(self._logits(images.to(self._device)).cpu())
+        return balanced_loss(torch.cat(logits), parts.labels[parts.validation])
+
+    def _state(self) -> tuple[dict, Tensor, Tensor]:
+        return self.tuned_.state_dict(), self.weights_.detach(), self.offset_.detach()
+
+    def _restore(self, state: tuple[dict, Tensor, Tensor]) -> None:
+        weights, self.weights_, self.offset_ = state
+        self.tuned_.load_state_dict(weights)
+        self.tuned_.eval().requires_grad_(False)
+
+    def _given_encoder(self) -> Encoder:
+        return super()._used_encoder()
+
+    def _used_encoder(self) -> Encoder:
+        """The tuned one, which is also what a loaded method was given."""
+        return vars(self).get("tuned_") or super()._used_encoder()
+
+
+def _groups(order: Sequence[int], size: int) -> Iterator[list[int]]:
+    """Batches; a single picture at the end is left out, since batch normalisation needs several."""
+    for start in range(0, len(order), size):
+        some = list(order[start : start + size])
+        if len(some) > 1:
+            yield some

@@ -1,0 +1,203 @@
+"""Heads on an encoder that tell good from defective pictures of some categories, and are asked about others.
+
+They see nothing of the category that is tested: what they know of defects comes from the labelled pictures of the
+training categories. Of these, 15 % are held out to choose a head's strength or to stop its training; where every score
+counts the same, classes weigh alike however many pictures they have.
+"""
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Self
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from baselines.contract.method import (
+    LEARNING_BATCH,
+    NotFitted,
+    Prediction,
+    Sample,
+    batches,
+    forget,
+    load_method,
+    save_method,
+)
+from baselines.contract.split import Parts, parted
+from pretrain.encoder import LEVELS, Encoder, asked_encoder, load_encoder
+from pretrain.progress import Progress
+
+ENCODER_FILE = "encoder.safetensors"
+
+
+def class_weights(labels: Tensor) -> Tensor:
+    """For each of the labels (n,), 0 or 1, the weight with which both classes count alike and the mean is 1."""
+    share = labels.mean()
+    return torch.where(labels > 0, 0.5 / share.clamp(min=1e-9), 0.5 / (1 - share).clamp(min=1e-9))
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class Head(ABC):
+    """What all heads share. `encoder` is an Encoder, an encoder file, or what `make_encoder` starts from: random (with
+    `architecture` and `seed`), imagenet, a .pth. A picture's score is minus the logarithm of the probability that it
+    is good."""
+
+    encoder: Encoder | str = "random"
+    architecture: str = "resnet18"
+    seed: int = 0
+    batch_size: int = 32
+
+    sees_normals: ClassVar[bool] = False
+
+    @abstractmethod
+    def _learn(self, training: Sequence[Sample], parts: Parts) -> None:
+        """Learn from the learning part, choose by the validation part."""
+
+    @abstractmethod
+    def _judged(self, images: Tensor) -> Prediction:
+        """Pictures (b, 3, h, w) -> their scores and maps."""
+
+    def fit(self, training: Sequence[Sample]) -> Self:
+        """Learn from labelled pictures, good and defective. `normal_scores_` are those of held-out good ones."""
+        forget(self)
+        parts = parted(training, self.seed)
+        self._learn(training, parts)
+        self.normal_scores_ = torch.zeros(0)
+        normals = [training[i].image for i in parts.validation if not parts.labels[i]]
+        scores = [prediction.scores.cpu() for prediction in self.predict(normals)]
+        self.normal_scores_ = torch.cat([self.normal_scores_, *scores])
+        return self
+
+    def refer(self, normals: Sequence[Tensor]) -> Self:
+        """Learns nothing of the tested category."""
+        return self
+
+    def predict(self, pictures: Iterable[Tensor]) -> Iterator[Prediction]:
+        """Scores (b,), batch by batch, and maps where a head has any."""
+        if not hasattr(self, "normal_scores_"):
+            raise NotFitted(f"{type(self).__name__} has not learned yet: call fit first.")
+        for images in batches(pictures, self.batch_size):
+            with torch.inference_mode():
+                scores, maps = self._judged(images.to(self._device))
+            yield Prediction(scores.float(), maps)
+
+    def save(self, folder: Path) -> None:
+        """Write the head and its encoder; nothing else is needed to load them elsewhere."""
+        encoder = self._used_encoder()
+        encoder.save(folder / ENCODER_FILE)
+        saved = copy.copy(self)
+        saved.encoder = ENCODER_FILE
+        vars(saved).pop("tuned_", None)
+        save_method(saved, folder)
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        head = load_method(cls, folder)
+        head.encoder = load_encoder(folder / ENCODER_FILE)
+        return head
+
+    def _used_encoder(self) -> Encoder:
+        if "_encoder" not in vars(self):
+            self._encoder = asked_encoder(self.encoder, self.architecture, self.seed)
+        return self._encoder
+
+    @property
+    def _device(self) -> torch.device:
+        return self._used_encoder().mean.device
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class FeatureHead(Head):
+    """A head on averages over the picture of the maps of `levels`, each channel in units of its spread."""
+
+    levels: Sequence[str] = LEVELS
+
+    def _learn(self, training: Sequence[Sample], parts: Parts) -> None:
+        features = []
+        with Progress("reading features", len(training)) as progress, torch.inference_mode():
+            for images in batches((training[i].image for i in range(len(training))), LEARNING_BATCH):
+                features.append(self._averages(images.to(self._device)).cpu())
+                progress.advance(len(images))
+        averages = torch.cat(features).clone()  # (n, d)
+        self.centre_ = averages[parts.learning].mean(0)
+        self.unit_ = averages[parts.learning].std(0).clamp(min=1e-6 * float(averages.abs().mean()) + 1e-12)
+        self._learn_features((averages - self.centre_) / self.unit_, parts)
+
+    @abstractmethod
+    def _learn_features(self, features: Tensor, parts: Parts) -> None:
+        """The same from features (n, d) of all training pictures."""
+
+    def _averages(self, images: Tensor) -> Tensor:
+        """(b, 3, h, w) -> (b, d)."""
+        maps = self._used_encoder()(images, tuple(self.levels))
+        return torch.cat([part.mean((2, 3)) for part in maps.values()], dim=1)
+
+    def _features(self, images: Tensor) -> Tensor:
+        return (self._averages(images) - self.centre_.to(images.device)) / self.unit_.to(images.device)
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class Logistic(FeatureHead):
+    """Logistic regression. Of `strengths`, scikit-learn's C, the one is taken that tells held-out pictures best."""
+
+    strengths: Sequence[float] = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+
+    def _learn_features(self, features: Tensor, parts: Parts) -> None:
+        from sklearn.linear_model import LogisticRegression
+
+        learned, labels = features[parts.learning].double().numpy(), parts.labels[parts.learning].numpy()
+        tried = []
+        for strength in self.strengths:
+            model = LogisticRegression(C=strength, class_weight="balanced", max_iter=2000).fit(learned, labels)
+            weights, offset = torch.from_numpy(model.coef_[0]), torch.from_numpy(model.intercept_)
+            logits = features[parts.validation].double() @ weights + offset
+            tried.append((balanced_loss(logits, parts.labels[parts.validation]), strength, weights, offset))
+        _, self.strength_, self.weights_, self.offset_ = min(tried, key=lambda one: one[:2])
+
+    def _judged(self, images: Tensor) -> Prediction:
+        weights = self.weights_.to(images.device)
+        logits = self._features(images).double() @ weights + self.offset_.to(images.device)
+        return Prediction(F.softplus(logits), None)
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class Neighbours(FeatureHead):
+    """The nearest labelled pictures vote, by cosine similarity over `temperature`; of `counts` of neighbours the one
+    is taken that tells held-out pictures best."""
+
+    counts: Sequence[int] = (5, 20, 50)
+    temperature: float = 0.1
+
+    def _learn_features(self, features: Tensor, parts: Parts) -> None:
+        self.known_ = F.normalize(features[parts.learning], dim=1)
+        self.votes_ = class_weights(parts.labels[parts.learning])
+        self.labels_ = parts.labels[parts.learning]
+        asked = F.normalize(features[parts.validation], dim=1)
+        tried = []
+        for count in self.counts:
+            tried.append((balanced_loss(self._logits(asked, count), parts.labels[parts.validation]), count))
+        _, self.count_ = min(tried)
+
+    def _judged(self, images: Tensor) -> Prediction:
+        return Prediction(F.softplus(self._logits(F.normalize(self._features(images), dim=1), self.count_)), None)
+
+    def _logits(self, features: Tensor, count: int) -> Tensor:
+        """Features (b, d) -> log of the votes for defective over those for good ones (b,). Every picture has a vote of
+        each kind that weighs as one of similarity 0, so that no logarithm is infinite."""
+        similarities = (features @ self.known_.to(features.device).T).double()  # (b, n)
+        nearest = similarities.topk(min(count, len(self.known_)), dim=1)
+        votes = (nearest.values / self.temperature).exp() * self.votes_.to(features.device)[nearest.indices]
+        is_defective = self.labels_.to(features.device)[nearest.indices] > 0
+        defective, good = (votes * is_defective).sum(1), (votes * ~is_defective).sum(1)
+        return (1 + defective).log() - (1 + good).log()
+
+
+def balanced_loss(logits: Tensor, labels: Tensor) -> float:
+    """Mean cross-entropy of logits (n,) with both classes alike; without pictures all are as good."""
+    if not len(labels):
+        return 0.0
+    losses = F.binary_cross_entropy_with_logits(logits.double(), labels.double(), reduction="none")
+    return float((losses * class_weights(labels)).mean())

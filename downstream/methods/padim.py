@@ -1,0 +1,105 @@
+"""PaDiM: what a patch of a good picture looks like at every place, as one Gaussian a place.
+
+Defard et al. 2020, https://arxiv.org/abs/2011.08785. Statistics are sums, so that memory does not grow with the number
+of normals, and new ones can be taken in without the old ones.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from downstream.methods.gaussians import Gaussians, Moments, fitted
+from downstream.methods.patch_method import PatchMethod, nearest_other
+from embeddings.patches import Patches
+from pretrain.command import Mistake
+from pretrain.encoder import Encoder
+
+# Of the first normals, kept until all have come for their scores without themselves: 128 MiB of float32.
+MOST_KEPT_NUMBERS = 2**25
+MATRICES = ("second", "whitening")
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class PaDiM(PatchMethod):
+    """A Gaussian of `dimensions` channels at every place; a patch's distance is Mahalanobis'.
+
+    `reduction` chooses the channels: "random" ones, as published, or "orthogonal" mixtures of all; `dimensions` none
+    keeps all. `shrinkage` from 0 to 1 pulls every covariance towards a multiple of the identity; none for the amount of
+    Ledoit and Wolf. `quiet` is how much less places count where normals hardly differ, such as an even background:
+    at 0 a shade of other light there outweighs every defect; at 1 a place of the mean variance counts 0.7. Products
+    must be posed alike, and pictures all of one size.
+    """
+
+    dimensions: int | None = 200
+    reduction: str = "random"
+    shrinkage: float | None = None
+    quiet: float = 1.0
+
+    def add(self, normals: Sequence[Tensor]) -> Self:
+        """Take in further normals; the earlier ones are not needed any more. `normal_scores_` gain the new ones'."""
+        self._learn(normals)
+        return self
+
+    def _learn(self, normals: Sequence[Tensor]) -> None:
+        known = len(getattr(self, "wholes_", ()))
+        kept, count = None, 0
+        for views in self._views_of_normals(normals):
+            placed = views.flatten(2, 3)  # (b, m, places, d)
+            if not hasattr(self, "moments_"):
+                self.moments_, self.grid_ = Moments.about(placed[:, 0]), list(views.shape[2:4])
+            self.moments_.add(placed.flatten(0, 1))
+            if kept is None:
+                most = max(1, MOST_KEPT_NUMBERS // placed[0].numel())
+                kept = placed.new_empty(min(len(normals), most), *placed.shape[1:])
+            some = placed[: len(kept) - count]
+            kept[count : count + len(some)] = some
+            count += len(some)
+        self.gaussians_, left_out = fitted(self.moments_, self.shrinkage, kept)
+        others = nearest_other(self.wholes_, range(known, known + len(left_out)))
+        self.weights_ = self._weights().view(self.grid_)
+        self._add_normals(left_out.unflatten(1, self.grid_) * self.weights_, others)
+
+    def distances(self, vectors: Tensor) -> Tensor:
+        if list(vectors.shape[1:3]) != self.grid_:
+            height, width = self.size_px_
+            raise Mistake(f"the pictures are of another size than the normals, {width}x{height}: give them that size.")
+        return self.gaussians_.distances(vectors.flatten(1, 2)).unflatten(1, self.grid_) * self.weights_
+
+    def save(self, folder: Path) -> None:
+        """Write the method and its encoder. Of matrices that are symmetric or triangular, half is written."""
+        parts = {**vars(self.moments_), **self.gaussians_._asdict()}
+        rows, columns = torch.tril_indices(*parts["second"].shape[1:])
+        for name in MATRICES:
+            parts[name] = parts[name][:, rows, columns]
+        self._save(folder, moments_=None, gaussians_=None, **{f"{name}_": part for name, part in parts.items()})
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        method = super().load(folder)
+        names = (*Moments.__dataclass_fields__, *Gaussians._fields)
+        parts = {name: vars(method).pop(f"{name}_") for name in names}
+        dimensions = parts["shift"].shape[1]
+        rows, columns = torch.tril_indices(dimensions, dimensions)
+        for name in MATRICES:
+            packed, parts[name] = parts[name], parts["shift"].new_zeros(len(parts["shift"]), dimensions, dimensions)
+            if name == "second":
+                parts[name][:, columns, rows] = packed
+            parts[name][:, rows, columns] = packed
+        method.gaussians_ = Gaussians(**{name: parts.pop(name) for name in Gaussians._fields})
+        method.moments_ = Moments(**parts)
+        return method
+
+    def _weights(self) -> Tensor:
+        """How much each place counts, (places,)."""
+        variances = self.moments_.variances()
+        if not self.quiet or not variances.any():  # of one normal nothing is known
+            return torch.ones(len(variances))
+        return (variances / (variances + self.quiet * variances.mean())).sqrt().float()
+
+    def _make_patches(self, encoder: Encoder) -> Patches:
+        reduced = {"dimensions": self.dimensions, "reduction": self.reduction, "seed": self.seed}
+        return Patches(encoder, self.levels, grid=self.grid, neighbourhood=self.neighbourhood, **reduced)

@@ -1,0 +1,222 @@
+"""What all methods of patch statistics share: pictures become patches, distances of patches become maps and scores."""
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import ClassVar, Self
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from baselines.contract.method import (
+    LEARNING_BATCH,
+    NotFitted,
+    Prediction,
+    Sample,
+    batches,
+    forget,
+    load_method,
+    save_method,
+)
+from downstream.methods.references import background, views_of
+from embeddings.patches import Patches
+from pretrain.command import Mistake
+from pretrain.encoder import LEVELS, Encoder, asked_encoder, fingerprint, load_encoder
+
+ENCODER_FILE = "encoder.safetensors"
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class PatchMethod(ABC):
+    """Compares the patches of a picture with those of some normals of its category.
+
+    A subclass learns them in `_learn` and gives the distances of patches in `distances`.
+
+    encoder: an Encoder, an encoder file, or what `make_encoder` starts from: random (with `architecture` and `seed`),
+        imagenet, a .pth file.
+    turns: which views of a normal are taken in beside itself; none, flips, turns, or both.
+    foreground: how much less the background counts, 0 to 1; it is what resembles the normals' outermost patches.
+    whole: weight of the picture as a whole, its distance to the nearest normal in the mean of its patches, beside the
+        patches. Each counts in units of what normals show of it, so a score is then no value of the map.
+    blur: width of the Gaussian that smooths a map, as share of its side.
+    top_share: a score is the mean of this share of the map, its highest values; of one pixel at least.
+    """
+
+    encoder: Encoder | str = "random"
+    architecture: str = "resnet18"
+    levels: Sequence[str] = LEVELS[:3]
+    grid: int | None = 28
+    neighbourhood: int = 3
+    turns: str = "none"
+    foreground: float = 0.0
+    whole: float = 0.0
+    blur: float = 1 / 40
+    top_share: float = 0.01
+    seed: int = 0
+    batch_size: int = 16
+
+    sees_normals: ClassVar[bool] = True
+
+    def fit(self, training: Sequence[Sample]) -> Self:
+        """Learns nothing of other categories; any earlier normals are forgotten."""
+        self._forget()
+        return self
+
+    def refer(self, normals: Sequence[Tensor]) -> Self:
+        """Learn from normals of one category, at least one, all of one size; forgets the category before.
+
+        `normal_scores_` are those of the normals, each without what was learned of it; `normal_peaks_` the highest
+        values of their maps. There are none of a single normal.
+        """
+        self._forget_normals()
+        if not len(normals):
+            raise Mistake("no normal pictures to refer to: give at least one.")
+        self._learn(normals)
+        return self
+
+    @abstractmethod
+    def _learn(self, normals: Sequence[Tensor]) -> None:
+        """Take in the normals, by `_views_of_normals`, and call `_add_normals`."""
+
+    @abstractmethod
+    def distances(self, vectors: Tensor) -> Tensor:
+        """How strange patches (b, rows, columns, d) are: (b, rows, columns)."""
+
+    def predict(self, pictures: Iterable[Tensor]) -> Iterator[Prediction]:
+        """Scores (b,) and maps (b, h, w), batch by batch."""
+        if not hasattr(self, "normal_scores_"):
+            raise NotFitted(f"{type(self).__name__} has no normals yet: call refer first.")
+        for images in batches(pictures, self.batch_size):
+            vectors = self.patches(images)
+            maps = self._maps(self.distances(vectors), images.shape[-2:])
+            yield Prediction(self._scores(maps, nearest(wholes(vectors), self.wholes_)), maps)
+
+    def patches(self, images: Tensor) -> Tensor:
+        """float32 pictures (b, 3, h, w) -> patch vectors (b, rows, columns, d)."""
+        if "_patches" not in vars(self):
+            self._patches = self._make_patches(self._opened_encoder())
+        return self._patches(images)
+
+    def save(self, folder: Path) -> None:
+        """Write the method and its encoder; nothing else is needed to load them elsewhere."""
+        self._save(folder)
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        method = load_method(cls, folder)
+        method.encoder = load_encoder(folder / ENCODER_FILE)
+        if vars(method).pop("fingerprint_", None) != fingerprint(method.encoder):
+            raise Mistake(f"{folder / ENCODER_FILE} is not the encoder that the method in {folder} was fitted with.")
+        return method
+
+    def _views_of_normals(self, normals: Sequence[Tensor]) -> Iterator[Tensor]:
+        """The patches of normals in all their views, batch by batch: (b, m, rows, columns, d). On the way, what whole
+        pictures look like is kept, and what each place does is summed up."""
+        for images in batches(normals, LEARNING_BATCH):
+            self.size_px_ = getattr(self, "size_px_", list(images.shape[-2:]))
+            if list(images.shape[-2:]) != self.size_px_:
+                raise Mistake(f"normals of {_size(images.shape[-2:])} and {_size(self.size_px_)}: give them one size.")
+            views = torch.stack([self.patches(view) for view in views_of(images, self.turns)], dim=1)
+            means = wholes(views[:, 0])
+            self.wholes_ = torch.cat([getattr(self, "wholes_", means[:0]), means])
+            self.places_ = getattr(self, "places_", 0) + views[:, 0].sum(0)  # (rows, columns, d)
+            yield views
+
+    def _add_normals(self, left_out: Tensor, whole_distances: Tensor) -> None:
+        """Score normals by the distances of their patches (n, rows, columns) and of their wholes (n,), each without
+        itself, and keep the scores. The first ones say in what units patches and wholes count."""
+        maps = self._maps(left_out, self.size_px_)
+        if not hasattr(self, "units_"):
+            has_two = len(maps) > 1
+            units = (self._highest(maps).mean(), whole_distances.mean()) if has_two else (torch.tensor(1.0),) * 2
+            self.units_ = torch.stack(units).clamp(min=1e-12)
+        scores, peaks = self._scores(maps, whole_distances), maps.flatten(1).amax(1)
+        for name, new in (("normal_scores_", scores), ("normal_peaks_", peaks)):
+            setattr(self, name, torch.cat([getattr(self, name, new[:0]), new]))
+
+    def _maps(self, distances: Tensor, shape: Sequence[int]) -> Tensor:
+        """Distances (b, rows, columns) as smooth maps at `shape`: (b, h, w)."""
+        if self.foreground:
+            distances = distances * (1 - self.foreground * background(self.places_))
+        down, across = (
+            enlargement(cells, pixels, self.blur, distances.device)
+            for cells, pixels in zip(distances.shape[-2:], shape, strict=True)
+        )
+        return down @ distances @ across.T
+
+    def _highest(self, maps: Tensor) -> Tensor:
+        flat = maps.flatten(1)
+        return flat.topk(max(1, round(self.top_share * flat.shape[1])), dim=1).values.mean(1)
+
+    def _scores(self, maps: Tensor, whole_distances: Tensor) -> Tensor:
+        highest = self._highest(maps)
+        if not self.whole:
+            return highest
+        return highest / self.units_[0] + self.whole * whole_distances / self.units_[1]
+
+    def _make_patches(self, encoder: Encoder) -> Patches:
+        return Patches(encoder, self.levels, grid=self.grid, neighbourhood=self.neighbourhood)
+
+    def _opened_encoder(self) -> Encoder:
+        if "_encoder" not in vars(self):
+            self._encoder = asked_encoder(self.encoder, self.architecture, self.seed)
+        return self._encoder
+
+    def _forget(self) -> None:
+        """Forget all that was learned."""
+        forget(self)
+
+    def _forget_normals(self) -> None:
+        """Forget the normals; what was learned of other categories stays, where a method learns of them."""
+        self._forget()
+
+    def _save(self, folder: Path, **instead: object) -> None:
+        """Write with some learned attributes replaced; none leaves one out."""
+        encoder = self._opened_encoder()
+        encoder.save(folder / ENCODER_FILE)
+        saved = copy.copy(self)
+        saved.encoder, saved.levels, saved.fingerprint_ = ENCODER_FILE, list(self.levels), fingerprint(encoder)
+        for name, value in instead.items():
+            if value is None:
+                delattr(saved, name)
+            else:
+                setattr(saved, name, value)
+        save_method(saved, folder)
+
+
+def wholes(vectors: Tensor) -> Tensor:
+    """Patches (b, rows, columns, d) -> what a picture is as a whole: their mean, (b, d)."""
+    return vectors.mean((1, 2))
+
+
+def nearest(vectors: Tensor, others: Tensor) -> Tensor:
+    """Distances of vectors (b, d) to the nearest of `others` (n, d): (b,)."""
+    return torch.cdist(vectors, others, compute_mode="donot_use_mm_for_euclid_dist").amin(1)
+
+
+def nearest_other(vectors: Tensor, positions: Sequence[int]) -> Tensor:
+    """Distances of the vectors (n, d) at `positions` to the nearest of all others: none where there are no others."""
+    if len(vectors) < 2:
+        return vectors.new_empty(0)
+    distances = torch.cdist(vectors[positions], vectors, compute_mode="donot_use_mm_for_euclid_dist")
+    distances[torch.arange(len(positions)), positions] = torch.inf
+    return distances.amin(1)
+
+
+def _size(shape: Sequence[int]) -> str:
+    return f"{shape[1]}x{shape[0]} pixels"
+
+
+@cache
+def enlargement(cells: int, pixels: int, blur: float, device: torch.device) -> Tensor:
+    """What enlarges `cells` numbers to `pixels` by linear interpolation and then smooths them with a Gaussian of
+    `blur` times their length, as a matrix (pixels, cells): a map takes two matrix products."""
+    enlarged = F.interpolate(torch.eye(cells)[None], pixels, mode="linear")[0].T  # (pixels, cells)
+    place = torch.arange(pixels, dtype=torch.float64)
+    weights = torch.exp(-0.5 * ((place[:, None] - place) / max(blur * pixels, 1e-6)).square())
+    weights /= weights.sum(1, keepdim=True)  # at the border, of what there is
+    return (weights.float() @ enlarged).to(device)

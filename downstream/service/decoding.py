@@ -1,0 +1,170 @@
+"""Pictures from strangers, decoded in a bounded way: by content, after their size is known, in processes of their own.
+
+A decoder is the part of a service that hostile bytes reach. So a picture's kind is told from its bytes, its pixels are
+counted from its header, and it is unpacked in a process that has limited memory and time: where that is used up, or the
+decoder comes down, one picture is refused and another process takes over.
+"""
+
+import asyncio
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from functools import cache
+from io import BytesIO
+from typing import NamedTuple
+
+from pretrain.data.decode import FORMATS, Decoded, Unreadable, decode_bytes
+from pretrain.workers import worker_pool
+
+# Each pass of a progressive JPEG goes over the whole picture; encoders make ten or so, a hostile file thousands.
+MOST_JPEG_SCANS = 100
+MEMORY_BYTES = 4 << 30
+
+
+class Refused(Exception):
+    """A picture that is not taken; `status` is HTTP's, the text says why."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(status, reason)  # as it is made again at the other end of a pipe
+        self.status, self.reason = status, reason
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+class Kind(NamedTuple):
+    """What the bytes are, one of FORMATS, and a suffix for a file of them."""
+
+    format: str
+    suffix: str
+
+
+def kind_of(data: bytes) -> Kind:
+    """By the first bytes, whatever name and type came with them. Raises Refused (415) for what is no picture."""
+    if data[:8] == b"\x89PNG\r\n\x1a\n":
+        return Kind("PNG", ".png")
+    if data[:3] == b"\xff\xd8\xff":
+        return Kind("JPEG", ".jpg")
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return Kind("WEBP", ".webp")
+    if data[:4] in (b"II*\0", b"MM\0*"):
+        return Kind("TIFF", ".tif")
+    if data[:2] == b"BM":
+        return Kind("BMP", ".bmp")
+    raise Refused(415, f"not a picture that can be read ({', '.join(FORMATS)})" if data else "the file is empty")
+
+
+def check_size(data: bytes, most_pixels: int) -> None:
+    """From the header alone. Raises Refused: 413 for too many pixels, 422 for a header that cannot be read."""
+    from PIL import Image, UnidentifiedImageError
+
+    kind = kind_of(data)
+    if kind.format == "JPEG" and data.count(b"\xff\xda") > MOST_JPEG_SCANS:
+        raise Refused(422, f"more than {MOST_JPEG_SCANS} passes over the picture: save it again as an ordinary JPEG")
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # judged here, by a stricter number
+    try:
+        with Image.open(BytesIO(data), formats=[kind.format]) as image:
+            width, height = image.size
+    except UnidentifiedImageError:
+        raise Refused(422, "damaged: its header cannot be read") from None
+    except Exception as error:  # whatever a hostile header brings about
+        raise Refused(422, f"damaged: its header cannot be read ({type(error).__name__})") from None
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
+    if width * height > most_pixels:
+        sizes = f"{width} x {height} pixels are more than the {most_pixels / 1e6:g} million that are taken"
+        raise Refused(413, sizes)
+
+
+def decode_limited(data: bytes, size_px: int, most_pixels: int) -> Decoded | Refused:
+    """`decode_checked` for a process that does nothing else."""
+    limit_memory()
+    return decode_checked(data, size_px, most_pixels)
+
+
+def decode_checked(data: bytes, size_px: int, most_pixels: int) -> Decoded | Refused:
+    """The picture as a square of `size_px`, or why not."""
+    try:
+        check_size(data, most_pixels)
+        return decode_bytes(data, size_px)
+    except Refused as refused:
+        return refused
+    except Unreadable as unreadable:
+        return Refused(422, str(unreadable))
+    except MemoryError:
+        return Refused(413, "needs more memory than is given to one picture")
+
+
+class Decoders:
+    """`count` processes that decode, each picture within `seconds`; further pictures wait until one is free."""
+
+    def __init__(self, count: int, most_pixels: int, seconds: float) -> None:
+        self.count, self.most_pixels, self.seconds = count, most_pixels, seconds
+        self._places = asyncio.Semaphore(2 * count)
+        self._tasks: set[asyncio.Task] = set()
+        self._pool = self._started()
+
+    async def decode(self, data: bytes, size_px: int) -> Decoded:
+        """A square of `size_px`. Raises Refused. A caller that is cancelled leaves the picture behind, and this goes on
+        until it is decoded or its time is over: else a hostile one could keep its process."""
+        task = asyncio.ensure_future(self._decode(data, size_px))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        outcome = await asyncio.shield(task)
+        if isinstance(outcome, Refused):
+            raise outcome
+        return outcome
+
+    async def _decode(self, data: bytes, size_px: int) -> Decoded | Refused:
+        async with self._places:
+            try:
+                return await self._decode_in(self._pool, data, size_px)
+            except (BrokenProcessPool, TimeoutError):
+                # This picture brought a process down, or another one that was decoded beside it: alone it will show.
+                return await self._decode_alone(data, size_px)
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    async def _decode_in(self, pool: ProcessPoolExecutor, data: bytes, size_px: int) -> Decoded | Refused:
+        loop = asyncio.get_running_loop()
+        try:
+            task = loop.run_in_executor(pool, decode_limited, data, size_px, self.most_pixels)
+            return await asyncio.wait_for(task, self.seconds)
+        except (BrokenProcessPool, TimeoutError):
+            if pool is self._pool:
+                self._pool = self._started()
+            _end(pool)
+            raise
+
+    async def _decode_alone(self, data: bytes, size_px: int) -> Decoded | Refused:
+        pool = worker_pool(1)
+        try:
+            return await self._decode_in(pool, data, size_px)
+        except (BrokenProcessPool, TimeoutError):
+            return Refused(422, "brings the decoder down, or takes it too long: a hostile file?")
+        finally:
+            _end(pool)
+
+    def _started(self) -> ProcessPoolExecutor:
+        pool = worker_pool(self.count)
+        for _ in range(self.count):
+            pool.submit(limit_memory)
+        return pool
+
+
+@cache
+def limit_memory() -> None:
+    """For the rest of this process's life."""
+    try:
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    except (ImportError, ValueError, OSError):
+        pass  # no such limit on this system: the number of pixels is the one that holds
+
+
+def _end(pool: ProcessPoolExecutor) -> None:
+    """At once, whatever its processes do."""
+    for process in list((pool._processes or {}).values()):
+        process.kill()
+    pool.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,93 @@
+"""What can be asked about what was answered: pages, filters, and all of it as CSV."""
+
+import asyncio
+import csv
+import io
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Depends, Query, Response
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, StreamingResponse
+
+from downstream.service.database import Filter
+from downstream.service.openapi import EXAMPLES, Serving, said
+from downstream.service.schemas import Judged, ResultsAnswer, judged
+from downstream.service.service import Service
+
+RESULTS = APIRouter()
+MOST_RESULTS = 500
+LARGEST_ID = 2**63 - 1
+CSV_FIELDS = [name for name in Judged.model_fields if name != "regions"]
+# A spreadsheet takes what begins so for a formula.
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def moment(value: datetime | None) -> str | None:
+    """As it is stored. What comes without a zone is UTC."""
+    if value is None:
+        return None
+    try:
+        value = value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+    except OverflowError:
+        raise HTTPException(422, "since and until must be of the years 1 to 9999.") from None
+    return value.replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
+
+
+def wanted_results(
+    model: Annotated[str | None, Query(max_length=255)] = None,
+    is_defective: bool | None = None,
+    name: Annotated[str | None, Query(max_length=200, description="A part of the file's name.")] = None,
+    digest: Annotated[str | None, Query(pattern="^[0-9a-f]{64}$")] = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    least_score: Annotated[float | None, Query(allow_inf_nan=False)] = None,
+    most_score: Annotated[float | None, Query(allow_inf_nan=False)] = None,
+) -> Filter:
+    for text in (model, name):
+        if text and not text.isprintable():
+            raise HTTPException(422, "model and name have printable characters only.")
+    return Filter(model, is_defective, name, digest, moment(since), moment(until), least_score, most_score)
+
+
+@RESULTS.get(
+    "/api/results", response_model=ResultsAnswer,
+    responses=said(422) | {200: {"content": {"application/json": {}, "text/csv": {"example": EXAMPLES["csv"]}}}},
+)  # fmt: skip
+async def results(
+    serving: Serving,
+    wanted: Annotated[Filter, Depends(wanted_results)],
+    limit: Annotated[int, Query(ge=1, le=MOST_RESULTS)] = 50,
+    before: Annotated[int | None, Query(ge=0, le=LARGEST_ID, description="Only results of lower numbers.")] = None,
+    format: Annotated[Literal["json", "csv"], Query(description="csv gives all that pass, without pages.")] = "json",
+) -> Response:
+    """What was answered, the newest first."""
+    store = serving.store
+    if format == "csv":
+        headers = {"Content-Disposition": 'attachment; filename="results.csv"'}
+        return StreamingResponse(as_csv(serving, wanted), media_type="text/csv; charset=utf-8", headers=headers)
+    found = await asyncio.to_thread(store.results, wanted, limit + 1, before)
+    total = await asyncio.to_thread(store.count, wanted)
+    page = found[:limit]
+    following = page[-1].id if len(found) > limit else None
+    answer = ResultsAnswer(results=[Judged(**judged(one)) for one in page], total=total, next_before=following)
+    return JSONResponse(answer.model_dump())
+
+
+async def as_csv(serving: Service, wanted: Filter) -> AsyncIterator[str]:
+    """A line a result, page by page."""
+    rows = serving.store.every(wanted)
+    yield line_of([*CSV_FIELDS, "regions"])
+    while page := await asyncio.to_thread(lambda: [row for row, _ in zip(rows, range(500), strict=False)]):
+        lines = []
+        for row in page:
+            fields = judged(row)
+            lines.append(line_of([*(fields[name] for name in CSV_FIELDS), len(row.regions)]))
+        yield "".join(lines)
+
+
+def line_of(values: list) -> str:
+    file = io.StringIO()
+    csv.writer(file).writerow(f"'{v}" if isinstance(v, str) and v.startswith(FORMULA) else v for v in values)
+    return file.getvalue()

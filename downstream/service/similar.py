@@ -1,0 +1,140 @@
+"""Pictures like this one: among those that the service kept, and those in a folder from embeddings/extract.py."""
+
+import json
+import re
+import threading
+from io import BytesIO
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from downstream.service.database import Kept, Store
+from downstream.service.decoding import Kind
+from embeddings.build import indexed
+from embeddings.encoding import Encoding, Source, encoder_of, make_source
+from embeddings.index.index import Index
+from embeddings.open_vectors import ready_vectors
+from pretrain.data.decode import Unreadable, decode
+from pretrain.encoder import load_encoder
+from pretrain.files import write_whole
+
+SHOWN_PX = 512
+DIGEST = re.compile("[0-9a-f]{64}")
+
+
+class Neighbour(NamedTuple):
+    """A picture that was found: `key` leads to it, a digest or an id; what is not known of it is empty."""
+
+    distance: float
+    origin: str
+    key: str
+    name: str = ""
+    category: str = ""
+    defect: str = ""
+
+
+class Similar:
+    """Vectors of one encoder: that of `vectors`, a folder from embeddings/extract.py, else of `encoder`, a file, else
+    none: then pictures can be kept, not searched for. May be used from any thread."""
+
+    def __init__(self, vectors: Path | None, encoder: Path | None, pictures: Path, store: Store) -> None:
+        self._pictures, self._store, self._lock = pictures, store, threading.Lock()
+        self._vectors = ready_vectors(vectors) if vectors else None
+        self._index = indexed(self._vectors) if self._vectors else None
+        self._kept: Index | None = None
+        self._digests: dict[int, str] = {}
+        self._last_id = 0
+        self.source: Source | None = None
+        if self._vectors is not None:
+            self.source, used = self._vectors.source, encoder_of(self._vectors.config, encoder)
+        elif encoder is not None:
+            used = load_encoder(encoder)
+            self.source = make_source(used, "pooled")
+        self._encoding = Encoding(used, self.source) if self.source else None
+        self._source_text = json.dumps(self.source.as_json(), sort_keys=True) if self.source else ""
+
+    def vector(self, pixels: np.ndarray) -> np.ndarray:
+        """Of a square uint8 (h, w, 3) of `source.size_px`: float32 (d,)."""
+        with self._lock:
+            (vector,) = self._encoding.vectors(pixels[None])
+        return vector
+
+    def keep(self, data: bytes, digest: str, kind: Kind, pixels: np.ndarray | None) -> None:
+        """Keep a picture's file under its digest, with its vector if `pixels` are given for one."""
+        file = f"{digest}{kind.suffix}"
+        if not (self._pictures / file).exists():
+            write_whole(self._pictures / file, data)
+        has_vector = pixels is not None and self._encoding is not None
+        vector = self.vector(pixels).astype(np.float32).tobytes() if has_vector else b""
+        self._store.add_picture(Kept(digest, file, self._source_text if has_vector else "", vector))
+
+    def search(self, vector: np.ndarray, k: int, own_digest: str) -> tuple[list[Neighbour], int]:
+        """The `k` nearest, or as many as there are, without the picture itself; and among how many."""
+        with self._lock:
+            self._catch_up()
+            found = self._among_kept(vector, k, own_digest) + self._among_indexed(vector, k)
+            count = sum(len(index) for index in (self._kept, self._index) if index is not None)
+        return sorted(found)[:k], count
+
+    def shown(self, origin: str, key: str) -> bytes | None:
+        """A picture that `search` found as JPEG of at most SHOWN_PX; none where there is no such picture."""
+        path = self._path(origin, key)
+        try:
+            if path is None:
+                return None
+            image = Image.fromarray(decode(path).pixels)
+        except Unreadable:
+            return None
+        image.thumbnail((SHOWN_PX, SHOWN_PX))
+        file = BytesIO()
+        image.save(file, "JPEG", quality=90)
+        return file.getvalue()
+
+    def _path(self, origin: str, key: str) -> Path | None:
+        """Made of what was stored, never of what a client wrote."""
+        if origin == "kept":
+            picture = self._store.picture(key) if DIGEST.fullmatch(key) else None
+            return self._pictures / picture.file if picture else None
+        if origin != "index" or self._vectors is None or not (key.isascii() and key.isdigit() and len(key) < 19):
+            return None
+        positions = np.flatnonzero(self._vectors.picture_ids == int(key))
+        return self._vectors.records[positions[0]].path if len(positions) else None
+
+    def _catch_up(self) -> None:
+        """Take in what was kept since, by this process or another."""
+        if self._encoding is None:
+            return
+        new = self._store.pictures_after(self._last_id, self._source_text)
+        if not new:
+            return
+        vectors = np.stack([np.frombuffer(picture.vector, np.float32) for picture in new])
+        ids = np.array([picture.id for picture in new], np.int64)
+        usable = np.isfinite(vectors).all(axis=1) & vectors.any(axis=1)
+        if usable.any() and self._kept is None:
+            self._kept = Index.build(vectors[usable], ids[usable], kind="flat")
+        elif usable.any():
+            self._kept.add(vectors[usable], ids[usable])
+        self._digests |= {picture.id: picture.digest for picture in new}
+        self._last_id = new[-1].id
+
+    def _among_kept(self, vector: np.ndarray, k: int, own_digest: str) -> list[Neighbour]:
+        if self._kept is None:
+            return []
+        found = self._kept.search(vector[None], min(k + 1, len(self._kept)))
+        pairs = zip(found.distances[0], found.ids[0], strict=True)
+        named = [Neighbour(float(distance), "kept", self._digests[int(i)]) for distance, i in pairs]
+        return [neighbour for neighbour in named if neighbour.key != own_digest]
+
+    def _among_indexed(self, vector: np.ndarray, k: int) -> list[Neighbour]:
+        if self._index is None:
+            return []
+        found = self._index.search(vector[None], min(k, len(self._index)), source=self.source.as_json())
+        positions = self._vectors.positions_of(found.ids[0])
+        return [
+            Neighbour(float(distance), "index", str(i), record.path.name, record.category, record.defect)
+            for distance, i, record in zip(
+                found.distances[0], found.ids[0], (self._vectors.records[p] for p in positions), strict=True
+            )
+        ]

@@ -1,0 +1,78 @@
+"""How far an image AUROC, averaged over seeds and categories, can be told from chance or from another method's.
+
+All of it rests on one matrix for each category: for every defective and every good picture the share of seeds in which
+the defective one scores higher, ties counting half. Its mean is the AUROC (Mann and Whitney 1947), resampling its rows
+and columns is the bootstrap over pictures, and the spread of its row and column means is the variance of DeLong et al.
+(1988). What is said is about further pictures of the same categories, not about further categories.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from baselines.contract.metrics import Interval
+
+RESAMPLES = 2000
+
+
+class Difference(NamedTuple):
+    """Of two mean AUROCs: `value`, first minus second, and the two-sided `p` that it is 0."""
+
+    value: float
+    p: float
+
+
+def won_pairs(labels: ArrayLike, scores: ArrayLike) -> np.ndarray | None:
+    """Labels bool (n,), scores (seeds, n) -> (defective, good), from 0 to 1; none where there are not both."""
+    is_defective, ranked = np.asarray(labels, bool), np.atleast_2d(np.asarray(scores))
+    if is_defective.all() or not is_defective.any():
+        return None
+    defective, good = ranked[:, is_defective, None], ranked[:, None, ~is_defective]
+    return ((defective > good) + 0.5 * (defective == good)).mean(0)
+
+
+def mean_interval(matrices: Sequence[np.ndarray], seed: int = 0, level: float = 0.95) -> Interval | None:
+    """Between which values the mean AUROC over categories lies when each one's good and defective pictures are drawn
+    again, apart, with replacement. None without categories."""
+    if not matrices:
+        return None
+    generator = np.random.default_rng(seed)
+    means = np.zeros(RESAMPLES)
+    for matrix in matrices:
+        defective, good = matrix.shape
+        rows = generator.multinomial(defective, np.full(defective, 1 / defective), RESAMPLES) / defective
+        columns = generator.multinomial(good, np.full(good, 1 / good), RESAMPLES) / good
+        means += ((rows @ matrix) * columns).sum(1) / len(matrices)
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(low), float(high))
+
+
+def difference(first: Sequence[np.ndarray], second: Sequence[np.ndarray]) -> Difference | None:
+    """Of the same pictures judged by two methods, category by category. None where nothing can be said: without
+    categories, or where a category has a single picture of a kind."""
+    if not first:
+        return None
+    value = variance = 0.0
+    for one, other in zip(first, second, strict=True):
+        apart = one - other  # paired: the same pictures
+        if min(apart.shape) < 2:
+            return None
+        value += apart.mean() / len(first)
+        spread = sum(apart.mean(axis).var(ddof=1) / apart.shape[1 - axis] for axis in (0, 1))
+        variance += spread / len(first) ** 2
+    if variance == 0:
+        return Difference(float(value), 1.0 if value == 0 else 0.0)
+    return Difference(float(value), math.erfc(abs(value) / math.sqrt(2 * variance)))
+
+
+def holm(ps: Sequence[float]) -> list[float]:
+    """p values corrected for being several (Holm 1979): at most that share of false findings in any of them."""
+    order = sorted(range(len(ps)), key=lambda position: ps[position])
+    corrected, highest = [0.0] * len(ps), 0.0
+    for rank, position in enumerate(order):
+        highest = max(highest, min(1.0, (len(ps) - rank) * ps[position]))
+        corrected[position] = highest
+    return corrected

@@ -1,0 +1,134 @@
+"""A folder of large files that are replaced all at once: a reader finds the old or the new, never some of each.
+
+`current.json` names the generation that counts, the size and checksum of its files, and whatever else is to be known;
+it is written last. A writer that is killed leaves files that nobody looks at; the next one removes them.
+"""
+
+import json
+import os
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from secrets import token_hex
+
+from pretrain.command import Mistake
+from pretrain.files import write_whole
+
+CURRENT = "current.json"
+BLOCK_BYTES = 1 << 24
+
+
+def read_current(folder: Path) -> dict:
+    """What `current.json` says. Raises Mistake where there is none, or it is damaged."""
+    path = folder / CURRENT
+    try:
+        facts = json.loads(path.read_text())
+        generation, files = facts["generation"], facts["files"]
+        if not (isinstance(generation, str) and all(isinstance(file["bytes"], int) for file in files.values())):
+            raise TypeError("its entries are of the wrong kind")
+    except FileNotFoundError:
+        raise Mistake(
+            f"there is no index in {folder}; python embeddings/index/index.py --help says how to build one."
+        ) from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise Mistake(f"{path} is damaged ({error!r}): remove {folder} and build the index again.") from None
+    return facts
+
+
+def checked_file(folder: Path, facts: dict, name: str, thoroughly: bool = True) -> Path:
+    """The file `name` of the generation in `facts`. Raises Mistake if it is gone, cut short, or (asked thoroughly,
+    which reads all of it) altered."""
+    path = folder / _file_name(facts["generation"], name)
+    if not path.is_file():
+        raise Mistake(f"{path} is gone: remove {folder} and build the index again.")
+    expected, size = facts["files"][name], path.stat().st_size
+    if size != expected["bytes"]:
+        raise Mistake(
+            f"{path} is cut off ({size} of {expected['bytes']} bytes): remove {folder} and build the index again."
+        )
+    if thoroughly and _checksum(path) != expected["crc32"]:
+        raise Mistake(f"{path} is damaged, its checksum is another: remove {folder} and build the index again.")
+    return path
+
+
+def write_generation(
+    folder: Path,
+    facts: dict,
+    writers: Mapping[str, Callable[[Path], None]],
+    follows: str | None,
+    replace: bool = False,
+) -> str:
+    """Write the files of a new generation, each by its own writer, make it the current one, and return its name.
+
+    Raises Mistake, and changes nothing, if another process is writing, or if the current generation is not the one that
+    the new one `follows` (None: there is none), unless it is to be replaced whatever it is.
+    """
+    with sole_writer(folder):
+        if not replace and (current := _current_name(folder)) != follows:
+            raise Mistake(
+                f"{folder} was {'changed' if current and follows else 'written' if current else 'removed'} by another "
+                "process meanwhile: load it again and repeat the change, or save to another folder."
+            )
+        generation = token_hex(6)
+        files = {}
+        try:
+            for name, write in writers.items():
+                path = folder / _file_name(generation, name)
+                write(path)
+                with open(path, "rb+") as file:
+                    os.fsync(file.fileno())
+                files[name] = {"bytes": path.stat().st_size, "crc32": _checksum(path)}
+            text = json.dumps({**facts, "generation": generation, "files": files}, indent=2)
+            write_whole(folder / CURRENT, text.encode() + b"\n")
+        except BaseException:
+            _remove_others(folder, _current_name(folder))
+            raise
+        _remove_others(folder, generation)
+    return generation
+
+
+@contextmanager
+def sole_writer(folder: Path) -> Iterator[None]:
+    """The right to write into a folder. Raises Mistake at once if another process has it."""
+    from filelock import FileLock, Timeout
+
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / "lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise Mistake(f"another process writes into {folder}: wait for it, or choose another folder.") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _current_name(folder: Path) -> str | None:
+    """The current generation; a damaged one has a name that nothing follows."""
+    if not (folder / CURRENT).exists():
+        return None
+    try:
+        return read_current(folder)["generation"]
+    except Mistake:
+        return "damaged"
+
+
+def _remove_others(folder: Path, generation: str | None) -> None:
+    """Whoever has mapped a file that is removed keeps it until he lets go."""
+    for path in folder.glob("generation-*"):
+        if generation is None or not path.name.startswith(f"generation-{generation}."):
+            path.unlink(missing_ok=True)
+
+
+def _file_name(generation: str, name: str) -> str:
+    return f"generation-{generation}.{name}"
+
+
+def _checksum(path: Path) -> int:
+    checksum = 0
+    with open(path, "rb") as file:
+        while block := file.read(BLOCK_BYTES):
+            checksum = zlib.crc32(block, checksum)
+    return checksum

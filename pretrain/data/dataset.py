@@ -1,0 +1,147 @@
+"""The data set a command works on: which folder, which pictures of it, and their pixels."""
+
+import sys
+from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from pretrain.command import Mistake
+from pretrain.data.cache import Entry, open_cached
+from pretrain.data.decode import Unreadable, read_mask
+from pretrain.data.images import Problem, Record, has_layout, same_content, scan, scan_plain, split_records
+
+REAL_DATA = Path("data/mvtec")
+DEMO_DATA = Path("data/demo")
+SMALLEST_PX, LARGEST_PX = 8, 4096
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Records, and which row of the mapped store `pixels`, uint8 (rows, size_px, size_px, 3), holds each one.
+
+    `problems` are the files of the same folder that cannot be used.
+    """
+
+    folder: Path
+    size_px: int
+    records: tuple[Record, ...]
+    entries: tuple[Entry, ...]
+    pixels: np.ndarray
+    problems: tuple[Problem, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def batch(self, positions: Sequence[int]) -> np.ndarray:
+        """Copies of the pictures at `positions`: uint8 (b, size_px, size_px, 3), RGB."""
+        return self.pixels[[self.entries[position].row for position in positions]]
+
+    def subset(self, positions: Sequence[int]) -> "Pictures":
+        """The pictures at `positions` alone."""
+        records = tuple(self.records[position] for position in positions)
+        return replace(self, records=records, entries=tuple(self.entries[position] for position in positions))
+
+    @property
+    def categories(self) -> list[str]:
+        """Names in alphabetical order."""
+        return sorted({record.category for record in self.records})
+
+    def of(self, category: str) -> "Pictures":
+        """The pictures of one category alone."""
+        return self.subset([i for i, record in enumerate(self.records) if record.category == category])
+
+    def split(self, fractions: Mapping[str, float], seed: int) -> dict[str, "Pictures"]:
+        """Disjoint parts, stratified by category and defect; copies of a picture stay together."""
+        digests, file_digests = zip(*((entry.digest, entry.file_digest) for entry in self.entries), strict=True)
+        parts = split_records(self.records, digests, file_digests, fractions, seed)
+        return {part: self.subset(positions) for part, positions in parts.items()}
+
+    def copies(self) -> list[list[Record]]:
+        """Groups of records whose pictures are the same, pixel for pixel, as they were cached."""
+        groups = same_content([entry.digest for entry in self.entries])
+        return [[self.records[position] for position in group] for group in groups]
+
+
+def choose_folder(data: Path | None) -> Path:
+    """The folder that was typed, else data/mvtec, else demo data, made if need be; says so in one line."""
+    if data is not None:
+        return data
+    if any(REAL_DATA.glob("*/train")):
+        return REAL_DATA
+    from pretrain.demo import is_demo, make
+
+    print(f"no --data given and no {REAL_DATA} here: using generated demo data in {DEMO_DATA}", file=sys.stderr)
+    if not is_demo(DEMO_DATA):
+        make(DEMO_DATA)
+    return DEMO_DATA
+
+
+def data_name(folder: Path) -> str:
+    """What to call a folder in the title of whatever is computed on it."""
+    from pretrain.demo import is_demo
+
+    return f"demo data ({folder})" if is_demo(folder) else str(folder)
+
+
+def load(
+    folder: Path,
+    size_px: int,
+    categories: Collection[str] = (),
+    normals_only: bool = False,
+    strict: bool = False,
+    workers: int | None = None,
+    allow_plain: bool = False,
+) -> Pictures:
+    """The pictures of a folder, cached. With `normals_only` nothing but train/good is opened; with `allow_plain` the
+    folder need not be laid out by category and split.
+
+    Every file that cannot be used is named on stderr and left out; with `strict`, that is a Mistake.
+    """
+    if not SMALLEST_PX <= size_px <= LARGEST_PX:
+        raise Mistake(f"pictures cannot be cached at {size_px} px: choose from {SMALLEST_PX} to {LARGEST_PX}.")
+    if workers is not None and workers < 1:
+        raise Mistake(f"{workers} workers cannot decode: give 1 or more, or leave it out for one per core.")
+    is_plain = allow_plain and folder.is_dir() and not has_layout(folder)
+    found = scan_plain(folder, categories) if is_plain else scan(folder, categories, normals_only)
+    cached = open_cached(folder, [record.path for record in found.records], size_px, workers)
+    records = tuple(record for record in found.records if record.path in cached.entries)
+    records, mask_problems = _with_fitting_masks(records, cached.entries)
+    problems = (*found.problems, *cached.problems, *mask_problems)
+    if problems:
+        print(f"{len(problems)} files in {folder} cannot be used:", file=sys.stderr)
+    for problem in problems:
+        print(f"  {problem.path.relative_to(folder)}: {problem.reason}", file=sys.stderr)
+    if strict and problems:
+        raise Mistake(f"{len(problems)} files cannot be used and --strict was given: mend or remove them.")
+    if not records:
+        raise Mistake(f"none of the {len(problems)} pictures in {folder} can be read.")
+    entries = tuple(cached.entries[record.path] for record in records)
+    return Pictures(folder, size_px, records, entries, cached.pixels, problems)
+
+
+def _with_fitting_masks(
+    records: Sequence[Record], entries: Mapping[Path, Entry]
+) -> tuple[tuple[Record, ...], list[Problem]]:
+    """The records without the masks that cannot be used, each of which is read once to know."""
+
+    def misfit(record: Record) -> str | None:
+        if record.mask is None:
+            return None
+        try:
+            height, width = read_mask(record.mask).shape
+        except Unreadable as unreadable:
+            return str(unreadable)
+        entry = entries[record.path]
+        if (height, width) != (entry.height, entry.width):
+            return f"the mask is {width}x{height}, its picture {entry.width}x{entry.height}"
+        return None
+
+    with ThreadPoolExecutor() as pool:  # Pillow lets go of Python's lock
+        reasons = list(pool.map(misfit, records))
+    fitting = tuple(
+        replace(record, mask=None) if reason else record for record, reason in zip(records, reasons, strict=True)
+    )
+    return fitting, [Problem(record.mask, reason) for record, reason in zip(records, reasons, strict=True) if reason]

@@ -1,0 +1,189 @@
+"""A run folder: what was asked, how it went, where it can go on, and a mark that it finished.
+
+runs/NAME/config.yaml              the resolved configuration; another one into the same folder is refused
+runs/NAME/metrics.jsonl            one line of figures for a step, only ever of steps that count
+runs/NAME/checkpoint.safetensors   all that going on needs; always whole
+runs/NAME/finished                 exists once the result is written
+"""
+
+import json
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from pretrain.command import Mistake, Names
+from pretrain.files import write_whole
+from pretrain.tensorfile import read_tensors, write_tensors
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+
+class Run:
+    """One training's folder. Only the process that holds the folder writes to it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.checkpoint_file = folder / "checkpoint.safetensors"
+        self.metrics_file = folder / "metrics.jsonl"
+        self._finished_file = folder / "finished"
+
+    @property
+    def is_finished(self) -> bool:
+        return self._finished_file.exists()
+
+    @contextmanager
+    def held(self, config: object) -> Iterator[None]:
+        """The right to write into the folder; Mistake if another process has it, or it belongs to other options."""
+        from filelock import FileLock, Timeout
+
+        with told_as_mistakes(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.folder / "lock")
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                raise Mistake(
+                    f"another process trains in {self.folder}: wait for it or choose another --out."
+                ) from None
+            try:
+                for unfinished in self.folder.glob(".*.part"):  # by killed writers, each as large as a checkpoint
+                    unfinished.unlink()
+                self._keep(config)
+                yield
+            finally:
+                lock.release()
+
+    def config(self) -> dict:
+        """The stored configuration, plain."""
+        import yaml
+
+        return yaml.safe_load((self.folder / "config.yaml").read_text())
+
+    def earlier(self, name: str) -> object:
+        """What an option was resolved to when the run began; none where it has not begun. For what was measured then
+        and might be measured otherwise now."""
+        return (self.config() or {}).get(name) if (self.folder / "config.yaml").is_file() else None
+
+    def log(self, step: int, **figures: float) -> None:
+        """Add a line of figures; a line that a kill cut off stays one of its own."""
+        line = json.dumps({"step": step, **figures}).encode() + b"\n"
+        with open(self.metrics_file, "a+b") as file:
+            if file.tell():
+                file.seek(-1, os.SEEK_END)
+                line = line if file.read(1) == b"\n" else b"\n" + line
+            file.write(line)
+
+    def metrics(self) -> list[dict]:
+        """All lines; one that was cut off by a kill is left out."""
+        if not self.metrics_file.exists():
+            return []
+        lines = self.metrics_file.read_text().splitlines()
+        return [json.loads(line) for line in lines if line.endswith("}")]
+
+    def save(self, module: nn.Module, optimizer: Optimizer, facts: dict) -> None:
+        """Write a checkpoint; `facts` is JSON and holds the number of finished steps as `step`."""
+        tensors = {f"module.{name}": tensor for name, tensor in module.state_dict().items()}
+        scalars = {}
+        for position, state in optimizer.state_dict()["state"].items():
+            for name, value in state.items():
+                if isinstance(value, Tensor):
+                    tensors[f"optimizer.{position}.{name}"] = value
+                else:
+                    scalars[f"{position}.{name}"] = value
+        write_tensors(self.checkpoint_file, tensors, {**facts, "optimizer": scalars})
+
+    def restore(self, module: nn.Module, optimizer: Optimizer) -> dict | None:
+        """Put a checkpoint back and return its facts; None where there is none. Writes nothing."""
+        if not self.checkpoint_file.exists():
+            return None
+        tensors, facts = read_tensors(self.checkpoint_file)
+        module.load_state_dict(
+            {name.removeprefix("module."): t for name, t in tensors.items() if name[:7] == "module."}
+        )
+        states: dict[int, dict] = {}
+        for name, value in [*tensors.items(), *((f"optimizer.{name}", v) for name, v in facts["optimizer"].items())]:
+            if name.startswith("optimizer."):
+                _, position, key = name.split(".", 2)
+                states.setdefault(int(position), {})[key] = value
+        optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
+        return facts
+
+    def forget_figures_from(self, step: int) -> None:
+        """Drop the lines of steps that a killed run took after its last checkpoint: they are taken again."""
+        kept = [line for line in self.metrics() if line["step"] < step]
+        write_whole(self.metrics_file, "".join(json.dumps(line) + "\n" for line in kept).encode())
+
+    def finish(self) -> None:
+        """Mark the run as finished; its checkpoint has served."""
+        self._finished_file.touch()
+        self.checkpoint_file.unlink(missing_ok=True)
+
+    def _keep(self, config: object) -> None:
+        """Store the configuration, or compare it with the stored one."""
+        import yaml
+
+        wanted = _plain(asdict(config))
+        wanted.pop("out", None)  # a folder may be moved
+        file = self.folder / "config.yaml"
+        if not file.exists():
+            write_whole(file, yaml.safe_dump(wanted, sort_keys=False).encode())
+            return
+        stored = yaml.safe_load(file.read_text()) or {}
+        differing = sorted(key for key in wanted.keys() | stored.keys() if wanted.get(key) != stored.get(key))
+        if differing:
+            changes = ", ".join(f"{key} was {stored.get(key)} and is {wanted.get(key)}" for key in differing)
+            raise Mistake(f"{self.folder} holds a run with other options ({changes}): choose another --out.")
+
+
+@contextmanager
+def told_as_mistakes(folder: Path) -> Iterator[None]:
+    """A disk that is full or may not be written is the user's to mend, not a traceback."""
+    try:
+        yield
+    except OSError as error:
+        reason = f"{folder} cannot be written ({error}); what was saved before is whole"
+        raise Mistake(f"{reason}. Make room, or choose another --out.") from error
+
+
+def _plain(value: object) -> object:
+    """As YAML gives it back."""
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, Names | Path):
+        return str(value)
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    return value
+
+
+@contextmanager
+def stop_asked(fabric: "Fabric") -> Iterator[Callable[[], bool]]:
+    """Gives a function that says, alike on all ranks, whether somebody pressed Ctrl-C or asked the process to end.
+
+    A second Ctrl-C stops at once.
+    """
+    asked: list[int] = []
+
+    def ask(number: int, frame: object) -> None:
+        if asked and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        asked.append(number)
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        if fabric.world_size == 1:
+            yield lambda: bool(asked)
+        else:
+            yield lambda: bool(fabric.all_reduce(torch.tensor(float(len(asked))), reduce_op="sum") > 0)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,299 @@
+"""How fast SimCLR trains, beside lightly's stock way on the same files and beside the bare training step.
+
+    python scripts/benchmarks/pretrain.py            # about ten minutes on two cores; makes its own PNGs
+    python scripts/benchmarks/pretrain.py --quick    # about a minute: fewer and smaller steps, a rough answer
+    python scripts/benchmarks/pretrain.py --check    # exit code 1 where a target is missed
+
+All train on the same pictures in batches of the same size, two views of each, on the same threads: lightly as in its
+tutorial, in fp32, with no workers and with one for each core, of which the better counts; ours as plain SimCLR with the
+same strengths and optimizer, in the precision chosen for the machine and in fp32, from a cache whose building is
+measured too; the bare step, on views made once; and our default recipe, which does more. What differs by design:
+lightly cuts views from the file's pixels, ours from a cache of twice the view's side. Measure on an idle machine:
+beside another busy process bf16 on two cores was up to 11 times slower than fp32, on one core 1.6 times faster.
+
+Targets: 1.6 times lightly's images/s from 256 px PNGs, 5 times from 1024 px PNGs, 85 % of the bare step's. On a GPU,
+WHERE THIS HAS NEVER RUN: 80 % of the bare step's, 15,000 views/s with ResNet-18 and 4,300 with ResNet-50.
+"""
+
+if __name__ == "__main__":
+    import sys
+    from pathlib import Path
+
+    sys.path[0] = str(Path(__file__).resolve().parents[2])
+    from pretrain.command import run_command
+    from scripts.benchmarks.pretrain import Config, main
+
+    sys.exit(run_command(main, Config))
+
+import json
+import math
+import os
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from importlib.metadata import version
+from itertools import count, islice, product
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING
+from unittest.mock import patch
+
+from pretrain.data.dataset import Pictures, load
+from pretrain.simclr import Config as Recipe
+from pretrain.simclr import make_views, members, train_mode
+from pretrain.training.device import make_fabric, on_device, rank_positions
+from scripts.benchmarks.cache import build, make_pictures
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+    from torch import Tensor
+
+    from pretrain.views import Strengths
+
+SOURCES_PX = (256, 1024)
+TARGETS = {
+    "cpu": {"over_lightly_256": 1.6, "over_lightly_1024": 5.0, "over_bare": 0.85},
+    "cuda": {"over_bare": 0.8, "over_bare_resnet50": 0.8, "views_per_s": 15_000, "views_per_s_resnet50": 4_300},
+}
+EPOCHS = 8  # the default length of a training on a CPU, over which building the cache is counted in
+CORES = os.cpu_count() or 1
+# What a contestant does when it is its turn. Gives a last number, a loss where it trains, and so waits for the device.
+Turn = Callable[[], float]
+
+
+@dataclass(frozen=True)
+class Config:
+    """Measure how fast SimCLR trains, beside lightly's stock way and beside the bare training step.
+
+    Attributes:
+        rounds: How often each is measured, in turn. Default is 5, with --quick 2.
+        steps: Training steps in a turn. Default is one for each core, at least 8, with --quick 2.
+        batch: Pictures a step. Default is 256 on a GPU, 64 without, with --quick 32.
+        size_px: Side of the views. Default is 224 on a GPU, 64 without.
+        device: cpu, cuda, or auto for a GPU where there is one.
+        quick: Fewer pictures and rounds, for an answer within a minute.
+        check: Exit code 1 if a target is missed.
+    """
+
+    rounds: int | None = None
+    steps: int | None = None
+    batch: int | None = None
+    size_px: int | None = None
+    device: str = "auto"
+    quick: bool = False
+    check: bool = False
+
+
+@dataclass(frozen=True)
+class Plain(Recipe):
+    """SimCLR and nothing else, with the strengths of lightly's transform and the optimizer of its tutorial."""
+
+    optimizer: str = "sgd"
+    learning_rate: float = 0.06
+    weight_decay: float = 5e-4
+    temperature: float = 0.5
+    whole_weight: float = 1.0
+    dense_weight: float = 0.0
+    planted: bool = False
+
+    @property
+    def strengths(self) -> "Strengths":
+        from pretrain.views import Strengths
+
+        return Strengths()
+
+
+def main(config: Config) -> int:
+    fabric, in_fp32 = make_fabric(config.device, None), make_fabric(config.device, "32-true")
+    config = sized(config, fabric.device.type)
+    with tempfile.TemporaryDirectory() as place:
+        turns = contestants(config, Path(place), fabric, in_fp32)
+        seconds, last = in_rounds(config.rounds, turns)
+    figures = figures_of(config, seconds)
+    targets = TARGETS[config.device]
+    missed = [name for name, target in targets.items() if figures[name] < target]
+    losses = {name: last[name] for name in turns if not name.startswith(("cache", "views"))}
+    missed += [f"a finite loss of {name}" for name, loss in losses.items() if not math.isfinite(loss)]
+
+    precision, taken = fabric.strategy.precision.precision, config.steps * config.batch
+    print(f"{taken} PNGs, views of {config.size_px} px, batch {config.batch}, {config.device}, ours in {precision},")
+    print(f"medians of {config.rounds} interleaved rounds")
+    print(f"  {'images/s':28}" + "".join(f"{f'from {px} px':>15}" for px in SOURCES_PX))
+    for label in dict.fromkeys(name.rpartition(" ")[0] for name in turns if not name.startswith("views")):
+        rates = (figures["per_s"][f"{label} {px}"] for px in SOURCES_PX)
+        print(f"  {label:28}" + "".join(f"{rate:15.1f}" for rate in rates))
+    for name in (name for name in turns if name.startswith("views")):
+        print(f"  {name:28}{figures['per_s'][name]:15.0f} views/s, nothing else")
+    for name in (name for name, figure in figures.items() if isinstance(figure, float)):
+        target = f"  (target: at least {targets[name]:g})" if name in targets else ""
+        print(f"  {name:28}{figures[name]:15.2f}{target}")
+    if config.device == "cpu":
+        print("  nothing here ran on a GPU, nor was torch.compile measured")
+    print(f"missed: {', '.join(missed)}" if missed else "all targets met")
+    hardware = {"cores": CORES, "machine": platform.machine(), "python": platform.python_version()}
+    versions = {name: version(name) for name in ("torch", "torchvision", "lightly", "kornia", "pillow")}
+    measured = {**figures, "last_losses": losses, "missed": missed, "precision": precision}
+    print(json.dumps({"benchmark": "pretrain", **asdict(config), **measured, **hardware, **versions}))
+    return int(bool(missed) and config.check)
+
+
+def sized(config: Config, device: str) -> Config:
+    """What was left open, chosen for the machine. With one step for each core, all of lightly's workers get a batch."""
+    batch, size_px = (256, 224) if device == "cuda" else (32 if config.quick else 64, 64)
+    rounds, steps = (2, 2) if config.quick else (5, max(8, CORES))
+    sizes = {"rounds": rounds, "steps": steps, "batch": batch, "size_px": size_px}
+    return replace(config, device=device, **{name: getattr(config, name) or value for name, value in sizes.items()})
+
+
+def contestants(config: Config, place: Path, fabric: "Fabric", in_fp32: "Fabric") -> dict[str, Turn]:
+    """Named "WHAT SOURCE_PX"; those that are compared with each other stand side by side."""
+    on_gpu = config.device == "cuda"
+    sizes = {"batch": config.batch, "size_px": config.size_px, "cache_px": 2 * config.size_px, "device": config.device}
+    plain, default = Plain(**sizes), Recipe(**sizes, learning_rate=1e-3)
+    recipes = {"": plain, " resnet50": replace(plain, architecture="resnet50")} if on_gpu else {"": plain}
+    turns: dict[str, Turn] = {}
+    for px in SOURCES_PX:
+        folder = place / str(px)
+        paths = make_pictures(folder / "product" / "train" / "good", config.steps * config.batch, px)
+        os.environ["HELDOUT_CACHE"] = str(place / "cache")
+        pictures = load(folder, plain.cache_px, normals_only=True)
+        os.environ["HELDOUT_CACHE"] = str(place / "cache_built_again")
+        turns[f"cache built {px}"] = partial(build, paths, plain.cache_px)
+        for workers in (CORES,) if on_gpu else (0, CORES):
+            turns[f"lightly {workers} workers {px}"] = lightly_stock(config, paths[0].parent, workers)
+        for kind, recipe in recipes.items():
+            turns[f"ours{kind} {px}"] = ours(recipe, config, pictures, fabric)
+            turns[f"bare step{kind} {px}"] = ours(recipe, config, pictures, fabric, is_bare=True)
+        turns[f"ours in fp32 {px}"] = ours(plain, config, pictures, in_fp32)
+        turns[f"our default recipe {px}"] = ours(default, config, pictures, fabric)
+    pixels = on_device(pictures, fabric.device)(range(config.batch))
+    for backend in ("fast", "kornia", "kornia compiled") if on_gpu else ("fast", "kornia"):
+        turns[f"views {backend}"] = views_alone(plain, config, pixels, *backend.split())
+    return turns
+
+
+def in_rounds(rounds: int, turns: dict[str, Turn]) -> tuple[dict[str, list[float]], dict[str, float]]:
+    """Seconds of every turn, and the last number of each contestant. A slow spell of the machine hits all of them."""
+    seconds, last = {name: [] for name in turns}, {}
+    for number in range(rounds + 1):
+        print(f"round {number} of {rounds}" if number else "warming up", file=sys.stderr)
+        for name, turn in turns.items():
+            start_s = time.perf_counter()
+            last[name] = turn()
+            if number:  # the first turn starts workers and allocates
+                seconds[name].append(time.perf_counter() - start_s)
+    return seconds, last
+
+
+def figures_of(config: Config, seconds: dict[str, list[float]]) -> dict:
+    """Rates from medians over the rounds; ratios are medians of each round's own."""
+    pictures = config.steps * config.batch
+    usual = {name: median(measured) for name, measured in seconds.items()}
+
+    def speedup(ours: str, theirs: str) -> list[float]:
+        return [their_s / our_s for our_s, their_s in zip(seconds[ours], seconds[theirs], strict=True)]
+
+    made = {name: 2 * pictures if name.startswith("views") else pictures for name in usual}
+    figures: dict = {"per_s": {name: made[name] / each_s for name, each_s in usual.items()}}
+    for px in SOURCES_PX:
+        stock = min((name for name in usual if name.startswith("lightly") and name.endswith(f" {px}")), key=usual.get)
+        ours_s, stock_s, build_s = usual[f"ours {px}"], usual[stock], usual[f"cache built {px}"]
+        figures[f"better_lightly_{px}"] = stock
+        figures[f"over_lightly_{px}"] = median(speedup(f"ours {px}", stock))
+        figures[f"fp32_over_lightly_{px}"] = median(speedup(f"ours in fp32 {px}", stock))
+        figures[f"with_build_over_lightly_{px}"] = EPOCHS * stock_s / (build_s + EPOCHS * ours_s)
+        figures[f"cache_build_s_{px}"] = build_s
+    for kind in ("", " resnet50") if config.device == "cuda" else ("",):
+        name = kind.replace(" ", "_")
+        ratios = [ratio for px in SOURCES_PX for ratio in speedup(f"ours{kind} {px}", f"bare step{kind} {px}")]
+        figures[f"over_bare{name}"] = median(ratios)
+        figures[f"views_per_s{name}"] = median(2 * pictures / usual[f"ours{kind} {px}"] for px in SOURCES_PX)
+    return figures
+
+
+def lightly_stock(config: Config, files: Path, workers: int) -> Turn:
+    """One epoch as in lightly's tutorial on SimCLR. A turn begins and ends with empty queues, so that its workers
+    neither start with batches that nobody paid for nor disturb whoever comes next."""
+    import torch
+    import torchvision
+    from lightly import data, loss, transforms
+    from lightly.models.modules import SimCLRProjectionHead
+
+    on_gpu = config.device == "cuda"
+    dataset = data.LightlyDataset(str(files), transform=transforms.SimCLRTransform(input_size=config.size_px))
+    queue = {"num_workers": workers, "persistent_workers": workers > 0, "pin_memory": on_gpu}
+    loader = torch.utils.data.DataLoader(dataset, config.batch, shuffle=True, drop_last=True, **queue)
+    torch.manual_seed(0)
+    backbone = torchvision.models.resnet18()
+    backbone.fc = torch.nn.Identity()
+    model = torch.nn.Sequential(backbone, SimCLRProjectionHead(512, 512, 128)).to(config.device)
+    criterion = loss.NTXentLoss(temperature=0.5)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.06, momentum=0.9, weight_decay=5e-4)
+
+    def epoch() -> float:
+        for (first, second), _, _ in loader:
+            first, second = (views.to(config.device, non_blocking=on_gpu) for views in (first, second))
+            last = criterion(model(first), model(second))
+            last.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        return last.item()
+
+    return epoch
+
+
+def ours(recipe: Recipe, config: Config, pictures: Pictures, fabric: "Fabric", is_bare: bool = False) -> Turn:
+    """The next steps of a training as `pretrain/simclr.py` makes them, nothing prepared before a turn; or with
+    `is_bare` on views made once: with this network and loss nothing can train faster."""
+    import torch
+
+    from pretrain.contrast import SimCLR, make_optimizer
+    from pretrain.encoder import make_encoder
+
+    encoder = make_encoder(recipe.architecture, recipe.start, seed=recipe.seed, input_size_px=recipe.size_px)
+    torch.manual_seed(recipe.seed)
+    module = SimCLR(encoder, recipe.whole_weight, recipe.dense_weight, recipe.temperature)
+    optimizer = make_optimizer(recipe.optimizer, module, recipe.learning_rate, recipe.weight_decay)
+    model, stepper = fabric.setup(module.to(memory_format=torch.channels_last), optimizer)
+    train_mode(module, recipe)
+    positions, pixels_of = rank_positions(recipe.batch, fabric), on_device(pictures, fabric.device)
+
+    def views_of(step: int) -> tuple["Tensor", "Tensor | None"]:
+        chosen = members(recipe, step, len(pictures))
+        return make_views(recipe, step, positions, pixels_of(chosen[positions]), pixels_of(chosen[positions - 1]))
+
+    fixed, numbers = views_of(0) if is_bare else None, count()
+
+    def steps() -> float:
+        for step in islice(numbers, config.steps):
+            views, masks = fixed or views_of(step)
+            losses = model(views, masks, recipe.seed, step, positions)
+            fabric.backward(losses.loss)
+            stepper.step()
+            stepper.zero_grad()
+        return losses.loss.item()
+
+    return steps
+
+
+def views_alone(recipe: Recipe, config: Config, pixels: "Tensor", backend: str, compiled: str = "") -> Turn:
+    """The views of as many steps, all of the same pictures: uint8 (b, h, w, 3), on the device."""
+    import torch
+
+    from pretrain import views
+
+    # Colour alone: the blur's kernel is as wide as the draws ask for, and would be compiled again in every step.
+    colour = torch.compile(views._colour_by_kornia) if compiled else views._colour_by_kornia
+
+    def steps() -> float:
+        with patch.object(views, "_colour_by_kornia", colour):
+            for step, view in product(range(config.steps), (0, 1)):
+                draws = views.draw(recipe.strengths, recipe.seed, step, range(len(pixels)), view)
+                images = views.render(pixels, draws, recipe.size_px, backend)
+        return images.mean().item()
+
+    return steps

@@ -1,0 +1,285 @@
+"""What the inspection service costs beside its bare model: pictures a second, time to an answer, memory.
+
+    python scripts/benchmarks/serve.py            # some six minutes on two cores
+    python scripts/benchmarks/serve.py --quick    # fewer rounds and requests
+    python scripts/benchmarks/serve.py --check    # exit code 1 where a target is missed
+
+PaDiM with a ResNet-18 at 224 px, as `serve.py` fits it without models, judges generated hazelnuts of 256 px. The server
+and 32 clients, coroutines of this process, share the machine over loopback; SQLite is written as in use. The bare model
+is the same one in this process: batches as large as the service's, of pictures that are decoded already ("model"), and
+of files that it decodes first, one after another, which no answer can do without ("model and decoding").
+They take turns, and only one works at a time. Rates depend on what else the cores do; the CPU time of a picture hardly
+does, so its ratio is given too (`of_model_by_cpu`; the service's has decoding, HTTP and the database in it).
+
+Targets: 0.8 of the model's pictures a second, no error, and after 10,000 requests no more than 1.05 times the memory
+after the first tenth of them.
+"""
+
+if __name__ == "__main__":
+    import sys
+    from pathlib import Path
+
+    sys.path[0] = str(Path(__file__).resolve().parents[2])
+    from pretrain.command import run_command
+    from scripts.benchmarks.serve import Config, main
+
+    sys.exit(run_command(main, Config))
+
+import asyncio
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, NamedTuple
+
+from pretrain.command import Mistake
+
+if TYPE_CHECKING:
+    from downstream.inspection.inspector import Inspector
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+CATEGORY, CLIENTS, PICTURES = "hazelnut", 32, 64
+AT_LEAST = {"of_model": 0.8}
+AT_MOST = {"errors": 0, "memory_growth": 1.05}
+
+
+@dataclass(frozen=True)
+class Config:
+    """Measure the service beside its bare model.
+
+    Attributes:
+        rounds: How often each is measured, in turn.
+        requests: Requests in a round.
+        memory_requests: Requests over which memory is watched.
+        batch: At most so many pictures a forward, the service's --batch.
+        workers: Processes of the service, its --workers; with one for each core none waits for another's thread.
+        quick: Fewer rounds and requests.
+        check: Exit code 1 if a target is missed.
+    """
+
+    rounds: int = 5
+    requests: int = 640
+    memory_requests: int = 10_000
+    batch: int = 16
+    workers: int = 1
+    quick: bool = False
+    check: bool = False
+
+
+class Round(NamedTuple):
+    """Pictures a second of the three, CPU milliseconds a picture of two, and each answer's milliseconds."""
+
+    model: float
+    with_decoding: float
+    service: float
+    model_cpu_ms: float
+    service_cpu_ms: float
+    milliseconds: list[float]
+
+
+def main(config: Config) -> int:
+    rounds, requests, long = (
+        (2, 320, 1000) if config.quick else (config.rounds, config.requests, config.memory_requests)
+    )
+    with tempfile.TemporaryDirectory() as place:
+        files, inspector = make_material(Path(place), config.batch)
+        with served(Path(place), config) as (port, process):
+            bodies = [request_of(data, port) for data in files]
+            ask(port, bodies, 4 * CLIENTS, CLIENTS)
+            measured, errors = [], 0
+            for number in range(rounds + 1):
+                print(f"round {number} of {rounds}" if number else "warming up", file=sys.stderr, flush=True)
+                one, wrong = one_round(port, process, bodies, files, inspector, requests)
+                measured, errors = measured + [one] * bool(number), errors + wrong
+            alone_ms, _ = ask(port, bodies, 100, 1)
+            print(f"memory over {long} requests", file=sys.stderr, flush=True)
+            memory, wrong = memory_over(port, bodies, long, process)
+    figures = figures_of(measured, alone_ms, memory, errors + wrong)
+    missed = [name for name, target in AT_LEAST.items() if figures[name] < target]
+    missed += [name for name, target in AT_MOST.items() if figures[name] > target]
+    print_figures(figures, config.workers, rounds, requests, long)
+    print(f"missed: {', '.join(missed)}" if missed else "all targets met")
+    hardware = {"cores": os.cpu_count(), "machine": platform.machine(), "python": platform.python_version()}
+    versions = {name: version(name) for name in ("torch", "fastapi", "uvicorn", "sqlalchemy")}
+    facts = {**asdict(config), **figures, "missed": missed}
+    print(json.dumps({"benchmark": "serve", **facts, **hardware, **versions}))
+    return int(bool(missed) and config.check)
+
+
+def make_material(place: Path, batch: int) -> tuple[list[bytes], "Inspector"]:
+    """Picture files, and a model fitted in `place`/models."""
+    from downstream.detect import Fit, fit
+    from downstream.inspection.inspector import Inspector
+    from pretrain.demo import make
+
+    os.environ["HELDOUT_CACHE"] = str(place / "cache")
+    make(place / "demo", categories=(CATEGORY,), train=PICTURES, good=6, defective=3)
+    model = place / "models" / CATEGORY
+    fit(Fit(data=place / "demo", category=CATEGORY, encoder=Path("random"), options="dimensions=100", out=model))
+    inspector = Inspector.load(model)
+    inspector.method.batch_size = batch
+    paths = sorted((place / "demo" / CATEGORY).glob("t*/*/*.png"))
+    return [path.read_bytes() for path in paths[:PICTURES]], inspector
+
+
+@contextmanager
+def served(place: Path, config: Config) -> Iterator[tuple[int, int]]:
+    """The service on the model in `place`: its port, and the number of its process."""
+    command = [sys.executable, REPOSITORY / "downstream/serve.py", "--port", 0, "--models", place / "models",
+               "--results", place / "results.sqlite", "--pictures", place / "pictures", "--batch", config.batch,
+               "--workers", config.workers, "--decoders", max(1, 2 // config.workers)]  # fmt: skip
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("HELDOUT_TOKEN")}
+    with open(place / "log", "w") as log:
+        process = subprocess.Popen(
+            list(map(str, command)), stdout=subprocess.PIPE, stderr=log, text=True, env=environment
+        )
+    try:
+        for line in process.stdout:
+            if line.startswith("serving: "):
+                yield int(line.rpartition(":")[2]), process.pid
+                return
+        raise Mistake(f"the service did not start: {(place / 'log').read_text()[-500:]}")
+    finally:
+        process.terminate()
+        process.communicate(timeout=60)
+
+
+def request_of(picture: bytes, port: int) -> bytes:
+    """What curl would send, ready to be written to a socket."""
+    head = b'--limit\r\nContent-Disposition: form-data; name="image"; filename="picture.png"\r\n\r\n'
+    body = head + picture + b"\r\n--limit--\r\n"
+    lines = (f"POST /api/test_image HTTP/1.1\r\nHost: localhost:{port}\r\nContent-Length: {len(body)}\r\n"
+             "Content-Type: multipart/form-data; boundary=limit\r\n\r\n")  # fmt: skip
+    return lines.encode() + body
+
+
+def ask(port: int, bodies: Sequence[bytes], count: int, clients: int) -> tuple[list[float], int]:
+    """Send `count` requests, each client one after another over its own connection: milliseconds of each, and how many
+    were not answered with 200."""
+    milliseconds, errors = [], 0
+    waiting = iter(range(count))
+
+    async def client() -> None:
+        nonlocal errors
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        for number in waiting:
+            start_s = time.perf_counter()
+            writer.write(bodies[number % len(bodies)])
+            head = (await reader.readuntil(b"\r\n\r\n")).lower()
+            length = int(head.partition(b"content-length:")[2].partition(b"\r\n")[0])
+            await reader.readexactly(length)
+            milliseconds.append(1e3 * (time.perf_counter() - start_s))
+            errors += not head.startswith(b"http/1.1 200")
+        writer.close()
+        await writer.wait_closed()
+
+    async def all_clients() -> None:
+        await asyncio.gather(*(client() for _ in range(clients)))
+
+    asyncio.run(all_clients())
+    return milliseconds, errors
+
+
+def one_round(
+    port: int, process: int, bodies: Sequence[bytes], files: Sequence[bytes], inspector: "Inspector", requests: int
+) -> tuple[Round, int]:
+    """Each of the three once."""
+    from pretrain.data.decode import decode_bytes
+
+    decoded = [decode_bytes(data, inspector.size_px) for data in files]
+
+    def judge(pictures: Sequence) -> None:
+        inspector.inspect_decoded([Path()] * len(pictures), pictures)
+
+    size = inspector.method.batch_size
+    starts = [start % len(files) for start in range(0, requests, size)]
+    model_cpu_s = time.process_time()
+    model_s = seconds_of(lambda: [judge(decoded[start : start + size]) for start in starts])
+    model_cpu_s = time.process_time() - model_cpu_s
+    decoding_s = seconds_of(
+        lambda: [
+            judge([decode_bytes(data, inspector.size_px) for data in files[start : start + size]]) for start in starts
+        ]
+    )
+    count = sum(len(files[start : start + size]) for start in starts)
+    start_s, service_cpu_s = time.perf_counter(), cpu_seconds(process)
+    milliseconds, errors = ask(port, bodies, requests, CLIENTS)
+    service_s, service_cpu_s = time.perf_counter() - start_s, cpu_seconds(process) - service_cpu_s
+    cpu_ms = (1e3 * model_cpu_s / count, 1e3 * service_cpu_s / requests)
+    return Round(count / model_s, count / decoding_s, requests / service_s, *cpu_ms, milliseconds), errors
+
+
+def seconds_of(work) -> float:
+    import torch
+
+    start_s = time.perf_counter()
+    with torch.inference_mode():
+        work()
+    return time.perf_counter() - start_s
+
+
+def everyone(process: int) -> list:
+    """The server and all that it started."""
+    import psutil
+
+    server = psutil.Process(process)
+    return [server, *server.children(recursive=True)]
+
+
+def cpu_seconds(process: int) -> float:
+    return sum(sum(one.cpu_times()[:2]) for one in everyone(process))
+
+
+def memory_over(port: int, bodies: Sequence[bytes], count: int, process: int) -> tuple[list[float], int]:
+    """MiB of the server and its processes after each tenth of `count` requests."""
+    taken, errors = [], 0
+    for _ in range(10):
+        errors += ask(port, bodies, count // 10, CLIENTS)[1]
+        taken.append(sum(one.memory_info().rss for one in everyone(process)) / 2**20)
+    return taken, errors
+
+
+def figures_of(measured: Sequence[Round], alone_ms: list[float], memory_mib: list[float], errors: int) -> dict:
+    """Ratios are medians of each round's own."""
+    ordered = sorted(one for each in measured for one in each.milliseconds)
+    rates = ("model", "with_decoding", "service")
+    return {
+        **{f"{name}_per_s": median(getattr(one, name) for one in measured) for name in rates},
+        "of_model": median(one.service / one.model for one in measured),
+        "of_model_by_cpu": median(one.model_cpu_ms / one.service_cpu_ms for one in measured),
+        **{f"{name}_cpu_ms": median(getattr(one, f"{name}_cpu_ms") for one in measured) for name in rates[::2]},
+        "of_model_and_decoding": median(one.service / one.with_decoding for one in measured),
+        "p50_ms": ordered[len(ordered) // 2], "p99_ms": ordered[int(0.99 * len(ordered))],
+        "alone_p50_ms": median(alone_ms), "errors": errors, "memory_mib": memory_mib,
+        "memory_growth": memory_mib[-1] / memory_mib[0],
+    }  # fmt: skip
+
+
+def print_figures(figures: dict, workers: int, rounds: int, requests: int, long: int) -> None:
+    print(
+        f"generated {CATEGORY}s of 256 px, PaDiM with a ResNet-18 at 224 px, medians of {rounds} interleaved rounds of"
+    )
+    print(f"{requests} pictures")
+    print(f"  model                {figures['model_per_s']:8.1f} pictures/s")
+    print(f"  model and decoding   {figures['with_decoding_per_s']:8.1f} pictures/s")
+    print(f"  service, {CLIENTS} clients  {figures['service_per_s']:8.1f} pictures/s")
+    print(f"  {CLIENTS} clients: p50 {figures['p50_ms']:.0f} ms, p99 {figures['p99_ms']:.0f} ms; ", end="")
+    print(f"one client: p50 {figures['alone_p50_ms']:.0f} ms")
+    first, *_, last = figures["memory_mib"]
+    print(f"  memory: {first:.0f} MiB after {long // 10} requests, {last:.0f} MiB after {long}")
+    for name, target in AT_LEAST.items():
+        print(f"  {name:22}{figures[name]:8.3g}  (target: at least {target:g})")
+    print(f"  {'of_model_and_decoding':22}{figures['of_model_and_decoding']:8.3g}")
+    cpu = f"{figures['model_cpu_ms']:.1f} of {figures['service_cpu_ms']:.1f} CPU ms a picture"
+    print(f"  {'of_model_by_cpu':22}{figures['of_model_by_cpu']:8.3g}  ({cpu})")
+    for name, target in AT_MOST.items():
+        print(f"  {name:22}{figures[name]:8.3g}  (target: at most {target:g})")

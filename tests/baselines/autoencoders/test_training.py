@@ -1,0 +1,147 @@
+"""The loop: what is held out teaches nothing, the best epoch counts, gone on is as if never stopped."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from baselines.autoencoders.journal import Journal, Stopped
+from baselines.autoencoders.networks import make_network
+from baselines.autoencoders.recipes import recipe_of
+from baselines.autoencoders.training import Recipe, losses, split, train
+from pretrain.command import Mistake
+from pretrain.training.run import Run
+
+PICTURES = torch.rand(12, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 0.3 + 0.3
+RECIPE = Recipe(epochs=4, batch=4, learning_rate=2e-3, augmentation="moved")
+LEARNED, HELD_OUT = split(12, 0)
+
+
+def network(model: str = "vae") -> nn.Module:
+    return make_network(model, 32, 3, 0, {"width": 4, "latent": 5})
+
+
+def trained(recipe=RECIPE, journal=None, pictures=PICTURES, held_out=HELD_OUT, model="vae", seed=0):
+    journal = journal or Journal("training")
+    return train(network(model), lambda chosen: pictures[chosen], LEARNED, held_out, recipe, seed, journal)
+
+
+def vector(network: nn.Module) -> torch.Tensor:
+    return torch.cat([part.float().flatten() for part in network.state_dict().values()])
+
+
+def test_a_tenth_is_held_out():
+    for count, expected in ((1, 0), (2, 1), (10, 1), (19, 2), (200, 20)):
+        learned, held_out = split(count, 3)
+        assert len(held_out) == expected and sorted(learned + held_out) == list(range(count))
+    assert split(50, 0) != split(50, 1)
+
+
+def test_same_seed_same_weights_whatever_the_global_generator():
+    torch.manual_seed(1)
+    first = vector(trained())
+    torch.manual_seed(2)
+    assert torch.equal(first, vector(trained()))
+    assert not torch.equal(first, vector(trained(seed=1)))
+
+
+def test_what_is_held_out_teaches_nothing():
+    one_epoch = replace(RECIPE, epochs=1)
+    scribbled = PICTURES.clone()
+    scribbled[HELD_OUT] = 1 - scribbled[HELD_OUT]
+    assert torch.equal(vector(trained(one_epoch)), vector(trained(one_epoch, pictures=scribbled)))
+    scribbled[LEARNED[0]] = 0
+    assert not torch.equal(vector(trained(one_epoch)), vector(trained(one_epoch, pictures=scribbled)))
+
+
+def test_the_best_epoch_counts(tmp_path):
+    run = Run(tmp_path)
+    best = trained(replace(RECIPE, epochs=8, learning_rate=0.05), Journal("training", run), model="ae")
+    validation = [line["validation"] for line in run.metrics() if "validation" in line]
+    assert len(validation) == 8 and validation.index(min(validation)) < 7  # so fast that it gets worse again
+    with torch.no_grad():
+        again = losses(best, PICTURES[HELD_OUT], RECIPE).mean()
+    assert float(again) == pytest.approx(min(validation), rel=1e-5)
+
+
+def test_without_any_held_out_the_last_epoch_counts():
+    assert not torch.equal(vector(trained(held_out=[])), vector(network().eval()))
+
+
+@pytest.mark.parametrize("after", [1, 2, 5])
+@pytest.mark.parametrize("model", ["ae", "vae"])
+def test_stopped_and_gone_on_is_uninterrupted(model, after, tmp_path):
+    whole = vector(trained(model=model))
+    asked = iter([False] * (after - 1) + [True])
+    with pytest.raises(Stopped, match=f"stopped after {after} of 8 steps"):
+        trained(journal=Journal("training", Run(tmp_path), is_stop_asked=lambda: next(asked)), model=model)
+    assert torch.equal(vector(trained(journal=Journal("training", Run(tmp_path)), model=model)), whole)
+    assert [line["step"] for line in Run(tmp_path).metrics() if "loss" in line] == list(range(8))
+
+
+def test_a_plateau_halves_the_rate_and_ends_the_training_in_the_end(tmp_path):
+    run, still = Run(tmp_path), replace(RECIPE, epochs=50, learning_rate=1e-9, plateau=2, patience=5)
+    frozen = network("ae")
+    for part in frozen.modules():  # nothing moves, so nothing improves but by rounding
+        if isinstance(part, nn.BatchNorm2d):
+            part.momentum = 0.0
+    train(frozen, lambda chosen: PICTURES[chosen], LEARNED, HELD_OUT, still, 0, Journal("training", run))
+    lines = [line for line in run.metrics() if "validation" in line]
+    rates = [line["learning_rate"] for line in lines]
+    assert len(lines) < 50 and rates[0] == 1e-9 and rates[-1] in (0.25e-9, 0.125e-9, 0.0625e-9)
+    assert all(later in (rate, rate / 2) for rate, later in zip(rates, rates[1:], strict=False))
+
+
+def test_a_pretrained_backbone_is_frozen_at_first(tmp_path):
+    recipe = replace(RECIPE, epochs=2, frozen=0.5, augmentation="none")
+    pictures = PICTURES.repeat_interleave(2, 2).repeat_interleave(2, 3)
+
+    def stages(epochs):
+        fresh = make_network("backbone", 64, 3, 0, {})
+        before, head = vector(fresh.stages), vector(fresh.up)
+        one = replace(recipe, epochs=epochs, frozen=0.5 * 2 / epochs)
+        # Without held-out pictures the last epoch counts.
+        after = train(fresh, lambda chosen: pictures[chosen], LEARNED, [], one, 0, Journal("training"))
+        return torch.equal(before, vector(after.stages)), torch.equal(head, vector(after.up))
+
+    assert stages(1) == (True, False)
+    assert stages(2) == (False, False)
+
+
+def test_divergence_weighs_as_one_squared_error_summed_over_pixels():
+    vae, images = network().eval(), PICTURES[:2]
+    restored, divergence = vae.sampled(images, torch.zeros(2, 5))
+    errors = (restored - images).square()
+    expected = errors.mean((1, 2, 3)) + divergence / images[0].numel()
+    torch.testing.assert_close(losses(vae, images, RECIPE), expected)
+    summed = losses(vae, images, replace(RECIPE, loss="l2"))
+    torch.testing.assert_close(summed, errors.sum((1, 2, 3)) + divergence)
+    torch.testing.assert_close(summed, expected * images[0].numel())
+
+
+def test_a_loss_that_is_no_number_is_told():
+    with pytest.raises(Mistake, match="not a number any more at step 0"):
+        trained(pictures=torch.full_like(PICTURES, torch.nan))
+
+
+def test_recipes_are_those_published():
+    plain, family, line = recipe_of("vae"), recipe_of("mvtec2"), recipe_of("inspection")
+    assert (plain.epochs, plain.batch, plain.learning_rate, plain.loss) == (100, 32, 1e-3, "mse")
+    assert (family.learning_rate, family.weight_decay, family.loss, family.augmentation) == (
+        2e-4,
+        1e-5,
+        "ssim",
+        "moved",
+    )
+    assert (line.epochs, line.batch, line.learning_rate, line.plateau, line.patience) == (50, 16, 1e-4, 5, 10)
+    assert recipe_of("backbone", True).frozen == 0.6 and recipe_of("backbone", False).frozen == 0
+    assert recipe_of("ae", given={"epochs": 3, "loss": None}).epochs == 3
+
+
+def test_instances_become_epochs():
+    assert RECIPE.lasting(180, 1000).epochs == 5
+    assert RECIPE.lasting(180, None).epochs == 4
+    assert RECIPE.lasting(3, None, least_steps=300).epochs == 300
+    with pytest.raises(Mistake, match="less than one look"):
+        RECIPE.lasting(180, 100)

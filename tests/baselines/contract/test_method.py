@@ -1,0 +1,324 @@
+"""Every method through the shared suite, and the suite through methods that were broken on purpose."""
+
+from functools import partial
+
+import method_suite
+import pytest
+import torch
+from method_suite import CHECKS, Material
+from torch import nn
+
+from baselines.autoencoders.method import AutoEncoder, ConvolutionalAutoEncoder, VariationalAutoEncoder
+from baselines.cam.method import VggCam
+from baselines.contract.method import Images, Method, NotFitted, Pair, Prediction, Restorer, Samples, batches
+from baselines.frame import FrameColour
+from baselines.trivial import MeanPicture, Untouched
+from downstream.methods.fine_tuned import FineTuned
+from downstream.methods.heads import Logistic, Neighbours
+from downstream.methods.padim import PaDiM
+from downstream.methods.patchcore import PatchBank
+from downstream.methods.residual import Residual
+from pretrain.command import Mistake
+from pretrain.data.dataset import load
+
+# One line for each method of the project.
+METHODS = {
+    "mean picture": MeanPicture,
+    "frame colour": FrameColour,
+    "logistic head": Logistic,
+    "k-NN head": Neighbours,
+    "fine-tuned": partial(FineTuned, epochs=2, train_batch=8),
+    "VGG16-CAM": partial(VggCam, width=1 / 16, input_px=32, epochs=2, train_batch=8, learning_rate=1e-3),
+    "patch bank": partial(PatchBank, levels=("level1", "level2"), dimensions=32),
+    "residual": partial(Residual, levels=("level1", "level2"), dimensions=32),
+    "auto-encoder": partial(AutoEncoder, size_px=32, width=4, instances=60, train_batch=4),
+    "VAE": partial(VariationalAutoEncoder, size_px=32, width=4, instances=60, train_batch=4),
+    "CAE": partial(ConvolutionalAutoEncoder, size_px=64, instances=30, train_batch=4),
+    "PaDiM": partial(PaDiM, levels=("level1", "level2"), dimensions=40),
+}
+RESTORERS = {
+    "untouched": Untouched,
+}
+SIZE_PX = 64
+
+
+@pytest.fixture(scope="module")
+def material(demo_folder) -> Material:
+    pictures = load(demo_folder, SIZE_PX)
+    leather, others = pictures.of("leather"), pictures.of("hazelnut")
+    good = [i for i, record in enumerate(leather.records) if not record.is_anomaly]
+    images = [Images(leather)[i] for i in good]
+    normals, tests = images[:10], images[10:]
+    planted, masks = zip(*(blotched(image, place) for place, image in enumerate(tests)), strict=True)
+    return Material(Samples(others), normals, tests, list(planted), list(masks))
+
+
+def blotched(image: torch.Tensor, place: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """A bright square of a tenth of the side, at a place of its own, and its mask."""
+    mask = torch.zeros(image.shape[-2:], dtype=torch.bool)
+    top, left = 8 + 5 * (place % 8), 44 - 4 * (place % 9)
+    mask[top : top + 7, left : left + 7] = True
+    return torch.where(mask, torch.tensor([1.0, 1.0, 0.2])[:, None, None], image), mask
+
+
+# A frame does not show a product, and what a head knows of defects it has from other products.
+PROMISE_NO_FINDS = ("frame colour", "logistic head", "k-NN head", "fine-tuned", "VGG16-CAM")
+CASES = [
+    pytest.param(make, check, id=f"{name}-{check.__name__.removeprefix('check_')}")
+    for name, make in METHODS.items()
+    for check in CHECKS
+    if name not in PROMISE_NO_FINDS or check is not method_suite.check_finds_planted_defects
+]
+
+
+@pytest.mark.parametrize(("make", "check"), CASES)
+def test_method(make, check, material):
+    check(make, material)
+
+
+class Scaled(MeanPicture):
+    """Scales each batch to [0, 1]: a score depends on its neighbours."""
+
+    def predict(self, pictures):
+        for scores, maps in super().predict(pictures):
+            low, high = scores.min(), scores.max()
+            yield Prediction((scores - low) / (high - low).clamp(min=1e-9), maps)
+
+
+class Hoarder(MeanPicture):
+    """Adds new normals to the old ones."""
+
+    def fit(self, training):
+        return self
+
+    def refer(self, normals):
+        self.all_ = [*getattr(self, "all_", []), *normals]
+        return super().refer(self.all_)
+
+
+class Dice(MeanPicture):
+    """Draws from torch's global generator."""
+
+    def refer(self, normals):
+        super().refer(normals)
+        self.mean_ = self.mean_ + 0.01 * torch.randn_like(self.mean_)
+        return self
+
+
+class Forgetful(MeanPicture):
+    """Saves in half precision."""
+
+    def save(self, folder):
+        self.mean_ = self.mean_.half().float()
+        super().save(folder)
+        self.mean_ = self.mean_ + 1e-4
+
+
+class Elsewhere(MeanPicture):
+    """Depends on something that only this process knows."""
+
+    def predict(self, pictures):
+        import os
+
+        for scores, maps in super().predict(pictures):
+            yield Prediction(scores + os.getpid(), maps)
+
+
+class Upside(MeanPicture):
+    """Higher is better."""
+
+    def predict(self, pictures):
+        for scores, maps in super().predict(pictures):
+            yield Prediction(-scores, -maps)
+
+
+class InSample(MeanPicture):
+    """Takes the scores of the very pictures it learned from for those of unseen normals."""
+
+    def refer(self, normals):
+        super().refer(normals)
+        self.normal_scores_ = torch.cat([prediction.scores for prediction in self.predict(normals)])
+        return self
+
+
+class Scribbler(MeanPicture):
+    """Writes into the pictures it is given."""
+
+    def predict(self, pictures):
+        for picture in pictures:
+            picture.mul_(0.5)
+        return super().predict(pictures)
+
+
+class Eager(MeanPicture):
+    """Predicts before it knows anything."""
+
+    def predict(self, pictures):
+        for images in batches(pictures, self.batch_size):
+            yield Prediction(images.mean(dim=(1, 2, 3)), None)
+
+
+class Busy(MeanPicture):
+    """Does more in its constructor than to store."""
+
+    def __init__(self, *, size_px: int = 32, batch_size: int = 32) -> None:
+        super().__init__(size_px=size_px, batch_size=batch_size)
+        self.network = nn.Linear(1, 1)
+
+
+class Small(MeanPicture):
+    """Leaves its maps at their own size."""
+
+    def predict(self, pictures):
+        for scores, maps in super().predict(pictures):
+            yield Prediction(scores, maps[:, ::2, ::2])
+
+
+class Threaded(MeanPicture):
+    """Depends on the number of threads."""
+
+    def predict(self, pictures):
+        for scores, maps in super().predict(pictures):
+            yield Prediction(scores * torch.get_num_threads(), maps)
+
+
+class Chatty(MeanPicture):
+    """Says something when nothing is asked."""
+
+    def predict(self, pictures):
+        yield from super().predict(pictures)
+        yield Prediction(torch.zeros(1), None)
+
+
+class Needy(MeanPicture):
+    """Needs two normals for a spread."""
+
+    def refer(self, normals):
+        self.spread_ = torch.stack(list(normals)).std(dim=0).mean()
+        return super().refer(normals)
+
+    def predict(self, pictures):
+        for scores, maps in super().predict(pictures):
+            yield Prediction(scores / self.spread_, maps)
+
+
+class Shapeless:
+    """No method at all."""
+
+    sees_normals = True
+
+    def fit(self, training):
+        return self
+
+    refer = fit
+
+
+@pytest.mark.parametrize(
+    ("broken", "caught_by"),
+    [
+        (Scaled, "batch_size_does_not_matter"),
+        (Scaled, "neighbours_do_not_matter"),
+        (Hoarder, "fit_forgets_what_was_before"),
+        (Dice, "randomness_comes_from_the_arguments"),
+        (Forgetful, "saved_is_loaded"),
+        (Elsewhere, "another_process_agrees"),
+        (Upside, "finds_planted_defects"),
+        (InSample, "normal_scores_are_not_in_sample"),
+        (Scribbler, "pictures_stay_as_they_are"),
+        (Busy, "constructor_only_stores_keyword_arguments"),
+        (Small, "predictions_are_complete"),
+        (Threaded, "threads_do_not_matter"),
+        (Chatty, "no_pictures_no_predictions"),
+        (Needy, "one_normal_is_enough"),
+        (Shapeless, "has_the_shape_of_a_method"),
+    ],
+)
+def test_suite_catches(broken, caught_by, material):
+    with pytest.raises(AssertionError):
+        getattr(method_suite, f"check_{caught_by}")(broken, material)
+
+
+def test_suite_catches_who_does_not_wait_to_be_fitted(material):
+    with pytest.raises(pytest.fail.Exception):
+        method_suite.check_asks_to_be_fitted_first(Eager, material)
+
+
+def test_saved_method_is_refused_by_another_class_and_by_a_newer_format(tmp_path, monkeypatch):
+    Untouched().save(tmp_path)
+    with pytest.raises(Mistake, match="holds a Untouched, not a MeanPicture"):
+        MeanPicture.load(tmp_path)
+    monkeypatch.setattr("baselines.contract.method.FORMAT", 99)
+    MeanPicture().save(tmp_path)
+    monkeypatch.undo()
+    with pytest.raises(Mistake, match="newer heldout"):
+        MeanPicture.load(tmp_path)
+
+
+def test_damaged_or_missing_method_is_a_mistake(tmp_path, material):
+    with pytest.raises(Mistake, match="there is no file"):
+        MeanPicture.load(tmp_path)
+    method_suite.ready(MeanPicture(), material).save(tmp_path)
+    (file,) = tmp_path.iterdir()
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(Mistake, match="damaged"):
+        MeanPicture.load(tmp_path)
+
+
+def test_unfitted_method_stays_unfitted_when_saved(tmp_path, material):
+    MeanPicture(size_px=8).save(tmp_path)
+    loaded = MeanPicture.load(tmp_path)
+    assert loaded.size_px == 8
+    with pytest.raises(NotFitted):
+        list(loaded.predict(material.tests))
+
+
+def test_mean_picture_scores_by_hand():
+    normals = [torch.full((3, 8, 8), level) for level in (0.2, 0.4, 0.6)]
+    method = MeanPicture(size_px=4).fit([]).refer(normals)
+    (prediction,) = method.predict([torch.full((3, 8, 8), 0.9)])
+    torch.testing.assert_close(prediction.scores, torch.tensor([0.25]))
+    torch.testing.assert_close(prediction.maps, torch.full((1, 8, 8), 0.25))
+    # Left out one by one, the others' means are 0.5, 0.4 and 0.3.
+    torch.testing.assert_close(method.normal_scores_, torch.tensor([0.09, 0.0, 0.09]))
+
+
+def test_mean_picture_without_normals_says_so():
+    with pytest.raises(Mistake, match="at least one"):
+        MeanPicture().fit([]).refer([])
+
+
+def test_samples_and_images_show_the_same_pictures(demo_folder):
+    pictures = load(demo_folder, SIZE_PX).of("bottle")
+    samples, images = Samples(pictures), Images(pictures)
+    assert len(samples) == len(images) == len(pictures)
+    for sample, image, record in zip(samples, images, pictures.records, strict=True):
+        assert torch.equal(sample.image, image)
+        assert image.shape == (3, SIZE_PX, SIZE_PX)
+        assert 0 <= image.min() < image.max() <= 1
+        assert sample.label == int(record.is_anomaly)
+        assert (sample.mask is not None) == record.is_anomaly
+    assert any(sample.mask is not None and sample.mask.any() for sample in samples)
+
+
+@pytest.mark.parametrize("make", RESTORERS.values(), ids=RESTORERS)
+def test_restorer(make, material, tmp_path):
+    degraded = torch.stack(material.tests) * 0.9
+    pairs = [
+        Pair(image * 0.9, image, mask) for image, mask in zip(material.planted, material.planted_masks, strict=True)
+    ]
+    restorer = make().fit(pairs)
+    assert isinstance(restorer, Restorer)
+    before = degraded.clone()
+    restored = restorer.restore(degraded)
+    assert torch.equal(degraded, before)
+    assert restored.shape == degraded.shape
+    assert restored.dtype == torch.float32
+    assert 0 <= restored.min() <= restored.max() <= 1
+    torch.testing.assert_close(restorer.restore(degraded[2:3])[0], restored[2], **method_suite.CLOSE)
+    restorer.save(tmp_path)
+    assert torch.equal(type(restorer).load(tmp_path).restore(degraded), restored)
+
+
+def test_methods_and_restorers_are_told_apart():
+    assert not isinstance(Untouched(), Method)
+    assert not isinstance(MeanPicture(), Restorer)

@@ -1,0 +1,106 @@
+"""Which normals are referred to, what is odd among them, and where a threshold comes from."""
+
+import numpy as np
+import pytest
+import torch
+
+from baselines.contract.threshold import threshold_from_normals
+from baselines.trivial import MeanPicture
+from downstream.methods.references import (
+    TURNS,
+    background,
+    draw,
+    own_threshold,
+    scale_of,
+    shots_of,
+    spread_elsewhere,
+    suspicious,
+    views_of,
+)
+from pretrain.command import Mistake
+
+
+def pictures(count: int, spread: float = 0.1, seed: int = 0) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    base = torch.rand(3, 16, 16, generator=generator)
+    return [(base + spread * torch.randn(3, 16, 16, generator=generator)).clamp(0, 1) for _ in range(count)]
+
+
+def test_fewer_shots_are_a_part_of_more_and_another_seed_draws_others():
+    drawn = [set(draw(50, shots, seed=3)) for shots in (1, 2, 4, 8, 50)]
+    assert [len(some) for some in drawn] == [1, 2, 4, 8, 50]
+    assert all(few <= many for few, many in zip(drawn, drawn[1:], strict=False))
+    assert draw(50, 8, seed=3) == draw(50, 8, seed=3) != draw(50, 8, seed=4)
+
+
+@pytest.mark.parametrize(("text", "words"), [("0", "no number"), ("many", "no number"), ("9", "there are 8 normals")])
+def test_shots_that_cannot_be_are_mistakes(text, words):
+    assert (shots_of("all", 8), shots_of("4", 8), shots_of(8, 8)) == (8, 4, 8)
+    with pytest.raises(Mistake, match=words):
+        shots_of(text, 8)
+
+
+def test_views_are_distinct_and_each_a_turn_of_the_picture():
+    image = torch.arange(3 * 4 * 4).float().view(1, 3, 4, 4)
+    counts = {turns: len(views_of(image, turns)) for turns in TURNS}
+    assert counts == {"none": 1, "flips": 4, "turns": 4, "both": 8}
+    views = views_of(image, "both")
+    assert len({tuple(view.flatten().tolist()) for view in views}) == 8
+    assert all(view.flatten().sort().values.equal(image.flatten()) for view in views)
+    with pytest.raises(Mistake, match="not square"):
+        views_of(image[..., :2], "turns")
+    with pytest.raises(Mistake, match="choose from none"):
+        views_of(image, "twists")
+
+
+def test_a_defect_among_the_references_is_suspicious_and_ordinary_ones_are_not():
+    generator = np.random.default_rng(0)
+    falsely = [len(suspicious(generator.lognormal(0, 0.3, 200))) > 0 for _ in range(200)]
+    assert np.mean(falsely) < 0.05
+    scores = generator.lognormal(0, 0.3, 30).tolist()
+    assert suspicious([*scores, 9.0, 30.0]) == [31, 30]
+    assert suspicious([1.0, 1.0, 100.0]) == []
+
+
+def test_background_is_what_looks_like_the_frame():
+    places = torch.zeros(10, 10, 4) + 0.01 * torch.rand(10, 10, 4, generator=torch.Generator().manual_seed(0))
+    places[3:7, 3:7] = 1.0
+    found = background(places)
+    assert not found[3:7, 3:7].any()
+    assert found.float().mean() > 0.7
+    textured = torch.rand(28, 28, 4, generator=torch.Generator().manual_seed(1))
+    assert not background(textured).any()
+
+
+def test_enough_references_give_their_own_threshold():
+    method = MeanPicture().fit([]).refer(normals := pictures(12))
+    threshold = own_threshold(method, normals, 0.2, {"other": pictures(20, seed=1)}, seed=0)
+    assert threshold == threshold_from_normals(method.normal_scores_.numpy(), 0.2)
+
+
+@pytest.mark.parametrize("shots", [1, 2, 4])
+def test_few_references_borrow_the_spread_of_other_categories(shots):
+    """Of two other categories, one whose normals differ more: its scale takes that out again. Over many draws of the
+    references the rate of false alarms is about the one asked for; a single one cannot tell how others differ."""
+    calibration = {"alike": pictures(30, 0.05, seed=1), "varied": pictures(30, 0.2, seed=2)}
+    normals, rates = pictures(80), []
+    for seed in range(16):
+        chosen = [normals[i] for i in draw(40, shots, seed)]
+        method = MeanPicture().fit([]).refer(chosen)
+        threshold = own_threshold(method, chosen, 0.2, calibration, seed)
+        fresh = torch.cat([part.scores for part in method.predict(normals[40:])])
+        rates.append(float((fresh > threshold.value).float().mean()))
+    assert set(spread_elsewhere(method, shots, calibration, seed=0)) == {"alike", "varied"}
+    assert "training categories" in threshold.why
+    assert scale_of(method, chosen) > 0
+    assert threshold.value > 0
+    if shots > 1:
+        assert 0.05 < np.mean(rates) < 0.4
+
+
+def test_without_more_normals_elsewhere_few_references_speak_for_themselves():
+    method = MeanPicture().fit([]).refer(normals := pictures(4))
+    threshold = own_threshold(method, normals, 0.1, {"other": pictures(4, seed=1)}, seed=0)
+    assert threshold == threshold_from_normals(method.normal_scores_.numpy(), 0.1)
+    with pytest.raises(Mistake, match="0 normal scores give no threshold"):
+        own_threshold(method.refer(normals[:1]), normals[:1], 0.1, {}, seed=0)

@@ -1,0 +1,292 @@
+"""What is asked of a running server, and what it says."""
+
+import base64
+import csv
+import hashlib
+import io
+import json
+import shutil
+from io import BytesIO
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+from prometheus_client.parser import text_string_to_metric_families
+from serving import picture, served
+
+from downstream.inspection.inspector import Inspector
+from downstream.service.openapi import EXAMPLES
+from downstream.service.routes_results import CSV_FIELDS
+from downstream.service.schemas import (
+    Answer,
+    BatchAnswer,
+    HealthAnswer,
+    ModelsAnswer,
+    ResultsAnswer,
+    SearchAnswer,
+    StatusAnswer,
+    ThresholdAnswer,
+    safe_name,
+)
+
+
+@pytest.fixture(scope="module")
+def serving(models_folder, tmp_path_factory):
+    with served(models_folder, tmp_path_factory.mktemp("served"), "--megapixels", "1", "--picture-mb", "1",
+                "--most-pictures", "5") as serving:  # fmt: skip
+        yield serving
+        assert "Traceback" not in serving.log
+
+
+@pytest.fixture(autouse=True)
+def as_at_the_start(serving):
+    yield
+    serving.client.post("/api/load_model", json={"name": "hazelnut"})
+    serving.client.put("/api/threshold", json={"value": None})
+
+
+@pytest.fixture(scope="module")
+def good(demo_folder) -> bytes:
+    return (demo_folder / "hazelnut" / "test" / "good" / "000.png").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def bad(good) -> bytes:
+    image = Image.open(BytesIO(good)).convert("RGB")
+    image.paste((255, 0, 255), (100, 60, 140, 110))
+    file = BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()
+
+
+def test_a_picture_is_judged_as_the_command_judges_it(serving, good, bad, models_folder, tmp_path):
+    inspector = Inspector.load(models_folder / "hazelnut")
+    for name, data in (("good.png", good), ("bad.png", bad)):
+        (tmp_path / name).write_bytes(data)
+        (wanted,) = inspector.inspect([tmp_path / name])
+        answer = serving.test(data, name).json()
+        assert Answer(**answer).anomaly_score == pytest.approx(wanted.score, rel=1e-5)
+        assert answer["is_defective"] == wanted.is_defective == (name == "bad.png")
+        assert answer["confidence"] == pytest.approx(wanted.confidence, rel=1e-4)
+        assert [region["box"] for region in answer["regions"]] == [list(region.box) for region in wanted.regions]
+        assert (answer["name"], answer["width"], answer["height"]) == (name, 256, 256)
+        assert answer["digest"] == hashlib.sha256(data).hexdigest()
+        assert answer["anomaly_map"] is None and answer["reconstruction_error"] is None
+        assert answer["milliseconds"] >= answer["model_milliseconds"] > 0
+
+
+def test_the_map_as_numbers_and_as_a_picture(serving, bad, models_folder, tmp_path):
+    (tmp_path / "bad.png").write_bytes(bad)
+    (wanted,) = Inspector.load(models_folder / "hazelnut").inspect([tmp_path / "bad.png"])
+    numbers = np.array(serving.test(bad, map="array").json()["anomaly_map"])
+    np.testing.assert_allclose(numbers, wanted.anomaly_map, rtol=1e-3, atol=1e-5 * np.abs(wanted.anomaly_map).max())
+    kind, _, data = serving.test(bad, map="png").json()["anomaly_map"].partition(",")
+    image = Image.open(BytesIO(base64.b64decode(data)))
+    assert kind == "data:image/png;base64" and image.mode == "RGBA" and image.size == (64, 64)
+    alpha = np.asarray(image)[..., 3]
+    assert alpha[wanted.anomaly_map < wanted.map_threshold / 2].max(initial=0) <= 1
+    assert alpha[wanted.anomaly_map > wanted.map_threshold].min() > 100
+
+
+def test_kinds_are_told_by_content(serving):
+    for kind in ("PNG", "JPEG", "BMP", "TIFF", "WEBP"):
+        assert serving.test(picture(kind=kind), "anything.exe").status_code == 200
+    answer = serving.test(b"<svg/>", "picture.png")
+    assert answer.status_code == 415 and "PNG" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("data", "fields", "status", "words"),
+    [
+        (b"", {}, 415, "empty"),
+        (picture()[:100], {}, 422, "damaged"),
+        (picture(size=(1100, 1000), kind="JPEG"), {}, 413, "million"),
+        (picture() + bytes(1 << 20), {}, 413, "1 MiB"),
+        (picture() + bytes(6 << 20), {}, 413, "request may have"),
+        (picture(), {"threshold": "much"}, 422, "threshold"),
+        (picture(), {"threshold": "nan"}, 422, "threshold"),
+        (picture(), {"map": "all"}, 422, "map"),
+        (picture(), {"keep": "perhaps"}, 422, "keep"),
+    ],
+)
+def test_what_cannot_be_judged_is_told_in_a_sentence(serving, data, fields, status, words):
+    answer = serving.test(data, **fields)
+    assert answer.status_code == status and words in answer.json()["detail"]
+
+
+def test_forms_that_are_none(serving):
+    client = serving.client
+    assert client.post("/api/test_image").status_code == 422
+    assert client.post("/api/test_image", data={"image": "text"}).status_code == 422
+    assert client.post("/api/test_image", json={"image": "/etc/passwd"}).status_code == 422
+    broken = client.post("/api/test_image", content=b"x", headers={"Content-Type": "multipart/form-data"})
+    assert broken.status_code == 400 and "detail" in broken.json()
+
+
+def test_a_batch_says_which_failed_and_why(serving, good, bad):
+    files = [("images", ("a.png", good)), ("images", ("b.txt", b"no")), ("images", ("c.png", bad))]
+    answer = BatchAnswer(**serving.client.post("/api/batch_test", files=files).json())
+    assert [(one.position, one.name, one.is_defective) for one in answer.results] == [
+        (0, "a.png", False),
+        (2, "c.png", True),
+    ]
+    assert [(one.position, one.name, one.status) for one in answer.failures] == [(1, "b.txt", 415)]
+    assert answer.total_processed == 2 and answer.response_time > 0
+    none = serving.client.post("/api/batch_test", files=files[1:2])
+    assert none.status_code == 422 and none.json()["failures"][0]["position"] == 0
+    assert serving.client.post("/api/batch_test", files=files * 2).status_code == 413
+    assert serving.client.post("/api/batch_test").status_code == 422
+
+
+def test_a_threshold_for_once_for_all_and_back(serving, bad):
+    fitted = ThresholdAnswer(**serving.client.get("/api/threshold").json())
+    assert fitted.value == fitted.fitted and len(fitted.normal_scores) == 12
+    assert not serving.test(bad, threshold=1e9).json()["is_defective"]
+    assert serving.test(bad).json()["is_defective"]
+    changed = serving.client.put("/api/threshold", json={"value": 1e9}).json()
+    assert changed["value"] == 1e9 and changed["fitted"] == fitted.fitted
+    answer = serving.test(bad).json()
+    assert not answer["is_defective"] and answer["threshold"] == 1e9 and answer["regions"]
+    assert serving.client.get("/api/status").json()["threshold"] == 1e9
+    serving.client.post("/api/load_model", json={"name": "mean"})
+    assert serving.client.get("/api/threshold").json()["value"] < 1  # each model has its own
+    serving.client.post("/api/load_model", json={"name": "hazelnut"})
+    assert serving.client.put("/api/threshold", json={"value": None}).json()["value"] == fitted.fitted
+    for wrong in ({"value": "x"}, {"value": [1]}, {}, [], "x"):
+        assert serving.client.put("/api/threshold", json=wrong).status_code == 422
+
+
+def test_models_are_loaded_by_name_and_by_nothing_else(serving, bad, models_folder):
+    assert ModelsAnswer(**serving.client.get("/api/models").json()).model_dump()["models"] == [
+        {"name": "hazelnut", "is_loaded": True},
+        {"name": "mean", "is_loaded": False},
+    ]
+    assert serving.client.post("/api/load_model", json={"name": "mean"}).json()["model"] == "mean"
+    assert serving.test(bad).json()["model"] == "mean"
+    status = StatusAnswer(**serving.client.get("/api/status").json())
+    assert (status.model, status.method, status.category) == ("mean", "mean", "hazelnut")
+    for name in ("nothing", "..", ".", "../models/mean", str(models_folder / "mean"), "mean/", "mean\0", "MEAN"):
+        assert serving.client.post("/api/load_model", json={"name": name}).status_code == 404
+    assert serving.client.get("/api/status").json()["model"] == "mean"
+
+
+def test_a_damaged_model_is_refused_and_the_one_in_use_stays(serving, models_folder):
+    shutil.copytree(models_folder / "mean", models_folder / "damaged")
+    try:
+        (models_folder / "damaged" / "method.safetensors").write_bytes(b"x" * 100)
+        answer = serving.client.post("/api/load_model", json={"name": "damaged"})
+        assert answer.status_code == 409 and "damaged" in answer.json()["detail"]
+        assert serving.client.get("/api/status").json()["model"] == "hazelnut"
+    finally:
+        shutil.rmtree(models_folder / "damaged")
+
+
+def test_results_are_paged_and_filtered(serving, good, bad):
+    ids = [serving.test(data, f"page {number}.png").json()["id"] for number, data in enumerate((good, bad, good, bad))]
+    page = ResultsAnswer(**serving.client.get("/api/results", params={"limit": 3, "name": "PAGE"}).json())
+    assert [one.id for one in page.results] == ids[:0:-1] and page.total == 4
+    rest = serving.client.get("/api/results", params={"limit": 3, "name": "page", "before": page.next_before}).json()
+    assert [one["id"] for one in rest["results"]] == ids[:1] and rest["next_before"] is None
+    found = serving.client.get("/api/results", params={"name": "page", "is_defective": True}).json()
+    assert [one["id"] for one in found["results"]] == [ids[3], ids[1]]
+    created = page.results[0].created
+    assert serving.client.get("/api/results", params={"since": created, "name": "page"}).json()["total"] >= 1
+    assert serving.client.get("/api/results", params={"until": "2020-01-01"}).json()["total"] == 0
+    later = serving.client.get("/api/results", params={"since": "2020-01-01T00:00:00+14:00", "name": "page"}).json()
+    assert later["total"] == 4
+    for wrong in ({"limit": 0}, {"limit": 501}, {"before": 2**63}, {"since": "soon"}, {"digest": "x"}, {"name": "\0"},
+                  {"until": "0001-01-01T00:00:00+14:00"}):  # fmt: skip
+        assert serving.client.get("/api/results", params=wrong).status_code == 422
+
+
+def test_results_as_csv_hold_no_formula(serving, good):
+    serving.test(good, "=cmd('x'),1.png")
+    answer = serving.client.get("/api/results", params={"format": "csv", "name": "cmd"})
+    assert answer.headers["Content-Type"].startswith("text/csv")
+    assert "attachment" in answer.headers["Content-Disposition"]
+    (row,) = csv.DictReader(io.StringIO(answer.text))
+    assert row["name"] == "'=cmd('x'),1.png" and float(row["anomaly_score"]) > 0
+    everything = serving.client.get("/api/results", params={"format": "csv"}).text.splitlines()
+    assert len(everything) - 1 == serving.client.get("/api/results").json()["total"]
+
+
+def test_kept_pictures_are_found_again(serving, good, bad):
+    assert serving.test(good, "kept good.png", keep=True).json()["is_kept"]
+    serving.test(bad, "kept bad.png", keep=True)
+    serving.test(bad, "kept bad again.png", keep=True)
+    found = SearchAnswer(**serving.client.post("/api/search", files={"image": good}, data={"k": 5}).json())
+    assert found.searched == 2
+    (neighbour,) = found.neighbours
+    assert (neighbour.name, neighbour.is_defective, neighbour.origin) == ("kept bad again.png", True, "kept")
+    shown = serving.client.get(neighbour.picture)
+    assert shown.headers["Content-Type"] == "image/jpeg"
+    assert Image.open(BytesIO(shown.content)).size == (256, 256)
+    other = serving.client.post("/api/search", files={"image": picture()}, data={"k": 1}).json()
+    assert len(other["neighbours"]) == 1
+    for place in ("kept/" + "0" * 64, "kept/..%2F..%2Fresults.sqlite", "kept/x", "index/1", "index/-1"):
+        assert serving.client.get(f"/api/pictures/{place}").status_code == 404
+    assert serving.client.get("/api/pictures/other/1").status_code == 422
+    assert serving.client.post("/api/search", files={"image": good}, data={"k": 0}).status_code == 422
+    assert serving.client.post("/api/search", files={"image": b"no"}).status_code == 415
+
+
+def test_figures_for_prometheus(serving, good):
+    serving.test(good)
+    families = {family.name: family for family in text_string_to_metric_families(serving.client.get("/metrics").text)}
+    judged = {sample.labels["verdict"]: sample.value for sample in families["heldout_pictures"].samples
+              if sample.name.endswith("_total")}  # fmt: skip
+    assert judged["good"] >= 1
+    routes = {sample.labels["route"] for sample in families["heldout_requests"].samples}
+    assert "/api/test_image" in routes
+    assert families["heldout_pictures_inside"].samples[0].value == 0
+
+
+def test_health_page_and_unknown_places(serving):
+    for place in ("/health", "/api/health"):
+        assert HealthAnswer(**serving.client.get(place).json()).status == "ok"
+    page = serving.client.get("/")
+    assert page.status_code == 200 and page.headers["Content-Type"].startswith("text/html")
+    for place in ("/nothing", "/api/nothing", "/..%2f..%2fsetup.cfg", "/docs", "/redoc"):
+        answer = serving.client.get(place)
+        assert answer.status_code == 404 and set(answer.json()) == {"detail"}
+    assert serving.client.delete("/api/results").status_code == 405
+    assert httpx.get(f"{serving.url}/health", headers={"Host": "evil.example"}).status_code == 400
+
+
+def test_logs_have_no_contents(serving, good):
+    serving.test(good, "secret name.png")
+    serving.client.get("/api/results", params={"name": "secret name"})
+    lines = [json.loads(line) for line in serving.log.splitlines() if line.startswith("{")]
+    assert {"time", "request", "route", "status", "milliseconds"} <= set(lines[-1])
+    assert "secret name" not in serving.log
+
+
+def test_examples_in_the_description_are_of_the_form_that_it_says(serving):
+    described = serving.client.get("/openapi.json").json()
+    kinds = {"status": StatusAnswer, "test_image": Answer, "batch_test": BatchAnswer, "results": ResultsAnswer,
+             "search": SearchAnswer, "threshold": ThresholdAnswer, "load_model": ThresholdAnswer,
+             "models": ModelsAnswer, "health": HealthAnswer}  # fmt: skip
+    for name, kind in kinds.items():
+        assert set(EXAMPLES[name]) == set(kind.model_fields)
+        kind(**EXAMPLES[name])
+        (operation, *_) = described["paths"][f"/api/{name}"].values()
+        assert operation["responses"]["200"]["content"]["application/json"]["example"] == EXAMPLES[name]
+    responses = described["paths"]["/api/test_image"]["post"]["responses"]
+    assert {"400", "401", "403", "408", "413", "415", "422", "429", "503"} <= set(responses)
+    assert EXAMPLES["csv"].splitlines()[0].split(",") == [*CSV_FIELDS, "regions"]
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("../../etc/passwd", "passwd"),
+        ("C:\\x\\y.png", "y.png"),
+        ("a\0\n\u202eb.png", "ab.png"),
+        (None, ""),
+        ("é漢", "é漢"),
+        ("x" * 999, "x" * 200),
+    ],
+)
+def test_names_of_clients_are_only_words(given, kept):
+    assert safe_name(given) == kept

@@ -1,0 +1,117 @@
+"""Who sees what, and what is refused before anything is computed."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from downstream.study.folds import Fold, Material, check_content, make_folds, warnings_about
+from pretrain.command import Mistake, Names
+from pretrain.data.dataset import load
+
+SIZE_PX = 32
+
+
+@pytest.fixture
+def folder(demo_folder, tmp_path) -> Path:
+    """A copy to spoil."""
+    return Path(shutil.copytree(demo_folder, tmp_path / "copy"))
+
+
+def material(folder: Path, test: str = "bottle", train: tuple[str, ...] = ("hazelnut", "leather")) -> Material:
+    return Material(load(folder, SIZE_PX), Fold(test, train))
+
+
+def test_held_out_tests_each_category_with_the_same_training(demo_folder):
+    folds = make_folds("held-out", demo_folder, Names("leather"), Names("bottle,hazelnut"))
+    assert folds == [Fold("bottle", ("leather",)), Fold("hazelnut", ("leather",))]
+
+
+def test_one_class_trains_on_nothing(demo_folder):
+    assert make_folds("one-class", demo_folder, None, None) == [
+        Fold(category, ()) for category in ("bottle", "hazelnut", "leather")
+    ]
+
+
+def test_leave_one_out_trains_on_all_others(demo_folder):
+    folds = make_folds("leave-one-out", demo_folder, None, Names("hazelnut"))
+    assert folds == [Fold("hazelnut", ("bottle", "leather"))]
+
+
+@pytest.mark.parametrize(
+    ("protocol", "train", "test", "words"),
+    [
+        ("held-out", "bottle,leather", "bottle", "bottle is in --train and in --test"),
+        ("held-out", "leather", "botle", "did you mean bottle"),
+        ("held-out", None, None, "no category in .* named 'capsule'"),
+        ("one-class", "leather", "bottle", "leave --train out"),
+    ],
+)
+def test_categories_that_cannot_be_are_refused(demo_folder, protocol, train, test, words):
+    with pytest.raises(Mistake, match=words):
+        make_folds(protocol, demo_folder, train and Names(train), test and Names(test))
+
+
+def test_what_is_learned_calibrated_and_tested_is_disjoint(demo_folder):
+    found = material(demo_folder)
+    learning, calibration = found.training(seed=0)
+    paths = [{record.path for record in part.records} for part in (learning, *calibration.values(), found.tests)]
+    assert sum(map(len, paths)) == len(set().union(*paths))
+    assert {record.category for record in learning.records} == {"hazelnut", "leather"} == set(calibration)
+    assert all(not record.is_anomaly for part in calibration.values() for record in part.records)
+    assert {record.category for record in found.tests.records} == {"bottle"}
+    assert all(record.split == "train" and not record.is_anomaly for record in found.normals.records)
+
+
+def test_parts_have_the_promised_sizes_and_vary_with_the_seed(demo_folder):
+    found = material(demo_folder)
+    learning, _ = found.training(seed=0)
+    assert len(learning) / len(found.labelled) == pytest.approx(0.85, abs=0.06)
+    again, other = found.training(seed=0)[0], found.training(seed=1)[0]
+    assert learning.records == again.records != other.records
+
+
+def test_the_same_picture_on_both_sides_is_refused(folder):
+    shutil.copy(folder / "leather/train/good/000.png", folder / "bottle/test/good/900.png")
+    pictures = load(folder, SIZE_PX)
+    with pytest.raises(Mistake, match=r"leather/train/good/000.png and .*bottle/test/good/900.png"):
+        check_content(pictures, [Fold("bottle", ("leather",))])
+    check_content(pictures, [Fold("bottle", ("hazelnut",))])
+
+
+def test_normals_that_are_test_pictures_are_not_referred_to(folder):
+    shutil.copy(folder / "bottle/test/good/000.png", folder / "bottle/train/good/900.png")
+    found = material(folder)
+    assert found.dropped_normals == 1
+    assert "900.png" not in {record.path.name for record in found.normals.records}
+    assert any("1 pictures of train/good are also test pictures" in line for line in warnings_about(found))
+
+
+def test_digest_changes_with_pictures_labels_and_sizes(folder):
+    before = material(folder).digest
+    assert material(folder).digest == before
+    assert Material(load(folder, 64), Fold("bottle", ("hazelnut", "leather"))).digest != before
+    (folder / "hazelnut/train/good/003.png").unlink()
+    fewer = material(folder).digest
+    assert fewer != before
+    moved = next((folder / "bottle/test/scratch").glob("*.png"))
+    moved.rename(folder / "bottle/test/good/901.png")
+    assert material(folder).digest not in (before, fewer)
+
+
+@pytest.mark.parametrize(
+    ("removed", "words"),
+    [
+        ("bottle/ground_truth", "no masks, so there are no pixel figures"),
+        ("bottle/test/good", "all 12 test pictures are defective"),
+        ("bottle/test", "no test pictures"),
+        ("bottle/train", "no normals in train/good"),
+    ],
+)
+def test_what_is_missing_is_warned_of(folder, removed, words):
+    shutil.rmtree(folder / removed)
+    assert any(words in line for line in warnings_about(material(folder)))
+
+
+def test_nothing_is_warned_of_where_nothing_is_missing(demo_folder):
+    assert warnings_about(material(demo_folder)) == []

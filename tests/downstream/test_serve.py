@@ -1,0 +1,210 @@
+"""The command: what it refuses to start with, and that what it answered is kept however it ends."""
+
+import asyncio
+import signal
+import socket
+import sys
+import tempfile
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import httpx
+import pytest
+from serving import picture, postgres, served
+
+from downstream.serve import Config, main, settings_of
+from downstream.service.app import make_app
+from downstream.service.database import Filter, Store
+from downstream.service.service import Service, Settings
+from pretrain.command import Mistake, run_command
+
+TOKEN = "a token of some length"
+
+
+def send(url: str, seed: int) -> int | None:
+    """The id of a result, or none if there was no answer. (To read certificates takes longer than to ask: not here.)"""
+    try:
+        answer = httpx.post(f"{url}/api/test_image", files={"image": picture(seed)}, timeout=30, verify=False)
+        return answer.json()["id"] if answer.status_code == 200 else None
+    except httpx.TransportError:
+        return None
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_every_answered_result_survives_a_kill(kind, models_folder, tmp_path):
+    if kind == "postgresql":
+        with postgres(tmp_path / "postgres") as url:
+            killed_and_started_again(models_folder, tmp_path / "served", url)
+    else:
+        killed_and_started_again(models_folder, tmp_path / "served", str(tmp_path / "served" / "results.sqlite"))
+
+
+def killed_and_started_again(models: Path, folder: Path, results: str) -> None:
+    with served(models, folder, "--results", results) as serving, ThreadPoolExecutor(8) as pool:
+        serving.client.post("/api/load_model", json={"name": "mean"})
+        serving.client.put("/api/threshold", json={"value": 0.125})
+        sent = [pool.submit(send, serving.url, number) for number in range(400)]
+        while serving.client.get("/api/results", params={"limit": 1}).json()["total"] < 20:
+            time.sleep(0.02)
+        serving.process.kill()
+        answered = {future.result() for future in sent} - {None}
+    assert 20 <= len(answered) < 400  # it was killed in the middle
+    with served(models, folder, "--results", results) as serving:
+        assert serving.client.get("/api/results").json()["total"] >= len(answered)
+        judged = serving.test(picture()).json()
+        assert (judged["model"], judged["threshold"]) == ("mean", 0.125)  # what was set is there as well
+    store = Store(results)
+    kept = {one.id for one in store.every(Filter())}
+    store.close()
+    assert answered <= kept
+
+
+def test_a_stop_answers_what_was_accepted(models_folder, tmp_path):
+    with served(models_folder, tmp_path / "served", "--batch", "2") as serving, ThreadPoolExecutor(24) as pool:
+        data = picture(size=(900, 700))
+        sent = [pool.submit(serving.test, data) for _ in range(24)]
+        end_s = time.monotonic() + 20
+        while serving.client.get("/api/status").json()["inside"] < 6:
+            assert time.monotonic() < end_s
+        assert serving.stop() == 0
+        outcomes = Counter()
+        for future in sent:
+            try:
+                outcomes[future.result().status_code] += 1
+            except httpx.TransportError:  # came after the stop: not accepted
+                outcomes["not accepted"] += 1
+        assert outcomes[200] >= 6 and set(outcomes) <= {200, "not accepted"}
+    store = Store(str(tmp_path / "served" / "results.sqlite"))
+    assert store.count(Filter()) == outcomes[200]
+    store.close()
+
+
+@pytest.fixture(scope="module")
+def guarded(models_folder, tmp_path_factory):
+    """A server with a token and little room, which ends by Ctrl-C."""
+    folder = tmp_path_factory.mktemp("guarded")
+    with served(models_folder, folder, "--waiting", "3", token=TOKEN) as serving:
+        yield serving
+        assert serving.stop(signal.SIGINT) in (0, 130)
+
+
+def test_beyond_what_may_wait_clients_are_told_when_to_come_back(guarded):
+    data = picture(size=(900, 700))
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(lambda _: guarded.test(data), range(48)))
+    statuses = Counter(answer.status_code for answer in answers)
+    assert set(statuses) == {200, 429} and statuses[200] >= 3
+    assert all(int(answer.headers["Retry-After"]) >= 1 for answer in answers if answer.status_code == 429)
+    assert guarded.test(picture()).status_code == 200
+    assert guarded.client.get("/api/status").json()["inside"] == 0
+
+
+def test_a_token_from_the_environment(guarded):
+    assert guarded.client.get("/api/status").status_code == 200
+    assert httpx.get(f"{guarded.url}/api/status", verify=False).status_code == 401
+    assert httpx.get(f"{guarded.url}/health", verify=False).status_code == 200
+    assert TOKEN not in guarded.log
+
+
+@pytest.fixture
+def settings(models_folder, tmp_path) -> Settings:
+    return settings_of(Config(models=models_folder, results=str(tmp_path / "x.sqlite"), pictures=tmp_path / "pictures"))
+
+
+def test_a_picture_that_takes_too_long_is_given_up(settings):
+    app = make_app(replace(settings, timeout_s=1e-9))
+
+    async def asked() -> tuple[httpx.Response, httpx.Response]:
+        await app.service.start()
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            answers = await client.post("/api/test_image", files={"image": picture()}), await client.get("/api/health")
+        await app.service.stop()
+        return answers
+
+    answer, health = asyncio.run(asked())
+    assert answer.status_code in (408, 503) and "detail" in answer.json()
+    assert health.status_code == 200
+
+
+def test_the_model_named_at_the_start_is_used_whatever_was_chosen_last(settings):
+    store = Store(settings.results)
+    for chosen, named, used in (("mean", None, "mean"), ("mean", "hazelnut", "hazelnut"), ("gone", None, "hazelnut")):
+        store.set("model", chosen)
+        service = Service(replace(settings, model=named))
+        assert service.current().loaded.name == used
+        service.store.close()
+    store.close()
+
+
+def test_several_workers_agree(models_folder, tmp_path):
+    before = set(Path(tempfile.gettempdir()).iterdir())
+    with served(models_folder, tmp_path / "served", "--workers", "2", "--decoders", "1") as serving:
+        for name in ("mean", "hazelnut"):
+            serving.client.post("/api/load_model", json={"name": name})
+            with ThreadPoolExecutor(8) as pool:  # each request by a connection of its own, so by either worker
+                models = pool.map(
+                    lambda _: httpx.get(f"{serving.url}/api/status", verify=False).json()["model"], range(24)
+                )
+                assert set(models) == {name}
+        with ThreadPoolExecutor(8) as pool:
+            ids = list(pool.map(lambda number: send(serving.url, number), range(24)))
+        assert len(set(ids)) == 24 and None not in ids
+        figures = httpx.get(f"{serving.url}/metrics", verify=False).text  # of both workers together
+        (line,) = (line for line in figures.splitlines() if line.startswith("heldout_requests_total{")
+                   and '"/api/test_image"' in line)  # fmt: skip
+        assert float(line.split()[-1]) == 24
+        assert serving.stop() == 0
+    assert not {place for place in set(Path(tempfile.gettempdir()).iterdir()) - before if (place / "counter").exists()}
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"models": Path("nowhere")}, "there is no model in nowhere"),
+        ({"model": "hazlenut"}, "did you mean hazelnut"),
+        ({"host": "0.0.0.0"}, "give --token-file FILE or HELDOUT_TOKEN"),
+        ({"token_file": Path("nowhere")}, "the secret in nowhere cannot be read"),
+        ({"token_file": Path("short.txt")}, "16 plain characters"),
+        ({"port": 70000}, "there is no port 70000"),
+        ({"host": "no.such.host.invalid"}, "cannot listen at no.such.host.invalid"),
+        ({"waiting": 0}, "--waiting 0 makes no service"),
+        ({"timeout_s": -1.0}, "--timeout-s -1.0 makes no service"),
+        ({"results": "mysql://x"}, "results cannot be kept in mysql"),
+        ({"vectors": Path("nowhere")}, "nowhere"),
+    ],
+)
+def test_mistakes_are_one_sentence(options, words, models_folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("HELDOUT_TOKEN", raising=False)
+    (tmp_path / "short.txt").write_text("short\n")
+    with pytest.raises(Mistake, match=words):
+        main(Config(**{"models": models_folder, "port": 0, **options}))
+
+
+def test_a_port_that_is_taken_is_told(models_folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert run_command(main, Config, ["--models", str(models_folder), "--port", str(port)]) == 2
+    assert f"127.0.0.1:{port}" in capsys.readouterr().err
+
+
+def test_what_is_not_installed_is_named(models_folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "fastapi", None)
+    with pytest.raises(Mistake, match=r"the service needs fastapi: pip install heldout\[serve\]"):
+        main(Config(models=models_folder, port=0))
+
+
+def test_secrets_and_places_from_files_and_the_environment(models_folder, tmp_path, monkeypatch):
+    (tmp_path / "token").write_text(f"{TOKEN}\nmore\n")
+    (tmp_path / "password").write_text("pass word\n")
+    monkeypatch.setenv("HELDOUT_RESULTS", "postgresql://x@y/z")
+    config = Config(models=models_folder, token_file=tmp_path / "token", results_password_file=tmp_path / "password")
+    settings = settings_of(config)
+    assert (settings.token, settings.results, settings.results_password) == (TOKEN, "postgresql://x@y/z", "pass word")
+    assert "*" in settings.hosts and "*" not in settings_of(Config(models=models_folder / "mean")).hosts

@@ -1,0 +1,175 @@
+"""SimCLR as one module: what is trained, what decays, and that two processes train what one would."""
+
+import os
+import socket
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from pretrain.command import Mistake
+from pretrain.contrast import SimCLR, make_optimizer, parameter_groups
+from pretrain.encoder import make_encoder
+from pretrain.simclr import Config, make_views, members, train_mode
+from pretrain.training.device import make_fabric, rank_positions
+
+CONFIG = Config(
+    size_px=32, batch=8, crop_area_min=0.3, jitter=0.1, blur=0.3, planted=True, dense_weight=1.0, freeze_batch_norm=True
+)
+PICTURES = 20
+
+
+def simclr(whole_weight: float = 0.3, dense_weight: float = 1.0) -> SimCLR:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return SimCLR(make_encoder("resnet18", input_size_px=32), whole_weight, dense_weight, temperature=0.2)
+
+
+def views_of(config: Config, step: int, positions: np.ndarray) -> tuple[Tensor, Tensor | None]:
+    """As the training loop makes them."""
+    pixels = np.random.default_rng(0).integers(0, 256, (PICTURES, 48, 48, 3), dtype=np.uint8)
+    chosen = members(config, step, PICTURES)
+    own, others = (torch.from_numpy(pixels[chosen[wanted]]) for wanted in (positions, positions - 1))
+    return make_views(config, step, positions, own, others)
+
+
+@pytest.fixture(scope="module")
+def batch() -> tuple[Tensor, Tensor]:
+    return views_of(CONFIG, 0, np.arange(4))
+
+
+@pytest.mark.parametrize(("whole", "dense"), [(0.3, 1.0), (0.0, 1.0), (1.0, 0.0)])
+@pytest.mark.parametrize("is_planted", [True, False])
+def test_all_that_is_trained_and_nothing_else_gets_a_gradient(whole, dense, is_planted, batch):
+    """So DDP, which waits for the gradient of whatever requires one, has nothing to search for."""
+    module = simclr(whole, dense)
+    views, masks = batch if is_planted else (batch[0][:8], None)
+    module(views, masks, 0, 0, range(4)).loss.backward()
+    unused = (() if whole else ("projection.", "encoder.stages.level4.")) + (() if dense else ("dense.",))
+    for name, parameter in module.named_parameters():
+        is_used = not name.startswith(unused)
+        assert parameter.requires_grad == is_used, name
+        assert (parameter.grad is not None) == is_used, name
+    assert any(parameter.grad.abs().max() > 1e-4 for parameter in module.encoder.stages["level1"].parameters())
+    assert all(any(name.startswith(part) for name, _ in module.named_parameters()) for part in unused)
+
+
+def test_the_loss_is_the_weighted_sum_of_its_parts(batch):
+    def losses(whole: float, dense: float):
+        with torch.no_grad():
+            return simclr(whole, dense)(*batch, 0, 0, range(4))
+
+    both, whole, dense = losses(0.3, 2.0), losses(1.0, 0.0), losses(0.0, 1.0)
+    assert both.loss == pytest.approx(0.3 * whole.loss.item() + 2 * dense.loss.item(), rel=1e-6)
+    assert (both.whole, both.dense) == pytest.approx((whole.loss.item(), dense.loss.item()), rel=1e-6)
+    assert (both.whole, both.dense) == pytest.approx((whole.whole.item(), dense.dense.item()), rel=1e-6)
+    assert whole.dense == 0 and dense.whole == 0
+    assert both.accuracy == whole.accuracy
+    assert min(whole.loss, dense.loss) > 0.1 and abs(whole.loss - dense.loss) > 0.1
+
+
+def test_parts_of_the_loss_keep_no_graph(batch):
+    losses = simclr()(*batch, 0, 0, range(4))
+    assert losses.loss.requires_grad
+    assert not any(part.requires_grad for part in (losses.whole, losses.dense, losses.accuracy))
+
+
+def test_planted_defects_make_it_harder(batch):
+    """More negatives, and near ones; the batch statistics are kept apart from it."""
+    module = simclr()
+    train_mode(module, CONFIG)
+    with torch.no_grad():
+        with_planted = module(*batch, 0, 0, range(4))
+        without = module(batch[0][:8], None, 0, 0, range(4))
+    assert with_planted.whole > without.whole + 0.05 and with_planted.dense > without.dense + 0.05
+
+
+@pytest.mark.parametrize("architecture", ["resnet18", "convnext_tiny"])
+def test_nothing_with_one_dimension_decays(architecture):
+    """ConvNeXt's factors of a residual, (c, 1, 1), are one number a channel too."""
+    module = nn.ModuleDict({"encoder": make_encoder(architecture), "head": nn.Linear(4, 2)})
+    module["encoder"].stages["level4"].requires_grad_(False)
+    decaying, others = parameter_groups(module, 0.05)
+    assert (decaying["weight_decay"], others["weight_decay"]) == (0.05, 0.0)
+    groups = [*decaying["params"], *others["params"]]
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    assert len(groups) == len(trained) and {*map(id, groups)} == {*map(id, trained)}
+    names = {id(parameter): name for name, parameter in module.named_parameters()}
+    assert all(parameter.ndim > 1 for parameter in decaying["params"])
+    assert {names[id(parameter)].rsplit(".", 1)[1] for parameter in decaying["params"]} == {"weight"}
+    assert any(names[id(parameter)] == "head.weight" for parameter in decaying["params"])
+    assert all(parameter.numel() == max(parameter.shape) for parameter in others["params"])
+
+
+@pytest.mark.parametrize(("name", "kind"), [("adamw", "AdamW"), ("sgd", "SGD"), ("lars", "LARS")])
+def test_optimizers_by_name(name, kind):
+    module = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
+    optimizer = make_optimizer(name, module, 0.25, 1e-3)
+    assert type(optimizer).__name__ == kind
+    assert [(group["lr"], group["weight_decay"]) for group in optimizer.param_groups] == [(0.25, 1e-3), (0.25, 0.0)]
+    assert name == "adamw" or {group["momentum"] for group in optimizer.param_groups} == {0.9}
+    before = [parameter.detach().clone() for parameter in module.parameters()]
+    (module(torch.tensor([[1.0, 2.0, 3.0], [3.0, 1.0, 2.0]])) ** 3).sum().backward()
+    bias_gradient = module[1].bias.grad.clone()
+    optimizer.step()
+    assert not torch.equal(module[0].weight, before[0])
+    if name != "adamw":  # no decay, no layer-wise scaling: the plain step
+        torch.testing.assert_close(module[1].bias, before[3] - 0.25 * bias_gradient)
+
+
+def test_lars_scales_whatever_the_gradient():
+    """Its first step has a length of rate times trust times the weight's own: no weight decay, no such scaling."""
+    layer = nn.Linear(4, 3, bias=False)
+    before = layer.weight.detach().clone()
+    optimizer = make_optimizer("lars", layer, 0.5, 1e-6)
+    layer.weight.grad = 1000 * torch.randn(3, 4)
+    optimizer.step()
+    assert (layer.weight.detach() - before).norm().item() == pytest.approx(0.5 * 0.001 * before.norm().item(), rel=1e-3)
+    with pytest.raises(Mistake, match="--weight-decay"):
+        make_optimizer("lars", layer, 0.5, 0.0)
+
+
+def three_steps() -> tuple[list[Tensor], dict[str, Tensor]]:
+    """SGD as the training loop does it, in float64 with batch normalisation frozen: the losses and the weights."""
+    said = []
+    fabric = make_fabric("cpu", "64-true")
+    module = simclr()
+    optimizer = make_optimizer("sgd", module, 0.01, 1e-4)
+    model, stepper = fabric.setup(module.to(memory_format=torch.channels_last), optimizer)
+    train_mode(module, CONFIG)
+    positions = rank_positions(CONFIG.batch, fabric)
+    for step in range(3):
+        losses = model(*views_of(CONFIG, step, positions), CONFIG.seed, step, positions)
+        fabric.backward(losses.loss)
+        stepper.step()
+        stepper.zero_grad()
+        said.append(losses.loss.detach())
+    return said, dict(module.state_dict())
+
+
+def one_of_two_ranks(rank: int, folder: str, port: int) -> None:
+    """In the environment that torchrun gives."""
+    torch.set_num_threads(1)
+    numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "MASTER_PORT": port}
+    os.environ |= {name: str(number) for name, number in numbers.items()}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "TORCHELASTIC_RUN_ID": "test", "GROUP_RANK": "0"}
+    torch.save(three_steps(), f"{folder}/{rank}.pt")
+    dist.barrier()
+    dist.destroy_process_group()
+    os._exit(0)  # see test_loss.py
+
+
+def test_two_ranks_train_the_weights_of_one_process_with_twice_the_batch(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    torch.multiprocessing.spawn(one_of_two_ranks, (str(tmp_path), port), nprocs=2)
+    losses, expected = three_steps()
+    assert {weights.dtype for weights in expected.values()} == {torch.float64, torch.int64}  # the latter counters
+    for rank in range(2):
+        found_losses, found = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-8)
+        torch.testing.assert_close(found_losses, losses)  # Fabric gives them out in fp32
+    for name, before in simclr().named_parameters():
+        assert (expected[name] - before).abs().max() > 1e-6, name

@@ -1,0 +1,124 @@
+"""compose.yaml and what it builds: no container engine runs here, so this is all that stands in for one."""
+
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import REPOSITORY
+
+from downstream.serve import Config
+from downstream.service.access import HEADERS
+from pretrain.command import read_config
+
+FOLDER = REPOSITORY / "scripts" / "containers"
+COMPOSE = REPOSITORY / "compose.yaml"
+SERVICES = yaml.safe_load(COMPOSE.read_text())["services"]
+FILES = sorted(FOLDER.glob("*Containerfile"))
+
+
+def tool(name: str) -> Path:
+    """A checker that the extra `test` installs, beside the Python that runs this or on the PATH."""
+    place = Path(sys.executable).with_name(name)
+    found = place if place.exists() else shutil.which(name)
+    assert found, f"{name} is not installed: pip install -e .[test]"
+    return Path(found)
+
+
+def test_the_file_is_of_the_form_that_the_specification_asks_for(tmp_path):
+    command = [tool("check-jsonschema"), "--builtin-schema", "vendor.compose-spec"]
+    done = subprocess.run([*command, COMPOSE], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    wrong = tmp_path / "compose.yaml"
+    wrong.write_text(COMPOSE.read_text().replace("cap_drop:", "cap_dorp:"))
+    assert subprocess.run([*command, wrong], capture_output=True, check=False).returncode == 1
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+def test_images_pass_their_linter(file):
+    done = subprocess.run([tool("hadolint"), "--strict-labels", file], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_all_parts_are_there():
+    by_profile = {name: set(service["profiles"]) for name, service in SERVICES.items()}
+    assert by_profile == {
+        "inference-cpu": {"cpu"}, "inference-gpu": {"gpu"}, "web": {"cpu", "gpu"}, "database": {"cpu", "gpu"},
+        "training": {"training"}, "training-gpu": {"training-gpu"},
+    }  # fmt: skip
+    for name, service in SERVICES.items():
+        assert ("deploy" in service) == name.endswith("-gpu")
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_a_service_is_kept_small(name):
+    service = SERVICES[name]
+    assert int(service["user"].partition(":")[0]) > 0
+    assert service["read_only"] and service["cap_drop"] == ["ALL"] and "privileged" not in service
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert {"test", "interval", "timeout", "retries", "start_period"} == set(service["healthcheck"])
+    assert all(port.startswith("127.0.0.1:") for port in service.get("ports", []))
+    assert service.get("network_mode", "none") == "none"
+    if "image" in service and "build" not in service:
+        assert re.search(r":\d", service["image"]), "an image without a version"
+    for volume in service.get("volumes", ()):
+        assert not volume.startswith("/") and "docker.sock" not in volume
+
+
+def test_the_database_is_reached_by_the_service_alone():
+    networks = yaml.safe_load(COMPOSE.read_text())["networks"]
+    assert networks["back"]["internal"] and "ports" not in SERVICES["database"]
+    members = {name for name, service in SERVICES.items() if "back" in service.get("networks", ())}
+    assert members == {"database", "inference-cpu", "inference-gpu"}
+
+
+def test_no_secret_has_a_default():
+    secrets = set()
+    for name, service in SERVICES.items():
+        for variable, value in service.get("environment", {}).items():
+            if re.search("TOKEN|PASSWORD|SECRET|KEY", variable):
+                assert re.fullmatch(r"\$\{[A-Z_]+:\?[^}]+\}", value), f"{variable} of {name}"
+                secrets.add(variable)
+            assert not re.search("://[^/]*:[^/]*@", value), "a password in a URL"
+    assert secrets == {"HELDOUT_TOKEN", "PGPASSWORD", "POSTGRES_PASSWORD"}
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+def test_images_copy_what_is_there_and_are_nobodys(file):
+    lines = file.read_text().replace("\\\n", " ").splitlines()
+    ignored = file.with_name(f"{file.name}.dockerignore").read_text().splitlines()
+    for line in lines:
+        if line.startswith("COPY ") and "--from" not in line:
+            for source in line.split()[1:-1]:
+                assert (REPOSITORY / source).exists() and f"!{source}" in ignored, line
+    stages = re.split(r"(?m)^FROM ", "\n".join(lines))[1:]
+    served = [stage for stage in stages if "ENTRYPOINT" in stage or "EXPOSE" in stage]
+    assert served and all("HEALTHCHECK" in stage for stage in served)
+    users = re.findall(r"(?m)^USER (\d+):\d+", "\n".join(lines))
+    assert users and "0" not in users
+
+
+def test_the_service_understands_how_it_is_started():
+    text = (FOLDER / "Containerfile").read_text()
+    entry = json.loads(re.findall(r"(?m)^ENTRYPOINT (.*downstream.serve.*)$", text)[0])
+    assert entry[:3] == ["python", "-m", "downstream.serve"]
+    config = read_config(Config, [*entry[3:], *SERVICES["inference-cpu"]["command"]])
+    assert (config.host, config.port) == ("0.0.0.0", 5000)
+    assert SERVICES["inference-cpu"]["ports"] == [f"127.0.0.1:{config.port}:{config.port}"]
+    environment = {**SERVICES["inference-cpu"]["environment"]}
+    assert environment["HELDOUT_RESULTS"] == "postgresql://heldout@database/heldout"
+    assert SERVICES["database"]["environment"]["POSTGRES_USER"] == "heldout"
+
+
+def test_the_page_has_the_same_headers_from_the_web_server():
+    said = {}
+    for line in (FOLDER / "web.conf").read_text().splitlines():
+        if line.strip().startswith("add_header"):
+            _, name, value, _ = shlex.split(line.strip())
+            said[name] = value
+    assert said == {**HEADERS, "Cache-Control": "no-cache"}
