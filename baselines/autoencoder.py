@@ -1,12 +1,12 @@
-"""Auto-encoders trained on each category's good pictures, and what they find.
+"""Auto-encoders trained on each category's good images, and what they find.
 
     python baselines/autoencoder.py --model ae                                    # all categories of the demo data
     python baselines/autoencoder.py --model vae --data data/mvtec --category bottle,pill
     python baselines/autoencoder.py --model mvtec2 --loss ssim --size 128 --instances 10000 --data FOLDER
-    python downstream/detect.py run PICTURES --model runs/ae/bottle
+    python downstream/detect.py run IMAGES --model runs/ae/bottle
 
 Defaults are what each architecture was published with, and meant for a GPU: on two cores, the AE's 96 million weights
-want `--width 32 --epochs 30`. Results: runs/MODEL/CATEGORY/, a model that detect.py runs, with figures and pictures.
+want `--width 32 --epochs 30`. Results: runs/MODEL/CATEGORY/, a model that detect.py runs, with figures and images.
 """
 
 if __name__ == "__main__":
@@ -24,30 +24,30 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from pretrain.command import Mistake, Names
+from pretrain.command import Names, UserError
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
     from baselines.autoencoders.method import AutoEncoder
-    from pretrain.data.dataset import Pictures
+    from pretrain.data.dataset import ImageSet
 
 # Of fewer, a tenth is less than one.
-FEWEST_PICTURES = 10
+MIN_IMAGES = 10
 # What users of earlier programs are used to.
 OTHER_NAMES = {"--size": "--size-px", "--data-path": "--data", "--ckpt-path": "--out", "-i": "--instances"}
 
 
 @dataclass(frozen=True)
 class Config:
-    """Train an auto-encoder on the good pictures of each category, and measure it on the test pictures.
+    """Train an auto-encoder on the good images of each category, and measure it on the test images.
 
     Attributes:
         model: ae, vae, one of the convolutional family, or the inspection line's.
-        data: Folder in MVTec AD's layout, or of good pictures. Default is data/mvtec where it exists, else demo data.
+        data: Folder in MVTec AD's layout, or of good images. Default is data/mvtec where it exists, else demo data.
         category: Only these categories, each of which gets a model of its own.
         out: Folder of the runs, one for each category; the same command goes on. Default is runs/MODEL.
-        size_px: Side of the square that pictures are stretched to. Default is 128 for ae and vae, else 256.
+        size_px: Side of the square that images are stretched to. Default is 128 for ae and vae, else 256.
         width: Channels of the first layer of ae and vae, which double at each halving. Default is 128.
         latent: Numbers in the middle, for models that have a choice.
         skips: Short cuts past the middle, for the inspection line's.
@@ -55,16 +55,16 @@ class Config:
         backbone: Architecture of the backbone, where the weights do not say it.
         loss: mse, l2, ssim or mssim. Default is ssim for the convolutional family, else mse.
         window_px: Side of SSIM's window.
-        color: rgb or grey.
+        color: rgb or gray.
         residual: The map; squared, absolute or ssim. Default is what the loss suggests.
         augmentation: none, moved (turned 10 degrees, shifted, brighter) or flipped. Default is as published.
-        epochs: Passes over the pictures. Default is 100, for the inspection line's 50.
-        instances: Pictures to look at in all, instead of epochs.
-        batch_size: Pictures in a step. Default is 32 for ae and vae, else 16.
+        epochs: Passes over the images. Default is 100, for the inspection line's 50.
+        instances: Images to look at in all, instead of epochs.
+        batch_size: Images in a step. Default is 32 for ae and vae, else 16.
         learning_rate: Default is as published.
         weight_decay: Default is as published.
-        rate: Share of good pictures that may be called defective; the threshold follows from it.
-        minimum_area: Regions of fewer pixels are dropped, and a picture without any other is good.
+        false_alarm_rate: Share of good images that may be called defective; the threshold follows from it.
+        minimum_area: Regions of fewer pixels are dropped, and an image without any other is good.
         precision: 32-true or bf16-mixed. Default is bf16-mixed on a GPU that has it.
         device: cpu, cuda, or auto for a GPU where there is one.
         checkpoint_minutes: Minutes between two checkpoints.
@@ -83,7 +83,7 @@ class Config:
     backbone: str = "resnet18"
     loss: Literal["mse", "l2", "ssim", "mssim"] | None = None
     window_px: int = 11
-    color: Literal["rgb", "grey"] = "rgb"
+    color: Literal["rgb", "gray"] = "rgb"
     residual: Literal["squared", "absolute", "ssim"] | None = None
     augmentation: Literal["none", "moved", "flipped"] | None = None
     epochs: int | None = None
@@ -91,7 +91,7 @@ class Config:
     batch_size: int | None = None
     learning_rate: float | None = None
     weight_decay: float | None = None
-    rate: float = 0.1
+    false_alarm_rate: float = 0.1
     minimum_area: int = 0
     precision: Literal["32-true", "bf16-mixed"] | None = None
     device: str = "auto"
@@ -127,7 +127,7 @@ def main(config: Config) -> int:
     on_gpu = config.device != "cpu" and torch.cuda.is_available()
     fabric = make_fabric(config.device, config.precision or (None if on_gpu else "32-true"))
     if fabric.world_size > 1:
-        raise Mistake("an auto-encoder is trained by one process: start it without torchrun, a category on each GPU.")
+        raise UserError("an auto-encoder is trained by one process: start it without torchrun, a category on each GPU.")
     config = resolved(replace(config, data=folder, category=config.category or Names(categories)), fabric)
     try:
         figures = {category: train_category(of_category(config, category), fabric) for category in config.category}
@@ -149,7 +149,7 @@ def train_category(config: Config, fabric: "Fabric") -> dict:
     if run.is_finished:
         print(f"{config.out} holds a finished run: choose another --out for a new one.")
         return kept_figures(config.out)
-    normals, tests = pictures_of(config)
+    normals, tests = images_of(config)
     method = make_method(config)
     method.recipe(len(normals))  # what cannot be trained is told before a folder is made
     method.make_network()
@@ -170,30 +170,30 @@ def make_method(config: Config) -> "AutoEncoder":
     return kind(train_batch=config.batch_size, **{name: getattr(config, name) for name in same})
 
 
-def pictures_of(config: Config) -> tuple["Pictures", "Pictures"]:
-    """The normals to learn from, none of which is a test picture too, and the test pictures of a category.
+def images_of(config: Config) -> tuple["ImageSet", "ImageSet"]:
+    """The normals to learn from, none of which is a test image too, and the test images of a category.
 
-    Raises Mistake where a tenth of the normals is less than one.
+    Raises UserError where a tenth of the normals is less than one.
     """
     from pretrain.data.dataset import load
     from pretrain.data.images import GOOD, Record, has_layout
 
     is_laid_out = has_layout(config.data)
-    pictures = load(config.data, config.size_px, config.category if is_laid_out else (), allow_plain=True)
+    images = load(config.data, config.size_px, config.category if is_laid_out else (), allow_plain=True)
     if not is_laid_out:  # subfolders of a plain folder are no categories here
         (category,) = config.category
-        records = tuple(Record(record.path, category, "train", GOOD) for record in pictures.records)
-        pictures = replace(pictures, records=records)
-    tests = pictures.subset([i for i, record in enumerate(pictures.records) if record.split == "test"])
+        records = tuple(Record(record.path, category, "train", GOOD) for record in images.records)
+        images = replace(images, records=records)
+    tests = images.subset([i for i, record in enumerate(images.records) if record.split == "test"])
     tested = {entry.digest for entry in tests.entries}
-    normals = pictures.subset([
-        i for i, (record, entry) in enumerate(zip(pictures.records, pictures.entries, strict=True))
+    normals = images.subset([
+        i for i, (record, entry) in enumerate(zip(images.records, images.entries, strict=True))
         if record.split == "train" and record.defect == GOOD and entry.digest not in tested
     ])  # fmt: skip
-    if len(normals) < FEWEST_PICTURES:
-        raise Mistake(
-            f"{len(normals)} good pictures of {config.category} are too few to hold a tenth out: give "
-            f"{FEWEST_PICTURES} or more, or use downstream/detect.py fit, whose other methods need fewer."
+    if len(normals) < MIN_IMAGES:
+        raise UserError(
+            f"{len(normals)} good images of {config.category} are too few to hold a tenth out: give "
+            f"{MIN_IMAGES} or more, or use downstream/detect.py fit, whose other methods need fewer."
         )
     return normals, tests
 
@@ -204,11 +204,14 @@ def of_category(config: Config, category: str) -> Config:
 
 
 def resolved(config: Config, fabric: "Fabric") -> Config:
-    """What was left open. Raises Mistake for a rate that cannot be kept."""
+    """What was left open. Raises UserError for a rate that cannot be kept."""
     from baselines.autoencoders.networks import architecture_of
 
-    if not 0 < config.rate < 1:
-        raise Mistake(f"--rate {config.rate} cannot be kept: give a share above 0 and below 1, such as 0.05.")
+    if not 0 < config.false_alarm_rate < 1:
+        raise UserError(
+            f"--false-alarm-rate {config.false_alarm_rate} cannot be kept: "
+            "give a share above 0 and below 1, such as 0.05."
+        )
     return replace(
         config,
         out=config.out or Path("runs") / config.model,

@@ -1,6 +1,6 @@
-"""A control that sees only the frame of a picture: what figures owe to the lighting rather than to defects.
+"""A control that sees only the frame of an image: what figures owe to the lighting rather than to defects.
 
-Products lie in the middle. Where the outermost tenth of a picture alone tells good ones from defective ones, they were
+Products lie in the middle. Where the outermost tenth of an image alone tells good ones from defective ones, they were
 photographed differently, and image-level figures of that category need not be about defects.
 """
 
@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from baselines.contract.method import NotFitted, Prediction, Sample, batches, load_method, save_method
-from pretrain.command import Mistake
+from pretrain.command import UserError
 
 
-class FrameColour:
-    """The distance to the nearest normal in mean and standard deviation of each colour on each side of the frame.
+class FrameColor:
+    """The distance to the nearest normal in mean and standard deviation of each color on each side of the frame.
 
-    `width` is that of the frame, as share of the picture's side.
+    `width` is that of the frame, as share of the image's side.
     """
 
     sees_normals = True
@@ -36,21 +36,21 @@ class FrameColour:
         """Keep the statistics of normals, one at least. Each one's own score is its distance to the nearest other."""
         parts = [self._statistics(images) for images in batches(normals, self.batch_size)]
         if not parts:
-            raise Mistake("no normal pictures to refer to: give at least one.")
+            raise UserError("no normal images to refer to: give at least one.")
         known = torch.cat(parts)  # (n, 24)
-        # Each statistic in units of its own spread; 1/255 is the least that a picture can tell.
+        # Each statistic in units of its own spread; 1/255 is the least that an image can tell.
         self.unit_ = known.std(0, correction=0).clamp(min=1 / 255)
         self.known_ = known / self.unit_
         between = self._distances(self.known_).fill_diagonal_(torch.inf)
         self.normal_scores_ = between.amin(1) if len(known) > 1 else known.new_zeros(0)
         return self
 
-    def predict(self, pictures: Iterable[Tensor]) -> Iterator[Prediction]:
-        """Scores alone: where in the picture a defect is, a frame cannot say."""
+    def predict(self, images: Iterable[Tensor]) -> Iterator[Prediction]:
+        """Scores alone: where in the image a defect is, a frame cannot say."""
         if not hasattr(self, "known_"):
-            raise NotFitted("FrameColour has no normals yet: call refer first.")
-        for images in batches(pictures, self.batch_size):
-            yield Prediction(self._distances(self._statistics(images) / self.unit_).amin(1), None)
+            raise NotFitted("FrameColor has no normals yet: call refer first.")
+        for batch in batches(images, self.batch_size):
+            yield Prediction(self._distances(self._statistics(batch) / self.unit_).amin(1), None)
 
     def save(self, folder: Path) -> None:
         save_method(self, folder)
@@ -60,7 +60,7 @@ class FrameColour:
         return load_method(cls, folder)
 
     def _statistics(self, images: Tensor) -> Tensor:
-        """(b, 3, h, w) -> (b, 24): mean and standard deviation of three colours on four sides."""
+        """(b, 3, h, w) -> (b, 24): mean and standard deviation of three colors on four sides."""
         height_px, width_px = (max(1, round(self.width * side)) for side in images.shape[-2:])
         sides = (
             images[..., :height_px, :],

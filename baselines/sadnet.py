@@ -1,8 +1,8 @@
-"""Restore degraded pictures without painting over their defects: SADNet, trained, judged and used.
+"""Restore degraded images without painting over their defects: SADNet, trained, judged and used.
 
     python baselines/sadnet.py train --train capsule,hazelnut,leather --minutes 60
     python baselines/sadnet.py evaluate --test bottle,pill,wood
-    python baselines/sadnet.py restore PICTURE_OR_FOLDER --model runs/sadnet
+    python baselines/sadnet.py restore IMAGE_OR_FOLDER --model runs/sadnet
     python baselines/sadnet.py train --pairs FOLDER      # Degraded_image, GT_clean_image, Defect_mask
 
 The baseline that `downstream/restore.py`, which has the same commands, is compared with. `train` leaves a run folder:
@@ -23,7 +23,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from pretrain.command import Mistake, Names
+from pretrain.command import Names, UserError
 
 if TYPE_CHECKING:
     from baselines.restoration.restorer import NetworkRestorer
@@ -31,17 +31,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Train:
-    """Train a restorer on good pictures with planted defects, degraded, or on real pairs.
+    """Train a restorer on good images with synthetic anomalies, degraded, or on real pairs.
 
     Attributes:
         data: Folder of categories in MVTec AD's layout. Default is data/mvtec where it exists, else demo data.
-        train: Categories to learn from; their good pictures alone. Default is all of them.
+        train: Categories to learn from; their good images alone. Default is all of them.
         pairs: Folder of real pairs to learn from instead; Degraded_image, GT_clean_image and Defect_mask.
-        level: How the pictures are degraded; mild, medium or harsh.
-        input_size: Side of the square that pictures are stretched to; 512, 640 and 800 were published.
+        level: How the images are degraded; mild, medium or harsh.
+        input_size: Side of the square that images are stretched to; 512, 640 and 800 were published.
         crop_px: Side of the squares that are cut out of it to learn from.
         batch_size: Squares a step.
-        epochs: Length of the training in passes over the pictures.
+        epochs: Length of the training in passes over the images.
         steps: Length in steps instead.
         minutes: Length in minutes instead, turned into steps after a short warm-up.
         learning_rate: Of Adam.
@@ -99,16 +99,16 @@ class Evaluate:
     Attributes:
         model: The run's folder that train wrote.
         data: Folder of categories in MVTec AD's layout. Default is data/mvtec where it exists, else demo data.
-        test: Categories to judge; their test pictures, degraded, with their real masks. Default is all that neither
+        test: Categories to judge; their test images, degraded, with their real masks. Default is all that neither
             the training nor its encoder saw.
         pairs: Folder of real pairs to judge instead.
-        level: How the test pictures are degraded. Default is as in training.
-        input_size: Side of the square that pictures are stretched to; 0 for pictures as they are, real pairs only.
+        level: How the test images are degraded. Default is as in training.
+        input_size: Side of the square that images are stretched to; 0 for images as they are, real pairs only.
             Default is as in training.
         interpolate: Stretch what was restored back to its own size; --no-interpolate compares in the square.
-        memory_mb: What the network may take at once; larger pictures are restored in tiles.
+        memory_mb: What the network may take at once; larger images are restored in tiles.
         seed: Another seed, other noise.
-        shown: Pictures of each category that are drawn side by side; all of them with -1.
+        shown: Images of each category that are drawn side by side; all of them with -1.
         allow_seen: Judge categories that were trained on; the title says so.
         out: Folder of results. Default is the folder test of the run.
     """
@@ -129,16 +129,16 @@ class Evaluate:
 
 @dataclass(frozen=True)
 class Restore:
-    """Restore pictures of any size and depth; files keep their names, formats and levels.
+    """Restore images of any size and depth; files keep their names, formats and levels.
 
     Attributes:
-        pictures: Pictures, or folders of pictures.
+        images: Images, or folders of images.
         model: The run's folder that train wrote.
-        memory_mb: What the network may take at once; larger pictures are restored in tiles.
-        out: Folder for the restored pictures; existing files there are written anew.
+        memory_mb: What the network may take at once; larger images are restored in tiles.
+        out: Folder for the restored images; existing files there are written anew.
     """
 
-    pictures: tuple[Path, ...] = field(default=(), metadata={"positional": True})
+    images: tuple[Path, ...] = field(default=(), metadata={"positional": True})
     model: Path = Path("runs/sadnet")
     memory_mb: float = 2000.0
     out: Path = Path("runs/restored")
@@ -165,10 +165,10 @@ def train(config: Train) -> int:
             print(f"{config.out} holds a finished run: choose another --out for a new one.")
             return 0
         session = Session(restorer, run, material, config)
-        facts = material.facts
-        print(f"{type(restorer).__name__}: {facts['pictures']} pictures of {', '.join(facts['categories'])} "
-              f"({facts['data']}), {session.steps} steps of {config.batch_size}", flush=True)  # fmt: skip
-        print(f"degradation, {facts['degradation']}", flush=True)
+        metadata = material.metadata
+        print(f"{type(restorer).__name__}: {metadata['images']} images of {', '.join(metadata['categories'])} "
+              f"({metadata['data']}), {session.steps} steps of {config.batch_size}", flush=True)  # fmt: skip
+        print(f"degradation, {metadata['degradation']}", flush=True)
         if session.first:
             print(f"going on after step {session.first}", flush=True)
         if not session.walk(is_stop_asked):
@@ -185,20 +185,20 @@ def check_length(config: Train) -> None:
     for name in ("epochs", "steps", "minutes", "checkpoint_minutes"):
         value = getattr(config, name)
         if value is not None and not value > 0:
-            raise Mistake(f"--{name.replace('_', '-')} must be above 0, not {value}.")
+            raise UserError(f"--{name.replace('_', '-')} must be above 0, not {value}.")
     if config.seed < 0:
-        raise Mistake(f"--seed must be 0 or more, not {config.seed}.")
+        raise UserError(f"--seed must be 0 or more, not {config.seed}.")
 
 
 def evaluate(config: Evaluate) -> None:
-    """Judge, print the table, and write figures and pictures."""
+    """Judge, print the table, and write figures and images."""
     from baselines.restoration.evaluate_with import evaluate_with
 
     evaluate_with(config, load_sadnet)
 
 
 def restore(config: Restore) -> int:
-    """Restore every picture; 3 where some could not be read."""
+    """Restore every image; 3 where some could not be read."""
     from baselines.restoration.restore_with import restore_with
 
     return restore_with(config, load_sadnet)

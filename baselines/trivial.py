@@ -9,11 +9,11 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, interpolate
 
 from baselines.contract.method import NotFitted, Pair, Prediction, Sample, batches, load_method, save_method
-from pretrain.command import Mistake
+from pretrain.command import UserError
 
 
-class MeanPicture:
-    """How far a picture is from the mean of the normals, place by place, after both were made small."""
+class MeanImage:
+    """How far an image is from the mean of the normals, place by place, after both were made small."""
 
     sees_normals = True
 
@@ -29,7 +29,7 @@ class MeanPicture:
         """Take the mean. Each normal's own score is its distance to the mean of the others."""
         count = len(normals)
         if count == 0:
-            raise Mistake("no normal pictures to refer to: give at least one.")
+            raise UserError("no normal images to refer to: give at least one.")
         mean = sum(self._small(batch).double().sum(dim=0) for batch in batches(normals, self.batch_size)) / count
         self.mean_ = mean.float()  # (3, size_px, size_px)
         scores = torch.cat([prediction.scores for prediction in self.predict(normals)])
@@ -37,13 +37,13 @@ class MeanPicture:
         self.normal_scores_ = scores * (count / (count - 1)) ** 2 if count > 1 else scores[:0]
         return self
 
-    def predict(self, pictures: Iterable[Tensor]) -> Iterator[Prediction]:
-        """Score: mean squared distance over the picture. Map: its mean over the colours, at the picture's size."""
+    def predict(self, images: Iterable[Tensor]) -> Iterator[Prediction]:
+        """Score: mean squared distance over the image. Map: its mean over the colors, at the image's size."""
         if not hasattr(self, "mean_"):
-            raise NotFitted("MeanPicture has no normals yet: call refer first.")
-        for images in batches(pictures, self.batch_size):  # (b, 3, h, w)
-            distances = (self._small(images) - self.mean_).square().mean(dim=1)  # (b, size_px, size_px)
-            maps = interpolate(distances[:, None], images.shape[-2:], mode="bilinear")[:, 0]  # (b, h, w)
+            raise NotFitted("MeanImage has no normals yet: call refer first.")
+        for batch in batches(images, self.batch_size):  # (b, 3, h, w)
+            distances = (self._small(batch) - self.mean_).square().mean(dim=1)  # (b, size_px, size_px)
+            maps = interpolate(distances[:, None], batch.shape[-2:], mode="bilinear")[:, 0]  # (b, h, w)
             yield Prediction(distances.mean(dim=(1, 2)), maps)
 
     def save(self, folder: Path) -> None:
@@ -58,7 +58,7 @@ class MeanPicture:
 
 
 class Untouched:
-    """The degraded picture itself: what a restorer must improve on to be of use."""
+    """The degraded image itself: what a restorer must improve on to be of use."""
 
     def fit(self, pairs: Sequence[Pair]) -> Self:
         return self

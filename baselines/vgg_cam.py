@@ -6,7 +6,7 @@
 
 The baseline that this project is compared with. `train` leaves a run folder: config, figures, curves, and the model in
 OUT/model; killed or stopped, the same command goes on. `test` prints both readings of the confusion matrix beside the
-published one, and leaves pictures and JSON in OUT/test.
+published one, and leaves images and JSON in OUT/test.
 """
 
 if __name__ == "__main__":
@@ -27,7 +27,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from pretrain.command import Mistake, Names
+from pretrain.command import Names, UserError
 from pretrain.files import write_json
 
 if TYPE_CHECKING:
@@ -36,29 +36,29 @@ if TYPE_CHECKING:
     from baselines.cam.method import VggCam
     from baselines.cam.training import Training
     from baselines.contract.method import Samples
-    from pretrain.data.dataset import Pictures
+    from pretrain.data.dataset import ImageSet
     from pretrain.training.run import Run
 
 MODEL, CALIBRATION_FILE, BEST_FILE = "model", "calibration.json", "best.safetensors"
-# Of the labelled pictures of the training categories; another 15 % of all end the training.
+# Of the labelled images of the training categories; another 15 % of all end the training.
 LEARNING, CALIBRATION = 0.85, 0.15
 
 
 @dataclass(frozen=True)
 class Train:
-    """Train on all labelled pictures of some categories.
+    """Train on all labelled images of some categories.
 
     Attributes:
         data: Folder of categories in MVTec AD's layout. Default is data/mvtec where it exists, else demo data.
-        train: Categories to learn from; pictures of both of their folders, train and test, with their labels.
+        train: Categories to learn from; images of both of their folders, train and test, with their labels.
         weights: imagenet (torchvision's), a VGG16 as .pth, or random; with random, nothing is frozen.
         width: Scales all channels, to try things on a small machine; needs random weights.
-        size_px: Side of the square that pictures are stretched to.
+        size_px: Side of the square that images are stretched to.
         epochs: At most.
-        batch_size: Pictures a step.
+        batch_size: Images a step.
         learning_rate: Of Adam.
         patience: Epochs without a better validation loss after which to stop.
-        target_accuracy: Also stop once this share of the training pictures is told right; 0.98 was published.
+        target_accuracy: Also stop once this share of the training images is told right; 0.98 was published.
         cached: Compute what frozen layers give only once; the result is the same.
         seed: Splits, first weights and order.
         checkpoint_minutes: Minutes between two checkpoints.
@@ -102,24 +102,24 @@ class Train:
 
 @dataclass(frozen=True)
 class Test:
-    """Judge pictures of other categories, and say how well that went.
+    """Judge images of other categories, and say how well that went.
 
     Attributes:
         data: Folder of categories in MVTec AD's layout. Default is data/mvtec where it exists, else demo data.
         test: Categories to judge, none of which was trained on.
         model: The run's folder that train wrote.
-        pictures: all, as published, or those of the test folders alone.
-        rate: Share of good pictures that may be called defective at the calibrated threshold.
+        images: all, as published, or those of the test folders alone.
+        false_alarm_rate: Share of good images that may be called defective at the calibrated threshold.
         minimum_area: Regions of fewer pixels get no box.
-        shown: Pictures of each kind and category in the grid.
+        shown: Images of each kind and category in the grid.
         out: Folder of results. Default is the folder test of the run.
     """
 
     data: Path | None = None
     test: Names = Names("bottle,pill,wood")
     model: Path = Path("runs/vgg_cam")
-    pictures: Literal["all", "test"] = "all"
-    rate: float = 0.05
+    images: Literal["all", "test"] = "all"
+    false_alarm_rate: float = 0.05
     minimum_area: int = 0
     shown: int = 5
     out: Path | None = None
@@ -136,8 +136,8 @@ def train(config: Train) -> int:
     run, method = Run(config.out), config.method()
     method.check()  # before the folder is this run's
     fabric = make_fabric(config.device, "32-true")
-    pictures = load(config.data, config.size_px, config.train)
-    parts = pictures.split({"learning": LEARNING, "calibration": CALIBRATION}, config.seed)
+    images = load(config.data, config.size_px, config.train)
+    parts = images.split({"learning": LEARNING, "calibration": CALIBRATION}, config.seed)
     learning = Samples(parts["learning"])
     with run.held(config), stop_asked(fabric) as is_stop_asked:
         if run.is_finished:
@@ -146,7 +146,7 @@ def train(config: Train) -> int:
         frozen = config.out / f"frozen-{content(parts['learning'])}.f32"
         with method.session(learning, frozen) as session:
             start = "from scratch" if config.weights == "random" else f"from {config.weights}, first ten layers frozen"
-            print(f"VGG16-CAM {start}: {len(session.parts.learning)} pictures of {', '.join(pictures.categories)} "
+            print(f"VGG16-CAM {start}: {len(session.parts.learning)} images of {', '.join(images.categories)} "
                   f"({data_name(config.data)}), {len(session.parts.validation)} to stop in time, "
                   f"{len(parts['calibration'])} for thresholds", flush=True)  # fmt: skip
             seconds = walk(session, run, config, is_stop_asked)
@@ -160,9 +160,9 @@ def train(config: Train) -> int:
     return 0
 
 
-def content(pictures: "Pictures") -> str:
-    """Eight hexadecimal digits that change with any picture."""
-    return blake2b(b"".join(entry.digest for entry in pictures.entries), digest_size=4).hexdigest()
+def content(images: "ImageSet") -> str:
+    """Eight hexadecimal digits that change with any image."""
+    return blake2b(b"".join(entry.digest for entry in images.entries), digest_size=4).hexdigest()
 
 
 def walk(session: "Training", run: "Run", config: Train, is_stop_asked: "Callable[[], bool]") -> float:
@@ -171,15 +171,15 @@ def walk(session: "Training", run: "Run", config: Train, is_stop_asked: "Callabl
     from pretrain.progress import Progress
     from pretrain.tensorfile import write_tensors
 
-    facts = run.restore(session.network, session.optimizer) or {"state": {}, "seconds": 0.0}
-    session.state = State(**facts["state"])
+    metadata = run.restore(session.network, session.optimizer) or {"state": {}, "seconds": 0.0}
+    session.state = State(**metadata["state"])
     if session.state.step:
         print(f"going on after step {session.state.step}", flush=True)
     run.forget_figures_from(session.state.step)
     start_s = saved_s = time.monotonic()
 
     def seconds() -> float:
-        return facts["seconds"] + time.monotonic() - start_s
+        return metadata["seconds"] + time.monotonic() - start_s
 
     with Progress("training", session.steps, "steps", done=session.state.step) as progress:
         for step in session.walk():
@@ -188,7 +188,7 @@ def walk(session: "Training", run: "Run", config: Train, is_stop_asked: "Callabl
                 write_tensors(config.out / BEST_FILE, session.network.state_dict(), {"epoch": step.epoch.epoch})
             progress.advance(note=f"loss {step.loss:.3f}")
             if step.epoch:
-                progress.say(in_words(step.epoch, step.is_best))
+                progress.print(in_words(step.epoch, step.is_best))
             is_stopped = is_stop_asked()
             if is_stopped or time.monotonic() - saved_s > 60 * config.checkpoint_minutes:
                 run.save(session.network, session.optimizer, {"step": session.state.step, "seconds": seconds(),
@@ -212,7 +212,7 @@ def conclude(
     session: "Training",
     run: "Run",
     config: Train,
-    calibration: "Pictures",
+    calibration: "ImageSet",
     seconds: float,
 ) -> None:
     """Write the model with its best weights, the normals' scores that thresholds come from, and the curves."""
@@ -220,61 +220,65 @@ def conclude(
 
     from baselines.contract.method import Images
     from pretrain.data.dataset import data_name
-    from pretrain.drawing import Curve, curves, save_picture
+    from pretrain.drawing import Curve, curves, save_image
     from pretrain.tensorfile import read_tensors
 
     session.network.load_state_dict(read_tensors(config.out / BEST_FILE)[0])
     method.conclude(learning, session).save(config.out / MODEL)
     good = calibration.subset([i for i, record in enumerate(calibration.records) if not record.is_anomaly])
     found = list(method.predict(Images(good)))
-    facts = {
+    metadata = {
         "data": data_name(config.data),
-        "categories": sorted(config.train or {record.category for record in learning.pictures.records}),
+        "categories": sorted(config.train or {record.category for record in learning.images.records}),
         "weights": config.weights if config.weights in ("random", "imagenet") else Path(config.weights).name,
         "size_px": config.size_px,
         "best_epoch": session.state.best_epoch,
         "normal_scores": torch.cat([part.scores for part in found]).tolist() if found else [],
         "normal_peaks": torch.cat([part.maps.flatten(1).amax(1) for part in found]).tolist() if found else [],
     }
-    write_json(config.out / CALIBRATION_FILE, facts)
+    write_json(config.out / CALIBRATION_FILE, metadata)
     lines = run.metrics()
     epochs = [line for line in lines if "epoch" in line]
     panels = [
         Curve("loss", [(line["step"], line["loss"]) for line in lines]),
-        Curve("accuracy of each epoch, training pictures", [(e["step"], e["train_accuracy"]) for e in epochs]),
+        Curve("accuracy of each epoch, training images", [(e["step"], e["train_accuracy"]) for e in epochs]),
     ]
     if epochs[0]["validation_loss"] is not None:
-        panels.append(Curve("loss, held-out pictures", [(e["step"], e["validation_loss"]) for e in epochs]))
-    save_picture(curves(panels, f"VGG16-CAM on {facts['data']}"), config.out / "curves.png")
-    print(f"{len(epochs)} epochs in {seconds / 60:.1f} min; the weights are those of epoch {facts['best_epoch'] + 1}")
+        panels.append(Curve("loss, held-out images", [(e["step"], e["validation_loss"]) for e in epochs]))
+    save_image(curves(panels, f"VGG16-CAM on {metadata['data']}"), config.out / "curves.png")
+    print(
+        f"{len(epochs)} epochs in {seconds / 60:.1f} min; the weights are those of epoch {metadata['best_epoch'] + 1}"
+    )
     print(f"model:  {config.out / MODEL}")
     print(f"curves: {config.out / 'curves.png'}")
     print(f"next:   python baselines/vgg_cam.py test --model {config.out} --data {config.data} --test CATEGORIES")
 
 
 def test(config: Test) -> None:
-    """Judge, print the figures, and write pictures and JSON."""
+    """Judge, print the figures, and write images and JSON."""
     from baselines.cam.method import VggCam
     from baselines.cam.report import judge, print_report, write_report
     from pretrain.data.dataset import choose_folder, load
 
     file = config.model / CALIBRATION_FILE
     if not file.is_file():
-        raise Mistake(f"there is no finished training in {config.model}; python baselines/vgg_cam.py train makes one.")
-    facts = json.loads(file.read_text())
-    if seen := sorted(set(config.test) & set(facts["categories"])):
-        raise Mistake(
+        raise UserError(
+            f"there is no finished training in {config.model}; python baselines/vgg_cam.py train makes one."
+        )
+    metadata = json.loads(file.read_text())
+    if seen := sorted(set(config.test) & set(metadata["categories"])):
+        raise UserError(
             f"{', '.join(seen)} was trained on, so figures there would say nothing of unseen products: choose --test "
-            f"without {', '.join(facts['categories'])}."
+            f"without {', '.join(metadata['categories'])}."
         )
     method = VggCam.load(config.model / MODEL)
-    pictures = load(choose_folder(config.data), facts["size_px"], config.test)
-    if seen := sorted(set(pictures.categories) & set(facts["categories"])):
-        raise Mistake(f"{', '.join(seen)} was trained on: name others with --test.")
-    chosen = [i for i, record in enumerate(pictures.records) if config.pictures == "all" or record.split == "test"]
+    images = load(choose_folder(config.data), metadata["size_px"], config.test)
+    if seen := sorted(set(images.categories) & set(metadata["categories"])):
+        raise UserError(f"{', '.join(seen)} was trained on: name others with --test.")
+    chosen = [i for i, record in enumerate(images.records) if config.images == "all" or record.split == "test"]
     if not chosen:
-        raise Mistake(f"{', '.join(pictures.categories)} has no test pictures: take --pictures all, or other ones.")
-    judged = judge(method, pictures.subset(chosen), facts, config)
+        raise UserError(f"{', '.join(images.categories)} has no test images: take --images all, or other ones.")
+    judged = judge(method, images.subset(chosen), metadata, config)
     print_report(judged)
     write_report(judged, config.out or config.model / "test")
     sys.stdout.flush()

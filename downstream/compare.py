@@ -2,7 +2,7 @@
 
     python downstream/compare.py --first runs/study --second runs/study-longer
 
-Rows that both have are compared on the categories and seeds that both have. Where both tested the very same pictures,
+Rows that both have are compared on the categories and seeds that both have. Where both tested the very same images,
 the difference is tested in pairs.
 """
 
@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pretrain.command import Mistake
+from pretrain.command import UserError
 from pretrain.files import write_json
 
 if TYPE_CHECKING:
@@ -30,7 +30,18 @@ if TYPE_CHECKING:
     from downstream.study.summary import Results
 
 # What a reader must know before taking a difference for that of the methods.
-SETTINGS = ("data", "protocol", "folds", "seeds", "size_px", "rate", "quick", "commit", "versions", "machine")
+SETTINGS = (
+    "data",
+    "protocol",
+    "folds",
+    "seeds",
+    "size_px",
+    "false_alarm_rate",
+    "quick",
+    "commit",
+    "versions",
+    "machine",
+)
 
 
 @dataclass(frozen=True)
@@ -53,7 +64,7 @@ def main(config: Config) -> None:
     studies = [_study(folder) for folder in (config.first, config.second)]
     rows = compared(*(results for _, results in studies))
     if not rows:
-        raise Mistake(f"{config.first} and {config.second} have no row, category and seed in common.")
+        raise UserError(f"{config.first} and {config.second} have no row, category and seed in common.")
     settings = differing(*(study for study, _ in studies))
     print_table(rows, config)
     for name, (first, second) in settings.items():
@@ -65,7 +76,7 @@ def main(config: Config) -> None:
 
 def compared(first: "Results", second: "Results") -> list[dict]:
     """For each row that both have: mean image AUROC of both over common categories and seeds, the difference, its p
-    where the same pictures were tested, and p after Holm's correction."""
+    where the same images were tested, and p after Holm's correction."""
     from downstream.study.significance import holm
 
     rows = [found for row in first if row in second if (found := _row(row, first, second)) is not None]
@@ -99,7 +110,7 @@ def print_table(rows: list[dict], config: Config) -> None:
     for header in ("row", "categories", "first", "second", "second - first", "p (Holm)"):
         table.add_column(header, justify="left" if header == "row" else "right", no_wrap=True)
     for row in rows:
-        p = number(row["p_holm"]) if row["p"] is not None else "other pictures"
+        p = number(row["p_holm"]) if row["p"] is not None else "other images"
         figures = (number(row["first"]), number(row["second"]), f"{row['difference']:+.3f}", p)
         table.add_row(row["row"], str(len(row["categories"])), *figures)
     Console(width=None if sys.stdout.isatty() else WIDTH).print(table)
@@ -146,6 +157,6 @@ def _study(folder: Path) -> "tuple[dict, Results]":
 
     file = folder / STUDY_FILE
     if not file.is_file():
-        raise Mistake(f"there is no study in {folder}; python downstream/evaluate.py --out {folder} makes one.")
+        raise UserError(f"there is no study in {folder}; python downstream/evaluate.py --out {folder} makes one.")
     study = json.loads(file.read_text())
     return study, read_results(folder, study["cells"])[0]

@@ -28,7 +28,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from pretrain.command import Mistake, Names
+from pretrain.command import Names, UserError
 from pretrain.files import write_json
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class Config:
     """Compare methods on test categories that nothing was trained on, and write a report.
 
     Attributes:
-        train: Categories that give labelled pictures. Default is capsule,hazelnut,leather.
+        train: Categories that give labelled images. Default is capsule,hazelnut,leather.
         test: Categories that are only tested. Default is bottle,pill,wood, or every category in the other protocols.
         protocol: held-out, one-class (each category's own normals), or leave-one-out (each in turn is the unseen one).
         data: Folder of categories in MVTec AD's layout. Default is data/mvtec where it exists, else demo data.
@@ -54,8 +54,8 @@ class Config:
         methods: Only these methods; the controls always take part. Default is every method that is built.
         shots: How many normals of a test category methods refer to; numbers, or all. Default is 4,all.
         seeds: Each varies splits, references drawn, heads, and the encoder where several are given. Default is 0,1,2.
-        size_px: Side of the square to which pictures are stretched. Default is 224.
-        rate: Share of good pictures that may be called defective; thresholds are set for it, from normals alone.
+        size_px: Side of the square to which images are stretched. Default is 224.
+        false_alarm_rate: Share of good images that may be called defective; thresholds follow from it.
         restoration_minutes: Minutes for which each restorer is trained, for their own table in the held-out protocol; 0
             leaves it out. Default is 5, with --quick 0.1, and with --methods 0.
         quick: Lower sizes, epochs and seeds, to see within minutes that everything runs; no method is dropped.
@@ -76,7 +76,7 @@ class Config:
     shots: Names | None = None
     seeds: Names | None = None
     size_px: int | None = None
-    rate: float = 0.05
+    false_alarm_rate: float = 0.05
     restoration_minutes: float | None = None
     quick: bool = False
     allow_seen: bool = False
@@ -102,7 +102,7 @@ def main(config: Config) -> int:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise Mistake(f"another process computes in {config.out}: wait for it, or choose another --out.") from None
+        raise UserError(f"another process computes in {config.out}: wait for it, or choose another --out.") from None
     try:
         failures = compute(study.works, config.out, choose_device(config.device))
     finally:
@@ -129,10 +129,10 @@ def compute(works: "Sequence[Work]", out: Path, device: "torch.device") -> list[
                 raise
             except Exception as error:
                 # One part that cannot be computed must not cost a night's others.
-                reason = str(error) if isinstance(error, Mistake) else f"{type(error).__name__}: {error}"
-                if not isinstance(error, Mistake) and reason not in {failure["reason"] for failure in failures}:
-                    progress.say(traceback.format_exc())
-                progress.say(f"failed: {cell.row.name} on {cell.category}, seed {cell.seed}: {reason}")
+                reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+                if not isinstance(error, UserError) and reason not in {failure["reason"] for failure in failures}:
+                    progress.print(traceback.format_exc())
+                progress.print(f"failed: {cell.row.name} on {cell.category}, seed {cell.seed}: {reason}")
                 failures.append({"row": asdict(cell.row), "category": cell.category, "seed": cell.seed,
                                  "reason": reason})  # fmt: skip
             progress.advance(note=f"{cell.row.name} on {cell.category}, seed {cell.seed}")
@@ -155,8 +155,8 @@ def compare_restorers(config: Config) -> bool:
     same = {name: getattr(config, name) for name in ("data", "train", "test", "encoder", "device")}
     try:
         table = computed(Study(**same, **sizes, minutes=minutes, out=config.out / "restoration"))
-    except Mistake as mistake:  # the other tables are there all the same
-        print(f"warning: restorers are not compared: {mistake}", file=sys.stderr)
+    except UserError as error:  # the other tables are there all the same
+        print(f"warning: restorers are not compared: {error}", file=sys.stderr)
         return False
     write_json(config.out / RESTORATION_FILE, table._asdict())
     return True
@@ -168,8 +168,8 @@ def is_finished(file: Path, read) -> bool:
         return False
     try:
         read(file)
-    except Mistake as mistake:
-        print(f"{mistake} It is computed again.", file=sys.stderr)
+    except UserError as error:
+        print(f"{error} It is computed again.", file=sys.stderr)
         return False
     return True
 
@@ -178,30 +178,34 @@ def choose_device(name: str) -> "torch.device":
     import torch
 
     if name not in ("auto", "cpu", "cuda"):
-        raise Mistake(f"there is no device {name}; choose from auto, cpu, cuda.")
+        raise UserError(f"there is no device {name}; choose from auto, cpu, cuda.")
     if name == "cuda" and not torch.cuda.is_available():
-        raise Mistake("torch finds no CUDA device here; use --device cpu, or install a torch build that fits the GPU.")
+        raise UserError(
+            "torch finds no CUDA device here; use --device cpu, or install a torch build that fits the GPU."
+        )
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 def write_plan(study: "Study", config: Config, failures: Sequence[dict] = ()) -> None:
-    """Keep what the report needs beside the cells, so that it can be drawn again without the pictures."""
+    """Keep what the report needs beside the cells, so that it can be drawn again without the images."""
     command = shlex.join(["python", "downstream/evaluate.py", *sys.argv[1:]])
-    facts = study.facts | {"command": command, "failures": list(failures)}
-    facts["cells"] = [str(work.cell.file(Path())) for work in study.works]
-    write_json(config.out / STUDY_FILE, facts)
+    metadata = study.metadata | {"command": command, "failures": list(failures)}
+    metadata["cells"] = [str(work.cell.file(Path())) for work in study.works]
+    write_json(config.out / STUDY_FILE, metadata)
 
 
 def show(config: Config) -> None:
     """Write report.json and report.html from what is finished, print the table, and record it where that is asked."""
     from downstream.report.page import write_report
     from downstream.report.terminal import print_tables
-    from downstream.study.summary import summarise
+    from downstream.study.summary import summarize
 
     out, file = config.out, config.out / STUDY_FILE
     if not file.is_file():
-        raise Mistake(f"there is no study in {out}; leave --only-report out to make one, or name its folder by --out.")
-    summary, results = summarise(out, json.loads(file.read_text()))
+        raise UserError(
+            f"there is no study in {out}; leave --only-report out to make one, or name its folder by --out."
+        )
+    summary, results = summarize(out, json.loads(file.read_text()))
     write_json(out / "report.json", summary)
     write_report(summary, results, out / "report.html")
     print_tables(summary)

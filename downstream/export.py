@@ -4,7 +4,7 @@
     python downstream/export.py models/bolt --to onnx-int8 --data FOLDER            # the FOLDER that it was fitted to
     python downstream/export.py models/bolt --to pt2                                # for torch alone
     python downstream/export.py models/bolt --to tensorrt                           # an engine, where trtexec is
-    python downstream/detect.py run PICTURES --model models/bolt.onnx
+    python downstream/detect.py run IMAGES --model models/bolt.onnx
 
 The file is compared with the model before it is given its name, and not written where the answers differ: in fp32 by
 more than 1e-4 of the score or of the map's highest value, in int8 by more accuracy than stated.
@@ -26,17 +26,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from pretrain.command import Mistake
+from pretrain.command import UserError
 
 if TYPE_CHECKING:
     import numpy as np
 
     from downstream.inspection.inspector import Inspector
-    from pretrain.data.dataset import Pictures
+    from pretrain.data.dataset import ImageSet
 
 SUFFIXES = {"onnx": ".onnx", "onnx-int8": "-int8.onnx", "pt2": ".pt2", "tensorrt": ".engine"}
-# Pictures that trtexec tunes for: one, as a camera gives them; and the most that the engine takes.
-USUAL_BATCH, LARGEST_BATCH = 1, 16
+# Images that trtexec tunes for: one, as a camera gives them; and the most that the engine takes.
+DEFAULT_BATCH, MAX_BATCH = 1, 16
 
 
 @dataclass(frozen=True)
@@ -47,11 +47,11 @@ class Config:
         model: Folder of a model that downstream/detect.py fit wrote.
         to: onnx; onnx-int8, which is faster and needs --data; tensorrt, on a machine that has it; pt2, torch's own.
         out: The file. Default is MODEL.onnx, MODEL-int8.onnx, MODEL.engine or MODEL.pt2.
-        data: What the model was fitted to. Test pictures that are in it are what the file is compared on.
+        data: What the model was fitted to. Test images that are in it are what the file is compared on.
         category: Which category, where that folder holds several. Default is the model's.
         input: What the graph takes; pixels are uint8 (b, h, w, 3), float is float32 (b, 3, h, w) in [0, 1].
         most_auroc_lost: An int8 file that costs more image AUROC is not written.
-        most_decisions_changed: Nor one that decides otherwise on a larger share of the pictures.
+        most_decisions_changed: Nor one that decides otherwise on a larger share of the images.
         seven_bits: Weights of 7 bits in an int8 file, for x86 processors without VNNI.
         overwrite: Replace a file of that name.
     """
@@ -71,20 +71,20 @@ class Config:
 def main(config: Config) -> None:
     """Export, compare, and say what the file is worth."""
     if len(config.model) != 1:
-        raise Mistake("name one model, a folder that python downstream/detect.py fit wrote.")
+        raise UserError("name one model, a folder that python downstream/detect.py fit wrote.")
     from downstream.inspection.inspector import Inspector
 
     (folder,) = config.model
     if folder.is_file():
-        raise Mistake(f"{folder} is a file: name the folder of the model, which detect.py fit wrote.")
+        raise UserError(f"{folder} is a file: name the folder of the model, which detect.py fit wrote.")
     model = Inspector.load(folder)
     out = config.out or folder.resolve().with_name(folder.resolve().name + SUFFIXES[config.to])
     suffix = "." + SUFFIXES[config.to].rpartition(".")[2]
     if out.suffix != suffix:
-        raise Mistake(f"--out {out} must end in {suffix}, by which the file is known.")
+        raise UserError(f"--out {out} must end in {suffix}, by which the file is known.")
     for path in (out, out.with_suffix(".onnx")) if config.to == "tensorrt" else (out,):
         if path.exists() and (path.is_dir() or not config.overwrite):
-            raise Mistake(f"{path} is there already: name another with --out, or replace the file with --overwrite.")
+            raise UserError(f"{path} is there already: name another with --out, or replace the file with --overwrite.")
     if config.to == "onnx-int8":
         to_int8(model, folder, out, config)
     else:
@@ -93,7 +93,7 @@ def main(config: Config) -> None:
     if model.minimum_area_px or getattr(model, "area_rule", None):
         print("note:  detect.py looks at the areas of regions too, the graph's own is_anomalous at the score alone")
     if config.to != "tensorrt":
-        print(f"next:  python downstream/detect.py run PICTURE_OR_FOLDER --model {out}")
+        print(f"next:  python downstream/detect.py run IMAGE_OR_FOLDER --model {out}")
 
 
 def to_fp32(model: "Inspector", folder: Path, out: Path, config: Config) -> None:
@@ -120,9 +120,9 @@ def to_fp32(model: "Inspector", folder: Path, out: Path, config: Config) -> None
         else:
             write_onnx(onnx_model(judge), header, path)
 
-    pictures, of = pictures_to_compare(model, config)
+    images, of = images_to_compare(model, config)
     path = out.with_suffix(f".{kind}")
-    print(f"compared on {of}: {write_checked(model, path, write, pictures)}")
+    print(f"compared on {of}: {write_checked(model, path, write, images)}")
     if config.to == "tensorrt":
         build_engine(path, out, judge.size_px, judge.takes_floats)
 
@@ -132,25 +132,25 @@ def to_int8(model: "Inspector", folder: Path, out: Path, config: Config) -> None
     import numpy as np
 
     from baselines.contract.method import Images
-    from downstream.exporting.int8 import drift, probe_score_of, quantised, refitted
+    from downstream.exporting.int8 import drift, probe_score_of, quantized, refitted
     from downstream.exporting.onnx_file import answers, header_of, make_judge, onnx_model, write_onnx
     from downstream.methods.exported import Exported
 
     if config.data is None:
-        raise Mistake("int8 is calibrated on good pictures: name with --data the folder that the model was fitted to.")
+        raise UserError("int8 is calibrated on good images: name with --data the folder that the model was fitted to.")
     if getattr(model, "area_rule", None):
-        raise Mistake("this model decides by area, a rule found on its fp32 maps: export it --to onnx.")
+        raise UserError("this model decides by area, a rule found on its fp32 maps: export it --to onnx.")
     takes_floats = config.input == "float"
     normals = Images(normals_of(model, config))
     ready = refitted(model, normals, takes_floats, config.seven_bits)
     judge = make_judge(ready, takes_floats)
-    proto = quantised(onnx_model(judge), normals, takes_floats, config.seven_bits)
+    proto = quantized(onnx_model(judge), normals, takes_floats, config.seven_bits)
     trial = out.with_name(f".{out.stem}.trial.onnx")
     try:
         said = probe_score_of(proto, judge)
         write_onnx(proto, header_of(ready, folder, "onnx-int8", judge, said, seven_bits=config.seven_bits), trial)
         thresholds = (model.threshold.value, ready.threshold.value)
-        tests = test_pictures(model, config)
+        tests = test_images(model, config)
         if tests is None:  # each normal scored without itself, before and after
             scores = np.array(model.normal_scores), np.array(ready.normal_scores)
             found = drift(*scores, thresholds, np.zeros(len(scores[0]), bool), "normals, each left out")
@@ -158,12 +158,12 @@ def to_int8(model: "Inspector", folder: Path, out: Path, config: Config) -> None
             pixels = tests.batch(range(len(tests)))
             labels = np.array([record.is_anomaly for record in tests.records])
             scores = answers(model.method, pixels)[0], answers(Exported(trial), pixels)[0]
-            found = drift(*scores, thresholds, labels, "test pictures")
+            found = drift(*scores, thresholds, labels, "test images")
         print(f"int8, beside the model, on {found}")
         print(f"threshold {thresholds[0]:.4g} before, {thresholds[1]:.4g} after: {ready.threshold.why}")
         share = found.decisions_changed / found.count
         if found.auroc_lost > config.most_auroc_lost or share > config.most_decisions_changed:
-            raise Mistake(
+            raise UserError(
                 f"{out} is not written, since it moved too far (AUROC may fall by {config.most_auroc_lost:g}, "
                 f"{config.most_decisions_changed:.0%} of decisions may change): use --to onnx, or allow more with "
                 "--most-auroc-lost and --most-decisions-changed."
@@ -173,35 +173,35 @@ def to_int8(model: "Inspector", folder: Path, out: Path, config: Config) -> None
         trial.unlink(missing_ok=True)
 
 
-def normals_of(model: "Inspector", config: Config) -> "Pictures":
-    """The good pictures that the model was fitted to, drawn from the folder as detect.py drew them."""
-    from downstream.detect import Fit, good_pictures
+def normals_of(model: "Inspector", config: Config) -> "ImageSet":
+    """The good images that the model was fitted to, drawn from the folder as detect.py drew them."""
+    from downstream.detect import Fit, good_images
     from downstream.methods.references import draw
 
     given = Fit(config.data, category=config.category or model.category, size_px=model.size_px)
-    normals, wanted = good_pictures(given), len(model.method.wholes_)
+    normals, wanted = good_images(given), len(model.method.wholes_)
     if len(normals) < wanted:
-        raise Mistake(
-            f"{config.data} holds {len(normals)} good pictures, and the model was fitted to {wanted}: name the folder "
+        raise UserError(
+            f"{config.data} holds {len(normals)} good images, and the model was fitted to {wanted}: name the folder "
             "that detect.py fit was given."
         )
     return normals.subset(draw(len(normals), wanted, model.method.seed))
 
 
-def test_pictures(model: "Inspector", config: Config) -> "Pictures | None":
-    """The test pictures in --data; none where there are none."""
+def test_images(model: "Inspector", config: Config) -> "ImageSet | None":
+    """The test images in --data; none where there are none."""
     from pretrain.command import Names
     from pretrain.data.dataset import load
     from pretrain.data.images import has_layout
 
     if config.data is None or not (config.data.is_dir() and has_layout(config.data)):
         return None
-    pictures = load(config.data, model.size_px, Names(config.category or model.category))
-    tests = [i for i, record in enumerate(pictures.records) if record.split == "test"]
-    return pictures.subset(tests) if tests else None
+    images = load(config.data, model.size_px, Names(config.category or model.category))
+    tests = [i for i, record in enumerate(images.records) if record.split == "test"]
+    return images.subset(tests) if tests else None
 
 
-def pictures_to_compare(model: "Inspector", config: Config) -> "tuple[np.ndarray, str]":
+def images_to_compare(model: "Inspector", config: Config) -> "tuple[np.ndarray, str]":
     """uint8 (n, size, size, 3), and what they are."""
     import numpy as np
 
@@ -209,27 +209,27 @@ def pictures_to_compare(model: "Inspector", config: Config) -> "tuple[np.ndarray
         rng = np.random.default_rng(0)
         coarse = rng.integers(0, 256, (6, 8, 8, 3), dtype=np.uint8)
         places = np.arange(model.size_px) * 8 // model.size_px
-        return coarse[:, places][:, :, places], "generated patterns (pictures of yours with --data)"
-    pictures = test_pictures(model, config) or normals_of(model, config)
-    return pictures.batch(range(len(pictures))), f"pictures of {config.data}"
+        return coarse[:, places][:, :, places], "generated patterns (images of yours with --data)"
+    images = test_images(model, config) or normals_of(model, config)
+    return images.batch(range(len(images))), f"images of {config.data}"
 
 
 def build_engine(onnx: Path, out: Path, size_px: int, takes_floats: bool) -> None:
-    """Have trtexec make an engine of an ONNX file. Raises Mistake without it, with the command for elsewhere."""
+    """Have trtexec make an engine of an ONNX file. Raises UserError without it, with the command for elsewhere."""
     command = trtexec_command(onnx, out, size_px, takes_floats)
     if not shutil.which(command[0]):
-        raise Mistake(
+        raise UserError(
             f"there is no trtexec here, so no engine was made; {onnx} is ready for it. On the machine with the GPU: "
             f"{' '.join(command)}; or run {onnx} itself with onnxruntime-gpu's TensorrtExecutionProvider."
         )
     try:
         subprocess.run(command, check=True)
     except subprocess.CalledProcessError as error:
-        raise Mistake(f"trtexec ended with exit code {error.returncode}: see what it says above.") from None
+        raise UserError(f"trtexec ended with exit code {error.returncode}: see what it says above.") from None
 
 
 def trtexec_command(onnx: Path, out: Path, size_px: int, takes_floats: bool) -> list[str]:
     side = f"3x{size_px}x{size_px}" if takes_floats else f"{size_px}x{size_px}x3"
-    batches = {"min": 1, "opt": USUAL_BATCH, "max": LARGEST_BATCH}
-    shapes = [f"--{name}Shapes=pictures:{batch}x{side}" for name, batch in batches.items()]
+    batches = {"min": 1, "opt": DEFAULT_BATCH, "max": MAX_BATCH}
+    shapes = [f"--{name}Shapes=images:{batch}x{side}" for name, batch in batches.items()]
     return ["trtexec", f"--onnx={onnx}", f"--saveEngine={out}", *shapes]

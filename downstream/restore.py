@@ -1,8 +1,8 @@
-"""Restore degraded pictures with the encoder's help, without painting over their defects.
+"""Restore degraded images with the encoder's help, without painting over their defects.
 
     python downstream/restore.py train --encoder runs/simclr/encoder.safetensors --train capsule,hazelnut,leather
     python downstream/restore.py evaluate --test bottle,pill,wood
-    python downstream/restore.py restore PICTURE_OR_FOLDER --model runs/restore
+    python downstream/restore.py restore IMAGE_OR_FOLDER --model runs/restore
     python downstream/restore.py study --train capsule,hazelnut,leather --test bottle,pill,wood --minutes 5
 
 The same commands as `baselines/sadnet.py`, whose runs they take too. `study` trains SADNet and ours, with
@@ -36,7 +36,7 @@ OUT = Path("runs/restore")
 
 @dataclass(frozen=True)
 class Train(restoration.Train):
-    """Train a decoder on an encoder's levels to restore pictures.
+    """Train a decoder on an encoder's levels to restore images.
 
     Attributes:
         encoder: Encoder file, random or imagenet. Default is runs/simclr/encoder.safetensors where it may be used.
@@ -70,7 +70,7 @@ class Evaluate(restoration.Evaluate):
 
 @dataclass(frozen=True)
 class Restore(restoration.Restore):
-    """Restore pictures of any size and depth; files keep their names, formats and levels."""
+    """Restore images of any size and depth; files keep their names, formats and levels."""
 
     model: Path = OUT
 
@@ -89,8 +89,8 @@ class Study:
         seeds: Each varies first weights, defects and noise in training, and the encoder.
         minutes: Training of every row.
         steps: The same in steps, for a trial.
-        level: How pictures are degraded; mild, medium or harsh.
-        input_size: Side of the square that pictures are stretched to.
+        level: How images are degraded; mild, medium or harsh.
+        input_size: Side of the square that images are stretched to.
         crop_px: Side of the squares that are learned from.
         device: cpu, cuda, or auto for a GPU where there is one.
         out: Folder of the study; the same command again goes on where it was stopped.
@@ -153,6 +153,6 @@ def load_restorer(folder: Path) -> "NetworkRestorer":
     from downstream.restoration.restorer import EncoderRestorer
     from pretrain.tensorfile import read_tensors
 
-    _, facts = read_tensors(folder / METHOD_FILE)
-    kind = SadNetRestorer if facts.get("method") == SadNetRestorer.__name__ else EncoderRestorer
+    _, metadata = read_tensors(folder / METHOD_FILE)
+    kind = SadNetRestorer if metadata.get("method") == SadNetRestorer.__name__ else EncoderRestorer
     return kind.load(folder)

@@ -1,4 +1,4 @@
-"""The inspection service: post a picture, get as JSON whether and where it is defective; open the page, drop one.
+"""The inspection service: post an image, get as JSON whether and where it is defective; open the page, drop one.
 
     python downstream/serve.py                              # models/, or a demo model if there is none
     python downstream/serve.py --models models --port 5000
@@ -29,20 +29,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pretrain.command import Mistake, Names, nearest
+from pretrain.command import Names, UserError, nearest
 from pretrain.workers import usable_cores
 
 if TYPE_CHECKING:
     from downstream.service.service import Settings
 
-USUAL_MODELS, DEMO_MODELS = Path("models"), Path("runs/serve/demo-models")
-USUAL_RESULTS = "runs/serve/results.sqlite"
+DEFAULT_MODELS, DEMO_MODELS = Path("models"), Path("runs/serve/demo-models")
+DEFAULT_RESULTS = "runs/serve/results.sqlite"
 SHORTEST_TOKEN = 16
 
 
 @dataclass(frozen=True)
 class Config:
-    """Judge pictures over HTTP.
+    """Judge images over HTTP.
 
     Attributes:
         models: Folder of models, folders that detect.py fit wrote and files that export.py did, or one of them.
@@ -55,20 +55,20 @@ class Config:
         results: Where results are kept: a file, or postgresql://USER@HOST/NAME. Default is HELDOUT_RESULTS if that is
             set, else runs/serve/results.sqlite.
         results_password_file: File with the password for PostgreSQL.
-        pictures: Where pictures are kept if a client asks for it.
-        vectors: Also search for similar pictures in this folder, which embeddings/extract.py wrote.
+        images: Where images are kept if a client asks for it.
+        vectors: Also search for similar images in this folder, which embeddings/extract.py wrote.
         encoder: Encoder file to search with. Default is that of --vectors, else that of the model.
-        batch: At most so many pictures a forward.
-        waiting: So many pictures may wait in each worker; more are told to come back later.
-        most_pictures: So many pictures may be in one request.
-        timeout_s: After so many seconds a picture is given up, and a body that is not there.
-        picture_mb: A picture's file may have so many MiB.
-        megapixels: A picture may have so many million pixels.
+        batch: At most so many images a forward.
+        waiting: So many images may wait in each worker; more are told to come back later.
+        most_images: So many images may be in one request.
+        timeout_s: After so many seconds an image is given up, and a body that is not there.
+        image_mb: An image's file may have so many MiB.
+        megapixels: An image may have so many million pixels.
         workers: Processes, each with the model; they share the cores.
         decoders: Processes of each worker that decode.
     """
 
-    models: Path = USUAL_MODELS
+    models: Path = DEFAULT_MODELS
     model: str | None = None
     host: str = "127.0.0.1"
     port: int = 5000
@@ -76,14 +76,14 @@ class Config:
     token_file: Path | None = None
     results: str | None = None
     results_password_file: Path | None = None
-    pictures: Path = Path("runs/serve/pictures")
+    images: Path = Path("runs/serve/images")
     vectors: Path | None = None
     encoder: Path | None = None
     batch: int = 16
     waiting: int = 128
-    most_pictures: int = 64
+    most_images: int = 64
     timeout_s: float = 30.0
-    picture_mb: int = 16
+    image_mb: int = 16
     megapixels: float = 50.0
     workers: int = 1
     decoders: int = 2
@@ -98,7 +98,7 @@ def main(config: Config) -> int:
         import sqlalchemy  # noqa: F401
         import uvicorn
     except ModuleNotFoundError as missing:
-        raise Mistake(f"the service needs {missing.name}: pip install heldout[serve].") from None
+        raise UserError(f"the service needs {missing.name}: pip install heldout[serve].") from None
     listening = listen(config.host, config.port)
     with listening, tempfile.TemporaryDirectory() if config.workers > 1 else nullcontext() as shared:
         if shared is not None:
@@ -131,17 +131,17 @@ def main(config: Config) -> int:
 
 
 def check(config: Config) -> None:
-    """Raises Mistake for numbers that make no service."""
-    for name in ("batch", "waiting", "most_pictures", "timeout_s", "picture_mb", "megapixels", "workers", "decoders"):
+    """Raises UserError for numbers that make no service."""
+    for name in ("batch", "waiting", "most_images", "timeout_s", "image_mb", "megapixels", "workers", "decoders"):
         if getattr(config, name) <= 0:
             flag = name.replace("_", "-")
-            raise Mistake(f"--{flag} {getattr(config, name)} makes no service: give a number above 0.")
+            raise UserError(f"--{flag} {getattr(config, name)} makes no service: give a number above 0.")
     if not 0 <= config.port < 65536:
-        raise Mistake(f"there is no port {config.port}: give 0 to 65535.")
+        raise UserError(f"there is no port {config.port}: give 0 to 65535.")
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket. Raises Mistake where that cannot be."""
+    """A listening socket. Raises UserError where that cannot be."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # Named as TCP, asyncio lets answers go at once; else each waits 40 ms for the client's acknowledgement of its head.
     listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
@@ -152,34 +152,36 @@ def listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         listening.close()
         reason = f"cannot listen at {shown(host)}:{port} ({error.strerror})"
-        raise Mistake(f"{reason}: choose another --port or --host.") from None
+        raise UserError(f"{reason}: choose another --port or --host.") from None
     listening.set_inheritable(True)
     return listening
 
 
 def settings_of(config: Config) -> "Settings":
-    """What the options come to. Raises Mistake where they do not go together."""
+    """What the options come to. Raises UserError where they do not go together."""
     from downstream.service.access import LOOPBACK_NAMES, is_loopback
     from downstream.service.service import Settings
 
     token = token_of(config)
     if token is None and not is_loopback(config.host):
-        raise Mistake(f"--host {config.host} is reached from other machines: give --token-file FILE or HELDOUT_TOKEN.")
+        raise UserError(
+            f"--host {config.host} is reached from other machines: give --token-file FILE or HELDOUT_TOKEN."
+        )
     models = config.models
-    if models == USUAL_MODELS and not models_in(models):
+    if models == DEFAULT_MODELS and not models_in(models):
         models = demo_models()
     if config.model is not None and (names := models_in(models)) and config.model not in names:
-        raise Mistake(f"there is no model {config.model} in {models}; {nearest(config.model, names)}")
-    results = config.results or os.environ.get("HELDOUT_RESULTS") or USUAL_RESULTS
+        raise UserError(f"there is no model {config.model} in {models}; {nearest(config.model, names)}")
+    results = config.results or os.environ.get("HELDOUT_RESULTS") or DEFAULT_RESULTS
     password = config.results_password_file and first_line(config.results_password_file)
     # With a token, a page that had its name point here does not get far: it has none.
     named = tuple(name.lower() for name in config.hosts) or (("*",) if token else ())
     hosts = (*LOOPBACK_NAMES, *named, config.host)
     return Settings(
-        models=str(models), model=config.model, results=results, pictures=str(config.pictures),
+        models=str(models), model=config.model, results=results, images=str(config.images),
         vectors=config.vectors and str(config.vectors), encoder=config.encoder and str(config.encoder),
-        batch=config.batch, waiting=config.waiting, most_pictures=config.most_pictures, timeout_s=config.timeout_s,
-        picture_bytes=config.picture_mb << 20, picture_pixels=int(config.megapixels * 1e6), decoders=config.decoders,
+        batch=config.batch, waiting=config.waiting, most_images=config.most_images, timeout_s=config.timeout_s,
+        image_bytes=config.image_mb << 20, image_pixels=int(config.megapixels * 1e6), decoders=config.decoders,
         threads=threads_of(config), hosts=hosts, token=token, results_password=password,
     )  # fmt: skip
 
@@ -190,15 +192,15 @@ def models_in(folder: Path) -> list[str]:
 
     try:
         return Shelf(folder, batch=1).names()
-    except Mistake:
+    except UserError:
         return []
 
 
 def token_of(config: Config) -> str | None:
-    """From the file, else from the environment. Raises Mistake for one that is easily guessed."""
+    """From the file, else from the environment. Raises UserError for one that is easily guessed."""
     token = first_line(config.token_file) if config.token_file else os.environ.get("HELDOUT_TOKEN")
     if token is not None and (len(token) < SHORTEST_TOKEN or not (token.isascii() and token.isprintable())):
-        raise Mistake(f"a token must have {SHORTEST_TOKEN} plain characters or more: openssl rand -hex 32 makes one.")
+        raise UserError(f"a token must have {SHORTEST_TOKEN} plain characters or more: openssl rand -hex 32 makes one.")
     return token
 
 
@@ -208,26 +210,26 @@ def threads_of(config: Config) -> int:
 
 
 def first_line(path: Path) -> str:
-    """Of a file with a secret. Raises Mistake where there is none."""
+    """Of a file with a secret. Raises UserError where there is none."""
     try:
         return (path.read_text().splitlines() or [""])[0].strip()
     except (OSError, UnicodeDecodeError) as error:
         reason = f"the secret in {path} cannot be read ({type(error).__name__})"
-        raise Mistake(f"{reason}: name a file of one line.") from None
+        raise UserError(f"{reason}: name a file of one line.") from None
 
 
 def demo_models() -> Path:
-    """A model of demo pictures, so that there is something to see; made once, and said."""
+    """A model of demo images, so that there is something to see; made once, and said."""
     from downstream.detect import Fit, fit
     from pretrain.demo import make
 
     model = DEMO_MODELS / "demo-hazelnut"
     if not (model / "inspector.json").is_file():
-        print(f"no model in {USUAL_MODELS}: fitting one to generated demo pictures of hazelnuts", flush=True)
+        print(f"no model in {DEFAULT_MODELS}: fitting one to generated demo images of hazelnuts", flush=True)
         data = Path("runs/serve/demo")
         make(data, categories=("hazelnut",), train=40, good=6, defective=3)
         fit(Fit(data=data, category="hazelnut", options="dimensions=100", out=model))
-        print(f"demo pictures to try: {data}/hazelnut/test", flush=True)
+        print(f"demo images to try: {data}/hazelnut/test", flush=True)
     return DEMO_MODELS
 
 

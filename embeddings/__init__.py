@@ -1,1 +1,1 @@
-"""Pictures to vectors, vectors to neighbours."""
+"""Images to vectors, vectors to neighbors."""

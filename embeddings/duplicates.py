@@ -1,10 +1,10 @@
-"""Pictures that are there twice, or nearly: what leaks from train to test, and what was labelled in two ways.
+"""Images that are there twice, or nearly: what leaks from train to test, and what was labelled in two ways.
 
     python embeddings/duplicates.py --data FOLDER
     python embeddings/duplicates.py --data FOLDER --sheet pairs.html --strict    # exit code 2 if anything leaks
 
-A pair is near if its distance is a small part of what lies between neighbours of its category as a rule; so the same
-limit suits every encoder and every product. Copies are pictures whose cached pixels are the same.
+A pair is near if its distance is a small part of what lies between neighbors of its category as a rule; so the same
+limit suits every encoder and every product. Copies are images whose cached pixels are the same.
 """
 
 if __name__ == "__main__":
@@ -24,33 +24,33 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from pretrain.command import Mistake, Names
+from pretrain.command import Names, UserError
 from pretrain.data.images import UNLABELLED, Record
 from pretrain.files import write_json, write_whole
 
 if TYPE_CHECKING:
     from embeddings.vectors import Vectors
 
-NEIGHBOURS = 10
+NEIGHBORS = 10
 COPY, SPLITS, LABELS = "copy", "train and test", "good and defective"
 
 
 @dataclass(frozen=True)
 class Config:
-    """Find pictures that are there twice, or nearly, within and across splits.
+    """Find images that are there twice, or nearly, within and across splits.
 
     Attributes:
         vectors: Vectors to compare, from embeddings/extract.py. Default is those of --data and --encoder.
-        data: Folder of pictures. Default is data/mvtec where it exists, else demo data.
+        data: Folder of images. Default is data/mvtec where it exists, else demo data.
         encoder: Encoder file, or random. Default is runs/simclr/encoder.safetensors where it may be used, else random.
         category: Only these categories.
         closer_than: A pair is near if its distance is less than this part of the median distance to the nearest
-            neighbour in its category.
+            neighbor in its category.
         most: So many pairs are printed, the nearest first.
-        update: First look for pictures that came, changed or went.
+        update: First look for images that came, changed or went.
         sheet: Write the pairs to this HTML file.
         json: Write all pairs to this file.
-        strict: Exit code 2 if a picture in train and one in test are near.
+        strict: Exit code 2 if an image in train and one in test are near.
     """
 
     vectors: Path | None = None
@@ -66,7 +66,7 @@ class Config:
 
 
 class Pair(NamedTuple):
-    """Two pictures of a category, their cosine distance, and the same in units of what is usual there."""
+    """Two images of a category, their cosine distance, and the same in units of what is usual there."""
 
     one: Record
     other: Record
@@ -90,19 +90,19 @@ def main(config: Config) -> int:
     from embeddings.open_vectors import ready_vectors
 
     if not 0 < config.closer_than < 1:
-        raise Mistake(f"--closer-than {config.closer_than} is no part of a distance: give more than 0, less than 1.")
+        raise UserError(f"--closer-than {config.closer_than} is no part of a distance: give more than 0, less than 1.")
     vectors = ready_vectors(config.vectors, config.data, config.encoder, config.update)
     pairs = near_pairs(vectors, config.closer_than, config.category)
     print_pairs(pairs[: config.most], vectors)
     counts = Counter(what for pair in pairs for what in pair.what.split(", "))
     print(f"{len(pairs)} near pairs" + "".join(f", {count} {what}" for what, count in counts.most_common()))
     if config.sheet:
-        from embeddings.search import Answer, Neighbour
-        from embeddings.sheet import neighbour_page
+        from embeddings.search import Answer, Neighbor
+        from embeddings.sheet import neighbor_page
 
-        answers = [Answer(pair.one.path, [Neighbour(pair.other, 0, pair.distance)]) for pair in pairs]
+        answers = [Answer(pair.one.path, [Neighbor(pair.other, 0, pair.distance)]) for pair in pairs]
         title = f"near pairs in {vectors.config['data_name']}"
-        page = neighbour_page(answers, vectors.data, title, f"closer than {config.closer_than} of what is usual")
+        page = neighbor_page(answers, vectors.data, title, f"closer than {config.closer_than} of what is usual")
         write_whole(config.sheet, page.encode())
         print(f"contact sheet: {config.sheet}")
     if config.json:
@@ -112,7 +112,7 @@ def main(config: Config) -> int:
 
 
 def near_pairs(vectors: "Vectors", closer_than: float, categories: Sequence[str] = ()) -> list[Pair]:
-    """Pairs within each category, the nearest first. Each picture is compared with its ten nearest."""
+    """Pairs within each category, the nearest first. Each image is compared with its ten nearest."""
     import numpy as np
 
     from embeddings.index.index import Index
@@ -124,8 +124,8 @@ def near_pairs(vectors: "Vectors", closer_than: float, categories: Sequence[str]
     for positions in of_category.values():
         if len(positions) < 2:
             continue
-        rows = vectors.of_pictures(positions)[:, 0]
-        found = Index.build(rows).search(rows, min(NEIGHBOURS + 1, len(rows)))
+        rows = vectors.of_images(positions)[:, 0]
+        found = Index.build(rows).search(rows, min(NEIGHBORS + 1, len(rows)))
         others = found.ids != np.arange(len(rows))[:, None]
         usual = float(np.median(np.where(others, found.distances, np.inf).min(axis=1)))
         for first, distances, ids in zip(range(len(rows)), found.distances, found.ids, strict=True):

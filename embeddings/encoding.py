@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 
 from embeddings.patches import Patches
-from pretrain.command import Mistake, nearest
+from pretrain.command import UserError, nearest
 from pretrain.encoder import LEVELS, Encoder, fingerprint, load_encoder
 from pretrain.training.device import has_bf16
 
-USUAL_ENCODER = Path("runs/simclr/encoder.safetensors")
+DEFAULT_ENCODER = Path("runs/simclr/encoder.safetensors")
 RANDOM = Path("random")
 FORMS = ("pooled", "patches")
-USUAL_LEVELS = {"pooled": ("level4",), "patches": ("level2", "level3")}
+DEFAULT_LEVELS = {"pooled": ("level4",), "patches": ("level2", "level3")}
 # Cosine of a vector in bf16 with itself in fp32.
 SAFE_COSINE = 0.999
 
@@ -28,7 +28,7 @@ SAFE_COSINE = 0.999
 class Source:
     """What made vectors, all of it plain JSON; vectors are comparable if it is the same.
 
-    `encoder` is a fingerprint. `form` pooled: one vector a picture, the means of `levels`; patches: one a cell, see
+    `encoder` is a fingerprint. `form` pooled: one vector an image, the means of `levels`; patches: one a cell, see
     `patches.py`, of `dimensions` drawn with `seed` (none: all).
     """
 
@@ -45,14 +45,14 @@ class Source:
         return {**asdict(self), "levels": list(self.levels)}
 
     @classmethod
-    def from_json(cls, facts: dict) -> "Source":
-        return cls(**{**facts, "levels": tuple(facts["levels"])})
+    def from_json(cls, metadata: dict) -> "Source":
+        return cls(**{**metadata, "levels": tuple(metadata["levels"])})
 
 
 class Encoding:
-    """uint8 pictures (b, size, size, 3) -> float32 vectors (b * cells, dimensions), cell by cell, row by row.
+    """uint8 images (b, size, size, 3) -> float32 vectors (b * cells, dimensions), cell by cell, row by row.
 
-    `grid` is (rows, columns) of cells a picture, (1, 1) if pooled.
+    `grid` is (rows, columns) of cells an image, (1, 1) if pooled.
     """
 
     def __init__(self, encoder: Encoder, source: Source, device: torch.device | str = "cpu") -> None:
@@ -95,14 +95,14 @@ class Encoding:
 def choose_encoder(path: Path | None, seed: int, is_demo: bool) -> tuple[Encoder, Path]:
     """The encoder that was typed (`random`: a ResNet-18 with weights of the seed), else the usual one if there is one
     that may be used, else a random one, which is said aloud. Also gives what to call it."""
-    if path is None and USUAL_ENCODER.is_file():
-        encoder = load_encoder(USUAL_ENCODER)
+    if path is None and DEFAULT_ENCODER.is_file():
+        encoder = load_encoder(DEFAULT_ENCODER)
         if is_demo or not (encoder.origin and encoder.origin.is_demo):
-            return encoder, USUAL_ENCODER
-        print(f"{USUAL_ENCODER} was made on demo data and is not used for yours.", file=sys.stderr)
+            return encoder, DEFAULT_ENCODER
+        print(f"{DEFAULT_ENCODER} was made on demo data and is not used for yours.", file=sys.stderr)
     if path is None:
         print(
-            f"no encoder given and none in {USUAL_ENCODER} for this data: using a RANDOM one. "
+            f"no encoder given and none in {DEFAULT_ENCODER} for this data: using a RANDOM one. "
             "python pretrain/simclr.py makes a better one.",
             file=sys.stderr,
         )
@@ -112,16 +112,16 @@ def choose_encoder(path: Path | None, seed: int, is_demo: bool) -> tuple[Encoder
 
 
 def encoder_of(config: dict, path: Path | None = None) -> Encoder:
-    """The encoder that made the vectors whose `config.json` this is, or the one that was typed. Raises Mistake if it is
-    another one by now."""
+    """The encoder that made the vectors whose `config.json` this is, or the one that was typed. Raises UserError if
+    it is another one by now."""
     if path is None and config["encoder_file"] != str(RANDOM):
         path = Path(config["encoder_file"])
     encoder, name = choose_encoder(path or RANDOM, config["seed"], is_demo=True)
     found, wanted = fingerprint(encoder), config["source"]["encoder"]
     if found != wanted:
-        raise Mistake(
+        raise UserError(
             f"the vectors were made by an encoder with fingerprint {wanted}, {name} has {found}: their distances mean "
-            "nothing. Give the same encoder, or extract the pictures with this one."
+            "nothing. Give the same encoder, or extract the images with this one."
         )
     return encoder
 
@@ -138,24 +138,24 @@ def make_source(
 ) -> Source:
     """A checked Source; what is left out is usual for the form, or the encoder's."""
     if form not in FORMS:
-        raise Mistake(f"there is no form of vectors {form!r}; {nearest(form, FORMS)}")
+        raise UserError(f"there is no form of vectors {form!r}; {nearest(form, FORMS)}")
     for level in levels:
         if level not in LEVELS:
-            raise Mistake(f"there is no feature level {level!r}; {nearest(level, LEVELS)}")
+            raise UserError(f"there is no feature level {level!r}; {nearest(level, LEVELS)}")
     size_px = size_px or encoder.input_size_px
     if size_px < 32:
-        raise Mistake(f"an encoder needs pictures of 32 px or more, not {size_px}.")
+        raise UserError(f"an encoder needs images of 32 px or more, not {size_px}.")
     if form == "pooled" and (grid or dimensions):
-        raise Mistake("a grid and a choice of dimensions are for patches: leave them out, or ask for patches.")
+        raise UserError("a grid and a choice of dimensions are for patches: leave them out, or ask for patches.")
     if min(grid or 1, dimensions or 1) < 1:
-        raise Mistake(f"a grid of {grid} cells and {dimensions} dimensions cannot be made: give 1 or more.")
-    levels = tuple(level for level in LEVELS if level in (levels or USUAL_LEVELS[form]))
+        raise UserError(f"a grid of {grid} cells and {dimensions} dimensions cannot be made: give 1 or more.")
+    levels = tuple(level for level in LEVELS if level in (levels or DEFAULT_LEVELS[form]))
     seed = seed if dimensions else 0  # it draws nothing else
     return Source(fingerprint(encoder), form, levels, size_px, grid, dimensions, seed, precision)
 
 
 def safe_precision(encoder: Encoder, source: Source, pixels: np.ndarray, device: torch.device) -> str:
-    """bf16-mixed where these pictures come out as in fp32, and sooner, else 32-true."""
+    """bf16-mixed where these images come out as in fp32, and sooner, else 32-true."""
     if not has_bf16(device.type):
         return "32-true"
     vectors, seconds = [], []

@@ -1,11 +1,11 @@
-"""Pictures to vectors on disk: one a picture, or one a patch, with ids, paths, labels and the encoder's fingerprint.
+"""Images to vectors on disk: one an image, or one a patch, with ids, paths, labels and the encoder's fingerprint.
 
     python embeddings/extract.py                                              # demo data, the usual encoder
     python embeddings/extract.py --data FOLDER --encoder runs/simclr/encoder.safetensors
     python embeddings/extract.py --data FOLDER --form patches --levels level2,level3 --grid 28
     torchrun --nproc-per-node 2 embeddings/extract.py --data FOLDER           # each process writes a shard
 
-FOLDER is laid out by category and split, or any folder of pictures. The same command again goes on where it was
+FOLDER is laid out by category and split, or any folder of images. The same command again goes on where it was
 stopped, adds what is new or has changed, and forgets what is gone; other options into the same folder are refused.
 """
 
@@ -27,32 +27,32 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from pretrain.command import Mistake, Names
+from pretrain.command import Names, UserError
 
 if TYPE_CHECKING:
     import numpy as np
     from lightning_fabric import Fabric
 
     from embeddings.encoding import Encoding, Source
-    from pretrain.data.dataset import Pictures
+    from pretrain.data.dataset import ImageSet
     from pretrain.encoder import Encoder
 
 
 @dataclass(frozen=True)
 class Config:
-    """Turn a folder of pictures into vectors on disk; memory does not grow with the number of pictures.
+    """Turn a folder of images into vectors on disk; memory does not grow with the number of images.
 
     Attributes:
-        data: Folder of pictures. Default is data/mvtec where it exists, else demo data.
+        data: Folder of images. Default is data/mvtec where it exists, else demo data.
         encoder: Encoder file, or random. Default is runs/simclr/encoder.safetensors where it may be used, else random.
         categories: Only these categories.
         out: Folder of the vectors. Default is runs/vectors/ and a name from the data and the encoder.
-        form: One vector a picture, or one a patch.
+        form: One vector an image, or one a patch.
         levels: Feature levels. Default is level4 for pooled, level2,level3 for patches.
-        size_px: Side of the square that pictures are stretched to. Default is what the encoder was trained at.
+        size_px: Side of the square that images are stretched to. Default is what the encoder was trained at.
         grid: At most so many patches a side. Default is all of the shallowest level.
         dimensions: So many dimensions of a patch, drawn at random. Default is all.
-        batch: Pictures that are encoded at once.
+        batch: Images that are encoded at once.
         precision: bf16-mixed or 32-true. Default is bf16 where it is quick and changes nothing that matters.
         seed: Draws the dimensions, and the weights of a random encoder.
         device: cpu, cuda, or auto for a GPU where there is one.
@@ -82,16 +82,14 @@ def main(config: Config) -> None:
         from embeddings.vectors import Vectors
 
         vectors = Vectors(out)
-        per_picture = f" of {vectors.grid[0]} x {vectors.grid[1]} patches each" if vectors.cells > 1 else ""
-        print(
-            f"vectors: {len(vectors)} of {vectors.dimensions} dimensions, {len(vectors.records)} pictures{per_picture}"
-        )
+        per_image = f" of {vectors.grid[0]} x {vectors.grid[1]} patches each" if vectors.cells > 1 else ""
+        print(f"vectors: {len(vectors)} of {vectors.dimensions} dimensions, {len(vectors.records)} images{per_image}")
         print(f"         {out}, {len(vectors) * vectors.dimensions * 4 / 1e6:.1f} MB, {vectors.source.precision}")
-        print(f"next:    python embeddings/search.py PICTURE --vectors {out}")
+        print(f"next:    python embeddings/search.py IMAGE --vectors {out}")
 
 
 def extract(config: Config) -> Path:
-    """Bring the vectors in `config.out` up to date with the pictures, and return that folder."""
+    """Bring the vectors in `config.out` up to date with the images, and return that folder."""
     from embeddings.encoding import Encoding, choose_encoder, make_source
     from embeddings.index.generations import sole_writer
     from embeddings.vectors import mend, next_id, read_lines
@@ -100,7 +98,7 @@ def extract(config: Config) -> Path:
     from pretrain.training.device import make_fabric
 
     if config.batch < 1:
-        raise Mistake(f"{config.batch} pictures make no batch: give 1 or more.")
+        raise UserError(f"{config.batch} images make no batch: give 1 or more.")
     fabric = make_fabric(config.device, "32-true")
     with fabric.rank_zero_first():
         folder = choose_folder(config.data)
@@ -108,22 +106,22 @@ def extract(config: Config) -> Path:
         source = make_source(
             encoder, config.form, config.levels, config.size_px, config.grid, config.dimensions, config.seed
         )
-        pictures = load(folder, source.size_px, config.categories, workers=config.workers, allow_plain=True)
+        images = load(folder, source.size_px, config.categories, workers=config.workers, allow_plain=True)
     out = config.out or usual_folder(folder, source, config.categories)
     with sole_writer(out) if fabric.is_global_zero else nullcontext():
-        source = settled(config, source, encoder, pictures, out, fabric)
+        source = settled(config, source, encoder, images, out, fabric)
         encoding = Encoding(encoder, source, fabric.device)
         if fabric.is_global_zero:
-            describe(out, config, encoding, pictures, encoder, encoder_path)
+            describe(out, config, encoding, images, encoder, encoder_path)
             mend(out, encoding.cells, encoding.dimensions)
         fabric.barrier()
-        known = {(line.record.path, line.digest): line.id for line in read_lines(out, pictures.folder)}
+        known = {(line.record.path, line.digest): line.id for line in read_lines(out, images.folder)}
         first_id = next_id(out)
         fabric.barrier()  # all have read before one writes
-        here = [(record.path, e.digest.hex()) for record, e in zip(pictures.records, pictures.entries, strict=True)]
+        here = [(record.path, e.digest.hex()) for record, e in zip(images.records, images.entries, strict=True)]
         missing = [position for position, key in enumerate(here) if key not in known]
         gone = [known[key] for key in known.keys() - set(here)]
-        write_shard(out, config.batch, encoding, pictures, list(enumerate(missing, first_id)), sorted(gone), fabric)
+        write_shard(out, config.batch, encoding, images, list(enumerate(missing, first_id)), sorted(gone), fabric)
         fabric.barrier()
         if fabric.is_global_zero:
             (out / "finished").touch()
@@ -134,7 +132,7 @@ def write_shard(
     out: Path,
     batch: int,
     encoding: "Encoding",
-    pictures: "Pictures",
+    images: "ImageSet",
     missing: Sequence[tuple[int, int]],
     gone: Sequence[int],
     fabric: "Fabric",
@@ -149,58 +147,56 @@ def write_shard(
     if leads and (missing or gone):
         (out / "finished").unlink(missing_ok=True)
     shard = ShardWriter(out, fabric.global_rank, encoding.cells, encoding.dimensions)
-    progress = Progress("extracting", len(pictures), done=len(pictures) - len(missing)) if leads and missing else None
+    progress = Progress("extracting", len(images), done=len(images) - len(missing)) if leads and missing else None
     try:
         with progress or nullcontext():
             if leads:
                 shard.forget(gone)
-            for members, vectors in encoded(encoding, pictures, batches):
+            for members, vectors in encoded(encoding, images, batches):
                 shard.add(
                     [
-                        entry_of(
-                            pictures.records[position], picture_id, pictures.entries[position].digest, pictures.folder
-                        )
-                        for picture_id, position in members
+                        entry_of(images.records[position], image_id, images.entries[position].digest, images.folder)
+                        for image_id, position in members
                     ],
                     vectors,
                 )
                 if progress:
-                    progress.advance(min(len(members) * fabric.world_size, len(pictures) - progress.done))
+                    progress.advance(min(len(members) * fabric.world_size, len(images) - progress.done))
     finally:
         shard.close()
 
 
 def encoded(
-    encoding: "Encoding", pictures: "Pictures", batches: Sequence[Sequence[tuple[int, int]]]
+    encoding: "Encoding", images: "ImageSet", batches: Sequence[Sequence[tuple[int, int]]]
 ) -> Iterator[tuple[Sequence[tuple[int, int]], "np.ndarray"]]:
     """Each batch of (id, position) with its vectors (b * cells, dimensions); a GPU is at work on the next batch while
-    one is written. Raises Mistake for values that are no numbers."""
+    one is written. Raises UserError for values that are no numbers."""
     import numpy as np
 
     waiting = None
     for batch in [*batches, None]:
-        following = batch and (batch, encoding(pictures.batch([position for _, position in batch])))
+        following = batch and (batch, encoding(images.batch([position for _, position in batch])))
         if waiting:
             members, vectors = waiting[0], waiting[1].flatten(0, 2).float().cpu().numpy()
             wrong = ~np.isfinite(vectors).all(axis=1)
             if wrong.any():
-                path = pictures.records[members[int(wrong.argmax()) // encoding.cells][1]].path
-                raise Mistake(f"the encoder gives values that are no numbers for {path}: try --precision 32-true.")
+                path = images.records[members[int(wrong.argmax()) // encoding.cells][1]].path
+                raise UserError(f"the encoder gives values that are no numbers for {path}: try --precision 32-true.")
             yield members, vectors
         waiting = following
 
 
 def settled(
-    config: Config, source: "Source", encoder: "Encoder", pictures: "Pictures", out: Path, fabric: "Fabric"
+    config: Config, source: "Source", encoder: "Encoder", images: "ImageSet", out: Path, fabric: "Fabric"
 ) -> "Source":
-    """`source` with a precision: as asked, as in the folder, or what suits machine and encoder. Raises Mistake if the
+    """`source` with a precision: as asked, as in the folder, or what suits machine and encoder. Raises UserError if the
     folder holds other vectors."""
     from embeddings.encoding import safe_precision
     from embeddings.vectors import read_config
 
     stored = read_config(out) if (out / "config.json").exists() else None
     if config.precision or stored is None:
-        some = pictures.batch(range(min(8, len(pictures))))
+        some = images.batch(range(min(8, len(images))))
         chosen = config.precision or safe_precision(encoder, source, some, fabric.device)
     else:
         chosen = stored["source"]["precision"]
@@ -208,20 +204,20 @@ def settled(
     if stored is not None:
         wanted = {
             **source.as_json(),
-            "data": str(pictures.folder.resolve()),
+            "data": str(images.folder.resolve()),
             "categories": list(config.categories),
         }
         held = {**stored["source"], "data": stored["data"], "categories": stored["categories"]}
         differing = [name for name in wanted if wanted[name] != held[name]]
         if differing:
             changes = ", ".join(f"{name} was {held[name]} and is {wanted[name]}" for name in differing)
-            raise Mistake(f"{out} holds other vectors ({changes}): choose another --out.")
+            raise UserError(f"{out} holds other vectors ({changes}): choose another --out.")
     fabric.barrier()  # before the first process writes it
     return source
 
 
 def describe(
-    out: Path, config: Config, encoding: "Encoding", pictures: "Pictures", encoder: "Encoder", encoder_path: Path
+    out: Path, config: Config, encoding: "Encoding", images: "ImageSet", encoder: "Encoder", encoder_path: Path
 ) -> None:
     """Write what the vectors are before the first of them."""
     from embeddings.vectors import write_config
@@ -232,9 +228,9 @@ def describe(
         out,
         {
             "source": encoding.source.as_json(),
-            "data": str(pictures.folder.resolve()),
+            "data": str(images.folder.resolve()),
             "categories": list(config.categories),
-            "data_name": data_name(pictures.folder),
+            "data_name": data_name(images.folder),
             "encoder_file": str(encoder_path if encoder_path.name == "random" else encoder_path.resolve()),
             "seed": config.seed,
             "encoder_saw": list(origin.categories) if origin else [],
@@ -247,5 +243,5 @@ def describe(
 def usual_folder(folder: Path, source: "Source", categories: Sequence[str] = ()) -> Path:
     """Where the vectors of a data folder go if nothing else is said: equal for equal folder and source."""
     name = folder.resolve()
-    facts = f"{name} {source.as_json()} {list(categories)}".encode("utf-8", "surrogateescape")
-    return Path("runs/vectors") / f"{name.name}-{source.form}-{blake2b(facts, digest_size=4).hexdigest()}"
+    metadata = f"{name} {source.as_json()} {list(categories)}".encode("utf-8", "surrogateescape")
+    return Path("runs/vectors") / f"{name.name}-{source.form}-{blake2b(metadata, digest_size=4).hexdigest()}"

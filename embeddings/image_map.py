@@ -1,4 +1,4 @@
-"""A set of pictures as a map: what is similar lies together. One page with a thumbnail under the pointer, and a PNG.
+"""A set of images as a map: what is similar lies together. One page with a thumbnail under the pointer, and a PNG.
 
     python embeddings/image_map.py --data FOLDER                  # runs/map/map.html and map.png
     python embeddings/image_map.py --data FOLDER --category capsule --method pca
@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from pretrain.command import Mistake, Names
+from pretrain.command import Names, UserError
 from pretrain.files import write_whole
 
 if TYPE_CHECKING:
@@ -33,22 +33,22 @@ FEWEST = 3
 
 @dataclass(frozen=True)
 class Config:
-    """Draw a set of pictures as a map, as a page to explore and as a PNG.
+    """Draw a set of images as a map, as a page to explore and as a PNG.
 
     Attributes:
-        vectors: Vectors of the pictures, from embeddings/extract.py. Default is those of --data and --encoder.
-        data: Folder of pictures. Default is data/mvtec where it exists, else demo data.
+        vectors: Vectors of the images, from embeddings/extract.py. Default is those of --data and --encoder.
+        data: Folder of images. Default is data/mvtec where it exists, else demo data.
         encoder: Encoder file, or random. Default is runs/simclr/encoder.safetensors where it may be used, else random.
         category: Only these categories.
-        split: Only pictures of train, or test.
+        split: Only images of train, or test.
         method: How many dimensions become two.
-        colour: What the colours of the PNG stand for; the page can change it. Default is the kind of defect if there is
+        color: What the colors of the PNG stand for; the page can change it. Default is the kind of defect if there is
             one category, else the category.
-        most: Of more pictures than these, so many are drawn at random.
+        most: Of more images than these, so many are drawn at random.
         seed: Draws them, and starts t-SNE.
-        update: First look for pictures that came, changed or went.
+        update: First look for images that came, changed or went.
         page: The page.
-        png: The picture.
+        png: The image.
     """
 
     vectors: Path | None = None
@@ -57,7 +57,7 @@ class Config:
     category: Names = Names()
     split: Names = Names()
     method: Literal["tsne", "pca"] = "tsne"
-    colour: Literal["category", "split", "defect"] | None = None
+    color: Literal["category", "split", "defect"] | None = None
     most: int = 3000
     seed: int = 0
     update: bool = False
@@ -66,27 +66,27 @@ class Config:
 
 
 def main(config: Config) -> None:
-    """Lay out the pictures and draw them."""
+    """Lay out the images and draw them."""
     import numpy as np
 
-    from embeddings.map_page import Point, map_page, map_picture
+    from embeddings.map_page import Point, map_image, map_page
     from embeddings.open_vectors import ready_vectors
     from embeddings.sheet import thumbnail
-    from pretrain.drawing import save_picture
+    from pretrain.drawing import save_image
     from pretrain.progress import Progress
 
     vectors = ready_vectors(config.vectors, config.data, config.encoder, config.update)
     positions = vectors.where(config.category, config.split)
     name = vectors.config["data_name"]
-    title = f"{len(positions)} pictures of {name}, {config.method}"
+    title = f"{len(positions)} images of {name}, {config.method}"
     if len(positions) > config.most:
-        title = f"{config.most} of {len(positions)} pictures of {name}, {config.method}"
+        title = f"{config.most} of {len(positions)} images of {name}, {config.method}"
         generator = np.random.default_rng(config.seed)
         positions = np.sort(generator.choice(positions, config.most, replace=False))
     if len(positions) < FEWEST:
-        raise Mistake(f"{len(positions)} pictures make no map: leave out --category or --split, or raise --most.")
-    print(f"laying out {len(positions)} pictures by {config.method}", file=sys.stderr, flush=True)
-    places = layout(vectors.of_pictures(positions)[:, 0], config.method, config.seed)
+        raise UserError(f"{len(positions)} images make no map: leave out --category or --split, or raise --most.")
+    print(f"laying out {len(positions)} images by {config.method}", file=sys.stderr, flush=True)
+    places = layout(vectors.of_images(positions)[:, 0], config.method, config.seed)
     points = []
     with Progress("thumbnails", len(positions)) as progress:
         for position, (x, y) in zip(positions, places, strict=True):
@@ -95,9 +95,9 @@ def main(config: Config) -> None:
             labels = (record.category, record.split or "-", record.defect or "-")
             points.append(Point(float(x), float(y), *labels, path, thumbnail(record.path, size_px=96)))
             progress.advance()
-    colour = config.colour or ("defect" if len({point.category for point in points}) == 1 else "category")
-    write_whole(config.page, map_page(points, title, colour).encode())
-    save_picture(map_picture(points, title, colour), config.png)
+    color = config.color or ("defect" if len({point.category for point in points}) == 1 else "category")
+    write_whole(config.page, map_page(points, title, color).encode())
+    save_image(map_image(points, title, color), config.png)
     print(f"page: {config.page}")
     print(f"PNG:  {config.png}")
 

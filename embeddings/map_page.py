@@ -1,4 +1,4 @@
-"""The map of a set of pictures as one HTML file and as a picture."""
+"""The map of a set of images as one HTML file and as an image."""
 
 import json
 from collections import Counter
@@ -10,14 +10,14 @@ from PIL import Image, ImageDraw, ImageFont
 
 from pretrain.drawing import FAINT, INK, MARGIN_PX, PAPER, TITLE_PX
 
-# Okabe and Ito's, told apart by people who see colours differently, then more for sets with many kinds.
-COLOURS = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#b8a800", "#7f3c8d", "#11a579", "#e73f74",
+# Okabe and Ito's, told apart by people who see colors differently, then more for sets with many kinds.
+COLORS = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#b8a800", "#7f3c8d", "#11a579", "#e73f74",
            "#80653d", "#6a6a72")  # fmt: skip
 MAP_PX, LEGEND_PX, DOT_PX = 900, 220, 4
 
 
 class Point(NamedTuple):
-    """Where a picture lies, 0 to 1 each way, what it is, and its thumbnail as a data URL, if it can be read."""
+    """Where an image lies, 0 to 1 each way, what it is, and its thumbnail as a data URL, if it can be read."""
 
     x: float
     y: float
@@ -28,27 +28,27 @@ class Point(NamedTuple):
     thumbnail: str | None
 
 
-def colours_of(points: Sequence[Point], by: str) -> dict[str, str]:
-    """A colour for every value of a label, the most frequent values first."""
+def colors_of(points: Sequence[Point], by: str) -> dict[str, str]:
+    """A color for every value of a label, the most frequent values first."""
     values = [value for value, _ in Counter(getattr(point, by) for point in points).most_common()]
-    return {value: COLOURS[number % len(COLOURS)] for number, value in enumerate(values)}
+    return {value: COLORS[number % len(COLORS)] for number, value in enumerate(values)}
 
 
-def map_picture(points: Sequence[Point], title: str, by: str) -> Image.Image:
+def map_image(points: Sequence[Point], title: str, by: str) -> Image.Image:
     """Dots and a legend."""
     sheet = Image.new("RGB", (MAP_PX + LEGEND_PX + 3 * MARGIN_PX, MAP_PX + TITLE_PX + 2 * MARGIN_PX), PAPER)
     draw = ImageDraw.Draw(sheet)
     draw.text((MARGIN_PX, MARGIN_PX), title, INK, ImageFont.load_default(22))
-    colours = colours_of(points, by)
+    colors = colors_of(points, by)
     for point in points:
         x, y = MARGIN_PX + point.x * MAP_PX, MARGIN_PX + TITLE_PX + point.y * MAP_PX
-        draw.ellipse((x - DOT_PX, y - DOT_PX, x + DOT_PX, y + DOT_PX), colours[getattr(point, by)], PAPER)
+        draw.ellipse((x - DOT_PX, y - DOT_PX, x + DOT_PX, y + DOT_PX), colors[getattr(point, by)], PAPER)
     font, left = ImageFont.load_default(15), MAP_PX + 2 * MARGIN_PX
     counts = Counter(getattr(point, by) for point in points)
     draw.text((left, MARGIN_PX + TITLE_PX), by, FAINT, font)
-    for row, (value, colour) in enumerate(colours.items(), 1):
+    for row, (value, color) in enumerate(colors.items(), 1):
         top = MARGIN_PX + TITLE_PX + 26 * row
-        draw.ellipse((left, top + 3, left + 12, top + 15), colour)
+        draw.ellipse((left, top + 3, left + 12, top + 15), color)
         draw.text((left + 20, top), f"{value} {counts[value]}", INK, font)
     return sheet
 
@@ -57,7 +57,7 @@ def map_page(points: Sequence[Point], title: str, by: str) -> str:
     """A page that draws the points, says what is under the pointer, zooms, and hides kinds; it loads nothing."""
     data = {
         "points": [point._asdict() for point in points],
-        "colours": {label: colours_of(points, label) for label in ("category", "split", "defect")},
+        "colors": {label: colors_of(points, label) for label in ("category", "split", "defect")},
         "by": by,
     }
     # Inside a script element nothing but this ends it.
@@ -89,8 +89,8 @@ i { flex: none; width: 12px; height: 12px; border-radius: 50%; }
   box-shadow: 0 4px 16px #0003; }
 #card img { display: block; width: 160px; border-radius: 4px; margin-bottom: 6px; }
 @media (max-width: 640px) { body { grid-template: auto minmax(0, 1fr) 160px / minmax(0, 1fr); } }
-</style></head><body><h1>TITLE</h1><canvas aria-label="map of the pictures"></canvas>
-<aside><label>colour by <select><option>category<option>split<option>defect</select></label><div></div>
+</style></head><body><h1>TITLE</h1><canvas aria-label="map of the images"></canvas>
+<aside><label>color by <select><option>category<option>split<option>defect</select></label><div></div>
 <p class="hint">Wheel or pinch to zoom, drag to move, double-click to reset; click a kind to hide it.</p></aside>
 <div id="card"></div><script>
 const set = DATA;
@@ -111,14 +111,14 @@ function draw() {
   for (const point of set.points) {
     if (hidden.has(point[by])) continue;
     const [x, y] = place(point), radius = (point === under ? 8 : 4.5);
-    pen.beginPath(); pen.arc(x, y, radius, 0, 7); pen.fillStyle = set.colours[by][point[by]]; pen.fill();
+    pen.beginPath(); pen.arc(x, y, radius, 0, 7); pen.fillStyle = set.colors[by][point[by]]; pen.fill();
     pen.strokeStyle = paper; pen.stroke();
   }
 }
 function label() {
-  legend.replaceChildren(...Object.entries(set.colours[by]).map(([value, colour]) => {
+  legend.replaceChildren(...Object.entries(set.colors[by]).map(([value, color]) => {
     const button = document.createElement("button"), dot = document.createElement("i");
-    dot.style.background = colour;
+    dot.style.background = color;
     button.setAttribute("aria-pressed", String(!hidden.has(value)));
     button.append(dot, `${value} ${set.points.filter(point => point[by] === value).length}`);
     button.onclick = () => { hidden.has(value) ? hidden.delete(value) : hidden.add(value); label(); draw(); };

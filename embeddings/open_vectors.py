@@ -6,7 +6,7 @@ from pathlib import Path
 from embeddings.encoding import choose_encoder, make_source
 from embeddings.extract import Config, extract, usual_folder
 from embeddings.vectors import Vectors, read_config
-from pretrain.command import Mistake, Names
+from pretrain.command import Names, UserError
 from pretrain.data.dataset import choose_folder
 from pretrain.demo import is_demo
 
@@ -14,11 +14,11 @@ from pretrain.demo import is_demo
 def ready_vectors(
     folder: Path | None, data: Path | None = None, encoder: Path | None = None, update: bool = False
 ) -> Vectors:
-    """One vector a picture: those in `folder`, else those of a data folder by an encoder, where they usually are. They
+    """One vector an image: those in `folder`, else those of a data folder by an encoder, where they usually are. They
     are extracted if there are none yet, or if they are to be brought up to date."""
     if folder is not None:
         if data is not None:
-            raise Mistake("--vectors says already which data they are of: leave out --data.")
+            raise UserError("--vectors says already which data they are of: leave out --data.")
         if update:
             extract(extraction_of(folder, encoder))
         vectors = Vectors(folder)
@@ -32,7 +32,7 @@ def ready_vectors(
             extract(Config(data=data, encoder=path, out=folder))
         vectors = Vectors(folder)
     if vectors.cells > 1:
-        raise Mistake(f"{folder} holds vectors of patches: give those of whole pictures, --form pooled.")
+        raise UserError(f"{folder} holds vectors of patches: give those of whole images, --form pooled.")
     return vectors
 
 

@@ -1,8 +1,8 @@
-"""The most outlying pictures of each category: wrong ones among the good, odd ones, and pictures of something else.
+"""The most outlying images of each category: wrong ones among the good, odd ones, and images of something else.
 
     python embeddings/outliers.py --data FOLDER --category capsule --split train --sheet outliers.png
 
-How far a picture lies out is the mean cosine distance to its nearest neighbours among the pictures looked at, beside
+How far an image lies out is the mean cosine distance to its nearest neighbors among the images looked at, beside
 the median over its category: 3 is three times as far as a usual one.
 """
 
@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from pretrain.command import Mistake, Names
+from pretrain.command import Names, UserError
 from pretrain.data.images import Record
 from pretrain.files import write_json
 
@@ -32,19 +32,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Config:
-    """Find the most outlying pictures of each category.
+    """Find the most outlying images of each category.
 
     Attributes:
         vectors: Vectors to compare, from embeddings/extract.py. Default is those of --data and --encoder.
-        data: Folder of pictures. Default is data/mvtec where it exists, else demo data.
+        data: Folder of images. Default is data/mvtec where it exists, else demo data.
         encoder: Encoder file, or random. Default is runs/simclr/encoder.safetensors where it may be used, else random.
         category: Only these categories.
-        split: Only pictures of train, or test.
+        split: Only images of train, or test.
         most: So many of each category.
-        neighbours: The distance to so many nearest pictures counts; copies of an odd picture hide it from fewer.
-        update: First look for pictures that came, changed or went.
+        neighbors: The distance to so many nearest images counts; copies of an odd image hide it from fewer.
+        update: First look for images that came, changed or went.
         sheet: Write them as a contact sheet to this PNG file.
-        json: Write how far out every picture lies to this file.
+        json: Write how far out every image lies to this file.
     """
 
     vectors: Path | None = None
@@ -53,14 +53,14 @@ class Config:
     category: Names = Names()
     split: Names = Names()
     most: int = 8
-    neighbours: int = 5
+    neighbors: int = 5
     update: bool = False
     sheet: Path | None = None
     json: Path | None = None
 
 
 class Outlier(NamedTuple):
-    """A picture and how far out it lies, in units of the median of its category."""
+    """An image and how far out it lies, in units of the median of its category."""
 
     record: Record
     ratio: float
@@ -70,15 +70,15 @@ def main(config: Config) -> None:
     """Print and draw the outliers of each category."""
     from embeddings.open_vectors import ready_vectors
 
-    if min(config.most, config.neighbours) < 1:
-        raise Mistake("--most and --neighbours count pictures: give 1 or more.")
+    if min(config.most, config.neighbors) < 1:
+        raise UserError("--most and --neighbors count images: give 1 or more.")
     vectors = ready_vectors(config.vectors, config.data, config.encoder, config.update)
-    ranked = ranking(vectors, config.neighbours, config.category, config.split)
+    ranked = ranking(vectors, config.neighbors, config.category, config.split)
     print_table(ranked, config.most, vectors)
     if config.sheet:
-        from pretrain.drawing import contact_sheet, save_picture
+        from pretrain.drawing import contact_sheet, save_image
 
-        save_picture(contact_sheet(rows_of(ranked, config.most), title(vectors)), config.sheet)
+        save_image(contact_sheet(rows_of(ranked, config.most), title(vectors)), config.sheet)
         print(f"contact sheet: {config.sheet}")
     if config.json:
         everything = [
@@ -91,9 +91,9 @@ def main(config: Config) -> None:
 
 
 def ranking(
-    vectors: "Vectors", neighbours: int, categories: Sequence[str] = (), splits: Sequence[str] = ()
+    vectors: "Vectors", neighbors: int, categories: Sequence[str] = (), splits: Sequence[str] = ()
 ) -> dict[str, list[Outlier]]:
-    """All pictures of each category that has more than one, the most outlying first."""
+    """All images of each category that has more than one, the most outlying first."""
     import numpy as np
 
     from embeddings.index.index import Index
@@ -103,19 +103,19 @@ def ranking(
         of_category.setdefault(vectors.records[position].category, []).append(int(position))
     ranked = {}
     for category, positions in of_category.items():
-        rows = vectors.of_pictures(positions)[:, 0]
+        rows = vectors.of_images(positions)[:, 0]
         if len(rows) < 2:
             continue
-        found = Index.build(rows).search(rows, min(neighbours + 1, len(rows)))
+        found = Index.build(rows).search(rows, min(neighbors + 1, len(rows)))
         others = found.ids != np.arange(len(rows))[:, None]
-        # Among many copies a picture may not find itself: then the last one is too many.
+        # Among many copies an image may not find itself: then the last one is too many.
         others[others.all(axis=1), -1] = False
         far = found.distances[others].reshape(len(rows), -1).mean(axis=1)
         ratios = far / (np.median(far) or 1.0)
         order = np.argsort(-ratios, kind="stable")
         ranked[category] = [Outlier(vectors.records[positions[place]], float(ratios[place])) for place in order]
     if not ranked:
-        raise Mistake("no category has two pictures or more to compare: leave out --category or --split.")
+        raise UserError("no category has two images or more to compare: leave out --category or --split.")
     return ranked
 
 

@@ -1,4 +1,4 @@
-"""An encoder's feature maps as patch vectors: chosen levels, averaged over neighbours, on one grid.
+"""An encoder's feature maps as patch vectors: chosen levels, averaged over neighbors, on one grid.
 
 Every step after the encoder is linear, so channels are chosen or mixed while the maps are still small, and only what is
 left is enlarged: with 100 of 448 dimensions this is a fifth of the work of enlarging first.
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pretrain.command import Mistake
+from pretrain.command import UserError
 from pretrain.encoder import Encoder
 from pretrain.folding import folded
 
@@ -19,7 +19,7 @@ class Patches:
     """float32 RGB (b, 3, h, w) in [0, 1] -> float32 patch vectors (b, rows, columns, dimensions).
 
     The grid is that of the shallowest of `levels`, or at most `grid` cells a side. Each vector is the average over
-    `neighbourhood` x `neighbourhood` cells of its level. All channels are kept, or `dimensions` of them drawn at random
+    `neighborhood` x `neighborhood` cells of its level. All channels are kept, or `dimensions` of them drawn at random
     (`reduction` "random", as in PaDiM), or as many orthonormal mixtures ("orthogonal"), a function of `seed` alone.
     """
 
@@ -29,19 +29,19 @@ class Patches:
         levels: Sequence[str] = ("level2", "level3"),
         *,
         grid: int | None = None,
-        neighbourhood: int = 3,
+        neighborhood: int = 3,
         dimensions: int | None = None,
         reduction: str = "random",
         seed: int = 0,
     ) -> None:
-        if neighbourhood < 1 or neighbourhood % 2 == 0:
-            raise Mistake(
-                f"a neighbourhood of {neighbourhood} cells has no middle: give 1, 3, 5 or another odd number."
+        if neighborhood < 1 or neighborhood % 2 == 0:
+            raise UserError(
+                f"a neighborhood of {neighborhood} cells has no middle: give 1, 3, 5 or another odd number."
             )
         if reduction not in ("random", "orthogonal"):
-            raise Mistake(f"there is no reduction {reduction!r}; choose from random, orthogonal.")
+            raise UserError(f"there is no reduction {reduction!r}; choose from random, orthogonal.")
         self.encoder, self.levels = folded(encoder), tuple(level for level in encoder.channels if level in levels)
-        self.grid, self.neighbourhood = grid, neighbourhood
+        self.grid, self.neighborhood = grid, neighborhood
         counts = [encoder.channels[level] for level in self.levels]
         self.width = sum(counts)  # of all channels
         self.dimensions = min(dimensions or self.width, self.width)
@@ -61,7 +61,7 @@ class Patches:
 
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> Tensor:
-        """Patch vectors (b, rows, columns, dimensions), on the device of the pictures."""
+        """Patch vectors (b, rows, columns, dimensions), on the device of the images."""
         return self.traced(images)
 
     def traced(self, images: Tensor) -> Tensor:
@@ -77,9 +77,9 @@ class Patches:
                 part = part.index_select(1, self._chosen[number].to(part.device))
             elif self._mixed is not None:
                 part = F.conv2d(part, self._mixed[number].to(part.device))
-            if self.neighbourhood > 1:
+            if self.neighborhood > 1:
                 # Not diluted by what lies beyond the border.
-                part = F.avg_pool2d(part, self.neighbourhood, 1, self.neighbourhood // 2, count_include_pad=False)
+                part = F.avg_pool2d(part, self.neighborhood, 1, self.neighborhood // 2, count_include_pad=False)
             parts.append(_on_grid(part.float(), shape))
         vectors = sum(parts) if self._mixed is not None else torch.cat(parts, dim=1)
         return vectors.permute(0, 2, 3, 1).contiguous()

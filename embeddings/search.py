@@ -1,12 +1,12 @@
-"""A picture -> the most similar pictures: similar products, earlier defects like this one.
+"""An image -> the most similar images: similar products, earlier defects like this one.
 
-    python embeddings/search.py PICTURE                                        # among demo data, or data/mvtec
-    python embeddings/search.py PICTURE PICTURE FOLDER --data FOLDER --k 20
-    python embeddings/search.py PICTURE --data FOLDER --category capsule --split test --defect crack,scratch
-    python embeddings/search.py PICTURE --data FOLDER --category capsule --split test --differences
+    python embeddings/search.py IMAGE                                        # among demo data, or data/mvtec
+    python embeddings/search.py IMAGE IMAGE FOLDER --data FOLDER --k 20
+    python embeddings/search.py IMAGE --data FOLDER --category capsule --split test --defect crack,scratch
+    python embeddings/search.py IMAGE --data FOLDER --category capsule --split test --differences
 
-Prints the neighbours of each query and writes them side by side into one HTML file. Vectors and index are made at the
-first search, which is said, and kept; `--update` looks for pictures that came, changed or went.
+Prints the neighbors of each query and writes them side by side into one HTML file. Vectors and index are made at the
+first search, which is said, and kept; `--update` looks for images that came, changed or went.
 """
 
 if __name__ == "__main__":
@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from pretrain.command import Mistake, Names
+from pretrain.command import Names, UserError
 from pretrain.data.images import GOOD, SPLITS, Record, scan_plain
 from pretrain.files import write_json, write_whole
 
@@ -39,22 +39,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Config:
-    """Find the pictures that are most similar to a picture, to several, or to each of a folder.
+    """Find the images that are most similar to an image, to several, or to each of a folder.
 
     Attributes:
-        queries: Pictures, or folders of pictures.
+        queries: Images, or folders of images.
         vectors: Where to search: a folder from embeddings/extract.py. Default is that of --data and --encoder.
-        data: Where to search: folder of pictures. Default is data/mvtec where it exists, else demo data.
+        data: Where to search: folder of images. Default is data/mvtec where it exists, else demo data.
         encoder: Encoder file, or random. Default is runs/simclr/encoder.safetensors where it may be used, else random.
-        k: How many neighbours.
+        k: How many neighbors.
         category: Only among these categories.
         split: Only among train, or test.
         defect: Only among these kinds of defect; good is one.
-        differences: Compare how pictures differ from the mean of the category's good training pictures, which finds
+        differences: Compare how images differ from the mean of the category's good training images, which finds
             like defects where the default finds like products; needs one --category.
-        update: First look for pictures that came, changed or went since the last time.
+        update: First look for images that came, changed or went since the last time.
         sheet: The contact sheet, one HTML file.
-        json: Write the neighbours to this file too.
+        json: Write the neighbors to this file too.
         batch: Queries that are encoded at once.
     """
 
@@ -68,37 +68,37 @@ class Config:
     defect: Names = Names()
     differences: bool = False
     update: bool = False
-    sheet: Path = Path("runs/search/neighbours.html")
+    sheet: Path = Path("runs/search/neighbors.html")
     json: Path | None = None
     batch: int = 32
 
 
-class Neighbour(NamedTuple):
-    """A picture that was found, its id, and how far it is."""
+class Neighbor(NamedTuple):
+    """An image that was found, its id, and how far it is."""
 
     record: Record
-    picture_id: int
+    image_id: int
     distance: float
 
 
 class Answer(NamedTuple):
-    """A query and its neighbours, nearest first; never the query itself."""
+    """A query and its neighbors, nearest first; never the query itself."""
 
     query: Path
-    neighbours: list[Neighbour]
+    neighbors: list[Neighbor]
 
     @property
     def summary(self) -> str:
-        """What the neighbours are, the most frequent first."""
-        counts = Counter(f"{n.record.category} {n.record.defect}".strip() for n in self.neighbours)
+        """What the neighbors are, the most frequent first."""
+        counts = Counter(f"{n.record.category} {n.record.defect}".strip() for n in self.neighbors)
         return ", ".join(f"{count} {what}" for what, count in counts.most_common())
 
 
 def main(config: Config) -> None:
-    """Print, draw and write the neighbours."""
+    """Print, draw and write the neighbors."""
     from embeddings.build import in_words, indexed
     from embeddings.open_vectors import ready_vectors
-    from embeddings.sheet import neighbour_page
+    from embeddings.sheet import neighbor_page
 
     paths = query_paths(config.queries)
     vectors = ready_vectors(config.vectors, config.data, config.encoder, config.update)
@@ -107,7 +107,7 @@ def main(config: Config) -> None:
     name = vectors.config["data_name"]
     for each in answers:
         print_table(each, vectors.data)
-    write_whole(config.sheet, neighbour_page(answers, vectors.data, title_of(config, name), in_words(index)).encode())
+    write_whole(config.sheet, neighbor_page(answers, vectors.data, title_of(config, name), in_words(index)).encode())
     print(f"contact sheet: {config.sheet}")
     if config.json:
         write_json(config.json, as_json(answers, vectors, index))
@@ -115,9 +115,9 @@ def main(config: Config) -> None:
 
 
 def query_paths(queries: Sequence[Path]) -> list[Path]:
-    """The pictures that were named, and those in the folders that were. Raises Mistake where there are none."""
+    """The images that were named, and those in the folders that were. Raises UserError where there are none."""
     if not queries:
-        raise Mistake("no picture to search for: name one or more, or a folder of them.")
+        raise UserError("no image to search for: name one or more, or a folder of them.")
     paths = []
     for query in queries:
         if query.is_dir():
@@ -125,30 +125,30 @@ def query_paths(queries: Sequence[Path]) -> list[Path]:
         elif query.is_file():
             paths.append(query)
         else:
-            raise Mistake(f"there is no picture or folder {query}.")
+            raise UserError(f"there is no image or folder {query}.")
     return list(dict.fromkeys(paths))
 
 
 def answer(config: Config, paths: Sequence[Path], vectors: "Vectors", index: "Index") -> list[Answer]:
-    """The neighbours of each picture among those that the filters leave."""
+    """The neighbors of each image among those that the filters leave."""
     from embeddings.encoding import Encoding, encoder_of
     from embeddings.index.index import Index
 
     allowed = vectors.where(config.category, config.split, config.defect)
     everything = len(vectors.records)
     if config.k < 1 or config.k > everything:
-        raise Mistake(
-            f"--k {config.k} neighbours cannot be found among {everything} pictures: ask for 1 to {everything}."
+        raise UserError(
+            f"--k {config.k} neighbors cannot be found among {everything} images: ask for 1 to {everything}."
         )
     if config.k > len(allowed):
-        print(f"only {len(allowed)} pictures pass the filters, so there are no {config.k} neighbours", file=sys.stderr)
-    # One more, since a picture that is in the index finds itself.
+        print(f"only {len(allowed)} images pass the filters, so there are no {config.k} neighbors", file=sys.stderr)
+    # One more, since an image that is in the index finds itself.
     k = min(config.k + 1, len(allowed))
-    among = None if len(allowed) == everything else vectors.picture_ids[allowed]
+    among = None if len(allowed) == everything else vectors.image_ids[allowed]
     origin = 0.0
     if config.differences:
         origin = mean_of_good(vectors, config.category)
-        index = Index.build(vectors.of_pictures(allowed)[:, 0] - origin, vectors.picture_ids[allowed], kind="flat")
+        index = Index.build(vectors.of_images(allowed)[:, 0] - origin, vectors.image_ids[allowed], kind="flat")
     encoding = Encoding(encoder_of(vectors.config, config.encoder), vectors.source)
     answers = []
     for start in range(0, len(paths), config.batch):
@@ -158,27 +158,27 @@ def answer(config: Config, paths: Sequence[Path], vectors: "Vectors", index: "In
         found = index.search(encoding.vectors(pixels) - origin, k, among=among, source=vectors.source.as_json())
         for path, distances, ids in zip(batch, found.distances, found.ids, strict=True):
             positions = vectors.positions_of(ids)
-            neighbours = [
-                Neighbour(vectors.records[position], int(picture_id), float(distance))
-                for position, picture_id, distance in zip(positions, ids, distances, strict=True)
+            neighbors = [
+                Neighbor(vectors.records[position], int(image_id), float(distance))
+                for position, image_id, distance in zip(positions, ids, distances, strict=True)
                 if not same_file(vectors.records[position].path, path)
             ]
-            answers.append(Answer(path, neighbours[: config.k]))
+            answers.append(Answer(path, neighbors[: config.k]))
     if not answers:
-        raise Mistake("none of the queries is a picture that can be read.")
+        raise UserError("none of the queries is an image that can be read.")
     return answers
 
 
 def mean_of_good(vectors: "Vectors", categories: Names) -> "np.ndarray":
-    """The mean vector (d,) of one category's good training pictures. Raises Mistake where there is no such thing."""
+    """The mean vector (d,) of one category's good training images. Raises UserError where there is no such thing."""
     if len(categories) != 1:
-        raise Mistake(f"--differences are from the good pictures of one category, not of {len(categories)}: name it.")
-    return vectors.of_pictures(vectors.where(categories, SPLITS[:1], [GOOD]))[:, 0].mean(axis=0)
+        raise UserError(f"--differences are from the good images of one category, not of {len(categories)}: name it.")
+    return vectors.of_images(vectors.where(categories, SPLITS[:1], [GOOD]))[:, 0].mean(axis=0)
 
 
 def decoded(paths: Sequence[Path], size_px: int, is_only: bool) -> tuple[list[Path], "np.ndarray"]:
-    """Those of the pictures that can be read, and their pixels uint8 (b, size_px, size_px, 3); others are named. Raises
-    Mistake for one that was the only query."""
+    """Those of the images that can be read, and their pixels uint8 (b, size_px, size_px, 3); others are named. Raises
+    UserError for one that was the only query."""
     import numpy as np
 
     from pretrain.data.decode import Unreadable, decode
@@ -190,7 +190,7 @@ def decoded(paths: Sequence[Path], size_px: int, is_only: bool) -> tuple[list[Pa
             readable.append(path)
         except Unreadable as unreadable:
             if is_only:
-                raise Mistake(f"{path} cannot be searched for: {unreadable}.") from None
+                raise UserError(f"{path} cannot be searched for: {unreadable}.") from None
             print(f"left out {path}: {unreadable}", file=sys.stderr)
     return readable, np.stack(pixels) if pixels else np.empty((0, size_px, size_px, 3), np.uint8)
 
@@ -212,12 +212,12 @@ def print_table(answer: Answer, data: Path) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table(title=escape(f"{answer.query}: {answer.summary or 'no other picture'}"), title_justify="left")
+    table = Table(title=escape(f"{answer.query}: {answer.summary or 'no other image'}"), title_justify="left")
     for header in ("", "distance"):
         table.add_column(header, justify="right")
     for header in ("category", "defect", "path"):
         table.add_column(header, overflow="fold")
-    for number, (record, _, distance) in enumerate(answer.neighbours, 1):
+    for number, (record, _, distance) in enumerate(answer.neighbors, 1):
         path = record.path.relative_to(data).as_posix()
         labels = (escape(label) for label in (record.category, record.defect or "-", path))
         table.add_row(str(number), f"{distance:.3g}", *labels)
@@ -238,16 +238,16 @@ def as_json(answers: Sequence[Answer], vectors: "Vectors", index: "Index") -> di
         "queries": [
             {
                 "path": str(answer.query),
-                "neighbours": [
+                "neighbors": [
                     {
-                        "id": neighbour.picture_id,
-                        "distance": neighbour.distance,
-                        "category": neighbour.record.category,
-                        "split": neighbour.record.split,
-                        "defect": neighbour.record.defect,
-                        "path": str(neighbour.record.path),
+                        "id": neighbor.image_id,
+                        "distance": neighbor.distance,
+                        "category": neighbor.record.category,
+                        "split": neighbor.record.split,
+                        "defect": neighbor.record.defect,
+                        "path": str(neighbor.record.path),
                     }
-                    for neighbour in answer.neighbours
+                    for neighbor in answer.neighbors
                 ],
             }
             for answer in answers

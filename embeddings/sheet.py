@@ -1,4 +1,4 @@
-"""Search results as one HTML file: every query beside its neighbours, nothing to load from elsewhere."""
+"""Search results as one HTML file: every query beside its neighbors, nothing to load from elsewhere."""
 
 import base64
 from collections.abc import Sequence
@@ -43,7 +43,7 @@ figcaption { margin-top: 6px; font-size: 13px; overflow-wrap: anywhere; }
 """
 
 
-def neighbour_page(answers: Sequence["Answer"], data: Path, title: str, note: str) -> str:
+def neighbor_page(answers: Sequence["Answer"], data: Path, title: str, note: str) -> str:
     """A page of all queries. `note` says how exact the search was; paths are shown from `data` on."""
     parts = [
         '<!doctype html><html lang="en"><head><meta charset="utf-8">',
@@ -54,15 +54,15 @@ def neighbour_page(answers: Sequence["Answer"], data: Path, title: str, note: st
     ]
     for answer in answers:
         caption = f"<strong>query</strong><span class=path>{_safe(str(answer.query))}</span>"
-        summary = f"<span>{_safe(answer.summary or 'no other picture')}</span>"
+        summary = f"<span>{_safe(answer.summary or 'no other image')}</span>"
         parts.append(f"<section>{_figure(answer.query, None, caption + summary)}<ol>")
-        parts += [f"<li>{_neighbour(record, distance, data)}</li>" for record, _, distance in answer.neighbours]
+        parts += [f"<li>{_neighbor(record, distance, data)}</li>" for record, _, distance in answer.neighbors]
         parts.append("</ol></section>")
     return "\n".join([*parts, "</main></body></html>"])
 
 
 def thumbnail(path: Path, mask: Path | None = None, size_px: int = THUMBNAIL_PX) -> str | None:
-    """A picture as a data URL, its defect outlined; none if it cannot be read any more."""
+    """A image as a data URL, its defect outlined; none if it cannot be read any more."""
     try:
         pixels = decode(path, size_px).pixels
         if mask is not None:
@@ -74,7 +74,7 @@ def thumbnail(path: Path, mask: Path | None = None, size_px: int = THUMBNAIL_PX)
     return "data:image/jpeg;base64," + base64.b64encode(data.getvalue()).decode()
 
 
-def _neighbour(record: Record, distance: float, data: Path) -> str:
+def _neighbor(record: Record, distance: float, data: Path) -> str:
     kind = (
         ""
         if not record.defect
@@ -89,11 +89,11 @@ def _neighbour(record: Record, distance: float, data: Path) -> str:
 
 def _figure(path: Path, mask: Path | None, caption: str) -> str:
     source = thumbnail(path, mask)
-    picture = "<p>cannot be read any more</p>"
+    image = "<p>cannot be read any more</p>"
     if source is not None:
         size = f'width="{THUMBNAIL_PX}" height="{THUMBNAIL_PX}"'
-        picture = f'<img src="{source}" alt="{_safe(path.name)}" {size} loading="lazy">'
-    return f"<figure>{picture}<figcaption>{caption}</figcaption></figure>"
+        image = f'<img src="{source}" alt="{_safe(path.name)}" {size} loading="lazy">'
+    return f"<figure>{image}<figcaption>{caption}</figcaption></figure>"
 
 
 def _safe(text: str) -> str:

@@ -1,12 +1,12 @@
 """Vectors on disk with what they are vectors of: shards that read as one, to which is only ever added.
 
 FOLDER/config.json          the source of the vectors, the data folder, the shape
-FOLDER/shard-RANK.f32       float32 rows, `cells` of them a picture, one after another
-FOLDER/shard-RANK.jsonl     a line a picture, in the same order, written once its rows are safely on disk: id, path,
+FOLDER/shard-RANK.f32       float32 rows, `cells` of them an image, one after another
+FOLDER/shard-RANK.jsonl     a line an image, in the same order, written once its rows are safely on disk: id, path,
                             category, split, defect, mask, digest of its pixels; or {"gone": id}
 FOLDER/finished             exists while nothing is known to be missing
 
-A picture keeps its id for ever. The id of a vector is the picture's times `cells` plus the cell.
+An image keeps its id for ever. The id of a vector is the image's times `cells` plus the cell.
 """
 
 import json
@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from embeddings.encoding import Source
-from pretrain.command import Mistake
+from pretrain.command import UserError
 from pretrain.data.images import Record, check_names
 from pretrain.files import write_json
 
@@ -28,7 +28,7 @@ SECONDS_BETWEEN_COMMITS = 1.0
 
 
 class Line(NamedTuple):
-    """One picture of a shard: its id, what it is, the digest of its pixels, and its place in the shard."""
+    """One image of a shard: its id, what it is, the digest of its pixels, and its place in the shard."""
 
     id: int
     record: Record
@@ -38,21 +38,21 @@ class Line(NamedTuple):
 
 
 class Vectors:
-    """Extracted vectors, float32 (n, dimensions) as one array that stays on disk; `records` are what its pictures are,
-    `picture_ids` int64 their ids, in the order of ids. Raises Mistake where there is nothing whole."""
+    """Extracted vectors, float32 (n, dimensions) as one array that stays on disk; `records` are what its images are,
+    `image_ids` int64 their ids, in the order of ids. Raises UserError where there is nothing whole."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.config = folder, read_config(folder)
         if not (folder / "finished").exists():
-            raise Mistake(f"the extraction in {folder} was not finished: run embeddings/extract.py again to go on.")
+            raise UserError(f"the extraction in {folder} was not finished: run embeddings/extract.py again to go on.")
         self.data, self.source = Path(self.config["data"]), Source.from_json(self.config["source"])
         self.grid, self.dimensions = tuple(self.config["grid"]), self.config["dimensions"]
         self._lines = read_lines(folder, self.data)
         if not self._lines:
-            raise Mistake(f"{folder} holds vectors of no picture: run embeddings/extract.py again.")
+            raise UserError(f"{folder} holds vectors of no image: run embeddings/extract.py again.")
         self.records = tuple(line.record for line in self._lines)
         self.digests = tuple(line.digest for line in self._lines)  # equal for copies
-        self.picture_ids = np.array([line.id for line in self._lines], np.int64)
+        self.image_ids = np.array([line.id for line in self._lines], np.int64)
         self._shard = np.array([line.shard for line in self._lines], np.int64)
         self._start = np.array([line.place for line in self._lines], np.int64) * self.cells
         self._rows = {}
@@ -60,7 +60,7 @@ class Vectors:
             path = shard_files(folder, shard)[0]
             lines_end = self._start[self._shard == shard].max() + self.cells
             if (path.stat().st_size if path.exists() else 0) < lines_end * self.dimensions * 4:
-                raise Mistake(f"{path} is cut off: run embeddings/extract.py again to make up what is lost.")
+                raise UserError(f"{path} is cut off: run embeddings/extract.py again to make up what is lost.")
             count = path.stat().st_size // (self.dimensions * 4)
             self._rows[shard] = np.memmap(path, np.float32, "r", shape=(count, self.dimensions))
 
@@ -75,7 +75,7 @@ class Vectors:
     @property
     def ids(self) -> np.ndarray:
         """Of all vectors, int64 (n,)."""
-        return (self.picture_ids[:, None] * self.cells + np.arange(self.cells)).ravel()
+        return (self.image_ids[:, None] * self.cells + np.arange(self.cells)).ravel()
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -83,23 +83,23 @@ class Vectors:
     def __getitem__(self, rows: np.ndarray | slice) -> np.ndarray:
         """Copies of some rows (m, dimensions)."""
         rows = np.arange(*rows.indices(len(self))) if isinstance(rows, slice) else np.asarray(rows, np.int64)
-        pictures, cells = np.divmod(rows, self.cells)
+        images, cells = np.divmod(rows, self.cells)
         result = np.empty((len(rows), self.dimensions), np.float32)
         for shard, stored in self._rows.items():
-            here = self._shard[pictures] == shard
-            result[here] = stored[self._start[pictures[here]] + cells[here]]
+            here = self._shard[images] == shard
+            result[here] = stored[self._start[images[here]] + cells[here]]
         return result
 
-    def of_pictures(self, positions: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Vectors (m, cells, dimensions) of the pictures at `positions`."""
+    def of_images(self, positions: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Vectors (m, cells, dimensions) of the images at `positions`."""
         rows = np.asarray(positions, np.int64)[:, None] * self.cells + np.arange(self.cells)
         return self[rows.ravel()].reshape(len(rows), self.cells, self.dimensions)
 
     def where(
         self, categories: Collection[str] = (), splits: Collection[str] = (), defects: Collection[str] = ()
     ) -> np.ndarray:
-        """Positions of the pictures that have one of each that is named. Raises Mistake for names that none has, and if
-        no picture is left."""
+        """Positions of the images that have one of each that is named. Raises UserError for names that none has, and if
+        no image is left."""
         kept = np.ones(len(self.records), bool)
         for name, wanted in (("category", categories), ("split", splits), ("defect", defects)):
             values = [getattr(record, name) for record in self.records]
@@ -108,12 +108,12 @@ class Vectors:
                 kept &= np.isin(values, list(wanted))
         if not kept.any():
             asked = "; ".join(",".join(names) for names in (categories, splits, defects) if names)
-            raise Mistake(f"no picture is of all of these at once: {asked}. Leave one out.")
+            raise UserError(f"no image is of all of these at once: {asked}. Leave one out.")
         return np.flatnonzero(kept)
 
     def positions_of(self, vector_ids: np.ndarray) -> np.ndarray:
-        """Positions of the pictures that vectors are of, by the vectors' ids, which must be there."""
-        return np.searchsorted(self.picture_ids, vector_ids // self.cells)
+        """Positions of the images that vectors are of, by the vectors' ids, which must be there."""
+        return np.searchsorted(self.image_ids, vector_ids // self.cells)
 
 
 class ShardWriter:
@@ -122,29 +122,29 @@ class ShardWriter:
     def __init__(self, folder: Path, shard: int, cells: int, dimensions: int) -> None:
         rows_path, lines_path = shard_files(folder, shard)
         self._rows, self._lines = open(rows_path, "ab"), open(lines_path, "ab+")  # noqa: SIM115 closed by close()
-        picture_bytes, stored = cells * dimensions * 4, os.fstat(self._rows.fileno()).st_size
+        image_bytes, stored = cells * dimensions * 4, os.fstat(self._rows.fileno()).st_size
         self._lines.seek(0)
-        whole_bytes = pictures = 0
+        whole_bytes = images = 0
         for line in self._lines:
-            is_picture = not line.startswith(b'{"gone"')
-            if not line.endswith(b"\n") or (pictures + is_picture) * picture_bytes > stored:
+            is_image = not line.startswith(b'{"gone"')
+            if not line.endswith(b"\n") or (images + is_image) * image_bytes > stored:
                 break
-            whole_bytes, pictures = whole_bytes + len(line), pictures + is_picture
-        for file, size in ((self._lines, whole_bytes), (self._rows, pictures * picture_bytes)):
+            whole_bytes, images = whole_bytes + len(line), images + is_image
+        for file, size in ((self._lines, whole_bytes), (self._rows, images * image_bytes)):
             if os.fstat(file.fileno()).st_size != size:
                 file.truncate(size)
         self._waiting: list[bytes] = []
         self._committed_s = time.monotonic()
 
     def add(self, entries: Sequence[dict], vectors: np.ndarray) -> None:
-        """Append pictures, whose entries hold their id, and their vectors (pictures * cells, dimensions)."""
+        """Append images, whose entries hold their id, and their vectors (images * cells, dimensions)."""
         self._rows.write(np.ascontiguousarray(vectors, np.float32).data)
         self._waiting += [_line(entry) for entry in entries]
         if time.monotonic() - self._committed_s > SECONDS_BETWEEN_COMMITS:
             self.commit()
 
     def forget(self, ids: Sequence[int]) -> None:
-        """Note that pictures are gone."""
+        """Note that images are gone."""
         self._waiting += [_line({"gone": int(each)}) for each in ids]
         self.commit()
 
@@ -169,24 +169,24 @@ def mend(folder: Path, cells: int, dimensions: int) -> None:
         ShardWriter(folder, _number(path), cells, dimensions).close()
 
 
-def entry_of(record: Record, picture_id: int, digest: bytes, data: Path) -> dict:
-    """A picture as its line has it; paths are relative to the data folder."""
+def entry_of(record: Record, image_id: int, digest: bytes, data: Path) -> dict:
+    """An image as its line has it; paths are relative to the data folder."""
     mask = record.mask and record.mask.relative_to(data).as_posix()
     names = {name: getattr(record, name) for name in ("category", "split", "defect")}
     path = record.path.relative_to(data).as_posix()
-    return {"id": picture_id, "path": path, **names, "mask": mask, "digest": digest.hex()}
+    return {"id": image_id, "path": path, **names, "mask": mask, "digest": digest.hex()}
 
 
 def read_config(folder: Path) -> dict:
-    """Raises Mistake where nothing was extracted, or by a newer heldout."""
+    """Raises UserError where nothing was extracted, or by a newer heldout."""
     try:
         config = json.loads((folder / "config.json").read_text())
     except FileNotFoundError:
-        raise Mistake(f"there are no vectors in {folder}: embeddings/extract.py makes them.") from None
+        raise UserError(f"there are no vectors in {folder}: embeddings/extract.py makes them.") from None
     except ValueError as error:
-        raise Mistake(f"{folder}/config.json is damaged ({error}): remove {folder} and extract again.") from None
+        raise UserError(f"{folder}/config.json is damaged ({error}): remove {folder} and extract again.") from None
     if config.get("format") != FORMAT:
-        raise Mistake(f"{folder} has format {config.get('format')}, this heldout reads {FORMAT}: update heldout.")
+        raise UserError(f"{folder} has format {config.get('format')}, this heldout reads {FORMAT}: update heldout.")
     return config
 
 
@@ -195,7 +195,7 @@ def write_config(folder: Path, config: dict) -> None:
 
 
 def read_lines(folder: Path, data: Path) -> list[Line]:
-    """The pictures of all shards that are not gone, by id."""
+    """The images of all shards that are not gone, by id."""
     lines, gone = [], set()
     for shard, entries in _entries(folder):
         place = 0
@@ -227,7 +227,7 @@ def _entries(folder: Path) -> Iterator[tuple[int, list[dict]]]:
             with open(path, "rb") as file:
                 yield _number(path), [json.loads(line) for line in file if line.endswith(b"\n")]
         except ValueError as error:
-            raise Mistake(f"{path} is damaged ({error}): remove {folder} and extract again.") from None
+            raise UserError(f"{path} is damaged ({error}): remove {folder} and extract again.") from None
 
 
 def _number(path: Path) -> int:

@@ -1,4 +1,4 @@
-"""The ground: pictures, views, the encoder, SimCLR, and what a training run is."""
+"""The ground: images, views, the encoder, SimCLR, and what a training run is."""
 
 import os
 

@@ -1,8 +1,8 @@
-"""Planted defects: pictures of good products, harmed in one place each, with the mask of the harm.
+"""Synthetic anomalies: images of good products, harmed in one place each, with the mask of the harm.
 
-Hard negatives of the same picture for SimCLR, training signal for heads, and validation where no real defect exists.
+Hard negatives of the same image for SimCLR, training signal for heads, and validation where no real defect exists.
 The kinds follow CutPaste (Li et al. 2021), DRAEM (Zavrtanik et al. 2021), NSA (Schlüter et al. 2022) and what real
-products suffer. What is learned must carry over to defects that nobody planted, so colour, texture, outline, size and
+products suffer. What is learned must carry over to defects that nobody planted, so color, texture, outline, size and
 strength all vary. Every shape is where a field is lowest, cut at the level at which it covers the area drawn.
 """
 
@@ -28,18 +28,18 @@ NOISE_COLUMNS = 2 * (sum(cells**2 for cells in NOISE_CELLS) + 1)
 class Kinds:
     """How often each kind of defect is drawn, relative to the others."""
 
-    patch: float = 0.14  # a piece of the same picture in another place
+    patch: float = 0.14  # a piece of the same image in another place
     scar: float = 0.08  # the same, long and thin
-    foreign: float = 0.14  # a piece of another picture; without one, a texture
-    texture: float = 0.14  # noise in some colour, in scattered shapes
-    stain: float = 0.14  # another colour over the same relief
+    foreign: float = 0.14  # a piece of another image; without one, a texture
+    texture: float = 0.14  # noise in some color, in scattered shapes
+    stain: float = 0.14  # another color over the same relief
     hole: float = 0.08  # a dark or pale pit with a lip
     scratch: float = 0.12  # a thin line, one flank lit
     dent: float = 0.08  # the surface pushed, twisted or pinched, and its shading
     erased: float = 0.08  # detail rubbed off
 
 
-# Outlines: area as share of the picture; aspect; roughness by size, bend by length; softness, 0 hard to 1 all slope.
+# Outlines: area as share of the image; aspect; roughness by size, bend by length; softness, 0 hard to 1 all slope.
 FORMS = {
     "patch": ((0.001, 0.1), (1, 3), (0, 0.1), (0, 0), (0, 0.4)),
     "scar": ((0.001, 0.02), (5, 20), (0, 0.1), (0, 0.1), (0, 0.3)),
@@ -54,7 +54,7 @@ FORMS = {
 
 
 class _Site(NamedTuple):
-    """Where defects lie; a row per picture, ready to meet pictures (b, 3, h, w)."""
+    """Where defects lie; a row per image, ready to meet images (b, 3, h, w)."""
 
     mask: Tensor  # (b, 1, h, w) bool
     depth: Tensor  # (b, 1, h, w): 0 outside and at the edge, 1 in the middle
@@ -62,20 +62,20 @@ class _Site(NamedTuple):
     along: Tensor  # (b, 1, h, w): pixels from the middle, along the shape
     across: Tensor  # (b, 1, h, w): pixels from the shape's middle line
     noise: Tensor  # (b, 1, h, w): about a unit strong, not the one that made the outline rough
-    angle: Tensor  # (b, 1, 1, 1): of the shape's length against the picture's rows
-    centre: Tensor  # (b, 2): y, x in pixels
+    angle: Tensor  # (b, 1, 1, 1): of the shape's length against the image's rows
+    center: Tensor  # (b, 2): y, x in pixels
     elsewhere: Tensor  # (b, 2): another place, to copy from
 
 
 def draw_kinds(kinds: Kinds, seed: int, step: int, positions: Sequence[int] | np.ndarray) -> list[str]:
-    """The kind of defect that `plant` puts into the pictures at `positions`."""
+    """The kind of defect that `plant` puts into the images at `positions`."""
     names, weights = zip(*asdict(kinds).items(), strict=True)
     bounds = np.cumsum(weights) / sum(weights)
     return [names[i] for i in np.searchsorted(bounds[:-1], uniforms(positions, 1, seed, step, "kind")[:, 0], "right")]
 
 
 @torch.no_grad()
-def plant(
+def add_anomaly(
     images: Tensor,
     sources: Tensor | None,
     seed: int,
@@ -84,27 +84,29 @@ def plant(
     strength: float | tuple[float, float] = (0.1, 1.0),
     kinds: Kinds | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Plant one defect into every picture.
+    """Plant one defect into every image.
 
-    images, sources float32 (b, 3, h, w) in [0, 1] -> pictures alike and masks bool (b, h, w). Outside its mask a
-    picture stays as it was, bit for bit. `sources[i]` is where a foreign piece for `images[i]` comes from. `strength`,
-    or a range to draw it from, goes from 0, hardly seen, to 1, obvious. What is planted depends only on the picture,
-    its source, seed, step and the picture's position in the global batch.
+    images, sources float32 (b, 3, h, w) in [0, 1] -> images alike and masks bool (b, h, w). Outside its mask a
+    image stays as it was, bit for bit. `sources[i]` is where a foreign piece for `images[i]` comes from. `strength`,
+    or a range to draw it from, goes from 0, hardly seen, to 1, obvious. What is planted depends only on the image,
+    its source, seed, step and the image's position in the global batch.
     """
     if images.dtype != torch.float32 or images.ndim != 4 or images.shape[1] != 3 or len(images) != len(positions):
         raise ValueError(f"need float32 ({len(positions)}, 3, h, w), got {images.dtype} {tuple(images.shape)}")
-    planted, masks = images.clone(), torch.zeros_like(images[:, 0], dtype=torch.bool)
-    # On a CPU a few pictures at a time, so that their fields stay in its cache: up to twice as fast.
+    synthetic, masks = images.clone(), torch.zeros_like(images[:, 0], dtype=torch.bool)
+    # On a CPU a few images at a time, so that their fields stay in its cache: up to twice as fast.
     at_once = max(8, 2**19 // images[0, 0].numel()) if images.device.type == "cpu" else len(images)
     with torch.autocast(images.device.type, enabled=False):
         for start in range(0, len(images), at_once):
             part = slice(start, start + at_once)
             origins, own = None if sources is None else sources[part], np.asarray(positions)[part]
-            planted[part], masks[part] = _planted(images[part], origins, (seed, step), own, strength, kinds or Kinds())
-    return planted, masks
+            synthetic[part], masks[part] = _synthetic(
+                images[part], origins, (seed, step), own, strength, kinds or Kinds()
+            )
+    return synthetic, masks
 
 
-def _planted(images, sources, key, positions, strength, kinds) -> tuple[Tensor, Tensor]:
+def _synthetic(images, sources, key, positions, strength, kinds) -> tuple[Tensor, Tensor]:
     stand_in = "texture" if sources is None else "foreign"
     names = [stand_in if name == "foreign" else name for name in draw_kinds(kinds, *key, positions)]
     chance = torch.from_numpy(uniforms(positions, 32, *key, "defect")).to(images.device)
@@ -135,9 +137,9 @@ def _sites(images: Tensor, names: list[str], chance: Tensor, noise: Tensor) -> _
     area, aspect, roughness, bend, softness = drawn.unbind(1)  # each (b, 1, 1, 1)
     size_px = (area.exp() * extent_px.prod()).sqrt() / 2
     interest = _interest(images)
-    centre, elsewhere = (_pick(interest, part) * extent_px for part in (chance[:, 5:9], chance[:, 9:13]))
-    y = torch.arange(images.shape[2], device=images.device)[:, None] - centre[:, 0, None, None, None]
-    x = torch.arange(images.shape[3], device=images.device) - centre[:, 1, None, None, None]
+    center, elsewhere = (_pick(interest, part) * extent_px for part in (chance[:, 5:9], chance[:, 9:13]))
+    y = torch.arange(images.shape[2], device=images.device)[:, None] - center[:, 0, None, None, None]
+    x = torch.arange(images.shape[3], device=images.device) - center[:, 1, None, None, None]
     angle, phase = (2 * math.pi * chance[:, 13:15, None, None, None]).unbind(1)
     along = torch.cos(angle) * x + torch.sin(angle) * y  # (b, 1, h, w)
     across = torch.cos(angle) * y - torch.sin(angle) * x
@@ -147,18 +149,18 @@ def _sites(images: Tensor, names: list[str], chance: Tensor, noise: Tensor) -> _
     angular = torch.tensor([name in ("patch", "scar") for name in names], device=images.device)[:, None, None, None]
     field = torch.where(angular, torch.maximum(flat, steep), torch.hypot(flat, steep))
     # What happens to a product ends where the product does.
-    row, column = (centre / extent_px * CELLS).long().clamp_(0, CELLS - 1).unbind(1)
+    row, column = (center / extent_px * CELLS).long().clamp_(0, CELLS - 1).unbind(1)
     here = interest[torch.arange(len(images), device=images.device), row, column][:, None, None]
     away = 1 - (interest / here).sqrt().clamp_(max=1)
     field = field + size_px * (roughness * noise[:, :1] + _enlarged(away[:, None], images.shape[2:]))
     level = _level(field, area.exp())
     depth = ((level - field) / (level - field.amin(dim=(2, 3), keepdim=True))).clamp_(0, 1)
     edge = (0.3 + 0.7 * depth / softness.clamp(min=1e-3)).clamp_(max=1) * (field < level)
-    return _Site(field < level, depth, edge, along, across, noise[:, 1:], angle, centre, elsewhere)
+    return _Site(field < level, depth, edge, along, across, noise[:, 1:], angle, center, elsewhere)
 
 
 def _level(field: Tensor, area: Tensor) -> Tensor:
-    """The level (b, 1, 1, 1) below which `field` lies on a share `area` of the picture; by bisection."""
+    """The level (b, 1, 1, 1) below which `field` lies on a share `area` of the image; by bisection."""
     low, high = field.amin(dim=(2, 3), keepdim=True), field.amax(dim=(2, 3), keepdim=True)
     for _ in range(16):
         middle = (low + high) / 2
@@ -168,7 +170,7 @@ def _level(field: Tensor, area: Tensor) -> Tensor:
 
 
 def _interest(images: Tensor) -> Tensor:
-    """How much each cell looks like the product, (b, cells, cells): unlike the picture's border, or not plain."""
+    """How much each cell looks like the product, (b, cells, cells): unlike the image's border, or not plain."""
     cells = F.adaptive_avg_pool2d(images, CELLS)
     spread = (F.adaptive_avg_pool2d(images.square(), CELLS) - cells.square()).clamp_(min=0).sqrt()
     border = torch.cat((cells[:, :, 0], cells[:, :, -1], cells[:, :, :, 0], cells[:, :, :, -1]), dim=2)
@@ -212,9 +214,9 @@ def _copied(images: Tensor, origins: Tensor, site: _Site, chance: Tensor, streng
     return piece + shift * (chance[:, 5] < 0.5)
 
 
-def _sampled(images: Tensor, centre: Tensor, y: Tensor, x: Tensor) -> Tensor:
-    """The pictures at y and x (b, 1, h, w), pixels from `centre` (b, 2); beyond their border they are mirrored."""
-    place = torch.stack((x[:, 0] + centre[:, 1, None, None], y[:, 0] + centre[:, 0, None, None]), dim=-1)
+def _sampled(images: Tensor, center: Tensor, y: Tensor, x: Tensor) -> Tensor:
+    """The images at y and x (b, 1, h, w), pixels from `center` (b, 2); beyond their border they are mirrored."""
+    place = torch.stack((x[:, 0] + center[:, 1, None, None], y[:, 0] + center[:, 0, None, None]), dim=-1)
     grid = (2 * place + 1) / torch.tensor(images.shape[:1:-1], device=images.device) - 1
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
 
@@ -223,24 +225,24 @@ def _mean_inside(values: Tensor, mask: Tensor) -> Tensor:
     return (values * mask).sum(dim=(2, 3), keepdim=True) / mask.sum(dim=(2, 3), keepdim=True)
 
 
-def _colour(images: Tensor, site: _Site, chance: Tensor) -> Tensor:
-    """(b, 3, 1, 1): a third are any colour, the others like what they cover, but lighter or darker."""
-    free, grey = chance[:, :3, 0], chance[:, 3]
-    alike = (_mean_inside(images, site.mask) + 0.15 * (free - 0.5)) * (0.3 + 0.4 * grey) + 0.35 * (grey > 0.5)
+def _color(images: Tensor, site: _Site, chance: Tensor) -> Tensor:
+    """(b, 3, 1, 1): a third are any color, the others like what they cover, but lighter or darker."""
+    free, gray = chance[:, :3, 0], chance[:, 3]
+    alike = (_mean_inside(images, site.mask) + 0.15 * (free - 0.5)) * (0.3 + 0.4 * gray) + 0.35 * (gray > 0.5)
     return torch.where(chance[:, 4] < 0.35, free, alike)
 
 
 def _texture(images: Tensor, origins: Tensor, site: _Site, chance: Tensor, strengths: Tensor) -> Tensor:
-    """Noise about a colour, not in all channels alike, smooth or in steps."""
+    """Noise about a color, not in all channels alike, smooth or in steps."""
     noise = torch.where(chance[:, 5] < 0.3, torch.tanh(6 * site.noise), site.noise)
-    return _colour(images, site, chance) + (0.04 + 0.2 * chance[:, 6:9, 0]) * noise
+    return _color(images, site, chance) + (0.04 + 0.2 * chance[:, 6:9, 0]) * noise
 
 
 def _stain(images: Tensor, origins: Tensor, site: _Site, chance: Tensor, strengths: Tensor) -> Tensor:
-    """A colour that soaks in, or a film on top; the relief still shows."""
-    colour = _colour(images, site, chance)
+    """A color that soaks in, or a film on top; the relief still shows."""
+    color = _color(images, site, chance)
     cover = _between(chance[:, 5] * strengths, 0.3, 0.9) * (1 + 0.2 * site.noise)
-    return torch.where(chance[:, 6] < 0.4, images * (0.25 + 0.75 * colour), images + cover * (colour - images))
+    return torch.where(chance[:, 6] < 0.4, images * (0.25 + 0.75 * color), images + cover * (color - images))
 
 
 def _hole(images: Tensor, origins: Tensor, site: _Site, chance: Tensor, strengths: Tensor) -> Tensor:
@@ -269,7 +271,7 @@ def _dent(images: Tensor, origins: Tensor, site: _Site, chance: Tensor, strength
     sine, cosine = torch.sin(site.angle + twist) * zoom, torch.cos(site.angle + twist) * zoom
     along, across = site.along - push, site.across
     y, x = sine * along + cosine * across, cosine * along - sine * across
-    return _sampled(images, site.centre, y, x) * (1 + 1.2 * strengths * bump * site.along / size_px)
+    return _sampled(images, site.center, y, x) * (1 + 1.2 * strengths * bump * site.along / size_px)
 
 
 def _erased(images: Tensor, origins: Tensor, site: _Site, chance: Tensor, strengths: Tensor) -> Tensor:
@@ -285,16 +287,16 @@ _PAINTERS = {"patch": _copied, "scar": _copied, "foreign": _copied, "texture": _
 _PAINTERS |= {"hole": _hole, "scratch": _scratch, "dent": _dent, "erased": _erased}
 
 
-def _made_visible(images: Tensor, planted: Tensor, site: _Site, least: Tensor) -> Tensor:
+def _made_visible(images: Tensor, synthetic: Tensor, site: _Site, least: Tensor) -> Tensor:
     """Raise what differs from what it covers by less than `least`, up to eightfold; if that does not do, shade it."""
-    seen = _mean_inside((planted - images).abs().mean(dim=1, keepdim=True), site.mask)
+    seen = _mean_inside((synthetic - images).abs().mean(dim=1, keepdim=True), site.mask)
     faint = torch.nonzero(seen[:, 0, 0, 0] < least[:, 0, 0, 0])[:, 0]
     images, mask, depth, least = images[faint], site.mask[faint], site.depth[faint] + 0.1, least[faint]
     gain = (least / seen[faint].clamp(min=1e-6)).clamp_(1, 8)
-    raised = (images + gain * (planted[faint] - images)).clamp_(0, 1)
+    raised = (images + gain * (synthetic[faint] - images)).clamp_(0, 1)
     direction = torch.where(_mean_inside(images, mask).mean(dim=1, keepdim=True) < 0.5, 1.0, -1.0)
     shade = direction * 1.3 * least * depth / _mean_inside(depth, mask)
     shaded = torch.where(mask, (images + shade).clamp_(0, 1), images)
     seen = _mean_inside((raised - images).abs().mean(dim=1, keepdim=True), mask)
-    planted[faint] = torch.where(seen < least, shaded, raised)
-    return planted
+    synthetic[faint] = torch.where(seen < least, shaded, raised)
+    return synthetic

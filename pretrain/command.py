@@ -6,13 +6,14 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, fields
+from importlib import import_module
 from pathlib import Path
-from typing import Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Literal, NoReturn, TypeVar, get_args, get_origin, get_type_hints
 
 Config = TypeVar("Config")
 
 
-class Mistake(Exception):
+class UserError(Exception):
     """Something the user can put right. Its text names the value, what is allowed, and what to do next."""
 
 
@@ -34,6 +35,23 @@ def nearest(name: str, allowed: Iterable[str]) -> str:
     return f"did you mean {close[0]}?" if close else f"choose from {', '.join(allowed)}."
 
 
+def start(main: str, config: type) -> NoReturn:
+    """What a runnable file does first of all: read the command line, and only then import what is heavy, so that
+    `--help` and a mistyped flag answer at once. `main` is `package.module:function`."""
+    sys.exit(run_command(_imported(main), config))
+
+
+def start_commands(commands: Mapping[str, tuple[str, type]]) -> NoReturn:
+    """`start` for a file with several commands."""
+    sys.exit(run_commands({name: (_imported(main), config) for name, (main, config) in commands.items()}))
+
+
+def _imported(main: str) -> Callable[[Config], int | None]:
+    """A function that is imported when it is called."""
+    module, _, function = main.partition(":")
+    return lambda config: getattr(import_module(module), function)(config)
+
+
 def run_command(
     main: Callable[[Config], int | None], kind: type[Config], arguments: Sequence[str] | None = None
 ) -> int:
@@ -41,8 +59,8 @@ def run_command(
     130 after Ctrl-C, else what `main` returns (None is 0). Defaults < `--config x.yaml` < flags."""
     try:
         return main(read_config(kind, arguments)) or 0
-    except Mistake as mistake:
-        print(f"error: {mistake}", file=sys.stderr)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # whoever read the output has gone
         return 1

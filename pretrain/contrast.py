@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pretrain.command import Mistake
+from pretrain.command import UserError
 from pretrain.dense import DenseContrast, Places
 from pretrain.encoder import Encoder
 from pretrain.loss import nt_xent
@@ -25,7 +25,7 @@ class Losses(NamedTuple):
 
 
 class SimCLR(nn.Module):
-    """The encoder with SimCLR's projection head for whole pictures, and one for the places of the middle levels."""
+    """The encoder with SimCLR's projection head for whole images, and one for the places of the middle levels."""
 
     def __init__(self, encoder: Encoder, whole_weight: float, dense_weight: float, temperature: float) -> None:
         from lightly.models.modules.heads import SimCLRProjectionHead
@@ -47,15 +47,15 @@ class SimCLR(nn.Module):
         self, views: Tensor, masks: Tensor | None, seed: int, step: int, positions: Sequence[int] | np.ndarray
     ) -> Losses:
         """`views` float32 (2b or 3b, 3, h, w): two views of b crops and, with `masks` bool (b, h, w), the second one
-        with planted defects. All of them in one pass, so that batch normalisation tells none of them apart."""
+        with synthetic anomalies. All of them in one pass, so that batch normalization tells none of them apart."""
         places = Places(seed, step, positions, views.device)
         none = views.new_zeros(())
         whole = dense = accuracy = none
         features = self.encoder(views, (*DENSE_LEVELS, "level4") if self.whole_weight else DENSE_LEVELS)
         if self.whole_weight:
             projected = self.projection(features["level4"].mean((2, 3)))
-            first, second, *planted = projected.split(len(places.chance))
-            whole, accuracy = nt_xent(first, second, self.temperature, planted[0] if planted else None)
+            first, second, *synthetic = projected.split(len(places.chance))
+            whole, accuracy = nt_xent(first, second, self.temperature, synthetic[0] if synthetic else None)
         if self.dense_weight:
             dense, dense_accuracy = self.dense(features, masks, places, self.temperature)
             accuracy = accuracy if self.whole_weight else dense_accuracy
@@ -64,7 +64,7 @@ class SimCLR(nn.Module):
 
 
 def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict]:
-    """Weights decay; what is one number a channel does not: biases, normalisation, ConvNeXt's scales (c, 1, 1)."""
+    """Weights decay; what is one number a channel does not: biases, normalization, ConvNeXt's scales (c, 1, 1)."""
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
     matrices = [parameter for parameter in trained if parameter.squeeze().ndim > 1]
     vectors = [parameter for parameter in trained if parameter.squeeze().ndim <= 1]
@@ -80,7 +80,9 @@ def make_optimizer(name: str, module: nn.Module, rate: float, weight_decay: floa
         return torch.optim.SGD(groups, lr=rate, momentum=0.9)
     from lightly.utils.lars import LARS
 
-    # It leaves out of its layer-wise scaling whatever does not decay: biases and batch normalisation, as it should.
+    # It leaves out of its layer-wise scaling whatever does not decay: biases and batch normalization, as it should.
     if not weight_decay:
-        raise Mistake("lars scales only what decays: give a --weight-decay above 0, such as 1e-6, or --optimizer sgd.")
+        raise UserError(
+            "lars scales only what decays: give a --weight-decay above 0, such as 1e-6, or --optimizer sgd."
+        )
     return LARS(groups, lr=rate, momentum=0.9)

@@ -1,8 +1,8 @@
-"""Degraded pictures: blur, loss of resolution, three kinds of noise and JPEG, in named levels that anybody can repeat.
+"""Degraded images: blur, loss of resolution, three kinds of noise and JPEG, in named levels that anybody can repeat.
 
 In the order in which a camera does it: optics and motion blur the light, a coarse sensor samples it, photons and
-electronics add noise, a codec throws detail away. How much of each a picture gets is drawn from its level's ranges, and
-everything drawn is a function of the seed and the picture's key alone: of no batch, no order, no process.
+electronics add noise, a codec throws detail away. How much of each an image gets is drawn from its level's ranges, and
+everything drawn is a function of the seed and the image's key alone: of no batch, no order, no process.
 """
 
 import math
@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pretrain.command import Mistake, nearest
+from pretrain.command import UserError, nearest
 
 Key = int | str | bytes
 # A line one pixel wide, and the spread of the correlated noise, with soft edges.
@@ -26,11 +26,11 @@ HALF = 0.5
 
 @dataclass(frozen=True)
 class Level:
-    """Ranges (lowest, highest), from which each picture draws evenly. Half of the pictures are blurred alike in all
+    """Ranges (lowest, highest), from which each image draws evenly. Half of the images are blurred alike in all
     directions, the other half along a line.
 
-    Lengths are in pixels of the picture that is degraded; noise is in units of white. `photons` are what a white pixel
-    counts, none for a sensor without photon noise; `quality` is JPEG's, none for a picture that is not packed.
+    Lengths are in pixels of the image that is degraded; noise is in units of white. `photons` are what a white pixel
+    counts, none for a sensor without photon noise; `quality` is JPEG's, none for an image that is not packed.
     """
 
     blur_sigma_px: tuple[float, float] = (0.0, 0.0)
@@ -38,7 +38,7 @@ class Level:
     shrinkage: tuple[float, float] = (1.0, 1.0)
     photons: tuple[float, float] | None = None
     gaussian_sigma: tuple[float, float] = (0.0, 0.0)
-    coloured_sigma: tuple[float, float] = (0.0, 0.0)
+    colored_sigma: tuple[float, float] = (0.0, 0.0)
     quality: tuple[float, float] | None = None
 
 
@@ -50,7 +50,7 @@ LEVELS = {
 
 
 class Amounts(NamedTuple):
-    """What happens to one picture: Level's names, each a number; `is_motion` says which of the two blurs."""
+    """What happens to one image: Level's names, each a number; `is_motion` says which of the two blurs."""
 
     is_motion: bool
     angle: float
@@ -59,14 +59,14 @@ class Amounts(NamedTuple):
     shrinkage: float
     photons: float
     gaussian_sigma: float
-    coloured_sigma: tuple[float, float, float]  # red, green, blue
+    colored_sigma: tuple[float, float, float]  # red, green, blue
     quality: int
 
 
 def level_named(name: str) -> Level:
-    """A level by its name. Raises Mistake for a name that is none."""
+    """A level by its name. Raises UserError for a name that is none."""
     if name not in LEVELS:
-        raise Mistake(f"there is no level of degradation {name!r}; {nearest(name, LEVELS)}")
+        raise UserError(f"there is no level of degradation {name!r}; {nearest(name, LEVELS)}")
     return LEVELS[name]
 
 
@@ -78,19 +78,19 @@ def in_words(name: str) -> str:
         f"{name}: blur of sigma {low['blur_sigma_px']:g}-{high['blur_sigma_px']:g} px or motion of "
         f"{low['motion_px']:g}-{high['motion_px']:g} px, sampled {low['shrinkage']:g}-{high['shrinkage']:g} times "
         f"coarser, {low['photons']:g}-{high['photons']:g} photons, Gaussian noise of sigma "
-        f"{low['gaussian_sigma']:g}-{high['gaussian_sigma']:g}, coloured noise of sigma {low['coloured_sigma']:g}-"
-        f"{high['coloured_sigma']:g}, JPEG quality {low['quality']:g}-{high['quality']:g}"
+        f"{low['gaussian_sigma']:g}-{high['gaussian_sigma']:g}, colored noise of sigma {low['colored_sigma']:g}-"
+        f"{high['colored_sigma']:g}, JPEG quality {low['quality']:g}-{high['quality']:g}"
     )
 
 
 def draw(level: Level, seed: int, key: Key) -> Amounts:
-    """The amounts of one picture, a pure function of the arguments."""
+    """The amounts of one image, a pure function of the arguments."""
     chance = torch.rand(13, generator=_generator(seed, key, "amounts"), dtype=torch.float64).tolist()
 
     def within(span: tuple[float, float] | None, place: float) -> float:
         return span[0] + (span[1] - span[0]) * place if span else 0.0
 
-    coloured = within(level.coloured_sigma, chance[7])
+    colored = within(level.colored_sigma, chance[7])
     return Amounts(
         is_motion=chance[0] < HALF,
         angle=math.pi * chance[1],
@@ -99,7 +99,7 @@ def draw(level: Level, seed: int, key: Key) -> Amounts:
         shrinkage=within(level.shrinkage, chance[4]),
         photons=within(level.photons, chance[5]),
         gaussian_sigma=within(level.gaussian_sigma, chance[6]),
-        coloured_sigma=tuple(coloured * (HALF + part) for part in chance[8:11]),
+        colored_sigma=tuple(colored * (HALF + part) for part in chance[8:11]),
         quality=round(within(level.quality, chance[11])),
     )
 
@@ -108,9 +108,9 @@ def draw(level: Level, seed: int, key: Key) -> Amounts:
 def degrade(images: Tensor, level: Level | str, seed: int, keys: Sequence[Key]) -> Tensor:
     """Degrade a batch on its device.
 
-    float32 RGB (b, 3, h, w) in [0, 1] -> the same shape and range. `keys` name the pictures: a number of a training
-    sample, or a digest of a test picture's content, which is then degraded alike wherever it lies. Raises Mistake for
-    an unknown level, ValueError for pictures that do not fit.
+    float32 RGB (b, 3, h, w) in [0, 1] -> the same shape and range. `keys` name the images: a number of a training
+    sample, or a digest of a test image's content, which is then degraded alike wherever it lies. Raises UserError for
+    an unknown level, ValueError for images that do not fit.
     """
     if images.dtype != torch.float32 or images.ndim != 4 or images.shape[1] != 3 or len(images) != len(keys):
         raise ValueError(f"need float32 ({len(keys)}, 3, h, w), got {images.dtype} {tuple(images.shape)}")
@@ -133,7 +133,7 @@ def _generator(seed: int, key: Key, what: str) -> torch.Generator:
 def _blurred(images: Tensor, level: Level, amounts: Sequence[Amounts]) -> Tensor:
     from kornia.filters import filter2d
 
-    # One size of kernel for a level, so that a picture's neighbours do not change its rounding.
+    # One size of kernel for a level, so that an image's neighbors do not change its rounding.
     radius_px = math.ceil(max(3 * level.blur_sigma_px[1], level.motion_px[1] / 2 + 2 * LINE_SIGMA_PX))
     radius_px = min(radius_px, min(images.shape[-2:]) - 1)
     if not level.blur_sigma_px[1] and not level.motion_px[1] or not radius_px:
@@ -154,7 +154,7 @@ def _kernel(amount: Amounts, radius_px: int) -> Tensor:
 
 
 def _coarsened(images: Tensor, amounts: Sequence[Amounts]) -> Tensor:
-    """Down and up again, each picture by its own factor."""
+    """Down and up again, each image by its own factor."""
     size_px = images.shape[-2:]
     for position, amount in enumerate(amounts):
         coarse_px = [max(1, round(side / amount.shrinkage)) for side in size_px]
@@ -171,8 +171,8 @@ def _noisy(images: Tensor, amounts: Sequence[Amounts], seed: int, keys: Sequence
         counted, plain, grain = (torch.randn(image.shape, generator=generator).to(image.device) for _ in range(3))
         if amount.photons:
             image = _counted(image * amount.photons, counted) / amount.photons
-        coloured = image.new_tensor(amount.coloured_sigma)[:, None, None] * _grainy(grain)
-        noisy.append(image + amount.gaussian_sigma * plain + coloured)
+        colored = image.new_tensor(amount.colored_sigma)[:, None, None] * _grainy(grain)
+        noisy.append(image + amount.gaussian_sigma * plain + colored)
     return torch.stack(noisy)
 
 

@@ -1,6 +1,6 @@
 """A generated stand-in for MVTec AD: 15 products under its category names, with defects and exact masks, seeded.
 
-    python pretrain/demo.py --out data/demo        # 1500 pictures, about half a minute on two cores
+    python pretrain/demo.py --out data/demo        # 1500 images, about half a minute on two cores
 
 Made so that a person sees the plain defects at once and the faint ones with care; a random encoder finds some of them.
 """
@@ -25,7 +25,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pretrain.command import Mistake, Names, nearest
+from pretrain.command import Names, UserError, nearest
 from pretrain.lock import alone
 from pretrain.progress import Progress
 from pretrain.workers import usable_cores, worker_pool
@@ -33,7 +33,7 @@ from pretrain.workers import usable_cores, worker_pool
 if TYPE_CHECKING:
     import numpy as np
 
-GENERATOR = 1  # raised whenever a picture of the same seed would come out differently
+GENERATOR = 1  # raised whenever an image of the same seed would come out differently
 MARKER = "demo.json"
 KINDS = {
     "bottle": ("broken_large", "broken_small", "contamination", "scratch"),
@@ -61,12 +61,12 @@ class Config:
 
     Attributes:
         out: Folder to make; one that holds the same demo set already is left alone.
-        seed: Another seed, other pictures.
+        seed: Another seed, other images.
         categories: Only these products. Default is all 15.
-        train: Good pictures to learn from, per category.
-        good: Good test pictures per category.
-        defective: Pictures of each kind of defect (4 or 5 kinds per category).
-        workers: Processes that draw; the pictures do not depend on it. Default is one per core.
+        train: Good images to learn from, per category.
+        good: Good test images per category.
+        defective: Images of each kind of defect (4 or 5 kinds per category).
+        workers: Processes that draw; the images do not depend on it. Default is one per core.
     """
 
     out: Path = Path("data/demo")
@@ -83,12 +83,12 @@ def main(config: Config) -> None:
     make(**{name: getattr(config, name) for name in Config.__dataclass_fields__})
 
 
-def render_picture(
+def render_image(
     category: str, split: str, kind: str, index: int, seed: int, harmed: bool = True
 ) -> tuple["np.ndarray", "np.ndarray"]:
-    """One picture, a pure function of its arguments: image (256, 256, 3) uint8, mask (256, 256) bool, empty for "good".
+    """One image, a pure function of its arguments: image (256, 256, 3) uint8, mask (256, 256) bool, empty for "good".
 
-    `harmed=False` gives the clean twin of a defective picture: same product, pose, light and noise, without the defect.
+    `harmed=False` gives the clean twin of a defective image: same product, pose, light and noise, without the defect.
     """
     import numpy as np
 
@@ -97,9 +97,9 @@ def render_picture(
     from pretrain.demo_products.scene import Light, changed, lit, photograph
 
     if category not in KINDS:
-        raise Mistake(f"the demo set has no category {category}; {nearest(category, CATEGORIES)}")
+        raise UserError(f"the demo set has no category {category}; {nearest(category, CATEGORIES)}")
     if kind not in ("good", *KINDS[category]):
-        raise Mistake(f"the demo set has no {category} of kind {kind}; {nearest(kind, ('good', *KINDS[category]))}")
+        raise UserError(f"the demo set has no {category} of kind {kind}; {nearest(kind, ('good', *KINDS[category]))}")
     draw = {
         "bottle": moulded.bottle,
         "cable": hardware.cable,
@@ -150,17 +150,17 @@ def make(
     """Write a demo set to `out`, whole or not at all. Arguments as in `Config`.
 
     Raises:
-        Mistake: an unknown category, a negative count, or `out` exists and is not a demo set.
+        UserError: an unknown category, a negative count, or `out` exists and is not a demo set.
     """
     out, categories = Path(out), tuple(categories) or CATEGORIES
     for name in categories:
         if name not in KINDS:
-            raise Mistake(f"the demo set has no category {name}; {nearest(name, CATEGORIES)}")
+            raise UserError(f"the demo set has no category {name}; {nearest(name, CATEGORIES)}")
     for name, value in {"seed": seed, "train": train, "good": good, "defective": defective}.items():
         if value < 0:
-            raise Mistake(f"{name} is {value}; give 0 or more.")
+            raise UserError(f"{name} is {value}; give 0 or more.")
     if workers is not None and workers < 1:
-        raise Mistake(f"{workers} workers cannot draw: give 1 or more, or leave it out for one per core.")
+        raise UserError(f"{workers} workers cannot draw: give 1 or more, or leave it out for one per core.")
     marker = {"what": "demo data", "generator": GENERATOR, "seed": seed, "categories": list(categories)}
     marker |= {"train": train, "good": good, "defective": defective}
     try:
@@ -170,13 +170,15 @@ def make(
                 print(f"{out} already holds this demo data (seed {seed}); left alone.", file=sys.stderr)
                 return
             if out.exists() and not is_demo(out) and (not out.is_dir() or any(out.iterdir())):
-                raise Mistake(f"{out} exists and is not a demo set: move it away, or draw the demo set elsewhere.")
+                raise UserError(f"{out} exists and is not a demo set: move it away, or draw the demo set elsewhere.")
             own = {MARKER, *_marker(out).get("categories", ())}
             if out.is_dir() and (foreign := sorted(path.name for path in out.iterdir() if path.name not in own)):
-                raise Mistake(f"{out} is an older demo set that also holds {', '.join(foreign)}: move that away first.")
+                raise UserError(
+                    f"{out} is an older demo set that also holds {', '.join(foreign)}: move that away first."
+                )
             _make_whole(out, marker, list(_jobs(categories, train, good, defective)), seed, workers)
     except OSError as error:
-        raise Mistake(
+        raise UserError(
             f"the demo data cannot be written to {out} ({error}); make room or choose another place."
         ) from None
 
@@ -198,9 +200,7 @@ def _make_whole(out: Path, marker: dict, jobs: list["Job"], seed: int, workers: 
     finally:
         for leftover in (unfinished, replaced):
             shutil.rmtree(leftover, ignore_errors=True)
-    print(
-        f"{out}: {len(jobs)} generated pictures of {len(marker['categories'])} products, seed {seed}", file=sys.stderr
-    )
+    print(f"{out}: {len(jobs)} generated images of {len(marker['categories'])} products, seed {seed}", file=sys.stderr)
 
 
 Job = tuple[str, str, str, int]  # category, split, kind, index
@@ -227,15 +227,15 @@ def _place(category: str, split: str, kind: str, index: int) -> Path:
 
 
 def _mask_place(category: str, split: str, kind: str, index: int) -> Path:
-    """Where a picture's mask goes; a good one has none, and this is its own place."""
-    picture = _place(category, split, kind, index)
-    return picture if kind == "good" else Path(category, "ground_truth", kind, f"{index:03d}_mask.png")
+    """Where an image's mask goes; a good one has none, and this is its own place."""
+    image = _place(category, split, kind, index)
+    return image if kind == "good" else Path(category, "ground_truth", kind, f"{index:03d}_mask.png")
 
 
 def _draw(folder: Path, seed: int, job: Job) -> None:
     from PIL import Image
 
-    image, mask = render_picture(*job, seed)
+    image, mask = render_image(*job, seed)
     quick = {"compress_level": 1, "compress_type": zlib.Z_RLE}  # noise holds no repeats worth searching for
     Image.fromarray(image).save(folder / _place(*job), **quick)
     if _mask_place(*job) != _place(*job):
@@ -243,9 +243,9 @@ def _draw(folder: Path, seed: int, job: Job) -> None:
 
 
 def _draw_all(folder: Path, seed: int, jobs: list[Job], workers: int) -> None:
-    """Draw and write every job's picture; one worker draws in this process."""
+    """Draw and write every job's image; one worker draws in this process."""
     draw = partial(_draw, folder, seed)
-    with Progress("drawing demo pictures", len(jobs)) as progress:
+    with Progress("drawing demo images", len(jobs)) as progress:
         if workers == 1:
             for job in jobs:
                 draw(job)

@@ -1,10 +1,10 @@
 """Contrast between places: what a feature map says of one place must be the same in two views of it, and different
-from what it says of every other place and of the same place with a planted defect.
+from what it says of every other place and of the same place with a synthetic anomaly.
 
-SimCLR contrasts whole pictures, and learns to overlook what is local; defects are local. Here two views show the SAME
-places in other colours (one crop, two colour draws), so that a place is found again at the same position of the map
-(Wang et al. 2021, https://arxiv.org/abs/2011.09157, find it by similarity instead). Negatives by planted defects follow
-SPD (Zou et al. 2022, https://arxiv.org/abs/2207.14315), there of whole pictures.
+SimCLR contrasts whole images, and learns to overlook what is local; defects are local. Here two views show the SAME
+places in other colors (one crop, two color draws), so that a place is found again at the same position of the map
+(Wang et al. 2021, https://arxiv.org/abs/2011.09157, find it by similarity instead). Negatives by synthetic anomalies
+follow SPD (Zou et al. 2022, https://arxiv.org/abs/2207.14315), there of whole images.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from pretrain.loss import Contrast, nt_xent
 from pretrain.views import uniforms
 
-# Of each picture, on each level.
+# Of each image, on each level.
 PLACES_ANYWHERE = 8
 PLACES_SPOILED = 4
 
@@ -41,8 +41,8 @@ class DenseContrast(nn.Module):
     ) -> Contrast:
         """Mean over the levels.
 
-        `features` of two views of the same b crops, and of the second one with planted defects if there are `masks`,
-        one after another: (2b or 3b, c, h, w). `masks` bool (b, H, W).
+        `features` of two views of the same b crops, and of the second one with synthetic anomalies if there are
+        `masks`, one after another: (2b or 3b, c, h, w). `masks` bool (b, H, W).
         """
         contrasts = []
         for level, projection in self.projections.items():
@@ -61,7 +61,7 @@ class DenseContrast(nn.Module):
 
 
 class Places:
-    """Which cells of a map take part: the same number for every picture, so that ranks bring equal batches."""
+    """Which cells of a map take part: the same number for every image, so that ranks bring equal batches."""
 
     def __init__(self, seed: int, step: int, positions: Sequence[int] | np.ndarray, device: torch.device) -> None:
         chance = uniforms(positions, PLACES_ANYWHERE, seed, step, "places")

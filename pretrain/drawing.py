@@ -1,4 +1,4 @@
-"""Everything that becomes a picture for people: contact sheets and outlines."""
+"""Everything that becomes an image for people: contact sheets and outlines."""
 
 from collections.abc import Sequence
 from io import BytesIO
@@ -23,7 +23,7 @@ class Thumbnail(NamedTuple):
 
 
 def contact_sheet(rows: Sequence[tuple[str, Sequence[Thumbnail]]], title: str, thumbnail_px: int = 128) -> Image.Image:
-    """Rows of small pictures, each row with its label at the left, each picture with its caption below."""
+    """Rows of small images, each row with its label at the left, each image with its caption below."""
     columns = max(len(thumbnails) for _, thumbnails in rows)
     width_px = 2 * MARGIN_PX + LABEL_PX + columns * (thumbnail_px + GAP_PX)
     row_px = thumbnail_px + CAPTION_PX + GAP_PX
@@ -46,7 +46,7 @@ def outlined(
     mask: np.ndarray,
     distance_px: int = 3,
     width_px: int = 2,
-    colour: tuple[int, int, int] = DEFECT,
+    color: tuple[int, int, int] = DEFECT,
 ) -> np.ndarray:
     """A copy of `pixels` uint8 (h, w, 3) with a line around the mask, at a distance that leaves the defect visible."""
     from scipy.ndimage import distance_transform_edt
@@ -55,7 +55,7 @@ def outlined(
         return pixels
     away_px = distance_transform_edt(~mask)
     line = (away_px > distance_px) & (away_px <= distance_px + width_px)
-    return np.where(line[:, :, None], np.uint8(colour), pixels)
+    return np.where(line[:, :, None], np.uint8(color), pixels)
 
 
 class Curve(NamedTuple):
@@ -106,8 +106,8 @@ def _draw_curve(draw: ImageDraw.ImageDraw, panel: Curve, box: tuple[int, int, in
     draw.line([place(x, y) for x, y in zip(xs, ys, strict=True)], CURVE, 2)
 
 
-def save_picture(image: Image.Image, path: Path, **options: object) -> None:
-    """Write a picture, as PNG unless the name ends otherwise; a reader never meets half of one. `options` are the
+def save_image(image: Image.Image, path: Path, **options: object) -> None:
+    """Write an image, as PNG unless the name ends otherwise; a reader never meets half of one. `options` are the
     format's own, such as quality."""
     data = BytesIO()
     image.save(data, format=Image.registered_extensions().get(path.suffix.lower(), "PNG"), **options)

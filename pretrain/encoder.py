@@ -1,7 +1,7 @@
 """The encoder: a torchvision backbone with named feature levels, and the one file that holds it.
 
 The file is safetensors. Its header says under one key, as JSON, everything that is not a weight: architecture, input
-size, levels, normalisation, what the encoder was pretrained on and how. Reading it runs nothing that it brings.
+size, levels, normalization, what the encoder was pretrained on and how. Reading it runs nothing that it brings.
 """
 
 import subprocess
@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from pretrain.command import Mistake, nearest
+from pretrain.command import UserError, nearest
 from pretrain.tensorfile import read_tensors, write_tensors
 
 FORMAT = 1
@@ -57,9 +57,9 @@ class Encoder(nn.Module):
     """float32 RGB (b, 3, h, w) in [0, 1] -> feature maps (b, channels, about h / stride, about w / stride) by level.
 
     Levels are what follows a ResNet's layer1 to layer4 or a ConvNeXt's four stages; `channels` and `strides` give
-    their sizes without running anything. Pictures of any size from 32 px; `input_size_px` is what it was trained at,
+    their sizes without running anything. Images of any size from 32 px; `input_size_px` is what it was trained at,
     `levels` what it gives unless asked for others. Weights are random, a function of `seed` alone, and such an encoder
-    has no `origin`. Raises Mistake for an unknown architecture or level.
+    has no `origin`. Raises UserError for an unknown architecture or level.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Encoder(nn.Module):
         origin: Origin | None = None,
     ) -> None:
         if architecture not in CHANNELS:
-            raise Mistake(f"there is no architecture {architecture!r}; {nearest(architecture, CHANNELS)}")
+            raise UserError(f"there is no architecture {architecture!r}; {nearest(architecture, CHANNELS)}")
         super().__init__()
         self.architecture, self.input_size_px, self.origin = architecture, input_size_px, origin
         self.levels = _known(levels)
@@ -103,7 +103,7 @@ class Encoder(nn.Module):
 
     def save(self, path: Path | str) -> None:
         """Write all that `load_encoder` needs to one file. An error leaves an earlier file at `path` whole."""
-        facts = {
+        metadata = {
             "format": FORMAT,
             "architecture": self.architecture,
             "input_size_px": self.input_size_px,
@@ -114,7 +114,7 @@ class Encoder(nn.Module):
             "versions": _versions(),
             "commit": commit(),
         }
-        write_tensors(Path(path), _weights(self), facts)
+        write_tensors(Path(path), _weights(self), metadata)
 
 
 def make_encoder(
@@ -127,7 +127,7 @@ def make_encoder(
 ) -> Encoder:
     """An encoder to train. `start` is `random`, `imagenet` (torchvision's weights, downloaded where they are not in its
     cache), a torchvision state dict `NAME.pth`, or an encoder file `NAME.safetensors` to continue, which brings its
-    own normalisation and origin. Raises Mistake where that cannot be had, or is of another architecture.
+    own normalization and origin. Raises UserError where that cannot be had, or is of another architecture.
     """
     encoder = Encoder(architecture, seed, input_size_px=input_size_px, levels=levels)
     path = Path(start)
@@ -136,11 +136,13 @@ def make_encoder(
     if str(start) == "imagenet":
         path, encoder.origin = imagenet_file(architecture)
     elif not path.is_file():
-        raise Mistake(f"there is no file {path} to start from; give random, imagenet, a .pth or an encoder file.")
+        raise UserError(f"there is no file {path} to start from; give random, imagenet, a .pth or an encoder file.")
     elif path.suffix == ".safetensors":
         continued = load_encoder(path)
         if continued.architecture != architecture:
-            raise Mistake(f"{path} holds a {continued.architecture}, not a {architecture}: ask for that architecture.")
+            raise UserError(
+                f"{path} holds a {continued.architecture}, not a {architecture}: ask for that architecture."
+            )
         continued.input_size_px, continued.levels = encoder.input_size_px, encoder.levels
         return continued.train()
     else:
@@ -150,22 +152,25 @@ def make_encoder(
 
 
 def load_encoder(path: Path | str) -> Encoder:
-    """The encoder in a file that `Encoder.save` wrote, bit for bit, in eval mode. Raises Mistake for any other file."""
+    """The encoder in a file that `Encoder.save` wrote, bit for bit, in eval mode. Raises UserError for any other
+    file."""
     if not Path(path).is_file():
-        raise Mistake(f"there is no encoder file {path}; python pretrain/simclr.py makes one.")
-    weights, facts = read_tensors(Path(path))
-    if "architecture" not in facts:
-        raise Mistake(f"{path} is no encoder file; python pretrain/simclr.py makes one.")
-    if facts.get("format") != FORMAT:
-        raise Mistake(f"{path} has format {facts.get('format')}, this heldout reads {FORMAT}: update heldout.")
+        raise UserError(f"there is no encoder file {path}; python pretrain/simclr.py makes one.")
+    weights, metadata = read_tensors(Path(path))
+    if "architecture" not in metadata:
+        raise UserError(f"{path} is no encoder file; python pretrain/simclr.py makes one.")
+    if metadata.get("format") != FORMAT:
+        raise UserError(f"{path} has format {metadata.get('format')}, this heldout reads {FORMAT}: update heldout.")
     try:
-        origin = facts["origin"] and Origin(**{**facts["origin"], "categories": tuple(facts["origin"]["categories"])})
+        origin = metadata["origin"] and Origin(
+            **{**metadata["origin"], "categories": tuple(metadata["origin"]["categories"])}
+        )
         names = ("architecture", "input_size_px", "levels", "mean", "std")
-        encoder = Encoder(**{name: facts[name] for name in names}, origin=origin)
-    except Mistake as mistake:
-        raise Mistake(f"{path} cannot be used here: {mistake}") from None
+        encoder = Encoder(**{name: metadata[name] for name in names}, origin=origin)
+    except UserError as error:
+        raise UserError(f"{path} cannot be used here: {error}") from None
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise Mistake(f"the header of {path} is damaged ({error}); make the encoder again.") from None
+        raise UserError(f"the header of {path} is damaged ({error}); make the encoder again.") from None
     _fill(encoder, weights, path)
     return encoder.eval()
 
@@ -179,7 +184,7 @@ def asked_encoder(start: Encoder | Path | str, architecture: str = "resnet18", s
 
 
 def fingerprint(encoder: Encoder | Path | str) -> str:
-    """16 hexadecimal digits of an encoder or its file: equal for equal architecture, normalisation and weights."""
+    """16 hexadecimal digits of an encoder or its file: equal for equal architecture, normalization and weights."""
     if not isinstance(encoder, Encoder):
         encoder = load_encoder(encoder)
     digest = blake2b(encoder.architecture.encode(), digest_size=8)
@@ -191,10 +196,10 @@ def fingerprint(encoder: Encoder | Path | str) -> str:
 
 def _known(levels: Sequence[str]) -> tuple[str, ...]:
     if not levels:
-        raise Mistake(f"no feature level was named; choose from {', '.join(LEVELS)}.")
+        raise UserError(f"no feature level was named; choose from {', '.join(LEVELS)}.")
     for level in levels:
         if level not in LEVELS:
-            raise Mistake(f"there is no feature level {level!r}; {nearest(level, LEVELS)}")
+            raise UserError(f"there is no feature level {level!r}; {nearest(level, LEVELS)}")
     return tuple(levels)
 
 
@@ -225,7 +230,7 @@ def _weights(encoder: Encoder) -> dict[str, Tensor]:
 
 
 def _fill(encoder: Encoder, weights: Mapping[str, Tensor], path: Path | str) -> None:
-    """Copy `weights` into the encoder. Raises Mistake unless they are exactly its own, by name and shape."""
+    """Copy `weights` into the encoder. Raises UserError unless they are exactly its own, by name and shape."""
     expected = encoder.stages.state_dict()
     wrong = {
         "missing": [name for name in expected if name not in weights],
@@ -234,7 +239,7 @@ def _fill(encoder: Encoder, weights: Mapping[str, Tensor], path: Path | str) -> 
     }
     found = [f"{len(names)} {how} ({', '.join(names[:2])})" for how, names in wrong.items() if names]
     if found:
-        raise Mistake(
+        raise UserError(
             f"{path} does not hold the weights of a {encoder.architecture}: {', '.join(found)}; name the "
             "architecture that it was made with, or another file."
         )
@@ -242,13 +247,13 @@ def _fill(encoder: Encoder, weights: Mapping[str, Tensor], path: Path | str) -> 
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """A .pth from outside, read without running anything of it. Raises Mistake for what is no plain state dict."""
+    """A .pth from outside, read without running anything of it. Raises UserError for what is no plain state dict."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception:  # of arbitrary bytes the unpickler raises almost anything
         state = None
     if not isinstance(state, Mapping) or not all(isinstance(weight, Tensor) for weight in state.values()):
-        raise Mistake(f"{path} is damaged or no plain state dict; give one as torchvision publishes them.")
+        raise UserError(f"{path} is damaged or no plain state dict; give one as torchvision publishes them.")
     return dict(state)
 
 
@@ -276,7 +281,7 @@ def imagenet_file(architecture: str) -> tuple[Path, Origin]:
             digest = path.stem.rsplit("-", 1)[1]
             torch.hub.download_url_to_file(weights.url, str(path), digest, progress=sys.stderr.isatty())
         except (OSError, RuntimeError) as error:
-            raise Mistake(
+            raise UserError(
                 f"torchvision's ImageNet weights could not be fetched ({error}); download {weights.url} elsewhere "
                 "and start from that .pth, or start from random."
             ) from None

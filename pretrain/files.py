@@ -25,6 +25,6 @@ def write_whole(path: Path, data: bytes) -> None:
         unfinished.unlink(missing_ok=True)
 
 
-def write_json(path: Path, facts: object) -> None:
-    """`facts` as indented JSON, by `write_whole`."""
-    write_whole(path, (json.dumps(facts, indent=2) + "\n").encode())
+def write_json(path: Path, metadata: object) -> None:
+    """`metadata` as indented JSON, by `write_whole`."""
+    write_whole(path, (json.dumps(metadata, indent=2) + "\n").encode())

@@ -1,4 +1,4 @@
-"""NT-Xent, the loss of SimCLR: find a picture's other view among everything else in the batch.
+"""NT-Xent, the loss of SimCLR: find an image's other view among everything else in the batch.
 
 With unit vectors z, of which 2N are views and M more are extra negatives, a temperature t, and pos(i) the other view
 of i (Chen et al. 2020, https://arxiv.org/abs/2002.05709, equation 1):
@@ -39,9 +39,9 @@ def nt_xent(
     extra_negatives: Tensor | None = None,
     block_rows: int = 512,
 ) -> Contrast:
-    """NT-Xent of two views (n, d) of n pictures, against further negatives (m, d) of every view where given.
+    """NT-Xent of two views (n, d) of n images, against further negatives (m, d) of every view where given.
 
-    Pictures may be places: feature maps (b, d, h, w) as rows `maps.movedim(1, -1).flatten(0, 2)`, n = b h w, contrast
+    Images may be places: feature maps (b, d, h, w) as rows `maps.movedim(1, -1).flatten(0, 2)`, n = b h w, contrast
     each place with all others. `block_rows` trades memory for fewer steps; the result is the same.
 
     In a process group every rank returns the loss over the GLOBAL batch, and its gradient is the number of ranks times

@@ -1,7 +1,7 @@
 """What pretraining is achieving, on normals that it does not learn from.
 
-The figure that matters is how well planted defects on unseen normals are told from clean ones, by the distance of a
-patch to its nearest patch in a few good pictures; beside its value before the first step, since a random encoder can do
+The figure that matters is how well synthetic anomalies on unseen normals are told from clean ones, by the distance of a
+patch to its nearest patch in a few good images; beside its value before the first step, since a random encoder can do
 much of it. The others explain: alignment and uniformity (Wang and Isola 2020, https://arxiv.org/abs/2005.10242),
 RankMe (Garrido et al. 2023, https://arxiv.org/abs/2210.02885), and whether the space collapses.
 """
@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pretrain.anomalies import plant
-from pretrain.data.dataset import Pictures
+from pretrain.anomalies import add_anomaly
+from pretrain.data.dataset import ImageSet
 from pretrain.encoder import Encoder
 from pretrain.views import draw_pair, render
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pretrain.simclr import Config
 
 PATCH_LEVELS = ("level2", "level3")
-MOST_PICTURES = 96
+MAX_IMAGES = 96
 PLANTED_EACH = 2
 # One for all runs, so that their figures compare, and no training's own.
 MONITOR_SEED = 2**40
@@ -34,9 +34,9 @@ COLLAPSED_SPREAD = 0.1
 
 
 class Figures(NamedTuple):
-    """`planted_auroc` from 0.5, chance, to 1; `spread` 1 for random directions, 0 when collapsed."""
+    """`synthetic_auroc` from 0.5, chance, to 1; `spread` 1 for random directions, 0 when collapsed."""
 
-    planted_auroc: float
+    synthetic_auroc: float
     alignment: float
     uniformity: float
     rank_me: float
@@ -48,22 +48,22 @@ class Figures(NamedTuple):
 
 
 class Monitor:
-    """Fixed pictures, views and planted defects, so that the figures of two steps can be compared."""
+    """Fixed images, views and synthetic anomalies, so that the figures of two steps can be compared."""
 
-    def __init__(self, references: Pictures, unseen: Pictures, config: "Config", device: torch.device) -> None:
+    def __init__(self, references: ImageSet, unseen: ImageSet, config: "Config", device: torch.device) -> None:
         size_px, seed = config.size_px, MONITOR_SEED
-        each = max(2, MOST_PICTURES // (2 * len(unseen.categories)))
+        each = max(2, MAX_IMAGES // (2 * len(unseen.categories)))
         self.device = device
         self._categories = []
         for number, category in enumerate(sorted(set(unseen.categories) & set(references.categories))):
             clean = _still(unseen.of(category), each, size_px)
             sources = clean.roll(1, 0)
-            planted = [
-                plant(clean, sources, seed, number, np.arange(len(clean)) + turn * len(clean))[0]
+            synthetic = [
+                add_anomaly(clean, sources, seed, number, np.arange(len(clean)) + turn * len(clean))[0]
                 for turn in range(PLANTED_EACH)
             ]
-            self._categories.append((_still(references.of(category), each, size_px), clean, torch.cat(planted)))
-        some = np.linspace(0, len(unseen) - 1, min(len(unseen), MOST_PICTURES)).astype(int)
+            self._categories.append((_still(references.of(category), each, size_px), clean, torch.cat(synthetic)))
+        some = np.linspace(0, len(unseen) - 1, min(len(unseen), MAX_IMAGES)).astype(int)
         pixels = torch.from_numpy(unseen.batch(some.tolist()))
         pair = draw_pair(config.strengths, seed, 0, some, same_places=bool(config.dense_weight))
         self._views = [render(pixels, drawn, size_px) for drawn in pair]
@@ -71,13 +71,13 @@ class Monitor:
     @torch.no_grad()
     def measure(self, encoder: Encoder, projection: nn.Module) -> Figures:
         """The figures of an encoder and its projection head as they are; both are left in the mode they were in."""
-        # Layer by layer: frozen batch normalisation must stay frozen.
+        # Layer by layer: frozen batch normalization must stay frozen.
         modes = [(layer, layer.training) for part in (encoder, projection) for layer in part.modules()]
         encoder.eval(), projection.eval()
         pooled, others = (_in_parts(encoder.pooled, view, self.device) for view in self._views)
         first, second = projection(pooled), projection(others)
         figures = Figures(
-            planted_auroc=float(np.mean([self._planted_auroc(encoder, *pictures) for pictures in self._categories])),
+            synthetic_auroc=float(np.mean([self._synthetic_auroc(encoder, *images) for images in self._categories])),
             alignment=float(alignment(first, second)),
             uniformity=float(uniformity(first)),
             rank_me=float(rank_me(pooled)),
@@ -87,19 +87,19 @@ class Monitor:
             layer.training = is_training
         return figures
 
-    def _planted_auroc(self, encoder: Encoder, references: Tensor, clean: Tensor, planted: Tensor) -> float:
+    def _synthetic_auroc(self, encoder: Encoder, references: Tensor, clean: Tensor, synthetic: Tensor) -> float:
         from sklearn.metrics import roc_auc_score
 
         bank = _patches(encoder, references, self.device).flatten(0, 1)
-        scores = [_farthest(_patches(encoder, images, self.device), bank) for images in (clean, planted)]
+        scores = [_farthest(_patches(encoder, images, self.device), bank) for images in (clean, synthetic)]
         if not all(score.isfinite().all() for score in scores):
             return math.nan
-        labels = [0] * len(clean) + [1] * len(planted)
+        labels = [0] * len(clean) + [1] * len(synthetic)
         return roc_auc_score(labels, torch.cat(scores).cpu().numpy())
 
 
 def alignment(first: Tensor, second: Tensor) -> Tensor:
-    """Mean squared distance of the two views of a picture, (n, d) each, on the unit sphere: 0 is best, 2 is chance."""
+    """Mean squared distance of the two views of an image, (n, d) each, on the unit sphere: 0 is best, 2 is chance."""
     return (F.normalize(first.float(), dim=1) - F.normalize(second.float(), dim=1)).square().sum(1).mean()
 
 
@@ -122,10 +122,10 @@ def spread(vectors: Tensor) -> Tensor:
     return F.normalize(vectors.float(), dim=1).std(0).mean() * vectors.shape[1] ** 0.5
 
 
-def _still(pictures: Pictures, count: int, size_px: int) -> Tensor:
-    """At most `count` pictures, spread over all, without any change but their size: float32 (n, 3, h, w)."""
-    some = np.linspace(0, len(pictures) - 1, min(len(pictures), count)).astype(int)
-    images = torch.from_numpy(pictures.batch(some.tolist())).permute(0, 3, 1, 2).float().div(255)
+def _still(image_set: ImageSet, count: int, size_px: int) -> Tensor:
+    """At most `count` images, spread over all, without any change but their size: float32 (n, 3, h, w)."""
+    some = np.linspace(0, len(image_set) - 1, min(len(image_set), count)).astype(int)
+    images = torch.from_numpy(image_set.batch(some.tolist())).permute(0, 3, 1, 2).float().div(255)
     return F.interpolate(images, (size_px, size_px), mode="bilinear", antialias=True).clamp(0, 1)
 
 
@@ -142,7 +142,7 @@ def _patches(encoder: Encoder, images: Tensor, device: torch.device) -> Tensor:
 
 
 def _farthest(patches: Tensor, bank: Tensor) -> Tensor:
-    """How far the strangest patch of a picture is from its nearest in the bank: (n, cells, c), (m, c) -> (n,)."""
+    """How far the strangest patch of an image is from its nearest in the bank: (n, cells, c), (m, c) -> (n,)."""
     parts = patches.flatten(0, 1).split(max(1, DISTANCES_AT_ONCE // len(bank)))
     return torch.cat([torch.cdist(part, bank).amin(1) for part in parts]).view(len(patches), -1).amax(1)
 

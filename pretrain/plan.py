@@ -1,4 +1,4 @@
-"""What a pretraining run is to be: options checked and completed, pictures chosen, its length in steps."""
+"""What a pretraining run is to be: options checked and completed, images chosen, its length in steps."""
 
 import math
 import time
@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from torch import nn
 from torch.optim import Optimizer
 
-from pretrain.command import Mistake, Names
-from pretrain.data.dataset import Pictures, load
+from pretrain.command import Names, UserError
+from pretrain.data.dataset import ImageSet, load
 from pretrain.data.images import category_folders, check_names
 
 if TYPE_CHECKING:
@@ -21,32 +21,32 @@ if TYPE_CHECKING:
     from pretrain.simclr import Config
 
 HELD_OUT_BY_DEFAULT = Names("bottle,pill,wood")
-SMALLEST_PX = 32
+MIN_PX = 32
 TIMED_STEPS = 4
 
 ABOVE_ZERO = ("cache_px", "batch", "epochs", "steps", "minutes", "learning_rate", "temperature", "monitor_every")
 NOT_BELOW_ZERO = ("weight_decay", "whole_weight", "dense_weight", "jitter", "checkpoint_minutes", "seed")
-SHARES = ("grey", "blur", "warmup")
+SHARES = ("gray", "blur", "warmup")
 
 
 def check(config: "Config") -> None:
-    """Raise Mistake for a value with which nothing could be learned."""
+    """Raise UserError for a value with which nothing could be learned."""
     rules = {
         **{name: (lambda value: value > 0, "above 0") for name in ABOVE_ZERO},
         **{name: (lambda value: value >= 0, "0 or more") for name in NOT_BELOW_ZERO},
         **{name: (lambda value: 0 <= value < 1, "from 0 to below 1") for name in SHARES},
         "crop_area_min": (lambda value: 0 < value <= 1, "above 0 and at most 1"),
-        "size_px": (lambda value: value >= SMALLEST_PX, f"{SMALLEST_PX} or more"),
+        "size_px": (lambda value: value >= MIN_PX, f"{MIN_PX} or more"),
     }
     for name, (is_allowed, allowed) in rules.items():
         value = getattr(config, name)
         if value is not None and not is_allowed(value):
-            raise Mistake(f"--{name.replace('_', '-')} must be {allowed}, not {value}.")
+            raise UserError(f"--{name.replace('_', '-')} must be {allowed}, not {value}.")
     if not config.whole_weight and not config.dense_weight:
-        raise Mistake("with --whole-weight 0 and --dense-weight 0 there is nothing to learn: raise one of them.")
+        raise UserError("with --whole-weight 0 and --dense-weight 0 there is nothing to learn: raise one of them.")
 
 
-def prepared(config: "Config", folder: Path, fabric: "Fabric") -> tuple["Config", Pictures, Pictures]:
+def prepared(config: "Config", folder: Path, fabric: "Fabric") -> tuple["Config", ImageSet, ImageSet]:
     """Every default resolved, the normals to learn from, and a tenth of them that is only looked at."""
     check(config)
     found = category_folders(folder)
@@ -57,17 +57,17 @@ def prepared(config: "Config", folder: Path, fabric: "Fabric") -> tuple["Config"
         check_names(held_out, found, f"category in {folder}")
     categories = [name for name in sorted(found) if name not in held_out]
     if not categories:
-        raise Mistake(f"all categories of {folder} are held out ({held_out}): leave one to learn from.")
+        raise UserError(f"all categories of {folder} are held out ({held_out}): leave one to learn from.")
     config = resolved(replace(config, data=folder, hold_out=held_out), fabric)
-    pictures = load(folder, config.cache_px, categories, normals_only=True)
-    parts = pictures.split({"learned from": 0.9, "unseen": 0.1}, seed=0)
+    images = load(folder, config.cache_px, categories, normals_only=True)
+    parts = images.split({"learned from": 0.9, "unseen": 0.1}, seed=0)
     if len(parts["unseen"]) < 2:  # too few to spare any: those that are learned from are looked at
-        parts = dict.fromkeys(parts, pictures)
+        parts = dict.fromkeys(parts, images)
     learned_from = parts["learned from"]
     batch = min(config.batch, len(learned_from)) // fabric.world_size * fabric.world_size
     if batch < 2 * fabric.world_size:
-        raise Mistake(
-            f"{len(learned_from)} pictures are too few for {fabric.world_size} processes of two or more each."
+        raise UserError(
+            f"{len(learned_from)} images are too few for {fabric.world_size} processes of two or more each."
         )
     return replace(config, batch=batch), learned_from, parts["unseen"]
 

@@ -15,7 +15,7 @@ class Progress:
 
     _open = 0  # in this process
 
-    def __init__(self, what: str, total: int, unit: str = "pictures", done: int = 0) -> None:
+    def __init__(self, what: str, total: int, unit: str = "images", done: int = 0) -> None:
         self.what, self.total, self.unit, self.done = what, total, unit, done
         self._done_at_start, self._bar = done, None
 
@@ -48,7 +48,7 @@ class Progress:
             self._last_line_s = time.monotonic()
             self._line(f"{self.rate:.1f}/s, {self.seconds_left:.0f} s left" + (f", {note}" if note else ""))
 
-    def say(self, line: str) -> None:
+    def print(self, line: str) -> None:
         """Print a line without tearing the bar."""
         if self._bar is not None:
             self._bar.console.print(line, highlight=False, markup=False)

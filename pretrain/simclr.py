@@ -1,4 +1,4 @@
-"""SimCLR: learn to recognise a picture in two random views of it, among the views of other pictures.
+"""SimCLR: learn to recognize an image in two random views of it, among the views of other images.
 
     python pretrain/simclr.py                                        # any machine, demo data
     python pretrain/simclr.py --data data/mvtec --hold-out bottle,pill,wood --minutes 60
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Config:
-    """Pretrain an image encoder with SimCLR on the train/good pictures of all categories that are not held out.
+    """Pretrain an image encoder with SimCLR on the train/good images of all categories that are not held out.
 
     Attributes:
         data: Folder of categories in MVTec AD's layout. Default is data/mvtec where it exists, else demo data.
@@ -45,25 +45,25 @@ class Config:
         architecture: resnet18, resnet34, resnet50, wide_resnet50_2 or convnext_tiny.
         start: Weights to begin with; random, imagenet, a .pth file, or an encoder file to continue.
         size_px: Side of the views. Default is 224 on a GPU, 128 without.
-        cache_px: Side of the cached pictures that views are cut from. Default is twice size_px, at most 512.
-        batch: Pictures a step, over all processes. Default is 256 on a GPU, 32 without.
-        epochs: Length of the training in passes over the pictures. Default is 100 on a GPU, 8 without.
+        cache_px: Side of the cached images that views are cut from. Default is twice size_px, at most 512.
+        batch: Images a step, over all processes. Default is 256 on a GPU, 32 without.
+        epochs: Length of the training in passes over the images. Default is 100 on a GPU, 8 without.
         steps: Length of the training in steps.
         minutes: Length of the training in minutes, turned into steps after a short warm-up.
         optimizer: How weights are moved.
         learning_rate: Default is 0.001 for adamw, 0.075 sqrt(batch) for lars, a quarter of that for sgd.
-        weight_decay: Of weights; never of biases and batch normalisation.
+        weight_decay: Of weights; never of biases and batch normalization.
         warmup: Share of the steps in which the learning rate rises.
         temperature: The lower, the more the nearest negatives count.
-        whole_weight: Weight of the contrast between whole pictures, SimCLR's own.
+        whole_weight: Weight of the contrast between whole images, SimCLR's own.
         dense_weight: Weight of the contrast between places.
-        planted: Use pictures with planted defects as negatives of themselves; half as slow again, and no better so far.
-        crop_area_min: Smallest crop, as share of the picture. SimCLR's 0.08 teaches to overlook what is local.
+        planted: Use images with synthetic anomalies as negatives of themselves; half as slow again, no better so far.
+        crop_area_min: Smallest crop, as share of the image. SimCLR's 0.08 teaches to overlook what is local.
         jitter: Brightness, contrast and saturation change by up to this factor, hue by an eighth of it in turns.
-        grey: Share of views without colour.
+        gray: Share of views without color.
         blur: Share of views that are blurred.
         precision: bf16-mixed, 32-true or 64-true. Default is bf16-mixed where it is faster, else 32-true.
-        freeze_batch_norm: Keep the statistics of batch normalisation as they are at the start.
+        freeze_batch_norm: Keep the statistics of batch normalization as they are at the start.
         seed: Another seed, another encoder.
         monitor_every: Steps between two looks at what is being achieved. Default is a tenth of the training.
         checkpoint_minutes: Minutes between two checkpoints.
@@ -88,10 +88,10 @@ class Config:
     temperature: float = 0.2
     whole_weight: float = 0.3
     dense_weight: float = 1.0
-    planted: bool = False
+    synthetic: bool = False
     crop_area_min: float = 0.3
     jitter: float = 0.1
-    grey: float = 0.0
+    gray: float = 0.0
     blur: float = 0.3
     precision: str | None = None
     freeze_batch_norm: bool = False
@@ -112,7 +112,7 @@ class Config:
             contrast=self.jitter,
             saturation=self.jitter,
             hue_turns=self.jitter / 8,
-            grey_probability=self.grey,
+            gray_probability=self.gray,
             blur_probability=self.blur,
             blur_sigma_px=(0.1, 1.0),
         )
@@ -133,7 +133,7 @@ def main(config: Config) -> int:
     run = Run(config.out)
     fabric = make_fabric(config.device, config.precision or run.earlier("precision"))
     with fabric.rank_zero_first():
-        config, pictures, unseen = prepared(config, choose_folder(config.data), fabric)
+        config, images, unseen = prepared(config, choose_folder(config.data), fabric)
     if run.is_finished:
         fabric.print(f"{config.out} holds a finished run: choose another --out for a new one.")
         return 0
@@ -146,12 +146,12 @@ def main(config: Config) -> int:
         module = torch.nn.SyncBatchNorm.convert_sync_batchnorm(module)
     model, stepper = fabric.setup(module.to(memory_format=torch.channels_last), optimizer)
     train_mode(module, config)
-    pixels_of = on_device(pictures, fabric.device)
+    pixels_of = on_device(images, fabric.device)
     positions = rank_positions(config.batch, fabric)
 
     def train_step(step: int, steps: int) -> "Losses":
         torch.manual_seed(config.seed + step)  # for stochastic depth, which ConvNeXt draws
-        chosen = members(config, step, len(pictures))
+        chosen = members(config, step, len(images))
         views, masks = make_views(
             config, step, positions, pixels_of(chosen[positions]), pixels_of(chosen[positions - 1])
         )
@@ -164,10 +164,10 @@ def main(config: Config) -> int:
         return losses
 
     with run.held(config) if fabric.is_global_zero else nullcontext(), stop_asked(fabric) as is_stop_asked:
-        facts = run.restore(module, optimizer) or {"step": 0, "seconds": 0.0}
-        steps = facts.get("steps") or length_in_steps(config, len(pictures), train_step, module, optimizer, fabric)
-        with Outcome(config, fabric, run, pictures, unseen, facts, steps) as outcome:
-            for step in range(facts["step"], steps):
+        metadata = run.restore(module, optimizer) or {"step": 0, "seconds": 0.0}
+        steps = metadata.get("steps") or length_in_steps(config, len(images), train_step, module, optimizer, fabric)
+        with Outcome(config, fabric, run, images, unseen, metadata, steps) as outcome:
+            for step in range(metadata["step"], steps):
                 outcome.look(step, module)
                 outcome.note(step, train_step(step, steps))
                 is_stopped = is_stop_asked()
@@ -182,7 +182,7 @@ def main(config: Config) -> int:
 
 
 def members(config: Config, step: int, count: int) -> "np.ndarray":
-    """Which pictures are in a step's batch: each epoch is a shuffle of its own, its incomplete last batch left out."""
+    """Which images are in a step's batch: each epoch is a shuffle of its own, its incomplete last batch left out."""
     import numpy as np
 
     epoch, turn = divmod(step, count // config.batch)
@@ -192,20 +192,20 @@ def members(config: Config, step: int, count: int) -> "np.ndarray":
 def make_views(
     config: Config, step: int, positions: "np.ndarray", pixels: "Tensor", other_pixels: "Tensor"
 ) -> tuple["Tensor", "Tensor | None"]:
-    """Two views of every picture, and if asked the second one with a planted defect, for which `other_pixels` lends
+    """Two views of every image, and if asked the second one with a synthetic anomaly, for which `other_pixels` lends
     foreign pieces. uint8 (b, h, w, 3) -> float32 (2b or 3b, 3, size, size), masks bool (b, size, size) or none."""
     import torch
 
-    from pretrain.anomalies import plant
+    from pretrain.anomalies import add_anomaly
     from pretrain.views import draw_pair, render
 
     draws = draw_pair(config.strengths, config.seed, step, positions, same_places=bool(config.dense_weight))
     views = [render(pixels, drawn, config.size_px) for drawn in draws]
     masks = None
-    if config.planted:
+    if config.synthetic:
         foreign = render(other_pixels, draws[0], config.size_px)
-        planted, masks = plant(views[1], foreign, config.seed, step, positions)
-        views.append(planted)
+        synthetic, masks = add_anomaly(views[1], foreign, config.seed, step, positions)
+        views.append(synthetic)
     return torch.cat(views).contiguous(memory_format=torch.channels_last), masks
 
 
@@ -217,7 +217,7 @@ def learning_rate_at(progress: float, config: Config) -> float:
 
 
 def train_mode(module: "SimCLR", config: Config) -> None:
-    """Training mode; batch normalisation too, unless its statistics are to stay."""
+    """Training mode; batch normalization too, unless its statistics are to stay."""
     from torch.nn.modules.batchnorm import _BatchNorm
 
     module.train()

@@ -1,7 +1,7 @@
 """What an image folder holds and what is wrong with it, before anything is computed on it.
 
 python pretrain/survey.py                                    the demo data
-python pretrain/survey.py --data FOLDER --sheet sheet.png    a folder of your own, with a picture of each kind
+python pretrain/survey.py --data FOLDER --sheet sheet.png    a folder of your own, with an image of each kind
 """
 
 if __name__ == "__main__":
@@ -27,7 +27,7 @@ from pretrain.data.images import GOOD, SPLITS
 from pretrain.files import write_whole
 
 if TYPE_CHECKING:
-    from pretrain.data.dataset import Pictures
+    from pretrain.data.dataset import ImageSet
     from pretrain.drawing import Thumbnail
 
 
@@ -38,10 +38,10 @@ class Config:
     Attributes:
         data: Folder of categories in MVTec AD's layout. Default is data/mvtec where it exists, else demo data.
         categories: Only these categories.
-        size_px: Side of the square to which pictures are stretched in the cache.
+        size_px: Side of the square to which images are stretched in the cache.
         workers: Processes that decode. Default is one per core.
         strict: Stop with exit code 2 if any file cannot be used.
-        sheet: Write a contact sheet, some pictures of each kind with defects outlined, to this PNG file.
+        sheet: Write a contact sheet, some images of each kind with defects outlined, to this PNG file.
         json: Write the same report as JSON to this file.
     """
 
@@ -60,61 +60,61 @@ def main(config: Config) -> None:
     from pretrain.data.dataset import choose_folder, data_name, load
 
     folder = choose_folder(config.data)
-    pictures = load(folder, config.size_px, config.categories, strict=config.strict, workers=config.workers)
-    warnings = warnings_about(pictures)
-    print_table(pictures, data_name(folder))
+    images = load(folder, config.size_px, config.categories, strict=config.strict, workers=config.workers)
+    warnings = warnings_about(images)
+    print_table(images, data_name(folder))
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
-    megabytes = len(pictures) * config.size_px**2 * 3 / 1e6
+    megabytes = len(images) * config.size_px**2 * 3 / 1e6
     print(f"cached: {megabytes:.0f} MB of {config.size_px} px squares in {store_folder(folder, config.size_px)}")
     if config.sheet:
-        from pretrain.drawing import contact_sheet, save_picture
+        from pretrain.drawing import contact_sheet, save_image
 
-        save_picture(contact_sheet(sheet_rows(pictures), data_name(folder)), config.sheet)
+        save_image(contact_sheet(sheet_rows(images), data_name(folder)), config.sheet)
         print(f"contact sheet: {config.sheet}")
     if config.json:
-        text = json.dumps(as_json(pictures, data_name(folder), warnings), indent=2) + "\n"
+        text = json.dumps(as_json(images, data_name(folder), warnings), indent=2) + "\n"
         write_whole(config.json, text.encode())
         print(f"report: {config.json}")
 
 
-def warnings_about(pictures: "Pictures") -> list[str]:
-    """What a careful reader would want to know before believing a figure computed on these pictures."""
+def warnings_about(images: "ImageSet") -> list[str]:
+    """What a careful reader would want to know before believing a figure computed on these images."""
     lines = []
-    for group in pictures.copies():
+    for group in images.copies():
         if len({record.is_anomaly for record in group}) > 1:
             what = "called both good and defective"
         elif len({record.split for record in group}) > 1:
             what = "in train and in test"
         else:
             what = f"{len(group)} times"
-        names = ", ".join(str(record.path.relative_to(pictures.folder)) for record in group)
-        lines.append(f"the same picture {what}: {names}")
-    for category in pictures.categories:
-        records = pictures.of(category).records
+        names = ", ".join(str(record.path.relative_to(images.folder)) for record in group)
+        lines.append(f"the same image {what}: {names}")
+    for category in images.categories:
+        records = images.of(category).records
         defective = [record for record in records if record.split == "test" and record.is_anomaly]
         without_mask = sum(record.mask is None for record in defective)
         if 0 < without_mask < len(defective):
-            lines.append(f"{category}: {without_mask} of {len(defective)} defective test pictures have no mask")
+            lines.append(f"{category}: {without_mask} of {len(defective)} defective test images have no mask")
         if not any(record.split == "train" and not record.is_anomaly for record in records):
-            lines.append(f"{category}: no picture in train/{GOOD}, so nothing can be learned of what is normal")
+            lines.append(f"{category}: no image in train/{GOOD}, so nothing can be learned of what is normal")
     return lines
 
 
-def print_table(pictures: "Pictures", name: str) -> None:
-    """One line a category: how many normals to learn from, how many test pictures of which kind."""
+def print_table(images: "ImageSet", name: str) -> None:
+    """One line a category: how many normals to learn from, how many test images of which kind."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table(title=escape(f"{name}: {len(pictures)} pictures"))
+    table = Table(title=escape(f"{name}: {len(images)} images"))
     table.add_column("\ncategory", no_wrap=True)
     for header in ("train\ngood", "test\ngood", "\ndefective", "\nmasks"):
         table.add_column(header, justify="right", no_wrap=True)
     table.add_column("\nsize px", no_wrap=True)
     table.add_column("\nkinds of defect")
-    for category in pictures.categories:
-        of_category = pictures.of(category)
+    for category in images.categories:
+        of_category = images.of(category)
         kinds = Counter((record.split, record.defect) for record in of_category.records)
         defects = Counter(record.defect for record in of_category.records if record.is_anomaly)
         table.add_row(
@@ -129,14 +129,14 @@ def print_table(pictures: "Pictures", name: str) -> None:
     Console(width=None if sys.stdout.isatty() else 160).print(table)
 
 
-def sheet_rows(pictures: "Pictures", columns: int = 9) -> list[tuple[str, list["Thumbnail"]]]:
-    """A row for each category: three good pictures, then at least one of every kind, their defects outlined."""
+def sheet_rows(images: "ImageSet", columns: int = 9) -> list[tuple[str, list["Thumbnail"]]]:
+    """A row for each category: three good images, then at least one of every kind, their defects outlined."""
     from pretrain.data.decode import read_mask
     from pretrain.drawing import Thumbnail
 
     rows = []
-    for category in pictures.categories:
-        of_category = pictures.of(category)
+    for category in images.categories:
+        of_category = images.of(category)
         by_kind = defaultdict(list)
         for position, record in enumerate(of_category.records):
             by_kind[record.defect].append(position)
@@ -146,27 +146,27 @@ def sheet_rows(pictures: "Pictures", columns: int = 9) -> list[tuple[str, list["
         thumbnails = []
         for pixels, position in zip(of_category.batch(chosen), chosen, strict=True):
             record = of_category.records[position]
-            mask = read_mask(record.mask, pictures.size_px) if record.mask else None
+            mask = read_mask(record.mask, images.size_px) if record.mask else None
             thumbnails.append(Thumbnail(pixels, record.defect, mask))
         rows.append((category, thumbnails))
     return rows
 
 
-def as_json(pictures: "Pictures", name: str, warnings: list[str]) -> dict:
+def as_json(images: "ImageSet", name: str, warnings: list[str]) -> dict:
     """The same report for machines: counts by category, split and kind; problems; warnings."""
-    counts: dict = {category: {split: {} for split in SPLITS} for category in pictures.categories}
-    for record in pictures.records:
+    counts: dict = {category: {split: {} for split in SPLITS} for category in images.categories}
+    for record in images.records:
         kinds = counts[record.category][record.split]
         kinds[record.defect] = kinds.get(record.defect, 0) + 1
     return {
         "data": name,
-        "pictures": counts,
-        "problems": [{"path": str(problem.path), "reason": problem.reason} for problem in pictures.problems],
+        "images": counts,
+        "problems": [{"path": str(problem.path), "reason": problem.reason} for problem in images.problems],
         "warnings": warnings,
     }
 
 
-def _shapes(pictures: "Pictures") -> str:
+def _shapes(images: "ImageSet") -> str:
     """Width x height on disk: the one they share, or the smallest and the largest."""
-    shapes = sorted({(entry.width, entry.height) for entry in pictures.entries})
+    shapes = sorted({(entry.width, entry.height) for entry in images.entries})
     return " to ".join(f"{width}x{height}" for width, height in dict.fromkeys((shapes[0], shapes[-1])))

@@ -1,12 +1,12 @@
-"""SimCLR's contrastive views: two random versions of one picture, which the encoder must recognise as the same.
+"""SimCLR's contrastive views: two random versions of one image, which the encoder must recognize as the same.
 
-A view is made in a fixed order: crop and resize, flip, colour jitter, grey, blur (Chen et al. 2020, appendix A).
-`Strengths` says how strongly, `draw` turns it into one row of numbers for each picture, `render` turns pixels and
-numbers into pictures. The numbers depend on nothing but seed, step, view and a picture's position in the global batch,
+A view is made in a fixed order: crop and resize, flip, color jitter, gray, blur (Chen et al. 2020, appendix A).
+`Strengths` says how strongly, `draw` turns it into one row of numbers for each image, `render` turns pixels and
+numbers into images. The numbers depend on nothing but seed, step, view and an image's position in the global batch,
 so a resumed run, two ranks or another device see the same views.
 
-Two backends read the same numbers. "kornia" does colour, grey and blur as torchvision and PIL define them. "fast" folds
-contrast, saturation, hue and grey into one matrix per picture, with hue as a rotation about the grey axis; on two CPU
+Two backends read the same numbers. "kornia" does color, gray and blur as torchvision and PIL define them. "fast" folds
+contrast, saturation, hue and gray into one matrix per image, with hue as a rotation about the gray axis; on two CPU
 cores it is several times faster. What is learned must not depend on the choice.
 """
 
@@ -28,9 +28,9 @@ LUMA = (0.299, 0.587, 0.114)
 
 @dataclass(frozen=True)
 class Strengths:
-    """How far two views of a picture may differ; the defaults are SimCLR's for ImageNet.
+    """How far two views of an image may differ; the defaults are SimCLR's for ImageNet.
 
-    Industrial defects are local and often a matter of colour: a strong crop or jitter teaches the encoder to overlook
+    Industrial defects are local and often a matter of color: a strong crop or jitter teaches the encoder to overlook
     them. Ranges are (lowest, highest); brightness, contrast and saturation 0.8 mean a factor in [0.2, 1.8].
     """
 
@@ -43,22 +43,22 @@ class Strengths:
     contrast: float = 0.8
     saturation: float = 0.8
     hue_turns: float = 0.2
-    grey_probability: float = 0.2
+    gray_probability: float = 0.2
     blur_probability: float = 0.5
     blur_sigma_px: tuple[float, float] = (0.1, 2.0)
 
 
 class Draws(NamedTuple):
-    """What happens to each picture of a batch: CPU tensors, one row a picture."""
+    """What happens to each image of a batch: CPU tensors, one row an image."""
 
-    crop: Tensor  # (b, 4) float32: top, left, height, width as shares of the picture
+    crop: Tensor  # (b, 4) float32: top, left, height, width as shares of the image
     flip_horizontal: Tensor  # (b,) bool
     flip_vertical: Tensor  # (b,) bool
-    brightness: Tensor  # (b,) float32 factor, 1 leaves the picture as it is; so do contrast and saturation
+    brightness: Tensor  # (b,) float32 factor, 1 leaves the image as it is; so do contrast and saturation
     contrast: Tensor
     saturation: Tensor
-    hue_turns: Tensor  # (b,) float32, 0 leaves the picture as it is
-    grey: Tensor  # (b,) bool
+    hue_turns: Tensor  # (b,) float32, 0 leaves the image as it is
+    gray: Tensor  # (b,) bool
     blur_sigma_px: Tensor  # (b,) float32 in pixels of the view, 0 for none
 
 
@@ -84,21 +84,21 @@ def draw(
     view: int,
     geometry_view: int | None = None,
 ) -> Draws:
-    """The numbers of one view for the pictures at `positions` of the global batch.
+    """The numbers of one view for the images at `positions` of the global batch.
 
     `geometry_view` takes crop and flips from another view: `draw(..., view=1, geometry_view=0)` and
-    `draw(..., view=0)` show the same places in other colours, as dense contrast needs.
+    `draw(..., view=0)` show the same places in other colors, as dense contrast needs.
     """
     count = len(positions)
     geometry = uniforms(
         positions, 4 * CROP_ATTEMPTS + 2, seed, step, "geometry", view if geometry_view is None else geometry_view
     )
-    colour = uniforms(positions, 8, seed, step, "colour", view)
-    geometry, colour = torch.from_numpy(geometry), torch.from_numpy(colour)
-    jittered = colour[:, 0] < strengths.jitter_probability
-    swing = (2 * colour[:, 1:5] - 1) * jittered[:, None]
+    color = uniforms(positions, 8, seed, step, "color", view)
+    geometry, color = torch.from_numpy(geometry), torch.from_numpy(color)
+    jittered = color[:, 0] < strengths.jitter_probability
+    swing = (2 * color[:, 1:5] - 1) * jittered[:, None]
     lowest, highest = strengths.blur_sigma_px
-    sigma_px = lowest + (highest - lowest) * colour[:, 7]
+    sigma_px = lowest + (highest - lowest) * color[:, 7]
     return Draws(
         crop=_crops(strengths, geometry[:, 2:].reshape(count, CROP_ATTEMPTS, 4)),
         flip_horizontal=geometry[:, 0] < strengths.flip_horizontal_probability,
@@ -107,22 +107,22 @@ def draw(
         contrast=(1 + strengths.contrast * swing[:, 1]).clamp_(min=0),
         saturation=(1 + strengths.saturation * swing[:, 2]).clamp_(min=0),
         hue_turns=strengths.hue_turns * swing[:, 3],
-        grey=colour[:, 5] < strengths.grey_probability,
-        blur_sigma_px=torch.where(colour[:, 6] < strengths.blur_probability, sigma_px, 0.0),
+        gray=color[:, 5] < strengths.gray_probability,
+        blur_sigma_px=torch.where(color[:, 6] < strengths.blur_probability, sigma_px, 0.0),
     )
 
 
 def draw_pair(
     strengths: Strengths, seed: int, step: int, positions: Sequence[int] | np.ndarray, same_places: bool = False
 ) -> tuple[Draws, Draws]:
-    """The numbers of both views. With `same_places` they show one crop in two colourings: only there can a place of
+    """The numbers of both views. With `same_places` they show one crop in two colorings: only there can a place of
     the one be looked for in the other."""
     second = draw(strengths, seed, step, positions, view=1, geometry_view=0 if same_places else None)
     return draw(strengths, seed, step, positions, view=0), second
 
 
 def _crops(strengths: Strengths, chance: Tensor) -> Tensor:
-    """The first attempt that fits into the picture, or all of it, as torchvision draws crops.
+    """The first attempt that fits into the image, or all of it, as torchvision draws crops.
 
     chance (b, attempts, 4) -> (b, 4): top, left, height, width.
     """
@@ -139,10 +139,10 @@ def _crops(strengths: Strengths, chance: Tensor) -> Tensor:
 
 @torch.no_grad()
 def render(pixels: Tensor, draws: Draws, size_px: int, backend: str | None = None) -> Tensor:
-    """Make one view of every picture, on the pictures' device.
+    """Make one view of every image, on the images' device.
 
     pixels uint8 (b, h, w, 3) -> float32 (b, 3, size_px, size_px) in [0, 1]. Without `backend`: "fast" on the CPU,
-    "kornia" elsewhere. A picture's view does not depend on the rest of the batch.
+    "kornia" elsewhere. An image's view does not depend on the rest of the batch.
     """
     if pixels.dtype != torch.uint8 or pixels.ndim != 4 or pixels.shape[-1] != 3 or len(pixels) != len(draws.crop):
         raise ValueError(f"pixels must be uint8 ({len(draws.crop)}, h, w, 3), got {pixels.dtype} {tuple(pixels.shape)}")
@@ -153,7 +153,7 @@ def render(pixels: Tensor, draws: Draws, size_px: int, backend: str | None = Non
     # Half precision is for the network: the training loop's autocast would round every product of matrices here.
     with torch.autocast(pixels.device.type, enabled=False):
         images = (_crop_by_loop if on_cpu else _crop_by_matrices)(pixels, draws, size_px)
-        images = _colour_by_kornia(images, draws) if backend == "kornia" else _colour_by_matrix(images, draws)
+        images = _color_by_kornia(images, draws) if backend == "kornia" else _color_by_matrix(images, draws)
         blurred = torch.nonzero(draws.blur_sigma_px)[:, 0]
         if len(blurred):
             blur = _blur_by_kornia if backend == "kornia" else _blur_by_rows_and_columns
@@ -174,13 +174,13 @@ def _boxes(crop: Tensor, height_px: int, width_px: int) -> Tensor:
 
 
 def _crop_by_loop(pixels: Tensor, draws: Draws, size_px: int) -> Tensor:
-    """torch's antialiased resize for uint8, once per picture: on a CPU at least four times faster than matrices."""
-    pictures = pixels.permute(0, 3, 1, 2)  # (b, 3, h, w), in memory channels last
+    """torch's antialiased resize for uint8, once per image: on a CPU at least four times faster than matrices."""
+    images = pixels.permute(0, 3, 1, 2)  # (b, 3, h, w), in memory channels last
     views = torch.empty((len(pixels), 3, size_px, size_px), dtype=torch.uint8).contiguous(
         memory_format=torch.channels_last
     )
     for index, (top, left, height, width) in enumerate(_boxes(draws.crop, *pixels.shape[1:3]).tolist()):
-        part = pictures[index : index + 1, :, top : top + height, left : left + width]
+        part = images[index : index + 1, :, top : top + height, left : left + width]
         views[index] = F.interpolate(part, (size_px, size_px), mode="bilinear", antialias=True)[0]
     views = views.contiguous()  # from here on channels first
     for dimension, flip in ((3, draws.flip_horizontal), (2, draws.flip_vertical)):
@@ -213,22 +213,22 @@ def _resize_matrix(start: Tensor, length: Tensor, extent_px: int, size_px: int, 
     return weights / weights.sum(dim=2, keepdim=True)
 
 
-# Colour and blur, fast.
+# Color and blur, fast.
 
 
-def _colour_by_matrix(images: Tensor, draws: Draws) -> Tensor:
-    """Brightness, then contrast, saturation, hue and grey as one 3x3 matrix and an offset for each picture."""
+def _color_by_matrix(images: Tensor, draws: Draws) -> Tensor:
+    """Brightness, then contrast, saturation, hue and gray as one 3x3 matrix and an offset for each image."""
     luma = torch.tensor(LUMA, device=images.device)
     brightness, contrast = draws.brightness.to(images.device), draws.contrast.to(images.device)
     flat = images.flatten(2).mul_(brightness[:, None, None]).clamp_(max=1)  # (b, 3, pixels)
-    # Contrast moves every colour away from or towards the mean luma; saturation, hue and grey leave greys alone.
+    # Contrast moves every color away from or towards the mean luma; saturation, hue and gray leave grays alone.
     offset = (1 - contrast) * (flat.mean(dim=2) @ luma)
-    matrix = _colour_matrix(draws).to(images.device)
+    matrix = _color_matrix(draws).to(images.device)
     return torch.bmm(matrix, flat).add_(offset[:, None, None]).clamp_(0, 1).view_as(images)
 
 
-def _colour_matrix(draws: Draws) -> Tensor:
-    """(b, 3, 3): contrast, then saturation, then hue, then grey, the last by copying the row of the luma."""
+def _color_matrix(draws: Draws) -> Tensor:
+    """(b, 3, 3): contrast, then saturation, then hue, then gray, the last by copying the row of the luma."""
     luma = torch.tensor(LUMA).expand(3, 3)  # every row gives the luma
     saturation, contrast = draws.saturation[:, None, None], draws.contrast[:, None, None]
     saturate = saturation * torch.eye(3) + (1 - saturation) * luma
@@ -238,13 +238,13 @@ def _colour_matrix(draws: Draws) -> Tensor:
     cross = torch.tensor([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]]) / math.sqrt(3)
     rotate = torch.cos(angle) * torch.eye(3) + torch.sin(angle) * cross + (1 - torch.cos(angle)) / 3
     matrix = rotate @ saturate * contrast
-    return torch.where(draws.grey[:, None, None], luma @ matrix, matrix)
+    return torch.where(draws.gray[:, None, None], luma @ matrix, matrix)
 
 
 def _blur_by_rows_and_columns(images: Tensor, sigma_px: Tensor) -> Tensor:
     """Gaussian blur with reflected borders: images (b, 3, n, n), sigma (b,) -> (b, 3, n, n).
 
-    One convolution along rows and one along columns, each picture and channel a group of its own with its own kernel.
+    One convolution along rows and one along columns, each image and channel a group of its own with its own kernel.
     Matrices of weights did the same in up to twice the time.
     """
     count, channels, height_px, width_px = images.shape
@@ -261,10 +261,10 @@ def _blur_by_rows_and_columns(images: Tensor, sigma_px: Tensor) -> Tensor:
     return images.view(count, channels, height_px, width_px)
 
 
-# Colour and blur, kornia.
+# Color and blur, kornia.
 
 
-def _colour_by_kornia(images: Tensor, draws: Draws) -> Tensor:
+def _color_by_kornia(images: Tensor, draws: Draws) -> Tensor:
     """torchvision's and PIL's formulas; hue by way of HSV, which takes most of the time on a CPU."""
     from kornia import color, enhance
 
@@ -272,8 +272,8 @@ def _colour_by_kornia(images: Tensor, draws: Draws) -> Tensor:
     images = enhance.adjust_contrast_with_mean_subtraction(images, draws.contrast)
     images = enhance.adjust_saturation_with_gray_subtraction(images, draws.saturation)
     images = enhance.adjust_hue(images, 2 * math.pi * draws.hue_turns)
-    grey = draws.grey.to(images.device)[:, None, None, None]
-    return torch.where(grey, color.rgb_to_grayscale(images), images).clamp_(0, 1)
+    gray = draws.gray.to(images.device)[:, None, None, None]
+    return torch.where(gray, color.rgb_to_grayscale(images), images).clamp_(0, 1)
 
 
 def _blur_by_kornia(images: Tensor, sigma_px: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Fetch MVTec AD, the real pictures, from its publisher into data/mvtec/CATEGORY/...
+"""Fetch MVTec AD, the real images, from its publisher into data/mvtec/CATEGORY/...
 
     python scripts/fetch_mvtec.py --accept-licence                            # all 15 categories
     python scripts/fetch_mvtec.py --accept-licence --categories bottle,pill   # downloads all, unpacks these two
@@ -35,7 +35,7 @@ from urllib.request import Request, urlopen
 
 from filelock import FileLock, Timeout
 
-from pretrain.command import Mistake, Names, nearest
+from pretrain.command import Names, UserError, nearest
 
 SHARE = "https://www.mydrive.ch/shares/150996/b52ecdcbf521176e9db9c731f2304b27/download/420938113-1629960298"
 URL = f"{SHARE}/mvtec_anomaly_detection.tar.xz"
@@ -58,7 +58,7 @@ class Config:
     """Fetch MVTec AD (5.26 GB, CC BY-NC-SA 4.0) from its publisher; the same command resumes a stopped one.
 
     Attributes:
-        accept_licence: I accept CC BY-NC-SA 4.0, under which MVTec Software GmbH gives the pictures: no commercial use.
+        accept_licence: I accept CC BY-NC-SA 4.0, under which MVTec Software GmbH gives the images: no commercial use.
         categories: Only these are unpacked, such as bottle,pill; without this, all 15. The download is whole anyway.
         out: Folder that receives the categories; those already in it are left untouched.
         keep_archive: Keep the archive, so that categories can be added later without another download.
@@ -94,7 +94,7 @@ def main(config: Config) -> int | None:
         print("stopped; the same command goes on where this one was.", file=sys.stderr)
         return 130
     except OSError as failure:  # a full disk, a folder that may not be written; broken connections never get here
-        raise Mistake(f"{failure}; put that right, and the same command goes on where this one was.") from failure
+        raise UserError(f"{failure}; put that right, and the same command goes on where this one was.") from failure
     print(f"next: python pretrain/simclr.py --data {shlex.quote(str(config.out))}")
 
 
@@ -102,16 +102,18 @@ def check(config: Config) -> None:
     if not config.accept_licence:
         terms = f"CC BY-NC-SA 4.0 ({LICENCE_PAGE}): no commercial use"
         accepting = "to accept that, and to download 5.26 GB, type the same command with --accept-licence"
-        raise Mistake(f"MVTec Software GmbH gives MVTec AD under {terms}; {accepting}.")
+        raise UserError(f"MVTec Software GmbH gives MVTec AD under {terms}; {accepting}.")
     for category in config.categories:
         if category not in CATEGORY_MIB:
-            raise Mistake(f"--categories {category}: MVTec AD has no such category; {nearest(category, CATEGORY_MIB)}")
+            raise UserError(
+                f"--categories {category}: MVTec AD has no such category; {nearest(category, CATEGORY_MIB)}"
+            )
     if not re.fullmatch(r"https?://[^\s/]\S*", config.url):
-        raise Mistake(f"--url {config.url}: give an address that begins with http:// or https://.")
+        raise UserError(f"--url {config.url}: give an address that begins with http:// or https://.")
     if not re.fullmatch("[0-9a-fA-F]{64}", config.sha256):
-        raise Mistake(f"--sha256 {config.sha256}: a SHA-256 is 64 hexadecimal digits.")
+        raise UserError(f"--sha256 {config.sha256}: a SHA-256 is 64 hexadecimal digits.")
     if config.timeout_s <= 0 or config.retries < 0 or config.wait_s < 0:
-        raise Mistake("--timeout-s must be above 0, --retries and --wait-s must not be below 0.")
+        raise UserError("--timeout-s must be above 0, --retries and --wait-s must not be below 0.")
 
 
 def fetch(config: Config, wanted: list[str]) -> None:
@@ -121,7 +123,7 @@ def fetch(config: Config, wanted: list[str]) -> None:
     try:  # two runs that append to one file would spoil it; the lock falls with the process, however that ends
         lock = FileLock(work / "lock").acquire(timeout=0)
     except Timeout:
-        raise Mistake(f"another run is fetching into {config.out}: wait for it, or stop it first.") from None
+        raise UserError(f"another run is fetching into {config.out}: wait for it, or stop it first.") from None
     with lock:
         # one that is kept, whether by the user or by an earlier run, is read and never changed
         archive = kept if kept.exists() else download(config, part, note, wanted)
@@ -132,7 +134,7 @@ def fetch(config: Config, wanted: list[str]) -> None:
             if archive == part:  # out of the way, so that the next run begins afresh
                 archive = part.rename(config.out / f"wrong_{found[:8]}.tar.xz")
             wrong = f"wrong bytes: SHA-256 {found} instead of {config.sha256}; nothing was unpacked"
-            raise Mistake(f"{wrong}; they lie in {archive}: move or delete it, and check --url and --sha256.")
+            raise UserError(f"{wrong}; they lie in {archive}: move or delete it, and check --url and --sha256.")
         extract(archive, wanted, config.out)
         print(f"unpacked: {', '.join(wanted)}")
         if config.keep_archive and archive == part:
@@ -145,7 +147,9 @@ def check_disk(folder: Path, archive_bytes: int, missing_bytes: int, wanted: lis
     unpacked_share = sum(CATEGORY_MIB[category] for category in wanted) / sum(CATEGORY_MIB.values())
     needed_bytes, free_bytes = missing_bytes + 1.1 * archive_bytes * unpacked_share, shutil.disk_usage(folder).free
     if free_bytes < needed_bytes:
-        raise Mistake(f"{folder}: {amount(needed_bytes)} needed, {amount(free_bytes)} free; make room or change --out.")
+        raise UserError(
+            f"{folder}: {amount(needed_bytes)} needed, {amount(free_bytes)} free; make room or change --out."
+        )
 
 
 def download(config: Config, part: Path, note: Path, wanted: list[str]) -> Path:
@@ -160,7 +164,7 @@ def download(config: Config, part: Path, note: Path, wanted: list[str]) -> Path:
             furthest_bytes = max(furthest_bytes, reached_bytes)
             if failures > config.retries:
                 lost = f"{failure}, and {config.retries} more attempts brought nothing new"
-                raise Mistake(f"{lost}; the same command goes on from {amount(reached_bytes)}.") from failure
+                raise UserError(f"{lost}; the same command goes on from {amount(reached_bytes)}.") from failure
             pause_s = min(config.wait_s * 2 ** (failures - 1), 60)
             print(f"{failure}; attempt {failures} of {config.retries} in {pause_s:g} s", flush=True)
             time.sleep(pause_s)
@@ -213,9 +217,9 @@ def connect(config: Config, headers: dict[str, str]) -> HTTPResponse:
             return answer
         if answer.code in (408, 429) or answer.code >= 500:
             raise ConnectionError(f"the server answers {answer.code} {answer.reason}") from answer
-        raise Mistake(f"{config.url} answers {answer.code} {answer.reason}; {ELSEWHERE}.") from answer
+        raise UserError(f"{config.url} answers {answer.code} {answer.reason}; {ELSEWHERE}.") from answer
     except (ValueError, InvalidURL) as failure:
-        raise Mistake(f"--url {config.url} is no address: {failure}.") from failure
+        raise UserError(f"--url {config.url} is no address: {failure}.") from failure
     except (OSError, HTTPException) as failure:
         raise ConnectionError(f"no connection to {config.url} ({getattr(failure, 'reason', failure)})") from failure
 
@@ -231,7 +235,7 @@ def whole_size_bytes(config: Config, response: HTTPResponse) -> int:
     size_bytes = int(response.headers.get("Content-Length") or published_bytes)
     if not size_bytes or published_bytes not in (0, size_bytes):
         expected = published_bytes or "a stated number of"
-        raise Mistake(f"{config.url} offers {size_bytes} instead of {expected} bytes, none was fetched; {ELSEWHERE}.")
+        raise UserError(f"{config.url} offers {size_bytes} instead of {expected} bytes, none was fetched; {ELSEWHERE}.")
     return size_bytes
 
 
@@ -252,17 +256,19 @@ def extract(archive: Path, wanted: list[str], out: Path) -> None:
             for member in members:
                 path = safe_path(member)
                 if (unpacked_bytes := unpacked_bytes + member.size) > 4 * size_bytes + (1 << 20):
-                    raise Mistake("hostile archive: over four times its size when unpacked; nothing was unpacked.")
+                    raise UserError("hostile archive: over four times its size when unpacked; nothing was unpacked.")
                 if path.parts and (path.parts[0] in wanted or str(path) in TOP_FILES):
                     members.extract(member, staged, filter="data")  # gives the owner write permission too
                 show(file.tell())
         if lacking := [category for category in wanted if not (staged / category / "train" / "good").is_dir()]:
-            raise Mistake(f"the archive has no pictures of {', '.join(lacking)}; check --url and --sha256.")
+            raise UserError(f"the archive has no images of {', '.join(lacking)}; check --url and --sha256.")
         for name in (*TOP_FILES, *wanted):
             if (staged / name).exists() and not (out / name).exists():
                 (staged / name).rename(out / name)
     except (tarfile.TarError, EOFError) as failure:
-        raise Mistake(f"{archive} cannot be unpacked ({failure}): nothing was; check --url and --sha256.") from failure
+        raise UserError(
+            f"{archive} cannot be unpacked ({failure}): nothing was; check --url and --sha256."
+        ) from failure
     finally:
         shutil.rmtree(staged, ignore_errors=True)
 
@@ -272,7 +278,7 @@ def safe_path(member: tarfile.TarInfo) -> PurePosixPath:
     path = PurePosixPath(member.name)
     inside = not path.is_absolute() and ".." not in path.parts and "\\" not in member.name
     if not inside or not (member.isdir() or member.isreg()) or member.issparse():
-        raise Mistake(f"hostile archive: {member.name!r} is no plain file or folder inside it; nothing was unpacked.")
+        raise UserError(f"hostile archive: {member.name!r} is no plain file or folder inside it; nothing was unpacked.")
     return path
 
 

@@ -28,9 +28,8 @@ from datetime import date
 from pathlib import Path
 from statistics import mean, stdev
 
+from pretrain.command import Names, UserError
 from scripts.probe import METHODS, RANDOM
-
-from pretrain.command import Mistake, Names
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -70,7 +69,7 @@ def main(config: Config) -> None:
         Names([name]) for name in config.categories or sorted(found)
     ]
     if len(found) < 2:
-        raise Mistake(f"{config.data} has one category: with it left out there is nothing to learn from.")
+        raise UserError(f"{config.data} has one category: with it left out there is nothing to learn from.")
     runs = [
         (group, seed, config.out / f"without-{'-'.join(group)}-seed-{seed}")
         for seed in config.seeds
@@ -94,16 +93,16 @@ def main(config: Config) -> None:
     if config.record:
         command = shlex.join(["python", "scripts/leave_one_out.py", *sys.argv[1:]])
         hardware = f"{os.cpu_count()} cores, {platform.machine()}"
-        facts = f"{date.today()}, {hardware}, seeds {config.seeds}, commit {commit()}"
+        metadata = f"{date.today()}, {hardware}, seeds {config.seeds}, commit {commit()}"
         with open(config.record, "a") as file:
-            file.write(f"\n## Left out of pretraining: {config.idea}\n\n{facts}\n\n    {command}\n\n{table}\n")
+            file.write(f"\n## Left out of pretraining: {config.idea}\n\n{metadata}\n\n    {command}\n\n{table}\n")
 
 
 def call(script: str, *arguments: object) -> None:
-    """Run one of our commands; Mistake if it fails, with its own words above."""
+    """Run one of our commands; UserError if it fails, with its own words above."""
     done = subprocess.run([sys.executable, REPOSITORY / script, *map(str, arguments)], check=False)
     if done.returncode:
-        raise Mistake(f"{script} ended with exit code {done.returncode}; the same command goes on from there.")
+        raise UserError(f"{script} ended with exit code {done.returncode}; the same command goes on from there.")
 
 
 def as_markdown(figures: dict[str, list[dict]]) -> list[str]:

@@ -1,11 +1,11 @@
-"""What an encoder is worth on categories it never saw: PaDiM statistics and patch neighbours beside a random encoder.
+"""What an encoder is worth on categories it never saw: PaDiM statistics and patch neighbors beside a random encoder.
 
     python scripts/probe.py --encoder runs/simclr/encoder.safetensors --data data/mvtec --categories bottle,pill,wood
     python scripts/probe.py --data data/demo     # the random encoder alone: how hard is a data set?
 
 Image AUROC of two plain methods on the encoder's feature maps, each fitted on the category's normals: a Gaussian for
 every position (Defard et al. 2020, all normals), and the distance to the nearest patch of four or of all normals. A
-picture's score is the highest value of its smoothed map. The random encoder is of the same architecture and seed.
+image's score is the highest value of its smoothed map. The random encoder is of the same architecture and seed.
 """
 
 if __name__ == "__main__":
@@ -24,23 +24,23 @@ from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING
 
-from pretrain.command import Mistake, Names
+from pretrain.command import Names, UserError
 from pretrain.files import write_json
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-    from pretrain.data.dataset import Pictures
+    from pretrain.data.dataset import ImageSet
     from pretrain.encoder import Encoder
 
 LEVELS = ("level1", "level2", "level3")
 GRID = 28
 DIMENSIONS = 100
-MOST_PATCHES = 8000
+MAX_PATCHES = 8000
 FEW, DRAWS_OF_FEW = 4, 2
 RANDOM = "random"
-METHODS = ("PaDiM, all normals", "neighbours, all normals", f"neighbours, {FEW} normals")
+METHODS = ("PaDiM, all normals", "neighbors, all normals", f"neighbors, {FEW} normals")
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Config:
         encoder: The encoder file. Without one, the random encoder alone is measured.
         data: Folder of categories in MVTec AD's layout. Default is data/mvtec where it exists, else demo data.
         categories: Where to measure. Default is every category that the encoder was not pretrained on.
-        size_px: Side of the square that pictures are stretched to.
+        size_px: Side of the square that images are stretched to.
         seed: Draws PaDiM's dimensions, the few normals, and the random encoder.
         json: Write the figures to this file.
     """
@@ -79,10 +79,12 @@ def main(config: Config) -> None:
     found = category_folders(folder)
     check_names(config.categories, found, f"category in {folder}")
     if seen & set(config.categories):
-        raise Mistake(f"the encoder saw {', '.join(sorted(seen & set(config.categories)))}: figures there say nothing.")
+        raise UserError(
+            f"the encoder saw {', '.join(sorted(seen & set(config.categories)))}: figures there say nothing."
+        )
     categories = config.categories or sorted(set(found) - seen)
     if not categories:
-        raise Mistake(f"the encoder saw every category of {folder}: pretrain one with --hold-out.")
+        raise UserError(f"the encoder saw every category of {folder}: pretrain one with --hold-out.")
     figures = {
         name: {category: probe(each, folder, category, config) for category in categories}
         for name, each in encoders.items()
@@ -99,23 +101,23 @@ def probe(encoder: "Encoder", folder: Path, category: str, config: Config) -> di
 
     from pretrain.data.dataset import load
 
-    pictures = load(folder, config.size_px, [category])
-    normals = [i for i, record in enumerate(pictures.records) if record.split == "train" and not record.is_anomaly]
-    tests = [i for i, record in enumerate(pictures.records) if record.split == "test"]
-    labels = [pictures.records[i].is_anomaly for i in tests]
+    images = load(folder, config.size_px, [category])
+    normals = [i for i, record in enumerate(images.records) if record.split == "train" and not record.is_anomaly]
+    tests = [i for i, record in enumerate(images.records) if record.split == "test"]
+    labels = [images.records[i].is_anomaly for i in tests]
     if not normals or len(set(labels)) < 2:
-        raise Mistake(f"{category} needs good pictures in train/, and good and defective ones in test/.")
-    references, queries = feature_maps(encoder, pictures, normals), feature_maps(encoder, pictures, tests)
-    scores = [padim_scores(references, queries, config.seed), neighbour_scores(references, queries, config.seed)]
+        raise UserError(f"{category} needs good images in train/, and good and defective ones in test/.")
+    references, queries = feature_maps(encoder, images, normals), feature_maps(encoder, images, tests)
+    scores = [padim_scores(references, queries, config.seed), neighbor_scores(references, queries, config.seed)]
     few = []
     for draw in range(DRAWS_OF_FEW):
         generator = torch.Generator().manual_seed(config.seed * DRAWS_OF_FEW + draw)
         some = torch.randperm(len(references), generator=generator)[:FEW]
-        few.append(roc_auc_score(labels, neighbour_scores(references[some], queries, config.seed)))
+        few.append(roc_auc_score(labels, neighbor_scores(references[some], queries, config.seed)))
     return dict(zip(METHODS, [*(float(roc_auc_score(labels, score)) for score in scores), mean(few)], strict=True))
 
 
-def feature_maps(encoder: "Encoder", pictures: "Pictures", positions: list[int]) -> "Tensor":
+def feature_maps(encoder: "Encoder", image_set: "ImageSet", positions: list[int]) -> "Tensor":
     """Levels 1 to 3, smoothed over 3 x 3 cells, on one grid: float32 (n, c, GRID, GRID)."""
     import torch
     from torch.nn import functional as F
@@ -129,7 +131,7 @@ def feature_maps(encoder: "Encoder", pictures: "Pictures", positions: list[int])
     parts = []
     with torch.inference_mode():
         for start in range(0, len(positions), 32):
-            pixels = torch.from_numpy(pictures.batch(positions[start : start + 32]))
+            pixels = torch.from_numpy(image_set.batch(positions[start : start + 32]))
             images = pixels.permute(0, 3, 1, 2).float().div(255)
             parts.append(torch.cat([on_grid(maps) for maps in encoder(images, LEVELS).values()], dim=1))
     return torch.cat(parts)
@@ -144,15 +146,15 @@ def padim_scores(references: "Tensor", queries: "Tensor", seed: int) -> "np.ndar
     known, asked = (
         maps[:, some].flatten(2).permute(2, 0, 1).double() for maps in (references, queries)
     )  # (cells, n, d)
-    centre = known.mean(1, keepdim=True)
-    covariance = (known - centre).mT @ (known - centre) / max(known.shape[1] - 1, 1)
+    center = known.mean(1, keepdim=True)
+    covariance = (known - center).mT @ (known - center) / max(known.shape[1] - 1, 1)
     variance = covariance.diagonal(dim1=1, dim2=2).mean()  # features have no fixed unit: 0.01 of their variance
     covariance += (0.01 * variance + 1e-9) * torch.eye(len(some), dtype=torch.float64)
-    whitened = torch.linalg.solve_triangular(torch.linalg.cholesky(covariance), (asked - centre).mT, upper=False)
-    return picture_scores(whitened.square().sum(1).sqrt().T)
+    whitened = torch.linalg.solve_triangular(torch.linalg.cholesky(covariance), (asked - center).mT, upper=False)
+    return image_scores(whitened.square().sum(1).sqrt().T)
 
 
-def neighbour_scores(references: "Tensor", queries: "Tensor", seed: int) -> "np.ndarray":
+def neighbor_scores(references: "Tensor", queries: "Tensor", seed: int) -> "np.ndarray":
     """Distance to the nearest patch of the normals; of many, a random part. Levels 2 and 3, each of unit length."""
     import torch
 
@@ -165,12 +167,12 @@ def neighbour_scores(references: "Tensor", queries: "Tensor", seed: int) -> "np.
         .flatten(0, 2)
         for maps in (references, queries)
     )
-    bank = bank[torch.randperm(len(bank), generator=torch.Generator().manual_seed(seed))[:MOST_PATCHES]]
+    bank = bank[torch.randperm(len(bank), generator=torch.Generator().manual_seed(seed))[:MAX_PATCHES]]
     nearest = torch.cat([torch.cdist(part, bank).amin(1) for part in asked.split(8192)])
-    return picture_scores(nearest.view(len(queries), -1))
+    return image_scores(nearest.view(len(queries), -1))
 
 
-def picture_scores(distances: "Tensor") -> "np.ndarray":
+def image_scores(distances: "Tensor") -> "np.ndarray":
     """Distances (n, cells) -> the highest value of each map, smoothed."""
     from scipy.ndimage import gaussian_filter
 

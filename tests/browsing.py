@@ -75,9 +75,9 @@ def drop(page: Page, files: dict[str, bytes], where: str = "#stage") -> None:
 # Of every element with text of its own that can be seen: its contrast to what lies beneath, as WCAG 2 defines it.
 CONTRASTS = """() => {
     const context = new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true });
-    const rgba = colour => {
+    const rgba = color => {
         context.clearRect(0, 0, 1, 1);
-        context.fillStyle = colour;
+        context.fillStyle = color;
         context.fillRect(0, 0, 1, 1);
         const [r, g, b, a] = context.getImageData(0, 0, 1, 1).data;
         return [r, g, b, a / 255];
@@ -88,8 +88,8 @@ CONTRASTS = """() => {
         for (let one = element; one; one = one.parentElement) layers.push(rgba(getComputedStyle(one).backgroundColor));
         return layers.reduceRight((below, top) => over(top, below), [255, 255, 255]);
     };
-    const luminance = colour => {
-        const [r, g, b] = colour.map(v => (v /= 255) <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+    const luminance = color => {
+        const [r, g, b] = color.map(v => (v /= 255) <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
         return 0.2126 * r + 0.7152 * g + 0.0722 * b;
     };
     const found = [];
@@ -100,8 +100,8 @@ CONTRASTS = """() => {
         if (element.closest(".marks, .unseen, noscript, option, .symbols, title")) continue;
         const style = getComputedStyle(element);
         const below = beneath(element);
-        const colour = element instanceof SVGElement ? style.fill : style.color;
-        const [high, low] = [luminance(over(rgba(colour), below)), luminance(below)].sort((a, b) => b - a);
+        const color = element instanceof SVGElement ? style.fill : style.color;
+        const [high, low] = [luminance(over(rgba(color), below)), luminance(below)].sort((a, b) => b - a);
         found.push([`${element.tagName}.${element.className?.baseVal ?? element.className}#${element.id}`
             + ` "${element.textContent.trim().slice(0, 30)}"`, (high + 0.05) / (low + 0.05)]);
     }

@@ -80,12 +80,12 @@ def demo_folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def models_folder(demo_folder, tmp_path_factory) -> Path:
-    """Two small models for the service: PaDiM with an encoder of its own, and the mean picture without one."""
+    """Two small models for the service: PaDiM with an encoder of its own, and the mean image without one."""
     from downstream.detect import Fit, fit
 
     folder = tmp_path_factory.mktemp("service") / "models"
     common = {"data": demo_folder, "category": "hazelnut", "size_px": 64}
-    small = "dimensions=24,grid=8,neighbourhood=1"
+    small = "dimensions=24,grid=8,neighborhood=1"
     fit(Fit(**common, encoder=Path("random"), options=small, out=folder / "hazelnut"))
     fit(Fit(**common, method="mean", out=folder / "mean"))
     return folder
@@ -119,10 +119,10 @@ def pt2_file(padim_folder) -> Path:
 
 @pytest.fixture(scope="session")
 def nut_pixels(demo_folder) -> "np.ndarray":
-    """Every picture of the category: uint8 (n, h, w, 3); not a multiple of the batch."""
+    """Every image of the category: uint8 (n, h, w, 3); not a multiple of the batch."""
     from fitted_models import SIZE_PX
 
     from pretrain.data.dataset import load
 
-    pictures = load(demo_folder, SIZE_PX).of("hazelnut")
-    return pictures.batch(range(len(pictures)))
+    images = load(demo_folder, SIZE_PX).of("hazelnut")
+    return images.batch(range(len(images)))

@@ -12,11 +12,11 @@ MODELS = {
     "padim": ("padim", "dimensions=24,grid=8"),
     "every channel, background": (
         "padim",
-        "dimensions=null,grid=4,neighbourhood=1,levels=[level2],foreground=0.5,whole=0.5",
+        "dimensions=null,grid=4,neighborhood=1,levels=[level2],foreground=0.5,whole=0.5",
     ),
     "mixed channels": ("padim", "dimensions=7,grid=8,reduction=orthogonal,quiet=0.0"),
     "bank": ("bank", BANK),
-    "bank, several neighbours": ("bank", BANK + ",neighbours=3,whiten=true,whole=1.0"),
+    "bank, several neighbors": ("bank", BANK + ",neighbors=3,whiten=true,whole=1.0"),
 }
 
 

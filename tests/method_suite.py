@@ -28,8 +28,8 @@ class Material(NamedTuple):
     training: Sequence[Sample]
     normals: list[Tensor]
     tests: list[Tensor]
-    planted: list[Tensor]
-    planted_masks: list[Tensor]
+    synthetic: list[Tensor]
+    synthetic_masks: list[Tensor]
 
 
 def ready(method: Method, material: Material) -> Method:
@@ -37,9 +37,9 @@ def ready(method: Method, material: Material) -> Method:
     return method.fit(material.training).refer(material.normals)
 
 
-def predict(method: Method, pictures: Sequence[Tensor]) -> Prediction:
+def predict(method: Method, images: Sequence[Tensor]) -> Prediction:
     """The predictions of all batches in one."""
-    parts = list(method.predict(pictures))
+    parts = list(method.predict(images))
     maps = None if parts[0].maps is None else torch.cat([part.maps for part in parts])
     return Prediction(torch.cat([part.scores for part in parts]), maps)
 
@@ -83,7 +83,7 @@ def check_predictions_are_complete(make: Make, material: Material) -> None:
         assert maps.isfinite().all()
 
 
-def check_no_pictures_no_predictions(make: Make, material: Material) -> None:
+def check_no_images_no_predictions(make: Make, material: Material) -> None:
     assert list(ready(make(), material).predict([])) == []
 
 
@@ -109,12 +109,12 @@ def check_batch_size_does_not_matter(make: Make, material: Material) -> None:
         assert_same(together, predict(ready(make(batch_size=batch_size), material), material.tests))
 
 
-def check_neighbours_do_not_matter(make: Make, material: Material) -> None:
+def check_neighbors_do_not_matter(make: Make, material: Material) -> None:
     method = ready(make(), material)
     alone = predict(method, material.tests)
-    among = predict(method, [*material.planted, *material.tests[::-1]])
-    reversed_maps = None if among.maps is None else among.maps[len(material.planted) :].flip(0)
-    assert_same(alone, Prediction(among.scores[len(material.planted) :].flip(0), reversed_maps))
+    among = predict(method, [*material.synthetic, *material.tests[::-1]])
+    reversed_maps = None if among.maps is None else among.maps[len(material.synthetic) :].flip(0)
+    assert_same(alone, Prediction(among.scores[len(material.synthetic) :].flip(0), reversed_maps))
 
 
 def check_threads_do_not_matter(make: Make, material: Material) -> None:
@@ -128,11 +128,11 @@ def check_threads_do_not_matter(make: Make, material: Material) -> None:
         torch.set_num_threads(threads)
 
 
-def check_pictures_stay_as_they_are(make: Make, material: Material) -> None:
-    pictures = [*material.normals, *material.tests]
-    before = [picture.clone() for picture in pictures]
+def check_images_stay_as_they_are(make: Make, material: Material) -> None:
+    images = [*material.normals, *material.tests]
+    before = [image.clone() for image in images]
     predict(ready(make(), material), material.tests)
-    assert all(torch.equal(picture, copy) for picture, copy in zip(pictures, before, strict=True))
+    assert all(torch.equal(image, copy) for image, copy in zip(images, before, strict=True))
 
 
 def check_saved_is_loaded(make: Make, material: Material) -> None:
@@ -175,16 +175,16 @@ def check_one_normal_is_enough(make: Make, material: Material) -> None:
     assert predict(method, material.tests).scores.isfinite().all()
 
 
-def check_finds_planted_defects(make: Make, material: Material) -> None:
-    """The same pictures with a blatant defect score higher, and the map is hottest at the defect."""
+def check_finds_synthetic_defects(make: Make, material: Material) -> None:
+    """The same images with a blatant defect score higher, and the map is hottest at the defect."""
     method = ready(make(), material)
-    clean, planted = predict(method, material.tests), predict(method, material.planted)
-    assert (planted.scores > clean.scores).float().mean() > 0.8
-    if planted.maps is not None:
-        growth = planted.maps - clean.maps
+    clean, synthetic = predict(method, material.tests), predict(method, material.synthetic)
+    assert (synthetic.scores > clean.scores).float().mean() > 0.8
+    if synthetic.maps is not None:
+        growth = synthetic.maps - clean.maps
         at_defect = [
             bool(mask.flatten()[change.argmax()])
-            for change, mask in zip(growth, map(grown, material.planted_masks), strict=True)
+            for change, mask in zip(growth, map(grown, material.synthetic_masks), strict=True)
         ]
         assert sum(at_defect) > 0.8 * len(at_defect)
 
@@ -194,9 +194,9 @@ def grown(mask: Tensor, by_px: int = 4) -> Tensor:
     return torch.nn.functional.max_pool2d(mask[None].float(), 2 * by_px + 1, 1, by_px)[0].bool()
 
 
-def _scores_elsewhere(kind: type, folder: str, pictures, threads: int):
+def _scores_elsewhere(kind: type, folder: str, images, threads: int):
     torch.set_num_threads(threads)
-    return predict(kind.load(Path(folder)), list(torch.from_numpy(pictures))).scores.numpy()
+    return predict(kind.load(Path(folder)), list(torch.from_numpy(images))).scores.numpy()
 
 
 CHECKS = [check for name, check in sorted(globals().items()) if name.startswith("check_")]

@@ -9,7 +9,7 @@ from baselines.restoration.pair_folder import CLEAN, DEGRADED, MASKS
 
 
 def smooth(count: int, height: int, width: int, seed: int = 0) -> list[torch.Tensor]:
-    """Pictures with broad structure, float32 (3, h, w)."""
+    """Images with broad structure, float32 (3, h, w)."""
     coarse = torch.rand(count, 3, 8, 8, generator=torch.Generator().manual_seed(seed))
     return list(F.interpolate(coarse, (height, width), mode="bicubic").clamp(0, 1))
 

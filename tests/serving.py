@@ -35,7 +35,7 @@ class Serving:
     def log(self) -> str:
         return self._log.read_text()
 
-    def test(self, data: bytes, name: str = "picture.png", **fields: object) -> httpx.Response:
+    def test(self, data: bytes, name: str = "image.png", **fields: object) -> httpx.Response:
         return self.client.post("/api/test_image", files={"image": (name, data)}, data=fields)
 
     def stop(self, how: int = signal.SIGTERM) -> int:
@@ -48,7 +48,7 @@ def served(models: Path, folder: Path, *options: object, token: str | None = Non
     """`downstream/serve.py` on `models`, with its results in `folder`; stopped at the end if it still runs."""
     folder.mkdir(exist_ok=True)
     command = [sys.executable, REPOSITORY / "downstream/serve.py", "--models", models, "--port", "0",
-               "--pictures", folder / "pictures"]  # fmt: skip
+               "--images", folder / "images"]  # fmt: skip
     if "--results" not in options:
         command += ["--results", folder / "results.sqlite"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -101,8 +101,8 @@ def wait_until_healthy(serving: Serving) -> None:
     pytest.fail(f"the server is not healthy: {serving.log}")
 
 
-def picture(seed: int = 0, size: tuple[int, int] = (40, 30), kind: str = "PNG") -> bytes:
-    """A noisy picture's file."""
+def image(seed: int = 0, size: tuple[int, int] = (40, 30), kind: str = "PNG") -> bytes:
+    """A noisy image's file."""
     pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     file = BytesIO()
     Image.fromarray(pixels).save(file, kind)

@@ -1,6 +1,6 @@
-"""Small changes of good pictures, so that an auto-encoder does not learn its few pictures by heart.
+"""Small changes of good images, so that an auto-encoder does not learn its few images by heart.
 
-What happens to a picture is a pure function of seed, step and its place in the batch, as a run that resumes needs it.
+What happens to an image is a pure function of seed, step and its place in the batch, as a run that resumes needs it.
 """
 
 import math
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pretrain.command import Mistake, nearest
+from pretrain.command import UserError, nearest
 from pretrain.views import uniforms
 
 DEGREES, SHIFT, BRIGHTNESS = 10.0, 0.05, 0.05
@@ -54,9 +54,9 @@ AUGMENTATIONS = {"none": unchanged, "moved": moved, "flipped": flipped}
 
 
 def check_augmentation(name: str) -> None:
-    """Raise Mistake for a name that is none."""
+    """Raise UserError for a name that is none."""
     if name not in AUGMENTATIONS:
-        raise Mistake(f"there is no augmentation {name!r}; {nearest(name, AUGMENTATIONS)}")
+        raise UserError(f"there is no augmentation {name!r}; {nearest(name, AUGMENTATIONS)}")
 
 
 def normals(positions: Sequence[int], columns: int, *key: int | str) -> Tensor:

@@ -10,10 +10,10 @@ WIDTHS = (512, 256, 128, 64)
 
 
 class BackboneCAE(nn.Module):
-    """`backbone`'s four levels; two 1x1 convolutions to 512; transposed convolutions back to the picture, to each of
+    """`backbone`'s four levels; two 1x1 convolutions to 512; transposed convolutions back to the image, to each of
     which the backbone's level of the same size is added.
 
-    A grey picture is shown to the backbone as three equal colours.
+    A gray image is shown to the backbone as three equal colors.
     """
 
     def __init__(self, size_px: int, channels: int = 3, backbone: Encoder | None = None) -> None:

@@ -35,9 +35,9 @@ def transposed(before: int, after: int, window: int, stride: int) -> nn.Module:
 
 
 def scale_weights(layer: nn.Module) -> None:
-    """He et al. 2015, for networks without normalisation: torch's own weights shrink the signal at each of twenty
-    layers, so that mvtec2 first gives all pictures the same answer to 1e-9. Measured at 64 px on one real category, its
-    SSIM loss after 150 steps of 8 pictures: 0.191, otherwise 0.213."""
+    """He et al. 2015, for networks without normalization: torch's own weights shrink the signal at each of twenty
+    layers, so that mvtec2 first gives all images the same answer to 1e-9. Measured at 64 px on one real category, its
+    SSIM loss after 150 steps of 8 images: 0.191, otherwise 0.213."""
     if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
         nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
         nn.init.zeros_(layer.bias)
@@ -97,7 +97,7 @@ def _mvtec_encoder(channels: int, activation: type[nn.Module]) -> tuple[nn.Seque
 
 
 class BaselineCAE(nn.Module):
-    """Six times convolution, batch normalisation, pooling; then `latent` numbers, and the same way back."""
+    """Six times convolution, batch normalization, pooling; then `latent` numbers, and the same way back."""
 
     widths = (32, 32, 64, 64, 128, 128)
 
@@ -146,7 +146,7 @@ class Inception(nn.Module):
 
 class SkipCAE(nn.Module):
     """Strided convolutions down to a single place, eight at 256 px, then `latent` numbers, and the same way back. What
-    the second and the fourth one give is added on the way back: there the picture need not pass the bottleneck."""
+    the second and the fourth one give is added on the way back: there the image need not pass the bottleneck."""
 
     skips = (2, 4)
 

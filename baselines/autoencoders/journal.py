@@ -38,8 +38,8 @@ class Journal:
 
     def restored(self, learner: nn.Module, optimizer: Optimizer) -> Standing | None:
         """Put a checkpoint back, where there is one."""
-        facts = self.run.restore(learner, optimizer) if self.run else None
-        return facts and Standing(**facts["standing"])
+        metadata = self.run.restore(learner, optimizer) if self.run else None
+        return metadata and Standing(**metadata["standing"])
 
     @contextmanager
     def following(self, standing: Standing, steps: int, batch: int) -> Iterator[None]:
@@ -50,14 +50,14 @@ class Journal:
             self.run.forget_figures_from(standing.step)
         with Progress(self.what, steps, "steps", done=standing.step) as self._progress:
             if standing.step:
-                self._progress.say(f"going on after step {standing.step} of {steps}")
+                self._progress.print(f"going on after step {standing.step} of {steps}")
             yield
             if standing.is_over and standing.step < steps:
-                self._progress.say(f"ended early at step {standing.step}: nothing better since {standing.best_epoch}")
+                self._progress.print(f"ended early at step {standing.step}: nothing better since {standing.best_epoch}")
         standing.seconds = self._seconds(standing)
 
     def note(self, standing: Standing, loss: Tensor) -> None:
-        """Show and log the loss of a step. Raises Mistake if it is no longer a number."""
+        """Show and log the loss of a step. Raises UserError if it is no longer a number."""
         if standing.step % STEPS_BETWEEN_READINGS.get(loss.device.type, 1) and standing.step + 1 < self._steps:
             self._progress.advance()
             return
@@ -78,8 +78,8 @@ class Journal:
         """Write a checkpoint now and then, and when the training is to stop: then raise Stopped."""
         is_stopped = self._is_stop_asked()
         if self.run and (is_stopped or time.monotonic() - self._saved_s > self._checkpoint_s):
-            facts = asdict(standing) | {"seconds": self._seconds(standing)}
-            self.run.save(learner, optimizer, {"step": standing.step, "standing": facts})
+            metadata = asdict(standing) | {"seconds": self._seconds(standing)}
+            self.run.save(learner, optimizer, {"step": standing.step, "standing": metadata})
             self._saved_s = time.monotonic()
         if is_stopped:
             raise Stopped(f"stopped after {standing.step} of {self._steps} steps")

@@ -1,4 +1,4 @@
-"""How far a reconstruction is from its picture: as one number to learn from, and as a map to find defects with.
+"""How far a reconstruction is from its image: as one number to learn from, and as a map to find defects with.
 
 Both are never negative, and the border counts: windows are mirrored there, so that every pixel has a value.
 """
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pretrain.command import Mistake, nearest
+from pretrain.command import UserError, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,7 +24,7 @@ LEAST_STRUCTURE = 1e-3
 LUMA = (0.299, 0.587, 0.114)
 
 
-def grey(images: Tensor) -> Tensor:
+def gray(images: Tensor) -> Tensor:
     """RGB (b, 3, h, w) -> brightness (b, 1, h, w)."""
     return (images * images.new_tensor(LUMA)[:, None, None]).sum(1, keepdim=True)
 
@@ -56,7 +56,7 @@ def multi_scale(restored: Tensor, images: Tensor, window_px: int) -> Tensor:
     return 1 - product.mean(1)
 
 
-# Each gives one number for a picture: (b, channels, h, w) twice -> (b,).
+# Each gives one number for an image: (b, channels, h, w) twice -> (b,).
 LOSSES: "dict[str, Callable[[Tensor, Tensor, int], Tensor]]" = {
     "mse": mean_squared,
     "l2": sum_of_squares,
@@ -67,19 +67,19 @@ RESIDUALS = ("squared", "absolute", "ssim")
 
 
 def loss_named(name: str) -> "Callable[[Tensor, Tensor, int], Tensor]":
-    """A loss by its name. Raises Mistake for a name that is none."""
+    """A loss by its name. Raises UserError for a name that is none."""
     if name not in LOSSES:
-        raise Mistake(f"there is no loss {name!r}; {nearest(name, LOSSES)}")
+        raise UserError(f"there is no loss {name!r}; {nearest(name, LOSSES)}")
     return LOSSES[name]
 
 
 def residual_map(restored: Tensor, images: Tensor, kind: str, window_px: int = WINDOW_PX) -> Tensor:
-    """Where a picture differs, the mean over its channels: (b, channels, h, w) twice -> (b, h, w), 0 or more.
+    """Where an image differs, the mean over its channels: (b, channels, h, w) twice -> (b, h, w), 0 or more.
 
-    squared or absolute differences, or 1 - SSIM. Raises Mistake for another kind.
+    squared or absolute differences, or 1 - SSIM. Raises UserError for another kind.
     """
     if kind not in RESIDUALS:
-        raise Mistake(f"there is no residual map {kind!r}; {nearest(kind, RESIDUALS)}")
+        raise UserError(f"there is no residual map {kind!r}; {nearest(kind, RESIDUALS)}")
     if kind == "ssim":
         return (1 - ssim_map(restored, images, window_px)).mean(1).clamp(min=0)
     difference = restored - images
@@ -89,7 +89,7 @@ def residual_map(restored: Tensor, images: Tensor, kind: str, window_px: int = W
 def ssim_map(restored: Tensor, images: Tensor, window_px: int = WINDOW_PX) -> Tensor:
     """Structural similarity at each pixel, at most 1: (b, channels, h, w) twice -> the same.
 
-    A Gaussian window of sigma 1.5 (Wang et al. 2004). Raises Mistake where the window does not fit.
+    A Gaussian window of sigma 1.5 (Wang et al. 2004). Raises UserError where the window does not fit.
     """
     from kornia.metrics import ssim
 
@@ -98,12 +98,12 @@ def ssim_map(restored: Tensor, images: Tensor, window_px: int = WINDOW_PX) -> Te
 
 
 def check_window(images: Tensor, window_px: int) -> None:
-    """Raise Mistake unless SSIM's window has a middle and is no larger than the pictures (..., h, w)."""
+    """Raise UserError unless SSIM's window has a middle and is no larger than the images (..., h, w)."""
     side = min(images.shape[-2:])
     if window_px % 2 == 0 or not 3 <= window_px <= side:
-        raise Mistake(
-            f"SSIM's window of {window_px} px does not do for pictures of {side} px: choose an odd one from 3 to "
-            f"{side - (side + 1) % 2}, or larger pictures."
+        raise UserError(
+            f"SSIM's window of {window_px} px does not do for images of {side} px: choose an odd one from 3 to "
+            f"{side - (side + 1) % 2}, or larger images."
         )
 
 

@@ -1,6 +1,6 @@
-"""Auto-encoders as methods: they learn to reproduce good pictures of ONE category, and fail at what is not on them.
+"""Auto-encoders as methods: they learn to reproduce good images of ONE category, and fail at what is not on them.
 
-What a picture and its reconstruction differ in is the map, smoothed. A picture's score is the mean of the highest
+What an image and its reconstruction differ in is the map, smoothed. An image's score is the mean of the highest
 hundredth of its map, as of patch statistics: the mean over all of it would drown a small defect, the highest pixel
 alone would be noise.
 """
@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from baselines.autoencoders.augmentation import check_augmentation
 from baselines.autoencoders.journal import Journal
-from baselines.autoencoders.losses import LOSSES, RESIDUALS, WINDOW_PX, check_window, grey, residual_map
+from baselines.autoencoders.losses import LOSSES, RESIDUALS, WINDOW_PX, check_window, gray, residual_map
 from baselines.autoencoders.networks import architecture_of, make_network
 from baselines.autoencoders.recipes import recipe_of
 from baselines.autoencoders.training import Recipe, split, train
@@ -32,9 +32,9 @@ from baselines.contract.method import (
     load_method,
     save_method,
 )
-from pretrain.command import Mistake, nearest
+from pretrain.command import UserError, nearest
 
-COLORS = {"rgb": 3, "grey": 1}
+COLORS = {"rgb": 3, "gray": 1}
 # A handful of normals is gone through in one step: so many at least, unless `instances` says otherwise.
 LEAST_STEPS = 300
 NETWORK = "network."
@@ -46,13 +46,13 @@ class AutoEncoder:
     so that a category takes minutes on two cores.
 
     model: which architecture; a name of ARCHITECTURES.
-    size_px: side of the square that pictures are reduced to; what fits, the architecture says.
+    size_px: side of the square that images are reduced to; what fits, the architecture says.
     width, latent, skips: how wide, how many numbers in the middle, whether there are short cuts; where there are any.
     start, backbone: weights and architecture of the encoder of `backbone`; random, imagenet, a .pth or an encoder file.
-    loss: mse, l2, ssim or mssim, for SSIM with a window of `window_px`; color: rgb or grey.
+    loss: mse, l2, ssim or mssim, for SSIM with a window of `window_px`; color: rgb or gray.
     residual: the map, squared, absolute or ssim; by default what the loss suggests.
-    epochs: passes over the normals; `instances`: pictures that are looked at in all, instead.
-    train_batch: pictures in a step; few, so that a category's 200 or so give enough steps. `batch_size` is how many are
+    epochs: passes over the normals; `instances`: images that are looked at in all, instead.
+    train_batch: images in a step; few, so that a category's 200 or so give enough steps. `batch_size` is how many are
         judged at once, which does not matter.
     blur: width of the Gaussian that smooths a map, as share of its side; top_share: see above.
     """
@@ -99,15 +99,15 @@ class AutoEncoder:
         """
         self.fit([])
         if not len(normals):
-            raise Mistake("no normal pictures to refer to: give at least one.")
+            raise UserError("no normal images to refer to: give at least one.")
         learned, held_out = split(len(normals), self.seed)
         recipe = self.recipe(len(learned), 0 if is_literal else LEAST_STEPS)
         network = self.make_network().to(normals[0].device)
 
-        def pictures(positions: Sequence[int]) -> Tensor:
+        def image_set(positions: Sequence[int]) -> Tensor:
             return self.shown(torch.stack([normals[position] for position in positions]))
 
-        self.network_ = train(network, pictures, learned, held_out, recipe, self.seed, journal)
+        self.network_ = train(network, image_set, learned, held_out, recipe, self.seed, journal)
         self.held_out_ = held_out
         judged = [self._judged(images) for images in batches((normals[i] for i in held_out), LEARNING_BATCH)]
         empty = normals[0].new_empty(0)
@@ -115,28 +115,28 @@ class AutoEncoder:
         self.normal_peaks_ = torch.cat([empty, *(part.maps.flatten(1).amax(1) for part in judged)])
         return self
 
-    def predict(self, pictures: Iterable[Tensor]) -> Iterator[Prediction]:
+    def predict(self, images: Iterable[Tensor]) -> Iterator[Prediction]:
         """Scores (b,) and maps (b, h, w), 0 or more, batch by batch."""
         self._check_fitted()
-        for images in batches(pictures, self.batch_size):
-            yield self._judged(images)
+        for batch in batches(images, self.batch_size):
+            yield self._judged(batch)
 
     @torch.no_grad()
     def reconstruct(self, images: Tensor) -> Tensor:
-        """What the network makes of pictures (b, 3, h, w): (b, channels, size_px, size_px) in [0, 1]."""
+        """What the network makes of images (b, 3, h, w): (b, channels, size_px, size_px) in [0, 1]."""
         self._check_fitted()
         return self.network_.to(images.device)(self.shown(images))
 
     def shown(self, images: Tensor) -> Tensor:
-        """Pictures (b, 3, h, w) as the network sees them: (b, channels, size_px, size_px)."""
-        images = grey(images) if self.color == "grey" else images
+        """Images (b, 3, h, w) as the network sees them: (b, channels, size_px, size_px)."""
+        images = gray(images) if self.color == "gray" else images
         size = (self._size_px, self._size_px)
         if images.shape[-2:] == size:
             return images
         return F.interpolate(images, size, mode="bilinear", antialias=True).clamp(0, 1)
 
     def recipe(self, count: int, least_steps: int = 0) -> Recipe:
-        """How `count` pictures are learned from. Raises Mistake for a value with which nothing could be learned."""
+        """How `count` images are learned from. Raises UserError for a value with which nothing could be learned."""
         given = {"loss": self.loss, "augmentation": self.augmentation, "batch": self.train_batch, "epochs": self.epochs,
                  "learning_rate": self.learning_rate, "weight_decay": self.weight_decay}  # fmt: skip
         self._check()
@@ -148,7 +148,7 @@ class AutoEncoder:
         return recipe.lasting(count, self.instances, least_steps)
 
     def make_network(self) -> nn.Module:
-        """An untrained network. Raises Mistake for a size or an option that the architecture does not have."""
+        """An untrained network. Raises UserError for a size or an option that the architecture does not have."""
         from pretrain.encoder import asked_encoder
 
         options = {"width": self.width, "latent": self.latent, "skips": self.skips or None}
@@ -179,7 +179,9 @@ class AutoEncoder:
             try:
                 network.load_state_dict({name[len(NETWORK) : -1]: weight for name, weight in saved.items()})
             except RuntimeError:
-                raise Mistake(f"{folder} does not hold the weights of a {method.model}: fit the model again.") from None
+                raise UserError(
+                    f"{folder} does not hold the weights of a {method.model}: fit the model again."
+                ) from None
             method.network_ = network.eval().requires_grad_(False)
         return method
 
@@ -208,13 +210,13 @@ class AutoEncoder:
         from kornia.filters import gaussian_blur2d
 
         sigma_px = self.blur * maps.shape[-1]
-        if sigma_px < 0.3:  # less than a pixel sees of its neighbours
+        if sigma_px < 0.3:  # less than a pixel sees of its neighbors
             return maps
         side_px = 2 * math.ceil(3 * sigma_px) + 1
         return gaussian_blur2d(maps[:, None], side_px, (sigma_px, sigma_px))[:, 0]
 
     def _check(self) -> None:
-        """Raise Mistake for an argument that is none."""
+        """Raise UserError for an argument that is none."""
         architecture_of(self.model)
         for name, value, allowed in (
             ("color", self.color, COLORS),
@@ -222,13 +224,15 @@ class AutoEncoder:
             ("residual", self.residual, RESIDUALS),
         ):
             if value is not None and value not in allowed:
-                raise Mistake(f"there is no {name} {value!r}; {nearest(value, allowed)}")
+                raise UserError(f"there is no {name} {value!r}; {nearest(value, allowed)}")
         for name in ("epochs", "instances", "train_batch", "learning_rate", "width", "latent", "top_share"):
             value = getattr(self, name)
             if value is not None and value <= 0:
-                raise Mistake(f"{name} must be above 0, not {value}.")
+                raise UserError(f"{name} must be above 0, not {value}.")
         if self.top_share > 1 or not 0 <= self.blur <= 0.15:
-            raise Mistake(f"top_share {self.top_share} or blur {self.blur} will not do: at most 1, and from 0 to 0.15.")
+            raise UserError(
+                f"top_share {self.top_share} or blur {self.blur} will not do: at most 1, and from 0 to 0.15."
+            )
 
     def _check_fitted(self) -> None:
         if not hasattr(self, "network_"):

@@ -1,6 +1,6 @@
 """The auto-encoders by name, and the first two of them: AE and VAE, whose encoder ends in a hundred numbers.
 
-A network takes pictures (b, channels, size_px, size_px) in [0, 1] and gives as many of the same shape and range. Its
+A network takes images (b, channels, size_px, size_px) in [0, 1] and gives as many of the same shape and range. Its
 size is fixed when it is made: which ones an architecture can have, its constructor says.
 """
 
@@ -12,10 +12,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from pretrain.command import Mistake, nearest
+from pretrain.command import UserError, nearest
 
 LEAK = 0.2
-SMALLEST_PX, LARGEST_PX = 32, 1024
+MIN_PX, MAX_PX = 32, 1024
 
 
 class Architecture(NamedTuple):
@@ -40,16 +40,16 @@ ARCHITECTURES = {
 
 
 def architecture_of(model: str) -> Architecture:
-    """An architecture by its name. Raises Mistake for a name that is none."""
+    """An architecture by its name. Raises UserError for a name that is none."""
     if model not in ARCHITECTURES:
-        raise Mistake(f"there is no auto-encoder {model!r}; {nearest(model, ARCHITECTURES)}")
+        raise UserError(f"there is no auto-encoder {model!r}; {nearest(model, ARCHITECTURES)}")
     return ARCHITECTURES[model]
 
 
 def make_network(model: str, size_px: int, channels: int, seed: int, options: dict) -> nn.Module:
     """A network with random weights, a function of `seed` alone. `options` go to its constructor.
 
-    Raises Mistake for a model, a size or an option that there is not.
+    Raises UserError for a model, a size or an option that there is not.
     """
     module, _, kind = architecture_of(model).place.rpartition(".")
     network = getattr(import_module(module), kind)
@@ -61,31 +61,31 @@ def make_network(model: str, size_px: int, channels: int, seed: int, options: di
 
 
 def check_options(model: str, network: Callable, options: dict) -> None:
-    """Raise Mistake for an option that the architecture does not have."""
+    """Raise UserError for an option that the architecture does not have."""
     import inspect
 
     known = list(inspect.signature(network).parameters)[2:]
     for name in options:
         if name not in known:
             has = f"its own are {', '.join(known)}" if known else "it has none of its own"
-            raise Mistake(f"{model} has no option {name}: {has}.")
+            raise UserError(f"{model} has no option {name}: {has}.")
 
 
 def check_size(name: str, size_px: int, multiple: int, smallest_px: int) -> None:
-    """Raise Mistake unless a side is a multiple, within limits."""
-    if size_px % multiple or not smallest_px <= size_px <= LARGEST_PX:
+    """Raise UserError unless a side is a multiple, within limits."""
+    if size_px % multiple or not smallest_px <= size_px <= MAX_PX:
         low = max(smallest_px, size_px // multiple * multiple)
-        raise Mistake(
-            f"{name} cannot take {size_px} px: choose a multiple of {multiple} from {smallest_px} to {LARGEST_PX}, "
-            f"such as {min(low, LARGEST_PX)}."
+        raise UserError(
+            f"{name} cannot take {size_px} px: choose a multiple of {multiple} from {smallest_px} to {MAX_PX}, "
+            f"such as {min(low, MAX_PX)}."
         )
 
 
 def check_power_of_two(name: str, size_px: int) -> None:
-    """Raise Mistake unless a side is a power of two, within limits."""
-    allowed = [2**power for power in range(round(math.log2(SMALLEST_PX)), round(math.log2(LARGEST_PX)) + 1)]
+    """Raise UserError unless a side is a power of two, within limits."""
+    allowed = [2**power for power in range(round(math.log2(MIN_PX)), round(math.log2(MAX_PX)) + 1)]
     if size_px not in allowed:
-        raise Mistake(f"{name} cannot take {size_px} px: choose a power of two, {', '.join(map(str, allowed))}.")
+        raise UserError(f"{name} cannot take {size_px} px: choose a power of two, {', '.join(map(str, allowed))}.")
 
 
 class AE(nn.Module):
@@ -116,13 +116,13 @@ class AE(nn.Module):
 
 
 class VAE(AE):
-    """The same with a Gaussian in place of each latent number. Its mean is what reconstructs a picture: a sample would
+    """The same with a Gaussian in place of each latent number. Its mean is what reconstructs an image: a sample would
     give another score at each call."""
 
     codes = 2
 
     def distribution(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Means and log-variances of pictures: (b, latent, 1, 1) each."""
+        """Means and log-variances of images: (b, latent, 1, 1) each."""
         mean, log_variance = self.encoder(images).chunk(2, dim=1)
         return mean, log_variance
 

@@ -1,4 +1,4 @@
-"""What a trained auto-encoder leaves: its model, figures on test pictures, reconstructions, samples, curves."""
+"""What a trained auto-encoder leaves: its model, figures on test images, reconstructions, samples, curves."""
 
 import json
 import math
@@ -16,8 +16,8 @@ from baselines.contract.method import Images, Samples, batches
 from baselines.contract.metrics import image_figures, pixel_figures
 from baselines.contract.model_folder import write_model
 from baselines.contract.threshold import threshold_from_normals
-from pretrain.data.dataset import Pictures, data_name
-from pretrain.drawing import Curve, Thumbnail, contact_sheet, curves, save_picture
+from pretrain.data.dataset import ImageSet, data_name
+from pretrain.drawing import Curve, Thumbnail, contact_sheet, curves, save_image
 from pretrain.files import write_json
 from pretrain.training.run import Run
 
@@ -28,21 +28,21 @@ if TYPE_CHECKING:
 FIGURES = "figures.json"
 SAMPLES, SAMPLES_IN_ROW = 24, 8
 SHOWN_OF_EACH_KIND, SHOWN_ROWS = 2, 12
-GREY_CHECKED = 8
+GRAY_CHECKED = 8
 
 
-def announce(config: "Config", method: "AutoEncoder", normals: Pictures, tests: Pictures) -> None:
+def announce(config: "Config", method: "AutoEncoder", normals: ImageSet, tests: ImageSet) -> None:
     """Say what is about to be trained, and on what."""
     recipe = method.recipe(round(0.9 * len(normals)))
     count = sum(weights.numel() for weights in method.make_network().parameters())
-    print(f"{config.category}, {data_name(config.data)}: {len(normals)} good pictures, a tenth of them held out; "
-          f"{len(tests)} test pictures")  # fmt: skip
+    print(f"{config.category}, {data_name(config.data)}: {len(normals)} good images, a tenth of them held out; "
+          f"{len(tests)} test images")  # fmt: skip
     title, length = architecture_of(config.model).title, f"{recipe.epochs} epochs, batch {recipe.batch}"
     print(f"{title}, {count:,} weights, {config.size_px} px, {config.color}, {recipe.loss}")
     print(f"{length}, {config.device}, {config.precision}")
-    some = normals.batch(range(min(GREY_CHECKED, len(normals))))  # (n, h, w, 3)
+    some = normals.batch(range(min(GRAY_CHECKED, len(normals))))  # (n, h, w, 3)
     if config.color == "rgb" and (some == some[..., :1]).all():
-        print("the pictures are grey: --color grey learns the same from a third of the numbers.")
+        print("the images are gray: --color gray learns the same from a third of the numbers.")
     if config.model == "backbone":
         from pretrain.encoder import asked_encoder
 
@@ -52,21 +52,26 @@ def announce(config: "Config", method: "AutoEncoder", normals: Pictures, tests: 
     sys.stdout.flush()
 
 
-def conclude(config: "Config", run: Run, method: "AutoEncoder", normals: Pictures, tests: Pictures) -> dict:
-    """Write the model, figures and pictures, and mark the run as finished. The figures."""
-    threshold = threshold_from_normals(method.normal_scores_.cpu().numpy(), config.rate)
-    limit = threshold_from_normals(method.normal_peaks_.cpu().numpy(), config.rate)
+def conclude(config: "Config", run: Run, method: "AutoEncoder", normals: ImageSet, tests: ImageSet) -> dict:
+    """Write the model, figures and images, and mark the run as finished. The figures."""
+    threshold = threshold_from_normals(method.normal_scores_.cpu().numpy(), config.false_alarm_rate)
+    limit = threshold_from_normals(method.normal_peaks_.cpu().numpy(), config.false_alarm_rate)
     (category,) = config.category
-    print(f"threshold {threshold.value:.4g} at {config.rate:.0%} false alarms: {threshold.why}")
+    print(f"threshold {threshold.value:.4g} at {config.false_alarm_rate:.0%} false alarms: {threshold.why}")
     figures = measured(method, tests, threshold.value, limit.value)
     shown = tests if len(tests) else normals.subset(method.held_out_)
-    save_picture(reconstructions(method, shown, limit.value, f"{category}: {config.model}"),
+    save_image(reconstructions(method, shown, limit.value, f"{category}: {config.model}"),
                  config.out / "reconstructions.png")  # fmt: skip
     if hasattr(method.network_, "sampled"):
-        save_picture(samples(method, config.seed, f"{category}: samples"), config.out / "samples.png")
-    save_picture(drawn_curves(run, f"{category}: {config.model}"), config.out / "curves.png")
+        save_image(samples(method, config.seed, f"{category}: samples"), config.out / "samples.png")
+    save_image(drawn_curves(run, f"{category}: {config.model}"), config.out / "curves.png")
     write_json(config.out / FIGURES, figures)
-    facts = {"data": data_name(config.data), "normals": len(normals), "method": config.model, "rate": config.rate}
+    metadata = {
+        "data": data_name(config.data),
+        "normals": len(normals),
+        "method": config.model,
+        "false_alarm_rate": config.false_alarm_rate,
+    }
     write_model(
         config.out,
         method,
@@ -76,7 +81,7 @@ def conclude(config: "Config", run: Run, method: "AutoEncoder", normals: Picture
         map_threshold=limit,
         minimum_area_px=config.minimum_area,
         normal_scores=method.normal_scores_.tolist(),
-        facts=facts,
+        metadata=metadata,
     )
     run.finish()
     print(f"model: {config.out}")
@@ -88,8 +93,8 @@ def kept_figures(folder: Path) -> dict:
     return json.loads((folder / FIGURES).read_text())
 
 
-def measured(method: "AutoEncoder", tests: Pictures, threshold: float, limit: float) -> dict:
-    """Figures of test pictures at frozen thresholds, of scores and of maps; those of pixels where there are masks."""
+def measured(method: "AutoEncoder", tests: ImageSet, threshold: float, limit: float) -> dict:
+    """Figures of test images at frozen thresholds, of scores and of maps; those of pixels where there are masks."""
     labels = np.array([record.is_anomaly for record in tests.records], dtype=bool)
     parts = [(part.scores.cpu(), part.maps.cpu()) for part in method.predict(on_device(Images(tests), method))]
     scores, maps = (torch.cat(some).numpy() for some in zip(*parts, strict=True)) if parts else (np.zeros(0), None)
@@ -121,27 +126,27 @@ def print_figures(figures: Mapping[str, dict], title: str, config: "Config") -> 
         table.add_row(category, *("n/a" if value is None else f"{value:.3f}" for value in values))
     Console(width=None if sys.stdout.isatty() else 100).print(table)
     first = next(iter(figures))
-    print(f"pictures: {config.out}/{first}/reconstructions.png, curves.png")
-    print(f"next:     python downstream/detect.py run PICTURES --model {config.out}/{first}")
+    print(f"images: {config.out}/{first}/reconstructions.png, curves.png")
+    print(f"next:     python downstream/detect.py run IMAGES --model {config.out}/{first}")
 
 
-def reconstructions(method: "AutoEncoder", pictures: Pictures, limit: float, title: str):
-    """Pictures, what the network makes of them, and their maps on one scale: white is twice the threshold."""
+def reconstructions(method: "AutoEncoder", images: ImageSet, limit: float, title: str):
+    """Images, what the network makes of them, and their maps on one scale: white is twice the threshold."""
     chosen, seen = [], {}
-    for position, record in enumerate(pictures.records):
+    for position, record in enumerate(images.records):
         seen[record.defect] = seen.get(record.defect, 0) + 1
         if seen[record.defect] <= SHOWN_OF_EACH_KIND:
             chosen.append(position)
     chosen = chosen[:SHOWN_ROWS]
-    samples_ = Samples(pictures)
+    samples_ = Samples(images)
     rows = []
     for position in chosen:
-        (images,) = batches(on_device([samples_[position].image], method), 1)
-        restored, (part,) = method.reconstruct(images), method.predict(images)
+        (batch,) = batches(on_device([samples_[position].image], method), 1)
+        restored, (part,) = method.reconstruct(batch), method.predict(batch)
         heat = (part.maps / max(2 * limit, 1e-12)).clamp(0, 1)[:, None]
         mask = samples_[position].mask
-        rows.append((pictures.records[position].defect, [
-            Thumbnail(as_pixels(images)[0], "picture", None if mask is None else mask.numpy()),
+        rows.append((images.records[position].defect, [
+            Thumbnail(as_pixels(batch)[0], "image", None if mask is None else mask.numpy()),
             Thumbnail(as_pixels(restored)[0], "reconstruction"),
             Thumbnail(as_pixels(heat)[0], "map"),
         ]))  # fmt: skip
@@ -150,7 +155,7 @@ def reconstructions(method: "AutoEncoder", pictures: Pictures, limit: float, tit
 
 @torch.no_grad()
 def samples(method: "AutoEncoder", seed: int, title: str):
-    """Pictures that nobody took: decoded from random numbers."""
+    """Images that nobody took: decoded from random numbers."""
     network = method.network_
     numbers = normal_numbers(range(SAMPLES), network.latent, seed, "samples")[:, :, None, None]
     decoded = as_pixels(network.decoder(numbers.to(next(network.parameters()).device)))
@@ -159,7 +164,7 @@ def samples(method: "AutoEncoder", seed: int, title: str):
 
 
 def drawn_curves(run: Run, title: str):
-    """The loss of every step, and of the held-out pictures after every epoch."""
+    """The loss of every step, and of the held-out images after every epoch."""
     lines = run.metrics()
     panels = [Curve("loss", [(line["step"], line["loss"]) for line in lines if "loss" in line])]
     held_out = [(line["step"], line["validation"]) for line in lines if "validation" in line]
@@ -173,6 +178,6 @@ def as_pixels(images: torch.Tensor) -> np.ndarray:
 
 
 def on_device(images, method: "AutoEncoder"):
-    """Pictures, one by one, where the network is."""
+    """Images, one by one, where the network is."""
     device = next(method.network_.parameters()).device
     return (images[position].to(device) for position in range(len(images)))

@@ -1,6 +1,6 @@
-"""How an auto-encoder learns from good pictures: one loop, for the command and for a method inside a study alike.
+"""How an auto-encoder learns from good images: one loop, for the command and for a method inside a study alike.
 
-A tenth of the pictures is held out. After every epoch the loss on them is taken, and the weights of the best epoch
+A tenth of the images is held out. After every epoch the loss on them is taken, and the weights of the best epoch
 count. Everything random is a pure function of seed, step and place in the batch, so a run that goes on from a
 checkpoint ends in the very weights of one that was never stopped.
 """
@@ -19,7 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from baselines.autoencoders.augmentation import AUGMENTATIONS, normals
 from baselines.autoencoders.losses import loss_named
 from baselines.contract.method import LEARNING_BATCH
-from pretrain.command import Mistake
+from pretrain.command import UserError
 
 if TYPE_CHECKING:
     from baselines.autoencoders.journal import Journal
@@ -29,7 +29,7 @@ HELD_OUT_SHARE = 0.1
 FREE_LEARNING_RATE = 1e-5
 PLATEAU_FACTOR = 0.5
 
-Pictures = Callable[[Sequence[int]], Tensor]
+ImageSet = Callable[[Sequence[int]], Tensor]
 
 
 @dataclass(frozen=True)
@@ -52,12 +52,12 @@ class Recipe:
         return count // min(self.batch, count)
 
     def lasting(self, count: int, instances: int | None, least_steps: int = 0) -> "Recipe":
-        """The same for `count` pictures, so long that `instances` pictures are looked at, or, where none are asked for,
-        that there are `least_steps`. Raises Mistake for less than one epoch."""
+        """The same for `count` images, so long that `instances` images are looked at, or, where none are asked for,
+        that there are `least_steps`. Raises UserError for less than one epoch."""
         if instances is None:
             return replace(self, epochs=max(self.epochs, math.ceil(least_steps / self.steps_in_epoch(count))))
         if instances < count:
-            raise Mistake(f"{instances} instances are less than one look at each of {count} pictures: ask for more.")
+            raise UserError(f"{instances} instances are less than one look at each of {count} images: ask for more.")
         return replace(self, epochs=instances // count)
 
 
@@ -86,7 +86,7 @@ class Learner(nn.Module):
 
 
 def split(count: int, seed: int) -> tuple[list[int], list[int]]:
-    """Positions of `count` pictures to learn from, and of the tenth that is held out: one at least, none of one."""
+    """Positions of `count` images to learn from, and of the tenth that is held out: one at least, none of one."""
     order = np.random.default_rng([seed, 0xAE]).permutation(count).tolist()
     held_out = max(1, round(HELD_OUT_SHARE * count)) if count > 1 else 0
     return sorted(order[held_out:]), sorted(order[:held_out])
@@ -94,16 +94,16 @@ def split(count: int, seed: int) -> tuple[list[int], list[int]]:
 
 def train(
     network: nn.Module,
-    pictures: Pictures,
+    images: ImageSet,
     learned: Sequence[int],
     held_out: Sequence[int],
     recipe: Recipe,
     seed: int,
     journal: "Journal",
 ) -> nn.Module:
-    """The network with the weights of its best epoch, in eval mode. `pictures` gives (b, channels, h, w) by positions.
+    """The network with the weights of its best epoch, in eval mode. `images` gives (b, channels, h, w) by positions.
 
-    Raises Mistake where the loss is no longer a number, and `Stopped` where the journal says so.
+    Raises UserError where the loss is no longer a number, and `Stopped` where the journal says so.
     """
     learner = Learner(network)
     optimizer = torch.optim.Adam(network.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay)
@@ -117,17 +117,17 @@ def train(
             set_mode(network, optimizer, standing.learning_rate, epoch < recipe.frozen * recipe.epochs, recipe)
             # Each epoch is a shuffle of its own, its incomplete last batch left out.
             order = np.random.default_rng([seed, epoch]).permutation(learned)
-            images = pictures(order[turn * batch :][:batch].tolist())
-            images = AUGMENTATIONS[recipe.augmentation](images, seed, standing.step)
+            batch_images = images(order[turn * batch :][:batch].tolist())
+            batch_images = AUGMENTATIONS[recipe.augmentation](batch_images, seed, standing.step)
             with journal.autocast():
-                loss = losses(network, images, recipe, (seed, standing.step)).mean()
+                loss = losses(network, batch_images, recipe, (seed, standing.step)).mean()
             loss.backward()
             optimizer.step()
             optimizer.zero_grad()
             journal.note(standing, loss.detach())
             standing.step += 1
             if turn + 1 == an_epoch:
-                judge_epoch(learner, pictures, held_out, recipe, standing, epoch, journal)
+                judge_epoch(learner, images, held_out, recipe, standing, epoch, journal)
             journal.save_if_due(standing, learner, optimizer)
     if not held_out:
         learner.keep()
@@ -135,11 +135,11 @@ def train(
 
 
 def losses(network: nn.Module, images: Tensor, recipe: Recipe, key: tuple[int, int] | None = None) -> Tensor:
-    """The loss of each picture: (b, channels, h, w) -> (b,). A VAE draws its samples from `key`, seed and step; without
+    """The loss of each image: (b, channels, h, w) -> (b,). A VAE draws its samples from `key`, seed and step; without
     it the means are decoded.
 
     To a squared error that is summed over pixels the divergence is added as it is. To a mean it is added divided by as
-    many: else it would weigh as much as all pixels 49,152 times, and every picture would be given the same code.
+    many: else it would weigh as much as all pixels 49,152 times, and every image would be given the same code.
     """
     loss = loss_named(recipe.loss)
     if not hasattr(network, "sampled"):
@@ -169,21 +169,21 @@ def set_mode(network: nn.Module, optimizer, learning_rate: float, is_frozen: boo
 @torch.no_grad()
 def judge_epoch(
     learner: Learner,
-    pictures: Pictures,
+    images: ImageSet,
     held_out: Sequence[int],
     recipe: Recipe,
     standing: Standing,
     epoch: int,
     journal: "Journal",
 ) -> None:
-    """The loss on the held-out pictures, and what follows from it. Without any, the last weights count."""
+    """The loss on the held-out images, and what follows from it. Without any, the last weights count."""
     if not held_out:
         return
     learner.network.eval()
     parts = []
     for start in range(0, len(held_out), LEARNING_BATCH):
         with journal.autocast():
-            parts.append(losses(learner.network, pictures(held_out[start : start + LEARNING_BATCH]), recipe))
+            parts.append(losses(learner.network, images(held_out[start : start + LEARNING_BATCH]), recipe))
     loss = float(torch.cat(parts).mean())
     if not math.isfinite(loss):
         raise not_a_number(standing.step)
@@ -197,5 +197,5 @@ def judge_epoch(
     journal.log(standing.step - 1, epoch=epoch, validation=loss, learning_rate=standing.learning_rate)
 
 
-def not_a_number(step: int) -> Mistake:
-    return Mistake(f"the loss is not a number any more at step {step}: lower the learning rate, and start anew.")
+def not_a_number(step: int) -> UserError:
+    return UserError(f"the loss is not a number any more at step {step}: lower the learning rate, and start anew.")

@@ -1,8 +1,8 @@
-"""What frozen layers make of each training picture, computed once and kept on disk.
+"""What frozen layers make of each training image, computed once and kept on disk.
 
-Where the first layers of a network are frozen and pictures are not varied, these layers give the same in every epoch.
+Where the first layers of a network are frozen and images are not varied, these layers give the same in every epoch.
 VGG16's ten frozen convolutions take four fifths of a training step; what they give, after the pooling that follows,
-is 0.4 MB a picture of 224 px. It is kept in fp32: halves would be half as large, and another result.
+is 0.4 MB an image of 224 px. It is kept in fp32: halves would be half as large, and another result.
 """
 
 import os
@@ -14,15 +14,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pretrain.command import Mistake
+from pretrain.command import UserError
 from pretrain.progress import Progress
 
 
 class FrozenFeatures:
-    """The result of `early` for pictures 0 to `count` - 1, in a file of float32 that is mapped, not read into memory.
+    """The result of `early` for images 0 to `count` - 1, in a file of float32 that is mapped, not read into memory.
 
-    `early` takes positions and gives (b, ...), without a gradient. It is asked for `batch` pictures at a time; of the
-    last, if they are fewer, the batch is filled with its first, so that every picture is computed alike. A `file` that
+    `early` takes positions and gives (b, ...), without a gradient. It is asked for `batch` images at a time; of the
+    last, if they are fewer, the batch is filled with its first, so that every image is computed alike. A `file` that
     is there already is taken as it is: its name must say what it was made of.
     """
 
@@ -35,7 +35,7 @@ class FrozenFeatures:
         self.mapped = np.memmap(file, np.float32, "r", shape=self.shape)
 
     def __call__(self, positions: Sequence[int]) -> Tensor:
-        """Copies of what is known of some pictures: float32 (b, ...)."""
+        """Copies of what is known of some images: float32 (b, ...)."""
         return torch.from_numpy(self.mapped[np.asarray(positions)])
 
     def _compute(self, early: Callable[[Sequence[int]], Tensor], batch: int) -> None:
@@ -43,7 +43,7 @@ class FrozenFeatures:
         self.file.parent.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(self.file.parent).free
         if free < size:
-            raise Mistake(
+            raise UserError(
                 f"{self.file.parent} has {free / 1e6:.0f} MB left and the frozen layers' results take "
                 f"{size / 1e6:.0f} MB: make room, or name another folder (TMPDIR, or --out)."
             )
@@ -56,7 +56,7 @@ class FrozenFeatures:
                     filled = [*some, *[start] * (batch - len(some))]
                     found = early(filled)
                     if found.shape[1:] != self.shape[1:]:
-                        raise Mistake("pictures of different sizes in one training: give them one size.")
+                        raise UserError("images of different sizes in one training: give them one size.")
                     mapped[start : some.stop] = found[: len(some)].cpu().numpy()
                     progress.advance(len(some))
             mapped.flush()

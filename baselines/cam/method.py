@@ -1,6 +1,6 @@
 """VGG16 with class activation maps as a method: it learns what defects look like on some products, judges others.
 
-Recipe as published, with what was wrong there put right: pictures are normalised as the pretrained weights expect, a
+Recipe as published, with what was wrong there put right: images are normalized as the pretrained weights expect, a
 held-out part of the training categories ends the training, and a map's threshold does not depend on the map.
 """
 
@@ -17,11 +17,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from baselines.cam.frozen_features import FrozenFeatures
-from baselines.cam.network import ANOMALY, GOOD, RANDOM, SMALLEST_PX, VggNetwork, make_network, weights_file
+from baselines.cam.network import ANOMALY, GOOD, MIN_PX, RANDOM, VggNetwork, make_network, weights_file
 from baselines.cam.training import Recipe, Training
 from baselines.contract.method import NotFitted, Prediction, Sample, batches, forget, load_method, save_method
 from baselines.contract.split import parted
-from pretrain.command import Mistake
+from pretrain.command import UserError
 from pretrain.progress import Progress
 
 # What a tensor of the network is called in a method's file.
@@ -30,10 +30,10 @@ PREFIX = "network."
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class VggCam:
-    """`weights` is random, imagenet, or a .pth; without pretrained ones nothing is frozen. A picture's score is minus
+    """`weights` is random, imagenet, or a .pth; without pretrained ones nothing is frozen. A image's score is minus
     the logarithm of the probability that it is good; its map is the evidence for `anomaly` in each place, with a sign.
 
-    `width` scales the channels, for trials and tests; `input_px` is what pictures are stretched to before they are
+    `width` scales the channels, for trials and tests; `input_px` is what images are stretched to before they are
     looked at, as they come by default. With `cached`, what frozen layers give is computed once. `device` is cpu, cuda
     or auto.
     """
@@ -54,7 +54,7 @@ class VggCam:
     sees_normals: ClassVar[bool] = False
 
     def fit(self, training: Sequence[Sample]) -> Self:
-        """Learn from labelled pictures, good and defective. `normal_scores_` and `normal_peaks_` are the scores and the
+        """Learn from labelled images, good and defective. `normal_scores_` and `normal_peaks_` are the scores and the
         maps' highest values of held-out good ones."""
         best = None
         with self.session(training) as session, Progress("training VGG16-CAM", session.steps, "steps") as progress:
@@ -86,13 +86,13 @@ class VggCam:
             yield Training(network, _on(known, self._device), parts, recipe)
 
     def check(self) -> Recipe:
-        """The recipe. Raises Mistake for one that could teach nothing, or weights that are not there."""
+        """The recipe. Raises UserError for one that could teach nothing, or weights that are not there."""
         recipe = Recipe(
             self.epochs, self.train_batch, self.learning_rate, self.patience, self.target_accuracy, self.seed
         )
         recipe.check()
-        if self.input_px is not None and self.input_px < SMALLEST_PX:
-            raise Mistake(f"pictures of {self.input_px} px are too small for VGG16: give {SMALLEST_PX} px or more.")
+        if self.input_px is not None and self.input_px < MIN_PX:
+            raise UserError(f"images of {self.input_px} px are too small for VGG16: give {MIN_PX} px or more.")
         if self.weights != RANDOM:
             weights_file(self.weights)
         return recipe
@@ -111,17 +111,17 @@ class VggCam:
         """Learns nothing of the tested category."""
         return self
 
-    def predict(self, pictures: Iterable[Tensor]) -> Iterator[Prediction]:
+    def predict(self, images: Iterable[Tensor]) -> Iterator[Prediction]:
         """Scores (b,) and maps (b, h, w), batch by batch."""
         if not hasattr(self, "network_"):
             raise NotFitted("VggCam has not learned yet: call fit first.")
-        for images in batches(pictures, self.batch_size):
+        for batch in batches(images, self.batch_size):
             with torch.inference_mode():
-                late = self.network_.late(self.network_.early(self._fitting(images)))
+                late = self.network_.late(self.network_.early(self._fitting(batch)))
                 logits = self.network_.logits(late).double()
                 scores = F.softplus(logits[:, ANOMALY] - logits[:, GOOD])
                 maps = self.network_.activation_maps(late)[:, None]
-                maps = F.interpolate(maps, images.shape[-2:], mode="bilinear")[:, 0]
+                maps = F.interpolate(maps, batch.shape[-2:], mode="bilinear")[:, 0]
             yield Prediction(scores.float().cpu(), maps.cpu())
 
     def save(self, folder: Path) -> None:
@@ -140,7 +140,7 @@ class VggCam:
         try:
             network.load_state_dict(state)
         except RuntimeError:
-            raise Mistake(f"{folder} does not hold the weights of this VGG16-CAM: fit the method anew.") from None
+            raise UserError(f"{folder} does not hold the weights of this VGG16-CAM: fit the method anew.") from None
         method.network_ = network.to(method._device).eval().requires_grad_(False)
         return method
 
@@ -149,13 +149,13 @@ class VggCam:
         return torch.device("cuda" if self.device != "cpu" and torch.cuda.is_available() else "cpu")
 
     def _fitting(self, images: Tensor) -> Tensor:
-        """Pictures as the network takes them. Raises Mistake for those that are too small for its five poolings."""
+        """Images as the network takes them. Raises UserError for those that are too small for its five poolings."""
         images = images.to(self._device)
         if self.input_px is not None and images.shape[-2:] != (self.input_px, self.input_px):
             images = F.interpolate(images, (self.input_px, self.input_px), mode="bilinear", antialias=True)
-        if min(images.shape[-2:]) < SMALLEST_PX:
+        if min(images.shape[-2:]) < MIN_PX:
             height, width = images.shape[-2:]
-            raise Mistake(f"pictures of {width} x {height} px are too small for VGG16: give {SMALLEST_PX} px or more.")
+            raise UserError(f"images of {width} x {height} px are too small for VGG16: give {MIN_PX} px or more.")
         return images
 
 

@@ -1,7 +1,7 @@
 """VGG16 for class activation maps: convolutions, one average over all places, one linear layer.
 
 What is averaged and then weighed can as well be weighed and then averaged: the weights of the class `anomaly` on the
-last convolution's channels say where in the picture the evidence is (Zhou et al. 2016, https://arxiv.org/abs/1512.04150).
+last convolution's channels say where in the image the evidence is (Zhou et al. 2016, https://arxiv.org/abs/1512.04150).
 """
 
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pretrain.command import Mistake
+from pretrain.command import UserError
 from pretrain.encoder import IMAGENET_MEAN, IMAGENET_STD, imagenet_file, read_state_dict
 
 RANDOM, IMAGENET = "random", "imagenet"
@@ -21,7 +21,7 @@ LAYERS = (64, 64, POOL, 128, 128, POOL, 256, 256, 256, POOL, 512, 512, 512, POOL
 # Up to and with the ReLU of conv4_3 nothing is trained where weights were pretrained. The pooling that follows has no
 # weights: what it gives is four times smaller, and all that the trained layers need to know.
 FROZEN = 24
-SMALLEST_PX = 32
+MIN_PX = 32
 GOOD, ANOMALY = 0, 1
 
 
@@ -71,10 +71,10 @@ def make_network(weights: str = RANDOM, width: float = 1.0, seed: int = 0) -> Vg
     """A network to train. `weights` is random, imagenet (torchvision's, downloaded where they are not in its cache), or
     a .pth as torchvision publishes them; of these the convolutions are taken, and the frozen ones marked.
 
-    What is random is a function of `seed`. Raises Mistake where weights cannot be had or do not fit.
+    What is random is a function of `seed`. Raises UserError where weights cannot be had or do not fit.
     """
     if not 0 < width <= 4:
-        raise Mistake(f"a width of {width} is no network: give one above 0, such as 0.25; 1 is VGG16.")
+        raise UserError(f"a width of {width} is no network: give one above 0, such as 0.25; 1 is VGG16.")
     # On the CPU, and from its generator alone: torch.manual_seed would also reseed every GPU.
     with torch.device("cpu"), torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
@@ -85,7 +85,9 @@ def make_network(weights: str = RANDOM, width: float = 1.0, seed: int = 0) -> Vg
                 nn.init.zeros_(layer.bias)
     if weights != RANDOM:
         if width != 1:
-            raise Mistake(f"pretrained weights are of width 1, not {width}: leave the width out, or start from random.")
+            raise UserError(
+                f"pretrained weights are of width 1, not {width}: leave the width out, or start from random."
+            )
         path = weights_file(weights)
         _fill(network, read_state_dict(path), path)
         network.features[:FROZEN].requires_grad_(False)
@@ -97,10 +99,10 @@ def weights_file(weights: str) -> Path:
     if weights == IMAGENET:
         try:
             return imagenet_file("vgg16")[0]
-        except Mistake as mistake:
-            raise Mistake(f"{mistake} That is: weights FILE.pth, or weights random.") from None
+        except UserError as error:
+            raise UserError(f"{error} That is: weights FILE.pth, or weights random.") from None
     if not Path(weights).is_file():
-        raise Mistake(f"there is no file {weights} to start from; give {RANDOM}, {IMAGENET}, or a VGG16 as .pth.")
+        raise UserError(f"there is no file {weights} to start from; give {RANDOM}, {IMAGENET}, or a VGG16 as .pth.")
     return Path(weights)
 
 
@@ -117,7 +119,7 @@ def _fill(network: VggNetwork, state: Mapping[str, Tensor], path: Path) -> None:
     found = {name: state.get(f"features.{name}") for name in expected}
     wrong = [n for n, weight in found.items() if weight is None or weight.shape != expected[n].shape]
     if wrong:
-        raise Mistake(
+        raise UserError(
             f"{path} does not hold a VGG16: features.{wrong[0]} is missing or of another shape; give torchvision's "
             f"vgg16 as .pth, or start from {RANDOM}."
         )

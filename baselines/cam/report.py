@@ -17,9 +17,9 @@ from baselines.contract.metrics import ImageFigures, always_good, image_figures,
 from baselines.contract.published import PUBLISHED_NAME, PUBLISHED_ON, Reading, both_readings, published_readings
 from baselines.contract.regions import regions
 from baselines.contract.threshold import Threshold, threshold_from_normals
-from pretrain.command import Mistake
-from pretrain.data.dataset import Pictures, data_name
-from pretrain.drawing import CURVE, FAINT, INK, MARGIN_PX, PAPER, Thumbnail, contact_sheet, save_picture
+from pretrain.command import UserError
+from pretrain.data.dataset import ImageSet, data_name
+from pretrain.drawing import CURVE, FAINT, INK, MARGIN_PX, PAPER, Thumbnail, contact_sheet, save_image
 from pretrain.files import write_json, write_whole
 from pretrain.progress import Progress
 
@@ -33,9 +33,9 @@ PUBLISHED_RULE, CALIBRATED_RULE = "more probable than not", "calibrated"
 
 @dataclass
 class Judged:
-    """`labels` bool (n,), `scores` float32 (n,), `maps` float32 (n, h, w) of `pictures`, and thresholds by rule."""
+    """`labels` bool (n,), `scores` float32 (n,), `maps` float32 (n, h, w) of `images`, and thresholds by rule."""
 
-    pictures: Pictures
+    images: ImageSet
     title: str
     labels: np.ndarray
     scores: np.ndarray
@@ -46,34 +46,34 @@ class Judged:
     shown: int
 
     def figures(self, rule: str, category: str | None = None) -> ImageFigures:
-        """Of all pictures, or of a category's."""
-        chosen = [category in (None, record.category) for record in self.pictures.records]
+        """Of all images, or of a category's."""
+        chosen = [category in (None, record.category) for record in self.images.records]
         return image_figures(self.labels[chosen], self.scores[chosen], self.thresholds[rule].value)
 
 
-def judge(method: VggCam, pictures: Pictures, facts: dict, config: "Test") -> Judged:
-    """Predict all pictures. `facts` is what training left: its categories and scores of calibration normals."""
-    if not facts["normal_scores"]:
-        raise Mistake("the training categories had no good pictures to calibrate with: train with more of them.")
+def judge(method: VggCam, images: ImageSet, metadata: dict, config: "Test") -> Judged:
+    """Predict all images. `metadata` is what training left: its categories and scores of calibration normals."""
+    if not metadata["normal_scores"]:
+        raise UserError("the training categories had no good images to calibrate with: train with more of them.")
     parts = []
-    with Progress("judging", len(pictures)) as progress:
-        for part in method.predict(Images(pictures)):
+    with Progress("judging", len(images)) as progress:
+        for part in method.predict(Images(images)):
             parts.append(part)
             progress.advance(len(part.scores))
-    start = ", from scratch" if facts["weights"] == "random" else f", {facts['weights']}"
+    start = ", from scratch" if metadata["weights"] == "random" else f", {metadata['weights']}"
     as_probable = Threshold(AS_PROBABLE, math.nan, 0, "the more probable answer, as published.")
     return Judged(
-        pictures=pictures,
-        title=f"VGG16-CAM{start}: trained on {', '.join(facts['categories'])}, "
-        f"tested on {', '.join(pictures.categories)} ({data_name(pictures.folder)})",
-        labels=np.array([record.is_anomaly for record in pictures.records]),
+        images=images,
+        title=f"VGG16-CAM{start}: trained on {', '.join(metadata['categories'])}, "
+        f"tested on {', '.join(images.categories)} ({data_name(images.folder)})",
+        labels=np.array([record.is_anomaly for record in images.records]),
         scores=torch.cat([part.scores for part in parts]).numpy(),
         maps=torch.cat([part.maps for part in parts]).numpy(),
         thresholds={
             PUBLISHED_RULE: as_probable,
-            CALIBRATED_RULE: threshold_from_normals(facts["normal_scores"], config.rate),
+            CALIBRATED_RULE: threshold_from_normals(metadata["normal_scores"], config.false_alarm_rate),
         },
-        map_threshold=threshold_from_normals(facts["normal_peaks"], config.rate),
+        map_threshold=threshold_from_normals(metadata["normal_peaks"], config.false_alarm_rate),
         minimum_area_px=config.minimum_area,
         shown=config.shown,
     )
@@ -96,7 +96,7 @@ def print_report(judged: Judged) -> None:
         table.add_section()
     console = Console(width=120)
     console.print(table)
-    for category in judged.pictures.categories:
+    for category in judged.images.categories:
         usual, own = (judged.figures(rule, category) for rule in judged.thresholds)
         pixels = pixels_of(judged, category)
         print(f"{category}: {usual.good} good, {usual.defective} defective; AUROC {in_words(usual.auroc)}, balanced "
@@ -109,32 +109,31 @@ def write_report(judged: Judged, out: Path) -> None:
     """results.json, predictions.jsonl, confusion.png and predictions.png."""
     result = {
         "title": judged.title,
-        "thresholds": {rule: threshold._asdict() | {"rate": None if math.isnan(threshold.rate) else threshold.rate}
-                       for rule, threshold in judged.thresholds.items()},
+        "thresholds": {rule: _stated(threshold) for rule, threshold in judged.thresholds.items()},
         "map_threshold": judged.map_threshold._asdict(),
         "figures": {rule: {category or "all": judged.figures(rule, category)._asdict()
-                           for category in (None, *judged.pictures.categories)} for rule in judged.thresholds},
+                           for category in (None, *judged.images.categories)} for rule in judged.thresholds},
         "readings": {rule: [r._asdict() for r in readings_of(judged.figures(rule))] for rule in judged.thresholds},
         "always_good": [reading._asdict() for reading in readings_of(always_good(judged.labels))],
         "published": [reading._asdict() for reading in published_readings()],
-        "pixels": {category: pixels_of(judged, category) for category in judged.pictures.categories},
+        "pixels": {category: pixels_of(judged, category) for category in judged.images.categories},
     }  # fmt: skip
     write_json(out / "results.json", result)
     lines = [
         {
-            "path": str(record.path.relative_to(judged.pictures.folder)),
+            "path": str(record.path.relative_to(judged.images.folder)),
             "is_anomaly": record.is_anomaly,
             "score": float(score),
             "probability": probability(score),
             "is_called": bool(score > np.float32(judged.thresholds[CALIBRATED_RULE].value)),
         }
-        for record, score in zip(judged.pictures.records, judged.scores, strict=True)
+        for record, score in zip(judged.images.records, judged.scores, strict=True)
     ]
     write_whole(out / "predictions.jsonl", "".join(json.dumps(line) + "\n" for line in lines).encode())
-    save_picture(confusion_picture({rule: judged.figures(rule) for rule in judged.thresholds}), out / "confusion.png")
-    save_picture(grid(judged), out / "predictions.png")
+    save_image(confusion_image({rule: judged.figures(rule) for rule in judged.thresholds}), out / "confusion.png")
+    save_image(grid(judged), out / "predictions.png")
     print(f"figures:  {out / 'results.json'}")
-    print(f"pictures: {out / 'confusion.png'}, {out / 'predictions.png'}")
+    print(f"images: {out / 'confusion.png'}, {out / 'predictions.png'}")
 
 
 def readings_of(figures: ImageFigures) -> list[Reading]:
@@ -142,8 +141,8 @@ def readings_of(figures: ImageFigures) -> list[Reading]:
 
 
 def pixels_of(judged: Judged, category: str) -> dict:
-    """Pixel figures over a category's good pictures and those with masks; empty without masks."""
-    records, samples = judged.pictures.records, Samples(judged.pictures)
+    """Pixel figures over a category's good images and those with masks; empty without masks."""
+    records, samples = judged.images.records, Samples(judged.images)
     chosen = [i for i, one in enumerate(records) if one.category == category and (one.mask or not one.is_anomaly)]
     if not any(records[i].mask for i in chosen):
         return {}
@@ -160,13 +159,13 @@ def probability(score: float) -> float:
 
 
 def grid(judged: Judged) -> Image.Image:
-    """Some pictures of each kind and category with probability, verdict, heat, boxes, and the true defect in blue."""
+    """Some images of each kind and category with probability, verdict, heat, boxes, and the true defect in blue."""
     threshold, limit = judged.thresholds[CALIBRATED_RULE].value, judged.map_threshold.value
-    samples, rows = Samples(judged.pictures), []
-    for category in judged.pictures.categories:
+    samples, rows = Samples(judged.images), []
+    for category in judged.images.categories:
         for is_defective in (False, True):
             of_kind = [
-                i for i, record in enumerate(judged.pictures.records)
+                i for i, record in enumerate(judged.images.records)
                 if record.category == category and record.is_anomaly == is_defective
             ]  # fmt: skip
             if not of_kind:
@@ -174,7 +173,7 @@ def grid(judged: Judged) -> Image.Image:
             places = np.linspace(0, len(of_kind) - 1, min(judged.shown, len(of_kind))).round().astype(int)
             shown = []
             for i in (of_kind[place] for place in places):
-                (pixels,) = judged.pictures.batch([i])
+                (pixels,) = judged.images.batch([i])
                 is_called = judged.scores[i] > np.float32(threshold)
                 found = regions(judged.maps[i], limit, judged.minimum_area_px) if is_called else []
                 mask = samples[i].mask
@@ -185,7 +184,7 @@ def grid(judged: Judged) -> Image.Image:
     return contact_sheet(rows, judged.title, thumbnail_px=180)
 
 
-def confusion_picture(matrices: dict[str, ImageFigures], cell_px: int = 130) -> Image.Image:
+def confusion_image(matrices: dict[str, ImageFigures], cell_px: int = 130) -> Image.Image:
     """Two rows, what is true, and two columns, what was called, for each decision; shaded by the share of its row."""
     left, width_px = 90, 90 + 2 * cell_px + MARGIN_PX
     sheet = Image.new("RGB", (MARGIN_PX + len(matrices) * width_px, 2 * cell_px + 110), PAPER)
@@ -202,8 +201,8 @@ def confusion_picture(matrices: dict[str, ImageFigures], cell_px: int = 130) -> 
             for column, count in enumerate(pair):
                 share = count / max(1, sum(pair))
                 place = (corner + left + column * cell_px, top)
-                colour = tuple(np.rint(255 + share * (blue - 255)).astype(int).tolist())
-                draw.rectangle((*place, place[0] + cell_px - 4, top + cell_px - 4), colour)
+                color = tuple(np.rint(255 + share * (blue - 255)).astype(int).tolist())
+                draw.rectangle((*place, place[0] + cell_px - 4, top + cell_px - 4), color)
                 ink, middle = (PAPER if share > 0.5 else INK), (place[0] + cell_px // 2 - 2, top + cell_px // 2 - 2)
                 draw.text((middle[0], middle[1] - 8), str(count), ink, large, anchor="mm")
                 draw.text((middle[0], middle[1] + 18), f"{share:.0%}", ink, small, anchor="mm")
@@ -214,3 +213,9 @@ def confusion_picture(matrices: dict[str, ImageFigures], cell_px: int = 130) -> 
 
 def in_words(value: float | None) -> str:
     return "n/a" if value is None else f"{value:.3f}"
+
+
+def _stated(threshold: Threshold) -> dict:
+    """Plain JSON, which has no NaN: a threshold that no rate stands behind says null."""
+    rate = threshold.false_alarm_rate
+    return threshold._asdict() | {"false_alarm_rate": None if math.isnan(rate) else rate}

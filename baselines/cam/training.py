@@ -1,4 +1,4 @@
-"""How VGG16-CAM is trained: weighted cross-entropy, Adam, and an end where held-out pictures say so.
+"""How VGG16-CAM is trained: weighted cross-entropy, Adam, and an end where held-out images say so.
 
 A training is walked through step by step, so that whoever walks can show it, log it, save it and stop it. All that
 going on needs is in the network, the optimizer and `State`.
@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from baselines.cam.network import VggNetwork
 from baselines.contract.split import Parts
-from pretrain.command import Mistake
+from pretrain.command import UserError
 
 # Of good and anomaly, as published.
 CLASS_WEIGHTS = (1.0, 3.0)
@@ -25,7 +25,7 @@ CLASS_WEIGHTS = (1.0, 3.0)
 @dataclass(frozen=True)
 class Recipe:
     """`patience` is the number of epochs that may pass without a better one. With `target_accuracy` the training also
-    ends once that share of an epoch's pictures was told right, as in the published recipe."""
+    ends once that share of an epoch's images was told right, as in the published recipe."""
 
     epochs: int = 10
     batch: int = 40
@@ -35,12 +35,12 @@ class Recipe:
     seed: int = 0
 
     def check(self) -> None:
-        """Raise Mistake for a value with which nothing could be learned."""
+        """Raise UserError for a value with which nothing could be learned."""
         for name in ("epochs", "batch", "learning_rate", "patience"):
             if not getattr(self, name) > 0:
-                raise Mistake(f"{name.replace('_', ' ')} must be above 0, not {getattr(self, name)}.")
+                raise UserError(f"{name.replace('_', ' ')} must be above 0, not {getattr(self, name)}.")
         if self.target_accuracy is not None and not 0 < self.target_accuracy <= 1:
-            raise Mistake(f"a target accuracy of {self.target_accuracy} is no share: give one such as 0.98.")
+            raise UserError(f"a target accuracy of {self.target_accuracy} is no share: give one such as 0.98.")
 
 
 @dataclass
@@ -67,18 +67,18 @@ class Epoch(NamedTuple):
 
 
 class Step(NamedTuple):
-    """One step: its number, its loss, how many pictures it saw; the epoch if it ended one, and whether that one's
+    """One step: its number, its loss, how many images it saw; the epoch if it ended one, and whether that one's
     weights are the best so far: then they are to be kept."""
 
     step: int
     loss: float
-    pictures: int
+    images: int
     epoch: Epoch | None = None
     is_best: bool = False
 
 
 class Training:
-    """`source` gives, for positions of training pictures, what `network.early` makes of them, on the device."""
+    """`source` gives, for positions of training images, what `network.early` makes of them, on the device."""
 
     def __init__(
         self, network: VggNetwork, source: Callable[[Sequence[int]], Tensor], parts: Parts, recipe: Recipe
@@ -97,7 +97,7 @@ class Training:
         return self.recipe.epochs * self.steps_an_epoch
 
     def walk(self) -> Iterator[Step]:
-        """Take the steps that are left. Raises Mistake if the loss is no longer a number."""
+        """Take the steps that are left. Raises UserError if the loss is no longer a number."""
         while not self.state.is_over:
             yield self._step()
 
@@ -114,7 +114,7 @@ class Training:
         self.optimizer.step()
         value = loss.item()
         if not math.isfinite(value):
-            raise Mistake(f"the loss is not a number any more at step {number}: lower the learning rate.")
+            raise UserError(f"the loss is not a number any more at step {number}: lower the learning rate.")
         state.step += 1
         state.loss_sum += value * len(some)
         state.right += int((logits.argmax(1) == self.labels[some]).sum())
@@ -124,7 +124,7 @@ class Training:
         return self._end_epoch(epoch, Step(number, value, len(some)))
 
     def _end_epoch(self, epoch: int, step: Step) -> Step:
-        """Look at the held-out pictures and decide whether to go on."""
+        """Look at the held-out images and decide whether to go on."""
         state, recipe = self.state, self.recipe
         figures = Epoch(epoch, state.loss_sum / state.seen, state.right / state.seen, *self._validate())
         watched = figures.train_loss if figures.validation_loss is None else figures.validation_loss
@@ -137,7 +137,7 @@ class Training:
         return step._replace(epoch=figures, is_best=is_best)
 
     def _validate(self) -> tuple[float | None, float | None]:
-        """The same weighted loss, and the share told right, of the held-out pictures."""
+        """The same weighted loss, and the share told right, of the held-out images."""
         held_out, size = self.parts.validation, self.recipe.batch
         if not held_out:
             return None, None

@@ -1,8 +1,8 @@
-"""Heat over a picture, on one scale for all pictures that is tied to the threshold, and boxes around what is found.
+"""Heat over an image, on one scale for all images that is tied to the threshold, and boxes around what is found.
 
-Heat that is scaled for each picture alone paints good products red. Here the scale is the threshold: nothing is
-coloured below half of it, it turns from violet to orange at the threshold itself, and twice the threshold is the
-brightest, in every picture of a model.
+Heat that is scaled for each image alone paints good products red. Here the scale is the threshold: nothing is
+colored below half of it, it turns from violet to orange at the threshold itself, and twice the threshold is the
+brightest, in every image of a model.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 from baselines.contract.regions import Region
 from pretrain.drawing import DEFECT, outlined
 
-# Of the threshold; colour; how much of the picture it covers.
+# Of the threshold; color; how much of the image it covers.
 HEAT = (
     (0.5, (60, 20, 130), 0.0),
     (1.0, (160, 35, 130), 0.35),
@@ -21,26 +21,26 @@ HEAT = (
     (1.4, (250, 175, 40), 0.6),
     (2.0, (255, 245, 190), 0.65),
 )
-TRUTH_COLOUR = (0, 200, 255)
+TRUTH_COLOR = (0, 200, 255)
 
 
 def heated(pixels: np.ndarray, anomaly_map: np.ndarray, threshold: float) -> np.ndarray:
     """uint8 (h, w, 3) under the heat of a map (any size, stretched to it): uint8 (h, w, 3).
 
-    A threshold of 0 or less, which maps with a sign may have, is no unit: then all above it is coloured alike."""
+    A threshold of 0 or less, which maps with a sign may have, is no unit: then all above it is colored alike."""
     height, width = pixels.shape[:2]
     heights = np.asarray(Image.fromarray(anomaly_map.astype(np.float32)).resize((width, height), Image.BILINEAR))
-    places, colours, covers = zip(*HEAT, strict=True)
+    places, colors, covers = zip(*HEAT, strict=True)
     shares = heights / threshold if threshold > 0 else np.where(heights > threshold, places[-2], 0.0)
     cover = np.interp(shares, places, covers)[..., None]
-    colour = np.stack([np.interp(shares, places, channel) for channel in zip(*colours, strict=True)], axis=-1)
-    return np.rint(pixels * (1 - cover) + colour * cover).astype(np.uint8)
+    color = np.stack([np.interp(shares, places, channel) for channel in zip(*colors, strict=True)], axis=-1)
+    return np.rint(pixels * (1 - cover) + color * cover).astype(np.uint8)
 
 
 def marked(pixels: np.ndarray, regions: Sequence[Region], mask: np.ndarray | None = None) -> np.ndarray:
     """A copy of uint8 (h, w, 3) with a box around each region, and a line around the true defect (h, w), if known."""
     if mask is not None:
-        pixels = outlined(pixels, mask, distance_px=1, width_px=max(1, len(pixels) // 200), colour=TRUTH_COLOUR)
+        pixels = outlined(pixels, mask, distance_px=1, width_px=max(1, len(pixels) // 200), color=TRUTH_COLOR)
     image = Image.fromarray(pixels)
     draw = ImageDraw.Draw(image)
     width_px = max(1, len(pixels) // 150)

@@ -2,10 +2,10 @@
 
 A method is an object of the shape of `Method`; nothing has to be inherited. Its constructor takes keyword arguments
 only and stores them as they are; what it learns goes into attributes that end in `_`; whatever is random comes from an
-argument `seed`. A picture's score depends on that picture and on what was learned, never on its neighbours in a batch
+argument `seed`. A image's score depends on that image and on what was learned, never on its neighbors in a batch
 or in the test set: 1e-5 relative in fp32 whatever the batch, the order, the process or the number of threads.
 
-Pictures are float32 RGB in [0, 1], (3, h, w), all of one size in a call. Positive means ANOMALY; a higher score is more
+Images are float32 RGB in [0, 1], (3, h, w), all of one size in a call. Positive means ANOMALY; a higher score is more
 anomalous.
 """
 
@@ -18,22 +18,22 @@ from typing import NamedTuple, Protocol, Self, TypeVar, runtime_checkable
 import torch
 from torch import Tensor
 
-from pretrain.command import Mistake
-from pretrain.data.dataset import Pictures
+from pretrain.command import UserError
+from pretrain.data.dataset import ImageSet
 from pretrain.data.decode import read_mask
 from pretrain.tensorfile import read_tensors, write_tensors
 
 METHOD_FILE = "method.safetensors"
 FORMAT = 1
 # While learning: what is learned must not depend on the user's `batch_size`, not even by rounding, which a search for
-# nearest neighbours or a training would amplify.
+# nearest neighbors or a training would amplify.
 LEARNING_BATCH = 16
 
 Loaded = TypeVar("Loaded")
 
 
 class Sample(NamedTuple):
-    """One labelled picture: `image` float32 (3, h, w), `label` 1 for an anomaly, `mask` bool (h, w) or none."""
+    """One labelled image: `image` float32 (3, h, w), `label` 1 for an anomaly, `mask` bool (h, w) or none."""
 
     image: Tensor
     label: int
@@ -43,7 +43,7 @@ class Sample(NamedTuple):
 
 
 class Prediction(NamedTuple):
-    """Of one batch: `scores` float32 (b,), `maps` float32 (b, h, w) at the size of the pictures, or none."""
+    """Of one batch: `scores` float32 (b,), `maps` float32 (b, h, w) at the size of the images, or none."""
 
     scores: Tensor
     maps: Tensor | None
@@ -51,11 +51,11 @@ class Prediction(NamedTuple):
 
 @runtime_checkable
 class Method(Protocol):
-    """Tells defective pictures from good ones.
+    """Tells defective images from good ones.
 
     `sees_normals` says whether `refer` learns from the test category's normals or ignores them. `normal_scores_` (n,)
     are scores of normals that the method did not learn from: a threshold is made of them. `batch_size` is how many
-    pictures it takes at once, an argument of every method that must not matter.
+    images it takes at once, an argument of every method that must not matter.
     """
 
     sees_normals: bool
@@ -63,24 +63,24 @@ class Method(Protocol):
     normal_scores_: Tensor
 
     def fit(self, training: Sequence[Sample]) -> Self:
-        """Learn from labelled pictures of the TRAINING categories; forgets what was learned before."""
+        """Learn from labelled images of the TRAINING categories; forgets what was learned before."""
 
     def refer(self, normals: Sequence[Tensor]) -> Self:
         """Take in normals of ONE test category; forgets the one before."""
 
-    def predict(self, pictures: Iterable[Tensor]) -> Iterator[Prediction]:
-        """Judge pictures, batch by batch, in their order. Raises NotFitted before `fit` (and `refer`) were called."""
+    def predict(self, images: Iterable[Tensor]) -> Iterator[Prediction]:
+        """Judge images, batch by batch, in their order. Raises NotFitted before `fit` (and `refer`) were called."""
 
     def save(self, folder: Path) -> None:
         """Write all that `predict` needs; no pickle."""
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """A method that predicts bit for bit as the saved one. Raises Mistake if the folder holds something else."""
+        """A method that predicts bit for bit as the saved one. Raises UserError if the folder holds something else."""
 
 
 class Pair(NamedTuple):
-    """A degraded picture, the picture it should be, both float32 (3, h, w), and the defect's mask, bool, or none."""
+    """A degraded image, the image it should be, both float32 (3, h, w), and the defect's mask, bool, or none."""
 
     degraded: Tensor
     clean: Tensor
@@ -89,7 +89,7 @@ class Pair(NamedTuple):
 
 @runtime_checkable
 class Restorer(Protocol):
-    """Turns degraded pictures into clean ones without painting over their defects."""
+    """Turns degraded images into clean ones without painting over their defects."""
 
     def fit(self, pairs: Sequence[Pair]) -> Self:
         """Learn from pairs; forgets what was learned before."""
@@ -108,31 +108,31 @@ class NotFitted(RuntimeError):
 
 
 class Images(Sequence[Tensor]):
-    """Cached pictures on a device, float32 (3, h, w), each made when it is asked for; not a word on what they show."""
+    """Cached images on a device, float32 (3, h, w), each made when it is asked for; not a word on what they show."""
 
-    def __init__(self, pictures: Pictures, device: torch.device | str = "cpu") -> None:
-        self.pictures, self.device = pictures, device
+    def __init__(self, images: ImageSet, device: torch.device | str = "cpu") -> None:
+        self.images, self.device = images, device
 
     def __len__(self) -> int:
-        return len(self.pictures)
+        return len(self.images)
 
     def __getitem__(self, position: int) -> Tensor:
-        (pixels,) = self.pictures.batch([position])  # (h, w, 3)
+        (pixels,) = self.images.batch([position])  # (h, w, 3)
         return torch.from_numpy(pixels).permute(2, 0, 1).float().div(255).to(self.device)  # (3, h, w)
 
 
 class Samples(Sequence[Sample]):
     """The same with label, mask, category and path."""
 
-    def __init__(self, pictures: Pictures) -> None:
-        self.pictures, self._images = pictures, Images(pictures)
+    def __init__(self, images: ImageSet) -> None:
+        self.images, self._images = images, Images(images)
 
     def __len__(self) -> int:
-        return len(self.pictures)
+        return len(self.images)
 
     def __getitem__(self, position: int) -> Sample:
-        record = self.pictures.records[position]
-        mask = read_mask(record.mask, self.pictures.size_px) if record.mask else None
+        record = self.images.records[position]
+        mask = read_mask(record.mask, self.images.size_px) if record.mask else None
         return Sample(
             self._images[position],
             int(record.is_anomaly),
@@ -142,12 +142,12 @@ class Samples(Sequence[Sample]):
         )
 
 
-def batches(pictures: Iterable[Tensor], batch_size: int) -> Iterator[Tensor]:
-    """Stack pictures (3, h, w) into (b, 3, h, w); the last batch may be smaller. Raises Mistake for unequal sizes."""
-    remaining = iter(pictures)
+def batches(images: Iterable[Tensor], batch_size: int) -> Iterator[Tensor]:
+    """Stack images (3, h, w) into (b, 3, h, w); the last batch may be smaller. Raises UserError for unequal sizes."""
+    remaining = iter(images)
     while batch := list(islice(remaining, batch_size)):
-        if len(shapes := {tuple(picture.shape) for picture in batch}) > 1:
-            raise Mistake(f"pictures of {len(shapes)} sizes in one call, such as {shapes.pop()}: give them one size.")
+        if len(shapes := {tuple(image.shape) for image in batch}) > 1:
+            raise UserError(f"images of {len(shapes)} sizes in one call, such as {shapes.pop()}: give them one size.")
         yield torch.stack(batch)
 
 
@@ -164,28 +164,31 @@ def save_method(method: object, folder: Path) -> None:
     """
     learned = {name: value for name, value in vars(method).items() if name.endswith("_")}
     tensors = {name: value for name, value in learned.items() if isinstance(value, Tensor)}
-    facts = {
+    metadata = {
         "format": FORMAT,
         "method": type(method).__name__,
         "arguments": {name: getattr(method, name) for name in _argument_names(type(method))},
         "learned": {name: value for name, value in learned.items() if name not in tensors},
     }
-    write_tensors(folder / METHOD_FILE, tensors, facts)
+    write_tensors(folder / METHOD_FILE, tensors, metadata)
 
 
 def load_method(kind: type[Loaded], folder: Path) -> Loaded:
-    """The method of class `kind` that `save_method` wrote to `folder`. Raises Mistake where there is no such method."""
+    """The method of class `kind` that `save_method` wrote to `folder`. Raises UserError where there is no such
+    method."""
     path = folder / METHOD_FILE
-    tensors, facts = read_tensors(path)
-    if facts.get("method") != kind.__name__:
-        raise Mistake(f"{path} holds a {facts.get('method', 'file that is no method')}, not a {kind.__name__}.")
-    if facts.get("format", FORMAT) > FORMAT:
-        raise Mistake(f"{path} was written by a newer heldout (format {facts['format']}, this one reads {FORMAT}).")
+    tensors, metadata = read_tensors(path)
+    if metadata.get("method") != kind.__name__:
+        raise UserError(f"{path} holds a {metadata.get('method', 'file that is no method')}, not a {kind.__name__}.")
+    if metadata.get("format", FORMAT) > FORMAT:
+        raise UserError(
+            f"{path} was written by a newer heldout (format {metadata['format']}, this one reads {FORMAT})."
+        )
     try:
-        method = kind(**facts["arguments"])
+        method = kind(**metadata["arguments"])
     except (KeyError, TypeError) as error:
-        raise Mistake(f"{path} does not fit this heldout's {kind.__name__} ({error}): fit the method anew.") from None
-    for name, value in {**facts["learned"], **tensors}.items():
+        raise UserError(f"{path} does not fit this heldout's {kind.__name__} ({error}): fit the method anew.") from None
+    for name, value in {**metadata["learned"], **tensors}.items():
         setattr(method, name, value)
     return method
 

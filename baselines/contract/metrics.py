@@ -1,4 +1,4 @@
-"""How methods are judged: figures of pictures, of pixels, and of restored pictures.
+"""How methods are judged: figures of images, of pixels, and of restored images.
 
 Positive means ANOMALY, and what scores above the threshold is called anomalous (`threshold.is_anomalous`). A figure
 that is not defined, for want of good or of defective ones, is None and is shown as 'n/a': never 0, which would be a
@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 
 from baselines.contract.regions import TOUCHING
 from baselines.contract.threshold import finite, is_anomalous
-from pretrain.command import Mistake
+from pretrain.command import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,9 +25,9 @@ SSIM_WINDOW_PX = 11
 
 
 class ImageFigures(NamedTuple):
-    """Of labelled pictures at a frozen threshold. All but the counts are None where they are not defined.
+    """Of labelled images at a frozen threshold. All but the counts are None where they are not defined.
 
-    `oracle_balanced_accuracy` is the best that any threshold reaches on these very pictures: nobody can choose it
+    `oracle_balanced_accuracy` is the best that any threshold reaches on these very images: nobody can choose it
     without their labels, so it is shown only as 'oracle'. `precision` is None too where nothing is called defective.
     """
 
@@ -59,11 +59,11 @@ class PixelFigures(NamedTuple):
 
 
 class RestorationFigures(NamedTuple):
-    """Means over pictures: `psnr` in dB and `ssim` over all pixels of a picture, and the same over mask pixels only, so
+    """Means over images: `psnr` in dB and `ssim` over all pixels of an image, and the same over mask pixels only, so
     that a background which nobody touched does not count as restored.
 
-    A picture that is restored perfectly has an infinite PSNR: it is kept out of the mean and counted in `perfect`.
-    None where no picture is left.
+    An image that is restored perfectly has an infinite PSNR: it is kept out of the mean and counted in `perfect`.
+    None where no image is left.
     """
 
     count: int
@@ -82,9 +82,9 @@ class Interval(NamedTuple):
 
 
 def image_figures(labels: ArrayLike, scores: ArrayLike, threshold: float) -> ImageFigures:
-    """Figures of pictures with `labels` (n,), 1 or True for an anomaly, and `scores` (n,).
+    """Figures of images with `labels` (n,), 1 or True for an anomaly, and `scores` (n,).
 
-    Raises Mistake where a score is not finite, ValueError for shapes or labels that do not fit.
+    Raises UserError where a score is not finite, ValueError for shapes or labels that do not fit.
     """
     is_defective, ranked = _pair(labels, scores)
     is_called = is_anomalous(scores, threshold)
@@ -118,12 +118,12 @@ def image_figures(labels: ArrayLike, scores: ArrayLike, threshold: float) -> Ima
 
 
 def always_good(labels: ArrayLike) -> ImageFigures:
-    """The figures of calling every picture good."""
+    """The figures of calling every image good."""
     return image_figures(labels, np.zeros(len(np.asarray(labels))), threshold=0)
 
 
 def always_anomalous(labels: ArrayLike) -> ImageFigures:
-    """The figures of calling every picture anomalous."""
+    """The figures of calling every image anomalous."""
     return image_figures(labels, np.ones(len(np.asarray(labels))), threshold=0)
 
 
@@ -132,8 +132,8 @@ def bootstrap_interval(
 ) -> Interval | None:
     """Between which values the AUROC of that share of resampled test sets lies; None where it is not defined.
 
-    Good and defective pictures are resampled apart, so that each set has as many of both. It says how much hangs on
-    which pictures were tested, not what another seed of a method would do. Where good and defective ones are fully
+    Good and defective images are resampled apart, so that each set has as many of both. It says how much hangs on
+    which images were tested, not what another seed of a method would do. Where good and defective ones are fully
     apart it is (1, 1), which no small test set can prove.
     """
     is_defective, ranked = _pair(labels, scores)
@@ -156,9 +156,9 @@ def bootstrap_interval(
 
 
 def pixel_figures(maps: ArrayLike, masks: ArrayLike, threshold: float) -> PixelFigures:
-    """Figures of `maps` (n, h, w) float, with `masks` (n, h, w) bool, empty for good pictures.
+    """Figures of `maps` (n, h, w) float, with `masks` (n, h, w) bool, empty for good images.
 
-    All pixels of all pictures count alike; a defective picture whose mask is not known must be left out. Raises Mistake
+    All pixels of all images count alike; a defective image whose mask is not known must be left out. Raises UserError
     where a map is not finite, ValueError for shapes that do not fit.
     """
     values, is_defect = finite(maps), np.asarray(masks, dtype=bool)
@@ -192,7 +192,7 @@ def pixel_figures(maps: ArrayLike, masks: ArrayLike, threshold: float) -> PixelF
 
 
 def psnr(restored: "Tensor", clean: "Tensor", masks: "Tensor | None" = None) -> "Tensor":
-    """Peak signal-to-noise ratio in dB of pictures (b, 3, h, w) in [0, 1], each by itself: float64 (b,).
+    """Peak signal-to-noise ratio in dB of images (b, 3, h, w) in [0, 1], each by itself: float64 (b,).
 
     Over the pixels of `masks` (b, h, w) bool where given. inf where nothing differs; NaN where a mask is empty.
     """
@@ -201,7 +201,7 @@ def psnr(restored: "Tensor", clean: "Tensor", masks: "Tensor | None" = None) -> 
 
 
 def ssim(restored: "Tensor", clean: "Tensor", masks: "Tensor | None" = None) -> "Tensor":
-    """Structural similarity of pictures (b, 3, h, w) in [0, 1], each by itself, at most 1: float64 (b,).
+    """Structural similarity of images (b, 3, h, w) in [0, 1], each by itself, at most 1: float64 (b,).
 
     Gaussian window of 11 pixels (Wang et al. 2004), mirrored at the border, so that every pixel has a value: those of
     `masks` (b, h, w) bool are averaged where given, NaN where a mask is empty.
@@ -215,7 +215,7 @@ def ssim(restored: "Tensor", clean: "Tensor", masks: "Tensor | None" = None) -> 
 def restoration_figures(batches: Iterable[tuple["Tensor", "Tensor", "Tensor | None"]]) -> RestorationFigures:
     """Figures of (restored, clean, masks) batches: (b, 3, h, w) in [0, 1] twice, and bool (b, h, w) or none.
 
-    Give the degraded pictures as restored ones for the trivial answer. Raises Mistake where a picture is not finite,
+    Give the degraded images as restored ones for the trivial answer. Raises UserError where an image is not finite,
     ValueError for shapes that do not fit.
     """
     import torch
@@ -224,9 +224,9 @@ def restoration_figures(batches: Iterable[tuple["Tensor", "Tensor", "Tensor | No
     for restored, clean, masks in batches:
         if restored.shape != clean.shape or (masks is not None and masks.shape != clean[:, 0].shape):
             shapes = [tuple(part.shape) for part in (restored, clean, masks) if part is not None]
-            raise ValueError(f"pictures must be (b, 3, h, w) alike and masks (b, h, w), not {shapes}.")
+            raise ValueError(f"images must be (b, 3, h, w) alike and masks (b, h, w), not {shapes}.")
         if not (restored.isfinite() & clean.isfinite()).all():
-            raise Mistake("a picture has values that are NaN or infinite: look for what the restorer was given.")
+            raise UserError("an image has values that are NaN or infinite: look for what the restorer was given.")
         whole.append(torch.stack([psnr(restored, clean), ssim(restored, clean)]).cpu())
         if masks is not None and (has_mask := masks.flatten(1).any(dim=1)).any():
             with_mask = [part[has_mask] for part in (restored, clean, masks)]
@@ -248,10 +248,10 @@ def _region_weights(is_defect: np.ndarray) -> np.ndarray:
     """(n, h, w) -> (p,): for each defective pixel, in their order, what it adds to the mean overlap of regions."""
     from scipy.ndimage import label
 
-    within_a_picture = np.zeros((3, 3, 3), dtype=bool)
-    within_a_picture[1] = TOUCHING
+    within_a_image = np.zeros((3, 3, 3), dtype=bool)
+    within_a_image[1] = TOUCHING
     has_defect = is_defect.any(axis=(1, 2))
-    labels, count = label(is_defect[has_defect], within_a_picture)
+    labels, count = label(is_defect[has_defect], within_a_image)
     numbers = labels[is_defect[has_defect]]
     return 1 / np.bincount(numbers)[numbers] / count
 
@@ -271,14 +271,14 @@ def _area_to_limit(above: np.ndarray, reached: np.ndarray, overlap: np.ndarray) 
 
 
 def _mean_over(maps: "Tensor", masks: "Tensor | None") -> "Tensor":
-    """(b, h, w) -> (b,): the mean over a picture, or over the pixels of its mask."""
+    """(b, h, w) -> (b,): the mean over an image, or over the pixels of its mask."""
     if masks is None:
         return maps.mean(dim=(1, 2))
     return (maps * masks).sum(dim=(1, 2)) / masks.sum(dim=(1, 2))
 
 
 def _summary(parts: "list[Tensor]") -> tuple[int, float | None, int, float | None]:
-    """PSNR and SSIM of pictures, in parts (2, b) -> how many, mean PSNR, how many perfect, mean SSIM."""
+    """PSNR and SSIM of images, in parts (2, b) -> how many, mean PSNR, how many perfect, mean SSIM."""
     pairs = [pair for part in parts for pair in part.T.tolist()]
     ratios = [ratio for ratio, _ in pairs if not math.isinf(ratio)]
     mean_ratio = math.fsum(ratios) / len(ratios) if ratios else None

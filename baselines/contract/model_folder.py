@@ -1,4 +1,4 @@
-"""The folder of a model that is ready for use: what its method saved, and a file of facts, written last.
+"""The folder of a model that is ready for use: what its method saved, and a file of metadata, written last.
 
 `downstream/inspection/inspector.py` reads it. It stands here because methods of this package leave such folders too.
 """
@@ -15,17 +15,17 @@ FILE = "inspector.json"
 FORMAT = 2  # 2: may decide by area
 
 
-def write_model(folder: Path, method: "Method", **facts: object) -> None:
-    """Write to `folder`, the method first: a folder without the file of facts is not finished."""
+def write_model(folder: Path, method: "Method", **metadata: object) -> None:
+    """Write to `folder`, the method first: a folder without the file of metadata is not finished."""
     (folder / FILE).unlink(missing_ok=True)
     method.save(folder)
-    write_facts(folder, **facts)
+    write_metadata(folder, **metadata)
 
 
-def write_facts(folder: Path, **facts: object) -> None:
+def write_metadata(folder: Path, **metadata: object) -> None:
     """Write how the model decides, to a folder that has its method: what an Inspector (downstream/inspection)
     is made of beside the method."""
-    described = {name: _named(value) for name, value in facts.items()}
+    described = {name: _named(value) for name, value in metadata.items()}
     write_json(folder / FILE, {**described, "format": FORMAT})
 
 

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 
 class Reading(NamedTuple):
-    """Figures of calling pictures `positive`: which of the two kinds that is changes all but the first two."""
+    """Figures of calling images `positive`: which of the two kinds that is changes all but the first two."""
 
     positive: str
     accuracy: float | None
@@ -17,7 +17,7 @@ class Reading(NamedTuple):
 # VGG16 with class activation maps, trained on capsule, hazelnut and leather, tested on 90 % of bottle, pill and wood of
 # MVTec AD. In its matrix the positive class is GOOD: that is 450 good ones called good.
 PUBLISHED_NAME = "VGG16-CAM as published"
-PUBLISHED_ON = "944 pictures of MVTec AD's bottle, pill and wood"
+PUBLISHED_ON = "944 images of MVTec AD's bottle, pill and wood"
 PUBLISHED_TRUE_GOOD, PUBLISHED_FALSE_ALARMS, PUBLISHED_MISSED, PUBLISHED_FOUND = 450, 260, 54, 180
 
 

@@ -1,10 +1,10 @@
 """From a map to the regions that are above its threshold: where a defect is, how large, and how clear.
 
 A region is a set of pixels above the threshold that touch by a side or a corner. Maps have the size of the square that
-the model sees; areas, boxes and places are given in pixels of the original picture, which was stretched to it.
+the model sees; areas, boxes and places are given in pixels of the original image, which was stretched to it.
 
-With a minimum area a picture is defective if a region of at least that area is above the threshold. The threshold up to
-which a picture is so is its score for that area (`area_score`): decisions by area are decisions by score.
+With a minimum area an image is defective if a region of at least that area is above the threshold. The threshold up to
+which an image is so is its score for that area (`area_score`): decisions by area are decisions by score.
 """
 
 import math
@@ -17,19 +17,19 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from baselines.contract.threshold import finite, is_anomalous
-from pretrain.command import Mistake
+from pretrain.command import UserError
 
 TOUCHING = np.ones((3, 3), dtype=bool)
 
 
 class Region(NamedTuple):
-    """Pixels are the original picture's. `box` is (left, top, right, bottom), right and bottom not included; `peak` the
-    highest map value, `centre` the pixel (x, y) where it is."""
+    """Pixels are the original image's. `box` is (left, top, right, bottom), right and bottom not included; `peak` the
+    highest map value, `center` the pixel (x, y) where it is."""
 
     area_px: int
     box: tuple[int, int, int, int]
     peak: float
-    centre: tuple[int, int]
+    center: tuple[int, int]
 
 
 def regions(
@@ -38,9 +38,9 @@ def regions(
     minimum_area_px: float = 0,
     original_size: tuple[int, int] | None = None,
 ) -> list[Region]:
-    """The regions of a map (h, w) of at least `minimum_area_px` pixels of the original picture, highest peak first.
+    """The regions of a map (h, w) of at least `minimum_area_px` pixels of the original image, highest peak first.
 
-    `original_size` is the picture's (height, width), the map's own by default. Raises Mistake for values not finite.
+    `original_size` is the image's (height, width), the map's own by default. Raises UserError for values not finite.
     """
     from scipy.ndimage import find_objects
 
@@ -58,8 +58,8 @@ def regions(
     for area_px, peak, (y, x) in zip(areas_px, peaks, find_objects(labels), strict=True):
         # Whole numbers throughout: left and top rounded down, right and bottom up.
         box = (x.start * width // w, y.start * height // h, -(-x.stop * width // w), -(-y.stop * height // h))
-        centre = ((2 * columns[peak] + 1) * width // (2 * w), (2 * rows[peak] + 1) * height // (2 * h))
-        found.append(Region(int(area_px), box, float(heights[peak]), (int(centre[0]), int(centre[1]))))
+        center = ((2 * columns[peak] + 1) * width // (2 * w), (2 * rows[peak] + 1) * height // (2 * h))
+        found.append(Region(int(area_px), box, float(heights[peak]), (int(center[0]), int(center[1]))))
     return sorted(found, key=lambda region: -region.peak)
 
 
@@ -74,7 +74,7 @@ def region_mask(
 
 
 def region_areas(anomaly_map: ArrayLike, threshold: float, original_size: tuple[int, int] | None = None) -> np.ndarray:
-    """The areas of all regions of a map (h, w), int (regions,), in pixels of the original picture."""
+    """The areas of all regions of a map (h, w), int (regions,), in pixels of the original image."""
     return _labelled(np.asarray(anomaly_map), threshold, 0, original_size)[1]
 
 
@@ -82,7 +82,7 @@ def area_score(anomaly_map: ArrayLike, minimum_area_px: float, original_size: tu
     """The lowest threshold at which a map (h, w) has no region of at least `minimum_area_px`.
 
     So `area_score(...) > threshold` if and only if `regions(...)` at that threshold and area finds one. For an area of
-    one pixel it is the highest value of the map. Raises Mistake like `area_scores`.
+    one pixel it is the highest value of the map. Raises UserError like `area_scores`.
     """
     return float(area_scores(anomaly_map, (minimum_area_px,), original_size)[0])
 
@@ -93,8 +93,8 @@ def area_scores(
     """`area_score` for several minimum areas: float32 (areas,), never rising with the area.
 
     Exact: regions only grow and join as a threshold falls, so the largest one is sought by halving the map's own sorted
-    values. Of 224 x 224 pixels that takes 16 looks, and areas share them. Raises Mistake for an area that is larger
-    than the picture, of which no region can be, and for values that are not finite.
+    values. Of 224 x 224 pixels that takes 16 looks, and areas share them. Raises UserError for an area that is larger
+    than the image, of which no region can be, and for values that are not finite.
     """
     from scipy.ndimage import label
 
@@ -103,8 +103,8 @@ def area_scores(
         raise ValueError(f"a map must be (h, w) with some pixels, not {values.shape}.")
     height, width = original_size or values.shape
     if max(minimum_areas_px, default=0) > height * width:
-        raise Mistake(
-            f"a minimum area of {max(minimum_areas_px):g} px is more than a picture of {width}x{height} has, so no "
+        raise UserError(
+            f"a minimum area of {max(minimum_areas_px):g} px is more than an image of {width}x{height} has, so no "
             f"defect could be that large: give less than {height * width}."
         )
     ratio = _original_pixels(values, original_size)
@@ -137,12 +137,12 @@ def _labelled(
 
 
 def _original_pixels(values: np.ndarray, original_size: tuple[int, int] | None) -> float:
-    """How many pixels of the original picture are in each pixel of the map."""
+    """How many pixels of the original image are in each pixel of the map."""
     return math.prod(original_size or values.shape) / max(1, values.size)
 
 
 def _areas_px(counts: ArrayLike, ratio: float) -> np.ndarray:
-    """Counts of the map's pixels as areas in whole pixels of the original picture; a region has one at least."""
+    """Counts of the map's pixels as areas in whole pixels of the original image; a region has one at least."""
     return np.rint(np.asarray(counts) * ratio).clip(min=1)
 
 

@@ -1,4 +1,4 @@
-"""What a method that learns from labelled pictures holds out of them to stop in time."""
+"""What a method that learns from labelled images holds out of them to stop in time."""
 
 from collections.abc import Sequence
 from hashlib import blake2b
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from baselines.contract.method import Sample
-from pretrain.command import Mistake
+from pretrain.command import UserError
 from pretrain.data.images import GOOD, Record, split_records
 
 # Of what a method is given: the study has taken its calibration part, 15 % of all, before.
@@ -16,7 +16,7 @@ VALIDATION = 0.15 / 0.85
 
 
 class Parts(NamedTuple):
-    """Positions of training pictures, disjoint, and labels float32 (n,) of all."""
+    """Positions of training images, disjoint, and labels float32 (n,) of all."""
 
     learning: list[int]
     validation: list[int]
@@ -24,7 +24,7 @@ class Parts(NamedTuple):
 
 
 def parted(training: Sequence[Sample], seed: int) -> Parts:
-    """Hold out pictures, stratified by category and defect; copies stay together. Raises Mistake unless both good and
+    """Hold out images, stratified by category and defect; copies stay together. Raises UserError unless both good and
     defective ones are left to learn from."""
     records, digests, labels = [], [], []
     for sample in (training[i] for i in range(len(training))):
@@ -35,8 +35,8 @@ def parted(training: Sequence[Sample], seed: int) -> Parts:
     fractions = {"learning": 1 - VALIDATION, "validation": VALIDATION}
     parts = split_records(records, digests, digests, fractions, seed)
     if len({labels[i] for i in parts["learning"]}) < 2:
-        raise Mistake(
-            f"{len(records)} pictures of the training categories hold no good ones or no defective ones: a head learns "
+        raise UserError(
+            f"{len(records)} images of the training categories hold no good ones or no defective ones: a head learns "
             "from both, so put labelled ones into CATEGORY/test/."
         )
     return Parts(parts["learning"], parts["validation"], torch.tensor(labels))

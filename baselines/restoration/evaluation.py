@@ -1,4 +1,4 @@
-"""What a restorer is worth: figures of every picture and every category, always beside the degraded picture itself."""
+"""What a restorer is worth: figures of every image and every category, always beside the degraded image itself."""
 
 import csv
 import io
@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from baselines.contract.method import Pair
 from baselines.contract.metrics import SSIM_WINDOW_PX, psnr, ssim
 from baselines.restoration.pairs import NamedPair
-from pretrain.command import Mistake
+from pretrain.command import UserError
 from pretrain.files import write_json, write_whole
 
 DEGRADED = "degraded input"
@@ -23,11 +23,11 @@ FIGURES = ("psnr", "ssim", "masked_psnr", "masked_ssim", "inflated_psnr", "infla
 HEADERS = ("PSNR", "SSIM", "in mask", "SSIM in mask", "inflated", "SSIM inflated")
 
 
-class PictureFigures(NamedTuple):
-    """Of one picture: PSNR in dB, infinite where nothing differs, and SSIM, over all pixels and over the mask's.
+class RestoredFigures(NamedTuple):
+    """Of one image: PSNR in dB, infinite where nothing differs, and SSIM, over all pixels and over the mask's.
 
     `inflated` is the reading in which the original publishes its figures in defects: what is outside the mask is black
-    in both pictures and counts as restored, which adds 10 log10(1 / share of the mask) dB. None without a defect.
+    in both images and counts as restored, which adds 10 log10(1 / share of the mask) dB. None without a defect.
     """
 
     psnr: float
@@ -39,7 +39,7 @@ class PictureFigures(NamedTuple):
 
 
 class Mean(NamedTuple):
-    """Over a category's pictures: the mean of those that are finite, how many there are, and how many are perfect."""
+    """Over a category's images: the mean of those that are finite, how many there are, and how many are perfect."""
 
     value: float | None
     count: int
@@ -48,11 +48,11 @@ class Mean(NamedTuple):
 
 @dataclass(frozen=True)
 class Judged:
-    """A picture's figures, by who restored it."""
+    """An image's figures, by who restored it."""
 
     name: str
     category: str
-    figures: dict[str, PictureFigures]
+    figures: dict[str, RestoredFigures]
 
 
 class Sight(NamedTuple):
@@ -66,23 +66,23 @@ class Sight(NamedTuple):
     mask: Tensor | None
 
 
-def picture_figures(restored: Tensor, clean: Tensor, mask: Tensor | None) -> PictureFigures:
-    """float32 (3, h, w) in [0, 1] twice, bool (h, w) or none. Raises Mistake for a picture smaller than SSIM's window,
+def restored_figures(restored: Tensor, clean: Tensor, mask: Tensor | None) -> RestoredFigures:
+    """float32 (3, h, w) in [0, 1] twice, bool (h, w) or none. Raises UserError for an image smaller than SSIM's window,
     or one that is not finite."""
     height, width = clean.shape[-2:]
     if min(height, width) < SSIM_WINDOW_PX:
-        raise Mistake(
-            f"a picture of {width}x{height} is smaller than SSIM's window of {SSIM_WINDOW_PX} px: leave it out."
+        raise UserError(
+            f"an image of {width}x{height} is smaller than SSIM's window of {SSIM_WINDOW_PX} px: leave it out."
         )
     if not (restored.isfinite().all() and clean.isfinite().all()):
-        raise Mistake("a picture has values that are NaN or infinite: look for what the restorer was given.")
+        raise UserError("an image has values that are NaN or infinite: look for what the restorer was given.")
     one, other = restored[None], clean[None]
     whole = (psnr(one, other).item(), ssim(one, other).item())
     if mask is None or not mask.any():
-        return PictureFigures(*whole)
+        return RestoredFigures(*whole)
     inside = mask[None]
     black = (one * inside[:, None], other * inside[:, None])
-    return PictureFigures(
+    return RestoredFigures(
         *whole,
         psnr(one, other, inside).item(),
         ssim(one, other, inside).item(),
@@ -92,9 +92,9 @@ def picture_figures(restored: Tensor, clean: Tensor, mask: Tensor | None) -> Pic
 
 
 def at_size(pair: Pair, size_px: int | None, interpolate: bool, restore: Callable[[Tensor], Tensor]) -> tuple:
-    """Restore a picture as it is, or stretched to a square of `size_px`: -> degraded, restored, clean, mask.
+    """Restore an image as it is, or stretched to a square of `size_px`: -> degraded, restored, clean, mask.
 
-    With `interpolate` the result is stretched back to the picture's own size, else all is compared in the square.
+    With `interpolate` the result is stretched back to the image's own size, else all is compared in the square.
     """
     size = None if size_px is None else (size_px, size_px)
     if size is None or pair.clean.shape[-2:] == size:
@@ -118,21 +118,21 @@ def judge(
     size_px: int | None = None,
     interpolate: bool = True,
 ) -> Iterator[tuple[Judged, Sight]]:
-    """Restore one picture after another, (1, 3, h, w) -> the same."""
+    """Restore one image after another, (1, 3, h, w) -> the same."""
     for name, category, pair in pairs:
         degraded, restored, clean, mask = at_size(pair, size_px, interpolate, restore)
         try:
             figures = {
-                DEGRADED: picture_figures(degraded, clean, mask),
-                title: picture_figures(restored, clean, mask),
+                DEGRADED: restored_figures(degraded, clean, mask),
+                title: restored_figures(restored, clean, mask),
             }
-        except Mistake as mistake:
-            raise Mistake(f"{name}: {mistake}") from None
+        except UserError as error:
+            raise UserError(f"{name}: {error}") from None
         yield Judged(name, category, figures), Sight(name, category, degraded, restored, clean, mask)
 
 
 def means(judged: Sequence[Judged], category: str = ALL) -> dict[str, dict[str, Mean]]:
-    """By restorer and figure, over the pictures of a category."""
+    """By restorer and figure, over the images of a category."""
     chosen = [one for one in judged if category in (ALL, one.category)]
     names = dict.fromkeys(name for one in chosen for name in one.figures)
     return {
@@ -142,7 +142,7 @@ def means(judged: Sequence[Judged], category: str = ALL) -> dict[str, dict[str, 
 
 
 def categories_of(judged: Sequence[Judged]) -> list[str]:
-    """Those that have pictures, and all together where there are several."""
+    """Those that have images, and all together where there are several."""
     found = sorted({one.category for one in judged})
     return found + [ALL] * (len(found) > 1)
 
@@ -152,7 +152,7 @@ def print_table(judged: Sequence[Judged], title: str) -> None:
     from rich.table import Table
 
     table = Table(title=title, caption="inflated: outside the mask black counts as restored, as the original reads it")
-    for header in ("", "restored by", *HEADERS, "pictures", "with mask"):
+    for header in ("", "restored by", *HEADERS, "images", "with mask"):
         table.add_column(header, justify="left" if header in ("", "restored by") else "right")
     for category in categories_of(judged):
         for number, (name, figures) in enumerate(means(judged, category).items()):
@@ -163,28 +163,28 @@ def print_table(judged: Sequence[Judged], title: str) -> None:
     Console(width=130).print(table)
 
 
-def write_results(judged: Sequence[Judged], out: Path, facts: dict) -> None:
-    """results.json with means and every picture, categories.csv and pictures.csv."""
+def write_results(judged: Sequence[Judged], out: Path, metadata: dict) -> None:
+    """results.json with means and every image, categories.csv and images.csv."""
     by_category = {
         category: {name: {figure: mean._asdict() for figure, mean in figures.items()}
                    for name, figures in means(judged, category).items()}
         for category in categories_of(judged)
     }  # fmt: skip
-    pictures = [
+    images = [
         {"name": one.name, "category": one.category, "restored_by": name}
         | {figure: _plain(value) for figure, value in figures._asdict().items()}
         for one in judged
         for name, figures in one.figures.items()
     ]
-    result = {**facts, "categories": by_category, "pictures": pictures}
+    result = {**metadata, "categories": by_category, "images": images}
     write_json(out / "results.json", result)
     rows = [
-        {"category": category, "restored_by": name, "pictures": figures["psnr"]["count"],
+        {"category": category, "restored_by": name, "images": figures["psnr"]["count"],
          "with_mask": figures["masked_psnr"]["count"]} | {figure: mean["value"] for figure, mean in figures.items()}
         for category, restorers in by_category.items() for name, figures in restorers.items()
     ]  # fmt: skip
     write_whole(out / "categories.csv", _csv(rows))
-    write_whole(out / "pictures.csv", _csv(pictures))
+    write_whole(out / "images.csv", _csv(images))
 
 
 def in_words(mean: Mean, digits: int) -> str:

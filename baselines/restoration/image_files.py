@@ -1,6 +1,6 @@
-"""Picture files that keep what they are: size, name, format, grey or colour, 8 or 16 bits, and their transparency.
+"""Image files that keep what they are: size, name, format, gray or color, 8 or 16 bits, and their transparency.
 
-Elsewhere a picture is 8-bit RGB, which does for inspection. Who restores pictures wants the same ones back.
+Elsewhere an image is 8-bit RGB, which does for inspection. Who restores images wants the same ones back.
 """
 
 import struct
@@ -14,55 +14,55 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from pretrain.data.decode import Unreadable, decode
-from pretrain.drawing import save_picture
+from pretrain.drawing import save_image
 
 DEEP_LEVELS, LEVELS = 65535, 255
 JPEG_QUALITY = 95
-GREY_MODES = ("1", "L", "LA")
+GRAY_MODES = ("1", "L", "LA")
 
 
 @dataclass(frozen=True)
-class ExactPicture:
+class ExactImage:
     """`image` float32 (3, h, w) in [0, 1], upright; `alpha` uint8 or uint16 (h, w) is kept as it is."""
 
     image: Tensor
-    is_grey: bool
+    is_gray: bool
     is_deep: bool
     alpha: np.ndarray | None = None
 
 
-def read_exact(path: Path) -> ExactPicture:
-    """Read a picture with all its levels. Raises Unreadable for a file that holds none."""
-    decode(path)  # says what is wrong with a file, and refuses what pretends to be a picture
-    if (deep := _deep_colour(path)) is not None:
+def read_exact(path: Path) -> ExactImage:
+    """Read an image with all its levels. Raises Unreadable for a file that holds none."""
+    decode(path)  # says what is wrong with a file, and refuses what pretends to be an image
+    if (deep := _deep_color(path)) is not None:
         alpha = deep[..., 3].copy() if deep.shape[-1] == 4 else None
-        return ExactPicture(_floats(deep[..., :3], DEEP_LEVELS), False, True, alpha)
+        return ExactImage(_floats(deep[..., :3], DEEP_LEVELS), False, True, alpha)
     with Image.open(path) as opened:
         image = ImageOps.exif_transpose(opened)
         if image.mode.startswith("I"):
-            return ExactPicture(_floats(np.asarray(image)[..., None], DEEP_LEVELS), True, True)
-        is_grey, alpha = image.mode in GREY_MODES, None
+            return ExactImage(_floats(np.asarray(image)[..., None], DEEP_LEVELS), True, True)
+        is_gray, alpha = image.mode in GRAY_MODES, None
         if image.has_transparency_data:
             image = image.convert("RGBA")
             alpha = np.asarray(image.getchannel("A"))
-        return ExactPicture(_floats(np.asarray(image.convert("RGB")), LEVELS), is_grey, False, alpha)
+        return ExactImage(_floats(np.asarray(image.convert("RGB")), LEVELS), is_gray, False, alpha)
 
 
-def write_exact(picture: ExactPicture, path: Path) -> None:
-    """Write a picture in the format that its name says, a reader meeting all of it or nothing. What a format cannot
-    hold, such as 16 bits of colour in anything but PNG and TIFF, cannot have been read from it either."""
-    levels, kind = (DEEP_LEVELS, np.uint16) if picture.is_deep else (LEVELS, np.uint8)
-    image = picture.image.mean(0) if picture.is_grey else picture.image.permute(1, 2, 0)
+def write_exact(exact_image: ExactImage, path: Path) -> None:
+    """Write an image in the format that its name says, a reader meeting all of it or nothing. What a format cannot
+    hold, such as 16 bits of color in anything but PNG and TIFF, cannot have been read from it either."""
+    levels, kind = (DEEP_LEVELS, np.uint16) if exact_image.is_deep else (LEVELS, np.uint8)
+    image = exact_image.image.mean(0) if exact_image.is_gray else exact_image.image.permute(1, 2, 0)
     pixels = image.clamp(0, 1).mul_(levels).round_().numpy().astype(kind)
-    if picture.alpha is not None and not picture.is_grey:
-        pixels = np.dstack((pixels, picture.alpha))
-    if picture.is_deep and not picture.is_grey:
-        _write_deep_colour(np.ascontiguousarray(pixels), path)
+    if exact_image.alpha is not None and not exact_image.is_gray:
+        pixels = np.dstack((pixels, exact_image.alpha))
+    if exact_image.is_deep and not exact_image.is_gray:
+        _write_deep_color(np.ascontiguousarray(pixels), path)
         return
     file = Image.fromarray(pixels)
-    if picture.is_grey and picture.alpha is not None:
-        file.putalpha(Image.fromarray(picture.alpha))
-    save_picture(file, path, quality=JPEG_QUALITY)
+    if exact_image.is_gray and exact_image.alpha is not None:
+        file.putalpha(Image.fromarray(exact_image.alpha))
+    save_image(file, path, quality=JPEG_QUALITY)
 
 
 def _floats(pixels: np.ndarray, levels: int) -> Tensor:
@@ -71,8 +71,8 @@ def _floats(pixels: np.ndarray, levels: int) -> Tensor:
     return planes.expand(3, -1, -1).contiguous()
 
 
-def _deep_colour(path: Path) -> np.ndarray | None:
-    """uint16 (h, w, 3 or 4) of a picture with 16 bits a channel, which Pillow cuts to 8; none of any other."""
+def _deep_color(path: Path) -> np.ndarray | None:
+    """uint16 (h, w, 3 or 4) of an image with 16 bits a channel, which Pillow cuts to 8; none of any other."""
     with open(path, "rb") as file:
         head = file.read(33)
     try:
@@ -91,7 +91,7 @@ def _deep_colour(path: Path) -> np.ndarray | None:
     return None
 
 
-def _write_deep_colour(pixels: np.ndarray, path: Path) -> None:
+def _write_deep_color(pixels: np.ndarray, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".part-{path.name}")
     mode = "rgba" if pixels.shape[-1] == 4 else "rgb"

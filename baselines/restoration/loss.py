@@ -1,9 +1,9 @@
 """What a restorer learns from: errors that count more where the defect is.
 
-w = alpha + beta * mask. Published is c0 * MSE_w + c1 * MAE_w + c2 * (10 / ln 10) * mean ln(MSE of each picture), whose
+w = alpha + beta * mask. Published is c0 * MSE_w + c1 * MAE_w + c2 * (10 / ln 10) * mean ln(MSE of each image), whose
 last part, minus PSNR, is not weighted and outweighs the mask some two thousand times. `repaired` weighs it too.
-`balanced` also divides each mask by its share of the picture: in half a per cent of the pixels a factor of three is
-next to nothing, so there the mask as a whole counts beta, however small the defect is. On real pictures that was worse
+`balanced` also divides each mask by its share of the image: in half a per cent of the pixels a factor of three is
+next to nothing, so there the mask as a whole counts beta, however small the defect is. On real images that was worse
 than `repaired`, in the mask too (RESULTS.md).
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from pretrain.command import Mistake, nearest
+from pretrain.command import UserError, nearest
 
 PUBLISHED, REPAIRED, BALANCED = WEIGHTINGS = ("published", "repaired", "balanced")
 DECIBELS = 10 / math.log(10)
@@ -31,7 +31,7 @@ def restoration_loss(
 ) -> Tensor:
     """One number to learn from: float32 (b, 3, h, w) twice and masks bool (b, h, w) -> ().
 
-    Raises Mistake for a weighting that is none, and weights of which nothing can be learned.
+    Raises UserError for a weighting that is none, and weights of which nothing can be learned.
     """
     check_weights(alpha, beta, loss_weights, weighting)
     weights = pixel_weights(masks, alpha, beta, weighting)  # (b, 1, h, w)
@@ -57,12 +57,12 @@ def pixel_weights(masks: Tensor, alpha: float, beta: float, weighting: str) -> T
 
 def check_weights(alpha: float, beta: float, loss_weights: Sequence[float], weighting: str) -> None:
     if weighting not in WEIGHTINGS:
-        raise Mistake(f"there is no weighting {weighting!r}; {nearest(weighting, WEIGHTINGS)}")
+        raise UserError(f"there is no weighting {weighting!r}; {nearest(weighting, WEIGHTINGS)}")
     if not (math.isfinite(alpha) and math.isfinite(beta) and alpha > 0 and beta >= 0):
-        raise Mistake(f"alpha {alpha} and beta {beta} weigh nothing: give alpha above 0 and beta 0 or more.")
+        raise UserError(f"alpha {alpha} and beta {beta} weigh nothing: give alpha above 0 and beta 0 or more.")
     usable = len(loss_weights) == TERMS and all(math.isfinite(weight) and weight >= 0 for weight in loss_weights)
     if not usable or not any(loss_weights):
-        raise Mistake(
+        raise UserError(
             f"loss_weights {','.join(map(str, loss_weights))} cannot be used: give three, 0 or more and not all 0, for "
             "squares, absolute values and minus PSNR, such as 1,0,0.5."
         )

@@ -1,4 +1,4 @@
-"""Real pairs from disk, in the layout of the original: pictures of one name in three folders.
+"""Real pairs from disk, in the layout of the original: images of one name in three folders.
 
     .../Degraded_image/KIND/NAME.png    .../GT_clean_image/KIND/NAME.png    .../Defect_mask/KIND/NAME_mask.png
 
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from baselines.contract.method import Pair
 from baselines.restoration.pairs import NamedPair, check_pair
-from pretrain.command import Mistake
+from pretrain.command import UserError
 from pretrain.data.decode import Unreadable, decode, read_mask
 from pretrain.data.images import SUFFIXES
 
@@ -38,13 +38,13 @@ class Files(NamedTuple):
 class PairFolder(Sequence[NamedPair]):
     """The pairs of a folder, each read when it is asked for, as they are or stretched to squares of `size_px`.
 
-    Raises Mistake, before anything is read, where pictures lack their partners; `check` finds pairs that do not fit.
+    Raises UserError, before anything is read, where images lack their partners; `check` finds pairs that do not fit.
     """
 
     def __init__(self, folder: Path, size_px: int | None = None, categories: Sequence[str] = ()) -> None:
         self.files = [files for files in find_pairs(folder) if not categories or files.category in categories]
         if not self.files:
-            raise Mistake(f"{folder} holds no pairs of {', '.join(categories)}: name other categories.")
+            raise UserError(f"{folder} holds no pairs of {', '.join(categories)}: name other categories.")
         self.size_px = size_px
 
     def __len__(self) -> int:
@@ -67,17 +67,18 @@ class PairFolder(Sequence[NamedPair]):
             for files, pair in zip(self.files, pool.map(read_pair, self.files), strict=True):
                 height, width = pair.clean.shape[-2:]
                 if min(height, width) < smallest_px:
-                    raise Mistake(
-                        f"{files.name}: a picture of {width}x{height} is smaller than the window of {smallest_px} px "
+                    raise UserError(
+                        f"{files.name}: an image of {width}x{height} is smaller than the window of {smallest_px} px "
                         "that SSIM looks through: leave it out."
                     )
         return self
 
 
 def find_pairs(folder: Path) -> list[Files]:
-    """All pairs at any depth, in the order of their names. Raises Mistake where there are none, or some lack a part."""
+    """All pairs at any depth, in the order of their names. Raises UserError where there are none, or some lack a
+    part."""
     if not folder.is_dir():
-        raise Mistake(f"there is no folder {folder} of pairs; expected {LAYOUT}.")
+        raise UserError(f"there is no folder {folder} of pairs; expected {LAYOUT}.")
     found, alone = [], []
     for place, inner, _ in os.walk(folder):
         inner.sort()
@@ -97,21 +98,21 @@ def find_pairs(folder: Path) -> list[Files]:
     if alone:
         shown = ", ".join(f"{path.relative_to(folder)} (nothing in {part})" for path, part in alone[:SHOWN])
         more = f" and {len(alone) - SHOWN} more" if len(alone) > SHOWN else ""
-        raise Mistake(f"{len(alone)} pictures in {folder} lack their partner: {shown}{more}; add or remove them.")
+        raise UserError(f"{len(alone)} images in {folder} lack their partner: {shown}{more}; add or remove them.")
     if not found:
-        raise Mistake(f"{folder} holds no pairs; expected {LAYOUT}.")
+        raise UserError(f"{folder} holds no pairs; expected {LAYOUT}.")
     return found
 
 
 def read_pair(files: Files, size_px: int | None = None) -> Pair:
-    """The pictures of a pair, float32, and its mask. Raises Mistake where they cannot be read or, as they are, do not
+    """The images of a pair, float32, and its mask. Raises UserError where they cannot be read or, as they are, do not
     fit; stretched to squares, they always fit."""
     try:
-        pictures = [as_tensor(decode(path, size_px).pixels) for path in (files.degraded, files.clean)]
+        images = [as_tensor(decode(path, size_px).pixels) for path in (files.degraded, files.clean)]
         mask = None if files.mask is None else torch.from_numpy(read_mask(files.mask, size_px).copy())
     except Unreadable as unreadable:
-        raise Mistake(f"a picture of the pair {files.name} cannot be used: {unreadable}.") from None
-    pair = Pair(*pictures, mask)
+        raise UserError(f"an image of the pair {files.name} cannot be used: {unreadable}.") from None
+    pair = Pair(*images, mask)
     check_pair(pair, files.name)
     return pair
 
@@ -122,10 +123,10 @@ def as_tensor(pixels) -> Tensor:
 
 
 def _by_name(folder: Path) -> dict[str, Path]:
-    """Pictures at any depth by where they lie, without ending and without `_mask`."""
-    pictures = (path for path in sorted(folder.rglob("*")) if path.suffix.lower() in SUFFIXES and path.is_file())
+    """Images at any depth by where they lie, without ending and without `_mask`."""
+    images = (path for path in sorted(folder.rglob("*")) if path.suffix.lower() in SUFFIXES and path.is_file())
     return {
         path.relative_to(folder).with_suffix("").as_posix().removesuffix("_mask"): path
-        for path in pictures
+        for path in images
         if not path.name.startswith(".")
     }

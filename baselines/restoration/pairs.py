@@ -1,6 +1,6 @@
 """Pairs to learn restoration from and to judge it by: what a camera saw, what it should have seen, and the defect.
 
-For learning, a defect is planted into a good picture, which is then degraded: the truth has the defect in it, and a
+For learning, a defect is planted into a good image, which is then degraded: the truth has the defect in it, and a
 restorer that paints defects over is wrong.
 """
 
@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from baselines.contract.method import Images, Pair, Samples
-from pretrain.anomalies import plant
-from pretrain.command import Mistake
-from pretrain.data.dataset import Pictures
+from pretrain.anomalies import add_anomaly
+from pretrain.command import UserError
+from pretrain.data.dataset import ImageSet
 from pretrain.degrade import degrade
 from pretrain.views import uniforms
 
-SMALLEST_CROP_PX = 32
+MIN_CROP_PX = 32
 
 
 class Batch(NamedTuple):
@@ -40,10 +40,10 @@ class NamedPair(NamedTuple):
     pair: Pair
 
 
-class PlantedPairs(Sequence[Pair]):
-    """Good pictures, each with a planted defect, degraded; as many as are asked for, no two alike.
+class SyntheticPairs(Sequence[Pair]):
+    """Good images, each with a synthetic anomaly, degraded; as many as are asked for, no two alike.
 
-    Number i is a function of the pictures, `level`, `seed` and i. `images` are float32 (3, h, w), all of one size; of
+    Number i is a function of the images, `level`, `seed` and i. `images` are float32 (3, h, w), all of one size; of
     each a square of `crop_px` is cut, mirrored or not.
     """
 
@@ -51,7 +51,7 @@ class PlantedPairs(Sequence[Pair]):
         self, images: Sequence[Tensor], level: str, crop_px: int, count: int, seed: int, device: torch.device | str
     ) -> None:
         if not len(images):
-            raise Mistake("there are no good pictures to learn restoration from: name categories that have some.")
+            raise UserError("there are no good images to learn restoration from: name categories that have some.")
         self.images, self.level, self.crop_px, self.count, self.seed = images, level, crop_px, count, seed
         self.device = torch.device(device)
         check_crop(crop_px, images[0])
@@ -67,16 +67,16 @@ class PlantedPairs(Sequence[Pair]):
 
     def batch(self, positions: Sequence[int]) -> Batch:
         """Pairs on the device."""
-        chosen = [self._picture(position) for position in positions]
+        chosen = [self._image(position) for position in positions]
         chance = uniforms(positions, 6, self.seed, "crop")
         crops = torch.stack([cut(self.images[i], self.crop_px, *row) for i, row in zip(chosen, chance, strict=True)])
         others = [self.images[(i + 1) % len(self.images)] for i in chosen]
         sources = torch.stack([cut(other, self.crop_px, *row) for other, row in zip(others, chance, strict=True)])
-        clean, masks = plant(crops.to(self.device), sources.to(self.device), self.seed, 0, positions)
+        clean, masks = add_anomaly(crops.to(self.device), sources.to(self.device), self.seed, 0, positions)
         return Batch(degrade(clean, self.level, self.seed, list(positions)), clean, masks)
 
-    def _picture(self, position: int) -> int:
-        """Each round through the pictures is a shuffle of its own."""
+    def _image(self, position: int) -> int:
+        """Each round through the images is a shuffle of its own."""
         turn, place = divmod(position, len(self.images))
         return int(np.random.default_rng([self.seed, turn]).permutation(len(self.images))[place])
 
@@ -86,7 +86,7 @@ class CroppedPairs:
 
     def __init__(self, pairs: Sequence[Pair], crop_px: int, seed: int) -> None:
         if not len(pairs):
-            raise Mistake("there are no pairs to learn from.")
+            raise UserError("there are no pairs to learn from.")
         self.pairs, self.crop_px, self.seed = pairs, crop_px, seed
 
     def batch(self, positions: Sequence[int]) -> Batch:
@@ -101,35 +101,35 @@ class CroppedPairs:
         return Batch(*(torch.stack(part) for part in zip(*parts, strict=True)))
 
 
-class DegradedPictures(Sequence[NamedPair]):
-    """Pictures of a data set beside what is left of them at a level, with their real masks, to judge by.
+class DegradedImages(Sequence[NamedPair]):
+    """Images of a data set beside what is left of them at a level, with their real masks, to judge by.
 
-    What happens to a picture depends on its content and the seed: it is degraded alike wherever and whenever it is.
+    What happens to an image depends on its content and the seed: it is degraded alike wherever and whenever it is.
     """
 
-    def __init__(self, pictures: Pictures, level: str, seed: int = 0) -> None:
-        self.pictures, self.level, self.seed = pictures, level, seed
-        self._samples = Samples(pictures)
+    def __init__(self, images: ImageSet, level: str, seed: int = 0) -> None:
+        self.images, self.level, self.seed = images, level, seed
+        self._samples = Samples(images)
 
     def __len__(self) -> int:
-        return len(self.pictures)
+        return len(self.images)
 
     def __getitem__(self, position: int) -> NamedPair:
-        sample, digest = self._samples[position], self.pictures.entries[position].digest
+        sample, digest = self._samples[position], self.images.entries[position].digest
         mask = sample.mask
-        if mask is None and not sample.label:  # a good picture has no defect; of others nobody knows where it is
+        if mask is None and not sample.label:  # a good image has no defect; of others nobody knows where it is
             mask = torch.zeros_like(sample.image[0], dtype=torch.bool)
         degraded = degrade(sample.image[None], self.level, self.seed, [digest])[0]
-        name = sample.path.relative_to(self.pictures.folder).with_suffix("").as_posix()
+        name = sample.path.relative_to(self.images.folder).with_suffix("").as_posix()
         return NamedPair(name, sample.category, Pair(degraded, sample.image, mask))
 
     def __iter__(self) -> Iterator[NamedPair]:
         return (self[position] for position in range(len(self)))
 
 
-def good_images(pictures: Pictures) -> Images:
+def good_images(images: ImageSet) -> Images:
     """The good ones, to plant defects into."""
-    return Images(pictures.subset([i for i, record in enumerate(pictures.records) if not record.is_anomaly]))
+    return Images(images.subset([i for i, record in enumerate(images.records) if not record.is_anomaly]))
 
 
 def cut(part: Tensor, crop_px: int, down: float, across: float, *mirrored: float) -> Tensor:
@@ -141,22 +141,22 @@ def cut(part: Tensor, crop_px: int, down: float, across: float, *mirrored: float
 
 
 def check_crop(crop_px: int, image: Tensor) -> None:
-    """Raise Mistake unless a square of that side can be cut out of (..., h, w)."""
+    """Raise UserError unless a square of that side can be cut out of (..., h, w)."""
     height, width = image.shape[-2:]
-    if not SMALLEST_CROP_PX <= crop_px <= min(height, width):
-        raise Mistake(
-            f"squares of {crop_px} px cannot be cut out of pictures of {width}x{height}: choose crop_px from "
-            f"{SMALLEST_CROP_PX} to {min(height, width)}, or larger pictures."
+    if not MIN_CROP_PX <= crop_px <= min(height, width):
+        raise UserError(
+            f"squares of {crop_px} px cannot be cut out of images of {width}x{height}: choose crop_px from "
+            f"{MIN_CROP_PX} to {min(height, width)}, or larger images."
         )
 
 
 def check_pair(pair: Pair, name: str) -> None:
-    """Raise Mistake where the parts of a pair do not fit each other, or are no pictures."""
+    """Raise UserError where the parts of a pair do not fit each other, or are no images."""
     if pair.degraded.shape != pair.clean.shape:
         sizes = [f"{part.shape[-1]}x{part.shape[-2]}" for part in (pair.degraded, pair.clean)]
-        raise Mistake(f"{name}: the degraded picture is {sizes[0]} and the clean one {sizes[1]}: they must be alike.")
+        raise UserError(f"{name}: the degraded image is {sizes[0]} and the clean one {sizes[1]}: they must be alike.")
     if pair.mask is not None and pair.mask.shape != pair.clean.shape[-2:]:
         sizes = [f"{part.shape[-1]}x{part.shape[-2]}" for part in (pair.mask, pair.clean)]
-        raise Mistake(f"{name}: the mask is {sizes[0]} and its picture {sizes[1]}: they must be alike.")
+        raise UserError(f"{name}: the mask is {sizes[0]} and its image {sizes[1]}: they must be alike.")
     if not (pair.degraded.isfinite().all() and pair.clean.isfinite().all()):
-        raise Mistake(f"{name}: a picture has values that are NaN or infinite; leave it out, or make it again.")
+        raise UserError(f"{name}: an image has values that are NaN or infinite; leave it out, or make it again.")

@@ -1,11 +1,11 @@
-"""Restoring picture files: every one under its own name, in its own format."""
+"""Restoring image files: every one under its own name, in its own format."""
 
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from baselines.restoration.image_files import read_exact, write_exact
 from baselines.restoration.run import Load, opened
-from pretrain.command import Mistake
+from pretrain.command import UserError
 from pretrain.data.decode import Unreadable
 from pretrain.data.images import scan_plain
 from pretrain.progress import Progress
@@ -15,32 +15,32 @@ if TYPE_CHECKING:
 
 
 def restore_with(config: "Restore", load_restorer: Load) -> int:
-    """Restore every picture; 3 where some could not be read."""
-    restorer, facts = opened(config.model, load_restorer, config.memory_mb)
+    """Restore every image; 3 where some could not be read."""
+    restorer, metadata = opened(config.model, load_restorer, config.memory_mb)
     places = []
-    for place in config.pictures:
+    for place in config.images:
         if place.is_file():
             places.append((place, config.out / place.name))
         else:
             records = scan_plain(place).records
             places += [(record.path, config.out / record.path.relative_to(place)) for record in records]
     if not places:
-        raise Mistake("no pictures to restore: name pictures or folders of them.")
+        raise UserError("no images to restore: name images or folders of them.")
     for path, target in places:
         if target.resolve() == path.resolve():
-            raise Mistake(f"--out {config.out} would write over {path}: choose another folder.")
+            raise UserError(f"--out {config.out} would write over {path}: choose another folder.")
     if len({target for _, target in places}) < len(places):
-        raise Mistake("two pictures to restore have the same name: restore them into folders of their own.")
+        raise UserError("two images to restore have the same name: restore them into folders of their own.")
     unreadable = 0
     with Progress("restoring", len(places)) as progress:
         for path, target in places:
             try:
-                picture = read_exact(path)
-                restored = restorer.restore(picture.image[None])[0]
-                write_exact(replace(picture, image=restored), target)
+                image = read_exact(path)
+                restored = restorer.restore(image.image[None])[0]
+                write_exact(replace(image, image=restored), target)
             except Unreadable as reason:
                 unreadable += 1
-                progress.say(f"{path}: {reason}")
+                progress.print(f"{path}: {reason}")
             progress.advance()
-    print(f"{len(places) - unreadable} pictures restored to {config.out}; learned from {facts['degradation']}")
+    print(f"{len(places) - unreadable} images restored to {config.out}; learned from {metadata['degradation']}")
     return 3 if unreadable else 0

@@ -1,4 +1,4 @@
-"""A restorer around any network that takes a degraded picture and gives a clean one: learn, restore, save, load."""
+"""A restorer around any network that takes a degraded image and gives a clean one: learn, restore, save, load."""
 
 import copy
 from abc import ABC, abstractmethod
@@ -14,12 +14,12 @@ from baselines.contract.method import NotFitted, Pair, forget, load_method, save
 from baselines.restoration.pairs import Batch, CroppedPairs
 from baselines.restoration.tiling import restored_by_tiles, tile_px_for
 from baselines.restoration.training import Recipe, Training
-from pretrain.command import Mistake
+from pretrain.command import UserError
 from pretrain.progress import Progress
 
 # What a tensor of the network is called in a restorer's file.
 PREFIX = "network."
-USUAL_MEMORY_MB = 2000.0
+DEFAULT_MEMORY_MB = 2000.0
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -38,7 +38,7 @@ class NetworkRestorer(ABC):
     beta: float = 2.0
     loss_weights: Sequence[float] = (1.0, 0.0, 0.5)
     weighting: str = "repaired"
-    memory_mb: float = USUAL_MEMORY_MB
+    memory_mb: float = DEFAULT_MEMORY_MB
     device: str = "auto"
     seed: int = 0
 
@@ -88,14 +88,14 @@ class NetworkRestorer(ABC):
     def restore(self, images: Tensor) -> Tensor:
         """float32 (b, 3, h, w) in [0, 1] of any size -> the same shape and range, on the CPU.
 
-        Raises NotFitted, and Mistake where a picture has values that are NaN or infinite.
+        Raises NotFitted, and UserError where an image has values that are NaN or infinite.
         """
         if not hasattr(self, "network_"):
             raise NotFitted(f"{type(self).__name__} has not learned yet: call fit first.")
         if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
-            raise ValueError(f"pictures must be float32 (b, 3, h, w), not {images.dtype} {tuple(images.shape)}.")
+            raise ValueError(f"images must be float32 (b, 3, h, w), not {images.dtype} {tuple(images.shape)}.")
         if not images.isfinite().all():
-            raise Mistake("a picture to restore has values that are NaN or infinite: make it again, or leave it out.")
+            raise UserError("an image to restore has values that are NaN or infinite: make it again, or leave it out.")
         if "_ready" not in vars(self):
             self._ready = self.for_use(self.network_)
 
@@ -103,14 +103,14 @@ class NetworkRestorer(ABC):
             return self._ready(part.to(self._device, torch.float32)).clamp(0, 1).cpu()
 
         restored = torch.empty_like(images, device="cpu")
-        with torch.inference_mode():  # one by one, so that neighbours change nothing, and memory is one picture's
+        with torch.inference_mode():  # one by one, so that neighbors change nothing, and memory is one image's
             for position, image in enumerate(images):
                 restored[position] = restored_by_tiles(ask, image[None], self.tile_px)[0]
         return restored
 
     @property
     def tile_px(self) -> int:
-        """The largest square that is restored at once. Raises Mistake where `memory_mb` is too little for any."""
+        """The largest square that is restored at once. Raises UserError where `memory_mb` is too little for any."""
         return tile_px_for(self.memory_mb, self.network_.bytes_per_pixel, self.network_.stride)
 
     def save(self, folder: Path) -> None:
@@ -127,7 +127,8 @@ class NetworkRestorer(ABC):
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """A restorer that restores bit for bit as the saved one. Raises Mistake if the folder holds something else."""
+        """A restorer that restores bit for bit as the saved one. Raises UserError if the folder holds something
+        else."""
         restorer = load_method(cls, folder)
         names = [name for name in vars(restorer) if name.startswith(PREFIX)]
         state = {name.removeprefix(PREFIX).removesuffix("_"): vars(restorer).pop(name) for name in names}
@@ -137,7 +138,7 @@ class NetworkRestorer(ABC):
         except RuntimeError:
             missing = unexpected = list(state)
         if unexpected or set(missing) & set(restorer.names_saved(network)):
-            raise Mistake(f"{folder} does not hold the weights of this {cls.__name__}: train it anew.")
+            raise UserError(f"{folder} does not hold the weights of this {cls.__name__}: train it anew.")
         return restorer.conclude(network.to(restorer._device))
 
     def loaded_network(self, folder: Path) -> nn.Module:

@@ -15,14 +15,14 @@ from torch import Tensor
 from baselines.contract.method import Pair
 from baselines.contract.metrics import psnr
 from baselines.restoration.pair_folder import PairFolder
-from baselines.restoration.pairs import Batch, CroppedPairs, PlantedPairs, good_images
+from baselines.restoration.pairs import Batch, CroppedPairs, SyntheticPairs, good_images
 from baselines.restoration.restorer import NetworkRestorer
 from baselines.restoration.training import Step, Training
-from pretrain.command import Mistake
+from pretrain.command import UserError
 from pretrain.data.dataset import data_name, load
 from pretrain.degrade import in_words
 from pretrain.demo import is_demo
-from pretrain.drawing import Curve, curves, save_picture
+from pretrain.drawing import Curve, curves, save_image
 from pretrain.files import write_json
 from pretrain.plan import TIMED_STEPS, steps_in
 from pretrain.progress import Progress
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 # How a restorer is read from the folder that it was saved to.
 Load = Callable[[Path], NetworkRestorer]
-MODEL, FACTS_FILE = "model", "training.json"
+MODEL, METADATA_FILE = "model", "training.json"
 LOOKS, LOOKED_AT = 10, 8
 HELD_OUT = 0.1
 BEST_DB = 100.0
@@ -44,63 +44,65 @@ ENDLESS = 2**40
 
 
 class Material(NamedTuple):
-    """`source` gives the pairs to learn from, `looked_at` is a batch that nothing is learned from; `facts` tell what
-    they are, plain JSON; `count` pictures make an epoch."""
+    """`source` gives the pairs to learn from, `looked_at` is a batch that nothing is learned from; `metadata` tell what
+    they are, plain JSON; `count` images make an epoch."""
 
     source: Callable[[Sequence[int]], Batch]
     looked_at: Batch
-    facts: dict
+    metadata: dict
     count: int
 
 
 def make_material(config: "Train", device: torch.device | str = "cpu") -> Material:
-    """Pairs by planting and degrading, on the device, or real ones. Raises Mistake where they cannot teach what is
+    """Pairs by planting and degrading, on the device, or real ones. Raises UserError where they cannot teach what is
     asked."""
-    return _real(config) if config.pairs else _planted(config, device)
+    return _real(config) if config.pairs else _synthetic(config, device)
 
 
-def _planted(config: "Train", device: torch.device | str) -> Material:
-    pictures = load(config.data, config.input_size, config.train)
-    good = good_images(pictures).pictures
+def _synthetic(config: "Train", device: torch.device | str) -> Material:
+    images = load(config.data, config.input_size, config.train)
+    good = good_images(images).images
     if not len(good):
-        raise Mistake(f"{', '.join(pictures.categories)} has no good pictures to learn from: name others by --train.")
+        raise UserError(f"{', '.join(images.categories)} has no good images to learn from: name others by --train.")
     parts = good.split({"learning": 1 - HELD_OUT, "looked at": HELD_OUT}, seed=0)
     if not len(parts["looked at"]):
         parts = dict.fromkeys(parts, good)
     learning, looked_at = (
-        PlantedPairs(good_images(part), config.level, config.crop_px, ENDLESS, seed, device)
+        SyntheticPairs(good_images(part), config.level, config.crop_px, ENDLESS, seed, device)
         for part, seed in ((parts["learning"], config.seed), (parts["looked at"], OWN_SEED))
     )
-    facts = {
+    metadata = {
         "data": data_name(config.data),
         "is_demo": is_demo(config.data),
-        "categories": pictures.categories,
+        "categories": images.categories,
         "level": config.level,
         "degradation": in_words(config.level),
         "input_size": config.input_size,
-        "pictures": len(parts["learning"]),
+        "images": len(parts["learning"]),
     }
-    return Material(learning.batch, looked_at.batch(range(LOOKED_AT)), facts, len(parts["learning"]))
+    return Material(learning.batch, looked_at.batch(range(LOOKED_AT)), metadata, len(parts["learning"]))
 
 
 def _real(config: "Train") -> Material:
     folder = PairFolder(config.pairs, config.input_size, config.train).check()
     if config.beta and not folder.has_masks:
-        raise Mistake(f"{config.pairs} has no masks, so defects cannot count more: add Defect_mask, or give --beta 0.")
+        raise UserError(
+            f"{config.pairs} has no masks, so defects cannot count more: add Defect_mask, or give --beta 0."
+        )
     order = np.random.default_rng(0).permutation(len(folder)).tolist()
     kept = max(1, round(HELD_OUT * len(folder))) if len(folder) > 1 else 0
     pairs = _Pairs(folder, order[kept:])
     looked_at = CroppedPairs(_Pairs(folder, order[:kept] or order), config.crop_px, OWN_SEED).batch(range(LOOKED_AT))
-    facts = {
+    metadata = {
         "data": str(config.pairs),
         "is_demo": False,
         "categories": sorted({files.category for files in folder.files}),
         "level": None,
         "degradation": "as the pairs have it",
         "input_size": config.input_size,
-        "pictures": len(pairs),
+        "images": len(pairs),
     }
-    return Material(CroppedPairs(pairs, config.crop_px, config.seed).batch, looked_at, facts, len(pairs))
+    return Material(CroppedPairs(pairs, config.crop_px, config.seed).batch, looked_at, metadata, len(pairs))
 
 
 class _Pairs(Sequence[Pair]):
@@ -125,9 +127,9 @@ class Session:
         self.looked_at = material.looked_at.to(restorer._device)
         degraded, clean, masks = material.looked_at
         self.untouched = _decibels(degraded, clean, masks)
-        facts = run.restore(self.training.network, self.training.optimizer) or {"step": 0, "seconds": 0.0}
-        self.first, self.seconds_before = facts["step"], facts["seconds"]
-        self.steps = facts.get("steps") or self._length()
+        metadata = run.restore(self.training.network, self.training.optimizer) or {"step": 0, "seconds": 0.0}
+        self.first, self.seconds_before = metadata["step"], metadata["seconds"]
+        self.steps = metadata.get("steps") or self._length()
         self.training.recipe = replace(self.training.recipe, steps=self.steps)
         restorer.steps = self.steps
         run.forget_figures_from(self.first)
@@ -153,7 +155,7 @@ class Session:
                 self.run.log(step.step, **_known(step), **figures)
                 progress.advance(note=f"loss {step.loss:.2f}")
                 if figures:
-                    progress.say(self._in_words(step, figures))
+                    progress.print(self._in_words(step, figures))
                 is_stopped = is_stop_asked()
                 if is_stopped or time.monotonic() - saved_s > 60 * self.config.checkpoint_minutes:
                     self.save(step.step + 1)
@@ -168,7 +170,7 @@ class Session:
         return self.seconds_before + time.monotonic() - self._start_s
 
     def look(self) -> dict[str, float | None]:
-        """PSNR of pictures that nothing is learned from, also in their defects, where they have some."""
+        """PSNR of images that nothing is learned from, also in their defects, where they have some."""
         network, (degraded, clean, masks) = self.training.network, self.looked_at
         network.eval()
         with torch.no_grad():
@@ -177,23 +179,25 @@ class Session:
         return dict(zip(("psnr", "masked_psnr"), _decibels(restored, clean, masks), strict=True))
 
     def save(self, step: int) -> None:
-        facts = {"step": step, "steps": self.steps, "seconds": self.seconds}
-        self.run.save(self.training.network, self.training.optimizer, facts)
+        metadata = {"step": step, "steps": self.steps, "seconds": self.seconds}
+        self.run.save(self.training.network, self.training.optimizer, metadata)
 
     def conclude(self) -> None:
         """Write the model, the curves and what it was trained on."""
         out = self.config.out
         self.restorer.conclude(self.training.network).save(out / MODEL)
-        facts = self.material.facts | {"steps": self.steps, "minutes": self.seconds / 60}
-        facts |= {"encoder_saw": list(self.restorer.saw), "restorer": type(self.restorer).__name__}
-        facts |= {"recipe": asdict(self.training.recipe)}
+        metadata = self.material.metadata | {"steps": self.steps, "minutes": self.seconds / 60}
+        metadata |= {"encoder_saw": list(self.restorer.saw), "restorer": type(self.restorer).__name__}
+        metadata |= {"recipe": asdict(self.training.recipe)}
         lines = self.run.metrics()
         looks = [line for line in lines if "psnr" in line]
-        facts |= {"looked_at": {"degraded": self.untouched, "restored": [looks[-1]["psnr"], looks[-1]["masked_psnr"]]}}
-        write_json(out / FACTS_FILE, facts)
+        metadata |= {
+            "looked_at": {"degraded": self.untouched, "restored": [looks[-1]["psnr"], looks[-1]["masked_psnr"]]}
+        }
+        write_json(out / METADATA_FILE, metadata)
         panels = [
             Curve("loss", [(line["step"], line["loss"]) for line in lines]),
-            Curve("PSNR of pictures not learned from, dB (dashed: degraded)",
+            Curve("PSNR of images not learned from, dB (dashed: degraded)",
                   [(line["step"], line["psnr"]) for line in looks], self.untouched[0]),
         ]  # fmt: skip
         if self.untouched[1] is not None:
@@ -201,20 +205,20 @@ class Session:
             panels.append(Curve("the same in defects", masked, self.untouched[1]))
         if "offset_px" in lines[0]:
             panels.append(Curve("mean size of offsets, px", [(line["step"], line["offset_px"]) for line in lines]))
-        save_picture(curves(panels, f"{facts['restorer']} on {facts['data']}"), out / "curves.png")
+        save_image(curves(panels, f"{metadata['restorer']} on {metadata['data']}"), out / "curves.png")
 
     def _in_words(self, step: Step, figures: dict[str, float]) -> str:
         offsets = "" if step.offset_px is None else f"; offsets {step.offset_px:.3f} px"
         whole, masked = self.untouched
         in_defects = "" if masked is None else f", in defects {figures['masked_psnr']:.2f} ({masked:.2f})"
         return (
-            f"step {step.step + 1}: pictures not learned from {figures['psnr']:.2f} dB (degraded {whole:.2f})"
+            f"step {step.step + 1}: images not learned from {figures['psnr']:.2f} dB (degraded {whole:.2f})"
             f"{in_defects}{offsets}"
         )
 
 
 def _decibels(restored: Tensor, clean: Tensor, masks: Tensor) -> tuple[float, float | None]:
-    """Mean PSNR over the pictures, and in the masks of those that have one; a perfect picture counts as 100 dB."""
+    """Mean PSNR over the images, and in the masks of those that have one; a perfect image counts as 100 dB."""
     whole, masked = psnr(restored, clean).clamp(max=BEST_DB), psnr(restored, clean, masks).clamp(max=BEST_DB)
     has_mask = masks.flatten(1).any(1)
     return whole.mean().item(), masked[has_mask].mean().item() if has_mask.any() else None
@@ -224,18 +228,18 @@ def _known(step: Step) -> dict[str, float]:
     return {name: value for name, value in step._asdict().items() if value is not None and name != "step"}
 
 
-def training_facts(run: Path) -> dict:
-    """What a finished training wrote about itself. Raises Mistake where there is none."""
-    file = run / FACTS_FILE
+def training_metadata(run: Path) -> dict:
+    """What a finished training wrote about itself. Raises UserError where there is none."""
+    file = run / METADATA_FILE
     if not file.is_file():
-        raise Mistake(f"there is no finished training in {run}; the command train makes one.")
+        raise UserError(f"there is no finished training in {run}; the command train makes one.")
     return json.loads(file.read_text())
 
 
 def opened(run: Path, load: Load, memory_mb: float) -> tuple["NetworkRestorer", dict]:
     """A trained restorer, and what its training wrote about itself."""
-    facts = training_facts(run)
+    metadata = training_metadata(run)
     restorer = load(run / MODEL)
     restorer.memory_mb = memory_mb
     restorer.tile_px  # noqa: B018  too little memory is told before any work
-    return restorer, facts
+    return restorer, metadata

@@ -2,7 +2,7 @@
 
 Chang et al. 2020, https://arxiv.org/abs/2001.10291: on the way up, deformable convolutions gather from places that are
 like the one restored, and the finer level's offsets refine the coarser one's. What is restored is the difference to the
-degraded picture, so that a network which has learned nothing changes little.
+degraded image, so that a network which has learned nothing changes little.
 """
 
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Restored pictures to look at: degraded, restored, truth, error and mask side by side, under their own names."""
+"""Restored images to look at: degraded, restored, truth, error and mask side by side, under their own names."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,9 +8,9 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from baselines.restoration.evaluation import Sight
-from pretrain.drawing import GAP_PX, INK, PAPER, Thumbnail, contact_sheet, save_picture
+from pretrain.drawing import GAP_PX, INK, PAPER, Thumbnail, contact_sheet, save_image
 
-# One scale for all pictures: an error of a quarter of white is white.
+# One scale for all images: an error of a quarter of white is white.
 ERROR_GAIN = 4
 CAPTION_PX = 22
 SHEET_ROWS = 8
@@ -49,7 +49,7 @@ def strip(sight: Sight) -> Image.Image:
 
 
 def save_strip(sight: Sight, folder: Path) -> None:
-    save_picture(strip(sight), folder / f"{sight.name}.png")
+    save_image(strip(sight), folder / f"{sight.name}.png")
 
 
 def sheet(sights: Sequence[Sight], title: str) -> Image.Image:

@@ -1,4 +1,4 @@
-"""Large pictures by overlapping tiles that are blended, so that memory does not grow with the picture.
+"""Large images by overlapping tiles that are blended, so that memory does not grow with the image.
 
 A pixel is restored the worse the nearer it lies to the edge of what the network sees; in an overlap each tile therefore
 counts the less the nearer its own edge is, and at the very edge nothing.
@@ -10,22 +10,20 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from pretrain.command import Mistake
+from pretrain.command import UserError
 
 OVERLAP_PX = 64
 # A multiple of every network's stride.
 ALIGNMENT_PX = 16
-SMALLEST_TILE_PX = 4 * OVERLAP_PX
+MIN_TILE_PX = 4 * OVERLAP_PX
 
 
 def tile_px_for(memory_mb: float, bytes_per_pixel: int, stride: int) -> int:
-    """The largest tile for which a network needs no more. Raises Mistake where that is too small to be of use."""
+    """The largest tile for which a network needs no more. Raises UserError where that is too small to be of use."""
     side = int(math.sqrt(max(0.0, memory_mb) * 1e6 / bytes_per_pixel)) // stride * stride
-    if side < SMALLEST_TILE_PX:
-        least = math.ceil(SMALLEST_TILE_PX**2 * bytes_per_pixel / 1e6)
-        raise Mistake(
-            f"{memory_mb:g} MB are too few to restore a tile of {SMALLEST_TILE_PX} px: allow {least} or more."
-        )
+    if side < MIN_TILE_PX:
+        least = math.ceil(MIN_TILE_PX**2 * bytes_per_pixel / 1e6)
+        raise UserError(f"{memory_mb:g} MB are too few to restore a tile of {MIN_TILE_PX} px: allow {least} or more.")
     return side
 
 
@@ -34,7 +32,7 @@ def restored_by_tiles(
 ) -> Tensor:
     """float32 (b, 3, h, w) -> the same, `network` being asked for squares of at most `tile_px` only.
 
-    A picture that fits into one tile is restored whole.
+    A image that fits into one tile is restored whole.
     """
     height, width = images.shape[-2:]
     if max(height, width) <= tile_px:
@@ -50,9 +48,9 @@ def restored_by_tiles(
 
 
 def spans(length: int, tile_px: int, overlap_px: int) -> Iterator[tuple[int, int]]:
-    """Where tiles begin and end along a side, every two neighbours having at least the overlap.
+    """Where tiles begin and end along a side, every two neighbors having at least the overlap.
 
-    They begin at multiples of the stride, so that strides meet the same pixels as in the whole picture.
+    They begin at multiples of the stride, so that strides meet the same pixels as in the whole image.
     """
     last = max(0, math.ceil((length - tile_px) / ALIGNMENT_PX) * ALIGNMENT_PX)
     step = max(ALIGNMENT_PX, (tile_px - overlap_px) // ALIGNMENT_PX * ALIGNMENT_PX)
@@ -61,7 +59,7 @@ def spans(length: int, tile_px: int, overlap_px: int) -> Iterator[tuple[int, int
 
 
 def ramp(start: int, stop: int, length: int, overlap_px: int) -> Tensor:
-    """How much a tile's places count, (stop - start,): rising from each end that is not the picture's."""
+    """How much a tile's places count, (stop - start,): rising from each end that is not the image's."""
     place = torch.arange(stop - start) + 0.5
     rise = torch.ones(stop - start)
     if start > 0:

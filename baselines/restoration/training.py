@@ -14,7 +14,7 @@ from torch import nn
 
 from baselines.restoration.loss import check_weights, restoration_loss
 from baselines.restoration.pairs import Batch
-from pretrain.command import Mistake
+from pretrain.command import UserError
 
 
 class Group(NamedTuple):
@@ -41,14 +41,14 @@ class Recipe:
     weighting: str = "repaired"
 
     def check(self) -> None:
-        """Raise Mistake for a value with which nothing could be learned."""
+        """Raise UserError for a value with which nothing could be learned."""
         for name in ("steps", "batch_size", "learning_rate"):
             if not getattr(self, name) > 0:
-                raise Mistake(f"{name.replace('_', ' ')} must be above 0, not {getattr(self, name)}.")
+                raise UserError(f"{name.replace('_', ' ')} must be above 0, not {getattr(self, name)}.")
         if not 0 <= self.warmup < 1:
-            raise Mistake(f"a warm-up of {self.warmup} is no share: give one from 0 to below 1, such as 0.05.")
+            raise UserError(f"a warm-up of {self.warmup} is no share: give one from 0 to below 1, such as 0.05.")
         if self.half_cosines < 1 or self.half_cosines % 2 == 0:
-            raise Mistake(f"after {self.half_cosines} half cosines the rate would not be zero: give 1, 3 or 5.")
+            raise UserError(f"after {self.half_cosines} half cosines the rate would not be zero: give 1, 3 or 5.")
         check_weights(self.alpha, self.beta, self.loss_weights, self.weighting)
 
     def rate_at(self, progress: float) -> float:
@@ -78,7 +78,7 @@ class Training:
         self.optimizer = torch.optim.Adam([{"params": list(group.weights)} for group in self.groups])
 
     def walk(self, first: int = 0) -> Iterator[Step]:
-        """Take the steps that are left. Raises Mistake where the loss is no longer a number."""
+        """Take the steps that are left. Raises UserError where the loss is no longer a number."""
         for number in range(first, self.recipe.steps):
             yield self.take(number)
 
@@ -102,7 +102,7 @@ class Training:
         self.optimizer.zero_grad(set_to_none=True)
         value = loss.item()
         if not math.isfinite(value):
-            raise Mistake(f"the loss is not a number any more at step {number}: lower the learning rate.")
+            raise UserError(f"the loss is not a number any more at step {number}: lower the learning rate.")
         loss.backward()
         self.optimizer.step()
         offset_px = torch.stack(offsets).mean().item() if offsets else None

@@ -12,20 +12,20 @@ from downstream.methods.padim import PaDiM
 from downstream.methods.patch_method import PatchMethod, enlargement, wholes
 from downstream.methods.patchcore import PatchBank
 from downstream.methods.references import background
-from pretrain.command import Mistake
+from pretrain.command import UserError
 from pretrain.encoder import LEVELS
 
 # A whitening matrix is triangular: of so many stripes, each is multiplied only as far as it is not zero. Reading the
-# matrices is what takes time for one picture, and with 4 stripes 10 of 16 parts are read.
+# matrices is what takes time for one image, and with 4 stripes 10 of 16 parts are read.
 STRIPES = 4
 # Patches of a bank that are compared at once, so that a batch needs no matrix of all patches times the whole bank.
 BANK_ROWS_AT_ONCE = 4096
 
 
 class Vectors(nn.Module):
-    """Pictures -> patch vectors float32 (b, rows, columns, d), as `method.patches` gives them.
+    """Images -> patch vectors float32 (b, rows, columns, d), as `method.patches` gives them.
 
-    Pictures are uint8 RGB (b, h, w, 3), or with `takes_floats` float32 RGB (b, 3, h, w) in [0, 1]. `b` is free, `h` and
+    Images are uint8 RGB (b, h, w, 3), or with `takes_floats` float32 RGB (b, 3, h, w) in [0, 1]. `b` is free, `h` and
     `w` are `size_px`.
     """
 
@@ -37,16 +37,16 @@ class Vectors(nn.Module):
         for level in LEVELS[1 + max(map(LEVELS.index, self._patches.levels)) :]:
             self.encoder.stages.pop(level)  # nothing asks for it
 
-    def forward(self, pictures: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Tensor:
         if not self.takes_floats:
-            pictures = pictures.permute(0, 3, 1, 2).to(torch.float32) / 255
-        return self._patches.traced(pictures)
+            images = images.permute(0, 3, 1, 2).to(torch.float32) / 255
+        return self._patches.traced(images)
 
 
 class Judge(nn.Module):
-    """Pictures, as `vectors` takes them -> score float32 (b,), map float32 (b, h, w), is_anomalous bool (b,).
+    """Images, as `vectors` takes them -> score float32 (b,), map float32 (b, h, w), is_anomalous bool (b,).
 
-    Scores and maps are those of `method.predict` but for rounding. Raises Mistake for a method that is no patch
+    Scores and maps are those of `method.predict` but for rounding. Raises UserError for a method that is no patch
     statistics.
     """
 
@@ -71,8 +71,8 @@ class Judge(nn.Module):
             self.units = method.units_.tolist()
         self.register_buffer("threshold", torch.tensor(threshold, dtype=torch.float32))
 
-    def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        vectors = self.vectors(pictures)
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        vectors = self.vectors(images)
         maps = self.down @ (self.distances(vectors) * self.weights) @ self.across
         scores = maps.flatten(1).topk(self.highest, dim=1).values.mean(1)
         if self.whole:
@@ -97,10 +97,10 @@ class PlaceDistances(nn.Module):
             self.register_buffer(f"stripe{number}", whitening[:, start:end, :end].mT.contiguous())
 
     def forward(self, vectors: Tensor) -> Tensor:
-        centred = (vectors.flatten(1, 2) - self.mean).transpose(0, 1)  # (p, b, d)
+        centerd = (vectors.flatten(1, 2) - self.mean).transpose(0, 1)  # (p, b, d)
         squares = 0
         for number, end in enumerate(self.ends):
-            squares = squares + (centred[:, :, :end] @ getattr(self, f"stripe{number}")).square().sum(2)  # (p, b)
+            squares = squares + (centerd[:, :, :end] @ getattr(self, f"stripe{number}")).square().sum(2)  # (p, b)
         return squares.sqrt().T.unflatten(1, self.grid)
 
 
@@ -109,8 +109,8 @@ class BankDistances(nn.Module):
 
     def __init__(self, method: PatchBank) -> None:
         super().__init__()
-        self.neighbours = min(method.neighbours, len(method.bank_))
-        self.register_buffer("centre", method.centre_)
+        self.neighbors = min(method.neighbors, len(method.bank_))
+        self.register_buffer("center", method.center_)
         self.is_whitened = not torch.equal(method.whitening_, torch.eye(len(method.whitening_)))
         if self.is_whitened:
             self.register_buffer("whitening", method.whitening_)
@@ -122,19 +122,19 @@ class BankDistances(nn.Module):
 
     def forward(self, vectors: Tensor) -> Tensor:
         shape = vectors.shape[:3]
-        flat = vectors.flatten(0, 2) - self.centre
+        flat = vectors.flatten(0, 2) - self.center
         if self.is_whitened:
             flat = flat @ self.whitening
         far, rows = [], []
         for number in range(self.parts):
             # Squared distances but for |x|^2, which is the same for all.
             apart = flat @ getattr(self, f"rows{number}") + getattr(self, f"squares{number}")
-            found = apart.topk(min(self.neighbours, apart.shape[1]), dim=1, largest=False)
+            found = apart.topk(min(self.neighbors, apart.shape[1]), dim=1, largest=False)
             far.append(found.values)
             rows.append(found.indices + number * BANK_ROWS_AT_ONCE)
         nearest = torch.cat(rows, dim=1)
         if self.parts > 1:
-            nearest = nearest.gather(1, torch.cat(far, dim=1).topk(self.neighbours, dim=1, largest=False).indices)
+            nearest = nearest.gather(1, torch.cat(far, dim=1).topk(self.neighbors, dim=1, largest=False).indices)
         # Again, by differences: the product above loses digits where a patch lies close to the bank.
         distances = (self.bank[nearest] - flat[:, None]).square().sum(2).sqrt().mean(1)
         return distances.unflatten(0, shape)
@@ -149,4 +149,4 @@ def _distances(method: Method) -> nn.Module:
     reason = (
         "is no patch statistics" if not isinstance(method, PatchMethod) else "has a head that is not taken over yet"
     )
-    raise Mistake(f"{name} cannot be exported, it {reason}: fit with --method padim or bank, and export that.")
+    raise UserError(f"{name} cannot be exported, it {reason}: fit with --method padim or bank, and export that.")

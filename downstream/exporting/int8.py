@@ -1,7 +1,7 @@
 """A model whose encoder computes with 8-bit integers, and what that costs in accuracy.
 
 Rounding to 8 bits is noise, and PaDiM measures patches where normals vary least, so that there a little noise counts
-much: with the encoder alone made int8, scores of the same pictures were 8 % higher (one category, 194 normals). So the
+much: with the encoder alone made int8, scores of the same images were 8 % higher (one category, 194 normals). So the
 statistics and the threshold are learned again, from the same normals through the int8 encoder, and the noise is part of
 what is normal.
 """
@@ -19,25 +19,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from baselines.contract.threshold import FEWEST_OWN_NORMALS, threshold_from_normals
+from baselines.contract.threshold import MIN_OWN_NORMALS, threshold_from_normals
 from downstream.exporting.graph import Vectors
 from downstream.exporting.onnx_file import onnx_model
 from downstream.inspection.inspector import Inspector
-from downstream.methods.exported import PICTURES, probe_picture
-from pretrain.command import Mistake
+from downstream.methods.exported import IMAGES, probe_image
+from pretrain.command import UserError
 
 # Normals that say how large the numbers inside the encoder become; more did not change that.
 CALIBRATED_ON = 64
 # Of the numbers of a layer, the rest is cut off: one outlier would make all others coarse.
 PERCENTILE = 99.999
 QUANTISED = ("Conv", "Add", "MaxPool")
-# Means of a normal's patches, relative: the same pictures, decoded anew.
+# Means of a normal's patches, relative: the same images, decoded anew.
 SAME = 1e-3
 
 
 @dataclass(frozen=True)
 class Drift:
-    """What became of the answers on `count` pictures, `of` a sentence's rest. AUROCs are none without labels."""
+    """What became of the answers on `count` images, `of` a sentence's rest. AUROCs are none without labels."""
 
     count: int
     of: str
@@ -50,15 +50,15 @@ class Drift:
         return 0.0 if self.auroc_before is None else self.auroc_before - self.auroc_after
 
     def __str__(self) -> str:
-        aurocs = "image AUROC n/a (no labelled pictures)"
+        aurocs = "image AUROC n/a (no labelled images)"
         if self.auroc_before is not None:
             aurocs = f"image AUROC {self.auroc_before:.4f} before, {self.auroc_after:.4f} after"
         share = self.decisions_changed / self.count
         return f"{self.count} {self.of}: {aurocs}; {self.decisions_changed} decisions changed ({share:.1%})"
 
 
-class QuantisedPatches:
-    """Stands in for a method's `Patches`: float32 (b, 3, h, w) of 8-bit pictures -> vectors, by onnxruntime."""
+class QuantizedPatches:
+    """Stands in for a method's `Patches`: float32 (b, 3, h, w) of 8-bit images -> vectors, by onnxruntime."""
 
     def __init__(self, proto, takes_floats: bool) -> None:
         self._session = _session(proto)
@@ -66,50 +66,50 @@ class QuantisedPatches:
 
     def __call__(self, images: Tensor) -> Tensor:
         given = images if self._takes_floats else images.mul(255).round().to(torch.uint8).permute(0, 2, 3, 1)
-        (vectors,) = self._session.run(None, {PICTURES: np.ascontiguousarray(given.numpy())})
+        (vectors,) = self._session.run(None, {IMAGES: np.ascontiguousarray(given.numpy())})
         return torch.from_numpy(vectors)
 
 
 def refitted(
     model: Inspector, normals: Sequence[Tensor], takes_floats: bool = False, seven_bits: bool = False
 ) -> Inspector:
-    """The model with statistics and thresholds learned through its int8 encoder from the same normals, the pictures
-    that it was fitted to. Raises Mistake where they are others, or too few for a threshold of their own."""
+    """The model with statistics and thresholds learned through its int8 encoder from the same normals, the images
+    that it was fitted to. Raises UserError where they are others, or too few for a threshold of their own."""
     check_same(model, normals)
     vectors = Vectors(model.method, model.size_px, takes_floats).eval().requires_grad_(False)
-    proto = quantised(onnx_model(vectors, ("vectors",)), normals, takes_floats, seven_bits)
+    proto = quantized(onnx_model(vectors, ("vectors",)), normals, takes_floats, seven_bits)
     method = copy.copy(model.method)
-    method._patches = QuantisedPatches(proto, takes_floats)
+    method._patches = QuantizedPatches(proto, takes_floats)
     method.refer(normals)
     scores, peaks = method.normal_scores_.numpy(), method.normal_peaks_.numpy()
-    map_threshold = model.map_threshold and threshold_from_normals(peaks, model.map_threshold.rate)
+    map_threshold = model.map_threshold and threshold_from_normals(peaks, model.map_threshold.false_alarm_rate)
     return replace(
         model,
         method=method,
-        threshold=threshold_from_normals(scores, model.threshold.rate),
+        threshold=threshold_from_normals(scores, model.threshold.false_alarm_rate),
         map_threshold=map_threshold,
         normal_scores=scores.tolist(),
     )
 
 
 def check_same(model: Inspector, normals: Sequence[Tensor]) -> None:
-    """Raises Mistake unless these are what the model was fitted to, as the means of their patches show."""
-    if len(normals) < FEWEST_OWN_NORMALS:
-        raise Mistake(
-            f"the model was fitted to {len(normals)} normals, and int8 takes {FEWEST_OWN_NORMALS} to find its "
+    """Raises UserError unless these are what the model was fitted to, as the means of their patches show."""
+    if len(normals) < MIN_OWN_NORMALS:
+        raise UserError(
+            f"the model was fitted to {len(normals)} normals, and int8 takes {MIN_OWN_NORMALS} to find its "
             "threshold anew: fit it to more, or export --to onnx."
         )
     for position in (0, len(normals) // 2, len(normals) - 1):
         seen = model.method.patches(normals[position][None]).mean((1, 2))[0]
         kept = model.method.wholes_[position]
         if (seen - kept).norm() > SAME * kept.norm():
-            raise Mistake(
-                "the good pictures in --data are not those that the model was fitted to: name the folder that "
+            raise UserError(
+                "the good images in --data are not those that the model was fitted to: name the folder that "
                 "detect.py fit was given, or fit the model anew."
             )
 
 
-def quantised(proto, normals: Sequence[Tensor], takes_floats: bool = False, seven_bits: bool = False):
+def quantized(proto, normals: Sequence[Tensor], takes_floats: bool = False, seven_bits: bool = False):
     """An ONNX graph whose encoder computes in int8, its scales found on some of the normals. The rest stays fp32."""
     import onnx
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
@@ -147,7 +147,7 @@ def _nodes_of_encoder(proto) -> list[str]:
             if node.op_type in QUANTISED:
                 chosen.append(node.name)
     if not chosen:
-        raise Mistake("no convolution was found that int8 could be used for: export --to onnx.")
+        raise UserError("no convolution was found that int8 could be used for: export --to onnx.")
     return chosen
 
 
@@ -163,8 +163,8 @@ def drift(before: np.ndarray, after: np.ndarray, thresholds: tuple[float, float]
 
 
 def probe_score_of(proto, judge) -> float:
-    """What a quantised graph says of the picture that is tried wherever its file is opened."""
-    answer = _session(proto).run(None, {PICTURES: probe_picture(judge.size_px, judge.takes_floats)})
+    """What a quantized graph says of the image that is tried wherever its file is opened."""
+    answer = _session(proto).run(None, {IMAGES: probe_image(judge.size_px, judge.takes_floats)})
     return float(answer[0][0])
 
 
@@ -178,25 +178,25 @@ def _session(proto):
 
 
 class _Calibration:
-    """What onnxruntime asks for pictures to calibrate on, one at a time."""
+    """What onnxruntime asks for images to calibrate on, one at a time."""
 
     def __init__(self, normals: Sequence[Tensor], takes_floats: bool) -> None:
         some = np.linspace(0, len(normals) - 1, min(len(normals), CALIBRATED_ON)).astype(int)
-        self._pictures = (normals[int(i)] for i in some)
+        self._images = (normals[int(i)] for i in some)
         self._takes_floats = takes_floats
 
     def get_next(self) -> dict[str, np.ndarray] | None:
-        picture = next(self._pictures, None)
-        if picture is None:
+        image = next(self._images, None)
+        if image is None:
             return None
         if not self._takes_floats:
-            picture = picture.mul(255).round().to(torch.uint8).permute(1, 2, 0)
-        return {PICTURES: np.ascontiguousarray(picture.numpy()[None])}
+            image = image.mul(255).round().to(torch.uint8).permute(1, 2, 0)
+        return {IMAGES: np.ascontiguousarray(image.numpy()[None])}
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """onnxruntime's quantisation prints, and warns by the root logger."""
+    """onnxruntime's quantization prints, and warns by the root logger."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -13,25 +13,25 @@ import torch
 from baselines.contract.model_folder import FILE
 from downstream.exporting.graph import Judge
 from downstream.inspection.inspector import Inspector
-from downstream.methods.exported import FORMAT, HEADER_KEY, OUTPUTS, PICTURES, Exported, probe_picture
-from pretrain.command import Mistake
+from downstream.methods.exported import FORMAT, HEADER_KEY, IMAGES, OUTPUTS, Exported, probe_image
+from pretrain.command import UserError
 from pretrain.encoder import commit, fingerprint
 from pretrain.files import write_whole
 
 # Operators that onnxruntime knows since 1.14 and TensorRT since 8.6.
 OPSET = 18
 # protobuf cannot hold more in one file.
-MOST_BYTES = 2_000_000_000
+MAX_BYTES = 2_000_000_000
 # Relative to the model's own answers; maps to the highest value of each.
 CLOSE = 1e-4
-# Or to this part of the threshold where the answer is less: a picture that the bank itself holds is at no distance but
+# Or to this part of the threshold where the answer is less: an image that the bank itself holds is at no distance but
 # rounding (of 1e-6), which has no digits to agree in.
 LEAST_SCALE = 0.5
 
 
 @dataclass(frozen=True)
 class Parity:
-    """How far a file's answers are from its model's, over `count` pictures: highest relative difference of a score, of
+    """How far a file's answers are from its model's, over `count` images: highest relative difference of a score, of
     a map's value to that map's highest, and decisions that differ."""
 
     count: int
@@ -45,18 +45,18 @@ class Parity:
 
     def __str__(self) -> str:
         return (
-            f"{self.count} pictures: scores within {self.scores:.1e}, maps within {self.maps:.1e}, "
+            f"{self.count} images: scores within {self.scores:.1e}, maps within {self.maps:.1e}, "
             f"{self.decisions} decisions differ"
         )
 
 
 def make_judge(model: Inspector, takes_floats: bool = False) -> Judge:
-    """The whole graph of a model. Raises Mistake for a method that has none, or one that is too large for a file."""
+    """The whole graph of a model. Raises UserError for a method that has none, or one that is too large for a file."""
     judge = Judge(model.method, model.size_px, model.threshold.value, takes_floats).eval().requires_grad_(False)
     size = sum(buffer.nbytes for buffer in judge.state_dict().values())
-    if size > MOST_BYTES:
-        raise Mistake(
-            f"the graph would take {size / 1e9:.1f} GB, and a file holds {MOST_BYTES / 1e9:g}: fit the model with "
+    if size > MAX_BYTES:
+        raise UserError(
+            f"the graph would take {size / 1e9:.1f} GB, and a file holds {MAX_BYTES / 1e9:g}: fit the model with "
             "fewer dimensions, or a coarser grid (--options dimensions=100,grid=28)."
         )
     return judge
@@ -64,13 +64,13 @@ def make_judge(model: Inspector, takes_floats: bool = False) -> Judge:
 
 def header_of(model: Inspector, folder: Path, kind: str, judge: Judge, probe_score: float, **more: object) -> str:
     """What a file says of itself, as JSON. `inspector` is what stands in the `inspector.json` of `folder`, but for the
-    thresholds, which are this model's; `probe_score` what the graph says of `probe_picture`."""
+    thresholds, which are this model's; `probe_score` what the graph says of `probe_image`."""
     encoder = model.method._opened_encoder()
     packages = ("torch", "torchvision") if kind == "pt2" else ("torch", "torchvision", "onnx", "onnxruntime")
     decision = json.loads((folder / FILE).read_text())
     decision |= {"threshold": model.threshold._asdict(), "normal_scores": model.normal_scores}
     decision["map_threshold"] = model.map_threshold and model.map_threshold._asdict()
-    facts = {
+    metadata = {
         "format": FORMAT,
         "kind": kind,
         "method": type(model.method).__name__,
@@ -88,23 +88,24 @@ def header_of(model: Inspector, folder: Path, kind: str, judge: Judge, probe_sco
         "probe_score": probe_score,
         "inspector": json.dumps(decision),
     }
-    return json.dumps({**facts, **more})
+    return json.dumps({**metadata, **more})
 
 
 @torch.inference_mode()
 def probe_score(judge: Judge) -> float:
-    """What a graph says of the picture that is tried wherever its file is opened."""
-    given = probe_picture(judge.size_px, judge.takes_floats)
+    """What a graph says of the image that is tried wherever its file is opened."""
+    given = probe_image(judge.size_px, judge.takes_floats)
     return float(judge(torch.from_numpy(given))[0])
 
 
 def onnx_model(judge: torch.nn.Module, names: tuple[str, ...] = OUTPUTS):
-    """A module as an onnx.ModelProto, the batch free. Raises Mistake where a package lacks or an operator cannot be."""
+    """A module as an onnx.ModelProto, the batch free. Raises UserError where a package lacks or an operator cannot
+    be."""
     try:
         import onnx  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise Mistake(
+        raise UserError(
             f"export takes {error.name}: pip install onnx onnxruntime onnxscript (heldout[export])."
         ) from None
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
@@ -115,14 +116,14 @@ def onnx_model(judge: torch.nn.Module, names: tuple[str, ...] = OUTPUTS):
                 judge,
                 (example(judge),),
                 dynamo=True,
-                dynamic_shapes={PICTURES: {0: torch.export.Dim("batch", min=1)}},
-                input_names=[PICTURES],
+                dynamic_shapes={IMAGES: {0: torch.export.Dim("batch", min=1)}},
+                input_names=[IMAGES],
                 output_names=list(names),
                 opset_version=OPSET,
                 verbose=False,
             )
     except Exception as error:  # the exporter's errors share no base
-        raise Mistake(f"torch {torch.__version__} cannot take this model down as ONNX: {_last_line(error)}") from None
+        raise UserError(f"torch {torch.__version__} cannot take this model down as ONNX: {_last_line(error)}") from None
     proto = program.model_proto
     # Where the code lay on this machine is nobody's business, and half of the graph's size.
     for part in (*proto.graph.node, *proto.graph.value_info, *proto.graph.input, *proto.graph.output, proto.graph):
@@ -141,16 +142,16 @@ def write_onnx(proto, header: str, path: Path) -> None:
     write_whole(path, proto.SerializeToString())
 
 
-def write_checked(model: Inspector, path: Path, write, pictures: np.ndarray) -> Parity:
-    """Call `write` with a neighbouring name, compare what it wrote with the model on uint8 pictures (n, size, size, 3),
-    and only then give it its name. Raises Mistake where the answers differ by more than CLOSE."""
+def write_checked(model: Inspector, path: Path, write, images: np.ndarray) -> Parity:
+    """Call `write` with a neighboring name, compare what it wrote with the model on uint8 images (n, size, size, 3),
+    and only then give it its name. Raises UserError where the answers differ by more than CLOSE."""
     path.parent.mkdir(parents=True, exist_ok=True)
     trial = path.with_name(f".{path.stem}.trial{path.suffix}")
     try:
         write(trial)
-        found = parity(model, Exported(trial), pictures)
+        found = parity(model, Exported(trial), images)
         if not found.holds:
-            raise Mistake(
+            raise UserError(
                 f"{path} is not written, since it answers otherwise than the model: {found} (limit {CLOSE:g})."
             )
         trial.replace(path)
@@ -159,33 +160,33 @@ def write_checked(model: Inspector, path: Path, write, pictures: np.ndarray) -> 
     return found
 
 
-def parity(model: Inspector, exported: Exported, pictures: np.ndarray) -> Parity:
-    """Compare a native model with an exported one on uint8 pictures (n, size, size, 3)."""
-    ours, theirs = answers(model.method, pictures), answers(exported, pictures)
+def parity(model: Inspector, exported: Exported, images: np.ndarray) -> Parity:
+    """Compare a native model with an exported one on uint8 images (n, size, size, 3)."""
+    ours, theirs = answers(model.method, images), answers(exported, images)
     # Exactly at the threshold either may be right.
     clear = np.abs(ours[0] / model.threshold.value - 1) > CLOSE
     decisions = (ours[0] > np.float32(model.threshold.value)) != theirs[2]
     least = max(LEAST_SCALE * model.threshold.value, 1e-12)
     highest = np.abs(ours[1]).max((1, 2), keepdims=True).clip(least)
     return Parity(
-        len(pictures),
+        len(images),
         float((np.abs(theirs[0] - ours[0]) / np.abs(ours[0]).clip(least)).max()),
         float((np.abs(theirs[1] - ours[1]) / highest).max()),
         int((decisions & clear).sum()),
     )
 
 
-def answers(method, pictures: np.ndarray) -> list[np.ndarray]:
-    """All that a method says of uint8 pictures (n, h, w, 3), a list of arrays."""
-    given = pictures
+def answers(method, images: np.ndarray) -> list[np.ndarray]:
+    """All that a method says of uint8 images (n, h, w, 3), a list of arrays."""
+    given = images
     if not getattr(method, "takes_pixels", False):
-        given = (torch.from_numpy(one).permute(2, 0, 1).float().div(255) for one in pictures)
+        given = (torch.from_numpy(one).permute(2, 0, 1).float().div(255) for one in images)
     parts = list(method.predict(given))
     return [np.concatenate([np.asarray(array) for array in arrays]) for arrays in zip(*parts, strict=True)]
 
 
 def example(judge: torch.nn.Module) -> torch.Tensor:
-    """Pictures to take a graph down with; two, since of one the exporter would think that it always is one."""
+    """Images to take a graph down with; two, since of one the exporter would think that it always is one."""
     size_px = judge.size_px
     if judge.takes_floats:
         return torch.zeros(2, 3, size_px, size_px)

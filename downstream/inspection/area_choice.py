@@ -1,7 +1,7 @@
-"""From good pictures that a model did not learn from to a minimum area and the threshold that goes with it.
+"""From good images that a model did not learn from to a minimum area and the threshold that goes with it.
 
-An area is chosen without a look at any real defect: defects are planted into the held-out good pictures, and of all
-areas that one is best at which most of them are told from good pictures. Each picture is judged at the threshold of the
+An area is chosen without a look at any real defect: defects are planted into the held-out good images, and of all
+areas that one is best at which most of them are told from good images. Each image is judged at the threshold of the
 OTHER good ones, so that none helps to set the threshold that it is judged by.
 """
 
@@ -17,10 +17,10 @@ import numpy as np
 from baselines.contract.method import Images
 from baselines.contract.regions import area_scores, region_areas
 from baselines.contract.threshold import Threshold, is_anomalous, threshold_from_normals
-from downstream.detect import Fit, good_pictures
+from downstream.detect import Fit, good_images
 from downstream.inspection.inspector import Inspector
-from pretrain.anomalies import plant
-from pretrain.command import Mistake
+from pretrain.anomalies import add_anomaly
+from pretrain.command import UserError
 from pretrain.data.images import GOOD, category_folders, has_layout
 from pretrain.progress import Progress
 
@@ -28,33 +28,33 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from baselines.contract.method import Method
-    from pretrain.data.dataset import Pictures
+    from pretrain.data.dataset import ImageSet
 
 THRESHOLDS_SHOWN = 60
 # Two areas an octave; from one pixel of the map to an eighth of it, as a defect that covers more needs no area.
-AREAS_PER_OCTAVE, LARGEST_SHARE = 2, 1 / 8
+AREAS_PER_OCTAVE, MAX_SHARE = 2, 1 / 8
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Good pictures that a model did not learn from, and its maps of them, float32 (h, w) each. `sizes` are (height,
+    """Good images that a model did not learn from, and its maps of them, float32 (h, w) each. `sizes` are (height,
     width) on disk."""
 
-    pictures: "Pictures"
+    images: "ImageSet"
     maps: Sequence[np.ndarray]
 
     @property
     def sizes(self) -> list[tuple[int, int]]:
-        return [(entry.height, entry.width) for entry in self.pictures.entries]
+        return [(entry.height, entry.width) for entry in self.images.entries]
 
     @property
     def smallest_px(self) -> int:
-        """Pixels of the smallest picture: no area may be larger."""
+        """Pixels of the smallest image: no area may be larger."""
         return min(height * width for height, width in self.sizes)
 
 
 class AreaRow(NamedTuple):
-    """What an area is worth on held-out good pictures and planted defects: see `area_table`."""
+    """What an area is worth on held-out good images and synthetic anomalies: see `area_table`."""
 
     area_px: int
     threshold: float
@@ -64,36 +64,36 @@ class AreaRow(NamedTuple):
 
 
 class ThresholdRow(NamedTuple):
-    """Regions of the held-out pictures above a threshold; mean and std None where there are none."""
+    """Regions of the held-out images above a threshold; mean and std None where there are none."""
 
     threshold: float
-    regions_per_picture: float
+    regions_per_image: float
     mean_area_px: float | None
     std_area_px: float | None
 
 
 def held_out(model: Inspector, data: Path, category: str | None) -> HeldOut:
-    """The good pictures in `data`, a plain folder or a category's train/good, that the model did not learn from.
+    """The good images in `data`, a plain folder or a category's train/good, that the model did not learn from.
 
-    Raises Mistake where none is left, where they are test pictures, and for a method without maps.
+    Raises UserError where none is left, where they are test images, and for a method without maps.
     """
-    normals = good_pictures(Fit(data, category=_category(model, data, category), size_px=model.size_px))
+    normals = good_images(Fit(data, category=_category(model, data, category), size_px=model.size_px))
     if any(path.parts[-3:-1] == ("test", GOOD) for path in (record.path for record in normals.records)):
-        raise Mistake(f"{data} holds test pictures, which may set no threshold: name good ones for that alone.")
-    learned = model.facts.get("learned_from")
+        raise UserError(f"{data} holds test images, which may set no threshold: name good ones for that alone.")
+    learned = model.metadata.get("learned_from")
     if learned is None:
-        print("warning: the model does not say which pictures it learned from; take care that it is none of these, or "
+        print("warning: the model does not say which images it learned from; take care that it is none of these, or "
               "fit it again", file=sys.stderr)  # fmt: skip
     known = set(learned or ())
     left = normals.subset([i for i, entry in enumerate(normals.entries) if entry.digest.hex() not in known])
     if not len(left):
-        raise Mistake(
-            f"the model learned from all {len(normals)} good pictures in {data}: name others, or fit it with "
+        raise UserError(
+            f"the model learned from all {len(normals)} good images in {data}: name others, or fit it with "
             f"--hold-out 0.1, so that some are left."
         )
     if len(left) < len(normals):
-        print(f"{len(normals) - len(left)} of {len(normals)} good pictures were learned from and are left out here")
-    with Progress("held-out pictures", len(left)) as progress:
+        print(f"{len(normals) - len(left)} of {len(normals)} good images were learned from and are left out here")
+    with Progress("held-out images", len(left)) as progress:
         maps = []
         for one in maps_of(model.method, Images(left)):
             maps.append(one)
@@ -109,59 +109,59 @@ def _category(model: Inspector, data: Path, asked: str | None) -> str | None:
 
 
 def maps_of(method: "Method", images: "Sequence[Tensor]") -> Iterator[np.ndarray]:
-    """Maps float32 (h, w), one a picture. Raises Mistake where the method gives none."""
+    """Maps float32 (h, w), one an image. Raises UserError where the method gives none."""
     for prediction in method.predict(images[i] for i in range(len(images))):
         if prediction.maps is None:
-            raise Mistake(f"{type(method).__name__} gives no maps, so it knows no areas: choose a method that does.")
+            raise UserError(f"{type(method).__name__} gives no maps, so it knows no areas: choose a method that does.")
         yield from prediction.maps.cpu().numpy()
 
 
 def normal_scores(held: HeldOut, areas_px: Sequence[int]) -> np.ndarray:
-    """float32 (normals, areas): up to which threshold each held-out picture has a region of each area."""
+    """float32 (normals, areas): up to which threshold each held-out image has a region of each area."""
     scored = [area_scores(one, areas_px, size) for one, size in zip(held.maps, held.sizes, strict=True)]
     return np.stack(scored)
 
 
-def area_threshold(scores: np.ndarray, rate: float | None, area_px: int) -> Threshold:
+def area_threshold(scores: np.ndarray, false_alarm_rate: float | None, area_px: int) -> Threshold:
     """From the area scores (n,) of held-out normals: the lowest threshold at which none has a region of the area, or,
     with a `rate`, the one at which that share of further normals has one."""
-    if rate is not None:
-        return threshold_from_normals(scores, rate)
+    if false_alarm_rate is not None:
+        return threshold_from_normals(scores, false_alarm_rate)
     count = len(scores)
     why = (
-        f"the lowest at which none of {count} held-out good pictures has a region of {area_px} px; "
+        f"the lowest at which none of {count} held-out good images has a region of {area_px} px; "
         f"{100 / (count + 1):.3g} % of further ones are expected to have one."
     )
     return Threshold(float(scores.max()), 1 / (count + 1), count, why)
 
 
 def candidate_areas(held: HeldOut) -> list[int]:
-    """Areas to choose from, in pixels of the original pictures, rising."""
+    """Areas to choose from, in pixels of the original images, rising."""
     map_pixels = held.maps[0].size
-    octaves = np.log2(max(1, map_pixels * LARGEST_SHARE))
+    octaves = np.log2(max(1, map_pixels * MAX_SHARE))
     counts = 2 ** np.linspace(0, octaves, 1 + round(AREAS_PER_OCTAVE * octaves))
     areas_px = np.rint(counts * held.smallest_px / map_pixels).clip(1, held.smallest_px)
     return sorted(set(areas_px.astype(int).tolist()))
 
 
-def planted(held: HeldOut, count: int, seed: int) -> Iterator[tuple[int, "Tensor", np.ndarray]]:
-    """At least `count` copies of the held-out pictures with a defect planted: which picture, the copy float32
-    (3, h, w), and where the defect is, bool (h, w). Every picture has as many."""
-    images = Images(held.pictures)
+def synthetic(held: HeldOut, count: int, seed: int) -> Iterator[tuple[int, "Tensor", np.ndarray]]:
+    """At least `count` copies of the held-out images with a defect planted: which image, the copy float32
+    (3, h, w), and where the defect is, bool (h, w). Every image has as many."""
+    images = Images(held.images)
     for step in range(-(-count // len(images))):
         for own in range(len(images)):
             image, source = images[own][None], images[(own + 1 + step) % len(images)][None]
-            harmed, mask = plant(image, source, seed, step, [own])
+            harmed, mask = add_anomaly(image, source, seed, step, [own])
             yield own, harmed[0], mask[0].numpy()
 
 
-def planted_scores(
+def synthetic_scores(
     method: "Method", held: HeldOut, areas_px: Sequence[int], count: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Area scores of planted copies, float32 (copies, areas), and of which picture each is a copy, int (copies,)."""
+    """Area scores of planted copies, float32 (copies, areas), and of which image each is a copy, int (copies,)."""
     total = len(held.maps) * -(-count // len(held.maps))
-    scores, owners, copies = [], [], planted(held, count, seed)
-    with Progress("planted defects", total) as progress:
+    scores, owners, copies = [], [], synthetic(held, count, seed)
+    with Progress("synthetic anomalies", total) as progress:
         while batch := list(islice(copies, method.batch_size)):
             for (own, _, _), one in zip(batch, maps_of(method, [copy for _, copy, _ in batch]), strict=True):
                 scores.append(area_scores(one, areas_px, held.sizes[own]))
@@ -171,25 +171,29 @@ def planted_scores(
 
 
 def area_table(
-    areas_px: Sequence[int], normals: np.ndarray, defective: np.ndarray, owners: np.ndarray, rate: float | None
+    areas_px: Sequence[int],
+    normals: np.ndarray,
+    defective: np.ndarray,
+    owners: np.ndarray,
+    false_alarm_rate: float | None,
 ) -> list[AreaRow]:
-    """A row an area, from scores of normals (n, areas) and of planted copies (m, areas), whose pictures are `owners`.
+    """A row an area, from scores of normals (n, areas) and of planted copies (m, areas), whose images are `owners`.
 
-    Both a normal and its copies are judged at the threshold of all other normals. Raises Mistake with fewer than 2.
+    Both a normal and its copies are judged at the threshold of all other normals. Raises UserError with fewer than 2.
     """
     if len(normals) < 2:
-        raise Mistake(
-            f"{len(normals)} held-out good picture cannot say what an area is worth, since each is judged by the "
+        raise UserError(
+            f"{len(normals)} held-out good image cannot say what an area is worth, since each is judged by the "
             f"others: hold out 2 or more, better 20."
         )
     others = [np.delete(np.arange(len(normals)), own) for own in range(len(normals))]
     rows = []
     for column, area_px in enumerate(areas_px):
         own_scores, copies = normals[:, column], defective[:, column]
-        limits = np.array([area_threshold(own_scores[rest], rate, area_px).value for rest in others])
+        limits = np.array([area_threshold(own_scores[rest], false_alarm_rate, area_px).value for rest in others])
         found = np.mean([is_anomalous(copy, limits[own]) for copy, own in zip(copies, owners, strict=True)])
         passed = 1 - np.mean([is_anomalous(one, limit) for one, limit in zip(own_scores, limits, strict=True)])
-        threshold = area_threshold(own_scores, rate, area_px).value
+        threshold = area_threshold(own_scores, false_alarm_rate, area_px).value
         rows.append(AreaRow(area_px, threshold, float(found), float(passed), float((found + passed) / 2)))
     return rows
 

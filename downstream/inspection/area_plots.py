@@ -10,10 +10,10 @@ from PIL import Image, ImageDraw, ImageFont
 
 from baselines.contract.regions import region_mask
 from downstream.detect import records_of
-from downstream.inspection.area_choice import AreaRow, HeldOut, ThresholdRow, maps_of, normal_scores, planted
+from downstream.inspection.area_choice import AreaRow, HeldOut, ThresholdRow, maps_of, normal_scores, synthetic
 from downstream.inspection.inspector import Inspector
 from downstream.inspection.overlay import heated
-from pretrain.command import Mistake
+from pretrain.command import UserError
 from pretrain.data.decode import Unreadable, decode, read_mask
 from pretrain.data.images import has_layout
 from pretrain.drawing import CURVE, FAINT, INK, MARGIN_PX, PAPER, TITLE_PX, Curve, Thumbnail, contact_sheet, curves
@@ -23,7 +23,7 @@ PANEL_WIDTH_PX, PANEL_HEIGHT_PX = 420, 190
 
 
 class Example(NamedTuple):
-    """A picture to show: what it is, `pixels` uint8 (h, w, 3), its map float32 (h, w), (height, width) on disk, and
+    """An image to show: what it is, `pixels` uint8 (h, w, 3), its map float32 (h, w), (height, width) on disk, and
     bool (h, w) where the defect is, or none."""
 
     name: str
@@ -34,8 +34,8 @@ class Example(NamedTuple):
 
 
 def regions_chart(rows: Sequence[ThresholdRow], title: str) -> Image.Image:
-    """Number of regions a picture, mean and standard deviation of their areas, by threshold. Areas fall from the whole
-    picture to a pixel, so their logarithms are drawn."""
+    """Number of regions an image, mean and standard deviation of their areas, by threshold. Areas fall from the whole
+    image to a pixel, so their logarithms are drawn."""
 
     def panel(name: str, points: Sequence[tuple[float, float]]) -> Curve:
         ends = (f"{points[0][0]:.3g}", f"threshold {points[-1][0]:.3g}") if points else None
@@ -46,7 +46,7 @@ def regions_chart(rows: Sequence[ThresholdRow], title: str) -> Image.Image:
         return [(threshold, float(np.log10(max(1, area)))) for threshold, area in known if area is not None]
 
     panels = [
-        panel("regions a picture", [(row.threshold, row.regions_per_picture) for row in rows]),
+        panel("regions an image", [(row.threshold, row.regions_per_image) for row in rows]),
         panel("mean area of a region, log10 of px", logarithms("mean_area_px")),
         panel("standard deviation of the areas, log10 of px", logarithms("std_area_px")),
     ]
@@ -63,8 +63,8 @@ def areas_chart(rows: Sequence[AreaRow], chosen: AreaRow, title: str) -> Image.I
     best = f"balanced accuracy (dashed: {chosen.balanced_accuracy:.3f} at {chosen.area_px} px)"
     panels = [
         Curve(best, points("balanced_accuracy"), chosen.balanced_accuracy, ends),
-        Curve("planted defects found", points("true_positive_rate"), ends=ends),
-        Curve("held-out good pictures passed", points("true_negative_rate"), ends=ends),
+        Curve("synthetic anomalies found", points("true_positive_rate"), ends=ends),
+        Curve("held-out good images passed", points("true_negative_rate"), ends=ends),
         Curve("threshold", points("threshold"), ends=ends),
     ]
     return curves(panels, title)
@@ -108,14 +108,14 @@ def _draw_bars(
 def examples(
     model: Inspector, held: HeldOut, best: AreaRow, data: Path, category: str | None, seed: int
 ) -> Iterator[Example]:
-    """The held-out picture that comes nearest to the threshold, one with a planted defect, and a defective test picture
+    """The held-out image that comes nearest to the threshold, one with a synthetic anomaly, and a defective test image
     where the folder has one. Only to look at: nothing is chosen by them."""
     worst = int(np.argmax(normal_scores(held, (best.area_px,))))
-    yield Example("validation", held.pictures.batch([worst])[0], held.maps[worst], held.sizes[worst])
-    own, image, mask = next(planted(held, 1, seed))
-    (planted_map,) = maps_of(model.method, [image])
+    yield Example("validation", held.images.batch([worst])[0], held.maps[worst], held.sizes[worst])
+    own, image, mask = next(synthetic(held, 1, seed))
+    (synthetic_map,) = maps_of(model.method, [image])
     pixels = np.rint(255 * image.permute(1, 2, 0).numpy()).astype(np.uint8)
-    yield Example("planted", pixels, planted_map, held.sizes[own], mask)
+    yield Example("synthetic", pixels, synthetic_map, held.sizes[own], mask)
     tested = _test_example(model, data, category) if has_layout(data) else None
     if tested is not None:
         yield tested
@@ -126,25 +126,25 @@ def _test_example(model: Inspector, data: Path, category: str | None) -> Example
         record = next(one for one in records_of([data], category or model.category) if one.is_anomaly)
         found = decode(record.path, model.size_px)
         mask = read_mask(record.mask, model.size_px) if record.mask else None
-    except (Mistake, Unreadable, StopIteration):  # no test pictures, or a damaged one: there are others to look at
+    except (UserError, Unreadable, StopIteration):  # no test images, or a damaged one: there are others to look at
         return None
     (tested_map,) = maps_of(model.method, [torch.from_numpy(found.pixels.copy()).permute(2, 0, 1).float().div(255)])
     return Example(f"test, {record.defect}", found.pixels, tested_map, (found.height, found.width), mask)
 
 
 def sample_sheet(examples: Sequence[Example], threshold: float, area_px: int, title: str) -> Image.Image:
-    """Each picture, its map in grey, white at twice the threshold in every row, and its heat with the regions that
+    """Each image, its map in gray, white at twice the threshold in every row, and its heat with the regions that
     count outlined."""
     rows = []
     for example in examples:
-        grey = np.clip(example.anomaly_map / max(2 * threshold, 1e-12), 0, 1)
-        grey = np.repeat(np.rint(255 * grey).astype(np.uint8)[:, :, None], 3, axis=2)
+        gray = np.clip(example.anomaly_map / max(2 * threshold, 1e-12), 0, 1)
+        gray = np.repeat(np.rint(255 * gray).astype(np.uint8)[:, :, None], 3, axis=2)
         counting = region_mask(example.anomaly_map, threshold, area_px, example.size)
         hot = heated(example.pixels, example.anomaly_map, threshold)
         said = "DEFECTIVE: a region of the area" if counting.any() else "good: no region of the area"
         rows.append((example.name, [
-            Thumbnail(example.pixels, "picture", example.mask),
-            Thumbnail(grey, f"map, up to {example.anomaly_map.max():.3g}"),
+            Thumbnail(example.pixels, "image", example.mask),
+            Thumbnail(gray, f"map, up to {example.anomaly_map.max():.3g}"),
             Thumbnail(hot, said, counting),
         ]))  # fmt: skip
     return contact_sheet(rows, title, thumbnail_px=256)

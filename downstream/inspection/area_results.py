@@ -1,4 +1,4 @@
-"""What a test by area leaves behind: a line of JSON, a mask and a picture each, and figures beside trivial answers."""
+"""What a test by area leaves behind: a line of JSON, a mask and an image each, and figures beside trivial answers."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -14,16 +14,16 @@ from baselines.contract.regions import region_mask
 from downstream.inspection.inspector import Inspection, Inspector
 from downstream.inspection.results import drawn
 from downstream.report.terminal import number
-from pretrain.command import Mistake
+from pretrain.command import UserError
 from pretrain.data.decode import read_mask
 from pretrain.data.images import Problem, Record
-from pretrain.drawing import save_picture
+from pretrain.drawing import save_image
 from pretrain.files import write_json
 
 
 @dataclass(frozen=True)
 class Rates:
-    """Shares of defective pictures found and of good pictures passed, and their mean; None where there are none."""
+    """Shares of defective images found and of good images passed, and their mean; None where there are none."""
 
     true_positive_rate: float | None
     true_negative_rate: float | None
@@ -44,7 +44,7 @@ class Results:
         self._found: list[Inspection] = []
         self._records: list[Record] = []
         self._names: set[Path] = set()
-        self._overlap, self._union, self._masks = 0, 0, 0  # pixels, pixels, pictures
+        self._overlap, self._union, self._masks = 0, 0, 0  # pixels, pixels, images
 
     def __enter__(self) -> Self:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -55,15 +55,15 @@ class Results:
         self._file.close()
 
     def add(self, found: Inspection, record: Record) -> None:
-        """Write one down, with its mask and its picture where they are wanted."""
+        """Write one down, with its mask and its image where they are wanted."""
         called = segmentation(found, self._model.area_rule.minimum_area_px)
-        name, facts = self._name(record), {**found.as_json(), "label": record.defect}
+        name, metadata = self._name(record), {**found.as_json(), "label": record.defect}
         if self._saves_masks:
-            facts["segmentation"] = str(Path("masks") / name)
-            save_picture(Image.fromarray(called), self.folder / "masks" / name)
+            metadata["segmentation"] = str(Path("masks") / name)
+            save_image(Image.fromarray(called), self.folder / "masks" / name)
         if self._overlays == "all" or (self._overlays == "defective" and found.is_defective):
-            facts["picture"] = str(Path("overlays") / name)
-            save_picture(drawn(found, record), self.folder / "overlays" / name)
+            metadata["image"] = str(Path("overlays") / name)
+            save_image(drawn(found, record), self.folder / "overlays" / name)
         if record.mask is not None or not record.is_anomaly:
             truth = read_mask(record.mask) if record.mask is not None else np.zeros_like(called)
             if truth.shape == called.shape:
@@ -72,17 +72,17 @@ class Results:
                 self._masks += record.mask is not None
         self._found.append(found)
         self._records.append(record)
-        self._file.write(json.dumps(facts) + "\n")
+        self._file.write(json.dumps(metadata) + "\n")
         self._file.flush()
 
     def print_summary(self) -> None:
         """Figures on the screen and in figures.json."""
         if not self._found:
-            raise Mistake("none of the test pictures could be judged, see above: look at what they are.")
+            raise UserError("none of the test images could be judged, see above: look at what they are.")
         figures = self.figures()
         write_json(self.folder / "figures.json", figures)
         area_px, threshold = figures["minimum_area_px"], figures["threshold"]
-        print(f"{figures['category']}: a region of {area_px} px above {threshold:.5g} makes a picture defective")
+        print(f"{figures['category']}: a region of {area_px} px above {threshold:.5g} makes an image defective")
         print(f"{'':22} {'TPR':>6} {'TNR':>6} {'balanced accuracy':>18}")
         for name in ("by area", "all called good", "all called defective"):
             rates = figures[name]
@@ -92,12 +92,12 @@ class Results:
         print(f"confusion: {counts['found']} defective ones found, {counts['missed']} missed; "
               f"{counts['true_good']} good ones passed, {counts['false_alarms']} false alarms")  # fmt: skip
         for kind, part in figures["kinds"].items():
-            print(f"  {kind:20} {part['called_defective']:>4} of {part['pictures']:>4} called defective")
-        if figures["masks"]["pictures"]:
-            print(f"masks: IoU {number(figures['masks']['iou'])} with {figures['masks']['pictures']} true ones, over "
-                  f"all pixels of good pictures too")  # fmt: skip
+            print(f"  {kind:20} {part['called_defective']:>4} of {part['images']:>4} called defective")
+        if figures["masks"]["images"]:
+            print(f"masks: IoU {number(figures['masks']['iou'])} with {figures['masks']['images']} true ones, over "
+                  f"all pixels of good images too")  # fmt: skip
         if self.problems:
-            print(f"{len(self.problems)} pictures could not be judged, see above")
+            print(f"{len(self.problems)} images could not be judged, see above")
         print(f"results: {self.folder / 'figures.json'}")
 
     def figures(self) -> dict:
@@ -108,8 +108,8 @@ class Results:
         found = image_figures(labels, scores, threshold.value)
         kinds = {}
         for record, one in zip(self._records, self._found, strict=True):
-            part = kinds.setdefault(record.defect, {"pictures": 0, "called_defective": 0})
-            part["pictures"] += 1
+            part = kinds.setdefault(record.defect, {"images": 0, "called_defective": 0})
+            part["images"] += 1
             part["called_defective"] += one.is_defective
         return {
             "category": self._model.category,
@@ -122,7 +122,7 @@ class Results:
             "confusion": {name: getattr(found, name) for name in ("found", "missed", "true_good", "false_alarms")},
             "figures": found._asdict(),
             "kinds": dict(sorted(kinds.items())),
-            "masks": {"pictures": self._masks, "iou": self._overlap / self._union if self._union else None},
+            "masks": {"images": self._masks, "iou": self._overlap / self._union if self._union else None},
             "problems": [{"path": str(problem.path), "reason": problem.reason} for problem in self.problems],
         }
 
@@ -136,7 +136,7 @@ class Results:
 
 
 def segmentation(found: Inspection, minimum_area_px: int) -> np.ndarray:
-    """Bool (height, width) of the picture on disk: the pixels of its regions."""
+    """Bool (height, width) of the image on disk: the pixels of its regions."""
     size = (found.height, found.width)
     small = region_mask(found.anomaly_map, found.map_threshold, minimum_area_px, size)
     return np.asarray(Image.fromarray(small).resize((found.width, found.height), Image.Resampling.NEAREST))

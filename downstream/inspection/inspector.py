@@ -1,4 +1,4 @@
-"""A method that is ready for use: fitted to one category, with thresholds, on pictures as they come from a camera.
+"""A method that is ready for use: fitted to one category, with thresholds, on images as they come from a camera.
 
 An inspector's folder holds `inspector.json` and what its method saved; nothing else is needed, and no pickle is read.
 """
@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 
 import numpy as np
 
-from baselines.contract.model_folder import FILE, FORMAT, write_facts, write_model
+from baselines.contract.model_folder import FILE, FORMAT, write_metadata, write_model
 from baselines.contract.regions import Region, area_score, regions
 from baselines.contract.threshold import Threshold, confidence, is_anomalous
 from downstream.methods.catalogue import load_any
-from pretrain.command import Mistake
+from pretrain.command import UserError
 from pretrain.data.decode import Decoded, Unreadable, decode
 from pretrain.data.images import Problem
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class AreaRule(NamedTuple):
-    """A picture is defective if a region of at least `minimum_area_px`, of the original picture, is above `threshold`.
+    """An image is defective if a region of at least `minimum_area_px`, of the original image, is above `threshold`.
 
     Its score is the threshold up to which that is so (`regions.area_score`); `normal_scores` are those of the normals
     that the threshold comes from.
@@ -39,9 +39,9 @@ class AreaRule(NamedTuple):
 
 @dataclass(frozen=True)
 class Inspection:
-    """What is known of one picture, `width` x `height` pixels on disk.
+    """What is known of one image, `width` x `height` pixels on disk.
 
-    `confidence` is from 0.5 to 1. `regions` are in pixels of the original picture; `anomaly_map` float32 (size_px,
+    `confidence` is from 0.5 to 1. `regions` are in pixels of the original image; `anomaly_map` float32 (size_px,
     size_px) covers all of it, stretched, or is none where the method gives no maps. Above `map_threshold` a pixel
     belongs to a region.
     """
@@ -60,16 +60,16 @@ class Inspection:
 
     def as_json(self) -> dict:
         """All but the map, as plain JSON."""
-        facts = {name: value for name, value in vars(self).items() if name not in ("anomaly_map", "regions")}
-        return {**facts, "path": str(self.path), "regions": [region._asdict() for region in self.regions]}
+        metadata = {name: value for name, value in vars(self).items() if name not in ("anomaly_map", "regions")}
+        return {**metadata, "path": str(self.path), "regions": [region._asdict() for region in self.regions]}
 
 
 @dataclass
 class Inspector:
-    """Judges pictures of one category: `method` was fitted on squares of `size_px`, to which pictures are stretched.
+    """Judges images of one category: `method` was fitted on squares of `size_px`, to which images are stretched.
 
-    A picture is defective if its score is above `threshold`; `normal_scores` are what confidence is measured by. With
-    `minimum_area_px`, in pixels of the original picture, smaller regions are dropped, and without any a picture is
+    An image is defective if its score is above `threshold`; `normal_scores` are what confidence is measured by. With
+    `minimum_area_px`, in pixels of the original image, smaller regions are dropped, and without any an image is
     good. Where `area_rule` is there, `downstream/area.py` found it, and it alone decides.
     """
 
@@ -80,7 +80,7 @@ class Inspector:
     map_threshold: Threshold | None = None
     minimum_area_px: int = 0
     normal_scores: list[float] = field(default_factory=list)
-    facts: dict = field(default_factory=dict)
+    metadata: dict = field(default_factory=dict)
     area_rule: AreaRule | None = None
 
     @property
@@ -90,7 +90,7 @@ class Inspector:
 
     @property
     def decision_scores(self) -> list[float]:
-        """Scores of good pictures that compare with it."""
+        """Scores of good images that compare with it."""
         return self.area_rule.normal_scores if self.area_rule else self.normal_scores
 
     def decide_at(self, value: float) -> None:
@@ -102,18 +102,18 @@ class Inspector:
             self.threshold = typed
 
     def inspect(self, paths: Sequence[Path]) -> Iterator[Inspection | Problem]:
-        """Judge picture files, in their order; one that cannot be read is a Problem with its reason."""
+        """Judge image files, in their order; one that cannot be read is a Problem with its reason."""
         with ThreadPoolExecutor(max_workers=4) as pool:
             for start in range(0, len(paths), self.method.batch_size):
                 chunk = paths[start : start + self.method.batch_size]
                 yield from self._inspected(chunk, list(pool.map(self._opened, chunk)))
 
-    def inspect_decoded(self, names: Sequence[Path], pictures: Sequence[Decoded]) -> list[Inspection | Problem]:
-        """Judge pictures from memory, squares of `size_px`, in one batch: at most the method's `batch_size`."""
-        return list(self._inspected(names, pictures)) if pictures else []
+    def inspect_decoded(self, names: Sequence[Path], images: Sequence[Decoded]) -> list[Inspection | Problem]:
+        """Judge images from memory, squares of `size_px`, in one batch: at most the method's `batch_size`."""
+        return list(self._inspected(names, images)) if images else []
 
     def at_threshold(self, found: Inspection, threshold: float) -> Inspection:
-        """The same picture judged by another threshold. Regions move with it only where an area rule has one threshold
+        """The same image judged by another threshold. Regions move with it only where an area rule has one threshold
         for both; else they have their own."""
         is_defective = bool(is_anomalous(found.score, threshold))
         sure = confidence(found.score, threshold, self.decision_scores)
@@ -130,30 +130,32 @@ class Inspector:
         write_model(folder, **vars(self))
 
     def save_decision(self, folder: Path) -> None:
-        """Write how this inspector decides to a folder that has its method. Raises Mistake for an exported file."""
+        """Write how this inspector decides to a folder that has its method. Raises UserError for an exported file."""
         if folder.is_file():
-            raise Mistake(f"{folder} is exported and keeps deciding as it does: name the model's folder, export anew.")
-        write_facts(folder, **{name: value for name, value in vars(self).items() if name != "method"})
+            raise UserError(
+                f"{folder} is exported and keeps deciding as it does: name the model's folder, export anew."
+            )
+        write_metadata(folder, **{name: value for name, value in vars(self).items() if name != "method"})
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """The inspector in `folder`, or in an exported file. Raises Mistake where there is none, or it is damaged or
+        """The inspector in `folder`, or in an exported file. Raises UserError where there is none, or it is damaged or
         newer."""
         exported = load_any(folder) if folder.is_file() else None
         path = folder if exported else folder / FILE
         if not path.is_file():
-            raise Mistake(f"there is no model in {folder}; python downstream/detect.py fit makes one.")
+            raise UserError(f"there is no model in {folder}; python downstream/detect.py fit makes one.")
         try:
-            facts = json.loads(exported.inspector if exported else path.read_text())
-            if facts.pop("format") > FORMAT:
-                raise Mistake(f"{path} was written by a newer heldout: update heldout.")
-            facts["threshold"] = Threshold(**facts["threshold"])
-            facts["map_threshold"] = facts.get("map_threshold") and Threshold(**facts["map_threshold"])
-            if rule := facts.get("area_rule"):
-                facts["area_rule"] = AreaRule(**{**rule, "threshold": Threshold(**rule["threshold"])})
-            return cls(exported or load_any(folder), **facts)
+            metadata = json.loads(exported.inspector if exported else path.read_text())
+            if metadata.pop("format") > FORMAT:
+                raise UserError(f"{path} was written by a newer heldout: update heldout.")
+            metadata["threshold"] = Threshold(**metadata["threshold"])
+            metadata["map_threshold"] = metadata.get("map_threshold") and Threshold(**metadata["map_threshold"])
+            if rule := metadata.get("area_rule"):
+                metadata["area_rule"] = AreaRule(**{**rule, "threshold": Threshold(**rule["threshold"])})
+            return cls(exported or load_any(folder), **metadata)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise Mistake(f"{path} is damaged ({error}): fit the model again.") from None
+            raise UserError(f"{path} is damaged ({error}): fit the model again.") from None
 
     def _opened(self, path: Path) -> object:
         try:
@@ -162,19 +164,19 @@ class Inspector:
             return Problem(path, str(unreadable))
 
     def _inspected(self, paths: Sequence[Path], opened: Sequence) -> Iterator[Inspection | Problem]:
-        readable = [picture for picture in opened if not isinstance(picture, Problem)]
-        images = self._as_given([picture.pixels for picture in readable])
+        readable = [image for image in opened if not isinstance(image, Problem)]
+        images = self._as_given([image.pixels for image in readable])
         start_s = time.perf_counter()
         (prediction,) = self.method.predict(images) if images else (None,)
         milliseconds = 1e3 * (time.perf_counter() - start_s) / max(1, len(images))
         position = 0
-        for path, picture in zip(paths, opened, strict=True):
-            if isinstance(picture, Problem):
-                yield picture
+        for path, image in zip(paths, opened, strict=True):
+            if isinstance(image, Problem):
+                yield image
                 continue
             anomaly_map = None if prediction.maps is None else np.asarray(prediction.maps[position])
             judged = self._judged_by_area if self.area_rule else self._judged
-            yield judged(path, picture, float(prediction.scores[position]), anomaly_map, milliseconds)
+            yield judged(path, image, float(prediction.scores[position]), anomaly_map, milliseconds)
             position += 1
 
     def _as_given(self, pixels: Sequence[np.ndarray]) -> Sequence:
@@ -185,33 +187,31 @@ class Inspector:
 
         return [torch.from_numpy(one.copy()).permute(2, 0, 1).float().div(255) for one in pixels]
 
-    def _judged_by_area(
-        self, path: Path, picture, _: float, anomaly_map: np.ndarray, ms: float
-    ) -> Inspection | Problem:
+    def _judged_by_area(self, path: Path, image, _: float, anomaly_map: np.ndarray, ms: float) -> Inspection | Problem:
         area_px, threshold, normal_scores = self.area_rule
-        size = (picture.height, picture.width)
+        size = (image.height, image.width)
         try:
             score = area_score(anomaly_map, area_px, size)
-        except Mistake as mistake:  # a picture that is smaller than the area
-            return Problem(path, str(mistake))
+        except UserError as error:  # an image that is smaller than the area
+            return Problem(path, str(error))
         is_defective, sure = (
             bool(is_anomalous(score, threshold.value)),
             confidence(score, threshold.value, normal_scores),
         )
         found = regions(anomaly_map, threshold.value, area_px, size)
         return Inspection(
-            path, picture.width, picture.height, score, threshold.value, is_defective, sure, ms, found, threshold.value,
+            path, image.width, image.height, score, threshold.value, is_defective, sure, ms, found, threshold.value,
             anomaly_map,
         )  # fmt: skip
 
-    def _judged(self, path: Path, picture, score: float, anomaly_map: np.ndarray | None, ms: float) -> Inspection:
+    def _judged(self, path: Path, image, score: float, anomaly_map: np.ndarray | None, ms: float) -> Inspection:
         is_defective, found, limit = bool(is_anomalous(score, self.threshold.value)), [], None
         if anomaly_map is not None and self.map_threshold is not None:
             limit = self.map_threshold.value
-            found = regions(anomaly_map, limit, self.minimum_area_px, (picture.height, picture.width))
+            found = regions(anomaly_map, limit, self.minimum_area_px, (image.height, image.width))
             is_defective = is_defective and (bool(found) or not self.minimum_area_px)
         sure = confidence(score, self.threshold.value, self.normal_scores)
         return Inspection(
-            path, picture.width, picture.height, score, self.threshold.value, is_defective, sure, ms, found, limit,
+            path, image.width, image.height, score, self.threshold.value, is_defective, sure, ms, found, limit,
             anomaly_map,
         )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Where a defect is, as a picture: heat on the scale of contract/heatmap.py, contours, boxes, and the verdict."""
+"""Where a defect is, as an image: heat on the scale of contract/heatmap.py, contours, boxes, and the verdict."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from baselines.contract.heatmap import heated, marked
 from baselines.contract.regions import Region
 from pretrain.drawing import DEFECT, FAINT, GAP_PX, INK, PAPER, outlined
 
-GOOD_COLOUR = "#1f8a4c"
+GOOD_COLOR = "#1f8a4c"
 CAPTION_PX, SCALE_PX = 40, 34
 
 
@@ -23,17 +23,17 @@ def overlay(
     mask: np.ndarray | None = None,
     shown_px: int = 420,
 ) -> Image.Image:
-    """The picture, the picture under its heat with contour and boxes, the scale, and the verdict below.
+    """The image, the image under its heat with contour and boxes, the scale, and the verdict below.
 
     pixels uint8 (h, w, 3), as on disk; regions in its pixels; `mask` bool (h, w), where the defect really is. Without
-    a map, the picture and the verdict.
+    a map, the image and the verdict.
     """
     panels = [marked(pixels, (), mask)]
     if anomaly_map is not None and threshold is not None:
         hot = heated(pixels, anomaly_map, threshold)
         large = Image.fromarray(anomaly_map.astype(np.float32)).resize(pixels.shape[1::-1], Image.BILINEAR)
         above = np.asarray(large) > threshold
-        hot = outlined(hot, above, distance_px=0, width_px=max(1, len(pixels) // 200), colour=(255, 255, 255))
+        hot = outlined(hot, above, distance_px=0, width_px=max(1, len(pixels) // 200), color=(255, 255, 255))
         panels.append(marked(hot, regions, mask))
     shrink = shown_px / max(pixels.shape[:2])
     size = tuple(max(1, round(side * shrink)) for side in pixels.shape[1::-1])
@@ -42,7 +42,7 @@ def overlay(
     for number, panel in enumerate(panels):
         sheet.paste(Image.fromarray(panel).resize(size, Image.LANCZOS), (number * (size[0] + GAP_PX), 0))
     draw = ImageDraw.Draw(sheet)
-    draw.text((2, size[1] + 8), verdict, DEFECT if is_defective else GOOD_COLOUR, ImageFont.load_default(17))
+    draw.text((2, size[1] + 8), verdict, DEFECT if is_defective else GOOD_COLOR, ImageFont.load_default(17))
     if len(panels) > 1:
         _draw_scale(sheet, (size[0] + GAP_PX, size[1] + CAPTION_PX - 30), min(size[0], 240), threshold)
     if mask is not None:
@@ -51,7 +51,7 @@ def overlay(
 
 
 def _draw_scale(sheet: Image.Image, place: tuple[int, int], width_px: int, threshold: float) -> None:
-    """The heat's colours from 0 to twice the threshold, on grey, with the threshold marked."""
+    """The heat's colors from 0 to twice the threshold, on gray, with the threshold marked."""
     ramp = np.linspace(0, 2 * threshold, width_px, dtype=np.float32)[None].repeat(12, axis=0)
     strip = heated(np.full((12, width_px, 3), 190, np.uint8), ramp, threshold)
     left, top = place

@@ -1,4 +1,4 @@
-"""What an inspection leaves behind: a line of JSON and a picture each, a table, and figures where labels are known."""
+"""What an inspection leaves behind: a line of JSON and an image each, a table, and figures where labels are known."""
 
 import json
 import sys
@@ -15,7 +15,7 @@ from downstream.inspection.inspector import Inspection, Inspector
 from downstream.inspection.overlay import overlay
 from pretrain.data.decode import decode, read_mask
 from pretrain.data.images import UNLABELLED, Problem, Record
-from pretrain.drawing import save_picture
+from pretrain.drawing import save_image
 
 ROWS_SHOWN = 20
 SHOWN_PX = 420
@@ -49,23 +49,23 @@ class Findings:
     def add(self, found: Inspection, record: Record) -> None:
         """Write one inspection down, and draw it if it is to be drawn."""
         self._count += 1
-        facts = found.as_json()
+        metadata = found.as_json()
         if self._overlays == "all" or (self._overlays == "defective" and found.is_defective):
-            facts["picture"] = f"{self._count:05d}-{found.path.stem}.png"
-            save_picture(drawn(found, record), self.folder / facts["picture"])
+            metadata["image"] = f"{self._count:05d}-{found.path.stem}.png"
+            save_image(drawn(found, record), self.folder / metadata["image"])
         if self._keeps_maps and found.anomaly_map is not None:
             self._maps[str(self._count)] = found.anomaly_map.copy()
         if record.defect != UNLABELLED:
-            facts["label"] = record.defect
+            metadata["label"] = record.defect
             self._labelled.append((found, record))
-        self._file.write(json.dumps(facts) + "\n")
+        self._file.write(json.dumps(metadata) + "\n")
         self._file.flush()
         self._shown.append(found)
         self._shown.sort(key=lambda one: -one.score)
         del self._shown[ROWS_SHOWN:]
 
     def print_summary(self, model: Inspector, problems: Sequence[Problem]) -> None:
-        """The most anomalous pictures as a table, then what there was in all."""
+        """The most anomalous images as a table, then what there was in all."""
         from rich.console import Console
         from rich.markup import escape
         from rich.table import Table
@@ -77,9 +77,9 @@ class Findings:
             ("", "left"),
             ("sure", "right"),
             ("regions", "left"),
-            ("picture", "left"),
+            ("image", "left"),
         ):
-            table.add_column(header, justify=side, no_wrap=header != "picture", overflow="fold")
+            table.add_column(header, justify=side, no_wrap=header != "image", overflow="fold")
         for found in self._shown:
             verdict = "[red]DEFECTIVE[/]" if found.is_defective else "[green]good[/]"
             areas = ", ".join(f"{region.area_px} px" for region in found.regions[:2])
@@ -92,11 +92,11 @@ class Findings:
         if self._labelled:
             self._print_figures(model)
         if problems:
-            print(f"{len(problems)} pictures could not be read, see above")
+            print(f"{len(problems)} images could not be read, see above")
         print(f"results: {self.folder / 'results.jsonl'}")
 
     def _print_figures(self, model: Inspector) -> None:
-        """How right the decisions were, where the folder says what is in a picture."""
+        """How right the decisions were, where the folder says what is in an image."""
         labels = np.array([record.is_anomaly for _, record in self._labelled])
         scores = np.array([found.score for found, _ in self._labelled])
         figures = image_figures(labels, scores, model.decision.value)
@@ -110,7 +110,7 @@ class Findings:
 
 
 def drawn(found: Inspection, record: Record) -> Image.Image:
-    """The picture with its heat, regions and verdict, and the true defect where it is known."""
+    """The image with its heat, regions and verdict, and the true defect where it is known."""
     pixels = decode(found.path).pixels
     mask = read_mask(record.mask) if record.mask is not None else None
     times = found.score / found.threshold if found.threshold > 0 else float("nan")

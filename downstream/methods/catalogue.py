@@ -4,7 +4,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pretrain.command import Mistake, nearest
+from pretrain.command import UserError, nearest
 
 if TYPE_CHECKING:
     from baselines.contract.method import Method
@@ -18,20 +18,20 @@ METHODS = {
     "vae": "baselines.autoencoders.method.VariationalAutoEncoder",
     "cae": "baselines.autoencoders.method.ConvolutionalAutoEncoder",
     "vgg-cam": "baselines.cam.method.VggCam",
-    "mean": "baselines.trivial.MeanPicture",
+    "mean": "baselines.trivial.MeanImage",
 }
 
 
 def method_class(name: str) -> "type[Method]":
-    """The class of a method by its name. Raises Mistake for a name that is none."""
+    """The class of a method by its name. Raises UserError for a name that is none."""
     if name not in METHODS:
-        raise Mistake(f"there is no method {name!r}; {nearest(name, METHODS)}")
+        raise UserError(f"there is no method {name!r}; {nearest(name, METHODS)}")
     module, _, kind = METHODS[name].rpartition(".")
     return getattr(import_module(module), kind)
 
 
 def load_any(folder: Path) -> "Method":
-    """The method that was saved to `folder`, whichever it is, or exported to a file. Raises Mistake where there is
+    """The method that was saved to `folder`, whichever it is, or exported to a file. Raises UserError where there is
     none."""
     if folder.is_file():
         from downstream.methods.exported import Exported
@@ -40,9 +40,11 @@ def load_any(folder: Path) -> "Method":
     from baselines.contract.method import METHOD_FILE
     from pretrain.tensorfile import read_tensors
 
-    _, facts = read_tensors(folder / METHOD_FILE)
+    _, metadata = read_tensors(folder / METHOD_FILE)
     for place in METHODS.values():
         module, _, kind = place.rpartition(".")
-        if kind == facts.get("method"):
+        if kind == metadata.get("method"):
             return getattr(import_module(module), kind).load(folder)
-    raise Mistake(f"{folder} holds a method {facts.get('method')!r} that this heldout does not know: update heldout.")
+    raise UserError(
+        f"{folder} holds a method {metadata.get('method')!r} that this heldout does not know: update heldout."
+    )

@@ -12,7 +12,7 @@ from torch import Tensor
 
 POOL = 4096
 # Squared distances computed at once, float32: 128 MiB.
-MOST_DISTANCES = 2**25
+MAX_DISTANCES = 2**25
 # Of the mean squared length: nearer than this is the same vector, but for rounding.
 SAME = 1e-6
 
@@ -34,7 +34,7 @@ def coreset(vectors: Tensor, count: int, seed: int = 0, advance: Callable[[int],
         advance(len(chosen))
         if not missing:
             break
-        step = max(1, MOST_DISTANCES // len(chosen))
+        step = max(1, MAX_DISTANCES // len(chosen))
         for some in (slice(start, start + step) for start in range(0, len(vectors), step)):
             nearest = squared_distances(vectors[some], vectors[chosen]).amin(1)
             torch.minimum(distances[some], nearest, out=distances[some])

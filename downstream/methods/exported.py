@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple, NoReturn
 
 import numpy as np
 
-from pretrain.command import Mistake
+from pretrain.command import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 FORMAT = 1
 HEADER_KEY = "heldout"
-PICTURES, OUTPUTS = "pictures", ("score", "map", "is_anomalous")
+IMAGES, OUTPUTS = "images", ("score", "map", "is_anomalous")
 SUFFIXES = (".onnx", ".pt2")
-# Further from a whole number of 255ths, a picture is not one of 8 bits.
-MOST_ROUNDED = 1e-2
+# Further from a whole number of 255ths, an image is not one of 8 bits.
+MAX_ROUNDED = 1e-2
 # How far a graph's answer may be, relative, from what it was where the file was made: other processors round otherwise.
 SAME, SAME_INT8 = 1e-3, 0.05
 
@@ -38,11 +38,11 @@ class Answer(NamedTuple):
 
 
 class Exported:
-    """Fulfils the contract `Method`, but for learning. Pictures are arrays uint8 (h, w, 3), or tensors float32
+    """Fulfils the contract `Method`, but for learning. Images are arrays uint8 (h, w, 3), or tensors float32
     (3, h, w) in [0, 1], of the size that the method was fitted at; answers are arrays or tensors accordingly.
 
-    `facts` are what `downstream/export.py` wrote into the file. `providers` are onnxruntime's, by default its CPU one;
-    `threads` default to OMP_NUM_THREADS, else to all cores. Raises Mistake for a file that cannot be used.
+    `metadata` are what `downstream/export.py` wrote into the file. `providers` are onnxruntime's, by default its CPU
+    one; `threads` default to OMP_NUM_THREADS, else to all cores. Raises UserError for a file that cannot be used.
     """
 
     takes_pixels: ClassVar[bool] = True
@@ -59,7 +59,7 @@ class Exported:
         self.path, self.batch_size = Path(path), batch_size
         threads = threads or int(os.environ.get("OMP_NUM_THREADS") or 0)
         if not self.path.is_file():
-            raise Mistake(f"there is no exported model {path}; python downstream/export.py MODEL makes one.")
+            raise UserError(f"there is no exported model {path}; python downstream/export.py MODEL makes one.")
         if self.path.suffix == ".pt2":
             from downstream.pt2 import open_pt2
 
@@ -67,23 +67,23 @@ class Exported:
         elif self.path.suffix == ".onnx":
             header, self._run = _open_onnx(self.path, threads, providers)
         else:
-            raise Mistake(f"{path} is no exported model: name a folder that detect.py fit wrote, or {_or(SUFFIXES)}.")
-        self.facts = _checked(header, self.path)
-        self.size_px, self.takes_floats = self.facts["size_px"], self.facts["takes_floats"]
+            raise UserError(f"{path} is no exported model: name a folder that detect.py fit wrote, or {_or(SUFFIXES)}.")
+        self.metadata = _checked(header, self.path)
+        self.size_px, self.takes_floats = self.metadata["size_px"], self.metadata["takes_floats"]
         self._try()
         self.normal_scores_ = np.asarray(json.loads(self.inspector)["normal_scores"], np.float32)
 
     @property
     def inspector(self) -> str:
         """What stands in the model's `inspector.json`."""
-        return self.facts["inspector"]
+        return self.metadata["inspector"]
 
-    def predict(self, pictures: "Iterable[np.ndarray | Tensor]") -> Iterator[Answer]:
-        """Scores, maps and decisions, batch by batch, in the order of the pictures."""
-        remaining = iter(pictures)
+    def predict(self, images: "Iterable[np.ndarray | Tensor]") -> Iterator[Answer]:
+        """Scores, maps and decisions, batch by batch, in the order of the images."""
+        remaining = iter(images)
         while batch := list(islice(remaining, self.batch_size)):
             is_tensor = not isinstance(batch[0], np.ndarray)
-            answer = self._run(np.ascontiguousarray(np.stack([self._as_input(picture) for picture in batch])))
+            answer = self._run(np.ascontiguousarray(np.stack([self._as_input(image) for image in batch])))
             if is_tensor:
                 import torch
 
@@ -97,31 +97,31 @@ class Exported:
         self._cannot_learn()
 
     def save(self, folder: Path) -> NoReturn:
-        raise Mistake(f"{self.path} is one file, with all that it needs: copy it.")
+        raise UserError(f"{self.path} is one file, with all that it needs: copy it.")
 
     def _try(self) -> None:
-        """Raises Mistake where the graph does not answer as it did where the file was made."""
-        found = float(self._run(probe_picture(self.size_px, self.takes_floats))[0][0])
-        is_int8 = self.facts["kind"] == "onnx-int8"
-        expected, allowed = self.facts["probe_score"], SAME_INT8 if is_int8 else SAME
+        """Raises UserError where the graph does not answer as it did where the file was made."""
+        found = float(self._run(probe_image(self.size_px, self.takes_floats))[0][0])
+        is_int8 = self.metadata["kind"] == "onnx-int8"
+        expected, allowed = self.metadata["probe_score"], SAME_INT8 if is_int8 else SAME
         if not abs(found - expected) <= allowed * abs(expected):
             why = " or this processor lacks VNNI (then export with --seven-bits)" if is_int8 else ""
-            raise Mistake(
-                f"{self.path} answers {found:.5g} here to a picture that it gave {expected:.5g} where it was made: the "
+            raise UserError(
+                f"{self.path} answers {found:.5g} here to an image that it gave {expected:.5g} where it was made: the "
                 f"file is damaged{why}; export the model again."
             )
 
     def _cannot_learn(self) -> NoReturn:
-        raise Mistake(f"{self.path} is exported and learns no more: fit the model again, and export it again.")
+        raise UserError(f"{self.path} is exported and learns no more: fit the model again, and export it again.")
 
-    def _as_input(self, picture: "np.ndarray | Tensor") -> np.ndarray:
-        """One picture as the graph takes it. Raises Mistake for another size, and where 8 bits would lose something."""
-        values = np.asarray(picture)
+    def _as_input(self, image: "np.ndarray | Tensor") -> np.ndarray:
+        """One image as the graph takes it. Raises UserError for another size, and where 8 bits would lose something."""
+        values = np.asarray(image)
         is_pixels = values.dtype == np.uint8
         height, width = values.shape[:2] if is_pixels else values.shape[1:]
         if (height, width) != (self.size_px, self.size_px):
-            raise Mistake(
-                f"a picture of {width}x{height} pixels does not fit {self.path}, which takes {self.size_px}x"
+            raise UserError(
+                f"an image of {width}x{height} pixels does not fit {self.path}, which takes {self.size_px}x"
                 f"{self.size_px}: stretch it to that, as detect.py run does."
             )
         if is_pixels == (not self.takes_floats):
@@ -130,13 +130,13 @@ class Exported:
             return values.transpose(2, 0, 1).astype(np.float32) / np.float32(255)
         levels = values.transpose(1, 2, 0) * 255
         rounded = np.rint(levels)
-        if np.abs(levels - rounded).max() > MOST_ROUNDED:
-            raise Mistake(f"{self.path} takes pictures of 8 bits, and this one has more: export with --input float.")
+        if np.abs(levels - rounded).max() > MAX_ROUNDED:
+            raise UserError(f"{self.path} takes images of 8 bits, and this one has more: export with --input float.")
         return rounded.clip(0, 255).astype(np.uint8)
 
 
-def probe_picture(size_px: int, takes_floats: bool) -> np.ndarray:
-    """A batch of one striped picture, the same everywhere, as a graph takes it."""
+def probe_image(size_px: int, takes_floats: bool) -> np.ndarray:
+    """A batch of one striped image, the same everywhere, as a graph takes it."""
     side = np.arange(size_px)
     pixels = ((side[:, None] * 3 + side * 2)[..., None] * (1, 2, 3) % 256).astype(np.uint8)[None]
     return pixels.transpose(0, 3, 1, 2).astype(np.float32) / np.float32(255) if takes_floats else pixels
@@ -147,7 +147,7 @@ def _open_onnx(path: Path, threads: int, providers: Sequence) -> tuple:
     try:
         import onnxruntime
     except ImportError:
-        raise Mistake(f"to run {path} takes onnxruntime: pip install onnxruntime (or heldout[export]).") from None
+        raise UserError(f"to run {path} takes onnxruntime: pip install onnxruntime (or heldout[export]).") from None
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     # Threads that wait by spinning take the cores from whoever shares the machine.
@@ -156,27 +156,29 @@ def _open_onnx(path: Path, threads: int, providers: Sequence) -> tuple:
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=list(providers))
     except Exception as error:  # onnxruntime's errors have no class of their own that could be named
-        raise Mistake(f"{path} cannot be run by onnxruntime {onnxruntime.__version__}: {_reason(error)}") from None
+        raise UserError(f"{path} cannot be run by onnxruntime {onnxruntime.__version__}: {_reason(error)}") from None
 
     def run(batch: np.ndarray) -> list[np.ndarray]:
-        return session.run(OUTPUTS, {PICTURES: batch})
+        return session.run(OUTPUTS, {IMAGES: batch})
 
     return session.get_modelmeta().custom_metadata_map.get(HEADER_KEY), run
 
 
 def _checked(header: str | None, path: Path) -> dict:
-    """The facts in a header. Raises Mistake for a file that is another program's, or newer, or damaged."""
+    """The metadata in a header. Raises UserError for a file that is another program's, or newer, or damaged."""
     if not header:
-        raise Mistake(f"{path} was not written by heldout's downstream/export.py: it lacks thresholds and all else.")
+        raise UserError(f"{path} was not written by heldout's downstream/export.py: it lacks thresholds and all else.")
     try:
-        facts = json.loads(header)
-        if facts["format"] > FORMAT:
-            raise Mistake(f"{path} was written by a newer heldout (format {facts['format']}, this one reads {FORMAT}).")
-        if missing := {"inspector", "size_px", "takes_floats", "kind", "probe_score"} - set(facts):
+        metadata = json.loads(header)
+        if metadata["format"] > FORMAT:
+            raise UserError(
+                f"{path} was written by a newer heldout (format {metadata['format']}, this one reads {FORMAT})."
+            )
+        if missing := {"inspector", "size_px", "takes_floats", "kind", "probe_score"} - set(metadata):
             raise KeyError(min(missing))
     except (KeyError, TypeError, ValueError) as error:
-        raise Mistake(f"the header of {path} is damaged ({error}): export the model again.") from None
-    return facts
+        raise UserError(f"the header of {path} is damaged ({error}): export the model again.") from None
+    return metadata
 
 
 def _reason(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""The whole encoder trained on labelled pictures of some categories, as a method that is asked about others."""
+"""The whole encoder trained on labelled images of some categories, as a method that is asked about others."""
 
 import copy
 from collections.abc import Iterator, Sequence
@@ -16,8 +16,8 @@ from pretrain.progress import Progress
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class FineTuned(Head):
-    """The whole encoder and a linear layer, trained with Adam until the loss on held-out pictures has not fallen for
-    `patience` epochs; the best epoch counts. Half of the pictures are mirrored, anew in every epoch."""
+    """The whole encoder and a linear layer, trained with Adam until the loss on held-out images has not fallen for
+    `patience` epochs; the best epoch counts. Half of the images are mirrored, anew in every epoch."""
 
     epochs: int = 10
     patience: int = 3
@@ -98,7 +98,7 @@ class FineTuned(Head):
 
 
 def _groups(order: Sequence[int], size: int) -> Iterator[list[int]]:
-    """Batches; a single picture at the end is left out, since batch normalisation needs several."""
+    """Batches; a single image at the end is left out, since batch normalization needs several."""
     for start in range(0, len(order), size):
         some = list(order[start : start + size])
         if len(some) > 1:

@@ -1,4 +1,4 @@
-"""A Gaussian for every place of a grid, from sums alone: pictures are taken in as they come and need not be kept.
+"""A Gaussian for every place of a grid, from sums alone: images are taken in as they come and need not be kept.
 
 Sums are about a shift, the mean of the first batch, so that float32 loses nothing by cancellation. Besides sum z and
 sum z z^T, the shrinkage of Ledoit and Wolf (2004) needs sum |z|^2 z and sum |z|^4.
@@ -21,7 +21,7 @@ FEW = 4
 
 @dataclass
 class Moments:
-    """Sums over `count` pictures, float32, at each of p places, of d dimensions. `count` is a tensor, to be saved."""
+    """Sums over `count` images, float32, at each of p places, of d dimensions. `count` is a tensor, to be saved."""
 
     count: Tensor  # ()
     shift: Tensor  # (p, d)
@@ -39,7 +39,7 @@ class Moments:
         return cls(torch.tensor(0), vectors.mean(0), first, second, third, fourth)
 
     def add(self, vectors: Tensor) -> None:
-        """Take in the vectors (b, p, d) of b more pictures."""
+        """Take in the vectors (b, p, d) of b more images."""
         shifted = (vectors - self.shift).transpose(0, 1)  # (p, b, d)
         squares = shifted.square().sum(2, keepdim=True)  # (p, b, 1)
         self.count = self.count + len(vectors)
@@ -55,7 +55,7 @@ class Moments:
         return (squares - mean.square().mean(1)).clamp(min=0)
 
     def variance(self) -> Tensor:
-        """Mean over dimensions and places, (); where pictures do not differ, of the places instead; never 0."""
+        """Mean over dimensions and places, (); where images do not differ, of the places instead; never 0."""
         within = self.variances().mean()
         between = (self.shift + self.first / self.count).double().var(0, correction=0).mean()
         # What is left of equal numbers by rounding is no variance.
@@ -94,10 +94,10 @@ class Gaussians(NamedTuple):
 
     def distances(self, vectors: Tensor) -> Tensor:
         """Mahalanobis distances of vectors (b, p, d): (b, p)."""
-        centred = (vectors - self.mean).transpose(0, 1)  # (p, b, d)
+        centerd = (vectors - self.mean).transpose(0, 1)  # (p, b, d)
         if len(vectors) < FEW:
-            return torch.bmm(centred, self.whitening.mT).square().sum(2).sqrt().T
-        return torch.bmm(self.whitening, centred.mT).square().sum(1).sqrt().T
+            return torch.bmm(centerd, self.whitening.mT).square().sum(2).sqrt().T
+        return torch.bmm(self.whitening, centerd.mT).square().sum(1).sqrt().T
 
 
 def fitted(moments: Moments, shrinkage: float | None, members: Tensor) -> tuple[Gaussians, Tensor]:

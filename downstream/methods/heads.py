@@ -1,8 +1,8 @@
-"""Heads on an encoder that tell good from defective pictures of some categories, and are asked about others.
+"""Heads on an encoder that tell good from defective images of some categories, and are asked about others.
 
-They see nothing of the category that is tested: what they know of defects comes from the labelled pictures of the
+They see nothing of the category that is tested: what they know of defects comes from the labelled images of the
 training categories. Of these, 15 % are held out to choose a head's strength or to stop its training; where every score
-counts the same, classes weigh alike however many pictures they have.
+counts the same, classes weigh alike however many images they have.
 """
 
 import copy
@@ -42,7 +42,7 @@ def class_weights(labels: Tensor) -> Tensor:
 @dataclass(kw_only=True, eq=False, repr=False)
 class Head(ABC):
     """What all heads share. `encoder` is an Encoder, an encoder file, or what `make_encoder` starts from: random (with
-    `architecture` and `seed`), imagenet, a .pth. A picture's score is minus the logarithm of the probability that it
+    `architecture` and `seed`), imagenet, a .pth. A image's score is minus the logarithm of the probability that it
     is good."""
 
     encoder: Encoder | str = "random"
@@ -58,10 +58,10 @@ class Head(ABC):
 
     @abstractmethod
     def _judged(self, images: Tensor) -> Prediction:
-        """Pictures (b, 3, h, w) -> their scores and maps."""
+        """Images (b, 3, h, w) -> their scores and maps."""
 
     def fit(self, training: Sequence[Sample]) -> Self:
-        """Learn from labelled pictures, good and defective. `normal_scores_` are those of held-out good ones."""
+        """Learn from labelled images, good and defective. `normal_scores_` are those of held-out good ones."""
         forget(self)
         parts = parted(training, self.seed)
         self._learn(training, parts)
@@ -75,13 +75,13 @@ class Head(ABC):
         """Learns nothing of the tested category."""
         return self
 
-    def predict(self, pictures: Iterable[Tensor]) -> Iterator[Prediction]:
+    def predict(self, images: Iterable[Tensor]) -> Iterator[Prediction]:
         """Scores (b,), batch by batch, and maps where a head has any."""
         if not hasattr(self, "normal_scores_"):
             raise NotFitted(f"{type(self).__name__} has not learned yet: call fit first.")
-        for images in batches(pictures, self.batch_size):
+        for batch in batches(images, self.batch_size):
             with torch.inference_mode():
-                scores, maps = self._judged(images.to(self._device))
+                scores, maps = self._judged(batch.to(self._device))
             yield Prediction(scores.float(), maps)
 
     def save(self, folder: Path) -> None:
@@ -111,7 +111,7 @@ class Head(ABC):
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class FeatureHead(Head):
-    """A head on averages over the picture of the maps of `levels`, each channel in units of its spread."""
+    """A head on averages over the image of the maps of `levels`, each channel in units of its spread."""
 
     levels: Sequence[str] = LEVELS
 
@@ -122,13 +122,13 @@ class FeatureHead(Head):
                 features.append(self._averages(images.to(self._device)).cpu())
                 progress.advance(len(images))
         averages = torch.cat(features).clone()  # (n, d)
-        self.centre_ = averages[parts.learning].mean(0)
+        self.center_ = averages[parts.learning].mean(0)
         self.unit_ = averages[parts.learning].std(0).clamp(min=1e-6 * float(averages.abs().mean()) + 1e-12)
-        self._learn_features((averages - self.centre_) / self.unit_, parts)
+        self._learn_features((averages - self.center_) / self.unit_, parts)
 
     @abstractmethod
     def _learn_features(self, features: Tensor, parts: Parts) -> None:
-        """The same from features (n, d) of all training pictures."""
+        """The same from features (n, d) of all training images."""
 
     def _averages(self, images: Tensor) -> Tensor:
         """(b, 3, h, w) -> (b, d)."""
@@ -136,12 +136,12 @@ class FeatureHead(Head):
         return torch.cat([part.mean((2, 3)) for part in maps.values()], dim=1)
 
     def _features(self, images: Tensor) -> Tensor:
-        return (self._averages(images) - self.centre_.to(images.device)) / self.unit_.to(images.device)
+        return (self._averages(images) - self.center_.to(images.device)) / self.unit_.to(images.device)
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class Logistic(FeatureHead):
-    """Logistic regression. Of `strengths`, scikit-learn's C, the one is taken that tells held-out pictures best."""
+    """Logistic regression. Of `strengths`, scikit-learn's C, the one is taken that tells held-out images best."""
 
     strengths: Sequence[float] = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 
@@ -164,9 +164,9 @@ class Logistic(FeatureHead):
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class Neighbours(FeatureHead):
-    """The nearest labelled pictures vote, by cosine similarity over `temperature`; of `counts` of neighbours the one
-    is taken that tells held-out pictures best."""
+class Neighbors(FeatureHead):
+    """The nearest labelled images vote, by cosine similarity over `temperature`; of `counts` of neighbors the one
+    is taken that tells held-out images best."""
 
     counts: Sequence[int] = (5, 20, 50)
     temperature: float = 0.1
@@ -185,7 +185,7 @@ class Neighbours(FeatureHead):
         return Prediction(F.softplus(self._logits(F.normalize(self._features(images), dim=1), self.count_)), None)
 
     def _logits(self, features: Tensor, count: int) -> Tensor:
-        """Features (b, d) -> log of the votes for defective over those for good ones (b,). Every picture has a vote of
+        """Features (b, d) -> log of the votes for defective over those for good ones (b,). Every image has a vote of
         each kind that weighs as one of similarity 0, so that no logarithm is infinite."""
         similarities = (features @ self.known_.to(features.device).T).double()  # (b, n)
         nearest = similarities.topk(min(count, len(self.known_)), dim=1)
@@ -196,7 +196,7 @@ class Neighbours(FeatureHead):
 
 
 def balanced_loss(logits: Tensor, labels: Tensor) -> float:
-    """Mean cross-entropy of logits (n,) with both classes alike; without pictures all are as good."""
+    """Mean cross-entropy of logits (n,) with both classes alike; without images all are as good."""
     if not len(labels):
         return 0.0
     losses = F.binary_cross_entropy_with_logits(logits.double(), labels.double(), reduction="none")

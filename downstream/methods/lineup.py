@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 
 from downstream.methods.catalogue import METHODS
-from pretrain.command import Mistake
+from pretrain.command import UserError
 from pretrain.data.images import check_names
 
 HEADS, CONTROLS, FURTHER = "heads on the encoder", "controls", "further methods"
@@ -24,9 +24,9 @@ FAMILIES = {
 # Methods that only the study uses.
 STUDY_METHODS = {
     "logistic": "downstream.methods.heads.Logistic",
-    "knn": "downstream.methods.heads.Neighbours",
+    "knn": "downstream.methods.heads.Neighbors",
     "fine-tuned": "downstream.methods.fine_tuned.FineTuned",
-    "frame": "baselines.frame.FrameColour",
+    "frame": "baselines.frame.FrameColor",
 }
 TITLES = {
     "padim": "PaDiM",
@@ -39,7 +39,7 @@ TITLES = {
     "vae": "variational auto-encoder",
     "cae": "convolutional auto-encoder, SSIM",
     "vgg-cam": "VGG16-CAM",
-    "mean": "mean picture",
+    "mean": "mean image",
     "frame": "frame only",
 }
 # What --quick lowers, beside sizes and seeds.
@@ -82,10 +82,10 @@ class Entrant:
 
     @property
     def needs_training(self) -> bool:
-        """Whether it cannot do without pictures of other categories."""
+        """Whether it cannot do without images of other categories."""
         try:
             self.kind(**self.arguments).fit([])
-        except Mistake:
+        except UserError:
             return True
         return not self.sees_normals
 
@@ -101,7 +101,7 @@ class Entrant:
 def entrants(names: Sequence[str] = (), quick: bool = False) -> list[Entrant]:
     """The methods that were asked for, default all that are built, in the order of their families; the controls always.
 
-    Raises Mistake for a name that is none.
+    Raises UserError for a name that is none.
     """
     places = built()
     check_names(names, places, "method")
@@ -118,7 +118,7 @@ def entrants(names: Sequence[str] = (), quick: bool = False) -> list[Entrant]:
 
 def start_of(name: str, quick: bool) -> dict[str, object]:
     """What a method that brings its own backbone begins with: ImageNet's weights where torch's cache has them. Without,
-    nothing is frozen, and the published size would take hours on a processor to learn from a few hundred pictures."""
+    nothing is frozen, and the published size would take hours on a processor to learn from a few hundred images."""
     if name != "vgg-cam":
         return {}
     from baselines.cam.network import IMAGENET, RANDOM, has_imagenet_weights

@@ -1,4 +1,4 @@
-"""PaDiM: what a patch of a good picture looks like at every place, as one Gaussian a place.
+"""PaDiM: what a patch of a good image looks like at every place, as one Gaussian a place.
 
 Defard et al. 2020, https://arxiv.org/abs/2011.08785. Statistics are sums, so that memory does not grow with the number
 of normals, and new ones can be taken in without the old ones.
@@ -15,11 +15,11 @@ from torch import Tensor
 from downstream.methods.gaussians import Gaussians, Moments, fitted
 from downstream.methods.patch_method import PatchMethod, nearest_other
 from embeddings.patches import Patches
-from pretrain.command import Mistake
+from pretrain.command import UserError
 from pretrain.encoder import Encoder
 
 # Of the first normals, kept until all have come for their scores without themselves: 128 MiB of float32.
-MOST_KEPT_NUMBERS = 2**25
+MAX_KEPT_NUMBERS = 2**25
 MATRICES = ("second", "whitening")
 
 
@@ -31,7 +31,7 @@ class PaDiM(PatchMethod):
     keeps all. `shrinkage` from 0 to 1 pulls every covariance towards a multiple of the identity; none for the amount of
     Ledoit and Wolf. `quiet` is how much less places count where normals hardly differ, such as an even background:
     at 0 a shade of other light there outweighs every defect; at 1 a place of the mean variance counts 0.7. Products
-    must be posed alike, and pictures all of one size.
+    must be posed alike, and images all of one size.
     """
 
     dimensions: int | None = 200
@@ -53,7 +53,7 @@ class PaDiM(PatchMethod):
                 self.moments_, self.grid_ = Moments.about(placed[:, 0]), list(views.shape[2:4])
             self.moments_.add(placed.flatten(0, 1))
             if kept is None:
-                most = max(1, MOST_KEPT_NUMBERS // placed[0].numel())
+                most = max(1, MAX_KEPT_NUMBERS // placed[0].numel())
                 kept = placed.new_empty(min(len(normals), most), *placed.shape[1:])
             some = placed[: len(kept) - count]
             kept[count : count + len(some)] = some
@@ -66,7 +66,7 @@ class PaDiM(PatchMethod):
     def distances(self, vectors: Tensor) -> Tensor:
         if list(vectors.shape[1:3]) != self.grid_:
             height, width = self.size_px_
-            raise Mistake(f"the pictures are of another size than the normals, {width}x{height}: give them that size.")
+            raise UserError(f"the images are of another size than the normals, {width}x{height}: give them that size.")
         return self.gaussians_.distances(vectors.flatten(1, 2)).unflatten(1, self.grid_) * self.weights_
 
     def save(self, folder: Path) -> None:
@@ -102,4 +102,4 @@ class PaDiM(PatchMethod):
 
     def _make_patches(self, encoder: Encoder) -> Patches:
         reduced = {"dimensions": self.dimensions, "reduction": self.reduction, "seed": self.seed}
-        return Patches(encoder, self.levels, grid=self.grid, neighbourhood=self.neighbourhood, **reduced)
+        return Patches(encoder, self.levels, grid=self.grid, neighborhood=self.neighborhood, **reduced)

@@ -1,4 +1,4 @@
-"""What all methods of patch statistics share: pictures become patches, distances of patches become maps and scores."""
+"""What all methods of patch statistics share: images become patches, distances of patches become maps and scores."""
 
 import copy
 from abc import ABC, abstractmethod
@@ -24,7 +24,7 @@ from baselines.contract.method import (
 )
 from downstream.methods.references import background, views_of
 from embeddings.patches import Patches
-from pretrain.command import Mistake
+from pretrain.command import UserError
 from pretrain.encoder import LEVELS, Encoder, asked_encoder, fingerprint, load_encoder
 
 ENCODER_FILE = "encoder.safetensors"
@@ -32,7 +32,7 @@ ENCODER_FILE = "encoder.safetensors"
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class PatchMethod(ABC):
-    """Compares the patches of a picture with those of some normals of its category.
+    """Compares the patches of an image with those of some normals of its category.
 
     A subclass learns them in `_learn` and gives the distances of patches in `distances`.
 
@@ -40,7 +40,7 @@ class PatchMethod(ABC):
         imagenet, a .pth file.
     turns: which views of a normal are taken in beside itself; none, flips, turns, or both.
     foreground: how much less the background counts, 0 to 1; it is what resembles the normals' outermost patches.
-    whole: weight of the picture as a whole, its distance to the nearest normal in the mean of its patches, beside the
+    whole: weight of the image as a whole, its distance to the nearest normal in the mean of its patches, beside the
         patches. Each counts in units of what normals show of it, so a score is then no value of the map.
     blur: width of the Gaussian that smooths a map, as share of its side.
     top_share: a score is the mean of this share of the map, its highest values; of one pixel at least.
@@ -50,7 +50,7 @@ class PatchMethod(ABC):
     architecture: str = "resnet18"
     levels: Sequence[str] = LEVELS[:3]
     grid: int | None = 28
-    neighbourhood: int = 3
+    neighborhood: int = 3
     turns: str = "none"
     foreground: float = 0.0
     whole: float = 0.0
@@ -74,7 +74,7 @@ class PatchMethod(ABC):
         """
         self._forget_normals()
         if not len(normals):
-            raise Mistake("no normal pictures to refer to: give at least one.")
+            raise UserError("no normal images to refer to: give at least one.")
         self._learn(normals)
         return self
 
@@ -86,17 +86,17 @@ class PatchMethod(ABC):
     def distances(self, vectors: Tensor) -> Tensor:
         """How strange patches (b, rows, columns, d) are: (b, rows, columns)."""
 
-    def predict(self, pictures: Iterable[Tensor]) -> Iterator[Prediction]:
+    def predict(self, images: Iterable[Tensor]) -> Iterator[Prediction]:
         """Scores (b,) and maps (b, h, w), batch by batch."""
         if not hasattr(self, "normal_scores_"):
             raise NotFitted(f"{type(self).__name__} has no normals yet: call refer first.")
-        for images in batches(pictures, self.batch_size):
-            vectors = self.patches(images)
-            maps = self._maps(self.distances(vectors), images.shape[-2:])
+        for batch in batches(images, self.batch_size):
+            vectors = self.patches(batch)
+            maps = self._maps(self.distances(vectors), batch.shape[-2:])
             yield Prediction(self._scores(maps, nearest(wholes(vectors), self.wholes_)), maps)
 
     def patches(self, images: Tensor) -> Tensor:
-        """float32 pictures (b, 3, h, w) -> patch vectors (b, rows, columns, d)."""
+        """float32 images (b, 3, h, w) -> patch vectors (b, rows, columns, d)."""
         if "_patches" not in vars(self):
             self._patches = self._make_patches(self._opened_encoder())
         return self._patches(images)
@@ -110,16 +110,18 @@ class PatchMethod(ABC):
         method = load_method(cls, folder)
         method.encoder = load_encoder(folder / ENCODER_FILE)
         if vars(method).pop("fingerprint_", None) != fingerprint(method.encoder):
-            raise Mistake(f"{folder / ENCODER_FILE} is not the encoder that the method in {folder} was fitted with.")
+            raise UserError(f"{folder / ENCODER_FILE} is not the encoder that the method in {folder} was fitted with.")
         return method
 
     def _views_of_normals(self, normals: Sequence[Tensor]) -> Iterator[Tensor]:
         """The patches of normals in all their views, batch by batch: (b, m, rows, columns, d). On the way, what whole
-        pictures look like is kept, and what each place does is summed up."""
+        images look like is kept, and what each place does is summed up."""
         for images in batches(normals, LEARNING_BATCH):
             self.size_px_ = getattr(self, "size_px_", list(images.shape[-2:]))
             if list(images.shape[-2:]) != self.size_px_:
-                raise Mistake(f"normals of {_size(images.shape[-2:])} and {_size(self.size_px_)}: give them one size.")
+                raise UserError(
+                    f"normals of {_size(images.shape[-2:])} and {_size(self.size_px_)}: give them one size."
+                )
             views = torch.stack([self.patches(view) for view in views_of(images, self.turns)], dim=1)
             means = wholes(views[:, 0])
             self.wholes_ = torch.cat([getattr(self, "wholes_", means[:0]), means])
@@ -159,7 +161,7 @@ class PatchMethod(ABC):
         return highest / self.units_[0] + self.whole * whole_distances / self.units_[1]
 
     def _make_patches(self, encoder: Encoder) -> Patches:
-        return Patches(encoder, self.levels, grid=self.grid, neighbourhood=self.neighbourhood)
+        return Patches(encoder, self.levels, grid=self.grid, neighborhood=self.neighborhood)
 
     def _opened_encoder(self) -> Encoder:
         if "_encoder" not in vars(self):
@@ -189,7 +191,7 @@ class PatchMethod(ABC):
 
 
 def wholes(vectors: Tensor) -> Tensor:
-    """Patches (b, rows, columns, d) -> what a picture is as a whole: their mean, (b, d)."""
+    """Patches (b, rows, columns, d) -> what an image is as a whole: their mean, (b, d)."""
     return vectors.mean((1, 2))
 
 

@@ -1,4 +1,4 @@
-"""A bank of normal patches: how far is a patch from the nearest one that good pictures show anywhere.
+"""A bank of normal patches: how far is a patch from the nearest one that good images show anywhere.
 
 PatchCore (Roth et al. 2021, https://arxiv.org/abs/2106.08265). Where things lie does not matter, so products may be
 posed freely.
@@ -19,27 +19,27 @@ from pretrain.encoder import Encoder
 from pretrain.progress import Progress
 
 # Patches that the coreset is chosen from, an equal share of each normal's: so memory does not grow with their number.
-MOST_CANDIDATES = 2**18
+MAX_CANDIDATES = 2**18
 # With few normals all their patches are kept.
-FEWEST_PATCHES = 2048
+MIN_PATCHES = 2048
 # Normals that are scored without their own patches, spread over all.
-MOST_LEFT_OUT = 200
+MAX_LEFT_OUT = 200
 # Added to the covariance's diagonal before it is inverted, of its mean.
 FLOOR = 0.01
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class PatchBank(PatchMethod):
-    """A coreset of `share` of all normal patches, FEWEST_PATCHES at least, and exact search among them by faiss.
+    """A coreset of `share` of all normal patches, MIN_PATCHES at least, and exact search among them by faiss.
 
     Patches are reduced to `dimensions` orthogonal mixtures of all channels and, with `whiten`, made to spread alike in
-    all directions. A patch's distance is the mean of those to its `neighbours` nearest ones.
+    all directions. A patch's distance is the mean of those to its `neighbors` nearest ones.
     """
 
     dimensions: int | None = 128
     whiten: bool = False
     share: float = 0.1
-    neighbours: int = 1
+    neighbors: int = 1
 
     def _learn(self, normals: Sequence[Tensor]) -> None:
         self._fill(*self._candidates(normals))
@@ -48,11 +48,11 @@ class PatchBank(PatchMethod):
 
     def _fill(self, candidates: Tensor, owners: Tensor) -> Tensor:
         """Choose the bank from patches (n, d) of the normals numbered `owners` (n,); gives the chosen positions."""
-        self.centre_ = candidates.mean(0)
-        self.whitening_ = self._search_space(candidates - self.centre_)
+        self.center_ = candidates.mean(0)
+        self.whitening_ = self._search_space(candidates - self.center_)
         candidates = self._whitened(candidates)
-        count = max(round(self.share * len(candidates)), FEWEST_PATCHES, self.neighbours)
-        if count <= FEWEST_PATCHES:  # a moment
+        count = max(round(self.share * len(candidates)), MIN_PATCHES, self.neighbors)
+        if count <= MIN_PATCHES:  # a moment
             chosen = coreset(candidates, count, self.seed).sort().values
         else:
             with Progress("choosing the bank's patches", min(count, len(candidates)), "patches") as progress:
@@ -60,36 +60,36 @@ class PatchBank(PatchMethod):
         self.bank_, self.owners_ = candidates[chosen], owners[chosen]
         return chosen
 
-    def _search_space(self, centred: Tensor) -> Tensor:
+    def _search_space(self, centerd: Tensor) -> Tensor:
         """What turns patches (n, d), as they are, into those that are compared, as a matrix from the right."""
-        return whitening(centred) if self.whiten else torch.eye(centred.shape[1])
+        return whitening(centerd) if self.whiten else torch.eye(centerd.shape[1])
 
     def distances(self, vectors: Tensor) -> Tensor:
         flat = vectors.flatten(0, 2)
         return self._judge(flat, *self._nearest(flat)).view(vectors.shape[:3])
 
     def _judge(self, vectors: Tensor, distances: Tensor, rows: Tensor) -> Tensor:
-        """How strange patches (n, d) are, given their nearest in the bank, both (n, neighbours): (n,)."""
+        """How strange patches (n, d) are, given their nearest in the bank, both (n, neighbors): (n,)."""
         return distances.mean(1)
 
     def _nearest(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
-        """Distances and rows of the nearest in the bank, (n, neighbours) each, of patches (n, d)."""
+        """Distances and rows of the nearest in the bank, (n, neighbors) each, of patches (n, d)."""
         if "_index" not in vars(self):
             self._index = Index.build(self.bank_.numpy(), metric="l2", kind="flat")
-        found = self._index.search(self._whitened(vectors).numpy(), min(self.neighbours, len(self.bank_)))
+        found = self._index.search(self._whitened(vectors).numpy(), min(self.neighbors, len(self.bank_)))
         return torch.from_numpy(found.distances), torch.from_numpy(found.ids)
 
     def _nearest_without(self, vectors: Tensor, own: int) -> tuple[Tensor, Tensor]:
         """The same among patches that are not of the normal `own`."""
         vectors, rows = self._whitened(vectors), torch.nonzero(self.owners_ != own)[:, 0]
         others = self.bank_[rows]
-        found = squared_distances(vectors, others).topk(min(self.neighbours, len(others)), largest=False).indices
+        found = squared_distances(vectors, others).topk(min(self.neighbors, len(others)), largest=False).indices
         return (others[found] - vectors[:, None]).norm(dim=2), rows[found]
 
     def _candidates(self, normals: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Patches (n, d), and the number of the normal that each is of (n,)."""
         generator = torch.Generator().manual_seed(self.seed)
-        each = max(1, MOST_CANDIDATES // len(normals))
+        each = max(1, MAX_CANDIDATES // len(normals))
         parts = []
         for views in self._views_of_normals(normals):
             for patches in views.flatten(1, 3):  # (m rows columns, d)
@@ -98,7 +98,7 @@ class PatchBank(PatchMethod):
 
     def _left_out(self, normals: Sequence[Tensor]) -> list[int]:
         """Which normals are scored without themselves: none where there is only one."""
-        some = torch.linspace(0, len(normals) - 1, min(len(normals), MOST_LEFT_OUT)).long().tolist()
+        some = torch.linspace(0, len(normals) - 1, min(len(normals), MAX_LEFT_OUT)).long().tolist()
         return some if len(normals) > 1 else []
 
     def _each_left_out(self, normals: Sequence[Tensor], some: Sequence[int]) -> Tensor:
@@ -113,7 +113,7 @@ class PatchBank(PatchMethod):
         return torch.cat(maps)
 
     def _whitened(self, vectors: Tensor) -> Tensor:
-        return (vectors - self.centre_) @ self.whitening_
+        return (vectors - self.center_) @ self.whitening_
 
     def _forget(self) -> None:
         super()._forget()
@@ -121,11 +121,11 @@ class PatchBank(PatchMethod):
 
     def _make_patches(self, encoder: Encoder) -> Patches:
         reduced = {"dimensions": self.dimensions, "reduction": "orthogonal", "seed": self.seed}
-        return Patches(encoder, self.levels, grid=self.grid, neighbourhood=self.neighbourhood, **reduced)
+        return Patches(encoder, self.levels, grid=self.grid, neighborhood=self.neighborhood, **reduced)
 
 
 def whitening(vectors: Tensor) -> Tensor:
-    """What gives centred vectors (n, d) the same spread in all directions, uncorrelated: (d, d), from the right."""
+    """What gives centerd vectors (n, d) the same spread in all directions, uncorrelated: (d, d), from the right."""
     covariance = (vectors.T @ vectors).double() / len(vectors)
     variance = covariance.diagonal().mean().clamp(min=1e-12)
     identity = torch.eye(len(covariance), dtype=torch.float64)

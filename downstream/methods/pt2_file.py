@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pretrain.command import Mistake
+from pretrain.command import UserError
 
 EXTRA = "extra/heldout.json"
 PARTS = re.compile(
@@ -58,24 +58,24 @@ def write_pt2(judge: torch.nn.Module, example: torch.Tensor, header: str, path: 
 
 
 def open_pt2(path: Path) -> tuple[str | None, Callable[[np.ndarray], list[np.ndarray]]]:
-    """The header, and what runs the graph on a batch. Raises Mistake for a file that holds anything unexpected."""
+    """The header, and what runs the graph on a batch. Raises UserError for a file that holds anything unexpected."""
     try:
         parts = _parts(path)
         _check(parts)
     except _Unexpected as found:
-        raise Mistake(
+        raise UserError(
             f"{path} is not run, since it holds what no file of heldout's does ({found}), and torch could be made to "
             "run it: export the model again, and use .onnx for files from others."
         ) from None
     except (zipfile.BadZipFile, KeyError, ValueError, OSError, EOFError) as error:
-        raise Mistake(f"{path} is damaged, cut off or no file of torch.export ({error}): export it again.") from None
+        raise UserError(f"{path} is damaged, cut off or no file of torch.export ({error}): export it again.") from None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             module = torch.export.load(_packed(parts)).module()
     except Exception as error:  # torch's errors here have no common base
         written = json.loads(parts["models/model.json"]).get("torch_version")
-        raise Mistake(
+        raise UserError(
             f"{path} was written by torch {written} and cannot be read by {torch.__version__}: {str(error)[:160]}; "
             "export it with the torch that runs it."
         ) from None

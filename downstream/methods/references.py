@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from baselines.contract.threshold import (
-    FEWEST_OWN_NORMALS,
+    MIN_OWN_NORMALS,
     Threshold,
     threshold_from_normals,
     threshold_from_other_categories,
 )
-from pretrain.command import Mistake
+from pretrain.command import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,33 +21,33 @@ if TYPE_CHECKING:
 
 # In robust standard deviations of the logarithm. Of 200 references drawn alike, one in a hundred sets has one above it.
 SUSPICIOUS_DEVIATIONS = 4.5
-FEWEST_TO_SUSPECT = 5
+MIN_TO_SUSPECT = 5
 TURNS = ("none", "flips", "turns", "both")
 # Of all places: less is no product, or no background; where a texture fills all, every twentieth place looks apart.
-FEWEST_FOREGROUND = 0.15
+MIN_FOREGROUND = 0.15
 # Normals of a training category that are scored to learn how scores spread there.
-MOST_CALIBRATION_NORMALS = 40
+MAX_CALIBRATION_NORMALS = 40
 
 
 def shots_of(text: str | int, count: int) -> int:
-    """How many of `count` normals `text` asks for: a number, or `all`. Raises Mistake where that cannot be."""
+    """How many of `count` normals `text` asks for: a number, or `all`. Raises UserError where that cannot be."""
     if text == "all":
         return count
     if not str(text).isdigit() or int(text) < 1:
-        raise Mistake(f"--shots {text} is no number of references: give 1, 2, 4, 8, 16, another number, or all.")
+        raise UserError(f"--shots {text} is no number of references: give 1, 2, 4, 8, 16, another number, or all.")
     if int(text) > count:
-        raise Mistake(f"{text} references were asked for, but there are {count} normals: ask for fewer, or for all.")
+        raise UserError(f"{text} references were asked for, but there are {count} normals: ask for fewer, or for all.")
     return int(text)
 
 
 def kept_of(count: int, hold_out: float) -> int:
-    """How many of `count` normals are left to learn from if a share of them, at least one, is held out. Raises Mistake
-    where none would be."""
+    """How many of `count` normals are left to learn from if a share of them, at least one, is held out. Raises
+    UserError where none would be."""
     if not 0 <= hold_out < 1:
-        raise Mistake(f"a share of {hold_out:g} cannot be held out: give one from 0 to below 1, such as 0.1.")
+        raise UserError(f"a share of {hold_out:g} cannot be held out: give one from 0 to below 1, such as 0.1.")
     kept = count - max(1, round(hold_out * count)) if hold_out else count
     if kept < 1:
-        raise Mistake(f"of {count} good pictures none is left if {hold_out:g} are held out: give more pictures.")
+        raise UserError(f"of {count} good images none is left if {hold_out:g} are held out: give more images.")
     return kept
 
 
@@ -57,12 +57,12 @@ def draw(count: int, shots: int, seed: int) -> list[int]:
 
 
 def views_of(images: "Tensor", turns: str) -> list["Tensor"]:
-    """Pictures (b, 3, h, w) and what else may be taken for a normal where products lie in any direction: `flips` along
-    either side and both, quarter `turns`, or `both`; `none` for the pictures alone."""
+    """Images (b, 3, h, w) and what else may be taken for a normal where products lie in any direction: `flips` along
+    either side and both, quarter `turns`, or `both`; `none` for the images alone."""
     if turns not in TURNS:
-        raise Mistake(f"references cannot be turned by {turns!r}; choose from {', '.join(TURNS)}.")
+        raise UserError(f"references cannot be turned by {turns!r}; choose from {', '.join(TURNS)}.")
     if turns in ("turns", "both") and images.shape[-1] != images.shape[-2]:
-        raise Mistake("pictures that are not square cannot be turned by a quarter: give squares, or --turns flips.")
+        raise UserError("images that are not square cannot be turned by a quarter: give squares, or --turns flips.")
     flipped = [images.flip(axes) for axes in ((-1,), (-2,))] if turns in ("flips", "both") else []
     half = [images.flip((-1, -2))] if turns != "none" else []
     quarters = [images.rot90(times, (-2, -1)) for times in (1, 3)] if turns in ("turns", "both") else []
@@ -72,7 +72,7 @@ def views_of(images: "Tensor", turns: str) -> list["Tensor"]:
 
 def background(places: "Tensor") -> "Tensor":
     """Which places (rows, columns, d), what normals show there on average, look like the outermost ones: bool (rows,
-    columns). None do where nearly all or hardly any would: then the product fills the picture."""
+    columns). None do where nearly all or hardly any would: then the product fills the image."""
     import torch
 
     is_frame = torch.ones(places.shape[:2], dtype=torch.bool, device=places.device)
@@ -84,7 +84,7 @@ def background(places: "Tensor") -> "Tensor":
     )
     nearest = distances.amin(1).view(places.shape[:2])
     is_background = nearest <= nearest[is_frame].quantile(0.95)
-    usable = FEWEST_FOREGROUND < float((~is_background).float().mean()) < 1 - FEWEST_FOREGROUND
+    usable = MIN_FOREGROUND < float((~is_background).float().mean()) < 1 - MIN_FOREGROUND
     return is_background if usable else torch.zeros_like(is_background)
 
 
@@ -92,26 +92,30 @@ def suspicious(scores: Sequence[float]) -> list[int]:
     """Positions of references that score far above the others, each left out in turn: perhaps a defect is among the
     normals. Worst first; of fewer than five, nothing can be said."""
     values = np.log(np.maximum(np.asarray(scores, float), 1e-12))
-    if len(values) < FEWEST_TO_SUSPECT:
+    if len(values) < MIN_TO_SUSPECT:
         return []
-    centre = np.median(values)
-    deviation = 1.4826 * np.median(np.abs(values - centre))
-    far = np.flatnonzero(values - centre > SUSPICIOUS_DEVIATIONS * max(deviation, 1e-9))
+    center = np.median(values)
+    deviation = 1.4826 * np.median(np.abs(values - center))
+    far = np.flatnonzero(values - center > SUSPICIOUS_DEVIATIONS * max(deviation, 1e-9))
     return sorted(far.tolist(), key=lambda position: -values[position])
 
 
 def own_threshold(
-    method: "Method", normals: Sequence["Tensor"], rate: float, calibration: Mapping[str, Sequence["Tensor"]], seed: int
+    method: "Method",
+    normals: Sequence["Tensor"],
+    false_alarm_rate: float,
+    calibration: Mapping[str, Sequence["Tensor"]],
+    seed: int,
 ) -> Threshold:
     """For scores of a method that was referred to `normals`: from their scores, each left out in turn, if there are
     enough of them; else from `calibration`, normals of the training categories that have more than as many, scored
     against as many references."""
     scores = method.normal_scores_.cpu().numpy()
     usable = {category: others for category, others in calibration.items() if len(others) > len(normals)}
-    if len(scores) >= FEWEST_OWN_NORMALS or not usable or not method.sees_normals:
-        return threshold_from_normals(scores, rate)
+    if len(scores) >= MIN_OWN_NORMALS or not usable or not method.sees_normals:
+        return threshold_from_normals(scores, false_alarm_rate)
     spreads = spread_elsewhere(method, len(normals), usable, seed)
-    return threshold_from_other_categories(scale_of(method, normals), spreads, rate)
+    return threshold_from_other_categories(scale_of(method, normals), spreads, false_alarm_rate)
 
 
 def spread_elsewhere(
@@ -121,7 +125,7 @@ def spread_elsewhere(
     spreads = {}
     for category, normals in calibration.items():
         shuffled = np.random.default_rng([seed, 0x5F]).permutation(len(normals)).tolist()
-        chosen, others = shuffled[:shots], shuffled[shots : shots + MOST_CALIBRATION_NORMALS]
+        chosen, others = shuffled[:shots], shuffled[shots : shots + MAX_CALIBRATION_NORMALS]
         elsewhere = copy.copy(method).refer([normals[i] for i in chosen])
         scores = np.concatenate([part.scores.cpu().numpy() for part in elsewhere.predict(normals[i] for i in others)])
         spreads[category] = scores / scale_of(elsewhere, [normals[i] for i in chosen])

@@ -1,7 +1,8 @@
 """Residuals: each patch minus the nearest normal one, judged by a head that was trained on other categories.
 
 A residual no longer says what the product is, only what is wrong with it: what was learned of defects of some products
-holds for others (ResAD, Yao et al. 2024, https://arxiv.org/abs/2410.20047). The head is trained on planted defects, and
+holds for others (ResAD, Yao et al. 2024, https://arxiv.org/abs/2410.20047). The head is trained on synthetic
+anomalies, and
 on real ones where the training categories have masks; of the category it is used on it needs normals alone.
 """
 
@@ -22,8 +23,8 @@ from baselines.contract.method import LEARNING_BATCH, NotFitted, Sample
 from downstream.methods.patch_method import nearest_other
 from downstream.methods.patchcore import PatchBank
 from embeddings.patches import Patches
-from pretrain.anomalies import plant
-from pretrain.command import Mistake
+from pretrain.anomalies import add_anomaly
+from pretrain.command import UserError
 from pretrain.encoder import Encoder
 from pretrain.progress import Progress
 
@@ -31,12 +32,12 @@ from pretrain.progress import Progress
 REFERENCES, LEARNED_FROM = 16, 48
 # A cell is defective if a mask covers this share of it, good if none of it, and else not learned from.
 DEFECTIVE_SHARE = 0.25
-FEWEST_GOOD_CELLS = 24
+MIN_GOOD_CELLS = 24
 STEPS, CELLS_A_STEP = 400, 2048
-MOST_FOR_UNITS = 32
-LEARNED_ELSEWHERE = ("head_", "centre_of_inputs_", "spread_of_inputs_")
+MAX_FOR_UNITS = 32
+LEARNED_ELSEWHERE = ("head_", "center_of_inputs_", "spread_of_inputs_")
 # Residuals in units of what normals show; what is stranger than this is no stranger.
-MOST_UNITS = 20.0
+MAX_UNITS = 20.0
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -52,8 +53,8 @@ class Residual(PatchBank):
     hidden: int = 32
 
     def fit(self, training: Sequence[Sample]) -> Self:
-        """Train the head on normals of other categories, clean and with planted defects, and on real defects that have
-        masks; defective pictures without a mask teach it nothing. Raises Mistake without normals to learn from."""
+        """Train the head on normals of other categories, clean and with synthetic anomalies, and on real defects that
+        have masks; defective images without a mask teach it nothing. Raises UserError without normals to learn from."""
         self._forget()
         normals, defective = defaultdict(list), defaultdict(list)
         for position, sample in enumerate(training):
@@ -63,14 +64,14 @@ class Residual(PatchBank):
                 defective[sample.category].append(position)
         usable = [category for category, positions in normals.items() if len(positions) > 1]
         if not usable:
-            raise Mistake("no other category with two or more good pictures: a residual method learns from others.")
+            raise UserError("no other category with two or more good images: a residual method learns from others.")
         lessons = []
         with Progress("learning from other categories", len(usable), "categories") as progress:
             for number, category in enumerate(usable):
                 lessons += self._lessons(training, normals[category], defective[category], number)
                 progress.advance()
         inputs, labels = (torch.cat(part) for part in zip(*lessons, strict=True))
-        self.centre_of_inputs_, self.spread_of_inputs_ = inputs.mean(0), inputs.std(0) + 1e-6
+        self.center_of_inputs_, self.spread_of_inputs_ = inputs.mean(0), inputs.std(0) + 1e-6
         head = trained_head(self._scaled(inputs), labels, self.hidden, self.seed)
         self.head_ = nn.utils.parameters_to_vector(head.parameters()).detach()
         return self
@@ -88,18 +89,20 @@ class Residual(PatchBank):
         for start in range(0, len(learners), LEARNING_BATCH):
             some = learners[start : start + LEARNING_BATCH]
             clean = torch.stack([training[i].image for i in some])
-            planted, masks = plant(clean, clean.roll(1, 0), self.seed, number, np.arange(start, start + len(some)))
+            synthetic, masks = add_anomaly(
+                clean, clean.roll(1, 0), self.seed, number, np.arange(start, start + len(some))
+            )
             yield elsewhere._cells(clean, torch.zeros_like(masks))
-            yield elsewhere._cells(planted, masks)
+            yield elsewhere._cells(synthetic, masks)
         for position in defective[:LEARNED_FROM]:
             yield elsewhere._cells(training[position].image[None], training[position].mask[None])
 
     def _cells(self, images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
-        """Of pictures and masks (b, h, w): inputs of all defective cells and of as many good ones, at least a few."""
+        """Of images and masks (b, h, w): inputs of all defective cells and of as many good ones, at least a few."""
         vectors = self.patches(images)
         cover = F.adaptive_avg_pool2d(masks[:, None].float(), vectors.shape[1:3]).flatten()
         is_defective, is_good = cover >= DEFECTIVE_SHARE, torch.nonzero(cover == 0)[:, 0]
-        count = max(int(is_defective.sum()), FEWEST_GOOD_CELLS * len(images))
+        count = max(int(is_defective.sum()), MIN_GOOD_CELLS * len(images))
         generator = torch.Generator().manual_seed(self.seed)
         some = is_good[torch.randperm(len(is_good), generator=generator)[:count]]
         chosen = torch.cat([torch.nonzero(is_defective)[:, 0], some])
@@ -119,7 +122,7 @@ class Residual(PatchBank):
         candidates, owners = self._candidates(normals)
         self.raw_ = candidates[self._fill(candidates, owners)]
         found = []
-        for own in self._left_out(normals)[:MOST_FOR_UNITS] or [0]:
+        for own in self._left_out(normals)[:MAX_FOR_UNITS] or [0]:
             patches = self.patches(normals[own][None]).flatten(0, 2)
             distances, rows = self._nearest_without(patches, own) if len(normals) > 1 else self._nearest(patches)
             found.append(self._raw_inputs(patches, distances, rows).mean(0))
@@ -136,21 +139,21 @@ class Residual(PatchBank):
     def _inputs(self, vectors: Tensor, distances: Tensor, rows: Tensor) -> Tensor:
         """What the head reads of patches (n, c), given their nearest: (n, c + 1)."""
         units = self._raw_inputs(vectors, distances, rows) / self.units_of_inputs_
-        return units.clamp(max=MOST_UNITS).log1p()
+        return units.clamp(max=MAX_UNITS).log1p()
 
     def _raw_inputs(self, vectors: Tensor, distances: Tensor, rows: Tensor) -> Tensor:
         """Residuals of all channels, and how far the patch is from the bank: (n, c + 1)."""
         return torch.cat([(vectors - self.raw_[rows[:, 0]]).abs(), distances[:, :1]], dim=1)
 
     def _scaled(self, inputs: Tensor) -> Tensor:
-        return (inputs - self.centre_of_inputs_) / self.spread_of_inputs_
+        return (inputs - self.center_of_inputs_) / self.spread_of_inputs_
 
-    def _search_space(self, centred: Tensor) -> Tensor:
+    def _search_space(self, centerd: Tensor) -> Tensor:
         """Residuals are of all channels, the search is among `dimensions` mixtures of them."""
         generator = torch.Generator().manual_seed(self.seed)
-        dimensions = min(self.dimensions or centred.shape[1], centred.shape[1])
-        mixture = torch.linalg.qr(torch.randn(centred.shape[1], dimensions, generator=generator))[0]
-        return mixture @ super()._search_space(centred @ mixture)
+        dimensions = min(self.dimensions or centerd.shape[1], centerd.shape[1])
+        mixture = torch.linalg.qr(torch.randn(centerd.shape[1], dimensions, generator=generator))[0]
+        return mixture @ super()._search_space(centerd @ mixture)
 
     def _forget_normals(self) -> None:
         learned = {name: value for name, value in vars(self).items() if name in LEARNED_ELSEWHERE}
@@ -158,7 +161,7 @@ class Residual(PatchBank):
         vars(self).update(learned)
 
     def _make_patches(self, encoder: Encoder) -> Patches:
-        return Patches(encoder, self.levels, grid=self.grid, neighbourhood=self.neighbourhood)
+        return Patches(encoder, self.levels, grid=self.grid, neighborhood=self.neighborhood)
 
 
 class Head(nn.Module):

@@ -1,4 +1,4 @@
-"""Drawings of the report as inline SVG: no picture files, no script, colours from the page's style sheet."""
+"""Drawings of the report as inline SVG: no image files, no script, colors from the page's style sheet."""
 
 from collections.abc import Sequence
 from html import escape
@@ -8,7 +8,7 @@ import numpy as np
 
 ROC_PX, MARGIN_PX = 300, 40
 HISTOGRAM_WIDTH_PX, HISTOGRAM_HEIGHT_PX, BINS = 300, 86, 28
-COLOURS = 8
+COLORS = 8
 
 
 class Line(NamedTuple):
@@ -68,7 +68,7 @@ def roc_chart(lines: Sequence[Line], label: str) -> str:
 
 
 def histogram(labels: np.ndarray, scores: np.ndarray, threshold: float, label: str) -> str:
-    """Scores of good pictures upwards, of defective ones downwards, and the threshold as a line across both."""
+    """Scores of good images upwards, of defective ones downwards, and the threshold as a line across both."""
     low, high = float(min(scores.min(), threshold)), float(max(np.quantile(scores, 0.99), threshold))
     room = 0.04 * (high - low) or 0.5
     edges = np.linspace(low - room, high + room, BINS + 1)

@@ -1,4 +1,4 @@
-"""What a method got right and wrong, as pictures inside the page: the picture with the true defect, and its heat."""
+"""What a method got right and wrong, as images inside the page: the image with the true defect, and its heat."""
 
 import base64
 from collections.abc import Iterator, Sequence
@@ -18,9 +18,9 @@ from pretrain.data.decode import Unreadable, decode, read_mask
 from pretrain.drawing import outlined
 
 SHOWN_PX, GAP_PX, JPEG_QUALITY = 150, 2, 78
-EACH = 3  # pictures of each outcome
+EACH = 3  # images of each outcome
 # One takes some 12 kB as text, so the page stays below 15 MB.
-MOST_PICTURES = 900
+MAX_IMAGES = 900
 # In the order of the page: the mistakes first.
 OUTCOMES = (
     ("false alarms", False, True, "highest scores first"),
@@ -32,14 +32,14 @@ WHITE = (255, 255, 255)
 
 
 class Shown(NamedTuple):
-    """A picture in the gallery, by its position among the test pictures."""
+    """A image in the gallery, by its position among the test images."""
 
     outcome: str
     position: int
 
 
 def chosen(result: Result) -> list[Shown]:
-    """Some pictures of each outcome, by a rule that the page states: nobody picks them."""
+    """Some images of each outcome, by a rule that the page states: nobody picks them."""
     called = is_anomalous(result.scores, result.threshold.value)
     order = np.argsort(result.scores, kind="stable")
     found = []
@@ -56,7 +56,7 @@ def chosen(result: Result) -> list[Shown]:
 
 
 def gallery(result: Result, folder: Path, masks: dict[str, str]) -> str:
-    """HTML of the pictures that `chosen` gives; those that are not on this disk any more are named."""
+    """HTML of the images that `chosen` gives; those that are not on this disk any more are named."""
     parts = []
     picked = chosen(result)
     for outcome, _, _, rule in OUTCOMES:
@@ -70,13 +70,13 @@ def gallery(result: Result, folder: Path, masks: dict[str, str]) -> str:
 def panel(
     pixels: np.ndarray, anomaly_map: np.ndarray | None, threshold: float | None, mask: np.ndarray | None
 ) -> Image.Image:
-    """The picture, with a line around the true defect, beside its heat with contour and boxes: uint8 (h, w, 3) and a
+    """The image, with a line around the true defect, beside its heat with contour and boxes: uint8 (h, w, 3) and a
     map of any size."""
     panels = [marked(pixels, (), mask)]
     if anomaly_map is not None and threshold is not None:
         size = pixels.shape[1::-1]
         large = np.asarray(Image.fromarray(anomaly_map.astype(np.float32)).resize(size, Image.Resampling.BILINEAR))
-        hot = outlined(heated(pixels, large, threshold), large > threshold, distance_px=0, width_px=1, colour=WHITE)
+        hot = outlined(heated(pixels, large, threshold), large > threshold, distance_px=0, width_px=1, color=WHITE)
         panels.append(marked(hot, regions(large, threshold)))
     height, width = pixels.shape[:2]
     sheet = Image.new("RGB", (len(panels) * (width + GAP_PX) - GAP_PX, height), WHITE)

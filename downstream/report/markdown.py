@@ -20,14 +20,14 @@ FIGURES = {
 
 def as_markdown(summary: dict, heading: str) -> str:
     """Heading, date, machine and command, then a table of averages and two by category."""
-    facts = (
+    metadata = (
         f"{date.today()}, {os.cpu_count()} cores, {platform.machine()}, seeds {','.join(map(str, summary['seeds']))}"
     )
     rows = sorted(summary["rows"], key=lambda row: row["is_control"])
     categories = summary["categories"]
     parts = [
         f"## {heading}",
-        f"{facts}, commit {summary['commit']}; {title(summary)}; rate {summary['rate']:g}",
+        f"{metadata}, commit {summary['commit']}; {title(summary)}; rate {summary['false_alarm_rate']:g}",
         f"    {summary['command']}",
         table(["row", *FIGURES.values(), "over random"], [averages(row) for row in rows]),
         "Image AUROC by category:",

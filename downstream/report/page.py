@@ -21,12 +21,12 @@ STYLE = Path(__file__).with_name("report.css")
 QUESTIONS = {
     "held-out": "How well are defects found on products that nothing was trained on?",
     "leave-one-out": "How well are defects found on each product when only the others were trained on?",
-    "one-class": "How well are defects found when a method learns from nothing but a product's own good pictures?",
+    "one-class": "How well are defects found when a method learns from nothing but a product's own good images?",
 }
 
 
 def write_report(summary: dict, results: Results, file: Path) -> None:
-    """Write report.html; the pictures in it are read from the data folder and stay as they are."""
+    """Write report.html; the images in it are read from the data folder and stay as they are."""
     categories = summary["categories"]
     links = {"results": "Results"} | {f"c{place}": name for place, name in enumerate(categories)}
     links |= {"restoration": "Restoration"} if summary["restoration"] else {}
@@ -55,7 +55,7 @@ def opening(summary: dict) -> str:
     """The question, the answer in figures, and what speaks against believing them."""
     badges = ["demo data"] * summary["is_demo"] + ["quick"] * summary["quick"]
     marks = "".join(f'<span class="badge">{badge}</span>' for badge in badges)
-    count = sum(sum(pictures.values()) for pictures in summary["pictures"].values())
+    count = sum(sum(images.values()) for images in summary["images"].values())
     trained = {tuple(fold["train"]) for fold in summary["folds"]}
     train = ", ".join(summary["folds"][0]["train"]) if len(trained) == 1 else "all others in turn"
     parts = [
@@ -63,7 +63,7 @@ def opening(summary: dict) -> str:
         f"<h1>{QUESTIONS[summary['protocol']]}</h1>",
         f'<p class="lead">{answer(summary)}</p>',
         f'<p class="faint">{escape(summary["data"])}: tested on {escape(", ".join(summary["categories"]))}, {count} '
-        f"pictures{f'; labels from {escape(train)}' if train else ''}. Seeds {', '.join(map(str, summary['seeds']))}; "
+        f"images{f'; labels from {escape(train)}' if train else ''}. Seeds {', '.join(map(str, summary['seeds']))}; "
         f"{summary['size_px']} px; {summary['date']}.</p>",
     ]
     if summary["is_demo"]:
@@ -78,13 +78,13 @@ def answer(summary: dict) -> str:
     """The highest image AUROC among rows that are no controls, with its interval and its own control, in words."""
     rows = [row for row in summary["rows"] if not row["is_control"] and value_of(row, "auroc") is not None]
     if not rows:
-        return "No figure that compares good with defective pictures is defined here."
+        return "No figure that compares good with defective images is defined here."
     best = max(rows, key=lambda row: value_of(row, "auroc"))
     low, high = best["interval"]
     encoder = f" on the {best['encoder']} encoder" if best["encoder"] else ""
     sentences = [
         f"Highest of {len(rows)} rows: <b>{escape(best['title'])}{encoder}</b>, having seen {best['saw']} of the "
-        f"tested product, with image AUROC <b>{value_of(best, 'auroc'):.3f}</b> (95 % interval over pictures "
+        f"tested product, with image AUROC <b>{value_of(best, 'auroc'):.3f}</b> (95 % interval over images "
         f"{low:.3f} to {high:.3f})."
     ]
     alike = [row for row in rows if (row["method"], row["shots"]) == (best["method"], best["shots"])]
@@ -111,7 +111,7 @@ def made_section(summary: dict) -> str:
         f"{escape(', '.join(one['judged_on']) or 'nothing')}</li>"
         for one in summary["encoders"]
     )
-    facts = {
+    metadata = {
         "data": summary["data"],
         "protocol": summary["protocol"],
         "seeds": ", ".join(map(str, summary["seeds"])),
@@ -120,6 +120,6 @@ def made_section(summary: dict) -> str:
         "versions": ", ".join(f"{name} {version}" for name, version in summary["versions"].items()),
         "machine": summary["machine"],
     }
-    listed = "".join(f"<dt>{name}</dt><dd>{escape(value)}</dd>" for name, value in facts.items())
+    listed = "".join(f"<dt>{name}</dt><dd>{escape(value)}</dd>" for name, value in metadata.items())
     listed += f"<dt>encoders</dt><dd>{f'<ul>{encoders}</ul>' if encoders else 'none'}</dd>"
     return f'<h2 id="made">How it was made</h2><pre>{escape(summary["command"])}</pre><dl>{listed}</dl>'

@@ -23,7 +23,7 @@ MAIN_COLUMNS = (
 FIRST_COLUMNS = ("method, encoder, what it saw of the tested product", "image AUROC", "95 % interval",
                  "minus random encoder")  # fmt: skip
 # More categories than these are told by their number.
-MOST_NAMES = 4
+MAX_NAMES = 4
 
 
 def results_section(summary: dict) -> str:
@@ -41,12 +41,13 @@ def results_section(summary: dict) -> str:
     return (
         f'<h2 id="results">Results</h2>{table(headings, lines)}<p class="note">Means over test categories, ± standard '
         "deviation over seeds; ● marks the highest of a column among rows that are no controls. Intervals: 95 % of "
-        "test sets drawn again from these pictures. Minus random encoder: the difference to the same row with an "
+        "test sets drawn again from these images. Minus random encoder: the difference to the same row with an "
         "untrained encoder of the same architecture and seeds, with p of DeLong's paired test after Holm's correction "
-        "over all such rows; it says whether further pictures of these products would show it, not whether other "
-        f"products would. Decisions are taken at a threshold that was set for {summary['rate']:.0%} false alarms from "
-        "normals alone; 'oracle' is the best that any threshold could do on these very test pictures. On test sets "
-        "with mostly defective pictures calling everything anomalous has a high F1: look at AUROC and balanced "
+        "over all such rows; it says whether further images of these products would show it, not whether other "
+        f"products would. Decisions are taken at a threshold that was set for "
+        f"{summary['false_alarm_rate']:.0%} false alarms from "
+        "normals alone; 'oracle' is the best that any threshold could do on these very test images. On test sets "
+        "with mostly defective images calling everything anomalous has a high F1: look at AUROC and balanced "
         "accuracy first.</p>"
         f"<h3>By category</h3>{_category_table(summary)}"
     )
@@ -80,8 +81,8 @@ def decisions_section(summary: dict) -> str:
     headings = ("row", "positive class", "accuracy", "balanced accuracy", "precision", "recall", "F1")
     return (
         '<h2 id="decisions">Decisions, read both ways</h2><p>All decisions of all categories and seeds in one matrix. '
-        "Which kind of picture is called positive changes precision, recall and F1: a figure from elsewhere compares "
-        "only with the same reading. The last row is published, not measured here, and on the pictures that it names."
+        "Which kind of image is called positive changes precision, recall and F1: a figure from elsewhere compares "
+        "only with the same reading. The last row is published, not measured here, and on the images that it names."
         f"</p>{table(headings, lines)}"
     )
 
@@ -92,13 +93,14 @@ def thresholds_section(summary: dict) -> str:
     for row in summary["rows"]:
         for category, found in row["categories"].items():
             one = next(iter(found["thresholds"].values()))
-            rate = figure(found["figures"]["false_alarm_rate"]["mean"])
-            cells = [words(category), f"<td>{one['value']:.4g}</td>", rate, words(one["why"])]
+            false_alarm_rate = figure(found["figures"]["false_alarm_rate"]["mean"])
+            cells = [words(category), f"<td>{one['value']:.4g}</td>", false_alarm_rate, words(one["why"])]
             lines.append(line(full_name(row), cells, row["is_control"]))
     headings = ("row", "category", "threshold", "false alarms on test", "where it comes from (first seed)")
     return (
-        '<h2 id="thresholds">Where thresholds come from</h2><p>From normals that are no test pictures, for '
-        f"{summary['rate']:.0%} false alarms: of the product's own, each left out in turn, where a method has eight or "
+        '<h2 id="thresholds">Where thresholds come from</h2><p>From normals that are no test images, for '
+        f"{summary['false_alarm_rate']:.0%} false alarms: of the product's own, each left out in turn, "
+        "where a method has eight or "
         "more; else of the training categories.</p>"
         f"<details><summary>{len(lines)} thresholds</summary>{table(headings, lines)}</details>"
     )
@@ -112,11 +114,11 @@ def cost_section(summary: dict) -> str:
         memory = f"{cost['peak_mb']:.0f}" if cost["peak_mb"] is not None else "n/a"
         texts = (f"{cost['fit_s']:.2f}", f"{cost['refer_s']:.2f}", f"{cost['predict_ms']:.1f}", memory)
         lines.append(line(full_name(row), (f"<td>{text}</td>" for text in texts), row["is_control"]))
-    headings = ("row", "learning, s", "taking in normals, s", "one picture, ms", "peak memory, MB")
+    headings = ("row", "learning, s", "taking in normals, s", "one image, ms", "peak memory, MB")
     return (
         '<h2 id="cost">Time and memory</h2><p class="note">Means over parts, wall-clock, on '
         f"{escape(summary['machine'])}; other work on the machine counts in. Memory is the highest of the whole "
-        f"process, with torch and the pictures, while a part was computed.</p>{table(headings, lines)}"
+        f"process, with torch and the images, while a part was computed.</p>{table(headings, lines)}"
     )
 
 
@@ -177,4 +179,4 @@ def _by_family(rows: Iterable[dict]) -> list[tuple[str, list[dict]]]:
 def _in_short(names: str) -> str:
     """A few categories by name, more by number; all are told under 'How it was made'."""
     count = names.count(", ") + 1
-    return f"{count} other categories" if count > MOST_NAMES else names
+    return f"{count} other categories" if count > MAX_NAMES else names

@@ -22,7 +22,7 @@ def print_tables(summary: dict) -> None:
     console = Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False)
     console.print(main_table(summary))
     console.print(
-        "means over categories, ± standard deviation over seeds; interval: bootstrap over test pictures; vs random: "
+        "means over categories, ± standard deviation over seeds; interval: bootstrap over test images; vs random: "
         "AUROC minus that of the random encoder, * where p < 0.05 after Holm",
         style="dim",
         markup=False,

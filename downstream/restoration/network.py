@@ -2,7 +2,7 @@
 
 Where SADNet does most of its work at full and half resolution, everything learned here runs at a quarter. Nothing is
 lost for that: a sixteenth of the places with sixteen times the channels hold the same pixels. At full resolution only
-sums are left: of the degraded picture, of the same blurred more and less, and of a residual. Since blurs need not be
+sums are left: of the degraded image, of the same blurred more and less, and of a residual. Since blurs need not be
 learned, 180 steps (10 s on one core) gained 3.1 dB where a residual of the same layers gained 0.2.
 """
 
@@ -18,7 +18,7 @@ LEVELS = ("level1", "level2", "level3")
 FACTOR = 4  # the stride of level1
 STRIDE = 16  # of level3: sides are padded to a multiple
 SLOPE = 0.2
-# Blurs to mix; brightness and colour each have their own shares, and a negative share sharpens.
+# Blurs to mix; brightness and color each have their own shares, and a negative share sharpens.
 SIGMAS_PX = (1.0, 2.0, 4.0)
 ENCODER_RATE = 0.1
 PREFIX = "encoder."
@@ -39,7 +39,7 @@ class EncoderRestoration(nn.Module):
     """float32 RGB (b, 3, h, w) in [0, 1], any size -> the same shape, not clamped; untrained it changes nothing.
 
     The encoder is left as it is up to the share `frozen` of the training, and is then moved at a tenth of the learning
-    rate; its batch normalisation always keeps its statistics.
+    rate; its batch normalization always keeps its statistics.
     """
 
     stride = STRIDE
@@ -88,15 +88,15 @@ class EncoderRestoration(nn.Module):
 
 
 def _mixed(images: Tensor, drawn: Tensor) -> Tensor:
-    """Pictures (b, 3, h, w) with shares of their blurs and a residual, (b, 2 * blurs + 3, h, w)."""
+    """Images (b, 3, h, w) with shares of their blurs and a residual, (b, 2 * blurs + 3, h, w)."""
     from kornia.filters import filter2d_separable, get_gaussian_kernel1d
 
-    bright, coloured, residual = drawn.split((len(SIGMAS_PX), len(SIGMAS_PX), 3), dim=1)
+    bright, colored, residual = drawn.split((len(SIGMAS_PX), len(SIGMAS_PX), 3), dim=1)
     restored = images + residual
     for number, sigma_px in enumerate(SIGMAS_PX):
         kernel = get_gaussian_kernel1d(2 * int(2.5 * sigma_px) + 1, sigma_px, device=images.device)
         change = filter2d_separable(images, kernel, kernel, border_type="replicate") - images
         brightness = change.mean(1, keepdim=True)
         restored = restored + bright[:, number, None] * brightness
-        restored = restored + coloured[:, number, None] * (change - brightness)
+        restored = restored + colored[:, number, None] * (change - brightness)
     return restored

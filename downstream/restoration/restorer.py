@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from baselines.restoration.restorer import NetworkRestorer
 from downstream.restoration.network import PREFIX, EncoderRestoration
-from pretrain.command import Mistake
+from pretrain.command import UserError
 from pretrain.encoder import Encoder, asked_encoder, load_encoder
 from pretrain.folding import folded
 
@@ -33,7 +33,7 @@ class EncoderRestorer(NetworkRestorer):
 
     def make_network(self) -> nn.Module:
         if not 0 <= self.frozen <= 1:
-            raise Mistake(f"frozen {self.frozen} is no share of the training: give one from 0 (never) to 1 (always).")
+            raise UserError(f"frozen {self.frozen} is no share of the training: give one from 0 (never) to 1 (always).")
         # A copy: tuning must not reach the encoder of whoever gave it.
         encoder = copy.deepcopy(asked_encoder(self.encoder, self.architecture, self.seed))
         return EncoderRestoration(encoder, self.channels, self.blocks, self.frozen)

@@ -39,12 +39,12 @@ def restoration_table(config: "Study", rows: Sequence[str], seeds: Sequence[int]
     first = cells[rows[0]]
     lead = (
         f"Tested on {config.test} ({data_name(config.data)}), which nothing was trained on; "
-        f"learned from {config.train} with planted defects. {config.input_size} px, "
+        f"learned from {config.train} with synthetic anomalies. {config.input_size} px, "
         f"{torch.get_num_threads()} threads, seeds {', '.join(map(str, seeds))}, commit {(commit() or '')[:7]}. "
         f"Degradation, {in_words(config.level)}."
     )
     note = (
-        "Defects found: image AUROC of PaDiM, which refers to clean good pictures; on the clean test pictures it is "
+        "Defects found: image AUROC of PaDiM, which refers to clean good images; on the clean test images it is "
         f"{_spread([cell['found']['clean'] for cell in first], 3)}. Inflated: PSNR with what is outside the mask "
         "counted as restored, as the original publishes it."
     )

@@ -28,21 +28,21 @@ from downstream.service.openapi import with_examples
 from downstream.service.routes import API
 from downstream.service.schemas import own_version
 from downstream.service.service import Service, Settings
-from pretrain.command import Mistake
+from pretrain.command import UserError
 
 # Where a worker process finds its settings: it is started with nothing but a name to import.
 ENVIRONMENT = "HELDOUT_SERVICE"
 WEB = Path(__file__).with_name("web")
-# Beside the pictures that wait, so many requests may be on their way in or out.
+# Beside the images that wait, so many requests may be on their way in or out.
 REQUESTS_BESIDE = 64
 # Of all bodies on their way in; beyond 1 MiB a part of one lies in a temporary file.
 BODY_BYTES_AT_ONCE = 1 << 30
-# So many of the largest pictures make the largest request.
-PICTURES_OF_FULL_SIZE = 4
+# So many of the largest images make the largest request.
+IMAGES_OF_FULL_SIZE = 4
 
 
 def make_app(settings: Settings) -> ASGIApp:
-    """The application; all that can be wrong with its settings is said now. Raises Mistake."""
+    """The application; all that can be wrong with its settings is said now. Raises UserError."""
     service = Service(settings)
 
     @asynccontextmanager
@@ -61,7 +61,7 @@ def make_app(settings: Settings) -> ASGIApp:
     app.openapi = lambda: with_examples(plain())
     app.include_router(API)
     app.mount("/", StaticFiles(directory=WEB, html=True))
-    most_bytes = PICTURES_OF_FULL_SIZE * settings.picture_bytes + (1 << 20)
+    most_bytes = IMAGES_OF_FULL_SIZE * settings.image_bytes + (1 << 20)
     most_at_once, at_once_bytes = settings.waiting + REQUESTS_BESIDE, max(BODY_BYTES_AT_ONCE, 2 * most_bytes)
     guarded = BodyLimits(app, most_bytes, settings.timeout_s, most_at_once, at_once_bytes)
     return Watch(Access(guarded, settings.hosts, settings.token), service)
@@ -108,7 +108,7 @@ HANDLERS = {
     Busy: _busy,
     RequestValidationError: _invalid,
     NoSuchModel: partial(_problem, 404, "", None),
-    Mistake: partial(_problem, 409, "", None),
+    UserError: partial(_problem, 409, "", None),
     TimeoutError: partial(_problem, 503, "the answer took too long: try again.", {"Retry-After": "5"}),
     SQLAlchemyError: partial(_problem, 503, "the database does not answer: try again.", {"Retry-After": "5"}),
     Exception: partial(_problem, 500, "a fault of the service; its log says more.", None),

@@ -1,6 +1,6 @@
 """Many requests become one call: what came in while the last call ran is taken together.
 
-There is no waiting for a batch to fill: alone, a picture is judged at once; under load, batches grow by themselves.
+There is no waiting for a batch to fill: alone, an image is judged at once; under load, batches grow by themselves.
 """
 
 import asyncio

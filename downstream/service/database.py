@@ -1,4 +1,4 @@
-"""What the service remembers: results, settings, and vectors of pictures that were kept. SQLite, or PostgreSQL by URL.
+"""What the service remembers: results, settings, and vectors of images that were kept. SQLite, or PostgreSQL by URL.
 
 A result that was added is on disk: SQLite writes ahead and waits for the disk at every commit, so a killed server loses
 nothing that it answered. Text is all that either database has to understand, so both behave alike.
@@ -34,7 +34,7 @@ from sqlalchemy import (
 )  # fmt: skip
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModuleError
 
-from pretrain.command import Mistake
+from pretrain.command import UserError
 
 FORMAT = 1
 BUSY_S = 15
@@ -61,8 +61,8 @@ RESULTS = Table(
     Column("milliseconds", Float(53), nullable=False),
     Column("is_kept", Boolean, nullable=False),
 )  # fmt: skip
-PICTURES = Table(
-    "pictures", TABLES,
+IMAGES = Table(
+    "images", TABLES,
     Column("id", NUMBER, primary_key=True, autoincrement=True),
     Column("digest", String(64), nullable=False, unique=True),
     Column("file", Text, nullable=False),
@@ -77,7 +77,7 @@ SETTINGS = Table(
 
 
 class Result(NamedTuple):
-    """One answered picture; `regions` are plain dictionaries, `digest` is SHA-256 of the file, `id` none until kept."""
+    """One answered image; `regions` are plain dictionaries, `digest` is SHA-256 of the file, `id` none until kept."""
 
     created: str
     model: str
@@ -97,7 +97,7 @@ class Result(NamedTuple):
 
 
 class Kept(NamedTuple):
-    """A picture that was kept: its file, and its vector, float32 as bytes, with what made it."""
+    """An image that was kept: its file, and its vector, float32 as bytes, with what made it."""
 
     digest: str
     file: str
@@ -135,8 +135,8 @@ class Filter:
 
 
 class Store:
-    """A database at `place`: a file of SQLite's, or a URL that begins with postgresql://. Raises Mistake where there is
-    none, or one of a newer heldout. May be used from any thread."""
+    """A database at `place`: a file of SQLite's, or a URL that begins with postgresql://. Raises UserError where
+    there is none, or one of a newer heldout. May be used from any thread."""
 
     def __init__(self, place: str, password: str | None = None) -> None:
         self.url = url_of(place, password)
@@ -147,14 +147,16 @@ class Store:
         try:
             self._engine = create_engine(self.url, pool_pre_ping=not self.is_sqlite, pool_size=8, **options)
         except ModuleNotFoundError:
-            raise Mistake("PostgreSQL needs psycopg: pip install heldout[postgres].") from None
+            raise UserError("PostgreSQL needs psycopg: pip install heldout[postgres].") from None
         if self.is_sqlite:
             event.listen(self._engine, "connect", _write_ahead)
         try:
             self._make_tables()
         except DBAPIError as error:
-            raise Mistake(f"the results cannot be kept in {self}: {_reason(error)}; is it there, and yours?") from None
-        except Mistake:
+            raise UserError(
+                f"the results cannot be kept in {self}: {_reason(error)}; is it there, and yours?"
+            ) from None
+        except UserError:
             self.close()
             raise
 
@@ -208,24 +210,24 @@ class Store:
                 if attempt:
                     raise
 
-    def add_picture(self, picture: Kept) -> None:
-        """Remember a picture that was kept; one that is known already stays as it is."""
-        row = picture._asdict()
+    def add_image(self, image: Kept) -> None:
+        """Remember an image that was kept; one that is known already stays as it is."""
+        row = image._asdict()
         del row["id"]
         try:
             with self._engine.begin() as connection:
-                connection.execute(insert(PICTURES).values(**row))
+                connection.execute(insert(IMAGES).values(**row))
         except IntegrityError:
             pass
 
-    def picture(self, digest: str) -> Kept | None:
-        rows = self._all(select(PICTURES).where(PICTURES.c.digest == digest))
+    def image(self, digest: str) -> Kept | None:
+        rows = self._all(select(IMAGES).where(IMAGES.c.digest == digest))
         return _kept(rows[0]) if rows else None
 
-    def pictures_after(self, picture_id: int, source: str) -> list[Kept]:
+    def images_after(self, image_id: int, source: str) -> list[Kept]:
         """Those with a vector of `source` and a higher id, the lowest id first."""
-        conditions = and_(PICTURES.c.id > picture_id, PICTURES.c.source == source)
-        return [_kept(row) for row in self._all(select(PICTURES).where(conditions).order_by(PICTURES.c.id))]
+        conditions = and_(IMAGES.c.id > image_id, IMAGES.c.source == source)
+        return [_kept(row) for row in self._all(select(IMAGES).where(conditions).order_by(IMAGES.c.id))]
 
     def check(self) -> None:
         """Raises DBAPIError where the database does not answer."""
@@ -247,11 +249,11 @@ class Store:
         if stored is None:
             self.set("format", str(FORMAT))
         elif int(stored) > FORMAT:
-            raise Mistake(f"{self} was written by a newer heldout (format {stored}): update heldout.")
+            raise UserError(f"{self} was written by a newer heldout (format {stored}): update heldout.")
 
 
 def url_of(place: str, password: str | None = None) -> URL:
-    """Raises Mistake for a URL of anything but SQLite or PostgreSQL."""
+    """Raises UserError for a URL of anything but SQLite or PostgreSQL."""
     if "://" not in place:
         return URL.create("sqlite", database=place)
     try:
@@ -261,7 +263,7 @@ def url_of(place: str, password: str | None = None) -> URL:
     except (ArgumentError, NoSuchModuleError, ValueError):
         pass
     kind = place.partition("://")[0]
-    raise Mistake(f"results cannot be kept in {kind}://...: give a file, or postgresql://USER@HOST/NAME.")
+    raise UserError(f"results cannot be kept in {kind}://...: give a file, or postgresql://USER@HOST/NAME.")
 
 
 def _write_ahead(connection, _) -> None:

@@ -1,8 +1,8 @@
-"""Pictures from strangers, decoded in a bounded way: by content, after their size is known, in processes of their own.
+"""Images from strangers, decoded in a bounded way: by content, after their size is known, in processes of their own.
 
-A decoder is the part of a service that hostile bytes reach. So a picture's kind is told from its bytes, its pixels are
+A decoder is the part of a service that hostile bytes reach. So an image's kind is told from its bytes, its pixels are
 counted from its header, and it is unpacked in a process that has limited memory and time: where that is used up, or the
-decoder comes down, one picture is refused and another process takes over.
+decoder comes down, one image is refused and another process takes over.
 """
 
 import asyncio
@@ -15,13 +15,13 @@ from typing import NamedTuple
 from pretrain.data.decode import FORMATS, Decoded, Unreadable, decode_bytes
 from pretrain.workers import worker_pool
 
-# Each pass of a progressive JPEG goes over the whole picture; encoders make ten or so, a hostile file thousands.
-MOST_JPEG_SCANS = 100
+# Each pass of a progressive JPEG goes over the whole image; encoders make ten or so, a hostile file thousands.
+MAX_JPEG_SCANS = 100
 MEMORY_BYTES = 4 << 30
 
 
 class Refused(Exception):
-    """A picture that is not taken; `status` is HTTP's, the text says why."""
+    """An image that is not taken; `status` is HTTP's, the text says why."""
 
     def __init__(self, status: int, reason: str) -> None:
         super().__init__(status, reason)  # as it is made again at the other end of a pipe
@@ -39,7 +39,7 @@ class Kind(NamedTuple):
 
 
 def kind_of(data: bytes) -> Kind:
-    """By the first bytes, whatever name and type came with them. Raises Refused (415) for what is no picture."""
+    """By the first bytes, whatever name and type came with them. Raises Refused (415) for what is no image."""
     if data[:8] == b"\x89PNG\r\n\x1a\n":
         return Kind("PNG", ".png")
     if data[:3] == b"\xff\xd8\xff":
@@ -50,7 +50,7 @@ def kind_of(data: bytes) -> Kind:
         return Kind("TIFF", ".tif")
     if data[:2] == b"BM":
         return Kind("BMP", ".bmp")
-    raise Refused(415, f"not a picture that can be read ({', '.join(FORMATS)})" if data else "the file is empty")
+    raise Refused(415, f"not an image that can be read ({', '.join(FORMATS)})" if data else "the file is empty")
 
 
 def check_size(data: bytes, most_pixels: int) -> None:
@@ -58,8 +58,8 @@ def check_size(data: bytes, most_pixels: int) -> None:
     from PIL import Image, UnidentifiedImageError
 
     kind = kind_of(data)
-    if kind.format == "JPEG" and data.count(b"\xff\xda") > MOST_JPEG_SCANS:
-        raise Refused(422, f"more than {MOST_JPEG_SCANS} passes over the picture: save it again as an ordinary JPEG")
+    if kind.format == "JPEG" and data.count(b"\xff\xda") > MAX_JPEG_SCANS:
+        raise Refused(422, f"more than {MAX_JPEG_SCANS} passes over the image: save it again as an ordinary JPEG")
     limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # judged here, by a stricter number
     try:
         with Image.open(BytesIO(data), formats=[kind.format]) as image:
@@ -82,7 +82,7 @@ def decode_limited(data: bytes, size_px: int, most_pixels: int) -> Decoded | Ref
 
 
 def decode_checked(data: bytes, size_px: int, most_pixels: int) -> Decoded | Refused:
-    """The picture as a square of `size_px`, or why not."""
+    """The image as a square of `size_px`, or why not."""
     try:
         check_size(data, most_pixels)
         return decode_bytes(data, size_px)
@@ -91,11 +91,11 @@ def decode_checked(data: bytes, size_px: int, most_pixels: int) -> Decoded | Ref
     except Unreadable as unreadable:
         return Refused(422, str(unreadable))
     except MemoryError:
-        return Refused(413, "needs more memory than is given to one picture")
+        return Refused(413, "needs more memory than is given to one image")
 
 
 class Decoders:
-    """`count` processes that decode, each picture within `seconds`; further pictures wait until one is free."""
+    """`count` processes that decode, each image within `seconds`; further images wait until one is free."""
 
     def __init__(self, count: int, most_pixels: int, seconds: float) -> None:
         self.count, self.most_pixels, self.seconds = count, most_pixels, seconds
@@ -104,7 +104,7 @@ class Decoders:
         self._pool = self._started()
 
     async def decode(self, data: bytes, size_px: int) -> Decoded:
-        """A square of `size_px`. Raises Refused. A caller that is cancelled leaves the picture behind, and this goes on
+        """A square of `size_px`. Raises Refused. A caller that is cancelled leaves the image behind, and this goes on
         until it is decoded or its time is over: else a hostile one could keep its process."""
         task = asyncio.ensure_future(self._decode(data, size_px))
         self._tasks.add(task)
@@ -119,7 +119,7 @@ class Decoders:
             try:
                 return await self._decode_in(self._pool, data, size_px)
             except (BrokenProcessPool, TimeoutError):
-                # This picture brought a process down, or another one that was decoded beside it: alone it will show.
+                # This image brought a process down, or another one that was decoded beside it: alone it will show.
                 return await self._decode_alone(data, size_px)
 
     def close(self) -> None:

@@ -6,7 +6,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from downstream.inspection.inspector import FILE, Inspector
-from pretrain.command import Mistake, nearest
+from pretrain.command import UserError, nearest
 
 # What downstream/export.py writes: a model in one file.
 EXPORTED = (".onnx", ".pt2")
@@ -30,7 +30,7 @@ class Loaded:
 
     @property
     def method(self) -> str:
-        return str(self.inspector.facts.get("method") or type(self.inspector.method).__name__)
+        return str(self.inspector.metadata.get("method") or type(self.inspector.method).__name__)
 
     @property
     def device(self) -> str:
@@ -40,19 +40,19 @@ class Loaded:
 
     @property
     def reconstructs(self) -> bool:
-        """Whether a score is how far a picture is from its reconstruction."""
+        """Whether a score is how far an image is from its reconstruction."""
         return hasattr(self.inspector.method, "reconstruct")
 
 
 class Shelf:
-    """The models in `folder`, folders and exported files, or the one that `folder` itself is. Raises Mistake where
+    """The models in `folder`, folders and exported files, or the one that `folder` itself is. Raises UserError where
     there is none."""
 
     def __init__(self, folder: Path, batch: int) -> None:
         self._folder, self._batch, self._lock = folder, batch, threading.Lock()
         self._loaded: dict[str, Loaded] = {}
         if not self.names():
-            raise Mistake(f"there is no model in {folder}; python downstream/detect.py fit makes one.")
+            raise UserError(f"there is no model in {folder}; python downstream/detect.py fit makes one.")
 
     def names(self) -> list[str]:
         return sorted(self._places())
@@ -66,7 +66,7 @@ class Shelf:
 
     def load(self, name: str) -> Loaded:
         """From memory, or from its place if that is new. One that is gone from there, or is being written just now,
-        goes on as it was. Raises NoSuchModel, and Mistake for a damaged one."""
+        goes on as it was. Raises NoSuchModel, and UserError for a damaged one."""
         with self._lock:
             loaded = self._loaded.pop(name, None)
             try:

@@ -24,12 +24,12 @@ SHARED = "PROMETHEUS_MULTIPROC_DIR"
 
 
 class JsonLines(logging.Formatter):
-    """A record as one line of JSON; `extra={"facts": {...}}` adds fields."""
+    """A record as one line of JSON; `extra={"metadata": {...}}` adds fields."""
 
     def format(self, record: logging.LogRecord) -> str:
         when = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
         line = {"time": when, "level": record.levelname.lower(), "message": record.getMessage()}
-        line |= getattr(record, "facts", {})
+        line |= getattr(record, "metadata", {})
         if record.exc_info:
             line["error"] = self.formatException(record.exc_info)
         return json.dumps(line)
@@ -53,10 +53,10 @@ class Figures:
         own = {"registry": self.registry}
         self.requests = Counter("heldout_requests", "Answered requests.", ("method", "route", "status"), **own)
         self.seconds = Histogram("heldout_request_seconds", "Time to the answer.", ("route",), buckets=SECONDS, **own)
-        self.pictures = Counter("heldout_pictures", "Judged pictures.", ("model", "verdict"), **own)
-        self.refused = Counter("heldout_pictures_refused", "Pictures that were not judged.", ("status",), **own)
-        self.batch = Histogram("heldout_batch_pictures", "Pictures a forward.", buckets=(1, 2, 4, 8, 16, 32, 64), **own)
-        self.inside = Gauge("heldout_pictures_inside", "Not answered yet.", multiprocess_mode="livesum", **own)
+        self.images = Counter("heldout_images", "Judged images.", ("model", "verdict"), **own)
+        self.refused = Counter("heldout_images_refused", "ImageSet that were not judged.", ("status",), **own)
+        self.batch = Histogram("heldout_batch_images", "ImageSet a forward.", buckets=(1, 2, 4, 8, 16, 32, 64), **own)
+        self.inside = Gauge("heldout_images_inside", "Not answered yet.", multiprocess_mode="livesum", **own)
 
     def text(self) -> tuple[bytes, str]:
         """Of all workers, and its media type."""
@@ -90,7 +90,7 @@ class Watch:
         try:
             await self.app(scope, receive, noted)
         except Exception:
-            LOG.exception("a fault of the service", extra={"facts": {"request": request_id}})
+            LOG.exception("a fault of the service", extra={"metadata": {"request": request_id}})
             if not is_whole:
                 raise  # so that the connection is cut
         finally:
@@ -99,5 +99,5 @@ class Watch:
             method = scope["method"] if scope["method"] in METHODS else "other"
             self.figures.requests.labels(method, route, status).inc()
             self.figures.seconds.labels(route).observe(seconds)
-            facts = {"request": request_id, "method": method, "route": route, "status": status}
-            LOG.info("request", extra={"facts": facts | {"milliseconds": round(1e3 * seconds, 2)}})
+            metadata = {"request": request_id, "method": method, "route": route, "status": status}
+            LOG.info("request", extra={"metadata": metadata | {"milliseconds": round(1e3 * seconds, 2)}})

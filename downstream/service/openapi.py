@@ -18,8 +18,8 @@ WORDS = {
     408: "The body took too long.",
     409: "It cannot be done now.",
     413: "Too many bytes, or too many pixels.",
-    415: "Not a kind of picture that is taken.",
-    422: "A field is missing or wrong, or a picture is damaged.",
+    415: "Not a kind of image that is taken.",
+    422: "A field is missing or wrong, or an image is damaged.",
     429: "Too much is waiting; Retry-After says when to come back.",
     503: "The answer took too long, or the database does not answer; Retry-After says when to come back.",
 }

@@ -1,6 +1,6 @@
 """What can be asked of the service itself: how it is, which model it uses, by which threshold.
 
-Each endpoint is thin: what it means stands in `answers.py`, what it does in `service.py`. Those about pictures and
+Each endpoint is thin: what it means stands in `answers.py`, what it does in `service.py`. Those about images and
 about results have files of their own; API has them all.
 """
 
@@ -11,7 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.responses import JSONResponse
 
 from downstream.service.openapi import Serving, said
-from downstream.service.routes_images import PICTURES
+from downstream.service.routes_images import IMAGES
 from downstream.service.routes_results import RESULTS
 from downstream.service.schemas import (
     HealthAnswer,
@@ -32,7 +32,7 @@ API = APIRouter()
 @API.get("/health", responses=said(), response_model=HealthAnswer, include_in_schema=False)
 @API.get("/api/health", responses=said(), response_model=HealthAnswer)
 async def health(serving: Serving) -> JSONResponse:
-    """Whether pictures can be judged and results kept: 200, else 503. Needs no token."""
+    """Whether images can be judged and results kept: 200, else 503. Needs no token."""
     try:
         await asyncio.to_thread(serving.store.check)
         has_database = True
@@ -52,8 +52,8 @@ async def status(serving: Serving) -> StatusAnswer:
         device=current.loaded.device, version=own_version(), inside=serving.admission.inside,
         search=serving.similar.source is not None,
         limits=LimitsAnswer(
-            picture_bytes=settings.picture_bytes, picture_pixels=settings.picture_pixels,
-            pictures_a_request=settings.most_pictures, waiting_pictures=settings.waiting,
+            image_bytes=settings.image_bytes, image_pixels=settings.image_pixels,
+            images_a_request=settings.most_images, waiting_images=settings.waiting,
         ),
     )  # fmt: skip
 
@@ -68,13 +68,13 @@ async def models(serving: Serving) -> ModelsAnswer:
 
 @API.post("/api/load_model", responses=said(404, 408, 409, 413, 422, 429))
 async def load_model(wanted: LoadRequest, serving: Serving) -> ThresholdAnswer:
-    """Use another of the models, by its name. Pictures that wait are judged by the one that they came for."""
+    """Use another of the models, by its name. Images that wait are judged by the one that they came for."""
     return threshold_answer(await asyncio.to_thread(serving.choose, wanted.name))
 
 
 @API.get("/api/threshold", responses=said())
 async def get_threshold(serving: Serving) -> ThresholdAnswer:
-    """The threshold in force, where the model's own comes from, and scores of good pictures to see it against."""
+    """The threshold in force, where the model's own comes from, and scores of good images to see it against."""
     return threshold_answer(await asyncio.to_thread(serving.current))
 
 
@@ -98,11 +98,12 @@ def threshold_answer(current: Current) -> ThresholdAnswer:
     limit = inspector.area_rule.threshold if inspector.area_rule else inspector.map_threshold
     return ThresholdAnswer(
         model=current.loaded.name, value=current.threshold, fitted=inspector.decision.value,
-        rate=inspector.decision.rate, why=inspector.decision.why, map_threshold=limit and limit.value,
+        false_alarm_rate=inspector.decision.false_alarm_rate,
+        why=inspector.decision.why, map_threshold=limit and limit.value,
         minimum_area_px=0 if inspector.area_rule else inspector.minimum_area_px,
         normal_scores=inspector.decision_scores,
     )  # fmt: skip
 
 
-API.include_router(PICTURES)
+API.include_router(IMAGES)
 API.include_router(RESULTS)

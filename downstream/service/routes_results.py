@@ -17,8 +17,8 @@ from downstream.service.schemas import Judged, ResultsAnswer, judged
 from downstream.service.service import Service
 
 RESULTS = APIRouter()
-MOST_RESULTS = 500
-LARGEST_ID = 2**63 - 1
+MAX_RESULTS = 500
+MAX_ID = 2**63 - 1
 CSV_FIELDS = [name for name in Judged.model_fields if name != "regions"]
 # A spreadsheet takes what begins so for a formula.
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -58,8 +58,8 @@ def wanted_results(
 async def results(
     serving: Serving,
     wanted: Annotated[Filter, Depends(wanted_results)],
-    limit: Annotated[int, Query(ge=1, le=MOST_RESULTS)] = 50,
-    before: Annotated[int | None, Query(ge=0, le=LARGEST_ID, description="Only results of lower numbers.")] = None,
+    limit: Annotated[int, Query(ge=1, le=MAX_RESULTS)] = 50,
+    before: Annotated[int | None, Query(ge=0, le=MAX_ID, description="Only results of lower numbers.")] = None,
     format: Annotated[Literal["json", "csv"], Query(description="csv gives all that pass, without pages.")] = "json",
 ) -> Response:
     """What was answered, the newest first."""

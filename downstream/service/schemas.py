@@ -33,16 +33,16 @@ class Problem(Said):
 
 
 class RegionAnswer(Said):
-    """Where something is, in pixels of the original picture."""
+    """Where something is, in pixels of the original image."""
 
     area_px: int
     box: tuple[int, int, int, int] = Field(description="Left, top, right, bottom; right and bottom not included.")
     peak: float = Field(description="The highest value of the map in it.")
-    centre: tuple[int, int] = Field(description="x and y of that value.")
+    center: tuple[int, int] = Field(description="x and y of that value.")
 
 
 class Judged(Said):
-    """What is kept of a picture."""
+    """What is kept of an image."""
 
     id: int = Field(description="Number of the result; GET /api/results has it again.")
     created: str = Field(description="UTC.", examples=["2026-01-31T23:59:59.123Z"])
@@ -58,28 +58,28 @@ class Judged(Said):
     confidence: float = Field(description="How sure the decision is: 0.5 at the threshold, at most 1.")
     regions: list[RegionAnswer] = Field(description="The highest peak first.")
     milliseconds: float = Field(description="In the service, from the last byte in to the answer.")
-    is_kept: bool = Field(description="Whether the picture itself was kept.")
+    is_kept: bool = Field(description="Whether the image itself was kept.")
 
 
 class Answer(Judged):
-    """One picture's judgement."""
+    """One image's judgement."""
 
-    position: int = Field(description="Among the pictures of the request, from 0.")
+    position: int = Field(description="Among the images of the request, from 0.")
     reconstruction_error: float | None = Field(
         description="The score again if the model is an auto-encoder, whose score is that; else null."
     )
     map_threshold: float | None = Field(description="Above it a pixel of the map belongs to a region.")
     anomaly_map: list[list[float]] | str | None = Field(
-        description="By the field `map`: null; rows of numbers, stretched over the whole picture; or a data: URL of a "
-        "PNG with alpha to lay over the picture, coloured on one scale that is tied to map_threshold."
+        description="By the field `map`: null; rows of numbers, stretched over the whole image; or a data: URL of a "
+        "PNG with alpha to lay over the image, colored on one scale that is tied to map_threshold."
     )
-    model_milliseconds: float = Field(description="The model's share of the batch that the picture was in.")
+    model_milliseconds: float = Field(description="The model's share of the batch that the image was in.")
 
 
 class Failure(Said):
     position: int
     name: str
-    status: int = Field(description="What HTTP status the picture would have had alone.")
+    status: int = Field(description="What HTTP status the image would have had alone.")
     reason: str
 
 
@@ -91,9 +91,9 @@ class BatchAnswer(Said):
 
 
 class BatchProblem(Problem):
-    """What is wrong with a request, or with each of its pictures."""
+    """What is wrong with a request, or with each of its images."""
 
-    failures: list[Failure] = Field(default=[], description="Each picture, where none could be judged.")
+    failures: list[Failure] = Field(default=[], description="Each image, where none could be judged.")
 
 
 class ModelAnswer(Said):
@@ -110,10 +110,10 @@ class LoadRequest(Said):
 
 
 class LimitsAnswer(Said):
-    picture_bytes: int
-    picture_pixels: int
-    pictures_a_request: int
-    waiting_pictures: int
+    image_bytes: int
+    image_pixels: int
+    images_a_request: int
+    waiting_images: int
 
 
 class StatusAnswer(Said):
@@ -121,11 +121,11 @@ class StatusAnswer(Said):
     model: str
     category: str
     method: str
-    size_px: int = Field(description="Side of the square that pictures are stretched to.")
+    size_px: int = Field(description="Side of the square that images are stretched to.")
     threshold: float
     device: str
     version: str
-    inside: int = Field(description="Pictures accepted by this worker and not answered yet.")
+    inside: int = Field(description="ImageSet accepted by this worker and not answered yet.")
     search: bool = Field(description="Whether POST /api/search has an encoder.")
     limits: LimitsAnswer
 
@@ -145,12 +145,12 @@ class ThresholdRequest(Said):
 class ThresholdAnswer(Said):
     model: str
     value: float = Field(description="In force now.")
-    fitted: float = Field(description="The model's own, from good pictures.")
-    rate: float = Field(description="The share of false alarms that the model's own was made for.")
+    fitted: float = Field(description="The model's own, from good images.")
+    false_alarm_rate: float = Field(description="The share of false alarms that the model's own was made for.")
     why: str = Field(description="Where the model's own comes from.")
     map_threshold: float | None
-    minimum_area_px: int = Field(description="If above 0, a picture without any region is good whatever its score.")
-    normal_scores: list[float] = Field(description="Scores of good pictures that the model did not learn from.")
+    minimum_area_px: int = Field(description="If above 0, an image without any region is good whatever its score.")
+    normal_scores: list[float] = Field(description="Scores of good images that the model did not learn from.")
 
 
 class ResultsAnswer(Said):
@@ -159,18 +159,18 @@ class ResultsAnswer(Said):
     next_before: int | None = Field(description="Give it as `before` for the next page; null: there is none.")
 
 
-class NeighbourAnswer(Said):
+class NeighborAnswer(Said):
     distance: float = Field(description="1 - cosine, from 0 to 2.")
-    origin: Literal["kept", "index"] = Field(description="A picture kept by the service, or one of --vectors.")
-    picture: str = Field(description="Where the picture is, at most 512 px.", examples=["/api/pictures/index/3"])
+    origin: Literal["kept", "index"] = Field(description="An image kept by the service, or one of --vectors.")
+    image: str = Field(description="Where the image is, at most 512 px.", examples=["/api/images/index/3"])
     name: str
     category: str
     defect: str = Field(description="From the folder of --vectors; empty: not known.")
-    is_defective: bool | None = Field(description="Of a kept picture, as it was judged last; null: not known.")
+    is_defective: bool | None = Field(description="Of a kept image, as it was judged last; null: not known.")
 
 
 class SearchAnswer(Said):
-    neighbours: list[NeighbourAnswer] = Field(description="The nearest first; never the picture itself.")
+    neighbors: list[NeighborAnswer] = Field(description="The nearest first; never the image itself.")
     searched: int = Field(description="Among so many.")
 
 
@@ -203,7 +203,7 @@ def result_of(found: Inspection, loaded: Loaded, name: str, digest: str, millise
 
 def plain(region: Region) -> dict:
     """A region as JSON has it."""
-    return {**region._asdict(), "box": list(region.box), "centre": list(region.centre)}
+    return {**region._asdict(), "box": list(region.box), "center": list(region.center)}
 
 
 def judged(result: Result) -> dict:
@@ -242,5 +242,5 @@ def heat_over_nothing(anomaly_map: np.ndarray, threshold: float) -> Image.Image:
     over_black = heated(black, anomaly_map, threshold).astype(np.float32)
     over_white = heated(black + 255, anomaly_map, threshold).astype(np.float32)
     alpha = (255 - (over_white - over_black).mean(axis=2, keepdims=True)) / 255
-    colour = over_black / np.maximum(alpha, 1 / 255)
-    return Image.fromarray(np.rint(np.concatenate([colour, 255 * alpha], axis=2)).clip(0, 255).astype(np.uint8), "RGBA")
+    color = over_black / np.maximum(alpha, 1 / 255)
+    return Image.fromarray(np.rint(np.concatenate([color, 255 * alpha], axis=2)).clip(0, 255).astype(np.uint8), "RGBA")

@@ -1,4 +1,4 @@
-"""The parts of a running service, and how a picture goes through them."""
+"""The parts of a running service, and how an image goes through them."""
 
 import asyncio
 import hashlib
@@ -34,15 +34,15 @@ class Settings:
     models: str
     model: str | None
     results: str
-    pictures: str
+    images: str
     vectors: str | None
     encoder: str | None
     batch: int
     waiting: int
-    most_pictures: int
+    most_images: int
     timeout_s: float
-    picture_bytes: int
-    picture_pixels: int
+    image_bytes: int
+    image_pixels: int
     decoders: int
     threads: int
     hosts: Sequence[str] = LOOPBACK_NAMES
@@ -51,11 +51,11 @@ class Settings:
 
 
 class Job(NamedTuple):
-    """A picture on its way to a model."""
+    """An image on its way to a model."""
 
     loaded: Loaded
     name: str
-    picture: Decoded
+    image: Decoded
 
 
 class Current(NamedTuple):
@@ -78,14 +78,14 @@ class Service:
         self.admission = Admission(settings.waiting)
         loaded = self.current().loaded
         self.similar = Similar(
-            settings.vectors and Path(settings.vectors), self._encoder_file(), Path(settings.pictures), self.store
+            settings.vectors and Path(settings.vectors), self._encoder_file(), Path(settings.images), self.store
         )
         warm_up(loaded)
 
     async def start(self) -> None:
-        # Twice within the time of a request: a picture that was beside a hostile one is decoded once more.
+        # Twice within the time of a request: an image that was beside a hostile one is decoded once more.
         seconds = self.settings.timeout_s / 3
-        self.decoders = Decoders(self.settings.decoders, self.settings.picture_pixels, seconds)
+        self.decoders = Decoders(self.settings.decoders, self.settings.image_pixels, seconds)
         self.forwards = Batcher(self._forward, self.settings.batch, "forward")
         self.commits = Batcher(self.store.add, RESULTS_A_COMMIT, "commit")
         self.forwards.start()
@@ -121,14 +121,14 @@ class Service:
     async def judge(
         self, upload: UploadFile, current: Current, position: int, threshold: float | None, kind: MapKind, keep: bool
     ) -> Answer:
-        """One picture all the way: checked, decoded, judged, written down. Raises Refused."""
+        """One image all the way: checked, decoded, judged, written down. Raises Refused."""
         start_s = time.perf_counter()
         data = await upload.read()
         name, loaded = safe_name(upload.filename), current.loaded
         digest = hashlib.sha256(data).hexdigest()
         try:
-            picture = await self.decoded(data, loaded.inspector.size_px)
-            found = await self.forwards(Job(loaded, name, picture))
+            image = await self.decoded(data, loaded.inspector.size_px)
+            found = await self.forwards(Job(loaded, name, image))
         except Refused as refused:
             self.figures.refused.labels(refused.status).inc()
             raise
@@ -136,32 +136,32 @@ class Service:
         if limit != found.threshold:
             found = loaded.inspector.at_threshold(found, limit)
         if keep:
-            await self._keep(data, digest, picture)
+            await self._keep(data, digest, image)
         milliseconds = 1e3 * (time.perf_counter() - start_s)
         result = result_of(found, loaded, name, digest, milliseconds, keep)
         result = result._replace(id=await self.commits(result))
-        self.figures.pictures.labels(loaded.name, "defective" if found.is_defective else "good").inc()
+        self.figures.images.labels(loaded.name, "defective" if found.is_defective else "good").inc()
         return answer_of(result, found, loaded, position, kind)
 
     async def decoded(self, data: bytes, size_px: int) -> Decoded:
         """A square of `size_px`. Raises Refused."""
         kind_of(data)
-        if len(data) > self.settings.picture_bytes:
-            raise Refused(413, f"a picture may have {self.settings.picture_bytes / 2**20:g} MiB at most")
+        if len(data) > self.settings.image_bytes:
+            raise Refused(413, f"an image may have {self.settings.image_bytes / 2**20:g} MiB at most")
         return await self.decoders.decode(data, size_px)
 
-    async def _keep(self, data: bytes, digest: str, picture: Decoded) -> None:
+    async def _keep(self, data: bytes, digest: str, image: Decoded) -> None:
         source, pixels = self.similar.source, None
         if source is not None:
-            is_fitting = len(picture.pixels) == source.size_px
-            pixels = picture.pixels if is_fitting else (await self.decoded(data, source.size_px)).pixels
+            is_fitting = len(image.pixels) == source.size_px
+            pixels = image.pixels if is_fitting else (await self.decoded(data, source.size_px)).pixels
         await asyncio.to_thread(self.similar.keep, data, digest, kind_of(data), pixels)
 
     def _forward(self, jobs: Sequence[Job]) -> Sequence[Inspection | Exception]:
         self.figures.batch.observe(len(jobs))
         outcomes: list[Inspection | Exception] = []
         start = 0
-        while start < len(jobs):  # neighbours that ask the same model
+        while start < len(jobs):  # neighbors that ask the same model
             stop = start + 1
             while stop < len(jobs) and jobs[stop].loaded is jobs[start].loaded:
                 stop += 1
@@ -186,11 +186,11 @@ class Service:
 
 
 def forward(jobs: Sequence[Job]) -> list[Inspection | Exception]:
-    """All in one batch; if that fails, each alone, so that one picture's fault is not that of its neighbours."""
+    """All in one batch; if that fails, each alone, so that one image's fault is not that of its neighbors."""
     try:
         with torch.inference_mode():
             names = [Path(job.name) for job in jobs]
-            found = jobs[0].loaded.inspector.inspect_decoded(names, [job.picture for job in jobs])
+            found = jobs[0].loaded.inspector.inspect_decoded(names, [job.image for job in jobs])
             return [Refused(422, one.reason.rstrip(".")) if isinstance(one, Problem) else one for one in found]
     except Exception as error:
         if len(jobs) == 1:
@@ -199,10 +199,10 @@ def forward(jobs: Sequence[Job]) -> list[Inspection | Exception]:
 
 
 def warm_up(loaded: Loaded) -> None:
-    """The first picture takes longer: let it be none of a client's."""
+    """The first image takes longer: let it be none of a client's."""
     size_px = loaded.inspector.size_px
-    grey = Decoded(np.full((size_px, size_px, 3), 127, np.uint8), size_px, size_px)
-    forward([Job(loaded, "", grey)] * 2)
+    gray = Decoded(np.full((size_px, size_px, 3), 127, np.uint8), size_px, size_px)
+    forward([Job(loaded, "", gray)] * 2)
 
 
 def threshold_name(model: str) -> str:

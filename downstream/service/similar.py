@@ -1,4 +1,4 @@
-"""Pictures like this one: among those that the service kept, and those in a folder from embeddings/extract.py."""
+"""Images like this one: among those that the service kept, and those in a folder from embeddings/extract.py."""
 
 import json
 import re
@@ -24,8 +24,8 @@ SHOWN_PX = 512
 DIGEST = re.compile("[0-9a-f]{64}")
 
 
-class Neighbour(NamedTuple):
-    """A picture that was found: `key` leads to it, a digest or an id; what is not known of it is empty."""
+class Neighbor(NamedTuple):
+    """An image that was found: `key` leads to it, a digest or an id; what is not known of it is empty."""
 
     distance: float
     origin: str
@@ -37,10 +37,10 @@ class Neighbour(NamedTuple):
 
 class Similar:
     """Vectors of one encoder: that of `vectors`, a folder from embeddings/extract.py, else of `encoder`, a file, else
-    none: then pictures can be kept, not searched for. May be used from any thread."""
+    none: then images can be kept, not searched for. May be used from any thread."""
 
-    def __init__(self, vectors: Path | None, encoder: Path | None, pictures: Path, store: Store) -> None:
-        self._pictures, self._store, self._lock = pictures, store, threading.Lock()
+    def __init__(self, vectors: Path | None, encoder: Path | None, images: Path, store: Store) -> None:
+        self._images, self._store, self._lock = images, store, threading.Lock()
         self._vectors = ready_vectors(vectors) if vectors else None
         self._index = indexed(self._vectors) if self._vectors else None
         self._kept: Index | None = None
@@ -62,16 +62,16 @@ class Similar:
         return vector
 
     def keep(self, data: bytes, digest: str, kind: Kind, pixels: np.ndarray | None) -> None:
-        """Keep a picture's file under its digest, with its vector if `pixels` are given for one."""
+        """Keep an image's file under its digest, with its vector if `pixels` are given for one."""
         file = f"{digest}{kind.suffix}"
-        if not (self._pictures / file).exists():
-            write_whole(self._pictures / file, data)
+        if not (self._images / file).exists():
+            write_whole(self._images / file, data)
         has_vector = pixels is not None and self._encoding is not None
         vector = self.vector(pixels).astype(np.float32).tobytes() if has_vector else b""
-        self._store.add_picture(Kept(digest, file, self._source_text if has_vector else "", vector))
+        self._store.add_image(Kept(digest, file, self._source_text if has_vector else "", vector))
 
-    def search(self, vector: np.ndarray, k: int, own_digest: str) -> tuple[list[Neighbour], int]:
-        """The `k` nearest, or as many as there are, without the picture itself; and among how many."""
+    def search(self, vector: np.ndarray, k: int, own_digest: str) -> tuple[list[Neighbor], int]:
+        """The `k` nearest, or as many as there are, without the image itself; and among how many."""
         with self._lock:
             self._catch_up()
             found = self._among_kept(vector, k, own_digest) + self._among_indexed(vector, k)
@@ -79,7 +79,7 @@ class Similar:
         return sorted(found)[:k], count
 
     def shown(self, origin: str, key: str) -> bytes | None:
-        """A picture that `search` found as JPEG of at most SHOWN_PX; none where there is no such picture."""
+        """An image that `search` found as JPEG of at most SHOWN_PX; none where there is no such image."""
         path = self._path(origin, key)
         try:
             if path is None:
@@ -95,45 +95,45 @@ class Similar:
     def _path(self, origin: str, key: str) -> Path | None:
         """Made of what was stored, never of what a client wrote."""
         if origin == "kept":
-            picture = self._store.picture(key) if DIGEST.fullmatch(key) else None
-            return self._pictures / picture.file if picture else None
+            image = self._store.image(key) if DIGEST.fullmatch(key) else None
+            return self._images / image.file if image else None
         if origin != "index" or self._vectors is None or not (key.isascii() and key.isdigit() and len(key) < 19):
             return None
-        positions = np.flatnonzero(self._vectors.picture_ids == int(key))
+        positions = np.flatnonzero(self._vectors.image_ids == int(key))
         return self._vectors.records[positions[0]].path if len(positions) else None
 
     def _catch_up(self) -> None:
         """Take in what was kept since, by this process or another."""
         if self._encoding is None:
             return
-        new = self._store.pictures_after(self._last_id, self._source_text)
+        new = self._store.images_after(self._last_id, self._source_text)
         if not new:
             return
-        vectors = np.stack([np.frombuffer(picture.vector, np.float32) for picture in new])
-        ids = np.array([picture.id for picture in new], np.int64)
+        vectors = np.stack([np.frombuffer(image.vector, np.float32) for image in new])
+        ids = np.array([image.id for image in new], np.int64)
         usable = np.isfinite(vectors).all(axis=1) & vectors.any(axis=1)
         if usable.any() and self._kept is None:
             self._kept = Index.build(vectors[usable], ids[usable], kind="flat")
         elif usable.any():
             self._kept.add(vectors[usable], ids[usable])
-        self._digests |= {picture.id: picture.digest for picture in new}
+        self._digests |= {image.id: image.digest for image in new}
         self._last_id = new[-1].id
 
-    def _among_kept(self, vector: np.ndarray, k: int, own_digest: str) -> list[Neighbour]:
+    def _among_kept(self, vector: np.ndarray, k: int, own_digest: str) -> list[Neighbor]:
         if self._kept is None:
             return []
         found = self._kept.search(vector[None], min(k + 1, len(self._kept)))
         pairs = zip(found.distances[0], found.ids[0], strict=True)
-        named = [Neighbour(float(distance), "kept", self._digests[int(i)]) for distance, i in pairs]
-        return [neighbour for neighbour in named if neighbour.key != own_digest]
+        named = [Neighbor(float(distance), "kept", self._digests[int(i)]) for distance, i in pairs]
+        return [neighbor for neighbor in named if neighbor.key != own_digest]
 
-    def _among_indexed(self, vector: np.ndarray, k: int) -> list[Neighbour]:
+    def _among_indexed(self, vector: np.ndarray, k: int) -> list[Neighbor]:
         if self._index is None:
             return []
         found = self._index.search(vector[None], min(k, len(self._index)), source=self.source.as_json())
         positions = self._vectors.positions_of(found.ids[0])
         return [
-            Neighbour(float(distance), "index", str(i), record.path.name, record.category, record.defect)
+            Neighbor(float(distance), "index", str(i), record.path.name, record.category, record.defect)
             for distance, i, record in zip(
                 found.distances[0], found.ids[0], (self._vectors.records[p] for p in positions), strict=True
             )

@@ -1,7 +1,7 @@
 """One cell of the study: a method with an encoder and a seed on one test category, run once and kept whole.
 
 A cell's file holds the predictions, so that any figure can be computed again: scores, labels, kinds, scores of normals,
-thresholds and reduced maps. What it was computed from is in its name as a digest: with other options, other pictures or
+thresholds and reduced maps. What it was computed from is in its name as a digest: with other options, other images or
 another encoder it is another cell.
 """
 
@@ -20,13 +20,13 @@ from torch.nn.functional import adaptive_avg_pool2d
 
 from baselines.contract.method import Images, Method, Samples
 from baselines.contract.metrics import pixel_figures
-from baselines.contract.threshold import FEWEST_OWN_NORMALS, Threshold, threshold_from_normals
+from baselines.contract.threshold import MIN_OWN_NORMALS, Threshold, threshold_from_normals
 from downstream.methods.lineup import Entrant
 from downstream.methods.references import draw, own_threshold, shots_of
 from downstream.study.folds import Material
 from downstream.study.memory import peak_megabytes, reset_peak
-from pretrain.command import Mistake
-from pretrain.data.dataset import Pictures
+from pretrain.command import UserError
+from pretrain.data.dataset import ImageSet
 from pretrain.encoder import Encoder
 from pretrain.tensorfile import read_tensors, write_tensors
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 SIMCLR, RANDOM, IMAGENET, NONE = "SimCLR", "random", "ImageNet", ""
-# Maps are kept at this size for the report; pixel figures are computed before, at the size of the pictures.
+# Maps are kept at this size for the report; pixel figures are computed before, at the size of the images.
 KEPT_MAP_PX = 64
 
 
@@ -54,7 +54,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Cell:
-    """What is to be computed. `encoder_id` is the fingerprint of the encoder; `material` the digest of the pictures."""
+    """What is to be computed. `encoder_id` is the fingerprint of the encoder; `material` the digest of the images."""
 
     row: Row
     category: str
@@ -64,12 +64,12 @@ class Cell:
     encoder_id: str
     material: str
     size_px: int
-    rate: float
+    false_alarm_rate: float
 
     @property
     def digest(self) -> str:
-        facts = json.dumps({"format": FORMAT, **asdict(self)}, sort_keys=True)
-        return blake2b(facts.encode(), digest_size=4).hexdigest()
+        metadata = json.dumps({"format": FORMAT, **asdict(self)}, sort_keys=True)
+        return blake2b(metadata.encode(), digest_size=4).hexdigest()
 
     def file(self, folder: Path) -> Path:
         """Where in the study's folder the finished cell lies."""
@@ -93,10 +93,10 @@ class Fitted:
     method: Method | None = None
     fit_s: float = 0.0
 
-    def of(self, work: Work, training: Pictures, device: torch.device) -> Method:
+    def of(self, work: Work, training: ImageSet, device: torch.device) -> Method:
         cell = work.cell
-        facts = (cell.row.method, cell.encoder_id, cell.arguments, cell.train, cell.seed, cell.size_px)
-        key = json.dumps([*facts, [str(record.path) for record in training.records]])
+        metadata = (cell.row.method, cell.encoder_id, cell.arguments, cell.train, cell.seed, cell.size_px)
+        key = json.dumps([*metadata, [str(record.path) for record in training.records]])
         if key != self.key:
             self.key, self.method = "", None  # one at a time in memory
             arguments = dict(cell.arguments)
@@ -113,7 +113,7 @@ class Fitted:
 @dataclass
 class Result:
     """A finished cell. `labels` bool (n,), `scores` float32 (n,), `maps` float16 (n, KEPT_MAP_PX, KEPT_MAP_PX) in units
-    of `map_scale` or none, `normal_scores` (m,); `pixel` are the pixel figures; `facts` the rest, plain JSON."""
+    of `map_scale` or none, `normal_scores` (m,); `pixel` are the pixel figures; `metadata` the rest, plain JSON."""
 
     cell: dict
     paths: list[str]
@@ -125,18 +125,18 @@ class Result:
     threshold: Threshold
     map_threshold: Threshold | None
     pixel: dict
-    facts: dict = field(default_factory=dict)
+    metadata: dict = field(default_factory=dict)
 
     def map_at(self, position: int) -> np.ndarray:
         """A kept map, float32, in the units of its threshold."""
-        return self.maps[position].astype(np.float32) * self.facts["map_scale"]
+        return self.maps[position].astype(np.float32) * self.metadata["map_scale"]
 
 
 def run(work: Work, fitted: Fitted, device: torch.device) -> Result:
-    """Compute a cell. Raises Mistake where the pictures do not suffice."""
+    """Compute a cell. Raises UserError where the images do not suffice."""
     cell, material = work.cell, work.material
     if not len(material.tests):
-        raise Mistake(f"{cell.category} has no test pictures: put some into {cell.category}/test/.")
+        raise UserError(f"{cell.category} has no test images: put some into {cell.category}/test/.")
     reset_peak(device)
     training, calibration = material.training(cell.seed)
     method = fitted.of(work, training, device)
@@ -144,20 +144,20 @@ def run(work: Work, fitted: Fitted, device: torch.device) -> Result:
     normals: Sequence[Tensor] = []
     if method.sees_normals:
         if not len(material.normals):
-            raise Mistake(f"{cell.category} has no normals to refer to: put some into {cell.category}/train/good/.")
+            raise UserError(f"{cell.category} has no normals to refer to: put some into {cell.category}/train/good/.")
         shots = shots_of(cell.row.shots, len(material.normals))
         chosen = draw(len(material.normals), shots, cell.seed)
         normals = Images(material.normals.subset(chosen), device)
         method.refer(normals)
     refer_s = time.perf_counter() - start_s
-    placed = {category: Images(pictures, device) for category, pictures in calibration.items()}
+    placed = {category: Images(images, device) for category, images in calibration.items()}
     threshold, map_threshold, normal_scores = thresholds(method, normals, placed, cell)
     start_s = time.perf_counter()
     parts = list(method.predict(Images(material.tests, device)))
     predict_s = time.perf_counter() - start_s
     scores = torch.cat([part.scores for part in parts]).cpu().numpy()
     maps = torch.cat([part.maps for part in parts]).cpu() if parts[0].maps is not None else None
-    facts = {
+    metadata = {
         "references": len(normals),
         "fit_s": fitted.fit_s,
         "refer_s": refer_s,
@@ -167,7 +167,7 @@ def run(work: Work, fitted: Fitted, device: torch.device) -> Result:
     }
     kept = None
     if maps is not None:
-        kept = (adaptive_avg_pool2d(maps[:, None], KEPT_MAP_PX)[:, 0] / facts["map_scale"]).half().numpy()
+        kept = (adaptive_avg_pool2d(maps[:, None], KEPT_MAP_PX)[:, 0] / metadata["map_scale"]).half().numpy()
     records = material.tests.records
     return Result(
         cell=asdict(cell),
@@ -180,7 +180,7 @@ def run(work: Work, fitted: Fitted, device: torch.device) -> Result:
         threshold=threshold,
         map_threshold=map_threshold,
         pixel=_pixel_figures(maps, material.tests, map_threshold),
-        facts=facts,
+        metadata=metadata,
     )
 
 
@@ -193,27 +193,27 @@ def thresholds(
     the training categories are scored.
     """
     if method.sees_normals:
-        threshold = own_threshold(method, normals, cell.rate, calibration, cell.seed)
+        threshold = own_threshold(method, normals, cell.false_alarm_rate, calibration, cell.seed)
         scores = method.normal_scores_.cpu().numpy()
         peaks = getattr(method, "normal_peaks_", torch.empty(0)).cpu().numpy()
         if len(peaks) == len(scores) and np.array_equal(peaks, scores):
             return threshold, threshold, scores  # a score is its map's highest value
-        enough = len(peaks) >= FEWEST_OWN_NORMALS
-        return threshold, threshold_from_normals(peaks, cell.rate) if enough else None, scores
+        enough = len(peaks) >= MIN_OWN_NORMALS
+        return threshold, threshold_from_normals(peaks, cell.false_alarm_rate) if enough else None, scores
     parts = [part for images in calibration.values() for part in method.predict(images)]
     if not parts:
-        raise Mistake("the training categories have no calibration normals: give more good pictures of them.")
+        raise UserError("the training categories have no calibration normals: give more good images of them.")
     scores = torch.cat([part.scores for part in parts]).cpu().numpy()
     map_threshold = None
     if parts[0].maps is not None:
         peaks = torch.cat([part.maps.flatten(1).amax(1) for part in parts]).cpu().numpy()
-        map_threshold = threshold_from_normals(peaks, cell.rate)
-    return threshold_from_normals(scores, cell.rate), map_threshold, scores
+        map_threshold = threshold_from_normals(peaks, cell.false_alarm_rate)
+    return threshold_from_normals(scores, cell.false_alarm_rate), map_threshold, scores
 
 
 def write(result: Result, file: Path) -> None:
     """Keep a finished cell, whole."""
-    facts = {
+    metadata = {
         "format": FORMAT,
         "cell": result.cell,
         "paths": result.paths,
@@ -221,38 +221,38 @@ def write(result: Result, file: Path) -> None:
         "threshold": result.threshold._asdict(),
         "map_threshold": result.map_threshold and result.map_threshold._asdict(),
         "pixel": result.pixel,
-        "facts": result.facts,
+        "metadata": result.metadata,
     }
     arrays = {"labels": result.labels, "scores": result.scores, "normal_scores": result.normal_scores}
     if result.maps is not None:
         arrays["maps"] = result.maps
-    write_tensors(file, {name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in arrays.items()}, facts)
+    write_tensors(file, {name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in arrays.items()}, metadata)
 
 
 def read(file: Path) -> Result:
-    """A kept cell. Raises Mistake where it is damaged; then it is to be computed again."""
-    tensors, facts = read_tensors(file)
+    """A kept cell. Raises UserError where it is damaged; then it is to be computed again."""
+    tensors, metadata = read_tensors(file)
     arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
     try:
         return Result(
-            cell=facts["cell"],
-            paths=facts["paths"],
-            kinds=facts["kinds"],
+            cell=metadata["cell"],
+            paths=metadata["paths"],
+            kinds=metadata["kinds"],
             labels=arrays["labels"],
             scores=arrays["scores"],
             normal_scores=arrays["normal_scores"],
             maps=arrays.get("maps"),
-            threshold=Threshold(**facts["threshold"]),
-            map_threshold=facts["map_threshold"] and Threshold(**facts["map_threshold"]),
-            pixel=facts["pixel"],
-            facts=facts["facts"],
+            threshold=Threshold(**metadata["threshold"]),
+            map_threshold=metadata["map_threshold"] and Threshold(**metadata["map_threshold"]),
+            pixel=metadata["pixel"],
+            metadata=metadata["metadata"],
         )
     except (KeyError, TypeError) as error:
-        raise Mistake(f"{file} is no finished cell ({error}): delete it, and it is computed again.") from None
+        raise UserError(f"{file} is no finished cell ({error}): delete it, and it is computed again.") from None
 
 
-def _pixel_figures(maps: Tensor | None, tests: Pictures, threshold: Threshold | None) -> dict:
-    """Over good pictures and those with masks; empty where there are no maps or no masks."""
+def _pixel_figures(maps: Tensor | None, tests: ImageSet, threshold: Threshold | None) -> dict:
+    """Over good images and those with masks; empty where there are no maps or no masks."""
     has_truth = [i for i, record in enumerate(tests.records) if record.mask or not record.is_anomaly]
     if maps is None or not any(tests.records[i].mask for i in has_truth):
         return {}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pretrain.command import Mistake
+from pretrain.command import UserError
 from pretrain.tensorfile import HEADER_KEY
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def choose_encoders(
     """For each test category the encoders that it may be judged with, and warnings. `asked` are files, or `none`;
     without any, the newest finished one of the same data set.
 
-    Raises Mistake where a category is left without, with the command that makes what is missing.
+    Raises UserError where a category is left without, with the command that makes what is missing.
     """
     from pretrain.demo import is_demo
 
@@ -49,7 +49,7 @@ def choose_encoders(
         return _newest(folder, categories, allow_seen), []
     opened, warnings = _opened(asked)
     if not is_demo(folder) and (demo := [one for one in opened if one.origin and one.origin.is_demo]):
-        raise Mistake(
+        raise UserError(
             f"{demo[0].path} was pretrained on demo data and says nothing of real products: pretrain one on {folder} "
             f"({_command(folder, categories)})."
         )
@@ -57,7 +57,7 @@ def choose_encoders(
     for category in categories:
         chosen[category] = [one for one in opened if allow_seen or category not in one.saw]
         if not chosen[category]:
-            raise Mistake(
+            raise UserError(
                 f"every encoder given saw {category}, so figures there would say nothing of unseen products: leave it "
                 f"out of --test, add --allow-seen to say so aloud, or make an encoder that did not see it: "
                 f"{_command(folder, [category])}"
@@ -81,15 +81,15 @@ def imagenet_encoder(architecture: str) -> "Encoder | None":
 
 
 def _opened(paths: Sequence[str]) -> tuple[list[Pretrained], list[str]]:
-    """Those that can be read; a warning for each that cannot. Raises Mistake where none can."""
+    """Those that can be read; a warning for each that cannot. Raises UserError where none can."""
     opened, warnings = [], []
     for path in map(Path, paths):
         try:
             opened.append(_open(path))
-        except Mistake as mistake:
-            warnings.append(f"an encoder is left out: {mistake}")
+        except UserError as error:
+            warnings.append(f"an encoder is left out: {error}")
     if not opened:
-        raise Mistake(" ".join(warning.removeprefix("an encoder is left out: ") for warning in warnings))
+        raise UserError(" ".join(warning.removeprefix("an encoder is left out: ") for warning in warnings))
     return opened, warnings
 
 
@@ -115,7 +115,7 @@ def _newest(folder: Path, categories: Sequence[str], allow_seen: bool) -> dict[s
         fitting = for_all or [path for path, seen in saw.items() if category not in seen]
         if not fitting:
             missing = [name for name in categories if all(name in seen for seen in saw.values())]
-            raise Mistake(
+            raise UserError(
                 f"there is no finished encoder in {RUNS}/ that was pretrained on this data set without "
                 f"{', '.join(missing)}; this makes one: {_command(folder, categories)} (or name files with --encoder, "
                 f"or give --encoder {NO_ENCODER} for what needs no pretraining)."

@@ -1,4 +1,4 @@
-"""The plan of a study: every cell that is to be computed, and the facts that its report tells."""
+"""The plan of a study: every cell that is to be computed, and the metadata that its report tells."""
 
 import math
 import os
@@ -14,7 +14,7 @@ from downstream.methods.lineup import HEADS, Entrant, entrants
 from downstream.study.cell import IMAGENET, NONE, RANDOM, SIMCLR, Cell, Row, Work
 from downstream.study.encoders import Pretrained, choose_encoders, imagenet_encoder
 from downstream.study.folds import ONE_CLASS, Fold, Material, check_content, make_folds, warnings_about
-from pretrain.command import Mistake, Names
+from pretrain.command import Names, UserError
 from pretrain.data.dataset import choose_folder, data_name, load
 from pretrain.demo import is_demo
 from pretrain.encoder import Encoder, commit, fingerprint
@@ -37,19 +37,22 @@ class Opened(NamedTuple):
 
 @dataclass(frozen=True)
 class Study:
-    """All cells, in the order in which they are computed, and `facts` for the report, plain JSON."""
+    """All cells, in the order in which they are computed, and `metadata` for the report, plain JSON."""
 
     works: Sequence[Work]
-    facts: dict
+    metadata: dict
 
 
 def make_study(config: "Config") -> Study:
-    """Read the pictures and the encoders and plan the cells. Raises Mistake for what must not be compared."""
+    """Read the images and the encoders and plan the cells. Raises UserError for what must not be compared."""
     seeds = _seeds(config.seeds or (QUICK_SEEDS if config.quick else SEEDS))
     shots = _shots(config.shots or SHOTS)
     size_px = config.size_px or (QUICK_SIZE_PX if config.quick else SIZE_PX)
-    if not 0 < config.rate < 1:
-        raise Mistake(f"--rate {config.rate} cannot be kept: give a share above 0 and below 1, such as 0.05.")
+    if not 0 < config.false_alarm_rate < 1:
+        raise UserError(
+            f"--false-alarm-rate {config.false_alarm_rate} cannot be kept: "
+            "give a share above 0 and below 1, such as 0.05."
+        )
     taking_part = entrants(config.methods, config.quick)
     folder = choose_folder(config.data)
     folds = make_folds(config.protocol, folder, config.train, config.test)
@@ -58,9 +61,9 @@ def make_study(config: "Config") -> Study:
     tested = [fold.test for fold in folds]
     chosen, warnings = choose_encoders(config.encoder, folder, tested, config.allow_seen)
     wanted = sorted({category for fold in folds for category in (fold.test, *fold.train)})
-    pictures = load(folder, size_px, wanted)
-    check_content(pictures, folds)
-    materials = [Material(pictures, fold) for fold in folds]
+    images = load(folder, size_px, wanted)
+    check_content(images, folds)
+    materials = [Material(images, fold) for fold in folds]
     warnings += [line for material in materials for line in warnings_about(material)]
     warnings += [line for material in materials for line in _too_few(material, shots)]
     opened = _Encoders(chosen)
@@ -83,7 +86,7 @@ def make_study(config: "Config") -> Study:
         if record.mask
     }
     return Study(
-        works, {"masks": masks} | _facts(config, folder, folds, chosen, warnings, seeds, shots, size_px, taking_part)
+        works, {"masks": masks} | _metadata(config, folder, folds, chosen, warnings, seeds, shots, size_px, taking_part)
     )
 
 
@@ -141,7 +144,7 @@ def _work(
         encoder_id=opened.identity if opened else "",
         material=material.digest,
         size_px=size_px,
-        rate=config.rate,
+        false_alarm_rate=config.false_alarm_rate,
     )
     return Work(cell, entrant, opened.encoder if opened else None, material)
 
@@ -152,7 +155,7 @@ def _too_few(material: Material, shots: Sequence[str]) -> list[str]:
     return [f"{category}: {count} normals, so there are no rows with {', '.join(missing)}"] if missing else []
 
 
-def _facts(
+def _metadata(
     config: "Config",
     folder: Path,
     folds: Sequence[Fold],
@@ -173,7 +176,7 @@ def _facts(
         "seeds": list(seeds),
         "shots": list(shots),
         "size_px": size_px,
-        "rate": config.rate,
+        "false_alarm_rate": config.false_alarm_rate,
         "quick": config.quick,
         "allow_seen": config.allow_seen,
         "encoders": [
@@ -211,12 +214,12 @@ def _facts(
 def _seeds(names: Names) -> list[int]:
     for name in names:
         if not name.isdigit():
-            raise Mistake(f"--seeds {names} holds {name!r}, which is no seed: give whole numbers, such as 0,1,2.")
+            raise UserError(f"--seeds {names} holds {name!r}, which is no seed: give whole numbers, such as 0,1,2.")
     return [int(name) for name in names]
 
 
 def _shots(names: Names) -> list[str]:
     for name in names:
         if name != ALL and not (name.isdigit() and int(name)):
-            raise Mistake(f"--shots {names} holds {name!r}: give numbers of references or all, such as 1,4,16,all.")
+            raise UserError(f"--shots {names} holds {name!r}: give numbers of references or all, such as 1,4,16,all.")
     return sorted(names, key=lambda name: math.inf if name == ALL else int(name))

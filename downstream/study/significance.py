@@ -1,9 +1,9 @@
 """How far an image AUROC, averaged over seeds and categories, can be told from chance or from another method's.
 
-All of it rests on one matrix for each category: for every defective and every good picture the share of seeds in which
+All of it rests on one matrix for each category: for every defective and every good image the share of seeds in which
 the defective one scores higher, ties counting half. Its mean is the AUROC (Mann and Whitney 1947), resampling its rows
-and columns is the bootstrap over pictures, and the spread of its row and column means is the variance of DeLong et al.
-(1988). What is said is about further pictures of the same categories, not about further categories.
+and columns is the bootstrap over images, and the spread of its row and column means is the variance of DeLong et al.
+(1988). What is said is about further images of the same categories, not about further categories.
 """
 
 import math
@@ -35,7 +35,7 @@ def won_pairs(labels: ArrayLike, scores: ArrayLike) -> np.ndarray | None:
 
 
 def mean_interval(matrices: Sequence[np.ndarray], seed: int = 0, level: float = 0.95) -> Interval | None:
-    """Between which values the mean AUROC over categories lies when each one's good and defective pictures are drawn
+    """Between which values the mean AUROC over categories lies when each one's good and defective images are drawn
     again, apart, with replacement. None without categories."""
     if not matrices:
         return None
@@ -51,13 +51,13 @@ def mean_interval(matrices: Sequence[np.ndarray], seed: int = 0, level: float = 
 
 
 def difference(first: Sequence[np.ndarray], second: Sequence[np.ndarray]) -> Difference | None:
-    """Of the same pictures judged by two methods, category by category. None where nothing can be said: without
-    categories, or where a category has a single picture of a kind."""
+    """Of the same images judged by two methods, category by category. None where nothing can be said: without
+    categories, or where a category has a single image of a kind."""
     if not first:
         return None
     value = variance = 0.0
     for one, other in zip(first, second, strict=True):
-        apart = one - other  # paired: the same pictures
+        apart = one - other  # paired: the same images
         if min(apart.shape) < 2:
             return None
         value += apart.mean() / len(first)

@@ -12,28 +12,28 @@ from baselines.contract.metrics import always_anomalous, always_good, bootstrap_
 from baselines.contract.published import PUBLISHED_NAME, PUBLISHED_ON, both_readings, published_readings
 from downstream.study.cell import IMAGENET, NONE, RANDOM, SIMCLR, Result, Row, read
 from downstream.study.significance import difference, holm, mean_interval, won_pairs
-from pretrain.command import Mistake
+from pretrain.command import UserError
 from pretrain.data.images import GOOD
 
 FORMAT = 1
 RESTORATION_FILE = "restoration.json"
-# Above this the frame of a picture alone tells so much that image figures need not be about defects.
+# Above this the frame of an image alone tells so much that image figures need not be about defects.
 FRAME_IS_HIGH = 0.7
-# Fewer good test pictures than this, and one false alarm more moves a figure by over 5 %.
-FEW_PICTURES = 20
+# Fewer good test images than this, and one false alarm more moves a figure by over 5 %.
+FEW_IMAGES = 20
 PIXEL = ("auroc", "average_precision", "aupro", "iou")
 COUNTS = ("good", "defective", "true_good", "false_alarms", "missed", "found")
 
 Results = dict[Row, dict[str, dict[int, Result]]]
 
 
-def summarise(folder: Path, study: dict) -> tuple[dict, Results]:
-    """All figures of a study's finished cells, and the cells by row, category and seed. Raises Mistake where none is
+def summarize(folder: Path, study: dict) -> tuple[dict, Results]:
+    """All figures of a study's finished cells, and the cells by row, category and seed. Raises UserError where none is
     finished."""
     results, missing = read_results(folder, study["cells"])
     if not results:
         reasons = {failure["reason"] for failure in study["failures"]}
-        raise Mistake(f"no part of the study in {folder} is finished{': ' if reasons else '.'}{' '.join(reasons)}")
+        raise UserError(f"no part of the study in {folder} is finished{': ' if reasons else '.'}{' '.join(reasons)}")
     methods = {method["name"]: method for method in study["methods"]}
     categories = list(dict.fromkeys(fold["test"] for fold in study["folds"]))
     rows = [row_summary(row, by_category, methods, study) for row, by_category in results.items()]
@@ -43,7 +43,7 @@ def summarise(folder: Path, study: dict) -> tuple[dict, Results]:
         "format": FORMAT,
         **{name: value for name, value in study.items() if name != "cells"},
         "categories": categories,
-        "pictures": {category: _counts(labels) for category, labels in truth.items()},
+        "images": {category: _counts(labels) for category, labels in truth.items()},
         "parts": {"finished": len(study["cells"]) - missing, "planned": len(study["cells"])},
         "rows": rows,
         "trivial": trivial_rows(truth),
@@ -68,7 +68,7 @@ def read_results(folder: Path, names: Iterable[str]) -> tuple[Results, int]:
     for name in names:
         try:
             result = read(folder / name)
-        except Mistake:
+        except UserError:
             missing += 1
             continue
         results[Row(**result.cell["row"])][result.cell["category"]][result.cell["seed"]] = result
@@ -88,7 +88,7 @@ def row_summary(row: Row, by_category: dict[str, dict[int, Result]], methods: di
         figures[name] = _spread(means)
     totals = {name: sum(category["counts"][name] for category in categories.values()) for name in COUNTS}
     method = methods.get(row.method, {"title": row.method, "family": "", "is_control": False})
-    facts = [result.facts for by_seed in by_category.values() for result in by_seed.values()]
+    metadata = [result.metadata for by_seed in by_category.values() for result in by_seed.values()]
     return {
         "name": row.name,
         "method": row.method,
@@ -107,16 +107,16 @@ def row_summary(row: Row, by_category: dict[str, dict[int, Result]], methods: di
         "categories": categories,
         "control": None,
         "cost": {
-            "fit_s": mean(fact["fit_s"] for fact in facts),
-            "refer_s": mean(fact["refer_s"] for fact in facts),
-            "predict_ms": mean(fact["predict_ms"] for fact in facts),
-            "peak_mb": max((fact["peak_mb"] for fact in facts if fact["peak_mb"] is not None), default=None),
+            "fit_s": mean(fact["fit_s"] for fact in metadata),
+            "refer_s": mean(fact["refer_s"] for fact in metadata),
+            "predict_ms": mean(fact["predict_ms"] for fact in metadata),
+            "peak_mb": max((fact["peak_mb"] for fact in metadata if fact["peak_mb"] is not None), default=None),
         },
     }
 
 
 def category_summary(by_seed: dict[int, Result]) -> dict:
-    """Figures of one row on one category: by seed, their mean and standard deviation, the interval over pictures, image
+    """Figures of one row on one category: by seed, their mean and standard deviation, the interval over images, image
     AUROC of each kind of defect against all good ones, and the thresholds. `counts` are sums over seeds."""
     figures = {seed: seed_figures(result) for seed, result in by_seed.items()}
     counts = {name: sum(figures[seed][name] for seed in figures) for name in COUNTS}
@@ -140,7 +140,7 @@ def category_summary(by_seed: dict[int, Result]) -> dict:
                 "value": result.threshold.value,
                 "why": result.threshold.why,
                 "count": result.threshold.count,
-                "references": result.facts["references"],
+                "references": result.metadata["references"],
             }
             for seed, result in by_seed.items()
         },
@@ -154,13 +154,13 @@ def seed_figures(result: Result) -> dict:
 
 
 def kind_auroc(result: Result, kind: str) -> float | None:
-    """Image AUROC of one kind of defect against all good pictures."""
+    """Image AUROC of one kind of defect against all good images."""
     chosen = np.array([kind == one or one == GOOD for one in result.kinds])
     return image_figures(result.labels[chosen], result.scores[chosen], result.threshold.value).auroc
 
 
 def compare_with_random(rows: Sequence[dict], results: Results) -> None:
-    """Test each row with a trained encoder against the same row with the random one, on the pictures of the categories
+    """Test each row with a trained encoder against the same row with the random one, on the images of the categories
     that both have, over the seeds that both have."""
     tested = []
     for row in rows:
@@ -187,7 +187,7 @@ def compare_with_random(rows: Sequence[dict], results: Results) -> None:
 
 
 def trivial_rows(truth: dict[str, np.ndarray]) -> list[dict]:
-    """Calling every picture good, and calling every picture anomalous: means over categories."""
+    """Calling every image good, and calling every image anomalous: means over categories."""
     rows = []
     for title, answer in (("always good", always_good), ("always anomalous", always_anomalous)):
         by_category = [answer(labels)._asdict() for labels in truth.values()]
@@ -209,24 +209,25 @@ def more_warnings(summary: dict) -> list[str]:
             auroc, interval = found["figures"]["auroc"]["mean"], found["interval"]
             if auroc is not None and auroc >= FRAME_IS_HIGH and interval[0] > 0.5:
                 lines.append(
-                    f"{category}: the outermost tenth of the pictures alone has image AUROC {auroc:.2f}. Good and "
+                    f"{category}: the outermost tenth of the images alone has image AUROC {auroc:.2f}. Good and "
                     "defective ones differ there too, perhaps by how they were lit, so image figures of this category "
                     "may not be about defects; trust the pixel figures"
                 )
-    rough = [category for category, count in summary["pictures"].items() if 0 < min(count.values()) < FEW_PICTURES]
+    rough = [category for category, count in summary["images"].items() if 0 < min(count.values()) < FEW_IMAGES]
     if rough:
         lines.append(
-            f"fewer than {FEW_PICTURES} good or defective test pictures of {', '.join(rough)}: figures there are "
+            f"fewer than {FEW_IMAGES} good or defective test images of {', '.join(rough)}: figures there are "
             "rough, see the intervals"
         )
-    needed = round(1 / summary["rate"]) - 1
+    needed = round(1 / summary["false_alarm_rate"]) - 1
     few = {found["references"] for row in summary["rows"] if row["shots"] == "all"
            for category in row["categories"].values() for found in category["thresholds"].values()}  # fmt: skip
     if few and min(few) < needed:
-        lines.append(f"with {min(few)} normals a false-alarm rate of {summary['rate']:.0%} cannot be promised: it "
+        lines.append(f"with {min(few)} normals a false-alarm rate of "
+            f"{summary['false_alarm_rate']:.0%} cannot be promised: it "
                      f"takes {needed}; with fewer, thresholds rest on an assumption (see 'Thresholds')")  # fmt: skip
     if summary["quick"]:
-        lines.append("made with --quick: small pictures, few epochs, one seed; it shows that everything runs")
+        lines.append("made with --quick: small images, few epochs, one seed; it shows that everything runs")
     if summary["parts"]["finished"] < summary["parts"]["planned"]:
         lines.append(f"{summary['parts']['finished']} of {summary['parts']['planned']} parts are finished: averages of "
                      "rows that lack a category or a seed do not compare with others")  # fmt: skip
@@ -262,7 +263,7 @@ def _won(by_seed: dict[int, Result]) -> np.ndarray | None:
 
 
 def _truth(results: Results) -> dict[str, np.ndarray]:
-    """Labels of the test pictures by category."""
+    """Labels of the test images by category."""
     return {
         category: next(iter(by_seed.values())).labels
         for by_category in results.values()

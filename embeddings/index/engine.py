@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     import faiss
 
 # Up to so many allowed vectors a filtered search looks at each of them.
-MOST_GATHERED = 50_000
-MOST_ON_GPU = 2048  # neighbours, and lists that are read: a limit of faiss's GPU code
+MAX_GATHERED = 50_000
+MAX_ON_GPU = 2048  # neighbors, and lists that are read: a limit of faiss's GPU code
 
 
 class Engine:
@@ -76,7 +76,7 @@ class Engine:
         (ascending), of which there must be k. `alive`, bool (rows,), is needed in hnsw once rows were removed."""
         import faiss
 
-        if rows is not None and self.shape.lists is None and len(rows) <= MOST_GATHERED:
+        if rows is not None and self.shape.lists is None and len(rows) <= MAX_GATHERED:
             some = np.ascontiguousarray(self._vectors()[rows])
             _, found = faiss.knn(queries, some, k)
             return _in_order(exact_distances(queries, some, found), rows[found])
@@ -85,7 +85,7 @@ class Engine:
             # As many allowed vectors are looked at as without a filter; of few, all.
             count = self._index.ntotal
             most = most_effort(self.shape, count)
-            effort = most if len(rows) <= MOST_GATHERED else min(most, -(-effort * count // len(rows)))
+            effort = most if len(rows) <= MAX_GATHERED else min(most, -(-effort * count // len(rows)))
         index = self._index if selector is not None else self._for_search(k, effort)
         squared, found = index.search(queries, k, params=parameters(self.shape.kind, effort, selector))
         short = (found < 0).any(axis=1)  # the lists that were read, or the way through the graph, held fewer than k
@@ -127,7 +127,7 @@ class Engine:
         """A copy on the GPUs that faiss sees, made at the first search, where they can do this one."""
         import faiss
 
-        if not faiss.get_num_gpus() or self.shape.kind == "hnsw" or max(k, effort) > MOST_ON_GPU:
+        if not faiss.get_num_gpus() or self.shape.kind == "hnsw" or max(k, effort) > MAX_ON_GPU:
             return self._index
         if self._on_gpu is None:
             self._on_gpu = faiss.index_cpu_to_all_gpus(self._index)

@@ -1,4 +1,4 @@
-"""Exact nearest neighbours in blocks: what approximate search is measured against, and distances to the last digit."""
+"""Exact nearest neighbors in blocks: what approximate search is measured against, and distances to the last digit."""
 
 from collections.abc import Callable
 
@@ -25,7 +25,7 @@ def exact_distances(queries: np.ndarray, vectors: np.ndarray, rows: np.ndarray) 
     return result
 
 
-def exact_neighbours(queries: np.ndarray, blocks: Blocks, count: int, k: int) -> np.ndarray:
+def exact_neighbors(queries: np.ndarray, blocks: Blocks, count: int, k: int) -> np.ndarray:
     """Squared distances float32 (q, k), ascending, to the nearest of `count` vectors that `blocks` gives piece by
     piece."""
     import faiss

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from secrets import token_hex
 
-from pretrain.command import Mistake
+from pretrain.command import UserError
 from pretrain.files import write_whole
 
 CURRENT = "current.json"
@@ -20,53 +20,53 @@ BLOCK_BYTES = 1 << 24
 
 
 def read_current(folder: Path) -> dict:
-    """What `current.json` says. Raises Mistake where there is none, or it is damaged."""
+    """What `current.json` says. Raises UserError where there is none, or it is damaged."""
     path = folder / CURRENT
     try:
-        facts = json.loads(path.read_text())
-        generation, files = facts["generation"], facts["files"]
+        metadata = json.loads(path.read_text())
+        generation, files = metadata["generation"], metadata["files"]
         if not (isinstance(generation, str) and all(isinstance(file["bytes"], int) for file in files.values())):
             raise TypeError("its entries are of the wrong kind")
     except FileNotFoundError:
-        raise Mistake(
+        raise UserError(
             f"there is no index in {folder}; python embeddings/index/index.py --help says how to build one."
         ) from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise Mistake(f"{path} is damaged ({error!r}): remove {folder} and build the index again.") from None
-    return facts
+        raise UserError(f"{path} is damaged ({error!r}): remove {folder} and build the index again.") from None
+    return metadata
 
 
-def checked_file(folder: Path, facts: dict, name: str, thoroughly: bool = True) -> Path:
-    """The file `name` of the generation in `facts`. Raises Mistake if it is gone, cut short, or (asked thoroughly,
+def checked_file(folder: Path, metadata: dict, name: str, thoroughly: bool = True) -> Path:
+    """The file `name` of the generation in `metadata`. Raises UserError if it is gone, cut short, or (asked thoroughly,
     which reads all of it) altered."""
-    path = folder / _file_name(facts["generation"], name)
+    path = folder / _file_name(metadata["generation"], name)
     if not path.is_file():
-        raise Mistake(f"{path} is gone: remove {folder} and build the index again.")
-    expected, size = facts["files"][name], path.stat().st_size
+        raise UserError(f"{path} is gone: remove {folder} and build the index again.")
+    expected, size = metadata["files"][name], path.stat().st_size
     if size != expected["bytes"]:
-        raise Mistake(
+        raise UserError(
             f"{path} is cut off ({size} of {expected['bytes']} bytes): remove {folder} and build the index again."
         )
     if thoroughly and _checksum(path) != expected["crc32"]:
-        raise Mistake(f"{path} is damaged, its checksum is another: remove {folder} and build the index again.")
+        raise UserError(f"{path} is damaged, its checksum is another: remove {folder} and build the index again.")
     return path
 
 
 def write_generation(
     folder: Path,
-    facts: dict,
+    metadata: dict,
     writers: Mapping[str, Callable[[Path], None]],
     follows: str | None,
     replace: bool = False,
 ) -> str:
     """Write the files of a new generation, each by its own writer, make it the current one, and return its name.
 
-    Raises Mistake, and changes nothing, if another process is writing, or if the current generation is not the one that
-    the new one `follows` (None: there is none), unless it is to be replaced whatever it is.
+    Raises UserError, and changes nothing, if another process is writing, or if the current generation is not the one
+    that the new one `follows` (None: there is none), unless it is to be replaced whatever it is.
     """
     with sole_writer(folder):
         if not replace and (current := _current_name(folder)) != follows:
-            raise Mistake(
+            raise UserError(
                 f"{folder} was {'changed' if current and follows else 'written' if current else 'removed'} by another "
                 "process meanwhile: load it again and repeat the change, or save to another folder."
             )
@@ -79,7 +79,7 @@ def write_generation(
                 with open(path, "rb+") as file:
                     os.fsync(file.fileno())
                 files[name] = {"bytes": path.stat().st_size, "crc32": _checksum(path)}
-            text = json.dumps({**facts, "generation": generation, "files": files}, indent=2)
+            text = json.dumps({**metadata, "generation": generation, "files": files}, indent=2)
             write_whole(folder / CURRENT, text.encode() + b"\n")
         except BaseException:
             _remove_others(folder, _current_name(folder))
@@ -90,7 +90,7 @@ def write_generation(
 
 @contextmanager
 def sole_writer(folder: Path) -> Iterator[None]:
-    """The right to write into a folder. Raises Mistake at once if another process has it."""
+    """The right to write into a folder. Raises UserError at once if another process has it."""
     from filelock import FileLock, Timeout
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -98,7 +98,7 @@ def sole_writer(folder: Path) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise Mistake(f"another process writes into {folder}: wait for it, or choose another folder.") from None
+        raise UserError(f"another process writes into {folder}: wait for it, or choose another folder.") from None
     try:
         yield
     finally:
@@ -111,7 +111,7 @@ def _current_name(folder: Path) -> str | None:
         return None
     try:
         return read_current(folder)["generation"]
-    except Mistake:
+    except UserError:
         return "damaged"
 
 

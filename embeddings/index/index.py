@@ -1,4 +1,4 @@
-"""Vectors to neighbours: a faiss index that knows its ids, its encoder, and what its speed costs in recall.
+"""Vectors to neighbors: a faiss index that knows its ids, its encoder, and what its speed costs in recall.
 
     index = Index.build(vectors, metric="l2")        # float32 (n, d), under ids 0 to n - 1
     distances, ids = index.search(queries, k=5)
@@ -18,7 +18,7 @@ from embeddings.index.exact import BLOCK_ROWS
 from embeddings.index.generations import checked_file, read_current, write_generation
 from embeddings.index.kinds import Shape, choose_kind, complete, training_rows
 from embeddings.index.recall import Recall, Trial
-from pretrain.command import Mistake, nearest
+from pretrain.command import UserError, nearest
 
 FORMAT = 1
 METRICS = ("cosine", "l2")
@@ -26,7 +26,7 @@ QUERIES_AT_ONCE = 4096
 
 
 class Found(NamedTuple):
-    """Neighbours of each query, nearest first: `distances` float32 (q, k), `ids` int64 (q, k).
+    """Neighbors of each query, nearest first: `distances` float32 (q, k), `ids` int64 (q, k).
 
     Cosine distance is 1 - cos, from 0 to 2; l2 is the Euclidean distance.
     """
@@ -36,7 +36,7 @@ class Found(NamedTuple):
 
 
 class Index:
-    """Float32 vectors (n, d) under int64 ids, zero or more each of its own, and their nearest neighbours.
+    """Float32 vectors (n, d) under int64 ids, zero or more each of its own, and their nearest neighbors.
 
     `source` is plain JSON that says what made the vectors: vectors of another source are refused. `effort` is how hard
     it looks (lists read, or candidates kept); `recall` what that finds, none where search is exact. Removed vectors are
@@ -69,14 +69,14 @@ class Index:
 
         `kind` and all numbers are chosen from n and the `recall` wanted, unless given. Recall is measured with `trial`
         vectors (q, d), which should be like the queries to come; default is some of the indexed ones, each without
-        itself. Raises Mistake for no vectors, values that are no numbers, ids that are negative or there twice.
+        itself. Raises UserError for no vectors, values that are no numbers, ids that are negative or there twice.
         """
         if metric not in METRICS:
-            raise Mistake(f"there is no metric {metric!r}; {nearest(metric, METRICS)}")
+            raise UserError(f"there is no metric {metric!r}; {nearest(metric, METRICS)}")
         if not 0 < recall <= 1:
-            raise Mistake(f"a recall of {recall} cannot be had: give more than 0, and at most 1 for exact search.")
+            raise UserError(f"a recall of {recall} cannot be had: give more than 0, and at most 1 for exact search.")
         if len(vectors) == 0 or len(vectors.shape) != 2:
-            raise Mistake(f"vectors of shape {vectors.shape} make no index: give (n, dimensions), n at least 1.")
+            raise UserError(f"vectors of shape {vectors.shape} make no index: give (n, dimensions), n at least 1.")
         count, dimensions = vectors.shape
         kind = choose_kind(count, dimensions, recall) if kind == "auto" else kind
         shape = complete(Shape(kind, lists, links, code_bytes, seed), count, dimensions)
@@ -110,20 +110,22 @@ class Index:
         """Add vectors, by default under the ids that follow the highest one. An error adds none of them."""
         self._check_writable()
         if len(vectors.shape) != 2 or vectors.shape[1] != self.dimensions:
-            raise Mistake(f"vectors of shape {vectors.shape} do not fit an index of {self.dimensions} dimensions.")
+            raise UserError(f"vectors of shape {vectors.shape} do not fit an index of {self.dimensions} dimensions.")
         ids = self._new_ids(len(vectors), ids)
         for rows in _blocks(len(vectors)):
             prepared(vectors, rows, self.metric, ids)
         self._append(vectors, ids)
 
     def remove(self, ids: np.ndarray) -> int:
-        """Remove vectors by id and return how many. Raises Mistake, and removes none, if an id is not there."""
+        """Remove vectors by id and return how many. Raises UserError, and removes none, if an id is not there."""
         self._check_writable()
         ids = np.unique(np.asarray(ids, np.int64))
         rows = self._rows_of(ids)
         if len(rows) < len(ids):
             unknown = np.setdiff1d(ids, self._ids)
-            raise Mistake(f"{len(unknown)} ids are not in the index ({unknown[0]} is the first): nothing was removed.")
+            raise UserError(
+                f"{len(unknown)} ids are not in the index ({unknown[0]} is the first): nothing was removed."
+            )
         self._engine.remove(rows)
         self._ids[rows] = -1
         if self.shape.kind == "flat":
@@ -142,18 +144,18 @@ class Index:
         source: dict | None = None,
     ) -> Found:
         """The `k` nearest vectors of each query (q, d), only `among` these ids if given: then always k, however few
-        they are among all. Raises Mistake if there are fewer than k, for values that are no numbers, and for queries
+        they are among all. Raises UserError if there are fewer than k, for values that are no numbers, and for queries
         of another dimension or another source."""
         self.check_source(source)
         vectors = np.atleast_2d(vectors)
         if vectors.shape[1:] != (self.dimensions,):
-            raise Mistake(f"queries of shape {vectors.shape} do not fit an index of {self.dimensions} dimensions.")
+            raise UserError(f"queries of shape {vectors.shape} do not fit an index of {self.dimensions} dimensions.")
         rows = None if among is None else self._rows_of(np.asarray(among, np.int64))
         available = len(self) if rows is None else len(rows)
         if not 1 <= k <= available:
             where = "in the index" if rows is None else "left by the filter"
-            raise Mistake(
-                f"{k} neighbours cannot be found among {available} vectors {where}: ask for fewer, at least 1."
+            raise UserError(
+                f"{k} neighbors cannot be found among {available} vectors {where}: ask for fewer, at least 1."
             )
         alive = self._ids >= 0 if self._removed and self.shape.kind == "hnsw" else None
         found = [
@@ -165,20 +167,20 @@ class Index:
         return Found(squared / 2 if self.metric == "cosine" else np.sqrt(squared), self._ids[found_rows])
 
     def check_source(self, source: dict | None) -> None:
-        """Raises Mistake if vectors of this source are not comparable with those of the index."""
+        """Raises UserError if vectors of this source are not comparable with those of the index."""
         for name, value in (source or {}).items():
             if name in self.source and self.source[name] != value:
-                raise Mistake(
+                raise UserError(
                     f"the index holds vectors of {name} {self.source[name]}, not of {name} {value}: their distances "
                     "mean nothing. Use the same encoder and settings, or build an index for these."
                 )
 
     def save(self, folder: Path, *, replace: bool = False) -> None:
-        """Write to a folder; a reader finds the old index or this one, also if this process is killed. Raises Mistake
+        """Write to a folder; a reader finds the old index or this one, also if this process is killed. Raises UserError
         if another process saved there since this index was loaded, unless that is to be replaced."""
         import faiss
 
-        facts = {
+        metadata = {
             "format": FORMAT,
             "metric": self.metric,
             "shape": asdict(self.shape),
@@ -193,57 +195,61 @@ class Index:
             "faiss": self._engine.write,
             "ids.npy": lambda path: np.save(path, self._ids, allow_pickle=False),
         }
-        self._generation = write_generation(Path(folder), facts, writers, self._generation, replace)
+        self._generation = write_generation(Path(folder), metadata, writers, self._generation, replace)
 
     @classmethod
     def load(cls, folder: Path, *, mapped: bool = False) -> Self:
         """The index in a folder. `mapped` leaves the vectors on disk, to be read where a search needs them, and does
-        not check every byte of them; such an index can be searched, not changed. Raises Mistake for anything else."""
+        not check every byte of them; such an index can be searched, not changed. Raises UserError for anything else."""
         folder = Path(folder)
         while True:
-            facts = read_current(folder)
+            metadata = read_current(folder)
             try:
-                return cls._read(folder, facts, mapped)
-            except Mistake:
-                if read_current(folder)["generation"] == facts["generation"]:
+                return cls._read(folder, metadata, mapped)
+            except UserError:
+                if read_current(folder)["generation"] == metadata["generation"]:
                     raise  # else another process replaced it while it was read
 
     @classmethod
-    def _read(cls, folder: Path, facts: dict, mapped: bool) -> Self:
-        if facts.get("format") != FORMAT:
-            raise Mistake(f"{folder} has format {facts.get('format')}, this heldout reads {FORMAT}: update heldout.")
-        engine_file = checked_file(folder, facts, "faiss", thoroughly=not mapped)
-        ids_file = checked_file(folder, facts, "ids.npy", thoroughly=not mapped)
+    def _read(cls, folder: Path, metadata: dict, mapped: bool) -> Self:
+        if metadata.get("format") != FORMAT:
+            raise UserError(
+                f"{folder} has format {metadata.get('format')}, this heldout reads {FORMAT}: update heldout."
+            )
+        engine_file = checked_file(folder, metadata, "faiss", thoroughly=not mapped)
+        ids_file = checked_file(folder, metadata, "ids.npy", thoroughly=not mapped)
         try:
-            engine = Engine.read(engine_file, Shape(**facts["shape"]), mapped)
+            engine = Engine.read(engine_file, Shape(**metadata["shape"]), mapped)
             ids = np.load(ids_file, mmap_mode="r" if mapped else None, allow_pickle=False)
-            index = cls(engine, ids, facts["metric"], facts["source"])
-            index.effort, index.recall = facts["effort"], facts["recall"] and Recall(**facts["recall"])
-            index._removed, index._generation, index._is_mapped = facts["removed"], facts["generation"], mapped
+            index = cls(engine, ids, metadata["metric"], metadata["source"])
+            index.effort, index.recall = metadata["effort"], metadata["recall"] and Recall(**metadata["recall"])
+            index._removed, index._generation, index._is_mapped = metadata["removed"], metadata["generation"], mapped
             return index
         except (RuntimeError, ValueError, KeyError, TypeError) as error:
-            raise Mistake(f"the index in {folder} is damaged ({error}): remove it and build it again.") from None
+            raise UserError(f"the index in {folder} is damaged ({error}): remove it and build it again.") from None
 
     def _check_writable(self) -> None:
         if self._is_mapped:
-            raise Mistake("an index that was loaded mapped cannot be changed: load it with mapped=False.")
+            raise UserError("an index that was loaded mapped cannot be changed: load it with mapped=False.")
 
     def _new_ids(self, count: int, ids: np.ndarray | None) -> np.ndarray:
-        """The ids of `count` vectors to be added. Raises Mistake unless each is new and a whole number from 0 on."""
+        """The ids of `count` vectors to be added. Raises UserError unless each is new and a whole number from 0 on."""
         if ids is None:
             return np.arange(count, dtype=np.int64) + (self._ids.max(initial=-1) + 1)
         ids = np.asarray(ids)
         if ids.shape != (count,) or not np.issubdtype(ids.dtype, np.integer):
-            raise Mistake(f"{count} vectors need {count} whole numbers as ids, not {ids.dtype} of shape {ids.shape}.")
+            raise UserError(f"{count} vectors need {count} whole numbers as ids, not {ids.dtype} of shape {ids.shape}.")
         ids = ids.astype(np.int64)
         if count and ids.min() < 0:
-            raise Mistake(f"{ids.min()} cannot be an id: ids are 0 or higher.")
+            raise UserError(f"{ids.min()} cannot be an id: ids are 0 or higher.")
         once, times = np.unique(ids, return_counts=True)
         if (times > 1).any():
-            raise Mistake(f"the id {once[times > 1][0]} is given twice: each vector needs its own. Nothing was added.")
+            raise UserError(
+                f"the id {once[times > 1][0]} is given twice: each vector needs its own. Nothing was added."
+            )
         known = np.intersect1d(once, self._ids)
         if len(known):
-            raise Mistake(f"the id {known[0]} is in the index already: remove it first. Nothing was added.")
+            raise UserError(f"the id {known[0]} is in the index already: remove it first. Nothing was added.")
         return ids
 
     def _rows_of(self, ids: np.ndarray) -> np.ndarray:
@@ -258,7 +264,7 @@ class Index:
 
     def _measure(self, vectors: np.ndarray, trial: np.ndarray | None, target: float, effort: int | None) -> None:
         """Choose the effort that reaches the recall wanted, and note what recall and time it takes. Vectors of the
-        index find their neighbours more easily than new ones (of patches: 0.95 became 0.93), so half of what they may
+        index find their neighbors more easily than new ones (of patches: 0.95 became 0.93), so half of what they may
         miss is allowed."""
 
         def take(rows: np.ndarray) -> np.ndarray:
@@ -271,7 +277,7 @@ class Index:
 
 
 def prepared(vectors: np.ndarray, rows: np.ndarray, metric: str, ids: np.ndarray | None = None) -> np.ndarray:
-    """Some rows of `vectors` as faiss takes them: contiguous float32, for cosine of unit length. Raises Mistake for
+    """Some rows of `vectors` as faiss takes them: contiguous float32, for cosine of unit length. Raises UserError for
     values that are no numbers, which names the vector by its id."""
     block = np.ascontiguousarray(vectors[rows], np.float32)
     lengths = np.sqrt(np.einsum("nd,nd->n", block, block))
@@ -280,7 +286,7 @@ def prepared(vectors: np.ndarray, rows: np.ndarray, metric: str, ids: np.ndarray
         first = int(np.flatnonzero(wrong)[0])
         name = rows[first] if ids is None else ids[rows[first]]
         what = "is all zeros, which has no direction" if lengths[first] == 0 else "holds values that are no numbers"
-        raise Mistake(f"vector {name} {what} ({wrong.sum()} such vectors): nothing was done; mend or leave them out.")
+        raise UserError(f"vector {name} {what} ({wrong.sum()} such vectors): nothing was done; mend or leave them out.")
     return block if metric == "l2" else block / lengths[:, None]
 
 

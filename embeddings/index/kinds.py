@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pretrain.command import Mistake, nearest
+from pretrain.command import UserError, nearest
 
 if TYPE_CHECKING:
     import faiss
 
 KINDS = ("flat", "ivf", "hnsw", "ivfpq")
 # On two cores exact search of 50,000 vectors of 384 dimensions takes some milliseconds a query: nothing to gain.
-MOST_EXACT = 50_000
+MAX_EXACT = 50_000
 # faiss asks for 39 training vectors a list; more of them make k-means slower and the lists hardly better.
-TRAINING_PER_LIST, FEWEST_PER_LIST = 64, 39
+TRAINING_PER_LIST, MIN_PER_LIST = 64, 39
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Shape:
     Attributes:
         kind: One of KINDS.
         lists: Into how many lists ivf and ivfpq sort the vectors; 2 sqrt(n).
-        links: Neighbours a vector has in the graph of hnsw; 32.
+        links: Neighbors a vector has in the graph of hnsw; 32.
         code_bytes: What is left of a vector in ivfpq; one byte for 8 dimensions.
         seed: Of k-means.
     """
@@ -47,7 +47,7 @@ def choose_kind(count: int, dimensions: int, recall: float, memory_bytes: int | 
     """flat while exact search is quick or nothing less will do; ivf while vectors fit into half of `memory_bytes`
     (default: what is free); else ivfpq. hnsw is never chosen: at 100 thousand patch vectors it was 1.5 times as quick
     in batches, at a million 2.5 times as slow for less recall, and it cannot give back the room of what is removed."""
-    if count <= MOST_EXACT or recall >= 1:
+    if count <= MAX_EXACT or recall >= 1:
         return "flat"
     memory_bytes = free_memory_bytes() if memory_bytes is None else memory_bytes
     return "ivf" if 4 * count * dimensions <= memory_bytes / 2 else "ivfpq"
@@ -64,26 +64,28 @@ def free_memory_bytes() -> int:
 
 
 def complete(shape: Shape, count: int, dimensions: int) -> Shape:
-    """`shape` with numbers for all that was left open. Raises Mistake for what `count` vectors cannot fill."""
+    """`shape` with numbers for all that was left open. Raises UserError for what `count` vectors cannot fill."""
     if shape.kind not in KINDS:
-        raise Mistake(f"there is no index kind {shape.kind!r}; {nearest(shape.kind, KINDS)}")
+        raise UserError(f"there is no index kind {shape.kind!r}; {nearest(shape.kind, KINDS)}")
     lists = links = code_bytes = None
     if shape.kind.startswith("ivf"):
-        most = max(1, count // FEWEST_PER_LIST)
+        most = max(1, count // MIN_PER_LIST)
         lists = shape.lists or min(most, round(2 * math.sqrt(count)))
         if not 1 <= lists <= count:
-            raise Mistake(f"{count} vectors do not fill {lists} lists: give at most {most}.")
+            raise UserError(f"{count} vectors do not fill {lists} lists: give at most {most}.")
     if shape.kind == "hnsw":
         links = shape.links or 32
         if links < 2:
-            raise Mistake(f"a graph of {links} links a vector does not hang together: give 16 to 64.")
+            raise UserError(f"a graph of {links} links a vector does not hang together: give 16 to 64.")
     if shape.kind == "ivfpq":
         code_bytes = shape.code_bytes or max(b for b in range(1, max(1, dimensions // 8) + 1) if dimensions % b == 0)
         if dimensions % code_bytes:
             fitting = ", ".join(str(b) for b in range(4, dimensions + 1) if dimensions % b == 0)
-            raise Mistake(f"{dimensions} dimensions are not cut evenly into {code_bytes} bytes: choose from {fitting}.")
+            raise UserError(
+                f"{dimensions} dimensions are not cut evenly into {code_bytes} bytes: choose from {fitting}."
+            )
         if count < 256:
-            raise Mistake(f"ivfpq learns 256 codes a byte, which {count} vectors cannot teach it: take flat.")
+            raise UserError(f"ivfpq learns 256 codes a byte, which {count} vectors cannot teach it: take flat.")
     return Shape(shape.kind, lists, links, code_bytes, shape.seed)
 
 

@@ -7,14 +7,14 @@ from typing import NamedTuple
 import numpy as np
 
 from embeddings.index.engine import Engine
-from embeddings.index.exact import exact_distances, exact_neighbours
+from embeddings.index.exact import exact_distances, exact_neighbors
 from embeddings.index.kinds import most_effort
 
 TRIALS, RECALL_AT = 500, 10
 
 
 class Recall(NamedTuple):
-    """Recall `at` so many neighbours, measured on `queries` vectors when the index was built; the `target` it was built
+    """Recall `at` so many neighbors, measured on `queries` vectors when the index was built; the `target` it was built
     for; milliseconds a query in a batch of these, its own and exact search's."""
 
     value: float
@@ -26,7 +26,7 @@ class Recall(NamedTuple):
 
 
 class Trial:
-    """Queries with their exact neighbours among all rows of an engine, to compare with what it finds.
+    """Queries with their exact neighbors among all rows of an engine, to compare with what it finds.
 
     `take` gives the vectors (n, d) of some rows as the engine knows them, `count` is how many there are. Without
     `queries` (q, d), some of the rows are asked, each of which finds itself: that does not count.
@@ -42,7 +42,7 @@ class Trial:
             queries = take(self._own)
         self._queries, self._at = queries, min(RECALL_AT, count - 1)
         start_s = time.perf_counter()
-        exact = exact_neighbours(queries, lambda start, end: take(np.arange(start, end)), count, self._asked)
+        exact = exact_neighbors(queries, lambda start, end: take(np.arange(start, end)), count, self._asked)
         self._exact_ms = 1e3 * (time.perf_counter() - start_s) / len(queries)
         self._exact = exact[:, self._asked - self._at :]  # itself stands first
 

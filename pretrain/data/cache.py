@@ -1,4 +1,4 @@
-"""Decode once: every picture as one row of a memory-mapped uint8 array, keyed by path, size and time of change.
+"""Decode once: every image as one row of a memory-mapped uint8 array, keyed by path, size and time of change.
 
 A store is a folder of its own, outside the data: `pixels.u8`, rows one after another, each written once and never
 again; `index.sqlite`, which says whose row is where and gains an entry only once the row is safely on disk; `lock`,
@@ -21,18 +21,18 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pretrain.command import Mistake
+from pretrain.command import UserError
 from pretrain.data.images import Problem
 from pretrain.lock import alone
 from pretrain.progress import Progress
 from pretrain.workers import refuse_import_by_worker
 
-# Part of every store's name: a change in how pictures are decoded or stretched must not meet rows made before it.
+# Part of every store's name: a change in how images are decoded or stretched must not meet rows made before it.
 VERSION = 3
 # Often, so that the last one, which nothing else runs beside, has little left to write.
 SECONDS_BETWEEN_COMMITS = 0.25
 
-SCHEMA = """CREATE TABLE IF NOT EXISTS pictures (
+SCHEMA = """CREATE TABLE IF NOT EXISTS images (
     path BLOB PRIMARY KEY, bytes INTEGER, changed_ns INTEGER,
     row INTEGER UNIQUE, height INTEGER, width INTEGER, digest BLOB, file_digest BLOB) WITHOUT ROWID"""
 
@@ -40,7 +40,7 @@ Key = tuple[int, int]  # a file's bytes and time of change
 
 
 class Entry(NamedTuple):
-    """Where a picture's pixels are, its height and width on disk, and two digests: of its pixels as they were cached,
+    """Where an image's pixels are, its height and width on disk, and two digests: of its pixels as they were cached,
     equal for copies in any format, and of its file, which depends on no cache size and no decoder."""
 
     row: int
@@ -65,7 +65,7 @@ def cache_root() -> Path:
     try:
         return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "heldout"
     except RuntimeError:
-        raise Mistake("this user has no home folder to cache pictures in: name a folder in HELDOUT_CACHE.") from None
+        raise UserError("this user has no home folder to cache images in: name a folder in HELDOUT_CACHE.") from None
 
 
 def store_folder(folder: Path, size_px: int) -> Path:
@@ -76,9 +76,9 @@ def store_folder(folder: Path, size_px: int) -> Path:
 
 
 def open_cached(folder: Path, paths: Sequence[Path], size_px: int, workers: int | None = None) -> Cached:
-    """Pixels of the pictures at `paths`, all below `folder`; those not yet cached, or changed, are decoded first.
+    """Pixels of the images at `paths`, all below `folder`; those not yet cached, or changed, are decoded first.
 
-    Raises Mistake if the store cannot be written or its disk is full; what was decoded by then is kept.
+    Raises UserError if the store cannot be written or its disk is full; what was decoded by then is kept.
     """
     refuse_import_by_worker()  # it would wait for the lock that its parent holds
     place = store_folder(folder, size_px)
@@ -96,11 +96,13 @@ def open_cached(folder: Path, paths: Sequence[Path], size_px: int, workers: int 
             return _open(place, folder, paths, size_px, workers)
     except (OSError, sqlite3.OperationalError) as error:
         if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "disk is full" in str(error):
-            raise Mistake(
+            raise UserError(
                 f"no space left for the cache in {place}: free some, or name a folder on another disk in "
                 "HELDOUT_CACHE; the same command then goes on where this one stopped."
             ) from None
-        raise Mistake(f"the cache in {place} cannot be used ({error}); name another folder in HELDOUT_CACHE.") from None
+        raise UserError(
+            f"the cache in {place} cannot be used ({error}); name another folder in HELDOUT_CACHE."
+        ) from None
 
 
 def _open(place: Path, folder: Path, paths: Sequence[Path], size_px: int, workers: int | None) -> Cached:
@@ -148,9 +150,9 @@ class _Store:
         self._index.close()
 
     def entries(self, keys: Mapping[Path, Key]) -> dict[Path, Entry]:
-        """Those of the pictures that are cached as they are on disk now."""
+        """Those of the images that are cached as they are on disk now."""
         rows_on_disk = self._rows_on_disk()
-        found = {row[0]: row[1:] for row in self._index.execute("SELECT * FROM pictures")}
+        found = {row[0]: row[1:] for row in self._index.execute("SELECT * FROM images")}
         entries = {}
         for path, key in keys.items():
             *cached_key, row, height, width, digest, file_digest = found.get(self._name(path), (None,) * 7)
@@ -163,7 +165,7 @@ class _Store:
         return np.memmap(self._pixel_file, np.uint8, "r", shape=shape) if shape[0] else np.empty(shape, np.uint8)
 
     def fill(self, keys: Mapping[Path, Key], missing: Collection[Path], workers: int | None) -> list[Problem]:
-        """Decode and append `missing`; the lock is held. Returns the files that hold no picture."""
+        """Decode and append `missing`; the lock is held. Returns the files that hold no image."""
         from pretrain.data.decode_pool import decode_rows
 
         if not missing:
@@ -172,9 +174,9 @@ class _Store:
         problems: list[Problem] = []
         ready: list[tuple] = []
         with self._index:  # of a file that was cut short or is gone: the new rows take their places
-            self._index.execute("DELETE FROM pictures WHERE row >= ?", (self._rows_on_disk(),))
+            self._index.execute("DELETE FROM images WHERE row >= ?", (self._rows_on_disk(),))
         # Rows that this call gives out lie behind all that were ever given out, also to workers of a killed process.
-        # Those of unreadable pictures stay holes, which take no room.
+        # Those of unreadable images stay holes, which take no room.
         first_row = self._rows_on_disk()
         last_commit_s = time.monotonic()
         with open(self._pixel_file, "ab") as file:
@@ -200,7 +202,7 @@ class _Store:
         """Rows first, then the entries that point to them: an entry never points to what is not on disk."""
         os.fsync(file.fileno())
         with self._index:
-            self._index.executemany("INSERT OR REPLACE INTO pictures VALUES (?, ?, ?, ?, ?, ?, ?, ?)", ready)
+            self._index.executemany("INSERT OR REPLACE INTO images VALUES (?, ?, ?, ?, ?, ?, ?, ?)", ready)
         ready.clear()
 
     def _check_space(self, count: int) -> None:

@@ -1,4 +1,4 @@
-"""The data set a command works on: which folder, which pictures of it, and their pixels."""
+"""The data set a command works on: which folder, which images of it, and their pixels."""
 
 import sys
 from collections.abc import Collection, Mapping, Sequence
@@ -8,18 +8,18 @@ from pathlib import Path
 
 import numpy as np
 
-from pretrain.command import Mistake
+from pretrain.command import UserError
 from pretrain.data.cache import Entry, open_cached
 from pretrain.data.decode import Unreadable, read_mask
 from pretrain.data.images import Problem, Record, has_layout, same_content, scan, scan_plain, split_records
 
 REAL_DATA = Path("data/mvtec")
 DEMO_DATA = Path("data/demo")
-SMALLEST_PX, LARGEST_PX = 8, 4096
+MIN_PX, MAX_PX = 8, 4096
 
 
 @dataclass(frozen=True)
-class Pictures:
+class ImageSet:
     """Records, and which row of the mapped store `pixels`, uint8 (rows, size_px, size_px, 3), holds each one.
 
     `problems` are the files of the same folder that cannot be used.
@@ -36,11 +36,11 @@ class Pictures:
         return len(self.records)
 
     def batch(self, positions: Sequence[int]) -> np.ndarray:
-        """Copies of the pictures at `positions`: uint8 (b, size_px, size_px, 3), RGB."""
+        """Copies of the images at `positions`: uint8 (b, size_px, size_px, 3), RGB."""
         return self.pixels[[self.entries[position].row for position in positions]]
 
-    def subset(self, positions: Sequence[int]) -> "Pictures":
-        """The pictures at `positions` alone."""
+    def subset(self, positions: Sequence[int]) -> "ImageSet":
+        """The images at `positions` alone."""
         records = tuple(self.records[position] for position in positions)
         return replace(self, records=records, entries=tuple(self.entries[position] for position in positions))
 
@@ -49,18 +49,18 @@ class Pictures:
         """Names in alphabetical order."""
         return sorted({record.category for record in self.records})
 
-    def of(self, category: str) -> "Pictures":
-        """The pictures of one category alone."""
+    def of(self, category: str) -> "ImageSet":
+        """The images of one category alone."""
         return self.subset([i for i, record in enumerate(self.records) if record.category == category])
 
-    def split(self, fractions: Mapping[str, float], seed: int) -> dict[str, "Pictures"]:
-        """Disjoint parts, stratified by category and defect; copies of a picture stay together."""
+    def split(self, fractions: Mapping[str, float], seed: int) -> dict[str, "ImageSet"]:
+        """Disjoint parts, stratified by category and defect; copies of an image stay together."""
         digests, file_digests = zip(*((entry.digest, entry.file_digest) for entry in self.entries), strict=True)
         parts = split_records(self.records, digests, file_digests, fractions, seed)
         return {part: self.subset(positions) for part, positions in parts.items()}
 
     def copies(self) -> list[list[Record]]:
-        """Groups of records whose pictures are the same, pixel for pixel, as they were cached."""
+        """Groups of records whose images are the same, pixel for pixel, as they were cached."""
         groups = same_content([entry.digest for entry in self.entries])
         return [[self.records[position] for position in group] for group in groups]
 
@@ -94,16 +94,16 @@ def load(
     strict: bool = False,
     workers: int | None = None,
     allow_plain: bool = False,
-) -> Pictures:
-    """The pictures of a folder, cached. With `normals_only` nothing but train/good is opened; with `allow_plain` the
+) -> ImageSet:
+    """The images of a folder, cached. With `normals_only` nothing but train/good is opened; with `allow_plain` the
     folder need not be laid out by category and split.
 
-    Every file that cannot be used is named on stderr and left out; with `strict`, that is a Mistake.
+    Every file that cannot be used is named on stderr and left out; with `strict`, that is a UserError.
     """
-    if not SMALLEST_PX <= size_px <= LARGEST_PX:
-        raise Mistake(f"pictures cannot be cached at {size_px} px: choose from {SMALLEST_PX} to {LARGEST_PX}.")
+    if not MIN_PX <= size_px <= MAX_PX:
+        raise UserError(f"images cannot be cached at {size_px} px: choose from {MIN_PX} to {MAX_PX}.")
     if workers is not None and workers < 1:
-        raise Mistake(f"{workers} workers cannot decode: give 1 or more, or leave it out for one per core.")
+        raise UserError(f"{workers} workers cannot decode: give 1 or more, or leave it out for one per core.")
     is_plain = allow_plain and folder.is_dir() and not has_layout(folder)
     found = scan_plain(folder, categories) if is_plain else scan(folder, categories, normals_only)
     cached = open_cached(folder, [record.path for record in found.records], size_px, workers)
@@ -115,11 +115,11 @@ def load(
     for problem in problems:
         print(f"  {problem.path.relative_to(folder)}: {problem.reason}", file=sys.stderr)
     if strict and problems:
-        raise Mistake(f"{len(problems)} files cannot be used and --strict was given: mend or remove them.")
+        raise UserError(f"{len(problems)} files cannot be used and --strict was given: mend or remove them.")
     if not records:
-        raise Mistake(f"none of the {len(problems)} pictures in {folder} can be read.")
+        raise UserError(f"none of the {len(problems)} images in {folder} can be read.")
     entries = tuple(cached.entries[record.path] for record in records)
-    return Pictures(folder, size_px, records, entries, cached.pixels, problems)
+    return ImageSet(folder, size_px, records, entries, cached.pixels, problems)
 
 
 def _with_fitting_masks(
@@ -136,7 +136,7 @@ def _with_fitting_masks(
             return str(unreadable)
         entry = entries[record.path]
         if (height, width) != (entry.height, entry.width):
-            return f"the mask is {width}x{height}, its picture {entry.width}x{entry.height}"
+            return f"the mask is {width}x{height}, its image {entry.width}x{entry.height}"
         return None
 
     with ThreadPoolExecutor() as pool:  # Pillow lets go of Python's lock

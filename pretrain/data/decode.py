@@ -1,4 +1,4 @@
-"""One picture file -> an RGB array, or the reason why not.
+"""One image file -> an RGB array, or the reason why not.
 
 The fastest decoder that the dependencies bring is used where it gives the very pixels that Pillow gives, for 8-bit RGB
 PNG. JPEG is quickest through Pillow, which unpacks it at the size wanted; everything else, and every damaged file, goes
@@ -24,19 +24,19 @@ if TYPE_CHECKING:
 Read = TypeVar("Read")
 
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
-# Larger pictures are refused before they are unpacked: a few kilobytes can claim to be gigabytes.
-MOST_PIXELS = 178_956_970
+# Larger images are refused before they are unpacked: a few kilobytes can claim to be gigabytes.
+MAX_PIXELS = 178_956_970
 # A file above the first size is known by pieces.
 DIGESTED_BYTES, DIGESTED_PIECES, PIECE_BYTES = 1 << 17, 9, 2048
 SUMS_AT_ONCE = 200_000
 
 
 class Unreadable(Exception):
-    """The file holds no picture that can be used; the text says why."""
+    """The file holds no image that can be used; the text says why."""
 
 
 class Decoded(NamedTuple):
-    """`pixels` uint8 (h, w, 3), upright RGB; `height` and `width` of the picture on disk, which may be larger; a
+    """`pixels` uint8 (h, w, 3), upright RGB; `height` and `width` of the image on disk, which may be larger; a
     digest of the file."""
 
     pixels: np.ndarray
@@ -46,7 +46,7 @@ class Decoded(NamedTuple):
 
 
 def decode(path: Path, size_px: int | None = None) -> Decoded:
-    """Read a picture upright, as 8-bit RGB: stretched to a square of `size_px`, or as it is. Raises Unreadable."""
+    """Read an image upright, as 8-bit RGB: stretched to a square of `size_px`, or as it is. Raises Unreadable."""
     with _opened(path) as file:
         data = file.read()
     return decode_bytes(data, size_px)
@@ -111,7 +111,7 @@ def _decode_plain_png(data: bytes) -> Decoded | None:
     if not _png_chunks(data).isdisjoint({b"eXIf", b"tRNS"}):
         return None
     width, height = struct.unpack(">II", data[16:24])
-    if width * height > MOST_PIXELS:
+    if width * height > MAX_PIXELS:
         return None
     try:
         return Decoded(kornia_rs.io.decode_image_png_u8(data, (height, width), "rgb"), height, width)
@@ -150,13 +150,13 @@ def _pillow(file: BinaryIO, read: "Callable[[Image.Image], Read]") -> Read:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # oversize is judged below; the rest is chatter about metadata
             with Image.open(file, formats=FORMATS) as image:
-                if image.width * image.height > MOST_PIXELS:
+                if image.width * image.height > MAX_PIXELS:
                     raise Image.DecompressionBombError
                 return read(image)
     except UnidentifiedImageError:
-        raise Unreadable(f"not a picture that can be read ({', '.join(FORMATS)})") from None
+        raise Unreadable(f"not an image that can be read ({', '.join(FORMATS)})") from None
     except Image.DecompressionBombError:
-        raise Unreadable(f"claims more than {MOST_PIXELS / 1e6:.0f} million pixels: a decompression bomb?") from None
+        raise Unreadable(f"claims more than {MAX_PIXELS / 1e6:.0f} million pixels: a decompression bomb?") from None
     except (OSError, SyntaxError, ValueError, EOFError, struct.error, IndexError, KeyError, TypeError) as error:
         reason = str(error) or type(error).__name__
         raise Unreadable(f"damaged or cut off ({reason})") from None
@@ -209,7 +209,7 @@ def _box_means(pixels: np.ndarray, factor: int) -> np.ndarray:
     """Means of squares of `factor` pixels, rounded: the sums of at most 16 x 16 fit in 16 bits.
 
     First the sums down the columns, then along the rows: at every place, though only one in `factor` is used, since
-    numpy adds neighbouring numbers many times as fast as distant ones. So many at once stay in a core's own cache.
+    numpy adds neighboring numbers many times as fast as distant ones. So many at once stay in a core's own cache.
     """
     height, width = pixels.shape[0] // factor, pixels.shape[1] // factor
     squares = pixels.reshape(height, factor, -1)

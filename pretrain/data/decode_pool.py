@@ -1,4 +1,4 @@
-"""Many picture files -> rows of a file of square uint8 pictures, on every core, in an order of the pool's choosing.
+"""Many image files -> rows of a file of square uint8 images, on every core, in an order of the pool's choosing.
 
 Processes, not threads: the fast PNG decoder holds Python's lock. Each writes its rows itself, since to send them to one
 that writes took a fifth of the time. Every row is written once, by one process, in a part of the file that was given
@@ -20,17 +20,17 @@ import numpy as np
 from pretrain.data.decode import Unreadable, decode
 from pretrain.workers import usable_cores, worker_pool
 
-# A process takes 0.3 s to start: below this many pictures it is quicker to decode where we are.
-FEW_PICTURES = 48
+# A process takes 0.3 s to start: below this many images it is quicker to decode where we are.
+FEW_IMAGES = 48
 # To hand over a task takes about 0.3 ms of the cores that decode.
-MOST_PICTURES_PER_TASK = 16
-# glibc gives freed memory back to the system, to be asked for page by page with the next picture, unless a piece as
+MAX_IMAGES_PER_TASK = 16
+# glibc gives freed memory back to the system, to be asked for page by page with the next image, unless a piece as
 # large as this was freed before. That took a tenth of the time.
 KEPT_BYTES = 16 << 20
 
 
 class Row(NamedTuple):
-    """Where a picture's `size_px` * `size_px` * 3 bytes were written, its size on disk, a digest of those bytes and one
+    """Where an image's `size_px` * `size_px` * 3 bytes were written, its size on disk, a digest of those bytes and one
     of its file."""
 
     row: int
@@ -40,17 +40,17 @@ class Row(NamedTuple):
     file_digest: bytes
 
 
-Jobs = list[tuple[Path, int]]  # a picture, and the row it is to have
+Jobs = list[tuple[Path, int]]  # an image, and the row it is to have
 
 
 def decode_rows(
     paths: Sequence[Path], file: Path, first_row: int, size_px: int, workers: int | None = None
 ) -> Iterator[tuple[Path, Row | str]]:
-    """Write the pictures to `file`, from `first_row` on, and yield every path once, with its row or with the reason
+    """Write the images to `file`, from `first_row` on, and yield every path once, with its row or with the reason
     why there is none. Memory does not grow with `paths`. Raises OSError where the file cannot be written."""
     jobs = list(zip(paths, count(first_row)))
     workers = workers or usable_cores()
-    if workers == 1 or len(jobs) < FEW_PICTURES:
+    if workers == 1 or len(jobs) < FEW_IMAGES:
         yield from _decode_here(jobs, file, size_px)
         return
     waiting = dict(jobs)
@@ -59,7 +59,7 @@ def decode_rows(
             del waiting[path]
             yield path, outcome
     except BrokenProcessPool:
-        # One picture brought its process down, and the pool with it: take the rest one by one to learn which.
+        # One image brought its process down, and the pool with it: take the rest one by one to learn which.
         yield from _decode_singly(list(waiting.items()), file, size_px)
 
 
@@ -99,7 +99,7 @@ def _tasks(jobs: Jobs, workers: int) -> Iterator[Jobs]:
     """Smaller and smaller towards the end, so that all processes finish together."""
     start = 0
     while start < len(jobs):
-        size = min(MOST_PICTURES_PER_TASK, max(1, (len(jobs) - start) // (4 * workers)))
+        size = min(MAX_IMAGES_PER_TASK, max(1, (len(jobs) - start) // (4 * workers)))
         yield jobs[start : start + size]
         start += size
 

@@ -1,7 +1,7 @@
-"""An image folder -> records: what each picture is, what does not fit, and who gets which.
+"""An image folder -> records: what each image is, what does not fit, and who gets which.
 
 The layout is MVTec AD's: CATEGORY/train/good, CATEGORY/test/{good,DEFECT}, CATEGORY/ground_truth/DEFECT/NAME_mask.png.
-Masks, test pictures and defects may be missing; a folder that is itself one category will do. Where labels are not
+Masks, test images and defects may be missing; a folder that is itself one category will do. Where labels are not
 needed, any folder will do (`scan_plain`). Nothing is opened here, and nothing on disk is ever changed.
 """
 
@@ -13,7 +13,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import NamedTuple
 
-from pretrain.command import Mistake, nearest
+from pretrain.command import UserError, nearest
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
 GOOD = "good"
@@ -23,7 +23,7 @@ SPLITS = ("train", "test")
 
 @dataclass(frozen=True)
 class Record:
-    """One picture on disk: `split` is 'train' or 'test', `defect` is 'good' or the name of what is wrong with it; both
+    """One image on disk: `split` is 'train' or 'test', `defect` is 'good' or the name of what is wrong with it; both
     are UNLABELLED in a plain folder."""
 
     path: Path
@@ -53,7 +53,7 @@ class Scan(NamedTuple):
 
 
 def scan(folder: Path, categories: Collection[str] = (), normals_only: bool = False) -> Scan:
-    """List the pictures of `categories` (default: of all), or of their train/good alone. Raises Mistake where there is
+    """List the images of `categories` (default: of all), or of their train/good alone. Raises UserError where there is
     nothing to list."""
     found = category_folders(folder)
     check_names(categories, found, f"category in {folder}")
@@ -67,24 +67,24 @@ def scan(folder: Path, categories: Collection[str] = (), normals_only: bool = Fa
                 if normals_only and kind != GOOD:
                     continue
                 of_kind = masks.get(kind, {}) if split == "test" and kind != GOOD else {}
-                for path in _pictures(kind_folder):
+                for path in _images(kind_folder):
                     records.append(Record(path, category, split, kind, of_kind.get(path.stem)))
             problems += [
                 Problem(path, f"lies in {split}/ itself; move it into {split}/{GOOD}/ or {split}/DEFECT/")
-                for path in _pictures(found[category] / split)
+                for path in _images(found[category] / split)
             ]
         used = {record.mask for record in records}
         for kind, of_kind in masks.items():
-            reason = "a mask of a good picture" if kind == GOOD else "a mask without its picture"
+            reason = "a mask of a good image" if kind == GOOD else "a mask without its image"
             problems += [Problem(mask, reason) for mask in of_kind.values() if mask not in used]
     if not records:
-        raise Mistake(f"no pictures in {folder}; expected them as CATEGORY/train/good/NAME.png.")
+        raise UserError(f"no images in {folder}; expected them as CATEGORY/train/good/NAME.png.")
     return Scan(folder, tuple(records), tuple(problems))
 
 
 def scan_plain(folder: Path, categories: Collection[str] = ()) -> Scan:
-    """List all pictures at any depth of a folder that is not laid out by category and split. What lies in the folder
-    itself is of a category named like it, the rest of one named like its subfolder. Raises Mistake like `scan`."""
+    """List all images at any depth of a folder that is not laid out by category and split. What lies in the folder
+    itself is of a category named like it, the rest of one named like its subfolder. Raises UserError like `scan`."""
     if not folder.is_dir():
         category_folders(folder)  # says what is wrong
     records = []
@@ -92,14 +92,14 @@ def scan_plain(folder: Path, categories: Collection[str] = ()) -> Scan:
         inner[:] = [name for name in inner if not name.startswith(".")]
         name = Path(place).relative_to(folder).as_posix()
         category = folder.resolve().name if name == "." else name
-        records += [Record(path, category, UNLABELLED, UNLABELLED) for path in _pictures(Path(place))]
-    check_names(categories, {record.category for record in records}, f"subfolder with pictures in {folder}")
+        records += [Record(path, category, UNLABELLED, UNLABELLED) for path in _images(Path(place))]
+    check_names(categories, {record.category for record in records}, f"subfolder with images in {folder}")
     records = sorted(
         (record for record in records if not categories or record.category in categories),
         key=lambda record: record.path,
     )
     if not records:
-        raise Mistake(f"no pictures in {folder} ({', '.join(sorted(SUFFIXES))}).")
+        raise UserError(f"no images in {folder} ({', '.join(sorted(SUFFIXES))}).")
     return Scan(folder, tuple(records), ())
 
 
@@ -109,28 +109,28 @@ def has_layout(folder: Path) -> bool:
 
 
 def category_folders(folder: Path) -> dict[str, Path]:
-    """The categories of a folder by name. Raises Mistake if there is no folder or none in it."""
+    """The categories of a folder by name. Raises UserError if there is no folder or none in it."""
     if folder.is_file():
-        raise Mistake(f"{folder} is a file; name the folder that holds the categories.")
+        raise UserError(f"{folder} is a file; name the folder that holds the categories.")
     if not folder.is_dir():
-        raise Mistake(f"there is no folder {folder}; name one with --data, or leave it out to use the demo data.")
+        raise UserError(f"there is no folder {folder}; name one with --data, or leave it out to use the demo data.")
     if any((folder / split).is_dir() for split in SPLITS):
         return {folder.resolve().name: folder}
     found = {inner.name: inner for inner in _subfolders(folder) if any((inner / split).is_dir() for split in SPLITS)}
     if not found:
-        raise Mistake(f"no category in {folder}; expected pictures as {folder}/CATEGORY/train/good/NAME.png.")
+        raise UserError(f"no category in {folder}; expected images as {folder}/CATEGORY/train/good/NAME.png.")
     return found
 
 
 def check_names(names: Iterable[str], allowed: Collection[str], what: str) -> None:
-    """Raise Mistake at the first of `names` that is not allowed, with the nearest one that is."""
+    """Raise UserError at the first of `names` that is not allowed, with the nearest one that is."""
     for name in names:
         if name not in allowed:
-            raise Mistake(f"there is no {what} named '{name}'; {nearest(name, allowed)}")
+            raise UserError(f"there is no {what} named '{name}'; {nearest(name, allowed)}")
 
 
 def same_content(keys: Sequence[Hashable]) -> list[list[int]]:
-    """Groups of positions that hold equal keys (of pictures: their content), only groups of two and more."""
+    """Groups of positions that hold equal keys (of images: their content), only groups of two and more."""
     groups = defaultdict(list)
     for position, key in enumerate(keys):
         groups[key].append(position)
@@ -146,7 +146,7 @@ def split_records(
 ) -> dict[str, list[int]]:
     """Positions of `records` by part, stratified by category and defect; `fractions` sum to 1.
 
-    The split is a function of the files' content and the seed: not of names, order, cache size or decoder. Pictures
+    The split is a function of the files' content and the seed: not of names, order, cache size or decoder. Images
     with equal `digests`, which are the same pixel for pixel, fall into the same part.
     """
     copies = defaultdict(list)
@@ -172,7 +172,7 @@ def split_records(
 
 
 def _part_at(place: float, fractions: Mapping[str, float]) -> str:
-    """Which part a picture belongs to whose place among its like, from 0 to 1, is given."""
+    """Which part an image belongs to whose place among its like, from 0 to 1, is given."""
     end = 0.0
     for part, fraction in fractions.items():
         end += fraction
@@ -187,8 +187,8 @@ def _subfolders(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
-def _pictures(folder: Path) -> list[Path]:
-    """Picture files directly in `folder`; hidden ones, such as macOS's `._NAME.png`, are none."""
+def _images(folder: Path) -> list[Path]:
+    """Image files directly in `folder`; hidden ones, such as macOS's `._NAME.png`, are none."""
     if not folder.is_dir():
         return []
     return sorted(
@@ -197,12 +197,12 @@ def _pictures(folder: Path) -> list[Path]:
 
 
 def _masks_by_kind(folder: Path, problems: list[Problem]) -> dict[str, dict[str, Path]]:
-    """Masks by kind and by the stem of their picture: NAME_mask.png, as MVTec has them, or NAME.png."""
+    """Masks by kind and by the stem of their image: NAME_mask.png, as MVTec has them, or NAME.png."""
     masks: dict[str, dict[str, Path]] = {}
     for kind_folder in _subfolders(folder):
         of_kind = masks.setdefault(kind_folder.name, {})
-        for path in _pictures(kind_folder):
+        for path in _images(kind_folder):
             known = of_kind.setdefault(path.stem.removesuffix("_mask"), path)
             if known != path:
-                problems.append(Problem(path, f"a second mask of the picture that {known.name} belongs to"))
+                problems.append(Problem(path, f"a second mask of the image that {known.name} belongs to"))
     return masks

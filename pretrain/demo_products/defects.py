@@ -1,11 +1,11 @@
-"""Defects that any product can have: each changes colour, relief or gloss of a surface before light falls on it."""
+"""Defects that any product can have: each changes color, relief or gloss of a surface before light falls on it."""
 
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.random import Generator
 
-from pretrain.demo_products.scene import SIZE_PX, Colour, Field, Surface, grid, inside, noise
+from pretrain.demo_products.scene import SIZE_PX, Color, Field, Surface, grid, inside, noise
 
 Span = tuple[float, float]  # a size when the defect is faint, and when it is plain
 
@@ -84,7 +84,7 @@ def scratch(surface: Surface, harm: Harm, where: Field, length_px: float, bright
         width *= harm.rng.uniform(0.4, 0.8)
 
 
-def crack(surface: Surface, harm: Harm, where: Field, length_px: float, colour: Colour) -> None:
+def crack(surface: Surface, harm: Harm, where: Field, length_px: float, color: Color) -> None:
     """A jagged dark line that forks."""
     at = harm.spot(where)
     points = path(harm.rng, at, harm.between(0.4, 1.1) * length_px, 0.9, jag_px=1.3)
@@ -95,7 +95,7 @@ def crack(surface: Surface, harm: Harm, where: Field, length_px: float, colour: 
         lines = np.maximum(lines, stroke(path(harm.rng, tuple(fork), 0.4 * length_px, 0.9, 1.2), width * 0.6))
     lines = lines * surface.cover * where
     surface.height -= lines * harm.between(1, 3)
-    surface.paint(lines * harm.between(0.45, 0.95), colour)
+    surface.paint(lines * harm.between(0.45, 0.95), color)
     surface.gloss *= 1 - lines
 
 
@@ -114,16 +114,16 @@ def dent(surface: Surface, harm: Harm, where: Field, radius_px: Span, depth: flo
     surface.height -= bump(at, radius) * surface.cover * radius * depth * harm.between(0.35, 1)
 
 
-def stain(surface: Surface, harm: Harm, where: Field, colour: Colour, radius_px: Span) -> None:
-    """A patch of another colour soaked into the surface, whose relief stays."""
+def stain(surface: Surface, harm: Harm, where: Field, color: Color, radius_px: Span) -> None:
+    """A patch of another color soaked into the surface, whose relief stays."""
     at, radius = harm.spot(where), harm.between(*radius_px)
     patch = blob(harm.rng, at, radius, 0.4, soft_px=harm.rng.uniform(2, 6)) * surface.cover
     patch = patch * np.clip(0.75 + 0.25 * noise(harm.rng, 1.0, 2, 32), 0.2, 1)
-    shade = np.clip(np.array(colour) + harm.rng.normal(0, 0.04, 3), 0, 1)
+    shade = np.clip(np.array(color) + harm.rng.normal(0, 0.04, 3), 0, 1)
     surface.paint(patch * harm.between(0.22, 0.8), shade)
 
 
-def dirt(surface: Surface, harm: Harm, where: Field, colour: Colour, radius_px: Span) -> None:
+def dirt(surface: Surface, harm: Harm, where: Field, color: Color, radius_px: Span) -> None:
     """Something small that lies on the product, with crumbs around it."""
     at, radius = harm.spot(where), harm.between(*radius_px)
     lump = blob(harm.rng, at, radius, 0.5)
@@ -131,12 +131,12 @@ def dirt(surface: Surface, harm: Harm, where: Field, colour: Colour, radius_px: 
         near = (at[0] + harm.rng.normal(0, 2 * radius), at[1] + harm.rng.normal(0, 2 * radius))
         lump = np.maximum(lump, blob(harm.rng, near, radius * harm.rng.uniform(0.2, 0.5), 0.5))
     lump = lump * surface.cover
-    shade = np.clip(np.array(colour) + harm.rng.normal(0, 0.05, 3), 0, 1)
+    shade = np.clip(np.array(color) + harm.rng.normal(0, 0.05, 3), 0, 1)
     surface.height += lump * (1.5 + 0.5 * noise(harm.rng, 1.0, 2, 16)) * harm.between(0.6, 1.4)
     surface.paint(lump * harm.between(0.6, 0.95), shade)
 
 
-def thread(surface: Surface, harm: Harm, where: Field, colour: Colour) -> None:
+def thread(surface: Surface, harm: Harm, where: Field, color: Color) -> None:
     """A fibre lying loosely on top."""
     at = harm.spot(where)
     points = path(harm.rng, at, harm.between(30, 130), 5.0)
@@ -144,11 +144,11 @@ def thread(surface: Surface, harm: Harm, where: Field, colour: Colour) -> None:
     surface.height += fibre * harm.between(0.8, 2)
     surface.gloss *= 1 - 0.8 * fibre
     surface.metal *= 1 - fibre
-    shade = np.clip(np.array(colour) + harm.rng.normal(0, 0.06, 3), 0, 1)
+    shade = np.clip(np.array(color) + harm.rng.normal(0, 0.06, 3), 0, 1)
     surface.paint(fibre * harm.between(0.6, 0.95), shade)
 
 
-def cut(surface: Surface, harm: Harm, where: Field, colour: Colour, length_px: float) -> None:
+def cut(surface: Surface, harm: Harm, where: Field, color: Color, length_px: float) -> None:
     """A slit that gapes in the middle and shows what is below."""
     at = harm.spot(where)
     points = path(harm.rng, at, harm.between(0.45, 1.0) * length_px, 0.6)
@@ -161,5 +161,5 @@ def cut(surface: Surface, harm: Harm, where: Field, colour: Colour, length_px: f
     lips = stroke(points, gape + 3) * surface.cover * where
     slit = slit * surface.cover * where
     surface.height += 0.8 * lips * harm.between(0.4, 1) - slit * harm.between(1.5, 4)
-    surface.paint(slit * harm.between(0.6, 0.95), colour)
+    surface.paint(slit * harm.between(0.6, 0.95), color)
     surface.gloss *= 1 - slit

@@ -10,7 +10,7 @@ from pretrain.demo_products import defects
 from pretrain.demo_products.defects import Harm
 from pretrain.demo_products.moulded import ground
 from pretrain.demo_products.scene import (
-    Colour,
+    Color,
     Field,
     Surface,
     around,
@@ -57,7 +57,7 @@ def cable(rng: Generator, harm: Harm) -> Surface:
         order = order if order != [0, 1, 2] else [1, 0, 2]
     chosen = harm.rng.integers(3)
     sheath, loose = np.zeros_like(u), [0.9 * noise(rng, 1.4, 6) for _ in range(2)]
-    for core, colour in enumerate(order):
+    for core, color in enumerate(order):
         angle = np.pi / 2 + core * 2 * np.pi / 3 + rng.normal(0, 0.05)
         middle = (51 + rng.normal(0, 1.8)) * np.array([np.cos(angle), -np.sin(angle)])
         if harm.kind == "bent_wire" and core == chosen:
@@ -66,7 +66,7 @@ def cable(rng: Generator, harm: Harm) -> Surface:
         lost = np.zeros_like(u)
         if harm.kind == "missing_wire" and core == chosen:
             lost = defects.blob(harm.rng, tuple(middle + harm.rng.normal(0, 9, 2)), harm.between(3.5, 16), 0.4)
-        ring = lay_core(surface, rng, u - middle[0], v - middle[1], loose, INSULATION[colour], 1 - lost)
+        ring = lay_core(surface, rng, u - middle[0], v - middle[1], loose, INSULATION[color], 1 - lost)
         sheath = np.maximum(sheath, inside(np.abs(ring + 8) - 7.5))
     surface.tint(1 + 0.05 * noise(rng, 0.4, 1.6, 20))
     if harm.kind == "cut_insulation":
@@ -77,14 +77,14 @@ def cable(rng: Generator, harm: Harm) -> Surface:
 
 
 def lay_core(
-    surface: Surface, rng: Generator, u: Field, v: Field, loose: list[Field], colour: Colour, kept: Field
+    surface: Surface, rng: Generator, u: Field, v: Field, loose: list[Field], color: Color, kept: Field
 ) -> Field:
     """One insulated core around u = v = 0, its strands where `kept`; returns the distance to its outline."""
     twist, squash = rng.uniform(0, np.pi), 1 + rng.normal(0, 0.02)
     u, v = u * squash, v / squash
     radius = np.hypot(u, v)
     skin, bore = inside(radius - 43), inside(radius - 28, 3)
-    surface.paint(skin, colour)
+    surface.paint(skin, color)
     surface.height += skin * (dome(radius - 43, 6) + 2)
     surface.paint(bore, (0.20, 0.12, 0.08))
     across, along = np.cos(twist) * u + np.sin(twist) * v, np.cos(twist) * v - np.sin(twist) * u
@@ -126,8 +126,8 @@ def metal_nut(rng: Generator, harm: Harm) -> Surface:
     if harm.kind == "bent":
         surface.height -= folded * np.clip(radius - 66, 0, 40) * harm.between(0.15, 0.7)
     elif harm.kind == "color":
-        colours = [(0.55, 0.32, 0.15), (0.25, 0.3, 0.5), (0.7, 0.65, 0.3)]
-        defects.stain(surface, harm, flat, colours[harm.rng.integers(3)], (9, 23))
+        colors = [(0.55, 0.32, 0.15), (0.25, 0.3, 0.5), (0.7, 0.65, 0.3)]
+        defects.stain(surface, harm, flat, colors[harm.rng.integers(3)], (9, 23))
     elif harm.kind == "scratch":
         defects.scratch(surface, harm, inside(np.abs(radius - 68) - 30) * surface.cover, 100, 1.9)
     elif harm.kind == "dent":
@@ -175,16 +175,16 @@ def screw(rng: Generator, harm: Harm) -> Surface:
 
 
 def board(rng: Generator, u: Field, v: Field) -> Field:
-    """A phenolic breadboard: copper-coloured strips with rows of holes, (256, 256, 3)."""
+    """A phenolic breadboard: copper-colored strips with rows of holes, (256, 256, 3)."""
     pitch = 46.0
     off_u, off_v = u - pitch * np.round(u / pitch), v - 12 - pitch * np.round((v - 12) / pitch)
     tone = 1 + 0.04 * noise(rng, 1.2, 3) + 0.03 * lattice(rng, u, v, 3, 80)
-    colour = tone[..., None] * np.array([0.68, 0.43, 0.34])
+    color = tone[..., None] * np.array([0.68, 0.43, 0.34])
     gap = inside(np.abs(np.abs(off_u) - pitch / 2) - 2.2)
     ring, hole = inside(np.hypot(off_u, off_v) - 11.5), inside(np.hypot(off_u, off_v) - 9)
     for cover, shade in ((gap, (0.36, 0.22, 0.16)), (ring, (0.55, 0.36, 0.27)), (hole, (0.10, 0.07, 0.06))):
-        colour += cover[..., None] * (np.array(shade) - colour)
-    return colour
+        color += cover[..., None] * (np.array(shade) - color)
+    return color
 
 
 def transistor(rng: Generator, harm: Harm) -> Surface:

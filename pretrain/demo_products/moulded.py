@@ -26,10 +26,10 @@ from pretrain.demo_products.scene import (
 )
 
 
-def ground(rng: Generator, colour: tuple[float, float, float], texture: float = 0.006) -> Field:
+def ground(rng: Generator, color: tuple[float, float, float], texture: float = 0.006) -> Field:
     """A plain table top: (256, 256, 3), slightly blotched, with a few specks of dust."""
     dust = np.clip(noise(rng, 0.0, 2.5, 4) - 3.4, 0, 0.6)
-    return np.array(colour, np.float32) + (texture * noise(rng, 1.0, 2) - 0.12 * dust)[..., None]
+    return np.array(color, np.float32) + (texture * noise(rng, 1.0, 2) - 0.12 * dust)[..., None]
 
 
 @lru_cache(maxsize=1)
@@ -179,8 +179,8 @@ def pill(rng: Generator, harm: Harm) -> Surface:
     surface.tint(1 - 0.13 * text)
     face = inside(distance + 10)
     if harm.kind == "color":
-        colours = [(0.8, 0.68, 0.35), (0.72, 0.3, 0.25), (0.55, 0.6, 0.66)]
-        defects.stain(surface, harm, face, colours[harm.rng.integers(3)], (8, 23))
+        colors = [(0.8, 0.68, 0.35), (0.72, 0.3, 0.25), (0.55, 0.6, 0.66)]
+        defects.stain(surface, harm, face, colors[harm.rng.integers(3)], (8, 23))
     elif harm.kind == "contamination":
         shade = [(0.2, 0.18, 0.16), (0.5, 0.35, 0.2), (0.35, 0.1, 0.1)][harm.rng.integers(3)]
         defects.dirt(surface, harm, face, shade, (2.2, 8))
@@ -224,18 +224,18 @@ def plant_tufts(surface: Surface, rng: Generator, harm: Harm, u: Field, v: Field
     column, row = np.round(u / pitch), np.round(v / pitch)
     index = (np.clip(row, -8, 8) + 8).astype(int), (np.clip(column, -8, 8) + 8).astype(int)
     lean_u, lean_v, tone = (size * rng.standard_normal((17, 17)).astype(np.float32)[index] for size in (0.8, 0.8, 0.05))
-    off_centre = np.hypot(u - column * pitch - lean_u, v - row * pitch - lean_v)
+    off_center = np.hypot(u - column * pitch - lean_u, v - row * pitch - lean_v)
     reach = 9.6 + 0.3 * noise(rng, 0.4, 2, 8)
     if harm.kind == "missing_bristles":
         x, y = harm.rng.integers(-1, 2), harm.rng.integers(-3, 4)
         rows = (row == y) | ((row == y + 1) & (harm.severity > 0.5))
         reach = np.where(rows & (column == x), harm.between(8.3, 2), reach)
-    tuft = inside(off_centre - reach, 2) * (box(column * pitch, row * pitch, 50, 88, 34) < 0)
+    tuft = inside(off_center - reach, 2) * (box(column * pitch, row * pitch, 50, 88, 34) < 0)
     ends = noise(rng, 0.0, 2.2, 3.6)
     blue, red = np.abs(column) == 1, (column == 0) & (np.mod(row, 3) == 0)
-    colours = np.where(blue[..., None], [0.25, 0.45, 0.75], [0.88, 0.89, 0.9])
-    colours = np.where(red[..., None], [0.8, 0.25, 0.25], colours)
-    grain = 1 + 0.13 * ends + tone - 0.018 * off_centre
-    surface.paint(tuft, np.clip(colours * grain[..., None], 0.02, 1))
+    colors = np.where(blue[..., None], [0.25, 0.45, 0.75], [0.88, 0.89, 0.9])
+    colors = np.where(red[..., None], [0.8, 0.25, 0.25], colors)
+    grain = 1 + 0.13 * ends + tone - 0.018 * off_center
+    surface.paint(tuft, np.clip(colors * grain[..., None], 0.02, 1))
     surface.height += tuft * (9 + 0.7 * ends)
     surface.gloss *= 1 - 0.8 * tuft

@@ -1,6 +1,6 @@
-"""What the demo pictures are made of: a surface with colour, relief and gloss, a light over it, a camera above.
+"""What the demo images are made of: a surface with color, relief and gloss, a light over it, a camera above.
 
-A field is a (256, 256) float32 array. Colours are given as people pick them (sRGB-like, in [0, 1]) and kept linear.
+A field is a (256, 256) float32 array. Colors are given as people pick them (sRGB-like, in [0, 1]) and kept linear.
 """
 
 from collections.abc import Sequence
@@ -12,12 +12,12 @@ from numpy.random import Generator
 
 SIZE_PX = 256
 Field = np.ndarray  # (256, 256) float32
-Colour = Sequence[float]
+Color = Sequence[float]
 
 
 @lru_cache(maxsize=1)
 def grid() -> tuple[Field, Field]:
-    """x to the right and y downwards, in pixels from the middle of the picture."""
+    """x to the right and y downwards, in pixels from the middle of the image."""
     line = np.arange(SIZE_PX, dtype=np.float32) - (SIZE_PX - 1) / 2
     x, y = np.meshgrid(line, line)
     x.setflags(write=False)
@@ -47,7 +47,7 @@ def box(u: Field, v: Field, half_u: float | Field, half_v: float | Field, corner
     return np.hypot(np.maximum(du, 0), np.maximum(dv, 0)) + np.minimum(np.maximum(du, dv), 0) - corner
 
 
-def segment(u: Field, v: Field, start: Colour, end: Colour) -> Field:
+def segment(u: Field, v: Field, start: Color, end: Color) -> Field:
     """Distance to the straight line between two points."""
     du, dv = end[0] - start[0], end[1] - start[1]
     along = np.clip(((u - start[0]) * du + (v - start[1]) * dv) / max(du * du + dv * dv, 1e-6), 0, 1)
@@ -97,7 +97,7 @@ def lattice(rng: Generator, u: Field, v: Field, cell_u: float, cell_v: float) ->
 
 
 def cells(rng: Generator, u: Field, v: Field, pitch_px: float) -> tuple[Field, Field]:
-    """Pebbles: distance in pixels from the wall to the neighbouring cell, and a random tone per cell."""
+    """Pebbles: distance in pixels from the wall to the neighboring cell, and a random tone per cell."""
     p, q = u / pitch_px, v / pitch_px
     row, column = np.floor(q).astype(np.int32), np.floor(p).astype(np.int32)
     jitter, tones = rng.uniform(0, 1, (2, 64, 64)).astype(np.float32), rng.standard_normal((64, 64), dtype=np.float32)
@@ -145,7 +145,7 @@ def _letters(text: str, height_px: int) -> np.ndarray:
 
 
 def print_text(text: str, height_px: int, u: Field, v: Field) -> Field:
-    """Coverage of `text`, centred on u = v = 0 and read along u."""
+    """Coverage of `text`, centerd on u = v = 0 and read along u."""
     from scipy.ndimage import map_coordinates
 
     letters = _letters(text, height_px)
@@ -157,19 +157,19 @@ def print_text(text: str, height_px: int, u: Field, v: Field) -> Field:
     return cover
 
 
-def linear(colour: Colour) -> np.ndarray:
-    """A colour as people pick it -> linear, float32."""
-    return np.square(np.asarray(colour, np.float32))
+def linear(color: Color) -> np.ndarray:
+    """A color as people pick it -> linear, float32."""
+    return np.square(np.asarray(color, np.float32))
 
 
 class Surface:
-    """What lies under the camera. `albedo` and `ground` are (256, 256, 3) linear colour, the rest fields.
+    """What lies under the camera. `albedo` and `ground` are (256, 256, 3) linear color, the rest fields.
 
     height is relief in pixels, gloss the strength of highlights, metal how far it mirrors its surroundings, cover where
     the product hides the ground; `shine` is how sharp highlights are, `lift_px` how far the product's shadow falls.
     """
 
-    def __init__(self, ground: Colour | Field, shine: float = 30.0, lift_px: float = 5.0):
+    def __init__(self, ground: Color | Field, shine: float = 30.0, lift_px: float = 5.0):
         shape = (SIZE_PX, SIZE_PX)
         ground = np.asarray(ground, np.float32)
         self.ground = np.broadcast_to(ground, (*shape, 3)) if ground.ndim == 1 else ground
@@ -178,32 +178,32 @@ class Surface:
         self.height, self.gloss, self.metal, self.cover = (np.zeros(shape, np.float32) for _ in range(4))
         self.shine, self.lift_px = shine, lift_px
 
-    def paint(self, cover: Field, colour: Colour | Field) -> None:
-        """Lay a colour, (3,) or (256, 256, 3), over the albedo where `cover` says."""
-        self.albedo += cover[..., None] * (linear(colour) - self.albedo)
+    def paint(self, cover: Field, color: Color | Field) -> None:
+        """Lay a color, (3,) or (256, 256, 3), over the albedo where `cover` says."""
+        self.albedo += cover[..., None] * (linear(color) - self.albedo)
 
     def tint(self, factor: Field) -> None:
         """Lighten or darken the albedo by a factor per pixel."""
         self.albedo *= np.clip(factor, 0.05, 4).astype(np.float32)[..., None]
 
     def shown(self) -> np.ndarray:
-        """(256, 256, 3): product over ground before any light falls on it, as people pick colours."""
+        """(256, 256, 3): product over ground before any light falls on it, as people pick colors."""
         return np.sqrt(np.clip(self.ground + self.cover[..., None] * (self.albedo - self.ground), 0, None))
 
 
-# What metal mirrors, from away from the light to towards it: a dark room, a grey ceiling, a bright box, a dark wall.
+# What metal mirrors, from away from the light to towards it: a dark room, a gray ceiling, a bright box, a dark wall.
 ROOM = (0.30, 0.12, 0.14, 0.50, 0.58, 0.42, 1.35, 0.55, 0.20)
 
 
 @dataclass(frozen=True)
 class Light:
-    """The lighting of one picture: where it comes from, how strong, how coloured, how uneven."""
+    """The lighting of one image: where it comes from, how strong, how colored, how uneven."""
 
     direction: np.ndarray  # (3,), unit length, towards the light
     strength: float
     ambient: float
     balance: np.ndarray  # (3,), white balance
-    slant: np.ndarray  # (2,), brightness gained per half picture to the right and downwards
+    slant: np.ndarray  # (2,), brightness gained per half image to the right and downwards
     vignette: float
 
     @classmethod
@@ -275,7 +275,7 @@ def photograph(radiance: np.ndarray, light: Light, rng: Generator) -> np.ndarray
 
 
 def changed(clean: Surface, harmed: Surface) -> np.ndarray:
-    """(256, 256) bool: the pixels in which two surfaces differ in colour, relief, gloss or outline.
+    """(256, 256) bool: the pixels in which two surfaces differ in color, relief, gloss or outline.
 
     A pixel counts when the change can be seen, or reaches a third of the defect's own peak where that is fainter still.
     """

@@ -1,4 +1,4 @@
-"""The demo set's textures, each filling the picture: carpet, grid, leather, tile, wood.
+"""The demo set's textures, each filling the image: carpet, grid, leather, tile, wood.
 
 Each takes the scene's random stream and a `Harm`, and never draws from the scene's stream because of the harm, so that
 the same scene without the harm is the same product, whole.
@@ -12,15 +12,15 @@ from pretrain.demo_products.defects import Harm
 from pretrain.demo_products.scene import Surface, cells, inside, lattice, noise, posed, wander
 
 
-def whole(colour: tuple[float, float, float], shine: float) -> Surface:
-    """A surface of one colour that fills the picture and throws no shadow."""
-    surface = Surface(colour, shine, lift_px=0)
+def whole(color: tuple[float, float, float], shine: float) -> Surface:
+    """A surface of one color that fills the image and throws no shadow."""
+    surface = Surface(color, shine, lift_px=0)
     surface.cover[:] = 1
     return surface
 
 
 def carpet(rng: Generator, harm: Harm) -> Surface:
-    """A grey flat-woven carpet: two sets of yarns going over and under each other."""
+    """A gray flat-woven carpet: two sets of yarns going over and under each other."""
     surface = whole((0.55, 0.56, 0.57), shine=8)
     u, v = posed(rng, 4, 6, 0.05)
     u, v = u + 1.1 * noise(rng, 1.6, 8), v + 1.1 * noise(rng, 1.6, 8)
@@ -35,8 +35,8 @@ def carpet(rng: Generator, harm: Harm) -> Surface:
     surface.tint(1 + tone + 0.13 * fluff + 0.05 * noise(rng, 1.2, 20))
     anywhere = surface.cover
     if harm.kind == "color":
-        colours = [(0.45, 0.2, 0.18), (0.22, 0.3, 0.42), (0.66, 0.6, 0.45), (0.3, 0.3, 0.3)]
-        defects.stain(surface, harm, anywhere, colours[harm.rng.integers(4)], (8, 26))
+        colors = [(0.45, 0.2, 0.18), (0.22, 0.3, 0.42), (0.66, 0.6, 0.45), (0.3, 0.3, 0.3)]
+        defects.stain(surface, harm, anywhere, colors[harm.rng.integers(4)], (8, 26))
     elif harm.kind == "cut":
         defects.cut(surface, harm, anywhere, (0.12, 0.11, 0.1), 70)
     elif harm.kind == "hole":
@@ -113,8 +113,8 @@ def leather(rng: Generator, harm: Harm) -> Surface:
     surface.gloss += np.clip(0.20 - 0.15 * creases, 0, 1)
     anywhere = surface.cover
     if harm.kind == "color":
-        colours = [(0.22, 0.12, 0.1), (0.62, 0.45, 0.3), (0.2, 0.22, 0.33), (0.5, 0.14, 0.1)]
-        defects.stain(surface, harm, anywhere, colours[harm.rng.integers(4)], (8, 24))
+        colors = [(0.22, 0.12, 0.1), (0.62, 0.45, 0.3), (0.2, 0.22, 0.33), (0.5, 0.14, 0.1)]
+        defects.stain(surface, harm, anywhere, colors[harm.rng.integers(4)], (8, 24))
     elif harm.kind == "cut":
         defects.cut(surface, harm, anywhere, (0.74, 0.56, 0.40), 75)
     elif harm.kind == "fold":
@@ -128,7 +128,7 @@ def leather(rng: Generator, harm: Harm) -> Surface:
 
 
 def tile(rng: Generator, harm: Harm) -> Surface:
-    """A polished stone tile, light grey with dark inclusions."""
+    """A polished stone tile, light gray with dark inclusions."""
     surface = whole((0.66, 0.65, 0.62), shine=60)
     clouds, grain = noise(rng, 1.2, 6, 64), noise(rng, 0.3, 1.5, 12)
     blots = np.clip((noise(rng, 0.5, 5, 22) + 0.5 * noise(rng, 0.8, 10, 50) + 0.4 * grain - 0.85) * 2.2, 0, 1)
@@ -158,7 +158,7 @@ def tile(rng: Generator, harm: Harm) -> Surface:
 
 
 def wood(rng: Generator, harm: Harm) -> Surface:
-    """A planed plank, its grain running down the picture."""
+    """A planed plank, its grain running down the image."""
     surface = whole((0.66, 0.47, 0.31), shine=18)
     u, v = posed(rng, 3, 30, 0.1)
     bent = u + 5 * lattice(rng, u, v, 60, 170) + 2.2 * lattice(rng, u, v, 22, 80) + 0.00035 * rng.normal() * v * v
@@ -172,8 +172,8 @@ def wood(rng: Generator, harm: Harm) -> Surface:
     surface.gloss[:] = 0.05
     anywhere = surface.cover
     if harm.kind == "color":
-        colours = [(0.3, 0.16, 0.1), (0.2, 0.2, 0.24), (0.8, 0.68, 0.5), (0.5, 0.18, 0.12)]
-        defects.stain(surface, harm, anywhere, colours[harm.rng.integers(4)], (7, 24))
+        colors = [(0.3, 0.16, 0.1), (0.2, 0.2, 0.24), (0.8, 0.68, 0.5), (0.5, 0.18, 0.12)]
+        defects.stain(surface, harm, anywhere, colors[harm.rng.integers(4)], (7, 24))
     elif harm.kind == "hole":
         defects.hole(surface, harm, anywhere, (2.5, 9), 5)
     elif harm.kind == "liquid":

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from pretrain.command import Mistake
+from pretrain.command import UserError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
     from torch import Tensor
 
-    from pretrain.data.dataset import Pictures
+    from pretrain.data.dataset import ImageSet
 
 DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = ("bf16-mixed", "32-true", "64-true")
@@ -26,13 +26,15 @@ def make_fabric(device: str, precision: str | None) -> "Fabric":
     from lightning_fabric import Fabric
 
     if device not in DEVICES:
-        raise Mistake(f"there is no device {device}; choose from {', '.join(DEVICES)}.")
+        raise UserError(f"there is no device {device}; choose from {', '.join(DEVICES)}.")
     if device == "cuda" and not torch.cuda.is_available():
-        raise Mistake("torch finds no CUDA device here; use --device cpu, or install a torch build that fits the GPU.")
+        raise UserError(
+            "torch finds no CUDA device here; use --device cpu, or install a torch build that fits the GPU."
+        )
     accelerator = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
     precision = precision or ("bf16-mixed" if has_bf16(accelerator) else "32-true")
     if precision not in PRECISIONS:
-        raise Mistake(f"there is no precision {precision}; choose from {', '.join(PRECISIONS)}.")
+        raise UserError(f"there is no precision {precision}; choose from {', '.join(PRECISIONS)}.")
     processes, here = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     fabric = Fabric(
         accelerator=accelerator,
@@ -74,19 +76,19 @@ def _convolution_seconds(dtype: "torch.dtype") -> float:
     return min(seconds)
 
 
-def on_device(pictures: "Pictures", device: "torch.device") -> Callable[[Sequence[int]], "Tensor"]:
-    """Gives a function from positions to uint8 (b, h, w, 3) on the device: on a GPU, all pictures lie there from the
+def on_device(images: "ImageSet", device: "torch.device") -> Callable[[Sequence[int]], "Tensor"]:
+    """Gives a function from positions to uint8 (b, h, w, 3) on the device: on a GPU, all images lie there from the
     start if they fit into a quarter of its free memory, so that it never waits for the disk."""
     import torch
 
-    shape = (len(pictures), pictures.size_px, pictures.size_px, 3)
+    shape = (len(images), images.size_px, images.size_px, 3)
     if device.type == "cuda" and math.prod(shape) < torch.cuda.mem_get_info(device)[0] / 4:
         everything = torch.empty(shape, dtype=torch.uint8, device=device)
-        for start in range(0, len(pictures), 256):
-            some = range(start, min(start + 256, len(pictures)))
-            everything[start : some.stop] = torch.from_numpy(pictures.batch(some)).to(device)
+        for start in range(0, len(images), 256):
+            some = range(start, min(start + 256, len(images)))
+            everything[start : some.stop] = torch.from_numpy(images.batch(some)).to(device)
         return lambda positions: everything[torch.as_tensor(positions, device=device)]
-    return lambda positions: torch.from_numpy(pictures.batch(positions)).to(device)
+    return lambda positions: torch.from_numpy(images.batch(positions)).to(device)
 
 
 def rank_positions(batch: int, fabric: "Fabric") -> "np.ndarray":

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from pretrain.command import Mistake, Names
+from pretrain.command import Names, UserError
 from pretrain.files import write_whole
 from pretrain.tensorfile import read_tensors, write_tensors
 
@@ -42,16 +42,16 @@ class Run:
 
     @contextmanager
     def held(self, config: object) -> Iterator[None]:
-        """The right to write into the folder; Mistake if another process has it, or it belongs to other options."""
+        """The right to write into the folder; UserError if another process has it, or it belongs to other options."""
         from filelock import FileLock, Timeout
 
-        with told_as_mistakes(self.folder):
+        with as_user_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             lock = FileLock(self.folder / "lock")
             try:
                 lock.acquire(timeout=0)
             except Timeout:
-                raise Mistake(
+                raise UserError(
                     f"another process trains in {self.folder}: wait for it or choose another --out."
                 ) from None
             try:
@@ -89,8 +89,8 @@ class Run:
         lines = self.metrics_file.read_text().splitlines()
         return [json.loads(line) for line in lines if line.endswith("}")]
 
-    def save(self, module: nn.Module, optimizer: Optimizer, facts: dict) -> None:
-        """Write a checkpoint; `facts` is JSON and holds the number of finished steps as `step`."""
+    def save(self, module: nn.Module, optimizer: Optimizer, metadata: dict) -> None:
+        """Write a checkpoint; `metadata` is JSON and holds the number of finished steps as `step`."""
         tensors = {f"module.{name}": tensor for name, tensor in module.state_dict().items()}
         scalars = {}
         for position, state in optimizer.state_dict()["state"].items():
@@ -99,23 +99,23 @@ class Run:
                     tensors[f"optimizer.{position}.{name}"] = value
                 else:
                     scalars[f"{position}.{name}"] = value
-        write_tensors(self.checkpoint_file, tensors, {**facts, "optimizer": scalars})
+        write_tensors(self.checkpoint_file, tensors, {**metadata, "optimizer": scalars})
 
     def restore(self, module: nn.Module, optimizer: Optimizer) -> dict | None:
-        """Put a checkpoint back and return its facts; None where there is none. Writes nothing."""
+        """Put a checkpoint back and return its metadata; None where there is none. Writes nothing."""
         if not self.checkpoint_file.exists():
             return None
-        tensors, facts = read_tensors(self.checkpoint_file)
+        tensors, metadata = read_tensors(self.checkpoint_file)
         module.load_state_dict(
             {name.removeprefix("module."): t for name, t in tensors.items() if name[:7] == "module."}
         )
         states: dict[int, dict] = {}
-        for name, value in [*tensors.items(), *((f"optimizer.{name}", v) for name, v in facts["optimizer"].items())]:
+        for name, value in [*tensors.items(), *((f"optimizer.{name}", v) for name, v in metadata["optimizer"].items())]:
             if name.startswith("optimizer."):
                 _, position, key = name.split(".", 2)
                 states.setdefault(int(position), {})[key] = value
         optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
-        return facts
+        return metadata
 
     def forget_figures_from(self, step: int) -> None:
         """Drop the lines of steps that a killed run took after its last checkpoint: they are taken again."""
@@ -141,17 +141,17 @@ class Run:
         differing = sorted(key for key in wanted.keys() | stored.keys() if wanted.get(key) != stored.get(key))
         if differing:
             changes = ", ".join(f"{key} was {stored.get(key)} and is {wanted.get(key)}" for key in differing)
-            raise Mistake(f"{self.folder} holds a run with other options ({changes}): choose another --out.")
+            raise UserError(f"{self.folder} holds a run with other options ({changes}): choose another --out.")
 
 
 @contextmanager
-def told_as_mistakes(folder: Path) -> Iterator[None]:
+def as_user_errors(folder: Path) -> Iterator[None]:
     """A disk that is full or may not be written is the user's to mend, not a traceback."""
     try:
         yield
     except OSError as error:
         reason = f"{folder} cannot be written ({error}); what was saved before is whole"
-        raise Mistake(f"{reason}. Make room, or choose another --out.") from error
+        raise UserError(f"{reason}. Make room, or choose another --out.") from error
 
 
 def _plain(value: object) -> object:

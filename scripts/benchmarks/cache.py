@@ -1,11 +1,11 @@
 """How fast the cache is built and read, beside the bare decoder, and how much memory that takes.
 
     python scripts/benchmarks/cache.py            # some minutes; makes its own 1024 px PNGs in a temporary folder
-    python scripts/benchmarks/cache.py --quick    # within a minute, on fewer pictures
+    python scripts/benchmarks/cache.py --quick    # within a minute, on fewer images
     python scripts/benchmarks/cache.py --check    # exit code 1 where a target is missed
 
 Targets: building at 90 % or more of the bare decoder's rate on all cores, both from the start of the first process to
-the end of the last; peak memory the same for ten times the pictures; reading a random batch at least 50 times as fast
+the end of the last; peak memory the same for ten times the images; reading a random batch at least 50 times as fast
 as decoding it. Beside rates stands the processors' time, which tells more where others use the machine too. The last
 line is one JSON object.
 """
@@ -48,14 +48,14 @@ class Config:
     """Measure how fast the cache is built and read beside the bare decoder, and how much memory that takes.
 
     Attributes:
-        pictures: How many 1024 px PNGs; building is measured with four times as many too, memory with ten times.
+        images: How many 1024 px PNGs; building is measured with four times as many too, memory with ten times.
         rounds: How often each is measured, in turn.
         size_px: Side of the cached squares.
-        quick: Fewer pictures and rounds, for an answer within a minute.
+        quick: Fewer images and rounds, for an answer within a minute.
         check: Exit code 1 if a target is missed.
     """
 
-    pictures: int = 500
+    images: int = 500
     rounds: int = 5
     size_px: int = 256
     quick: bool = False
@@ -63,10 +63,10 @@ class Config:
 
 
 def main(config: Config) -> int:
-    count, rounds = (150, 3) if config.quick else (config.pictures, config.rounds)
+    count, rounds = (150, 3) if config.quick else (config.images, config.rounds)
     with tempfile.TemporaryDirectory() as place:
         os.environ["HELDOUT_CACHE"] = f"{place}/cache"
-        paths = make_pictures(Path(place) / "pictures", count)
+        paths = make_images(Path(place) / "images", count)
         more = linked(paths, Path(place) / "times_4", 4)
         building = in_rounds(
             rounds,
@@ -96,7 +96,7 @@ def main(config: Config) -> int:
     print(f"  read       {figures['read_batch_ms']:8.1f} ms for a random batch of {min(BATCH, count)}")
     print(f"  decode     {figures['decode_batch_ms']:8.1f} ms for the same batch, all cores")
     print(f"  ratio      {figures['read_over_decode']:8.0f}  (target: at least {TARGETS['read_over_decode']:.0f})")
-    print(f"  peak       {peaks_mib[0]:8.0f} MiB for {count} pictures, all processes together")
+    print(f"  peak       {peaks_mib[0]:8.0f} MiB for {count} images, all processes together")
     print(f"             {peaks_mib[1]:8.0f} MiB for {10 * count}")
     print(f"  ratio      {figures['peak_growth']:8.2f}  (target: at most {TARGETS['peak_growth']})")
     print(f"missed: {', '.join(missed)}" if missed else "all targets met")
@@ -127,8 +127,8 @@ def spent_on(work: Callable[[], object]) -> Spent:
 
 def build_figures(bare: Spent, build: Spent, count: int, times: str) -> dict[str, float]:
     return {
-        f"bare_decoder_pictures_per_s{times}": count / bare.wall_s,
-        f"build_pictures_per_s{times}": count / build.wall_s,
+        f"bare_decoder_images_per_s{times}": count / bare.wall_s,
+        f"build_images_per_s{times}": count / build.wall_s,
         f"build_over_bare{times}": bare.wall_s / build.wall_s,
         f"bare_decoder_cpu_ms{times}": 1e3 * bare.cpu_s / count,
         f"build_cpu_ms{times}": 1e3 * build.cpu_s / count,
@@ -138,8 +138,8 @@ def build_figures(bare: Spent, build: Spent, count: int, times: str) -> dict[str
 
 def print_building(figures: dict[str, float], count: int, times: str) -> None:
     for name, what in (("build", "build"), ("bare", "bare_decoder")):
-        rate, cpu_ms = figures[f"{what}_pictures_per_s{times}"], figures[f"{what}_cpu_ms{times}"]
-        print(f"  {name:<10} {rate:8.0f} pictures/s of {count}, {cpu_ms:.2f} ms of a processor for each")
+        rate, cpu_ms = figures[f"{what}_images_per_s{times}"], figures[f"{what}_cpu_ms{times}"]
+        print(f"  {name:<10} {rate:8.0f} images/s of {count}, {cpu_ms:.2f} ms of a processor for each")
     ratio, target = figures[f"build_over_bare{times}"], TARGETS[f"build_over_bare{times}"]
     cpu_ratio = figures[f"cpu_build_over_bare{times}"]
     print(f"  ratio      {ratio:8.2f}  (target: at least {target}), of those ms {cpu_ratio:.2f}")
@@ -154,18 +154,18 @@ def in_rounds(rounds: int, contestants: dict[str, Callable[[], Spent]]) -> dict[
     return {name: Spent(*map(median, zip(*measured, strict=True))) for name, measured in spent.items()}
 
 
-def make_pictures(folder: Path, count: int, size_px: int = 1024) -> list[Path]:
+def make_images(folder: Path, count: int, size_px: int = 1024) -> list[Path]:
     """PNGs with the grain of real ones: the demo set's, enlarged, with sensor noise; fifteen, repeated."""
     import numpy as np
     from PIL import Image
 
-    from pretrain.demo import CATEGORIES, render_picture
+    from pretrain.demo import CATEGORIES, render_image
 
     folder.mkdir(parents=True)
     generator = np.random.default_rng(0)
     originals = []
     for category in CATEGORIES:
-        pixels, _ = render_picture(category, "train", "good", 0, 0)
+        pixels, _ = render_image(category, "train", "good", 0, 0)
         large = np.asarray(Image.fromarray(pixels).resize((size_px, size_px), Image.Resampling.BICUBIC), np.float32)
         noisy = large + generator.normal(0, 2, large.shape)
         original = folder / f"original_{category}.png"
@@ -179,7 +179,7 @@ def make_pictures(folder: Path, count: int, size_px: int = 1024) -> list[Path]:
 
 
 def linked(paths: list[Path], folder: Path, factor: int) -> list[Path]:
-    """A folder of `factor` times the pictures, by hard links."""
+    """A folder of `factor` times the images, by hard links."""
     folder.mkdir()
     links = [folder / f"{turn}_{path.name}" for turn in range(factor) for path in paths]
     for link, path in zip(links, paths * factor, strict=True):
@@ -242,7 +242,7 @@ def reading_a_batch(paths: list[Path], size_px: int) -> dict[str, Callable[[], S
 
 
 def peak_mib(place: Path, paths: list[Path], factor: int, size_px: int) -> float:
-    """Peak resident memory of building a cache of `factor` times the pictures (by hard links), in a process of its
+    """Peak resident memory of building a cache of `factor` times the images (by hard links), in a process of its
     own: of that process, and of the largest of its decoders for each core."""
     folder = place / f"memory_times_{factor}"
     linked(paths, folder, factor)

@@ -1,16 +1,16 @@
 """How fast a fitted model answers, native and exported, beside anomalib's Padim by torch and by OpenVINO.
 
     python scripts/benchmarks/infer.py              # some ten minutes on two cores; installs anomalib once
-    python scripts/benchmarks/infer.py --quick      # fewer rounds, normals and pictures
+    python scripts/benchmarks/infer.py --quick      # fewer rounds, normals and images
     python scripts/benchmarks/infer.py --check      # exit code 1 where a target is missed
     python scripts/benchmarks/infer.py --record RESULTS.md
 
-All see the same generated pictures of one product at 256 px through the same ResNet-18 with the same random weights,
+All see the same generated images of one product at 256 px through the same ResNet-18 with the same random weights,
 100 random dimensions of levels 1 to 3. Ours has a Gaussian for each of 32 x 32 places, anomalib's for each of 64 x 64;
 one row is ours on 64 x 64. Ours are made by the commands themselves, `detect.py fit` and `export.py`. Each contestant
 is a process of its own; they take turns, and only one works at a time. Preprocessing is part of every time.
 
-Targets: the fastest of ours, alone with a picture, 4 times as fast as anomalib's torch Padim with as many threads, and
+Targets: the fastest of ours, alone with an image, 4 times as fast as anomalib's torch Padim with as many threads, and
 its image AUROC no more than 0.005 lower; from the start of a process to its first answer less than 1 s.
 """
 
@@ -40,7 +40,7 @@ from math import nan
 from pathlib import Path
 from statistics import median
 
-from pretrain.command import Mistake
+from pretrain.command import UserError
 from scripts.benchmarks.patches import CATEGORY, COARSE_GRID, DIMENSIONS, GRID, PEER, SIZE_PX, make_material, started
 from scripts.benchmarks.patches import make_peer as make_anomalib
 from scripts.leave_one_out import commit
@@ -52,7 +52,7 @@ OURS = ("native fp32", "native bf16", "onnx", "onnx-int8", "onnx, 64 x 64")
 THEIRS = ("anomalib torch", "anomalib openvino")
 EXPORTED = ("onnx", "onnx-int8")
 # As anomalib smooths and scores.
-OPTIONS = "dimensions={dimensions},neighbourhood=1,quiet=0.0,blur=0.015625,top_share=0.0,grid={grid}"
+OPTIONS = "dimensions={dimensions},neighborhood=1,quiet=0.0,blur=0.015625,top_share=0.0,grid={grid}"
 AT_LEAST = {"faster_1_thread": 4.0, "faster_2_threads": 4.0, "auroc_gain": -0.005}
 AT_MOST = {"start_s": 1.0}
 
@@ -63,9 +63,9 @@ class Config:
 
     Attributes:
         rounds: How often each is measured, in turn.
-        normals: Pictures to learn from.
+        normals: Images to learn from.
         peer_python: A Python that has anomalib and openvino. Default is one made beside the cache.
-        quick: Fewer rounds, normals and pictures.
+        quick: Fewer rounds, normals and images.
         check: Exit code 1 if a target is missed.
         record: Append the table and the command to this Markdown file.
     """
@@ -100,8 +100,8 @@ def main(config: Config) -> int:
     table = "\n".join(table_of(figures, rounds, normals, versions))
     print(table)
     print(f"missed: {', '.join(missed)}" if missed else "all targets met")
-    facts = {**asdict(config), "peer_python": None, "record": None, **figures, "missed": missed}
-    print(json.dumps({"benchmark": "infer", **facts, **hardware, **versions}))
+    metadata = {**asdict(config), "peer_python": None, "record": None, **figures, "missed": missed}
+    print(json.dumps({"benchmark": "infer", **metadata, **hardware, **versions}))
     if config.record:
         record(config.record, table, missed)
     return int(bool(missed) and config.check)
@@ -115,7 +115,7 @@ def make_peer() -> Path:
         try:
             subprocess.run([python, "-m", "pip", "install", "--quiet", *OPENVINO], check=True)
         except subprocess.CalledProcessError as error:
-            raise Mistake(f"openvino could not be installed ({error}); give a --peer-python that has it.") from None
+            raise UserError(f"openvino could not be installed ({error}); give a --peer-python that has it.") from None
         mark.touch()
     return python
 
@@ -146,25 +146,25 @@ def make_theirs(command: list, place: Path, files: dict[str, str]) -> None:
         contestant.do("make", weights=files["weights"], train=files["train"])
 
 
-def theirs_of(engine: str, place: Path, pictures: str, threads: int) -> dict:
+def theirs_of(engine: str, place: Path, images: str, threads: int) -> dict:
     folder = str(place / "anomalib")
-    return {"engine": engine, "folder": folder, "pictures": pictures, "threads": threads, "dimensions": DIMENSIONS}
+    return {"engine": engine, "folder": folder, "images": images, "threads": threads, "dimensions": DIMENSIONS}
 
 
-def commands_of(models: dict[str, Path], theirs: list, place: Path, pictures: str, threads: int) -> dict[str, list]:
+def commands_of(models: dict[str, Path], theirs: list, place: Path, images: str, threads: int) -> dict[str, list]:
     """How each contestant is started with so many threads."""
     ours = [sys.executable, REPOSITORY / "scripts/benchmarks/contestants/infer_contestant.py"]
     commands = {}
     for name, model in models.items():
-        wanted = {"model": str(model), "pictures": pictures, "threads": threads, "bf16": name.endswith("bf16")}
+        wanted = {"model": str(model), "images": images, "threads": threads, "bf16": name.endswith("bf16")}
         commands[name] = [*ours, json.dumps(wanted)]
     for name in THEIRS:
-        commands[name] = [*theirs, json.dumps(theirs_of(name.split()[1], place, pictures, threads))]
+        commands[name] = [*theirs, json.dumps(theirs_of(name.split()[1], place, images, threads))]
     return commands
 
 
 def in_rounds(rounds: int, tests: int, commands: dict[str, list], threads: int) -> tuple[dict, dict]:
-    """By contestant and batch, a list over the rounds of seconds and CPU seconds a picture; peak memory; and scores."""
+    """By contestant and batch, a list over the rounds of seconds and CPU seconds an image; peak memory; and scores."""
     measured = {name: {f"batch {batch}": [] for batch in BATCHES} for name in commands}
     scores = {}
     with ExitStack() as stack:
@@ -196,10 +196,10 @@ def first_answer(command: list) -> tuple[float, float]:
 
 
 def run_detect(model: Path, place: Path) -> tuple[float, float]:
-    """The same of the whole command, one picture in a file, results and all."""
-    picture = next((place / "demo" / CATEGORY / "test" / "good").iterdir())
+    """The same of the whole command, one image in a file, results and all."""
+    image = next((place / "demo" / CATEGORY / "test" / "good").iterdir())
     before, start_s = children_cpu_s(), time.perf_counter()
-    command = [sys.executable, REPOSITORY / "downstream" / "detect.py", "run", picture, "--model", model]
+    command = [sys.executable, REPOSITORY / "downstream" / "detect.py", "run", image, "--model", model]
     subprocess.run([*command, "--out", place / "out"], check=False, capture_output=True)
     return time.perf_counter() - start_s, children_cpu_s() - before
 
@@ -241,7 +241,7 @@ def figures_of(measured: dict, scores: dict, labels: list[bool], starts: dict) -
 def table_of(figures: dict, rounds: int, normals: int, versions: dict[str, str]) -> list[str]:
     lines = [
         f"{normals} normals of generated {CATEGORY}s at {SIZE_PX} px, ResNet-18 with random weights; medians of",
-        f"{rounds} interleaved rounds, milliseconds a picture (CPU milliseconds);",
+        f"{rounds} interleaved rounds, milliseconds an image (CPU milliseconds);",
         ", ".join(map(" ".join, versions.items())),
         f"{'':18}{'threads':>8}{'batch 1':>16}{'batch 16':>16}{'times anomalib':>16}{'peak MiB':>10}{'AUROC':>8}",
     ]
@@ -261,15 +261,15 @@ def table_of(figures: dict, rounds: int, normals: int, versions: dict[str, str])
 
 def record(file: Path, table: str, missed: list[str]) -> None:
     command = shlex.join(["python", "scripts/benchmarks/infer.py", *sys.argv[1:]])
-    facts = f"{date.today()}, {os.cpu_count()} cores, {platform.machine()}, commit {commit()}"
+    metadata = f"{date.today()}, {os.cpu_count()} cores, {platform.machine()}, commit {commit()}"
     indented = "\n".join(f"    {line}".rstrip() for line in table.splitlines())
     verdict = f"missed: {', '.join(missed)}" if missed else "all targets met"
     with open(file, "a") as opened:
-        opened.write(f"\n## Speed of answering\n\n{facts}\n\n    {command}\n\n{indented}\n    {verdict}\n")
+        opened.write(f"\n## Speed of answering\n\n{metadata}\n\n    {command}\n\n{indented}\n    {verdict}\n")
 
 
 def call(script: str, *arguments: object) -> None:
-    """Run one of our commands; Mistake if it fails, with its own words above."""
+    """Run one of our commands; UserError if it fails, with its own words above."""
     done = subprocess.run([sys.executable, REPOSITORY / script, *map(str, arguments)], check=False, stdout=sys.stderr)
     if done.returncode:
-        raise Mistake(f"{script} ended with exit code {done.returncode}: see what it says above.")
+        raise UserError(f"{script} ended with exit code {done.returncode}: see what it says above.")

@@ -1,17 +1,17 @@
 """How fast patch statistics are fitted and run, and how much memory that takes, beside anomalib's Padim and Patchcore.
 
     python scripts/benchmarks/patches.py            # some ten minutes on two cores; installs anomalib once
-    python scripts/benchmarks/patches.py --quick    # fewer rounds and pictures, no Patchcore
+    python scripts/benchmarks/patches.py --quick    # fewer rounds and images, no Patchcore
     python scripts/benchmarks/patches.py --check    # exit code 1 where a target is missed
 
-All see the same generated pictures of one product (200 to learn from, 50 to judge) at 256 px through the same ResNet-18
+All see the same generated images of one product (200 to learn from, 50 to judge) at 256 px through the same ResNet-18
 with the same random weights; PaDiM has 100 random dimensions of levels 1 to 3, banks a tenth of the patches of levels 2
 and 3. Each contestant is a process of its own; they take turns, and only one works at a time. Ours finds a
 threshold while it is fitted, each normal being left out in turn; anomalib's models do not.
 
-Targets, ours over anomalib's Padim: on the same 64 x 64 grid in fp32 fitted 2.5 times as fast, a single picture 1.8
-times, batches 3 times, at most 1.2 GB; on a 32 x 32 grid, perhaps of smaller pictures (`--coarse-px`), 4, 3 and 5 times
-with image AUROC no more than 0.005 lower; memory at most 1.1 times from 200 to 2,000 pictures; the bank fitted within
+Targets, ours over anomalib's Padim: on the same 64 x 64 grid in fp32 fitted 2.5 times as fast, a single image 1.8
+times, batches 3 times, at most 1.2 GB; on a 32 x 32 grid, perhaps of smaller images (`--coarse-px`), 4, 3 and 5 times
+with image AUROC no more than 0.005 lower; memory at most 1.1 times from 200 to 2,000 images; the bank fitted within
 60 s.
 """
 
@@ -40,7 +40,7 @@ from pathlib import Path
 from statistics import median
 from threading import Timer
 
-from pretrain.command import Mistake
+from pretrain.command import UserError
 
 PEER = "anomalib==2.7.0"
 SIZE_PX, GRID, DIMENSIONS, SHARE, BATCH = 256, 64, 100, 0.1, 16
@@ -50,7 +50,7 @@ CONTESTANTS = Path(__file__).resolve().parent / "contestants"
 # Same grid, same smoothing, same score as anomalib's.
 PADIM = {
     "dimensions": DIMENSIONS,
-    "neighbourhood": 1,
+    "neighborhood": 1,
     "quiet": 0.0,
     "grid": GRID,
     "blur": 1 / 64,
@@ -75,11 +75,11 @@ class Config:
 
     Attributes:
         rounds: How often each is measured, in turn.
-        normals: Pictures to learn from; memory is compared with ten times as many.
-        coarse_px: What the coarse contestant makes of its pictures before it looks at them.
+        normals: Images to learn from; memory is compared with ten times as many.
+        coarse_px: What the coarse contestant makes of its images before it looks at them.
         patchcore_minutes: How long anomalib's Patchcore may take to choose its coreset before it is stopped.
         peer_python: A Python that has anomalib. Default is one made beside the cache.
-        quick: Fewer rounds and pictures, no Patchcore.
+        quick: Fewer rounds and images, no Patchcore.
         check: Exit code 1 if a target is missed.
     """
 
@@ -117,8 +117,8 @@ def main(config: Config) -> int:
     print(f"missed: {', '.join(missed)}" if missed else "all targets met")
     hardware = {"cores": os.cpu_count(), "machine": platform.machine(), "python": platform.python_version()}
     versions = {"peer": PEER, "torch": version("torch"), "faiss": version("faiss-gpu")}
-    facts = {**asdict(config), "peer_python": None, **figures, "patchcore_s": patchcore, "missed": missed}
-    print(json.dumps({"benchmark": "patches", **facts, **hardware, **versions}))
+    metadata = {**asdict(config), "peer_python": None, **figures, "patchcore_s": patchcore, "missed": missed}
+    print(json.dumps({"benchmark": "patches", **metadata, **hardware, **versions}))
     return int(bool(missed) and config.check)
 
 
@@ -134,13 +134,13 @@ def make_peer() -> Path:
             subprocess.run([sys.executable, "-m", "venv", folder], check=True)
             subprocess.run([python, "-m", "pip", "install", "--quiet", PEER], check=True)
         except subprocess.CalledProcessError as error:
-            raise Mistake(f"{PEER} could not be installed ({error}); give a --peer-python that has it.") from None
+            raise UserError(f"{PEER} could not be installed ({error}); give a --peer-python that has it.") from None
         (folder / "ready").touch()
     return python
 
 
 def make_material(place: Path, normals: int) -> tuple[dict[str, str], list[bool]]:
-    """Files that all contestants read: pictures as arrays, and one encoder in two forms; the test pictures' labels."""
+    """Files that all contestants read: images as arrays, and one encoder in two forms; the test images' labels."""
     import numpy as np
     from safetensors.torch import save_file
 
@@ -150,18 +150,18 @@ def make_material(place: Path, normals: int) -> tuple[dict[str, str], list[bool]
 
     os.environ["HELDOUT_CACHE"] = str(place / "cache")
     make(place / "demo", categories=(CATEGORY,), train=normals, good=26, defective=6)
-    pictures = load(place / "demo", SIZE_PX)
+    images = load(place / "demo", SIZE_PX)
     files = {"train": str(place / "train.npy"), "test": str(place / "test.npy")}
     positions = {
-        split: [i for i, record in enumerate(pictures.records) if record.split == split] for split in ("train", "test")
+        split: [i for i, record in enumerate(images.records) if record.split == split] for split in ("train", "test")
     }
     for split, some in positions.items():
-        np.save(files[split], pictures.batch(some))
+        np.save(files[split], images.batch(some))
     encoder = Encoder("resnet18", seed=0, input_size_px=SIZE_PX)
     files |= {"encoder": str(place / "encoder.safetensors"), "weights": str(place / "weights.safetensors")}
     encoder.save(files["encoder"])
     save_file({n.split(".", 1)[1]: w.contiguous() for n, w in encoder.stages.state_dict().items()}, files["weights"])
-    return files, [pictures.records[i].is_anomaly for i in positions["test"]]
+    return files, [images.records[i].is_anomaly for i in positions["test"]]
 
 
 class Contestant:
@@ -180,7 +180,7 @@ class Contestant:
         for line in self.process.stdout:
             if line.startswith("{"):
                 return json.loads(line)
-        raise Mistake(
+        raise UserError(
             f"{self.process.args[1]} stopped with exit code {self.process.wait()}: run it by hand to see why."
         )
 
@@ -196,7 +196,7 @@ def started(command: list) -> Iterator[Contestant]:
 
 
 def in_rounds(rounds: int, tests: int, commands: dict[str, list]) -> tuple[dict, dict[str, list[float]]]:
-    """Seconds by contestant and task, a list over the rounds; and each one's scores of the test pictures."""
+    """Seconds by contestant and task, a list over the rounds; and each one's scores of the test images."""
     measured: dict[str, dict[str, list[float]]] = {name: {"fit": [], "single": [], "batched": []} for name in commands}
     scores = {}
     with ExitStack() as stack:
@@ -218,7 +218,7 @@ def in_rounds(rounds: int, tests: int, commands: dict[str, list]) -> tuple[dict,
 
 
 def peak_mib(command: list, repeat: int) -> float:
-    """Peak memory of a fresh process that is fitted to the normals, `repeat` times over, and judges some pictures."""
+    """Peak memory of a fresh process that is fitted to the normals, `repeat` times over, and judges some images."""
     with started(command) as contestant:
         contestant.do("fit", repeat=repeat)
         return contestant.do("predict", batch=BATCH, count=BATCH)["peak_mib"]
@@ -233,7 +233,7 @@ def patchcore_seconds(theirs: list, arguments: dict, minutes: float) -> float | 
         start_s = time.perf_counter()
         try:
             return contestant.do("fit")["seconds"]
-        except Mistake:
+        except UserError:
             if time.perf_counter() - start_s < 60 * minutes:
                 raise
             return None

@@ -4,7 +4,7 @@
     python scripts/benchmarks/pretrain.py --quick    # about a minute: fewer and smaller steps, a rough answer
     python scripts/benchmarks/pretrain.py --check    # exit code 1 where a target is missed
 
-All train on the same pictures in batches of the same size, two views of each, on the same threads: lightly as in its
+All train on the same images in batches of the same size, two views of each, on the same threads: lightly as in its
 tutorial, in fp32, with no workers and with one for each core, of which the better counts; ours as plain SimCLR with the
 same strengths and optimizer, in the precision chosen for the machine and in fp32, from a cache whose building is
 measured too; the bare step, on views made once; and our default recipe, which does more. What differs by design:
@@ -42,11 +42,11 @@ from statistics import median
 from typing import TYPE_CHECKING
 from unittest.mock import patch
 
-from pretrain.data.dataset import Pictures, load
+from pretrain.data.dataset import ImageSet, load
 from pretrain.simclr import Config as Recipe
 from pretrain.simclr import make_views, members, train_mode
 from pretrain.training.device import make_fabric, on_device, rank_positions
-from scripts.benchmarks.cache import build, make_pictures
+from scripts.benchmarks.cache import build, make_images
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -72,10 +72,10 @@ class Config:
     Attributes:
         rounds: How often each is measured, in turn. Default is 5, with --quick 2.
         steps: Training steps in a turn. Default is one for each core, at least 8, with --quick 2.
-        batch: Pictures a step. Default is 256 on a GPU, 64 without, with --quick 32.
+        batch: Images a step. Default is 256 on a GPU, 64 without, with --quick 32.
         size_px: Side of the views. Default is 224 on a GPU, 64 without.
         device: cpu, cuda, or auto for a GPU where there is one.
-        quick: Fewer pictures and rounds, for an answer within a minute.
+        quick: Fewer images and rounds, for an answer within a minute.
         check: Exit code 1 if a target is missed.
     """
 
@@ -98,7 +98,7 @@ class Plain(Recipe):
     temperature: float = 0.5
     whole_weight: float = 1.0
     dense_weight: float = 0.0
-    planted: bool = False
+    synthetic: bool = False
 
     @property
     def strengths(self) -> "Strengths":
@@ -158,19 +158,19 @@ def contestants(config: Config, place: Path, fabric: "Fabric", in_fp32: "Fabric"
     turns: dict[str, Turn] = {}
     for px in SOURCES_PX:
         folder = place / str(px)
-        paths = make_pictures(folder / "product" / "train" / "good", config.steps * config.batch, px)
+        paths = make_images(folder / "product" / "train" / "good", config.steps * config.batch, px)
         os.environ["HELDOUT_CACHE"] = str(place / "cache")
-        pictures = load(folder, plain.cache_px, normals_only=True)
+        images = load(folder, plain.cache_px, normals_only=True)
         os.environ["HELDOUT_CACHE"] = str(place / "cache_built_again")
         turns[f"cache built {px}"] = partial(build, paths, plain.cache_px)
         for workers in (CORES,) if on_gpu else (0, CORES):
             turns[f"lightly {workers} workers {px}"] = lightly_stock(config, paths[0].parent, workers)
         for kind, recipe in recipes.items():
-            turns[f"ours{kind} {px}"] = ours(recipe, config, pictures, fabric)
-            turns[f"bare step{kind} {px}"] = ours(recipe, config, pictures, fabric, is_bare=True)
-        turns[f"ours in fp32 {px}"] = ours(plain, config, pictures, in_fp32)
-        turns[f"our default recipe {px}"] = ours(default, config, pictures, fabric)
-    pixels = on_device(pictures, fabric.device)(range(config.batch))
+            turns[f"ours{kind} {px}"] = ours(recipe, config, images, fabric)
+            turns[f"bare step{kind} {px}"] = ours(recipe, config, images, fabric, is_bare=True)
+        turns[f"ours in fp32 {px}"] = ours(plain, config, images, in_fp32)
+        turns[f"our default recipe {px}"] = ours(default, config, images, fabric)
+    pixels = on_device(images, fabric.device)(range(config.batch))
     for backend in ("fast", "kornia", "kornia compiled") if on_gpu else ("fast", "kornia"):
         turns[f"views {backend}"] = views_alone(plain, config, pixels, *backend.split())
     return turns
@@ -191,13 +191,13 @@ def in_rounds(rounds: int, turns: dict[str, Turn]) -> tuple[dict[str, list[float
 
 def figures_of(config: Config, seconds: dict[str, list[float]]) -> dict:
     """Rates from medians over the rounds; ratios are medians of each round's own."""
-    pictures = config.steps * config.batch
+    images = config.steps * config.batch
     usual = {name: median(measured) for name, measured in seconds.items()}
 
     def speedup(ours: str, theirs: str) -> list[float]:
         return [their_s / our_s for our_s, their_s in zip(seconds[ours], seconds[theirs], strict=True)]
 
-    made = {name: 2 * pictures if name.startswith("views") else pictures for name in usual}
+    made = {name: 2 * images if name.startswith("views") else images for name in usual}
     figures: dict = {"per_s": {name: made[name] / each_s for name, each_s in usual.items()}}
     for px in SOURCES_PX:
         stock = min((name for name in usual if name.startswith("lightly") and name.endswith(f" {px}")), key=usual.get)
@@ -211,7 +211,7 @@ def figures_of(config: Config, seconds: dict[str, list[float]]) -> dict:
         name = kind.replace(" ", "_")
         ratios = [ratio for px in SOURCES_PX for ratio in speedup(f"ours{kind} {px}", f"bare step{kind} {px}")]
         figures[f"over_bare{name}"] = median(ratios)
-        figures[f"views_per_s{name}"] = median(2 * pictures / usual[f"ours{kind} {px}"] for px in SOURCES_PX)
+        figures[f"views_per_s{name}"] = median(2 * images / usual[f"ours{kind} {px}"] for px in SOURCES_PX)
     return figures
 
 
@@ -246,7 +246,7 @@ def lightly_stock(config: Config, files: Path, workers: int) -> Turn:
     return epoch
 
 
-def ours(recipe: Recipe, config: Config, pictures: Pictures, fabric: "Fabric", is_bare: bool = False) -> Turn:
+def ours(recipe: Recipe, config: Config, images: ImageSet, fabric: "Fabric", is_bare: bool = False) -> Turn:
     """The next steps of a training as `pretrain/simclr.py` makes them, nothing prepared before a turn; or with
     `is_bare` on views made once: with this network and loss nothing can train faster."""
     import torch
@@ -260,10 +260,10 @@ def ours(recipe: Recipe, config: Config, pictures: Pictures, fabric: "Fabric", i
     optimizer = make_optimizer(recipe.optimizer, module, recipe.learning_rate, recipe.weight_decay)
     model, stepper = fabric.setup(module.to(memory_format=torch.channels_last), optimizer)
     train_mode(module, recipe)
-    positions, pixels_of = rank_positions(recipe.batch, fabric), on_device(pictures, fabric.device)
+    positions, pixels_of = rank_positions(recipe.batch, fabric), on_device(images, fabric.device)
 
     def views_of(step: int) -> tuple["Tensor", "Tensor | None"]:
-        chosen = members(recipe, step, len(pictures))
+        chosen = members(recipe, step, len(images))
         return make_views(recipe, step, positions, pixels_of(chosen[positions]), pixels_of(chosen[positions - 1]))
 
     fixed, numbers = views_of(0) if is_bare else None, count()
@@ -281,16 +281,16 @@ def ours(recipe: Recipe, config: Config, pictures: Pictures, fabric: "Fabric", i
 
 
 def views_alone(recipe: Recipe, config: Config, pixels: "Tensor", backend: str, compiled: str = "") -> Turn:
-    """The views of as many steps, all of the same pictures: uint8 (b, h, w, 3), on the device."""
+    """The views of as many steps, all of the same images: uint8 (b, h, w, 3), on the device."""
     import torch
 
     from pretrain import views
 
-    # Colour alone: the blur's kernel is as wide as the draws ask for, and would be compiled again in every step.
-    colour = torch.compile(views._colour_by_kornia) if compiled else views._colour_by_kornia
+    # Color alone: the blur's kernel is as wide as the draws ask for, and would be compiled again in every step.
+    color = torch.compile(views._color_by_kornia) if compiled else views._color_by_kornia
 
     def steps() -> float:
-        with patch.object(views, "_colour_by_kornia", colour):
+        with patch.object(views, "_color_by_kornia", color):
             for step, view in product(range(config.steps), (0, 1)):
                 draws = views.draw(recipe.strengths, recipe.seed, step, range(len(pixels)), view)
                 images = views.render(pixels, draws, recipe.size_px, backend)

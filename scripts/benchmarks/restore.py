@@ -5,8 +5,9 @@
     python scripts/benchmarks/restore.py --check    # exit code 1 where a target is missed
     python scripts/benchmarks/restore.py --record RESULTS.md
 
-Both learn from the same generated products with planted defects and are tested on others, with their real masks. Each
-gets the same time: steps are timed in turn, and as many are taken as fit. Then both restore the same pictures in turn.
+Both learn from the same generated products with synthetic anomalies and are tested on others, with their real masks.
+Each
+gets the same time: steps are timed in turn, and as many are taken as fit. Then both restore the same images in turn.
 SADNet learns as published but for the weighted minus PSNR, and at the better of two learning rates; ours has a random
 encoder unless one is given. Targets: at least 5 times faster a megapixel, and no worse in the mask.
 """
@@ -35,12 +36,12 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from baselines.restoration.pairs import NamedPair, PlantedPairs
+    from baselines.restoration.pairs import NamedPair, SyntheticPairs
     from baselines.restoration.restorer import NetworkRestorer
 
 TRAIN, TEST = ("capsule", "metal_nut", "leather"), ("bottle", "wood")
 SIZE_PX, CROP_PX, LEVEL = 256, 64, "medium"
-QUICK_SHARE = 4  # every fourth test picture
+QUICK_SHARE = 4  # every fourth test image
 TIMED_ROUNDS, ROUNDS, QUICK_ROUNDS = 4, 5, 2
 MINUTES, QUICK_MINUTES = 1.5, 0.1
 AT_LEAST = {"speed": 5.0, "masked_psnr_ahead": 0.0}
@@ -92,14 +93,14 @@ def main(config: Config) -> int:
         record(lines, config)
     hardware = {"cores": os.cpu_count(), "machine": platform.machine(), "threads": torch.get_num_threads()}
     versions = {"torch": version("torch"), "torchvision": version("torchvision"), "python": platform.python_version()}
-    facts = {**asdict(config), "encoder": str(config.encoder), "record": None, **figures, "steps": steps}
-    print(json.dumps({"benchmark": "restore", **facts, "missed": missed, **hardware, **versions}))
+    metadata = {**asdict(config), "encoder": str(config.encoder), "record": None, **figures, "steps": steps}
+    print(json.dumps({"benchmark": "restore", **metadata, "missed": missed, **hardware, **versions}))
     return int(bool(missed) and config.check)
 
 
-def make_material(place: Path) -> tuple["PlantedPairs", "list[NamedPair]"]:
-    """Pairs of generated products to learn from, and defective pictures of others to judge by."""
-    from baselines.restoration.pairs import DegradedPictures, PlantedPairs, good_images
+def make_material(place: Path) -> tuple["SyntheticPairs", "list[NamedPair]"]:
+    """Pairs of generated products to learn from, and defective images of others to judge by."""
+    from baselines.restoration.pairs import DegradedImages, SyntheticPairs, good_images
     from baselines.restoration.run import ENDLESS
     from pretrain.data.dataset import load
     from pretrain.demo import make
@@ -109,10 +110,10 @@ def make_material(place: Path) -> tuple["PlantedPairs", "list[NamedPair]"]:
     good = good_images(load(place / "demo", SIZE_PX, TRAIN))
     tests = load(place / "demo", SIZE_PX, TEST)
     tests = tests.subset([i for i, one in enumerate(tests.records) if one.is_anomaly])
-    return PlantedPairs(good, LEVEL, CROP_PX, ENDLESS, 0, "cpu"), list(DegradedPictures(tests, LEVEL))
+    return SyntheticPairs(good, LEVEL, CROP_PX, ENDLESS, 0, "cpu"), list(DegradedImages(tests, LEVEL))
 
 
-def train(contestants: dict[str, "NetworkRestorer"], pairs: "PlantedPairs", seconds: float) -> dict[str, int]:
+def train(contestants: dict[str, "NetworkRestorer"], pairs: "SyntheticPairs", seconds: float) -> dict[str, int]:
     """Train each for as many steps as fit; which are timed in turn, early ones and late ones."""
     took: dict[str, list[float]] = {name: [] for name in contestants}
     sessions = {name: restorer.training(pairs.batch) for name, restorer in contestants.items()}
@@ -192,11 +193,13 @@ def in_words(figures: dict, steps: dict[str, int], minutes: float, threads: int)
 def record(lines: list[str], config: Config) -> None:
     from pretrain.encoder import commit
 
-    facts = f"{datetime.now():%Y-%m-%d}, {os.cpu_count()} cores, {platform.machine()}, commit {(commit() or '')[:7]}, "
-    facts += f"torch {version('torch')}"
+    metadata = (
+        f"{datetime.now():%Y-%m-%d}, {os.cpu_count()} cores, {platform.machine()}, commit {(commit() or '')[:7]}, "
+    )
+    metadata += f"torch {version('torch')}"
     command = "python scripts/benchmarks/restore.py" + (" --quick" if config.quick else "")
     told = "\n".join(f"    {line}" for line in lines)
     with open(config.record, "a", encoding="utf-8") as file:
         file.write(
-            f"\n## Speed of restoration, and its worth after equal training\n\n{facts}\n\n    {command}\n\n{told}\n"
+            f"\n## Speed of restoration, and its worth after equal training\n\n{metadata}\n\n    {command}\n\n{told}\n"
         )

@@ -1,15 +1,15 @@
 """How fast search is beside faiss's own exact index and scikit-learn, and extraction beside the bare encoder.
 
     python scripts/benchmarks/search.py --encoder FILE    # 1 million patch vectors; keeps them in runs/benchmark_search
-    python scripts/benchmarks/search.py --quick           # a minute: 10 thousand vectors and few pictures
+    python scripts/benchmarks/search.py --quick           # a minute: 10 thousand vectors and few images
     python scripts/benchmarks/search.py --check           # exit code 1 where a target is missed
 
-The vectors are patches of the demo pictures, levels 2 and 3 of the encoder, 256 of their 384 dimensions; queries are
-patches of pictures that are not in the index. All search the same vectors for the same queries in one batch, in turn,
+The vectors are patches of the demo images, levels 2 and 3 of the encoder, 256 of their 384 dimensions; queries are
+patches of images that are not in the index. All search the same vectors for the same queries in one batch, in turn,
 for their 10 nearest by Euclidean distance; recall is that of these queries, which no index was tuned on.
 
 Targets at 1 million: 10 times the throughput of faiss's exact index at recall 0.95. Extraction: 90 % of the rate of the
-bare encoder on the same cached pictures, and the same peak memory for four times the pictures.
+bare encoder on the same cached images, and the same peak memory for four times the images.
 """
 
 if __name__ == "__main__":
@@ -61,12 +61,12 @@ class Config:
 
     Attributes:
         encoder: Encoder file, or random. Default is runs/simclr/encoder.safetensors where it may be used, else random.
-        data: Folder of pictures; 1 million vectors take 1276 and some for queries. Default is demo data.
+        data: Folder of images; 1 million vectors take 1276 and some for queries. Default is demo data.
         sizes: How many vectors.
         rounds: How often each is measured, in turn.
-        pictures: How many pictures are extracted beside the bare encoder.
+        images: How many images are extracted beside the bare encoder.
         out: Where the vectors are kept for another time.
-        quick: Few pictures and vectors, for an answer within a minute.
+        quick: Few images and vectors, for an answer within a minute.
         check: Exit code 1 if a target is missed.
     """
 
@@ -74,7 +74,7 @@ class Config:
     data: Path = Path("data/demo")
     sizes: Names = Names("10000,100000,1000000")
     rounds: int = 3
-    pictures: int = 256
+    images: int = 256
     out: Path = Path("runs/benchmark_search")
     quick: bool = False
     check: bool = False
@@ -84,13 +84,13 @@ def main(config: Config) -> int:
     from pretrain.demo import is_demo, make
 
     with tempfile.TemporaryDirectory() as place:
-        data, out, sizes, rounds, pictures = config.data, config.out, config.sizes, config.rounds, config.pictures
+        data, out, sizes, rounds, images = config.data, config.out, config.sizes, config.rounds, config.images
         if config.quick:
-            data, out, sizes, rounds, pictures = Path(place) / "demo", Path(place) / "out", ("10000",), 2, 48
+            data, out, sizes, rounds, images = Path(place) / "demo", Path(place) / "out", ("10000",), 2, 48
             make(data, categories=("bottle", "hazelnut", "leather"), train=20, good=2, defective=1)
         elif not data.exists() or (not any(data.iterdir()) and not is_demo(data)):
             make(data)
-        figures = extraction(data, config.encoder, pictures, rounds, Path(place))
+        figures = extraction(data, config.encoder, images, rounds, Path(place))
         known, queries = patch_vectors(data, config.encoder, out)
         for size in map(int, sizes):
             # In a process of its own, so that the memory it takes is known.
@@ -98,9 +98,11 @@ def main(config: Config) -> int:
                 figures |= pool.submit(searches, known, queries, size, rounds, Path(place)).result()
     missed = [name for name, target in TARGETS.items() if name in figures and not met(name, figures[name], target)]
     print(f"missed: {', '.join(missed)}" if missed else "all targets met")
-    facts = {"cores": os.cpu_count(), "machine": platform.machine(), "python": platform.python_version()}
+    metadata = {"cores": os.cpu_count(), "machine": platform.machine(), "python": platform.python_version()}
     versions = {name: version(name) for name in ("faiss-gpu", "scikit-learn", "torch", "numpy")}
-    print(json.dumps({"benchmark": "search", "quick": config.quick, **figures, "missed": missed, **facts, **versions}))
+    print(
+        json.dumps({"benchmark": "search", "quick": config.quick, **figures, "missed": missed, **metadata, **versions})
+    )
     return int(bool(missed) and config.check)
 
 
@@ -118,17 +120,17 @@ def in_rounds(rounds: int, contestants: dict[str, Callable[[], float]]) -> dict[
 
 
 def extraction(data: Path, encoder: Path | None, count: int, rounds: int, place: Path) -> dict[str, float]:
-    """Pictures a second of the whole of `extract` and of the encoder alone, on cached pictures, both in fp32."""
+    """Images a second of the whole of `extract` and of the encoder alone, on cached images, both in fp32."""
     import numpy as np
 
     from embeddings.encoding import Encoding, choose_encoder, make_source
     from pretrain.data.dataset import load
 
     chosen, path = choose_encoder(encoder, 0, is_demo=True)
-    pictures = load(data, SIZE_PX)
-    few = link_pictures(pictures, np.linspace(0, len(pictures) - 1, count).astype(int), place / "few")
+    images = load(data, SIZE_PX)
+    few = link_images(images, np.linspace(0, len(images) - 1, count).astype(int), place / "few")
     encoding = Encoding(chosen, make_source(chosen, "pooled", size_px=SIZE_PX))
-    batches = [pictures.batch(range(start, min(start + 32, count))) for start in range(0, count, 32)]
+    batches = [images.batch(range(start, min(start + 32, count))) for start in range(0, count, 32)]
 
     def bare() -> float:
         start_s = time.perf_counter()
@@ -139,39 +141,37 @@ def extraction(data: Path, encoder: Path | None, count: int, rounds: int, place:
     extract_once(few, path, place / "warm")
     bare()
     seconds = in_rounds(rounds, {"bare": bare, "extract": partial(extract_once, few, path, place / "extracted")})
-    many = link_pictures(pictures, np.arange(4 * count) % len(pictures), place / "many")
+    many = link_images(images, np.arange(4 * count) % len(images), place / "many")
     peaks_mib = []
     for folder in (few, many):
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
             peaks_mib.append(pool.submit(extraction_peak_mib, folder, path, place / f"{folder.name}-vectors").result())
     figures = {
-        "bare_pictures_per_s": count / seconds["bare"],
-        "extract_pictures_per_s": count / seconds["extract"],
+        "bare_images_per_s": count / seconds["bare"],
+        "extract_images_per_s": count / seconds["extract"],
         "extract_over_bare": seconds["bare"] / seconds["extract"],
         "extract_peak_mib": peaks_mib,
         "extract_peak_growth": peaks_mib[1] / peaks_mib[0],
     }
-    print(
-        f"{count} cached pictures of {SIZE_PX} px, {chosen.architecture}, fp32, medians of {rounds} interleaved rounds"
-    )
-    print(f"  bare encoder      {figures['bare_pictures_per_s']:9.1f} pictures/s, from memory")
-    print(f"  extract           {figures['extract_pictures_per_s']:9.1f} pictures/s, from the first line to the last")
+    print(f"{count} cached images of {SIZE_PX} px, {chosen.architecture}, fp32, medians of {rounds} interleaved rounds")
+    print(f"  bare encoder      {figures['bare_images_per_s']:9.1f} images/s, from memory")
+    print(f"  extract           {figures['extract_images_per_s']:9.1f} images/s, from the first line to the last")
     print(f"  ratio             {figures['extract_over_bare']:9.2f}  (target: at least {TARGETS['extract_over_bare']})")
-    print(f"  peak memory       {peaks_mib[0]:9.0f} MiB for {count} pictures, {peaks_mib[1]:.0f} for {4 * count}")
+    print(f"  peak memory       {peaks_mib[0]:9.0f} MiB for {count} images, {peaks_mib[1]:.0f} for {4 * count}")
     return figures
 
 
-def link_pictures(pictures, positions: "np.ndarray", folder: Path) -> Path:
-    """A plain folder of some of the pictures; one that is asked for twice is there twice."""
+def link_images(images, positions: "np.ndarray", folder: Path) -> Path:
+    """A plain folder of some of the images; one that is asked for twice is there twice."""
     folder.mkdir()
     for number, position in enumerate(positions):
-        source = pictures.records[position].path
+        source = images.records[position].path
         os.symlink(source.resolve(), folder / f"{number:05d}{source.suffix}")
     return folder
 
 
 def extract_once(folder: Path, encoder: Path, out: Path) -> float:
-    """Seconds of one extraction into a new folder, its pictures cached."""
+    """Seconds of one extraction into a new folder, its images cached."""
     from embeddings.extract import Config as Extraction
     from embeddings.extract import extract
     from pretrain.data.dataset import load
@@ -217,7 +217,7 @@ class Memory:
 
 
 def patch_vectors(data: Path, encoder: Path | None, out: Path) -> tuple[Path, Path]:
-    """Files of patch vectors to search, float32 rows in random order of pictures, and of queries from others."""
+    """Files of patch vectors to search, float32 rows in random order of images, and of queries from others."""
     import numpy as np
 
     from embeddings.encoding import choose_encoder
@@ -236,8 +236,8 @@ def patch_vectors(data: Path, encoder: Path | None, out: Path) -> tuple[Path, Pa
     files = out / "known.f32", out / "queries.f32"
     with open(files[0], "wb") as file:
         for position in known:
-            file.write(vectors.of_pictures([position]).tobytes())
-    candidates = vectors.of_pictures(others[:100]).reshape(-1, DIMENSIONS)
+            file.write(vectors.of_images([position]).tobytes())
+    candidates = vectors.of_images(others[:100]).reshape(-1, DIMENSIONS)
     queries = candidates[generator.choice(len(candidates), QUERIES, replace=False)]
     files[1].write_bytes(queries.tobytes())
     return files
@@ -274,10 +274,10 @@ def searches(known: Path, queries_file: Path, size: int, rounds: int, place: Pat
     exact = faiss.IndexFlatL2(DIMENSIONS)
     exact.add(np.ascontiguousarray(stored))
     shared = faiss.rev_swig_ptr(exact.get_xb(), size * DIMENSIONS).reshape(size, DIMENSIONS)  # no copy for scikit-learn
-    neighbours = NearestNeighbors(n_neighbors=K, algorithm="brute", n_jobs=-1).fit(shared)
+    neighbors = NearestNeighbors(n_neighbors=K, algorithm="brute", n_jobs=-1).fit(shared)
     contestants = {
         "exact": partial(timed, lambda: exact.search(queries, K)),
-        "sklearn": partial(timed, lambda: neighbours.kneighbors(queries)),
+        "sklearn": partial(timed, lambda: neighbors.kneighbors(queries)),
         **{kind: partial(timed, partial(index.search, queries, K)) for kind, index in built.items()},
     }
     if "ivfpq" in built:
@@ -347,7 +347,7 @@ def names(name: str, built: dict[str, "Index"]) -> str:
 
 
 def exact_reach(vectors: "np.ndarray", rows: "np.ndarray", queries: "np.ndarray") -> "np.ndarray":
-    """How far the exact neighbours reach (q, 1); of equally near vectors each will do."""
+    """How far the exact neighbors reach (q, 1); of equally near vectors each will do."""
     return true_distances(vectors, rows, queries).max(axis=1, keepdims=True) * (1 + 1e-5) + 1e-9
 
 

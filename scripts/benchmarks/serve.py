@@ -1,4 +1,4 @@
-"""What the inspection service costs beside its bare model: pictures a second, time to an answer, memory.
+"""What the inspection service costs beside its bare model: images a second, time to an answer, memory.
 
     python scripts/benchmarks/serve.py            # some six minutes on two cores
     python scripts/benchmarks/serve.py --quick    # fewer rounds and requests
@@ -6,12 +6,12 @@
 
 PaDiM with a ResNet-18 at 224 px, as `serve.py` fits it without models, judges generated hazelnuts of 256 px. The server
 and 32 clients, coroutines of this process, share the machine over loopback; SQLite is written as in use. The bare model
-is the same one in this process: batches as large as the service's, of pictures that are decoded already ("model"), and
+is the same one in this process: batches as large as the service's, of images that are decoded already ("model"), and
 of files that it decodes first, one after another, which no answer can do without ("model and decoding").
-They take turns, and only one works at a time. Rates depend on what else the cores do; the CPU time of a picture hardly
+They take turns, and only one works at a time. Rates depend on what else the cores do; the CPU time of an image hardly
 does, so its ratio is given too (`of_model_by_cpu`; the service's has decoding, HTTP and the database in it).
 
-Targets: 0.8 of the model's pictures a second, no error, and after 10,000 requests no more than 1.05 times the memory
+Targets: 0.8 of the model's images a second, no error, and after 10,000 requests no more than 1.05 times the memory
 after the first tenth of them.
 """
 
@@ -41,13 +41,13 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, NamedTuple
 
-from pretrain.command import Mistake
+from pretrain.command import UserError
 
 if TYPE_CHECKING:
     from downstream.inspection.inspector import Inspector
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-CATEGORY, CLIENTS, PICTURES = "hazelnut", 32, 64
+CATEGORY, CLIENTS, IMAGES = "hazelnut", 32, 64
 AT_LEAST = {"of_model": 0.8}
 AT_MOST = {"errors": 0, "memory_growth": 1.05}
 
@@ -60,7 +60,7 @@ class Config:
         rounds: How often each is measured, in turn.
         requests: Requests in a round.
         memory_requests: Requests over which memory is watched.
-        batch: At most so many pictures a forward, the service's --batch.
+        batch: At most so many images a forward, the service's --batch.
         workers: Processes of the service, its --workers; with one for each core none waits for another's thread.
         quick: Fewer rounds and requests.
         check: Exit code 1 if a target is missed.
@@ -76,7 +76,7 @@ class Config:
 
 
 class Round(NamedTuple):
-    """Pictures a second of the three, CPU milliseconds a picture of two, and each answer's milliseconds."""
+    """Images a second of the three, CPU milliseconds an image of two, and each answer's milliseconds."""
 
     model: float
     with_decoding: float
@@ -110,32 +110,32 @@ def main(config: Config) -> int:
     print(f"missed: {', '.join(missed)}" if missed else "all targets met")
     hardware = {"cores": os.cpu_count(), "machine": platform.machine(), "python": platform.python_version()}
     versions = {name: version(name) for name in ("torch", "fastapi", "uvicorn", "sqlalchemy")}
-    facts = {**asdict(config), **figures, "missed": missed}
-    print(json.dumps({"benchmark": "serve", **facts, **hardware, **versions}))
+    metadata = {**asdict(config), **figures, "missed": missed}
+    print(json.dumps({"benchmark": "serve", **metadata, **hardware, **versions}))
     return int(bool(missed) and config.check)
 
 
 def make_material(place: Path, batch: int) -> tuple[list[bytes], "Inspector"]:
-    """Picture files, and a model fitted in `place`/models."""
+    """Image files, and a model fitted in `place`/models."""
     from downstream.detect import Fit, fit
     from downstream.inspection.inspector import Inspector
     from pretrain.demo import make
 
     os.environ["HELDOUT_CACHE"] = str(place / "cache")
-    make(place / "demo", categories=(CATEGORY,), train=PICTURES, good=6, defective=3)
+    make(place / "demo", categories=(CATEGORY,), train=IMAGES, good=6, defective=3)
     model = place / "models" / CATEGORY
     fit(Fit(data=place / "demo", category=CATEGORY, encoder=Path("random"), options="dimensions=100", out=model))
     inspector = Inspector.load(model)
     inspector.method.batch_size = batch
     paths = sorted((place / "demo" / CATEGORY).glob("t*/*/*.png"))
-    return [path.read_bytes() for path in paths[:PICTURES]], inspector
+    return [path.read_bytes() for path in paths[:IMAGES]], inspector
 
 
 @contextmanager
 def served(place: Path, config: Config) -> Iterator[tuple[int, int]]:
     """The service on the model in `place`: its port, and the number of its process."""
     command = [sys.executable, REPOSITORY / "downstream/serve.py", "--port", 0, "--models", place / "models",
-               "--results", place / "results.sqlite", "--pictures", place / "pictures", "--batch", config.batch,
+               "--results", place / "results.sqlite", "--images", place / "images", "--batch", config.batch,
                "--workers", config.workers, "--decoders", max(1, 2 // config.workers)]  # fmt: skip
     environment = {name: value for name, value in os.environ.items() if not name.startswith("HELDOUT_TOKEN")}
     with open(place / "log", "w") as log:
@@ -147,16 +147,16 @@ def served(place: Path, config: Config) -> Iterator[tuple[int, int]]:
             if line.startswith("serving: "):
                 yield int(line.rpartition(":")[2]), process.pid
                 return
-        raise Mistake(f"the service did not start: {(place / 'log').read_text()[-500:]}")
+        raise UserError(f"the service did not start: {(place / 'log').read_text()[-500:]}")
     finally:
         process.terminate()
         process.communicate(timeout=60)
 
 
-def request_of(picture: bytes, port: int) -> bytes:
+def request_of(image: bytes, port: int) -> bytes:
     """What curl would send, ready to be written to a socket."""
-    head = b'--limit\r\nContent-Disposition: form-data; name="image"; filename="picture.png"\r\n\r\n'
-    body = head + picture + b"\r\n--limit--\r\n"
+    head = b'--limit\r\nContent-Disposition: form-data; name="image"; filename="image.png"\r\n\r\n'
+    body = head + image + b"\r\n--limit--\r\n"
     lines = (f"POST /api/test_image HTTP/1.1\r\nHost: localhost:{port}\r\nContent-Length: {len(body)}\r\n"
              "Content-Type: multipart/form-data; boundary=limit\r\n\r\n")  # fmt: skip
     return lines.encode() + body
@@ -197,8 +197,8 @@ def one_round(
 
     decoded = [decode_bytes(data, inspector.size_px) for data in files]
 
-    def judge(pictures: Sequence) -> None:
-        inspector.inspect_decoded([Path()] * len(pictures), pictures)
+    def judge(images: Sequence) -> None:
+        inspector.inspect_decoded([Path()] * len(images), images)
 
     size = inspector.method.batch_size
     starts = [start % len(files) for start in range(0, requests, size)]
@@ -268,10 +268,10 @@ def print_figures(figures: dict, workers: int, rounds: int, requests: int, long:
     print(
         f"generated {CATEGORY}s of 256 px, PaDiM with a ResNet-18 at 224 px, medians of {rounds} interleaved rounds of"
     )
-    print(f"{requests} pictures")
-    print(f"  model                {figures['model_per_s']:8.1f} pictures/s")
-    print(f"  model and decoding   {figures['with_decoding_per_s']:8.1f} pictures/s")
-    print(f"  service, {CLIENTS} clients  {figures['service_per_s']:8.1f} pictures/s")
+    print(f"{requests} images")
+    print(f"  model                {figures['model_per_s']:8.1f} images/s")
+    print(f"  model and decoding   {figures['with_decoding_per_s']:8.1f} images/s")
+    print(f"  service, {CLIENTS} clients  {figures['service_per_s']:8.1f} images/s")
     print(f"  {CLIENTS} clients: p50 {figures['p50_ms']:.0f} ms, p99 {figures['p99_ms']:.0f} ms; ", end="")
     print(f"one client: p50 {figures['alone_p50_ms']:.0f} ms")
     first, *_, last = figures["memory_mib"]
@@ -279,7 +279,7 @@ def print_figures(figures: dict, workers: int, rounds: int, requests: int, long:
     for name, target in AT_LEAST.items():
         print(f"  {name:22}{figures[name]:8.3g}  (target: at least {target:g})")
     print(f"  {'of_model_and_decoding':22}{figures['of_model_and_decoding']:8.3g}")
-    cpu = f"{figures['model_cpu_ms']:.1f} of {figures['service_cpu_ms']:.1f} CPU ms a picture"
+    cpu = f"{figures['model_cpu_ms']:.1f} of {figures['service_cpu_ms']:.1f} CPU ms an image"
     print(f"  {'of_model_by_cpu':22}{figures['of_model_by_cpu']:8.3g}  ({cpu})")
     for name, target in AT_MOST.items():
         print(f"  {name:22}{figures[name]:8.3g}  (target: at most {target:g})")

@@ -1,12 +1,12 @@
 """How much faster VGG16-CAM is trained when what its frozen layers give is computed once, beside the plain loop.
 
     python scripts/benchmarks/vgg.py            # some minutes on two cores
-    python scripts/benchmarks/vgg.py --quick    # within a minute: fewer pictures and rounds
+    python scripts/benchmarks/vgg.py --quick    # within a minute: fewer images and rounds
     python scripts/benchmarks/vgg.py --check    # exit code 1 where a target is missed
     python scripts/benchmarks/vgg.py --record RESULTS.md
 
 Both trainings start from the same weights, a file of random ones that is taken for pretrained, on the same generated
-pictures of 224 px, and take epochs in turn, validation included: the recipe of `baselines/vgg_cam.py` at batch 40. Both
+images of 224 px, and take epochs in turn, validation included: the recipe of `baselines/vgg_cam.py` at batch 40. Both
 are the same code but for where the frozen layers' results come from. Targets: an epoch at least 4 times as fast, and
 weights that are the same to 1e-5 of the largest. The whole run's ratio counts the one pass through the frozen layers.
 """
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from baselines.contract.method import Samples
 
 SIZE_PX, CATEGORY, WHOLE_RUN_EPOCHS = 224, "hazelnut", 10
-QUICK_ROUNDS, QUICK_PICTURES = 2, 20
+QUICK_ROUNDS, QUICK_IMAGES = 2, 20
 AT_LEAST = {"epoch": 4.0}
 AT_MOST = {"weights_apart": 1e-5}
 
@@ -50,14 +50,14 @@ class Config:
 
     Attributes:
         rounds: How many epochs each takes, in turn.
-        pictures: How many pictures an epoch has, about a sixth of them held out.
-        quick: Fewer rounds and pictures.
+        images: How many images an epoch has, about a sixth of them held out.
+        quick: Fewer rounds and images.
         check: Exit code 1 if a target is missed.
         record: Append what is printed to this file.
     """
 
     rounds: int = 5
-    pictures: int = 80
+    images: int = 80
     quick: bool = False
     check: bool = False
     record: Path | None = None
@@ -66,11 +66,11 @@ class Config:
 def main(config: Config) -> int:
     import torch
 
-    rounds, count = (QUICK_ROUNDS, QUICK_PICTURES) if config.quick else (config.rounds, config.pictures)
+    rounds, count = (QUICK_ROUNDS, QUICK_IMAGES) if config.quick else (config.rounds, config.images)
     with tempfile.TemporaryDirectory() as place:
         samples, weights = make_material(Path(place), count)
         seconds, apart = in_rounds(samples, weights, rounds, Path(place))
-    figures = figures_of(seconds) | {"weights_apart": apart, "pictures": len(samples)}
+    figures = figures_of(seconds) | {"weights_apart": apart, "images": len(samples)}
     missed = [name for name, target in AT_LEAST.items() if figures[name] < target]
     missed += [name for name, target in AT_MOST.items() if figures[name] > target]
     lines = in_words(figures, rounds, torch.get_num_threads())
@@ -80,13 +80,13 @@ def main(config: Config) -> int:
         record(lines, config)
     hardware = {"cores": os.cpu_count(), "machine": platform.machine(), "threads": torch.get_num_threads()}
     versions = {"torch": version("torch"), "python": platform.python_version()}
-    facts = {**asdict(config), "record": None, **figures, "missed": missed}
-    print(json.dumps({"benchmark": "vgg", **facts, **hardware, **versions}))
+    metadata = {**asdict(config), "record": None, **figures, "missed": missed}
+    print(json.dumps({"benchmark": "vgg", **metadata, **hardware, **versions}))
     return int(bool(missed) and config.check)
 
 
 def make_material(place: Path, count: int) -> tuple["Samples", Path]:
-    """Generated pictures, two thirds of them good, and a file of VGG16 weights as torchvision publishes them."""
+    """Generated images, two thirds of them good, and a file of VGG16 weights as torchvision publishes them."""
     import torch
 
     from baselines.cam.network import make_network
@@ -96,13 +96,13 @@ def make_material(place: Path, count: int) -> tuple["Samples", Path]:
 
     os.environ["HELDOUT_CACHE"] = str(place / "cache")
     make(place / "demo", categories=(CATEGORY,), train=2 * count // 3, good=0, defective=-(-count // 3))
-    pictures = load(place / "demo", SIZE_PX)
-    defective = [i for i, record in enumerate(pictures.records) if record.is_anomaly][: count - 2 * count // 3]
-    good = [i for i, record in enumerate(pictures.records) if not record.is_anomaly]
+    images = load(place / "demo", SIZE_PX)
+    defective = [i for i, record in enumerate(images.records) if record.is_anomaly][: count - 2 * count // 3]
+    good = [i for i, record in enumerate(images.records) if not record.is_anomaly]
     network = make_network(seed=7)
     path = place / "vgg16.pth"
     torch.save({f"features.{name}": weight for name, weight in network.features.state_dict().items()}, path)
-    return Samples(pictures.subset([*good, *defective])), path
+    return Samples(images.subset([*good, *defective])), path
 
 
 def in_rounds(samples: "Samples", weights: Path, rounds: int, place: Path) -> tuple[dict[str, list[float]], float]:
@@ -148,7 +148,7 @@ def figures_of(seconds: dict[str, list[float]]) -> dict:
 
 def in_words(figures: dict, rounds: int, threads: int) -> list[str]:
     return [
-        f"{figures['pictures']} generated pictures at {SIZE_PX} px, batch 40, {threads} threads,",
+        f"{figures['images']} generated images at {SIZE_PX} px, batch 40, {threads} threads,",
         f"medians of {rounds} interleaved epochs, validation included",
         f"  plain loop      {figures['plain_epoch_s']:8.2f} s an epoch",
         f"  ours            {figures['our_epoch_s']:8.2f} s an epoch, after {figures['once_s']:.2f} s once",
@@ -162,9 +162,11 @@ def in_words(figures: dict, rounds: int, threads: int) -> list[str]:
 def record(lines: list[str], config: Config) -> None:
     from pretrain.encoder import commit
 
-    facts = f"{datetime.now():%Y-%m-%d}, {os.cpu_count()} cores, {platform.machine()}, commit {(commit() or '')[:7]}, "
-    facts += f"torch {version('torch')}"
+    metadata = (
+        f"{datetime.now():%Y-%m-%d}, {os.cpu_count()} cores, {platform.machine()}, commit {(commit() or '')[:7]}, "
+    )
+    metadata += f"torch {version('torch')}"
     command = "python scripts/benchmarks/vgg.py" + (" --quick" if config.quick else "")
     told = "\n".join(f"    {line}" for line in lines)
     with open(config.record, "a", encoding="utf-8") as file:
-        file.write(f"\n## Speed of training VGG16-CAM\n\n{facts}\n\n    {command}\n\n{told}\n")
+        file.write(f"\n## Speed of training VGG16-CAM\n\n{metadata}\n\n    {command}\n\n{told}\n")

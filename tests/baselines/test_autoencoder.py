@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from baselines.autoencoder import Config, known_flags, main
 from downstream.detect import Fit, Run, fit, run
-from pretrain.command import Mistake, Names, read_config, run_commands
+from pretrain.command import Names, UserError, read_config, run_commands
 
 SCRIPT = str(REPOSITORY / "baselines/autoencoder.py")
 TINY = ("--model", "vae", "--size", "32", "--width", "4", "--epochs", "3", "--batch_size", "4", "--device", "cpu")
@@ -33,7 +33,7 @@ def assert_same_weights(first: Path, second: Path) -> None:
 
 @pytest.fixture(scope="module")
 def finished(demo_folder, tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess]:
-    """Two categories, each 11 pictures to learn from and 3 epochs of 2 steps; and what was said."""
+    """Two categories, each 11 images to learn from and 3 epochs of 2 steps; and what was said."""
     out = tmp_path_factory.mktemp("runs") / "vae"
     done = autoencoder("--data_path", demo_folder, "--category", "bottle,leather", "--ckpt_path", out, *TINY)
     assert done.returncode == 0, done.stderr
@@ -48,12 +48,12 @@ def test_each_category_has_a_run_with_all_that_belongs_to_it(finished):
         assert [line["step"] for line in lines if "loss" in line] == list(range(6))
         assert [line["epoch"] for line in lines if "validation" in line] == [0, 1, 2]
         for name in ("reconstructions.png", "samples.png", "curves.png"):
-            with Image.open(folder / name) as picture:
-                assert picture.size[0] > 300
+            with Image.open(folder / name) as image:
+                assert image.size[0] > 300
         assert (folder / "finished").exists() and not (folder / "checkpoint.safetensors").exists()
         config = (folder / "config.yaml").read_text()
         assert f"category: {category}\n" in config and "size_px: 32\n" in config and "precision: 32-true" in config
-    assert "demo data" in done.stdout and "12 good pictures, a tenth of them held out" in done.stdout
+    assert "demo data" in done.stdout and "12 good images, a tenth of them held out" in done.stdout
 
 
 def test_pixel_figures_of_each_category_and_their_mean(finished):
@@ -84,7 +84,7 @@ def test_detect_fits_one_with_options(demo_folder, tmp_path, capsys):
     words = ["fit", "--data", demo_folder, "--category", "leather", "--method", "cae", "--options", options,
              "--size-px", "48", "--out", tmp_path]  # fmt: skip
     assert run_commands({"fit": (fit, Fit)}, list(map(str, words))) == 0
-    assert "cae fitted to 12 good pictures" in capsys.readouterr().out
+    assert "cae fitted to 12 good images" in capsys.readouterr().out
 
 
 def test_finished_runs_are_left_alone_and_their_figures_shown_again(finished, capsys):
@@ -128,28 +128,28 @@ def test_interrupted_says_so_and_goes_on(finished, demo_folder, tmp_path):
     running.send_signal(signal.SIGINT)
     said, errors = running.communicate(timeout=60)
     assert running.returncode == 130 and "the same command goes on from there" in said and "Traceback" not in errors
-    with pytest.raises(Mistake, match="learning_rate was None and is 0.5"):
+    with pytest.raises(UserError, match="learning_rate was None and is 0.5"):
         main(read_config(Config, known_flags([*map(str, words), "--learning_rate", "0.5"])))
 
 
-def test_a_plain_folder_of_good_pictures_will_do(demo_folder, tmp_path, capsys):
+def test_a_plain_folder_of_good_images_will_do(demo_folder, tmp_path, capsys):
     main(Config(model="ae", data=demo_folder / "leather" / "train" / "good", out=tmp_path, size_px=32, width=4,
                 epochs=1, device="cpu"))  # fmt: skip
     words = capsys.readouterr().out
-    assert "12 good pictures" in words and "0 test pictures" in words and "n/a" in words
+    assert "12 good images" in words and "0 test images" in words and "n/a" in words
     assert (tmp_path / "good" / "reconstructions.png").is_file()
 
 
-def test_grey_pictures_are_noticed(demo_folder, tmp_path, capsys):
-    folder = tmp_path / "grey"
+def test_gray_images_are_noticed(demo_folder, tmp_path, capsys):
+    folder = tmp_path / "gray"
     folder.mkdir()
     for path in (demo_folder / "leather" / "train" / "good").iterdir():
         Image.open(path).convert("L").save(folder / path.name)
     options = {"model": "ae", "data": folder, "size_px": 32, "width": 4, "epochs": 1, "device": "cpu"}
     main(Config(**options, out=tmp_path / "rgb"))
-    assert "--color grey" in capsys.readouterr().out
-    main(Config(**options, out=tmp_path / "one", color="grey"))
-    assert "--color grey" not in capsys.readouterr().out
+    assert "--color gray" in capsys.readouterr().out
+    main(Config(**options, out=tmp_path / "one", color="gray"))
+    assert "--color gray" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_grey_pictures_are_noticed(demo_folder, tmp_path, capsys):
     [
         ({"size_px": 100}, "a power of two"),
         ({"category": "botle"}, "did you mean bottle"),
-        ({"rate": 1.5}, "--rate 1.5 cannot be kept"),
+        ({"false_alarm_rate": 1.5}, "--false-alarm-rate 1.5 cannot be kept"),
         ({"model": "mvtec2", "size_px": 64, "window_px": 99}, "window of 99 px"),
         ({"epochs": 0}, "epochs must be above 0"),
         ({"instances": 3}, "less than one look"),
@@ -166,17 +166,17 @@ def test_grey_pictures_are_noticed(demo_folder, tmp_path, capsys):
 )
 def test_mistakes_are_told_before_a_run_begins(options, words, demo_folder, tmp_path):
     options = {**options, "category": Names(options.get("category", "bottle"))}
-    with pytest.raises(Mistake, match=words):
+    with pytest.raises(UserError, match=words):
         main(Config(**{"data": demo_folder, "device": "cpu", "out": tmp_path / "run", **options}))
     assert not (tmp_path / "run").exists()
 
 
-def test_too_few_pictures_to_hold_a_tenth_out(demo_folder, tmp_path):
+def test_too_few_images_to_hold_a_tenth_out(demo_folder, tmp_path):
     folder = tmp_path / "few"
     folder.mkdir()
     for path in sorted((demo_folder / "leather" / "train" / "good").iterdir())[:9]:
         (folder / path.name).write_bytes(path.read_bytes())
-    with pytest.raises(Mistake, match="9 good pictures of few are too few to hold a tenth out"):
+    with pytest.raises(UserError, match="9 good images of few are too few to hold a tenth out"):
         main(Config(data=folder, size_px=32, device="cpu", out=tmp_path / "run"))
 
 

@@ -1,10 +1,10 @@
-"""A frame tells how a picture was lit, and nothing of what is in its middle."""
+"""A frame tells how an image was lit, and nothing of what is in its middle."""
 
 import pytest
 import torch
 
-from baselines.frame import FrameColour
-from pretrain.command import Mistake
+from baselines.frame import FrameColor
+from pretrain.command import UserError
 
 
 def lit(seed: int, brightness: float) -> torch.Tensor:
@@ -12,13 +12,13 @@ def lit(seed: int, brightness: float) -> torch.Tensor:
     return (brightness + 0.1 * noise).clamp(0, 1)
 
 
-def scores(method: FrameColour, pictures: list[torch.Tensor]) -> torch.Tensor:
-    return torch.cat([prediction.scores for prediction in method.predict(pictures)])
+def scores(method: FrameColor, images: list[torch.Tensor]) -> torch.Tensor:
+    return torch.cat([prediction.scores for prediction in method.predict(images)])
 
 
 @pytest.fixture
-def method() -> FrameColour:
-    return FrameColour().fit([]).refer([lit(seed, 0.4) for seed in range(12)])
+def method() -> FrameColor:
+    return FrameColor().fit([]).refer([lit(seed, 0.4) for seed in range(12)])
 
 
 def test_other_light_scores_higher(method):
@@ -27,19 +27,19 @@ def test_other_light_scores_higher(method):
 
 
 def test_the_middle_is_not_seen(method):
-    pictures = [lit(seed, 0.4) for seed in range(20, 24)]
-    spoilt = [picture.clone() for picture in pictures]
-    for picture in spoilt:
-        picture[:, 4:-4, 4:-4] = 0
-    assert torch.equal(scores(method, pictures), scores(method, spoilt))
+    images = [lit(seed, 0.4) for seed in range(20, 24)]
+    spoilt = [image.clone() for image in images]
+    for image in spoilt:
+        image[:, 4:-4, 4:-4] = 0
+    assert torch.equal(scores(method, images), scores(method, spoilt))
 
 
 def test_every_side_is_seen(method):
     before = scores(method, [lit(20, 0.4)])
     for side in ((slice(0, 4), slice(None)), (slice(-4, None), slice(None)), (slice(None), slice(0, 4))):
-        picture = lit(20, 0.4)
-        picture[:, side[0], side[1]] = 1
-        assert scores(method, [picture]) > 2 * before
+        image = lit(20, 0.4)
+        image[:, side[0], side[1]] = 1
+        assert scores(method, [image]) > 2 * before
 
 
 def test_a_copy_of_a_normal_is_at_no_distance_and_its_own_score_is_not(method):
@@ -48,5 +48,5 @@ def test_a_copy_of_a_normal_is_at_no_distance_and_its_own_score_is_not(method):
 
 
 def test_no_normals_is_a_mistake():
-    with pytest.raises(Mistake, match="give at least one"):
-        FrameColour().fit([]).refer([])
+    with pytest.raises(UserError, match="give at least one"):
+        FrameColor().fit([]).refer([])

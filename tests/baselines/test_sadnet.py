@@ -17,11 +17,11 @@ from PIL import Image
 from baselines import sadnet as restoration
 from baselines.contract.method import Pair
 from baselines.contract.metrics import psnr
-from baselines.restoration.evaluation import DEGRADED, judge, means, picture_figures
+from baselines.restoration.evaluation import DEGRADED, judge, means, restored_figures
 from baselines.restoration.image_files import read_exact, write_exact
 from baselines.restoration.pairs import NamedPair
 from downstream import restore
-from pretrain.command import Mistake, run_commands
+from pretrain.command import UserError, run_commands
 from pretrain.tensorfile import read_tensors
 
 COMMANDS = {
@@ -53,11 +53,11 @@ def test_a_run_leaves_model_curves_and_what_it_learned_from(finished, capsys):
     names = {path.name for path in finished.iterdir()}
     assert {"config.yaml", "metrics.jsonl", "curves.png", "training.json", "model", "finished"} <= names
     assert "checkpoint.safetensors" not in names
-    facts = json.loads((finished / "training.json").read_text())
+    metadata = json.loads((finished / "training.json").read_text())
     assert (
-        facts["categories"] == ["hazelnut", "leather"]
-        and facts["steps"] == 4
-        and "blur of sigma" in facts["degradation"]
+        metadata["categories"] == ["hazelnut", "leather"]
+        and metadata["steps"] == 4
+        and "blur of sigma" in metadata["degradation"]
     )
     lines = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == list(range(4)) and "masked_psnr" in lines[-1]
@@ -108,13 +108,13 @@ def test_evaluate_tables_the_degraded_input_beside_what_was_restored(demo_folder
     assert row["inflated_psnr"]["value"] > row["masked_psnr"]["value"] + 5
     with open(out / "categories.csv") as file:
         assert [line["restored_by"] for line in csv.DictReader(file)] == ["degraded input", "Encoder"]
-    with open(out / "pictures.csv") as file:
+    with open(out / "images.csv") as file:
         assert len(list(csv.DictReader(file))) == 36
-    drawn = sorted(path.relative_to(out / "pictures").as_posix() for path in (out / "pictures").rglob("*.png"))
+    drawn = sorted(path.relative_to(out / "images").as_posix() for path in (out / "images").rglob("*.png"))
     assert drawn == ["bottle/test/broken_large/000.png", "bottle/test/broken_large/001.png"]
-    with Image.open(out / "pictures" / drawn[0]) as strip:
+    with Image.open(out / "images" / drawn[0]) as strip:
         assert strip.width > 5 * 48
-    assert (out / "pictures.png").exists()
+    assert (out / "images.png").exists()
 
 
 def test_what_was_trained_on_is_not_judged_unless_said_aloud(demo_folder, finished, tmp_path, capsys):
@@ -159,7 +159,7 @@ def test_real_pairs_teach_and_judge(tmp_path, capsys):
     for interpolate in ("--interpolate", "--no-interpolate"):
         judged = ["evaluate", "--model", str(out), "--pairs", str(pairs), "--test", "nut", interpolate]
         assert run_commands(COMMANDS, judged) == 0
-        with Image.open(out / "test" / "pictures" / "nut" / "cut" / "000.png") as strip:
+        with Image.open(out / "test" / "images" / "nut" / "cut" / "000.png") as strip:
             assert strip.height == 22 + (40 if interpolate == "--interpolate" else 48)
     assert run_commands(COMMANDS, [*judged[:-1], "--input-size", "0"]) == 0
     folder_of_pairs(tmp_path / "bare", masks=False)
@@ -201,15 +201,15 @@ def test_a_loss_that_is_no_number_ends_the_run_with_a_sentence(demo_folder, tmp_
 
 
 def deep_files(folder):
-    """Pictures of every kind that can be kept exactly."""
+    """Images of every kind that can be kept exactly."""
     folder.mkdir()
-    colour = (smooth(1, 30, 41)[0].permute(1, 2, 0).numpy() * 65535).astype(np.uint16)
+    color = (smooth(1, 30, 41)[0].permute(1, 2, 0).numpy() * 65535).astype(np.uint16)
     for name in ("deep.png", "deep.tiff"):
-        write_exact(_exact(colour), folder / name)
-    eight = (colour >> 8).astype(np.uint8)
-    Image.fromarray(colour[..., 0]).save(folder / "deep_grey.png")
-    Image.fromarray(eight).save(folder / "colour.png")
-    Image.fromarray(eight[..., 0]).save(folder / "grey.bmp")
+        write_exact(_exact(color), folder / name)
+    eight = (color >> 8).astype(np.uint8)
+    Image.fromarray(color[..., 0]).save(folder / "deep_gray.png")
+    Image.fromarray(eight).save(folder / "color.png")
+    Image.fromarray(eight[..., 0]).save(folder / "gray.bmp")
     Image.fromarray(np.dstack((eight, eight[..., 0]))).save(folder / "clear.png")
     Image.fromarray(eight).convert("P").save(folder / "palette.png")
     Image.fromarray(eight).save(folder / "photo.jpg")
@@ -217,9 +217,9 @@ def deep_files(folder):
 
 
 def _exact(pixels):
-    from baselines.restoration.image_files import ExactPicture
+    from baselines.restoration.image_files import ExactImage
 
-    return ExactPicture(torch.from_numpy(pixels.astype(np.float32) / 65535).permute(2, 0, 1), False, True)
+    return ExactImage(torch.from_numpy(pixels.astype(np.float32) / 65535).permute(2, 0, 1), False, True)
 
 
 def test_files_are_read_and_written_with_all_their_levels(tmp_path):
@@ -227,8 +227,8 @@ def test_files_are_read_and_written_with_all_their_levels(tmp_path):
     for path in sorted(folder.iterdir()):
         write_exact(read_exact(path), tmp_path / "out" / path.name)
         first, second = read_exact(path), read_exact(tmp_path / "out" / path.name)
-        assert (first.is_grey, first.is_deep, first.alpha is None) == (
-            second.is_grey,
+        assert (first.is_gray, first.is_deep, first.alpha is None) == (
+            second.is_gray,
             second.is_deep,
             second.alpha is None,
         )
@@ -237,7 +237,7 @@ def test_files_are_read_and_written_with_all_their_levels(tmp_path):
         else:
             assert torch.equal(first.image, second.image), path.name
     assert read_exact(folder / "deep.png").is_deep and read_exact(folder / "deep.tiff").is_deep
-    assert read_exact(folder / "deep_grey.png").is_deep and read_exact(folder / "grey.bmp").is_grey
+    assert read_exact(folder / "deep_gray.png").is_deep and read_exact(folder / "gray.bmp").is_gray
     assert (read_exact(folder / "deep.png").image * 65535 % 257 > 1).any()  # more than 8 bits of levels
     assert len(list((tmp_path / "out").iterdir())) == 8  # nothing unfinished is left
 
@@ -246,16 +246,16 @@ def test_restore_keeps_names_sizes_and_depths_and_tells_of_what_it_cannot_read(f
     folder, out = deep_files(tmp_path / "in"), tmp_path / "out"
     (folder / "sub").mkdir()
     Image.new("RGB", (9, 7), "red").save(folder / "sub" / "small.png")
-    (folder / "broken.png").write_bytes(b"no picture")
+    (folder / "broken.png").write_bytes(b"no image")
     assert run_commands(COMMANDS, ["restore", str(folder), "--model", str(finished), "--out", str(out)]) == 3
     said = capsys.readouterr()
-    assert "9 pictures restored" in said.out and "broken.png" in said.err
+    assert "9 images restored" in said.out and "broken.png" in said.err
     for path in (path for path in folder.rglob("*.*") if path.name != "broken.png"):
         before, after = read_exact(path), read_exact(out / path.relative_to(folder))
         assert before.image.shape == after.image.shape and before.is_deep == after.is_deep
         assert before.alpha is None or np.array_equal(before.alpha, after.alpha)
     assert "would write over" in refused(capsys, "restore", str(folder), "--model", str(finished), "--out", str(folder))
-    assert "no pictures to restore" in refused(capsys, "restore", "--model", str(finished))
+    assert "no images to restore" in refused(capsys, "restore", "--model", str(finished))
     assert "no folder" in refused(capsys, "restore", str(tmp_path / "none"), "--model", str(finished))
 
 
@@ -263,17 +263,17 @@ def test_inflated_is_in_mask_and_the_masks_share():
     image, mask = smooth(1, 40, 50)[0], torch.zeros(40, 50, dtype=torch.bool)
     mask[10:20, 10:30] = True
     noisy = (image + 0.1 * torch.randn(image.shape, generator=torch.Generator().manual_seed(0))).clamp(0, 1)
-    figures = picture_figures(noisy, image, mask)
+    figures = restored_figures(noisy, image, mask)
     assert figures.inflated_psnr == pytest.approx(figures.masked_psnr + 10 * np.log10(2000 / 200), abs=1e-6)
     assert figures.inflated_ssim > figures.masked_ssim
-    assert picture_figures(noisy, image, None).masked_psnr is None
-    with pytest.raises(Mistake, match="8x40 is smaller than SSIM's window"):
-        picture_figures(noisy[..., :8], image[..., :8], None)
-    with pytest.raises(Mistake, match="NaN"):
-        picture_figures(noisy * torch.nan, image, None)
+    assert restored_figures(noisy, image, None).masked_psnr is None
+    with pytest.raises(UserError, match="8x40 is smaller than SSIM's window"):
+        restored_figures(noisy[..., :8], image[..., :8], None)
+    with pytest.raises(UserError, match="NaN"):
+        restored_figures(noisy * torch.nan, image, None)
 
 
-def test_a_perfect_picture_is_counted_and_kept_out_of_means():
+def test_a_perfect_image_is_counted_and_kept_out_of_means():
     image = smooth(1, 40, 50)[0]
     noisy = (image + 0.1).clamp(0, 1)
     pairs = [NamedPair(name, "bolt", Pair(degraded, image, None)) for name, degraded in (("a", image), ("b", noisy))]

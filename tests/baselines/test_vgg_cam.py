@@ -25,7 +25,7 @@ from baselines.contract.method import Samples
 from baselines.contract.regions import regions
 from baselines.contract.split import Parts
 from downstream.detect import Fit, Run, fit, run
-from pretrain.command import Mistake, run_commands
+from pretrain.command import UserError, run_commands
 from pretrain.data.dataset import load
 from pretrain.tensorfile import read_tensors
 
@@ -55,9 +55,9 @@ def test_features_are_torchvisions():
     theirs.load_state_dict(ours.features.state_dict())
     images = torch.rand(2, 3, 64, 64)
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
-    normalised = (images - mean[:, None, None]) / std[:, None, None]
+    normalized = (images - mean[:, None, None]) / std[:, None, None]
     with torch.no_grad():
-        torch.testing.assert_close(ours.late(ours.early(images)), theirs(normalised), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(ours.late(ours.early(images)), theirs(normalized), rtol=1e-4, atol=1e-5)
     # conv4_3 is number 21: it is the last that is frozen, and 24 is conv5_1.
     assert isinstance(theirs[21], torch.nn.Conv2d) and theirs[21].out_channels == 512
     assert isinstance(theirs[FROZEN], torch.nn.Conv2d) and len(theirs) == len(ours.features) == 30
@@ -89,20 +89,20 @@ def test_pretrained_layers_are_frozen_and_random_ones_are_not(weights_file):
 
 
 def test_weights_that_cannot_be_had_are_mistakes(tmp_path, weights_file, monkeypatch):
-    with pytest.raises(Mistake, match="no file"):
+    with pytest.raises(UserError, match="no file"):
         make_network(str(tmp_path / "none.pth"))
     torch.save({"features.0.weight": torch.zeros(1)}, tmp_path / "other.pth")
-    with pytest.raises(Mistake, match="does not hold a VGG16"):
+    with pytest.raises(UserError, match="does not hold a VGG16"):
         make_network(str(tmp_path / "other.pth"))
     (tmp_path / "bytes.pth").write_bytes(b"no weights at all")
-    with pytest.raises(Mistake, match="damaged"):
+    with pytest.raises(UserError, match="damaged"):
         make_network(str(tmp_path / "bytes.pth"))
-    with pytest.raises(Mistake, match="width 1"):
+    with pytest.raises(UserError, match="width 1"):
         make_network(str(weights_file), width=0.5)
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
     monkeypatch.setattr(torch.hub, "download_url_to_file", lambda *_, **__: (_ for _ in ()).throw(OSError("offline")))
     assert not vgg_network.has_imagenet_weights()
-    with pytest.raises(Mistake, match="offline.*elsewhere.*weights random"):
+    with pytest.raises(UserError, match="offline.*elsewhere.*weights random"):
         make_network("imagenet")
 
 
@@ -121,7 +121,7 @@ def test_cached_training_is_the_plain_one(samples, weights_file):
     assert not torch.equal(ours.network_.features[FROZEN].weight, start)
 
 
-def test_frozen_layers_are_asked_once_for_each_picture(tmp_path):
+def test_frozen_layers_are_asked_once_for_each_image(tmp_path):
     asked = []
 
     def early(positions):
@@ -140,7 +140,7 @@ def test_frozen_layers_are_asked_once_for_each_picture(tmp_path):
 
 def test_a_full_disk_is_a_mistake_before_anything_is_computed(tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 10}))
-    with pytest.raises(Mistake, match="make room"):
+    with pytest.raises(UserError, match="make room"):
         FrozenFeatures(lambda positions: torch.zeros(len(positions), 4), 7, tmp_path / "f", batch=3)
     assert not list(tmp_path.iterdir())
 
@@ -175,10 +175,10 @@ def test_training_ends_without_a_better_epoch(monkeypatch):
 def test_training_ends_at_the_target_accuracy():
     always = torch.zeros(8, 3, 32, 32)
     training = make_training(Recipe(batch=6, epochs=5, target_accuracy=0.4), images=always)
-    assert len(list(training.walk())) == 1  # black pictures are all called alike: half of them are right
+    assert len(list(training.walk())) == 1  # black images are all called alike: half of them are right
 
 
-def test_without_held_out_pictures_the_training_loss_decides():
+def test_without_held_out_images_the_training_loss_decides():
     training = make_training(Recipe(batch=6, epochs=2), validation=())
     last = list(training.walk())[-1].epoch
     assert last.validation_loss is None and last.validation_accuracy is None
@@ -187,13 +187,13 @@ def test_without_held_out_pictures_the_training_loss_decides():
 
 def test_a_loss_that_is_no_number_is_a_mistake():
     images = torch.full((8, 3, 32, 32), torch.inf)
-    with pytest.raises(Mistake, match="learning rate"):
+    with pytest.raises(UserError, match="learning rate"):
         list(make_training(Recipe(batch=6), images=images).walk())
 
 
 @pytest.mark.parametrize("wrong", [{"epochs": 0}, {"batch": 0}, {"learning_rate": 0.0}, {"target_accuracy": 98.0}])
 def test_values_that_teach_nothing_are_mistakes(wrong):
-    with pytest.raises(Mistake):
+    with pytest.raises(UserError):
         make_training(Recipe(**wrong))
 
 
@@ -218,9 +218,9 @@ def test_flat_and_empty_maps_have_no_regions_and_no_heat():
     ((_, maps),) = method.predict([torch.rand(3, 48, 32)])
     assert maps.shape == (1, 48, 32) and not maps.any()
     assert regions(maps[0].numpy(), 0.0) == []
-    grey = np.full((48, 32, 3), 100, np.uint8)
+    gray = np.full((48, 32, 3), 100, np.uint8)
     for threshold in (0.0, 0.5, -0.5 + 1):
-        assert np.array_equal(heated(grey, maps[0].numpy(), threshold), grey)
+        assert np.array_equal(heated(gray, maps[0].numpy(), threshold), gray)
     two = np.zeros((20, 20), np.float32)
     two[2:5, 2:5] = two[12:18, 12:18] = -0.1
     two[two == 0] = -1
@@ -233,9 +233,9 @@ def test_other_sizes_and_too_small_ones(samples):
     method = VggCam(input_px=32, **SMALL).fit(samples)
     ((scores, maps),) = method.predict([torch.rand(3, 50, 70)])
     assert maps.shape == (1, 50, 70) and scores.isfinite().all()
-    with pytest.raises(Mistake, match="too small"):
+    with pytest.raises(UserError, match="too small"):
         list(VggCam(**SMALL).fit(samples).predict([torch.rand(3, 31, 70)]))
-    with pytest.raises(Mistake, match="no good ones or no defective"):
+    with pytest.raises(UserError, match="no good ones or no defective"):
         VggCam(**SMALL).fit([sample for sample in (samples[i] for i in range(len(samples))) if not sample.label])
 
 
@@ -265,7 +265,7 @@ def test_train_leaves_a_run_folder(trained):
     assert json.loads((trained / "calibration.json").read_text())["best_epoch"] == best
 
 
-def test_test_prints_both_readings_and_leaves_pictures(trained, demo_folder, capsys, tmp_path):
+def test_test_prints_both_readings_and_leaves_images(trained, demo_folder, capsys, tmp_path):
     done = vgg("test", "--data", demo_folder, "--test", "bottle", "--model", trained, "--out", tmp_path)
     assert done == 0
     printed = capsys.readouterr().out
@@ -280,13 +280,13 @@ def test_test_prints_both_readings_and_leaves_pictures(trained, demo_folder, cap
     assert called == figures["false_alarms"] + figures["found"]
     assert result["always_good"][0]["recall"] == 0 and result["published"][1]["positive"] == "good"
     for name in ("confusion.png", "predictions.png"):
-        with Image.open(tmp_path / name) as picture:
-            assert picture.size[0] > 300
+        with Image.open(tmp_path / name) as image:
+            assert image.size[0] > 300
 
 
 def test_test_of_the_test_folders_alone(trained, demo_folder, capsys, tmp_path):
     options = ("--data", demo_folder, "--test", "bottle", "--model", trained, "--out", tmp_path)
-    assert vgg("test", *options, "--pictures", "test") == 0
+    assert vgg("test", *options, "--images", "test") == 0
     tests = [record for record in load(demo_folder, 32, ("bottle",)).records if record.split == "test"]
     assert len((tmp_path / "predictions.jsonl").read_text().splitlines()) == len(tests)
 
@@ -346,11 +346,11 @@ def test_detect_fits_and_runs_it(demo_folder, tmp_path, capsys):
     done = run_commands(commands, [*map(str, [*common, *options, "--train", demo_folder])])
     assert done == 0
     printed = capsys.readouterr().out
-    assert "labelled pictures of hazelnut, leather" in printed
-    facts = json.loads((tmp_path / "model/inspector.json").read_text())
-    assert len(facts["normal_scores"]) == 12 and facts["map_threshold"]["count"] == 12
-    pictures = demo_folder / "bottle/test/good"
-    assert run_commands(commands, ["run", str(pictures), "--model", str(tmp_path / "model"), "--out",
+    assert "labelled images of hazelnut, leather" in printed
+    metadata = json.loads((tmp_path / "model/inspector.json").read_text())
+    assert len(metadata["normal_scores"]) == 12 and metadata["map_threshold"]["count"] == 12
+    images = demo_folder / "bottle/test/good"
+    assert run_commands(commands, ["run", str(images), "--model", str(tmp_path / "model"), "--out",
                                    str(tmp_path / "out")]) in (0, 1)  # fmt: skip
     assert len((tmp_path / "out/results.jsonl").read_text().splitlines()) == 6
     assert run_commands(commands, list(map(str, [*common, *options]))) == 2

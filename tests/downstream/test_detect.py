@@ -1,4 +1,4 @@
-"""The command as its users meet it: fitted to good pictures, run over others, and what it says when all is not well."""
+"""The command as its users meet it: fitted to good images, run over others, and what it says when all is not well."""
 
 import json
 import re
@@ -13,12 +13,12 @@ from baselines.contract.regions import Region
 from downstream.detect import Fit, Run, fit, run
 from downstream.inspection.inspector import Inspection, Inspector
 from downstream.inspection.overlay import overlay
-from pretrain.command import Mistake, run_commands
+from pretrain.command import UserError, run_commands
 from pretrain.data.images import Problem
 from pretrain.tensorfile import read_tensors
 
 COMMANDS = {"fit": (fit, Fit), "run": (run, Run)}
-SMALL = ("--size-px", "64", "--encoder", "random", "--options", "dimensions=24,grid=8,neighbourhood=1")
+SMALL = ("--size-px", "64", "--encoder", "random", "--options", "dimensions=24,grid=8,neighborhood=1")
 
 
 def detect(*arguments: object) -> int:
@@ -34,14 +34,14 @@ def model(demo_folder, tmp_path_factory):
 
 @pytest.fixture
 def blotched(demo_folder, tmp_path):
-    """A folder of two good pictures, one of which was given a blatant defect, at a place that is known."""
+    """A folder of two good images, one of which was given a blatant defect, at a place that is known."""
     folder = tmp_path / "line 3"
     folder.mkdir()
     paths = sorted((demo_folder / "hazelnut" / "test" / "good").iterdir())[:2]
     shutil.copy(paths[0], folder / "a good.png")
-    picture = Image.open(paths[1]).convert("RGB")
-    picture.paste((255, 0, 255), (100, 60, 140, 110))
-    picture.save(folder / "b bad.png")
+    image = Image.open(paths[1]).convert("RGB")
+    image.paste((255, 0, 255), (100, 60, 140, 110))
+    image.save(folder / "b bad.png")
     return folder
 
 
@@ -49,7 +49,7 @@ def lines_of(out):
     return [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
 
 
-def test_finds_the_defective_picture_and_where(model, blotched, tmp_path, capsys):
+def test_finds_the_defective_image_and_where(model, blotched, tmp_path, capsys):
     out = tmp_path / "out"
     assert detect("run", blotched, "--model", model, "--out", out, "--maps") == 1
     good, bad = lines_of(out)
@@ -58,8 +58,8 @@ def test_finds_the_defective_picture_and_where(model, blotched, tmp_path, capsys
     assert 0.5 <= good["confidence"] <= 1 and bad["confidence"] > 0.9
     left, top, right, bottom = bad["regions"][0]["box"]
     assert left < 140 and right > 100 and top < 110 and bottom > 60
-    assert abs(bad["regions"][0]["centre"][0] - 120) < 32 and abs(bad["regions"][0]["centre"][1] - 85) < 32
-    assert (out / bad["picture"]).is_file() and "picture" not in good
+    assert abs(bad["regions"][0]["center"][0] - 120) < 32 and abs(bad["regions"][0]["center"][1] - 85) < 32
+    assert (out / bad["image"]).is_file() and "image" not in good
     words = capsys.readouterr().out
     unfolded = re.sub(r"[\s│]", "", words)  # a long path goes over several lines of the table
     assert "DEFECTIVE" in words and "bbad.png" in unfolded
@@ -80,8 +80,8 @@ def test_a_test_folder_with_labels_gives_figures(model, demo_folder, tmp_path, c
     assert f"{found} of {sum(line['label'] != 'good' for line in lines)} defective ones found" in words
 
 
-def test_pictures_that_cannot_be_read_are_named_and_the_rest_goes_on(model, blotched, tmp_path, capsys):
-    (blotched / "b bad.png").write_bytes(b"not a picture")
+def test_images_that_cannot_be_read_are_named_and_the_rest_goes_on(model, blotched, tmp_path, capsys):
+    (blotched / "b bad.png").write_bytes(b"not an image")
     assert detect("run", blotched, "--model", model, "--out", tmp_path / "out", "--threshold", "1e9") == 3
     assert len(lines_of(tmp_path / "out")) == 1
     assert "b bad.png" in capsys.readouterr().err
@@ -91,11 +91,11 @@ def test_nothing_defective_is_exit_code_0(model, blotched, tmp_path):
     assert detect("run", blotched, "--model", model, "--out", tmp_path / "out", "--threshold", "1e9") == 0
 
 
-def test_a_plain_folder_of_good_pictures_is_enough(demo_folder, blotched, tmp_path, capsys):
+def test_a_plain_folder_of_good_images_is_enough(demo_folder, blotched, tmp_path, capsys):
     goods = tmp_path / "goods"
     shutil.copytree(demo_folder / "hazelnut" / "train" / "good", goods)
-    assert detect("fit", "--data", goods, "--out", tmp_path / "model", "--rate", "0.2", *SMALL) == 0
-    assert "12 good pictures of goods" in capsys.readouterr().out
+    assert detect("fit", "--data", goods, "--out", tmp_path / "model", "--false-alarm-rate", "0.2", *SMALL) == 0
+    assert "12 good images of goods" in capsys.readouterr().out
     assert detect("run", blotched / "b bad.png", "--model", tmp_path / "model", "--out", tmp_path / "out") == 1
 
 
@@ -153,11 +153,11 @@ def test_a_model_is_the_same_after_loading_and_in_any_company(model, blotched):
         (("fit", "--data", "DEMO", "--category", "hazelnut", "--method", "padin"), "did you mean padim"),
         (("fit", "--data", "DEMO", "--category", "hazelnut", "--options", "dimension=3"), "did you mean dimensions"),
         (("fit", "--data", "DEMO", "--category", "hazelnut", "--shots", "99"), "there are 12 normals"),
-        (("fit", "--data", "DEMO", "--category", "hazelnut", "--rate", "2"), "false-alarm rate of 2"),
+        (("fit", "--data", "DEMO", "--category", "hazelnut", "--false-alarm-rate", "2"), "false-alarm rate of 2"),
         (("fit", "--data", "DEMO", "--category", "hazelnut", "--method", "residual"), "learns from others"),
         (("run", "x.png", "--model", "nowhere"), "there is no model in nowhere"),
-        (("run", "x.png", "--model", "MODEL"), "there is no picture and no folder x.png"),
-        (("run", "--model", "MODEL"), "no pictures to inspect"),
+        (("run", "x.png", "--model", "MODEL"), "there is no image and no folder x.png"),
+        (("run", "--model", "MODEL"), "no images to inspect"),
         (("walk",), "there is no command walk"),
     ],
 )
@@ -173,21 +173,21 @@ def test_mistakes_are_one_sentence(arguments, words, model, demo_folder, tmp_pat
 def test_a_damaged_or_newer_model_is_a_mistake(model, tmp_path):
     copied = tmp_path / "model"
     shutil.copytree(model, copied)
-    facts = json.loads((copied / "inspector.json").read_text())
-    (copied / "inspector.json").write_text(json.dumps({**facts, "format": 99}))
-    with pytest.raises(Mistake, match="newer heldout"):
+    metadata = json.loads((copied / "inspector.json").read_text())
+    (copied / "inspector.json").write_text(json.dumps({**metadata, "format": 99}))
+    with pytest.raises(UserError, match="newer heldout"):
         Inspector.load(copied)
     (copied / "inspector.json").write_text("{")
-    with pytest.raises(Mistake, match="damaged"):
+    with pytest.raises(UserError, match="damaged"):
         Inspector.load(copied)
-    (copied / "inspector.json").write_text(json.dumps(facts))
+    (copied / "inspector.json").write_text(json.dumps(metadata))
     weights = (copied / "encoder.safetensors").read_bytes()
     (copied / "encoder.safetensors").write_bytes(weights[: len(weights) // 2])
-    with pytest.raises(Mistake, match="damaged"):
+    with pytest.raises(UserError, match="damaged"):
         Inspector.load(copied)
 
 
-def test_heat_has_one_scale_for_all_pictures():
+def test_heat_has_one_scale_for_all_images():
     pixels = np.full((20, 20, 3), 128, np.uint8)
     cold, hot = np.full((5, 5), 0.4, np.float32), np.full((5, 5), 3.0, np.float32)
     assert (heated(pixels, cold, threshold=1.0) == pixels).all()
@@ -195,7 +195,7 @@ def test_heat_has_one_scale_for_all_pictures():
     assert (heated(pixels, hot, threshold=10.0) == pixels).all()
 
 
-def test_overlay_is_drawn_at_the_pictures_shape_with_its_boxes():
+def test_overlay_is_drawn_at_the_images_shape_with_its_boxes():
     pixels = np.zeros((100, 50, 3), np.uint8)
     anomaly_map = np.zeros((10, 10), np.float32)
     anomaly_map[2:4, 2:4] = 2.0

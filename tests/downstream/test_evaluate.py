@@ -84,7 +84,7 @@ def test_damaged_part_is_computed_again_and_others_are_not(study_folder, demo_fo
     assert {path: path.stat().st_mtime_ns for path in others} == before
 
 
-def test_only_report_needs_no_pictures(study_folder, tmp_path):
+def test_only_report_needs_no_images(study_folder, tmp_path):
     out = Path(shutil.copytree(study_folder, tmp_path / "study"))
     study = json.loads((out / "study.json").read_text())
     (out / "study.json").write_text(json.dumps(study | {"folder": str(tmp_path / "gone")}))
@@ -105,7 +105,7 @@ def test_only_report_needs_no_pictures(study_folder, tmp_path):
         (("--train", "leather", "--test", "bottle", "--methods", "padimm"), "did you mean padim?"),
         (("--train", "leather", "--test", "bottle", "--shots", "0"), "--shots 0"),
         (("--train", "leather", "--test", "bottle", "--seeds", "a"), "which is no seed"),
-        (("--train", "leather", "--test", "bottle", "--rate", "1.5"), "--rate 1.5"),
+        (("--train", "leather", "--test", "bottle", "--false-alarm-rate", "1.5"), "--false-alarm-rate 1.5"),
         (("--only-report",), "there is no study in"),
     ],
 )
@@ -124,10 +124,10 @@ def test_out_that_cannot_be_written_is_a_sentence(demo_folder, encoder_file, tmp
 
 
 def test_poor_categories_are_told_and_the_rest_goes_on(demo_folder, encoder_file, tmp_path):
-    """bottle has no test pictures, hazelnut no normals and no masks, leather one test picture."""
+    """bottle has no test images, hazelnut no normals and no masks, leather one test image."""
     folder = Path(shutil.copytree(demo_folder, tmp_path / "copy"))
     shutil.copytree(demo_folder / "leather", folder / "tile")
-    for path in folder.glob("tile/*/*/*.png"):  # other pictures than leather's
+    for path in folder.glob("tile/*/*/*.png"):  # other images than leather's
         path.write_bytes((demo_folder / "bottle" / path.relative_to(folder / "tile")).read_bytes()) if (
             demo_folder / "bottle" / path.relative_to(folder / "tile")
         ).exists() else path.unlink()
@@ -144,7 +144,7 @@ def test_poor_categories_are_told_and_the_rest_goes_on(demo_folder, encoder_file
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     said = " ".join(done.stdout.split())
-    for words in ("bottle: no test pictures", "hazelnut: no normals in train/good", "leather: all 1 test pictures"):
+    for words in ("bottle: no test images", "hazelnut: no normals in train/good", "leather: all 1 test images"):
         assert words in said
     report = json.loads((out / "report.json").read_text())
     (padim,) = (row for row in report["rows"] if row["method"] == "padim")
@@ -157,7 +157,7 @@ def test_other_options_are_other_parts(study_folder, demo_folder, encoder_file, 
     """Nothing of a study with another rate or another encoder is taken for this one's."""
     out = tmp_path / "study"
     options = ("--train", "hazelnut,leather", "--test", "bottle", "--methods", "padim", "--shots", "2", "--seeds", "0",
-               "--size-px", "64", "--rate", "0.2")  # fmt: skip
+               "--size-px", "64", "--false-alarm-rate", "0.2")  # fmt: skip
     assert evaluate("--data", demo_folder, "--encoder", encoder_file, "--out", out, *options).returncode == 0
     assert not cells(out).keys() & cells(study_folder).keys()
     (first,) = (read(path) for name, path in cells(out).items() if name.startswith("padim-SimCLR-2-normals-seed-0"))
@@ -190,11 +190,11 @@ def test_help_is_quick():
 
 
 def test_part_of_another_format_is_a_mistake(study_folder, tmp_path):
-    from pretrain.command import Mistake
+    from pretrain.command import UserError
 
-    tensors, facts = read_tensors(next(iter(cells(study_folder).values())))
-    write_tensors(tmp_path / "cell.safetensors", tensors, {"cell": facts["cell"]})
-    with pytest.raises(Mistake, match="is no finished cell"):
+    tensors, metadata = read_tensors(next(iter(cells(study_folder).values())))
+    write_tensors(tmp_path / "cell.safetensors", tensors, {"cell": metadata["cell"]})
+    with pytest.raises(UserError, match="is no finished cell"):
         read(tmp_path / "cell.safetensors")
 
 

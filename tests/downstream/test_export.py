@@ -12,7 +12,7 @@ def test_an_engine_is_made_by_trtexec_or_the_command_is_said(padim_folder, tmp_p
     monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
     assert run_export(padim_folder, "--to", "tensorrt", "--out", out) == 2
     words = capsys.readouterr().err
-    assert "no trtexec" in words and "--maxShapes=pictures:16x64x64x3" in words
+    assert "no trtexec" in words and "--maxShapes=images:16x64x64x3" in words
     assert out.with_suffix(".onnx").is_file() and not out.exists()
     program = tmp_path / "bin" / "trtexec"
     program.parent.mkdir()

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import httpx
 import pytest
-from serving import picture, postgres, served
+from serving import image, postgres, served
 
 from downstream.serve import Config, main, settings_of
 from downstream.service.app import make_app
 from downstream.service.database import Filter, Store
 from downstream.service.service import Service, Settings
-from pretrain.command import Mistake, run_command
+from pretrain.command import UserError, run_command
 
 TOKEN = "a token of some length"
 
@@ -27,7 +27,7 @@ TOKEN = "a token of some length"
 def send(url: str, seed: int) -> int | None:
     """The id of a result, or none if there was no answer. (To read certificates takes longer than to ask: not here.)"""
     try:
-        answer = httpx.post(f"{url}/api/test_image", files={"image": picture(seed)}, timeout=30, verify=False)
+        answer = httpx.post(f"{url}/api/test_image", files={"image": image(seed)}, timeout=30, verify=False)
         return answer.json()["id"] if answer.status_code == 200 else None
     except httpx.TransportError:
         return None
@@ -54,7 +54,7 @@ def killed_and_started_again(models: Path, folder: Path, results: str) -> None:
     assert 20 <= len(answered) < 400  # it was killed in the middle
     with served(models, folder, "--results", results) as serving:
         assert serving.client.get("/api/results").json()["total"] >= len(answered)
-        judged = serving.test(picture()).json()
+        judged = serving.test(image()).json()
         assert (judged["model"], judged["threshold"]) == ("mean", 0.125)  # what was set is there as well
     store = Store(results)
     kept = {one.id for one in store.every(Filter())}
@@ -64,7 +64,7 @@ def killed_and_started_again(models: Path, folder: Path, results: str) -> None:
 
 def test_a_stop_answers_what_was_accepted(models_folder, tmp_path):
     with served(models_folder, tmp_path / "served", "--batch", "2") as serving, ThreadPoolExecutor(24) as pool:
-        data = picture(size=(900, 700))
+        data = image(size=(900, 700))
         sent = [pool.submit(serving.test, data) for _ in range(24)]
         end_s = time.monotonic() + 20
         while serving.client.get("/api/status").json()["inside"] < 6:
@@ -92,13 +92,13 @@ def guarded(models_folder, tmp_path_factory):
 
 
 def test_beyond_what_may_wait_clients_are_told_when_to_come_back(guarded):
-    data = picture(size=(900, 700))
+    data = image(size=(900, 700))
     with ThreadPoolExecutor(16) as pool:
         answers = list(pool.map(lambda _: guarded.test(data), range(48)))
     statuses = Counter(answer.status_code for answer in answers)
     assert set(statuses) == {200, 429} and statuses[200] >= 3
     assert all(int(answer.headers["Retry-After"]) >= 1 for answer in answers if answer.status_code == 429)
-    assert guarded.test(picture()).status_code == 200
+    assert guarded.test(image()).status_code == 200
     assert guarded.client.get("/api/status").json()["inside"] == 0
 
 
@@ -111,17 +111,17 @@ def test_a_token_from_the_environment(guarded):
 
 @pytest.fixture
 def settings(models_folder, tmp_path) -> Settings:
-    return settings_of(Config(models=models_folder, results=str(tmp_path / "x.sqlite"), pictures=tmp_path / "pictures"))
+    return settings_of(Config(models=models_folder, results=str(tmp_path / "x.sqlite"), images=tmp_path / "images"))
 
 
-def test_a_picture_that_takes_too_long_is_given_up(settings):
+def test_a_image_that_takes_too_long_is_given_up(settings):
     app = make_app(replace(settings, timeout_s=1e-9))
 
     async def asked() -> tuple[httpx.Response, httpx.Response]:
         await app.service.start()
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
-            answers = await client.post("/api/test_image", files={"image": picture()}), await client.get("/api/health")
+            answers = await client.post("/api/test_image", files={"image": image()}), await client.get("/api/health")
         await app.service.stop()
         return answers
 
@@ -181,7 +181,7 @@ def test_mistakes_are_one_sentence(options, words, models_folder, tmp_path, monk
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("HELDOUT_TOKEN", raising=False)
     (tmp_path / "short.txt").write_text("short\n")
-    with pytest.raises(Mistake, match=words):
+    with pytest.raises(UserError, match=words):
         main(Config(**{"models": models_folder, "port": 0, **options}))
 
 
@@ -196,7 +196,7 @@ def test_a_port_that_is_taken_is_told(models_folder, tmp_path, monkeypatch, caps
 def test_what_is_not_installed_is_named(models_folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(sys.modules, "fastapi", None)
-    with pytest.raises(Mistake, match=r"the service needs fastapi: pip install heldout\[serve\]"):
+    with pytest.raises(UserError, match=r"the service needs fastapi: pip install heldout\[serve\]"):
         main(Config(models=models_folder, port=0))
 
 

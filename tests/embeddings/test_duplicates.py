@@ -12,7 +12,7 @@ from embeddings.duplicates import Config, main, near_pairs
 from embeddings.extract import Config as Extraction
 from embeddings.extract import extract
 from embeddings.vectors import Vectors
-from pretrain.command import Mistake, Names
+from pretrain.command import Names, UserError
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def test_copies_and_near_ones_are_told_apart(vectors):
     assert len(near_pairs(vectors, 0.9)) > 3
 
 
-def test_many_copies_of_one_picture(demo_folder, tmp_path):
+def test_many_copies_of_one_image(demo_folder, tmp_path):
     folder = tmp_path / "photos"
     folder.mkdir()
     for number in range(15):
@@ -66,5 +66,5 @@ def test_command_says_what_leaks(vectors, tmp_path, capsys):
     assert json.loads((tmp_path / "p.json").read_text())[0]["what"].startswith("copy, train and test")
     assert main(Config(vectors.folder, strict=True)) == 2
     assert main(Config(vectors.folder, category=Names("hazelnut"), strict=True)) == 0
-    with pytest.raises(Mistake, match="--closer-than 2"):
+    with pytest.raises(UserError, match="--closer-than 2"):
         main(Config(vectors.folder, closer_than=2))

@@ -1,4 +1,4 @@
-"""Vectors on disk: what the encoder gives, once for every picture, whoever stopped whom."""
+"""Vectors on disk: what the encoder gives, once for every image, whoever stopped whom."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from embeddings.extract import Config, extract, usual_folder
 from embeddings.index.generations import sole_writer
 from embeddings.patches import Patches
 from embeddings.vectors import ShardWriter, Vectors, next_id, read_lines, shard_files
-from pretrain.command import Mistake, Names
+from pretrain.command import Names, UserError
 from pretrain.data.dataset import load
 from pretrain.encoder import Encoder, Origin, fingerprint
 
@@ -38,7 +38,7 @@ def command(*arguments: object) -> list[str]:
 
 def refusal(work, *arguments, **named) -> str:
     """What the user reads: one sentence."""
-    with pytest.raises(Mistake) as raised:
+    with pytest.raises(UserError) as raised:
         work(*arguments, **named)
     message = str(raised.value)
     assert "\n" not in message and message.endswith((".", "?"))
@@ -46,8 +46,8 @@ def refusal(work, *arguments, **named) -> str:
 
 
 def by_path(vectors: Vectors) -> dict[str, np.ndarray]:
-    """Vectors (cells, d) by picture."""
-    rows = vectors.of_pictures(range(len(vectors.records)))
+    """Vectors (cells, d) by image."""
+    rows = vectors.of_images(range(len(vectors.records)))
     return {str(record.path): rows[position] for position, record in enumerate(vectors.records)}
 
 
@@ -64,11 +64,11 @@ def folder(demo_folder, tmp_path) -> Path:
 
 
 def test_pooled_vectors_are_the_encoders(pooled, demo_folder):
-    pictures = load(demo_folder, SIZE_PX)
-    assert [record.path for record in pooled.records] == [record.path for record in pictures.records]
-    assert [record.mask for record in pooled.records] == [record.mask for record in pictures.records]
+    image_set = load(demo_folder, SIZE_PX)
+    assert [record.path for record in pooled.records] == [record.path for record in image_set.records]
+    assert [record.mask for record in pooled.records] == [record.mask for record in image_set.records]
     encoder = Encoder("resnet18", 0).eval()
-    images = torch.from_numpy(pictures.batch(range(40))).permute(0, 3, 1, 2).float() / 255
+    images = torch.from_numpy(image_set.batch(range(40))).permute(0, 3, 1, 2).float() / 255
     with torch.inference_mode():
         expected = encoder.pooled(images).numpy()
     np.testing.assert_allclose(pooled[:40], expected, rtol=1e-4, atol=1e-5)
@@ -80,13 +80,13 @@ def test_patch_vectors_are_those_of_patches(demo_folder, tmp_path):
     asked = config(demo_folder, tmp_path / "patches", form="patches", categories=Names("bottle"), dimensions=40, seed=3)
     vectors = Vectors(extract(asked))
     assert vectors.grid == (8, 8) and vectors.shape == (30 * 64, 40)
-    pictures = load(demo_folder, SIZE_PX, ["bottle"])
+    image_set = load(demo_folder, SIZE_PX, ["bottle"])
     patches = Patches(Encoder("resnet18", 3), dimensions=40, seed=3)
-    images = torch.from_numpy(pictures.batch([7])).permute(0, 3, 1, 2).float() / 255
-    np.testing.assert_allclose(vectors.of_pictures([7])[0], patches(images).reshape(64, 40), rtol=1e-4, atol=1e-4)
-    assert vectors.ids[64 * 7 + 5] == vectors.picture_ids[7] * 64 + 5
+    images = torch.from_numpy(image_set.batch([7])).permute(0, 3, 1, 2).float() / 255
+    np.testing.assert_allclose(vectors.of_images([7])[0], patches(images).reshape(64, 40), rtol=1e-4, atol=1e-4)
+    assert vectors.ids[64 * 7 + 5] == vectors.image_ids[7] * 64 + 5
     assert vectors.positions_of(vectors.ids[[0, 63, 64, 64 * 29]]).tolist() == [0, 0, 1, 29]
-    np.testing.assert_array_equal(vectors[64 * 7 : 64 * 8], vectors.of_pictures([7])[0])
+    np.testing.assert_array_equal(vectors[64 * 7 : 64 * 8], vectors.of_images([7])[0])
 
 
 def test_several_levels_are_pooled_one_after_another(demo_folder, tmp_path):
@@ -106,12 +106,12 @@ def test_filters_by_label(pooled):
     assert only == "scratch"
     assert "did you mean bottle" in refusal(pooled.where, ["botle"])
     assert "did you mean scratch" in refusal(pooled.where, [], [], ["scrach"])
-    assert "no picture is of all of these at once: leather; scratch" in refusal(
+    assert "no image is of all of these at once: leather; scratch" in refusal(
         pooled.where, ["leather"], [], ["scratch"]
     )
 
 
-def test_new_changed_and_removed_pictures(folder, tmp_path):
+def test_new_changed_and_removed_images(folder, tmp_path):
     out = tmp_path / "v"
     before = Vectors(extract(config(folder, out)))
     good = folder / "train/good"
@@ -121,8 +121,8 @@ def test_new_changed_and_removed_pictures(folder, tmp_path):
     after = Vectors(extract(config(folder, out)))
     names = [record.path.relative_to(good).name for record in after.records if record.split == "train"]
     assert "000.png" not in names and names.count("001.png") == 1 and "900.png" in names
-    kept = set(before.picture_ids) & set(after.picture_ids)
-    assert len(kept) == 28 and set(after.picture_ids) - kept == {30, 31}
+    kept = set(before.image_ids) & set(after.image_ids)
+    assert len(kept) == 28 and set(after.image_ids) - kept == {30, 31}
     fresh = by_path(Vectors(extract(config(folder, tmp_path / "fresh"))))
     ours = by_path(after)
     assert ours.keys() == fresh.keys()
@@ -162,7 +162,7 @@ def test_a_killed_extraction_goes_on_to_the_same_vectors(demo_folder, tmp_path):
         assert "extracting: 90/90" in again.stderr
     resumed, whole = Vectors(out), Vectors(tmp_path / "whole")
     np.testing.assert_array_equal(resumed[:], whole[:])
-    assert resumed.records == whole.records and resumed.picture_ids.tolist() == whole.picture_ids.tolist()
+    assert resumed.records == whole.records and resumed.image_ids.tolist() == whole.image_ids.tolist()
 
 
 @pytest.mark.parametrize("torn", ["rows", "line", "rows lost"])
@@ -227,7 +227,7 @@ def test_options_that_cannot_be(demo_folder, tmp_path):
     assert "32 px or more" in refusal(make_source, encoder, "pooled", size_px=16)
     assert "are for patches" in refusal(make_source, encoder, "pooled", grid=4)
     assert "grid of -1" in refusal(make_source, encoder, "patches", grid=-1)
-    assert "0 pictures make no batch" in refusal(extract, config(demo_folder, tmp_path, batch=0))
+    assert "0 images make no batch" in refusal(extract, config(demo_folder, tmp_path, batch=0))
     assert "there are no vectors" in refusal(Vectors, tmp_path)
 
 

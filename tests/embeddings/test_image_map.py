@@ -11,8 +11,8 @@ from PIL import Image
 from embeddings.extract import Config as Extraction
 from embeddings.extract import extract
 from embeddings.image_map import Config, layout, main
-from embeddings.map_page import Point, colours_of, map_page, map_picture
-from pretrain.command import Mistake, Names
+from embeddings.map_page import Point, colors_of, map_image, map_page
+from pretrain.command import Names, UserError
 
 POINTS = [
     Point(0.1, 0.2, "nut", "train", "good", "a.png", None),
@@ -23,9 +23,9 @@ POINTS = [
 @pytest.mark.parametrize("method", ["tsne", "pca"])
 def test_clusters_stay_together_whatever_their_scale(method):
     generator = np.random.default_rng(0)
-    centres = generator.normal(size=(3, 20))
+    centers = generator.normal(size=(3, 20))
     for scale in (1.0, 1e-3):  # features of a random encoder differ by a thousandth of their length
-        vectors = 1 + scale * (np.repeat(centres, 30, axis=0) + generator.normal(0, 0.1, (90, 20)))
+        vectors = 1 + scale * (np.repeat(centers, 30, axis=0) + generator.normal(0, 0.1, (90, 20)))
         places = layout(vectors.astype("f4"), method, seed=0)
         assert places.shape == (90, 2) and places.min() >= 0 and places.max() <= 1
         middles = places.reshape(3, 30, 2).mean(axis=1)
@@ -43,11 +43,11 @@ def test_page_holds_every_point_and_no_foreign_script():
     assert "http" not in page.replace("http-equiv", "")
 
 
-def test_picture_has_a_dot_for_every_point():
-    picture = np.asarray(map_picture(POINTS, "two", "category"))
-    for colour in colours_of(POINTS, "category").values():
-        wanted = [int(colour[start : start + 2], 16) for start in (1, 3, 5)]
-        assert (picture == wanted).all(axis=2).sum() > 100  # dot and legend
+def test_image_has_a_dot_for_every_point():
+    image = np.asarray(map_image(POINTS, "two", "category"))
+    for color in colors_of(POINTS, "category").values():
+        wanted = [int(color[start : start + 2], 16) for start in (1, 3, 5)]
+        assert (image == wanted).all(axis=2).sum() > 100  # dot and legend
 
 
 def test_command(demo_folder, tmp_path, capsys):
@@ -55,12 +55,12 @@ def test_command(demo_folder, tmp_path, capsys):
     asked = {"vectors": out, "page": tmp_path / "m/map.html", "png": tmp_path / "m/map.png"}
     main(Config(**asked, method="pca", most=40))
     page = (tmp_path / "m/map.html").read_text()
-    assert "40 of 90 pictures of demo data" in page and page.count("data:image/jpeg") == 40
+    assert "40 of 90 images of demo data" in page and page.count("data:image/jpeg") == 40
     assert '"by": "category"' in page
     main(Config(**asked, category=Names("bottle"), split=Names("test")))
     page = (tmp_path / "m/map.html").read_text()
     assert '"by": "defect"' in page and page.count("data:image/jpeg") == 18
-    with Image.open(tmp_path / "m/map.png") as picture:
-        assert picture.size == (1192, 996)
-    with pytest.raises(Mistake, match="2 pictures make no map"):
+    with Image.open(tmp_path / "m/map.png") as image:
+        assert image.size == (1192, 996)
+    with pytest.raises(UserError, match="2 images make no map"):
         main(Config(**asked, most=2))

@@ -1,4 +1,4 @@
-"""Figures of neighbours: by hand, by chance, and on pictures."""
+"""Figures of neighbors: by hand, by chance, and on images."""
 
 import json
 from dataclasses import replace
@@ -6,25 +6,25 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scripts.defect_neighbors import Config as Study
+from scripts.defect_neighbors import main as study
 
-from embeddings.knn import VIEWS, Config, chance, defect_figures, main, neighbours, pooled, vote
-from pretrain.command import Mistake, Names
+from embeddings.knn import VIEWS, Config, chance, defect_figures, main, neighbors, pooled, vote
+from pretrain.command import Names, UserError
 from pretrain.data.dataset import load
 from pretrain.encoder import Encoder
-from scripts.defect_neighbours import Config as Study
-from scripts.defect_neighbours import main as study
 
 
-def test_neighbours_are_others_nearest_first():
+def test_neighbors_are_others_nearest_first():
     angles = np.radians([0, 1, 3, 90, 92])
     vectors = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype("f4") * 5
-    assert neighbours(vectors, 2).tolist() == [[1, 2], [0, 2], [1, 0], [4, 2], [3, 2]]
+    assert neighbors(vectors, 2).tolist() == [[1, 2], [0, 2], [1, 0], [4, 2], [3, 2]]
     same = np.ones((4, 2), np.float32)
-    found = neighbours(same, 2)
+    found = neighbors(same, 2)
     assert found.shape == (4, 2)
 
 
-def test_chance_is_what_random_neighbours_give():
+def test_chance_is_what_random_neighbors_give():
     labels = np.array(["a"] * 6 + ["b"] * 3)
     assert chance(labels, labels) == pytest.approx((6 * 5 / 8 + 3 * 2 / 8) / 9)
     generator = np.random.default_rng(0)
@@ -44,31 +44,31 @@ def test_vote_is_balanced_and_ties_go_to_the_nearest():
 
 
 def test_perfect_and_random_vectors(demo_folder):
-    pictures = load(demo_folder, 32, ["bottle"])
-    kinds = sorted({record.defect for record in pictures.records})
-    perfect = np.eye(len(kinds), dtype=np.float32)[[kinds.index(record.defect) for record in pictures.records]]
+    images = load(demo_folder, 32, ["bottle"])
+    kinds = sorted({record.defect for record in images.records})
+    perfect = np.eye(len(kinds), dtype=np.float32)[[kinds.index(record.defect) for record in images.records]]
     generator = np.random.default_rng(0)
     perfect += generator.normal(0, 1e-3, perfect.shape).astype("f4")
-    figures = defect_figures(perfect, pictures)["bottle"]
+    figures = defect_figures(perfect, images)["bottle"]
     assert (figures.defective, figures.kinds) == (12, 4)
     assert figures.among_defective_1 == 1 and figures.among_all_1 == 1 and figures.vote > 0.8
     assert figures.among_defective_5 == pytest.approx(2 / 5)  # there are three of a kind
     noise = [
-        defect_figures(generator.normal(size=perfect.shape).astype("f4"), pictures)["bottle"].among_defective_1
+        defect_figures(generator.normal(size=perfect.shape).astype("f4"), images)["bottle"].among_defective_1
         for _ in range(60)
     ]
     assert np.mean(noise) == pytest.approx(figures.chance_defective, abs=0.06)
 
 
-def test_good_pictures_can_be_taken_as_the_origin(demo_folder):
-    pictures = load(demo_folder, 32, ["bottle"])
+def test_good_images_can_be_taken_as_the_origin(demo_folder):
+    images = load(demo_folder, 32, ["bottle"])
     generator = np.random.default_rng(0)
-    kinds = sorted({record.defect for record in pictures.records})
+    kinds = sorted({record.defect for record in images.records})
     directions = np.eye(len(kinds), 8) * 0.1
     directions[kinds.index("good")] = 0
-    vectors = 50 + directions[[kinds.index(record.defect) for record in pictures.records]]
+    vectors = 50 + directions[[kinds.index(record.defect) for record in images.records]]
     vectors = (vectors + generator.normal(0, 0.01, vectors.shape)).astype("f4")
-    assert defect_figures(vectors, pictures, VIEWS[1])["bottle"].among_defective_1 == 1
+    assert defect_figures(vectors, images, VIEWS[1])["bottle"].among_defective_1 == 1
 
 
 def test_command_shows_the_random_encoder_beside(demo_folder, tmp_path, capsys):
@@ -78,10 +78,10 @@ def test_command_shows_the_random_encoder_beside(demo_folder, tmp_path, capsys):
     assert "random" in shown and "of the same category" in shown and "demo data" in shown
     found = json.loads((tmp_path / "k.json").read_text())
     assert list(found) == ["random", str(tmp_path / "encoder.safetensors")]
-    pictures = load(demo_folder, 32, ["bottle", "leather"])
-    again = defect_figures(pooled(Encoder(seed=0), pictures), pictures)["bottle"]
+    images = load(demo_folder, 32, ["bottle", "leather"])
+    again = defect_figures(pooled(Encoder(seed=0), images), images)["bottle"]
     assert found["random"]["kinds"]["bottle"]["among_all_5"] == pytest.approx(again.among_all_5)
-    with pytest.raises(Mistake, match="no category in"):
+    with pytest.raises(UserError, match="no category in"):
         main(Config(demo_folder / "bottle/../bottle", Path("random"), size_px=32, categories=Names("botle")))
 
 
@@ -98,10 +98,10 @@ def test_study_over_seeds_refuses_what_an_encoder_saw_and_records(demo_folder, t
     text = (tmp_path / "R.md").read_text()
     assert "Vectors as they are:" in text and "| bottle, 4 kinds of 12 |" in text and "±" in text
     assert len(json.loads((tmp_path / "f.json").read_text())[VIEWS[1]]["bottle"]) == 4
-    with pytest.raises(Mistake, match="leave_one_out.py"):
+    with pytest.raises(UserError, match="leave_one_out.py"):
         study(replace(asked, seeds=Names("0,1,2")))
     Encoder(seed=10, origin=Origin("demo", ("bottle",), True)).save(
         tmp_path / "runs/without-bottle-seed-0/encoder.safetensors"
     )
-    with pytest.raises(Mistake, match="saw bottle"):
+    with pytest.raises(UserError, match="saw bottle"):
         study(asked)

@@ -11,7 +11,7 @@ from embeddings.extract import Config as Extraction
 from embeddings.extract import extract
 from embeddings.outliers import Config, main, ranking
 from embeddings.vectors import Vectors
-from pretrain.command import Mistake, Names
+from pretrain.command import Names, UserError
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def test_what_does_not_belong_comes_first(vectors):
     assert ratios == sorted(ratios, reverse=True) and ratios[15] == pytest.approx(1, abs=0.2)
 
 
-def test_copies_hide_it_from_one_neighbour(vectors):
+def test_copies_hide_it_from_one_neighbor(vectors):
     first = {k: [outlier.record.path.name for outlier in ranking(vectors, k)["bottle"][:2]] for k in (1, 2)}
     assert "900.png" not in first[1] and "900.png" in first[2]
 
@@ -48,5 +48,5 @@ def test_command(vectors, tmp_path, capsys):
     with Image.open(tmp_path / "o.png") as sheet:
         assert sheet.width > 300
     assert len(json.loads((tmp_path / "o.json").read_text())) == 26
-    with pytest.raises(Mistake, match="give 1 or more"):
+    with pytest.raises(UserError, match="give 1 or more"):
         main(Config(vectors.folder, most=0))

@@ -23,7 +23,7 @@ from embeddings.open_vectors import extraction_of, ready_vectors
 from embeddings.search import Config, main, query_paths
 from embeddings.sheet import thumbnail
 from embeddings.vectors import Vectors
-from pretrain.command import Mistake, Names
+from pretrain.command import Names, UserError
 from pretrain.encoder import Encoder, Origin
 
 
@@ -52,7 +52,7 @@ def ask(vectors, tmp_path):
 
 def refusal(work, *arguments, **named) -> str:
     """What the user reads: one sentence."""
-    with pytest.raises(Mistake) as raised:
+    with pytest.raises(UserError) as raised:
         work(*arguments, **named)
     message = str(raised.value)
     assert "\n" not in message and message.endswith((".", "?"))
@@ -64,7 +64,7 @@ def search(*arguments: object, cwd: Path = REPOSITORY) -> subprocess.CompletedPr
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd)
 
 
-def test_neighbours_are_those_of_the_definition_without_the_query(ask, vectors, demo_folder, capsys):
+def test_neighbors_are_those_of_the_definition_without_the_query(ask, vectors, demo_folder, capsys):
     query = demo_folder / "hazelnut/test/crack/001.png"
     answers, page = ask(query)
     position = [record.path for record in vectors.records].index(query)
@@ -73,21 +73,21 @@ def test_neighbours_are_those_of_the_definition_without_the_query(ask, vectors, 
     distances = 1 - rows @ rows[position]
     distances[position] = np.inf
     expected = np.argsort(distances)[:5]
-    found = answers["queries"][0]["neighbours"]
-    assert [neighbour["path"] for neighbour in found] == [str(vectors.records[p].path) for p in expected]
+    found = answers["queries"][0]["neighbors"]
+    assert [neighbor["path"] for neighbor in found] == [str(vectors.records[p].path) for p in expected]
     np.testing.assert_allclose([n["distance"] for n in found], distances[expected], rtol=0.01, atol=1e-6)
     assert answers["index"] == {"kind": "flat", "metric": "cosine", "vectors": 90, "recall": None}
     shown = capsys.readouterr().out
-    for neighbour in found:
-        assert Path(neighbour["path"]).relative_to(demo_folder).as_posix() in shown
+    for neighbor in found:
+        assert Path(neighbor["path"]).relative_to(demo_folder).as_posix() in shown
     assert page.count("data:image/jpeg;base64,") == 6
 
 
-def test_copies_and_pictures_from_elsewhere(ask, demo_folder, tmp_path):
+def test_copies_and_images_from_elsewhere(ask, demo_folder, tmp_path):
     original = demo_folder / "leather/train/good/003.png"
     shutil.copy(original, tmp_path / "copy.png")
     answers, _ = ask(tmp_path / "copy.png")
-    first = answers["queries"][0]["neighbours"][0]
+    first = answers["queries"][0]["neighbors"][0]
     assert first["path"] == str(original) and first["distance"] < 1e-5
 
 
@@ -105,36 +105,36 @@ def test_several_queries_and_folders(ask, demo_folder):
 ])  # fmt: skip
 def test_filters_hold(filters, ask, demo_folder):
     answers, page = ask(demo_folder / "hazelnut/test/crack/001.png", k=3, **filters)
-    neighbours = answers["queries"][0]["neighbours"]
-    assert len(neighbours) == 3
-    assert all(neighbour[name] in wanted for neighbour in neighbours for name, wanted in filters.items())
+    neighbors = answers["queries"][0]["neighbors"]
+    assert len(neighbors) == 3
+    assert all(neighbor[name] in wanted for neighbor in neighbors for name, wanted in filters.items())
     assert "only " in page
 
 
 def test_filters_that_leave_little(ask, demo_folder, capsys):
     scratches = demo_folder / "bottle/test/scratch"
     answers, _ = ask(scratches / "000.png", category=Names("bottle"), defect=Names("scratch"), k=10)
-    assert len(answers["queries"][0]["neighbours"]) == 2  # itself is not shown
-    assert "only 3 pictures pass the filters" in capsys.readouterr().err
-    assert "no picture is of all of these" in refusal(
+    assert len(answers["queries"][0]["neighbors"]) == 2  # itself is not shown
+    assert "only 3 images pass the filters" in capsys.readouterr().err
+    assert "no image is of all of these" in refusal(
         ask, scratches / "000.png", category=Names("leather"), defect=Names("scratch")
     )
     assert "did you mean scratch" in refusal(ask, scratches / "000.png", defect=Names("scrath"))
 
 
-def test_differences_from_good_pictures(ask, vectors, demo_folder):
+def test_differences_from_good_images(ask, vectors, demo_folder):
     query = demo_folder / "bottle/test/scratch/001.png"
     asked = {"category": Names("bottle"), "split": Names("test"), "k": 4}
     answers, page = ask(query, **asked, differences=True)
     positions = vectors.where(["bottle"])
     records = [vectors.records[position] for position in positions]
-    rows = vectors.of_pictures(positions)[:, 0].astype("f8")
+    rows = vectors.of_images(positions)[:, 0].astype("f8")
     rows -= rows[[record.split == "train" for record in records]].mean(axis=0)
     own = [record.path for record in records].index(query)
     cosines = rows @ rows[own] / np.linalg.norm(rows, axis=1)
     cosines[[record.split == "train" for record in records]] = cosines[own] = -np.inf
     expected = [str(records[place].path) for place in np.argsort(-cosines)[:4]]
-    assert [neighbour["path"] for neighbour in answers["queries"][0]["neighbours"]] == expected
+    assert [neighbor["path"] for neighbor in answers["queries"][0]["neighbors"]] == expected
     assert "difference from good ones" in page
     assert "of one category, not of 0" in refusal(ask, query, differences=True)
     assert "not of 2" in refusal(ask, query, category=Names("bottle,leather"), differences=True)
@@ -147,26 +147,26 @@ def test_a_filter_that_leaves_the_query_alone(ask, vectors, tmp_path, demo_folde
     shutil.copy(demo_folder / "bottle/test/scratch/000.png", folder / "bottle/test/dent")
     out = extract(Extraction(data=folder, encoder=Path("random"), out=tmp_path / "v", size_px=64))
     answers, page = ask(folder / "bottle/test/dent/000.png", vectors=out, defect=Names("dent"))
-    assert answers["queries"][0]["neighbours"] == [] and "no other picture" in page
+    assert answers["queries"][0]["neighbors"] == [] and "no other image" in page
     answers, _ = ask(folder / "bottle/train/good/000.png", vectors=out, defect=Names("dent"))
-    assert [neighbour["defect"] for neighbour in answers["queries"][0]["neighbours"]] == ["dent"]
+    assert [neighbor["defect"] for neighbor in answers["queries"][0]["neighbors"]] == ["dent"]
 
 
 def test_questions_that_cannot_be_answered(ask, demo_folder, tmp_path):
     query = demo_folder / "bottle/train/good/000.png"
-    assert "--k 91 neighbours cannot be found among 90 pictures" in refusal(ask, query, k=91)
+    assert "--k 91 neighbors cannot be found among 90 images" in refusal(ask, query, k=91)
     assert "--k 0" in refusal(ask, query, k=0)
-    assert len(ask(query, k=90)[0]["queries"][0]["neighbours"]) == 89
-    (tmp_path / "no.png").write_text("no picture")
-    assert "cannot be searched for: not a picture" in refusal(ask, tmp_path / "no.png")
-    assert "there is no picture or folder" in refusal(ask, tmp_path / "none.png")
-    assert "no picture to search for" in refusal(ask)
+    assert len(ask(query, k=90)[0]["queries"][0]["neighbors"]) == 89
+    (tmp_path / "no.png").write_text("no image")
+    assert "cannot be searched for: not an image" in refusal(ask, tmp_path / "no.png")
+    assert "there is no image or folder" in refusal(ask, tmp_path / "none.png")
+    assert "no image to search for" in refusal(ask)
     assert "leave out --data" in refusal(ask, query, data=demo_folder)
     assert "there are no vectors" in refusal(ask, query, vectors=tmp_path)
 
 
-def test_a_query_among_several_that_is_no_picture_is_left_out(ask, demo_folder, tmp_path, capsys):
-    (tmp_path / "no.png").write_text("no picture")
+def test_a_query_among_several_that_is_no_image_is_left_out(ask, demo_folder, tmp_path, capsys):
+    (tmp_path / "no.png").write_text("no image")
     answers, _ = ask(tmp_path / "no.png", demo_folder / "bottle/train/good/000.png")
     assert len(answers["queries"]) == 1
     assert "left out" in capsys.readouterr().err
@@ -195,7 +195,7 @@ def test_with_no_index_yet_it_makes_one_and_says_so(demo_folder, tmp_path):
     assert first.returncode == 0, first.stderr
     assert "no vectors of photos by runs/simclr/encoder.safetensors yet: extracting them" in first.stderr
     assert re.search(r"no index of runs/vectors/photos-pooled-\w+ yet: building one of 30 vectors", first.stderr)
-    assert "contact sheet: runs/search/neighbours.html" in first.stdout
+    assert "contact sheet: runs/search/neighbors.html" in first.stdout
     again = search(query, "--data", "photos", "--k", "3", cwd=tmp_path)
     assert again.stdout == first.stdout and "building" not in again.stderr and "extracting" not in again.stderr
     shutil.copy(query, tmp_path / "photos/bottle/train/good/zzz.png")
@@ -243,8 +243,8 @@ def test_vectors_know_how_they_were_extracted(vectors, demo_folder):
 
 
 def test_queries_are_asked_once(demo_folder):
-    picture = demo_folder / "bottle/test/good/000.png"
-    assert query_paths([picture, picture.parent]).count(picture) == 1
+    image = demo_folder / "bottle/test/good/000.png"
+    assert query_paths([image, image.parent]).count(image) == 1
 
 
 def test_names_are_shown_as_they_are_and_cannot_be_html(ask, demo_folder, tmp_path):
@@ -256,9 +256,9 @@ def test_names_are_shown_as_they_are_and_cannot_be_html(ask, demo_folder, tmp_pa
 
 
 def test_thumbnails_outline_the_defect(demo_folder, tmp_path):
-    picture = demo_folder / "bottle/test/scratch/000.png"
+    whole_image = demo_folder / "bottle/test/scratch/000.png"
     mask = demo_folder / "bottle/ground_truth/scratch/000_mask.png"
-    assert thumbnail(picture, mask) != thumbnail(picture)
+    assert thumbnail(whole_image, mask) != thumbnail(whole_image)
     assert thumbnail(tmp_path / "gone.png") is None
-    with Image.open(picture) as image:
+    with Image.open(whole_image) as image:
         assert image.size != (160, 160)

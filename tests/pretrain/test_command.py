@@ -10,7 +10,7 @@ from typing import Literal
 import pytest
 from conftest import REPOSITORY
 
-from pretrain.command import Mistake, Names, nearest, read_config, run_command, run_commands
+from pretrain.command import Names, UserError, nearest, read_config, run_command, run_commands
 
 # A benchmark starts its contestants itself, and speaks with them in JSON: they are no commands.
 RUNNABLES = sorted(
@@ -126,7 +126,7 @@ def test_what_builds_on_another_command_describes_only_what_it_adds(tmp_path, ca
 
 def test_run_command_turns_mistakes_into_a_sentence_and_exit_code_2(capsys):
     def main(config: Config) -> None:
-        raise Mistake("no such folder; try another.")
+        raise UserError("no such folder; try another.")
 
     assert run_command(main, Config, ["--count", "1"]) == 2
     assert capsys.readouterr().err == "error: no such folder; try another.\n"

@@ -9,16 +9,23 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from pretrain.command import Mistake
+from pretrain.command import UserError
 from pretrain.contrast import SimCLR, make_optimizer, parameter_groups
 from pretrain.encoder import make_encoder
 from pretrain.simclr import Config, make_views, members, train_mode
 from pretrain.training.device import make_fabric, rank_positions
 
 CONFIG = Config(
-    size_px=32, batch=8, crop_area_min=0.3, jitter=0.1, blur=0.3, planted=True, dense_weight=1.0, freeze_batch_norm=True
+    size_px=32,
+    batch=8,
+    crop_area_min=0.3,
+    jitter=0.1,
+    blur=0.3,
+    synthetic=True,
+    dense_weight=1.0,
+    freeze_batch_norm=True,
 )
-PICTURES = 20
+IMAGES = 20
 
 
 def simclr(whole_weight: float = 0.3, dense_weight: float = 1.0) -> SimCLR:
@@ -29,8 +36,8 @@ def simclr(whole_weight: float = 0.3, dense_weight: float = 1.0) -> SimCLR:
 
 def views_of(config: Config, step: int, positions: np.ndarray) -> tuple[Tensor, Tensor | None]:
     """As the training loop makes them."""
-    pixels = np.random.default_rng(0).integers(0, 256, (PICTURES, 48, 48, 3), dtype=np.uint8)
-    chosen = members(config, step, PICTURES)
+    pixels = np.random.default_rng(0).integers(0, 256, (IMAGES, 48, 48, 3), dtype=np.uint8)
+    chosen = members(config, step, IMAGES)
     own, others = (torch.from_numpy(pixels[chosen[wanted]]) for wanted in (positions, positions - 1))
     return make_views(config, step, positions, own, others)
 
@@ -41,11 +48,11 @@ def batch() -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize(("whole", "dense"), [(0.3, 1.0), (0.0, 1.0), (1.0, 0.0)])
-@pytest.mark.parametrize("is_planted", [True, False])
-def test_all_that_is_trained_and_nothing_else_gets_a_gradient(whole, dense, is_planted, batch):
+@pytest.mark.parametrize("is_synthetic", [True, False])
+def test_all_that_is_trained_and_nothing_else_gets_a_gradient(whole, dense, is_synthetic, batch):
     """So DDP, which waits for the gradient of whatever requires one, has nothing to search for."""
     module = simclr(whole, dense)
-    views, masks = batch if is_planted else (batch[0][:8], None)
+    views, masks = batch if is_synthetic else (batch[0][:8], None)
     module(views, masks, 0, 0, range(4)).loss.backward()
     unused = (() if whole else ("projection.", "encoder.stages.level4.")) + (() if dense else ("dense.",))
     for name, parameter in module.named_parameters():
@@ -76,14 +83,14 @@ def test_parts_of_the_loss_keep_no_graph(batch):
     assert not any(part.requires_grad for part in (losses.whole, losses.dense, losses.accuracy))
 
 
-def test_planted_defects_make_it_harder(batch):
+def test_synthetic_defects_make_it_harder(batch):
     """More negatives, and near ones; the batch statistics are kept apart from it."""
     module = simclr()
     train_mode(module, CONFIG)
     with torch.no_grad():
-        with_planted = module(*batch, 0, 0, range(4))
+        with_synthetic = module(*batch, 0, 0, range(4))
         without = module(batch[0][:8], None, 0, 0, range(4))
-    assert with_planted.whole > without.whole + 0.05 and with_planted.dense > without.dense + 0.05
+    assert with_synthetic.whole > without.whole + 0.05 and with_synthetic.dense > without.dense + 0.05
 
 
 @pytest.mark.parametrize("architecture", ["resnet18", "convnext_tiny"])
@@ -127,12 +134,12 @@ def test_lars_scales_whatever_the_gradient():
     layer.weight.grad = 1000 * torch.randn(3, 4)
     optimizer.step()
     assert (layer.weight.detach() - before).norm().item() == pytest.approx(0.5 * 0.001 * before.norm().item(), rel=1e-3)
-    with pytest.raises(Mistake, match="--weight-decay"):
+    with pytest.raises(UserError, match="--weight-decay"):
         make_optimizer("lars", layer, 0.5, 0.0)
 
 
 def three_steps() -> tuple[list[Tensor], dict[str, Tensor]]:
-    """SGD as the training loop does it, in float64 with batch normalisation frozen: the losses and the weights."""
+    """SGD as the training loop does it, in float64 with batch normalization frozen: the losses and the weights."""
     said = []
     fabric = make_fabric("cpu", "64-true")
     module = simclr()

@@ -1,4 +1,4 @@
-"""Degradation: published, seeded, a function of nothing but the seed, the picture and its key."""
+"""Degradation: published, seeded, a function of nothing but the seed, the image and its key."""
 
 import math
 import subprocess
@@ -9,32 +9,32 @@ import torch
 from conftest import REPOSITORY
 
 from baselines.contract.metrics import psnr
-from pretrain.command import Mistake
+from pretrain.command import UserError
 from pretrain.degrade import LEVELS, Level, degrade, draw, in_words
 
 NOTHING = Level()
 
 
-def pictures(count: int = 3, height: int = 40, width: int = 56) -> torch.Tensor:
+def make_images(count: int = 3, height: int = 40, width: int = 56) -> torch.Tensor:
     coarse = torch.rand(count, 3, 6, 8, generator=torch.Generator().manual_seed(1))
     return torch.nn.functional.interpolate(coarse, (height, width), mode="bicubic").clamp(0, 1)
 
 
-def test_a_level_of_nothing_leaves_pictures_alone():
-    images = pictures()
+def test_a_level_of_nothing_leaves_images_alone():
+    images = make_images()
     assert torch.equal(degrade(images, NOTHING, 0, [0, 1, 2]), images)
 
 
 def test_neither_batch_nor_order_nor_process_matters():
-    images = pictures()
+    images = make_images()
     whole = degrade(images, "medium", 7, ["a", b"\x01", 5])
     torch.testing.assert_close(degrade(images.flip(0), "medium", 7, [5, b"\x01", "a"]).flip(0), whole)
     for position, key in enumerate(["a", b"\x01", 5]):
         torch.testing.assert_close(degrade(images[position : position + 1], "medium", 7, [key])[0], whole[position])
     code = (
         "import sys\nsys.path[:0] = ['.', 'tests', 'tests/pretrain']\n"
-        "from test_degrade import pictures\nfrom pretrain.degrade import degrade\n"
-        "print(degrade(pictures(), 'medium', 7, ['a', b'\\x01', 5]).double().sum().item())"
+        "from test_degrade import make_images\nfrom pretrain.degrade import degrade\n"
+        "print(degrade(image_set(), 'medium', 7, ['a', b'\\x01', 5]).double().sum().item())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY, check=False)
     assert done.returncode == 0, done.stderr
@@ -42,7 +42,7 @@ def test_neither_batch_nor_order_nor_process_matters():
 
 
 def test_seed_and_key_change_everything_and_torchs_own_generator_nothing():
-    images = pictures(1)
+    images = make_images(1)
     first = degrade(images, "harsh", 0, [0])
     torch.manual_seed(99)
     assert torch.equal(degrade(images, "harsh", 0, [0]), first)
@@ -52,7 +52,7 @@ def test_seed_and_key_change_everything_and_torchs_own_generator_nothing():
 
 
 def test_levels_rise_and_stay_in_range():
-    images = pictures(8, 64, 64)
+    images = make_images(8, 64, 64)
     means = [psnr(degrade(images, name, 0, range(8)), images).mean() for name in ("mild", "medium", "harsh")]
     assert means[0] > means[1] + 3 and means[1] > means[2] + 3
     for name in LEVELS:
@@ -72,12 +72,12 @@ def test_amounts_lie_in_their_ranges():
 
 
 def test_gaussian_noise_has_its_sigma():
-    grey = torch.full((1, 3, 200, 200), 0.5)
-    noise = degrade(grey, Level(gaussian_sigma=(0.05, 0.05)), 0, [0]) - grey
+    gray = torch.full((1, 3, 200, 200), 0.5)
+    noise = degrade(gray, Level(gaussian_sigma=(0.05, 0.05)), 0, [0]) - gray
     assert noise.std().item() == pytest.approx(0.05, rel=0.02)
     assert noise.mean().abs() < 1e-3
-    neighbours = (noise[..., :-1] * noise[..., 1:]).mean() / noise.var()
-    assert abs(neighbours) < 0.02
+    neighbors = (noise[..., :-1] * noise[..., 1:]).mean() / noise.var()
+    assert abs(neighbors) < 0.02
 
 
 def test_photon_noise_grows_with_the_root_of_the_light():
@@ -90,11 +90,11 @@ def test_photon_noise_grows_with_the_root_of_the_light():
     torch.testing.assert_close((noisy * 400).round() / 400, noisy)  # whole photons
 
 
-def test_coloured_noise_goes_together_over_pixels_and_not_over_channels():
-    grey = torch.full((1, 3, 256, 256), 0.5)
-    level = Level(coloured_sigma=(0.04, 0.04))
-    noise = degrade(grey, level, 3, [0])[0] - 0.5
-    for channel, sigma in enumerate(draw(level, 3, 0).coloured_sigma):
+def test_colored_noise_goes_together_over_pixels_and_not_over_channels():
+    gray = torch.full((1, 3, 256, 256), 0.5)
+    level = Level(colored_sigma=(0.04, 0.04))
+    noise = degrade(gray, level, 3, [0])[0] - 0.5
+    for channel, sigma in enumerate(draw(level, 3, 0).colored_sigma):
         assert 0.02 <= sigma <= 0.06
         assert noise[channel].std().item() == pytest.approx(sigma, rel=0.1)
     assert (noise[..., :-1] * noise[..., 1:]).mean() / noise.var() > 0.7
@@ -130,22 +130,22 @@ def test_coarser_sampling_takes_fine_stripes_away_and_keeps_broad_ones():
 
 
 def test_jpeg_costs_more_the_lower_its_quality():
-    images = pictures(1, 64, 64)
+    images = make_images(1, 64, 64)
     good, bad = (psnr(degrade(images, Level(quality=(q, q)), 0, [0]), images).item() for q in (95, 20))
     assert good > bad + 3
 
 
-def test_small_pictures_and_odd_sizes_are_degraded_too():
+def test_small_images_and_odd_sizes_are_degraded_too():
     for size in ((1, 1), (3, 9), (17, 5)):
         degraded = degrade(torch.rand(1, 3, *size), "harsh", 0, [0])
         assert degraded.shape[-2:] == size and degraded.isfinite().all()
 
 
 def test_unknown_levels_and_wrong_shapes_are_refused():
-    with pytest.raises(Mistake, match="did you mean medium"):
-        degrade(pictures(), "mediun", 0, [0, 1, 2])
+    with pytest.raises(UserError, match="did you mean medium"):
+        degrade(make_images(), "mediun", 0, [0, 1, 2])
     with pytest.raises(ValueError, match="float32"):
-        degrade(pictures(), "mild", 0, [0])
+        degrade(make_images(), "mild", 0, [0])
 
 
 def test_every_level_says_its_blur_and_noise():

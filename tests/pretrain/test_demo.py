@@ -14,8 +14,8 @@ from conftest import REPOSITORY
 from PIL import Image
 from scipy.ndimage import distance_transform_edt, gaussian_filter
 
-from pretrain.command import Mistake
-from pretrain.demo import CATEGORIES, KINDS, MARKER, is_demo, make, render_picture
+from pretrain.command import UserError
+from pretrain.demo import CATEGORIES, KINDS, MARKER, is_demo, make, render_image
 
 SCRIPT = REPOSITORY / "pretrain/demo.py"
 HALO_PX = 16  # how far a changed outline moves shadow, shading and lens blur
@@ -41,8 +41,8 @@ def test_layout_and_counts(tiny):
         assert len(list((tiny / category / "test" / "good").glob("*.png"))) == 2
         assert {folder.name for folder in (tiny / category / "test").iterdir()} == {"good", *KINDS[category]}
         for kind in KINDS[category]:
-            with Image.open(tiny / category / "test" / kind / "000.png") as picture:
-                assert (picture.mode, picture.size, picture.format) == ("RGB", (256, 256), "PNG")
+            with Image.open(tiny / category / "test" / kind / "000.png") as image:
+                assert (image.mode, image.size, image.format) == ("RGB", (256, 256), "PNG")
             with Image.open(tiny / category / "ground_truth" / kind / "000_mask.png") as mask:
                 assert (mask.mode, mask.size, mask.format) == ("L", (256, 256), "PNG")
                 assert set(np.unique(mask)) == {0, 255}
@@ -57,22 +57,22 @@ def test_same_seed_same_bytes_whatever_the_workers(tiny, tmp_path):
     assert digest(tmp_path / "again") == digest(tiny)
 
 
-def test_a_picture_depends_on_each_of_its_arguments():
-    picture = render_picture("screw", "train", "good", 0, seed=0)[0]
+def test_a_image_depends_on_each_of_its_arguments():
+    image = render_image("screw", "train", "good", 0, seed=0)[0]
     others = [("screw", "train", "good", 0, 1), ("screw", "train", "good", 1, 0), ("screw", "test", "good", 0, 0)]
     for other in others:
-        assert np.abs(picture.astype(int) - render_picture(*other)[0]).mean() > 2
+        assert np.abs(image.astype(int) - render_image(*other)[0]).mean() > 2
 
 
 @cache
 def rendered(category: str, kind: str, index: int) -> tuple[np.ndarray, np.ndarray]:
-    return render_picture(category, "test", kind, index, seed=5)
+    return render_image(category, "test", kind, index, seed=5)
 
 
 @pytest.mark.parametrize(("category", "kind"), EVERY_KIND)
-def test_mask_is_where_the_picture_differs_from_its_clean_twin(category, kind):
+def test_mask_is_where_the_image_differs_from_its_clean_twin(category, kind):
     bad, mask = rendered(category, kind, 0)
-    clean, same_mask = render_picture(category, "test", kind, 0, seed=5, harmed=False)
+    clean, same_mask = render_image(category, "test", kind, 0, seed=5, harmed=False)
     assert mask.any() and mask.mean() < 0.3
     assert np.array_equal(mask, same_mask)
     change = np.abs(bad.astype(int) - clean).max(axis=2)
@@ -82,12 +82,12 @@ def test_mask_is_where_the_picture_differs_from_its_clean_twin(category, kind):
     assert change[mask].mean() > 3 * change[~mask].mean()
 
 
-def test_good_pictures_have_empty_masks():
+def test_good_images_have_empty_masks():
     assert not rendered("wood", "good", 0)[1].any()
 
 
 def frame_features(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """What the outer 20 px say about light, colour and noise, away from any defect: (15,)."""
+    """What the outer 20 px say about light, color and noise, away from any defect: (15,)."""
     image = image.astype(np.float32)
     frame = distance_transform_edt(~mask) > HALO_PX if mask.any() else ~mask
     frame[20:-20, 20:-20] = False
@@ -99,19 +99,19 @@ def frame_features(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 def separable(good: np.ndarray, bad: np.ndarray) -> float:
-    """AUROC of the distance to the nearest good picture (not itself); 0.5 where the two are alike."""
+    """AUROC of the distance to the nearest good image (not itself); 0.5 where the two are alike."""
     scale = good.std(axis=0)
     good, bad = good / scale, bad / scale
     among = np.linalg.norm(good[:, None] - good[None], axis=2)
     np.fill_diagonal(among, np.inf)
     apart = np.linalg.norm(bad[:, None] - good[None], axis=2)
-    apart[np.arange(len(bad)), np.arange(len(bad)) % len(good)] = np.inf  # as many neighbours as the good ones have
+    apart[np.arange(len(bad)), np.arange(len(bad)) % len(good)] = np.inf  # as many neighbors as the good ones have
     return float((apart.min(axis=1)[:, None] > among.min(axis=1)[None]).mean())
 
 
 @cache
 def frames() -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Per category, the frame features of 12 good and of 12 or more defective pictures."""
+    """Per category, the frame features of 12 good and of 12 or more defective images."""
     features = {}
     for category in CATEGORIES:
         good = [rendered(category, "good", index) for index in range(12)]
@@ -140,13 +140,13 @@ def test_a_difference_in_light_would_be_noticed():
 def test_a_set_that_is_there_is_left_alone_and_another_replaced(tmp_path, capsys):
     out, few = tmp_path / "set", {"categories": ("carpet",), "train": 2, "good": 1, "defective": 0, "workers": 1}
     make(out, seed=0, **few)
-    picture = out / "carpet" / "train" / "good" / "000.png"
-    before, written = picture.read_bytes(), picture.stat().st_mtime_ns
+    image = out / "carpet" / "train" / "good" / "000.png"
+    before, written = image.read_bytes(), image.stat().st_mtime_ns
     make(out, seed=0, **few)
     assert "left alone" in capsys.readouterr().err
-    assert picture.stat().st_mtime_ns == written
+    assert image.stat().st_mtime_ns == written
     make(out, seed=1, **few)
-    assert picture.read_bytes() != before
+    assert image.read_bytes() != before
     assert {path.name for path in tmp_path.iterdir()} == {"set", ".set.lock"}
 
 
@@ -161,11 +161,11 @@ def test_a_foreign_folder_is_refused(tmp_path):
 
 
 def test_mistakes_name_what_is_allowed(tmp_path):
-    with pytest.raises(Mistake, match="did you mean hazelnut"):
+    with pytest.raises(UserError, match="did you mean hazelnut"):
         make(tmp_path / "set", categories=("haselnut",))
-    with pytest.raises(Mistake, match="did you mean crack"):
-        render_picture("pill", "test", "crak", 0, seed=0)
-    with pytest.raises(Mistake, match="train is -1"):
+    with pytest.raises(UserError, match="did you mean crack"):
+        render_image("pill", "test", "crak", 0, seed=0)
+    with pytest.raises(UserError, match="train is -1"):
         make(tmp_path / "set", train=-1)
 
 
@@ -209,12 +209,12 @@ def test_what_somebody_put_into_a_demo_set_is_not_lost(tmp_path):
     own = tmp_path / "set" / "widget" / "train" / "good" / "0.png"
     own.parent.mkdir(parents=True)
     own.write_bytes(b"mine")
-    with pytest.raises(Mistake, match="also holds widget"):
+    with pytest.raises(UserError, match="also holds widget"):
         make(tmp_path / "set", seed=1, categories=("wood",), train=1, good=0, defective=0, workers=1)
     assert own.read_bytes() == b"mine"
 
 
 def test_a_place_that_cannot_be_written_is_a_mistake(tmp_path):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(Mistake, match="cannot be written"):
+    with pytest.raises(UserError, match="cannot be written"):
         make(tmp_path / "file" / "set", categories=("wood",))

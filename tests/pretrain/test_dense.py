@@ -9,23 +9,21 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pretrain import dense
-from pretrain.anomalies import plant
+from pretrain.anomalies import add_anomaly
 from pretrain.dense import PLACES_ANYWHERE, PLACES_SPOILED, DenseContrast, Places
 from pretrain.loss import nt_xent
 
 CPU = torch.device("cpu")
 SIDES = {"level2": (4, 4), "level3": (2, 3)}
 CHANNELS = {"level2": 5, "level3": 7}
-PICTURES = 4
+IMAGES = 4
 
 
 def features(parts: int, seed: int = 0, dtype=torch.float64) -> dict[str, Tensor]:
-    """Maps of two views of four pictures, or of three parts with the planted ones; all want a gradient."""
+    """Maps of two views of four images, or of three parts with the planted ones; all want a gradient."""
     generator = torch.Generator().manual_seed(seed)
     return {
-        level: torch.randn(
-            parts * PICTURES, CHANNELS[level], *side, generator=generator, dtype=dtype, requires_grad=True
-        )
+        level: torch.randn(parts * IMAGES, CHANNELS[level], *side, generator=generator, dtype=dtype, requires_grad=True)
         for level, side in SIDES.items()
     }
 
@@ -36,9 +34,9 @@ def contrast(dtype=torch.float64) -> DenseContrast:
         return DenseContrast(CHANNELS, width=6, dimensions=4).to(dtype)
 
 
-def planted_masks(size_px: int = 32, count: int = PICTURES) -> Tensor:
+def synthetic_masks(size_px: int = 32, count: int = IMAGES) -> Tensor:
     images = torch.rand(count, 3, size_px, size_px, generator=torch.Generator().manual_seed(0))
-    return plant(images, None, 0, 0, range(count))[1]
+    return add_anomaly(images, None, 0, 0, range(count))[1]
 
 
 def naive_cover(mask: Tensor, height: int, width: int) -> Tensor:
@@ -54,30 +52,30 @@ def naive_cover(mask: Tensor, height: int, width: int) -> Tensor:
 
 
 def naive_loss(module: DenseContrast, maps: dict[str, Tensor], masks: Tensor | None, places: Places) -> Tensor:
-    """Level by level, picture by picture, place by place."""
+    """Level by level, image by image, place by place."""
     losses = []
     for level, projection in module.projections.items():
         height, width = SIDES[level]
         projected = projection(maps[level])
         rows = {0: [], 1: [], 2: []}
-        for picture in range(PICTURES):
-            cells = [int(chance * height * width) for chance in places.chance[picture]]
-            spoiled = [] if masks is None else places.in_masks(masks, (height, width))[picture].tolist()
+        for image in range(IMAGES):
+            cells = [int(chance * height * width) for chance in places.chance[image]]
+            spoiled = [] if masks is None else places.in_masks(masks, (height, width))[image].tolist()
             for part, wanted in ((0, cells + spoiled), (1, cells + spoiled), (2, spoiled)):
                 for cell in wanted:
-                    at = projected[part * PICTURES + picture, :, cell // width, cell % width]
+                    at = projected[part * IMAGES + image, :, cell // width, cell % width]
                     rows[part].append(at)
         extra = torch.stack(rows[2]) if masks is not None else None
         losses.append(nt_xent(torch.stack(rows[0]), torch.stack(rows[1]), 0.3, extra))
     return torch.stack([loss.loss for loss in losses]).mean(), torch.stack([loss.accuracy for loss in losses]).mean()
 
 
-@pytest.mark.parametrize("is_planted", [False, True])
+@pytest.mark.parametrize("is_synthetic", [False, True])
 @pytest.mark.parametrize("is_training", [False, True])
-def test_equals_a_loop_over_levels_and_places(is_planted, is_training):
-    module, places = contrast().train(is_training), Places(0, 3, range(PICTURES), CPU)
-    masks = planted_masks() if is_planted else None
-    maps = features(3 if is_planted else 2)
+def test_equals_a_loop_over_levels_and_places(is_synthetic, is_training):
+    module, places = contrast().train(is_training), Places(0, 3, range(IMAGES), CPU)
+    masks = synthetic_masks() if is_synthetic else None
+    maps = features(3 if is_synthetic else 2)
     found = module(maps, masks, places, 0.3)
     expected, accuracy = naive_loss(module, maps, masks, places)
     assert found.loss.dtype == torch.float64
@@ -92,7 +90,7 @@ def test_equals_a_loop_over_levels_and_places(is_planted, is_training):
 
 def test_gradients_reach_every_part():
     module, maps = contrast(torch.float32), features(3, dtype=torch.float32)
-    module(maps, planted_masks(), Places(0, 0, range(PICTURES), CPU), 0.2).loss.backward()
+    module(maps, synthetic_masks(), Places(0, 0, range(IMAGES), CPU), 0.2).loss.backward()
     for gradient in (level.grad for level in maps.values()):
         assert all(part.abs().max() > 1e-6 for part in gradient.chunk(3))
     assert all(parameter.grad is not None for parameter in module.parameters())
@@ -102,28 +100,28 @@ def test_half_precision_is_contrasted_in_full():
     maps = {level: values.detach().bfloat16() for level, values in features(2).items()}
     module = contrast(torch.float32).eval()
     with torch.autocast("cpu", torch.bfloat16):
-        found = module(maps, None, Places(0, 0, range(PICTURES), CPU), 0.2)
+        found = module(maps, None, Places(0, 0, range(IMAGES), CPU), 0.2)
     assert found.loss.dtype == torch.float32 and found.loss.isfinite()
 
 
-def test_planted_places_that_look_clean_cost_more():
+def test_synthetic_places_that_look_clean_cost_more():
     """The planted part as the clean one itself, as something unrelated, and not there at all."""
-    module, places, masks = DenseContrast({"level2": 32}), Places(0, 0, range(PICTURES), CPU), planted_masks()
+    module, places, masks = DenseContrast({"level2": 32}), Places(0, 0, range(IMAGES), CPU), synthetic_masks()
     module.projections["level2"] = torch.nn.Identity()
     generator = torch.Generator().manual_seed(0)
-    clean, unrelated = (torch.randn(PICTURES, 32, 8, 8, generator=generator) for _ in range(2))
+    clean, unrelated = (torch.randn(IMAGES, 32, 8, 8, generator=generator) for _ in range(2))
 
-    def loss(planted: Tensor) -> Tensor:
-        return module({"level2": torch.cat([clean, clean, planted])}, masks, places, 0.2).loss
+    def loss(synthetic: Tensor) -> Tensor:
+        return module({"level2": torch.cat([clean, clean, synthetic])}, masks, places, 0.2).loss
 
     alike, other = loss(clean), loss(unrelated)
     without = module({"level2": torch.cat([clean, clean])}, None, places, 0.2).loss
     assert alike > other + 0.1 and other > without + 0.1
 
 
-def test_the_order_of_levels_and_pictures_does_not_matter():
-    module, maps, masks = contrast().eval(), features(3), planted_masks()
-    places = Places(0, 0, range(PICTURES), CPU)
+def test_the_order_of_levels_and_images_does_not_matter():
+    module, maps, masks = contrast().eval(), features(3), synthetic_masks()
+    places = Places(0, 0, range(IMAGES), CPU)
     expected = module(maps, masks, places, 0.2)
     order = torch.tensor([2, 0, 3, 1])
     shuffled = {level: torch.cat([part[order] for part in values.chunk(3)]) for level, values in maps.items()}
@@ -155,7 +153,7 @@ def test_places_are_spread_over_all_cells_and_never_outside(monkeypatch):
 
 @pytest.mark.parametrize("shape", [(16, 16), (8, 8), (4, 4), (3, 5), (1, 2), (1, 1), (40, 40)])
 def test_spoiled_places_are_under_the_mask(shape):
-    masks = planted_masks(count=12)
+    masks = synthetic_masks(count=12)
     picked = Places(0, 0, range(12), CPU).in_masks(masks, shape)
     assert picked.shape == (12, min(PLACES_SPOILED, shape[0] * shape[1]))
     for mask, cells in zip(masks, picked, strict=True):
@@ -183,7 +181,7 @@ def test_the_same_place_is_compared():
     module, places = DenseContrast({"level2": 16}, width=16, dimensions=16), Places(0, 0, range(1), CPU)
     module.projections["level2"] = torch.nn.Identity()
     names = F.one_hot(torch.arange(16)).float().T.reshape(1, 16, 4, 4)
-    # Of one picture; a cell drawn twice is its own rival, so the places are set.
+    # Of one image; a cell drawn twice is its own rival, so the places are set.
     places.chance = (torch.arange(8) * 2 + 0.5)[None] / 16
     found = module({"level2": torch.cat([names, names])}, None, places, 0.5)
     assert found.accuracy == 1

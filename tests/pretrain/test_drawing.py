@@ -1,9 +1,9 @@
-"""Pictures for people."""
+"""Images for people."""
 
 import numpy as np
 from PIL import Image
 
-from pretrain.drawing import DEFECT, Thumbnail, contact_sheet, outlined, save_picture
+from pretrain.drawing import DEFECT, Thumbnail, contact_sheet, outlined, save_image
 
 
 def test_outline_surrounds_the_defect_and_leaves_it_visible():
@@ -25,19 +25,19 @@ def test_empty_and_full_masks_draw_nothing():
 
 
 def test_sheet_holds_every_thumbnail_in_its_place():
-    colours = [(200, 0, 0), (0, 200, 0), (0, 0, 200)]
-    red, green, blue = (Thumbnail(np.full((30, 50, 3), colour, np.uint8), "x") for colour in colours)
+    colors = [(200, 0, 0), (0, 200, 0), (0, 0, 200)]
+    red, green, blue = (Thumbnail(np.full((30, 50, 3), color, np.uint8), "x") for color in colors)
     sheet = np.asarray(contact_sheet([("first", [red, green]), ("second", [blue])], "title", thumbnail_px=32))
-    places = [np.argwhere((sheet == colour).all(axis=2)).mean(axis=0) for colour in colours]
-    counts = [int((sheet == colour).all(axis=2).sum()) for colour in colours]
+    places = [np.argwhere((sheet == color).all(axis=2)).mean(axis=0) for color in colors]
+    counts = [int((sheet == color).all(axis=2).sum()) for color in colors]
     assert counts == [32 * 32] * 3
     assert places[0][0] == places[1][0] < places[2][0]
     assert places[0][1] == places[2][1] < places[1][1]
 
 
-def test_saving_replaces_whole_pictures_only(tmp_path):
-    path = tmp_path / "new" / "picture.png"
-    save_picture(Image.new("RGB", (4, 4), "red"), path)
-    save_picture(Image.new("RGB", (4, 4), "blue"), path)
+def test_saving_replaces_whole_images_only(tmp_path):
+    path = tmp_path / "new" / "image.png"
+    save_image(Image.new("RGB", (4, 4), "red"), path)
+    save_image(Image.new("RGB", (4, 4), "blue"), path)
     assert Image.open(path).getpixel((0, 0)) == (0, 0, 255)
     assert list(path.parent.iterdir()) == [path]

@@ -12,7 +12,7 @@ from conftest import REPOSITORY
 from safetensors import safe_open
 from torch import nn
 
-from pretrain.command import Mistake
+from pretrain.command import UserError
 from pretrain.encoder import CHANNELS, LEVELS, Encoder, Origin, fingerprint, load_encoder, make_encoder
 from pretrain.tensorfile import read_tensors, write_tensors
 
@@ -41,7 +41,7 @@ def file(trained, tmp_path):
 
 def refusal(work, *arguments, **named) -> str:
     """What the user reads: one sentence."""
-    with pytest.raises(Mistake) as raised:
+    with pytest.raises(UserError) as raised:
         work(*arguments, **named)
     message = str(raised.value)
     assert "\n" not in message and message.endswith((".", "?"))
@@ -101,7 +101,7 @@ def test_only_what_was_asked_is_computed(trained):
     assert torch.equal(alone["level1"], trained(images(), LEVELS)["level1"])
 
 
-def test_names_and_pictures_that_are_refused(trained):
+def test_names_and_images_that_are_refused(trained):
     assert "did you mean resnet18?" in refusal(Encoder, "resnet81")
     assert "did you mean level3?" in refusal(Encoder, levels=("level1", "levle3"))
     assert "choose from level1" in refusal(trained, images(), ())
@@ -181,10 +181,10 @@ def test_a_failing_write_leaves_the_old_file_whole(file, monkeypatch):
     assert list(file.parent.iterdir()) == [file]
 
 
-def rewrite(file, weights=None, **facts):
-    """The encoder file with some weights or facts replaced; None removes."""
-    old_weights, old_facts = read_tensors(file)
-    merged = [{**old, **(new or {})} for old, new in ((old_weights, weights), (old_facts, facts))]
+def rewrite(file, weights=None, **metadata):
+    """The encoder file with some weights or metadata replaced; None removes."""
+    old_weights, old_metadata = read_tensors(file)
+    merged = [{**old, **(new or {})} for old, new in ((old_weights, weights), (old_metadata, metadata))]
     write_tensors(file, *({name: value for name, value in part.items() if value is not None} for part in merged))
 
 
@@ -200,7 +200,7 @@ def test_files_that_cannot_be_read(file, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "facts, said",
+    "metadata, said",
     [
         ({"format": 2}, "update heldout"),
         ({"format": 2, "architecture": "vit_b_16", "mean": None}, "update heldout"),
@@ -208,13 +208,13 @@ def test_files_that_cannot_be_read(file, tmp_path):
         ({"levels": ["level9"]}, "no feature level 'level9'"),
         ({"mean": None}, "header .* is damaged"),
         ({"mean": [0.5]}, "header .* is damaged"),
-        ({"origin": {"data": "demo", "colour": "red"}}, "header .* is damaged"),
+        ({"origin": {"data": "demo", "color": "red"}}, "header .* is damaged"),
         ({"architecture": "resnet34"}, "does not hold the weights of a resnet34: .* missing"),
     ],
 )
-def test_headers_that_cannot_be_used(file, facts, said):
-    rewrite(file, **facts)
-    with pytest.raises(Mistake, match=said):
+def test_headers_that_cannot_be_used(file, metadata, said):
+    rewrite(file, **metadata)
+    with pytest.raises(UserError, match=said):
         load_encoder(file)
 
 

@@ -34,7 +34,7 @@ def test_a_folder_in_the_way_is_told(folder, tmp_path):
 
 
 def test_json_is_indented_and_whole(tmp_path):
-    write_json(tmp_path / "new" / "facts.json", {"threshold": 0.5, "names": ["a"]})
-    text = (tmp_path / "new" / "facts.json").read_text()
+    write_json(tmp_path / "new" / "metadata.json", {"threshold": 0.5, "names": ["a"]})
+    text = (tmp_path / "new" / "metadata.json").read_text()
     assert json.loads(text) == {"threshold": 0.5, "names": ["a"]}
     assert text.startswith("{\n  ") and text.endswith("}\n")

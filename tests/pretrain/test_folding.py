@@ -9,7 +9,7 @@ from pretrain.folding import folded
 
 
 def with_history(architecture: str) -> Encoder:
-    """An encoder whose batch normalisation has seen something, as after a training."""
+    """An encoder whose batch normalization has seen something, as after a training."""
     encoder, generator = Encoder(architecture).eval(), torch.Generator().manual_seed(0)
     for layer in encoder.modules():
         if isinstance(layer, nn.BatchNorm2d):
@@ -32,7 +32,7 @@ def test_maps_stay_the_same(architecture):
     assert fingerprint(encoder) == before
 
 
-def test_no_batch_normalisation_is_left_in_a_resnet():
+def test_no_batch_normalization_is_left_in_a_resnet():
     layers = list(folded(Encoder("resnet18")).modules())
     assert not any(isinstance(layer, nn.BatchNorm2d) for layer in layers)
     assert any(isinstance(layer, nn.BatchNorm2d) for layer in Encoder("resnet18").modules())

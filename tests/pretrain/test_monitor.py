@@ -14,14 +14,14 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from pretrain import monitor
 from pretrain.contrast import SimCLR
 from pretrain.data.cache import Entry
-from pretrain.data.dataset import Pictures
+from pretrain.data.dataset import ImageSet
 from pretrain.data.images import Record
 from pretrain.encoder import make_encoder
 from pretrain.monitor import Figures, Monitor, alignment, rank_me, spread, uniformity
 from pretrain.simclr import Config, train_mode
 
 CPU = torch.device("cpu")
-CONFIG = Config(size_px=32, jitter=0.1, blur=0.3, grey=0.0, crop_area_min=0.3)
+CONFIG = Config(size_px=32, jitter=0.1, blur=0.3, gray=0.0, crop_area_min=0.3)
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:
@@ -91,8 +91,8 @@ def test_alignment_does_not_depend_on_order_scale_and_turns():
     assert alignment(first, second[order]) > 2 * expected
 
 
-def pictures(counts: dict[str, int], seed: int = 0, size_px: int = 48) -> Pictures:
-    """A disc on a slope of another colour for each category, every picture of it a little different."""
+def images(counts: dict[str, int], seed: int = 0, size_px: int = 48) -> ImageSet:
+    """A disc on a slope of another color for each category, every image of it a little different."""
     generator, row = np.random.default_rng(seed), torch.linspace(-1, 1, size_px).numpy()
     pixels, records = [], []
     for number, (category, count) in enumerate(counts.items()):
@@ -104,14 +104,14 @@ def pictures(counts: dict[str, int], seed: int = 0, size_px: int = 48) -> Pictur
             pixels.append(image.clip(0, 255).astype(np.uint8))
             records.append(Record(Path(f"{category}{len(records)}.png"), category, "train", "good"))
     entries = tuple(Entry(i, size_px, size_px, bytes([i]), bytes([i])) for i in range(len(records)))
-    return Pictures(Path("data"), size_px, tuple(records), entries, np.stack(pixels))
+    return ImageSet(Path("data"), size_px, tuple(records), entries, np.stack(pixels))
 
 
 REFERENCES, UNSEEN = {"a": 6, "b": 6, "c": 6}, {"a": 1, "b": 4}
 
 
 class Seeing(nn.Module):
-    """What Monitor uses of an encoder: levels that are the picture itself, made smaller."""
+    """What Monitor uses of an encoder: levels that are the image itself, made smaller."""
 
     def forward(self, images: Tensor, levels: Sequence[str]) -> dict[str, Tensor]:
         assert tuple(levels) == ("level2", "level3")
@@ -133,13 +133,13 @@ class Blind(Seeing):
 
 @pytest.fixture(scope="module")
 def looking() -> Monitor:
-    return Monitor(pictures(REFERENCES), pictures(UNSEEN, seed=1), CONFIG, CPU)
+    return Monitor(images(REFERENCES), images(UNSEEN, seed=1), CONFIG, CPU)
 
 
-def test_an_encoder_that_sees_tells_planted_defects_apart_and_a_blind_one_does_not(looking):
+def test_an_encoder_that_sees_tells_synthetic_defects_apart_and_a_blind_one_does_not(looking):
     seeing, blind = (looking.measure(encoder, nn.Identity()) for encoder in (Seeing(), Blind()))
-    assert 0.7 < seeing.planted_auroc <= 1
-    assert blind.planted_auroc == pytest.approx(0.5)
+    assert 0.7 < seeing.synthetic_auroc <= 1
+    assert blind.synthetic_auroc == pytest.approx(0.5)
     assert blind.is_collapsed and blind.spread == pytest.approx(0, abs=1e-5)
     assert (blind.alignment, blind.uniformity) == pytest.approx((0, 0), abs=1e-5)
     assert blind.rank_me == pytest.approx(1, rel=1e-3)
@@ -150,19 +150,19 @@ def test_the_same_figures_every_time(looking):
     first = looking.measure(Seeing(), nn.Identity())
     assert looking.measure(Seeing(), nn.Identity()) == first
     torch.manual_seed(5)
-    again = Monitor(pictures(REFERENCES), pictures(UNSEEN, seed=1), CONFIG, CPU)
+    again = Monitor(images(REFERENCES), images(UNSEEN, seed=1), CONFIG, CPU)
     assert again.measure(Seeing(), nn.Identity()) == first
 
 
 @pytest.mark.parametrize("counts", [{"a": 2}, {"c": 1, "a": 1}, {"a": 3, "b": 3, "c": 3}])
-def test_few_unseen_pictures_and_categories(counts):
-    figures = Monitor(pictures(REFERENCES), pictures(counts, seed=1), CONFIG, CPU).measure(Seeing(), nn.Identity())
-    assert 0 <= figures.planted_auroc <= 1 and all(map(math.isfinite, figures))
+def test_few_unseen_images_and_categories(counts):
+    figures = Monitor(images(REFERENCES), images(counts, seed=1), CONFIG, CPU).measure(Seeing(), nn.Identity())
+    assert 0 <= figures.synthetic_auroc <= 1 and all(map(math.isfinite, figures))
 
 
 @pytest.mark.parametrize("freeze", [False, True])
 def test_looking_leaves_everything_as_it_was(freeze, looking):
-    """Also the frozen batch normalisation in the middle of a training encoder."""
+    """Also the frozen batch normalization in the middle of a training encoder."""
     module = SimCLR(make_encoder("resnet18", input_size_px=32), 0.3, 1.0, 0.2)
     train_mode(module, Config(freeze_batch_norm=freeze))
     module.projection.layers[0].eval()
@@ -179,7 +179,7 @@ def test_looking_leaves_everything_as_it_was(freeze, looking):
     assert torch.is_grad_enabled()
 
 
-def test_batch_normalisation_and_dropout_are_off_while_looking(looking):
+def test_batch_normalization_and_dropout_are_off_while_looking(looking):
     class Layered(Seeing):
         def __init__(self) -> None:
             super().__init__()
@@ -191,7 +191,7 @@ def test_batch_normalisation_and_dropout_are_off_while_looking(looking):
     encoder = Layered().train()
     figures = looking.measure(encoder, nn.Identity())
     assert looking.measure(encoder, nn.Identity()) == figures
-    assert figures.planted_auroc == pytest.approx(looking.measure(Seeing(), nn.Identity()).planted_auroc, abs=0.02)
+    assert figures.synthetic_auroc == pytest.approx(looking.measure(Seeing(), nn.Identity()).synthetic_auroc, abs=0.02)
     assert encoder.body[0].num_batches_tracked == 0
 
 
@@ -205,7 +205,7 @@ def test_double_precision_is_looked_at_too(looking):
 def test_a_spoilt_encoder_has_no_figure(looking):
     encoder = make_encoder("resnet18", input_size_px=32)
     next(encoder.parameters()).data.fill_(math.nan)
-    assert math.isnan(looking.measure(encoder, nn.Flatten()).planted_auroc)
+    assert math.isnan(looking.measure(encoder, nn.Flatten()).synthetic_auroc)
 
 
 def test_distances_are_taken_in_parts(monkeypatch):

@@ -21,8 +21,8 @@ def test_piped_output_gets_a_line_now_and_then_and_one_at_the_end(monkeypatch):
             progress.advance(note="1 unreadable")
     lines = sys.stderr.getvalue().splitlines()
     assert 3 < len(lines) < 20
-    assert "/20 pictures" in lines[0] and "s left, 1 unreadable" in lines[0]
-    assert lines[-1].startswith("decoding: 20/20 pictures, in ")
+    assert "/20 images" in lines[0] and "s left, 1 unreadable" in lines[0]
+    assert lines[-1].startswith("decoding: 20/20 images, in ")
 
 
 def test_quick_work_gets_one_line(monkeypatch):
@@ -37,7 +37,7 @@ def test_terminal_gets_a_bar_with_count_and_rate(monkeypatch):
     monkeypatch.setattr(sys, "stderr", Terminal())
     with Progress("decoding", 3) as progress:
         progress.advance(2, note="all well")
-        progress.say("[a line] of its own")
+        progress.print("[a line] of its own")
     shown = sys.stderr.getvalue()
     assert "decoding" in shown and "2/3" in shown and "/s" in shown and "[a line] of its own" in shown
 

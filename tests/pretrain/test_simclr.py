@@ -16,7 +16,7 @@ import torch
 from conftest import REPOSITORY
 from safetensors.torch import load_file
 
-from pretrain.command import Mistake, Names
+from pretrain.command import Names, UserError
 from pretrain.encoder import Encoder, load_encoder
 from pretrain.plan import prepared, resolved
 from pretrain.simclr import Config, learning_rate_at, make_views, members
@@ -69,7 +69,7 @@ def test_result_is_an_encoder_that_says_what_it_saw(finished, demo_folder):
     assert encoder.input_size_px == 32
     assert encoder.origin.recipe["steps"] == 6 and encoder.origin.recipe["seed"] == 0
     assert "demo data" in done.stdout and "never opened: bottle" in done.stdout
-    assert "planted defects, AUROC" in done.stdout
+    assert "synthetic anomalies, AUROC" in done.stdout
     study = f"--data {demo_folder} --train hazelnut,leather --test bottle"
     assert done.stdout.splitlines()[-1].endswith(f"evaluate.py --encoder {out}/encoder.safetensors {study}")
     assert (out / "curves.png").stat().st_size > 1000
@@ -79,7 +79,7 @@ def test_result_is_an_encoder_that_says_what_it_saw(finished, demo_folder):
 def test_figures_are_logged_for_every_step_and_look(finished):
     lines = [json.loads(line) for line in (finished[0] / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if "loss" in line] == list(range(6))
-    looks = [line["step"] for line in lines if "planted_auroc" in line]
+    looks = [line["step"] for line in lines if "synthetic_auroc" in line]
     assert looks[0] == 0 and looks[-1] == 6
     assert all(0 <= line["accuracy"] <= 1 for line in lines if "loss" in line)
 
@@ -238,7 +238,7 @@ def config(demo_folder) -> Config:
     return prepared(Config(size_px=32, batch=8, hold_out=Names("bottle"), device="cpu"), demo_folder, fabric)[0]
 
 
-def test_every_epoch_shows_every_picture_once(config):
+def test_every_epoch_shows_every_image_once(config):
     count = 21
     epoch = np.concatenate([members(config, step, count) for step in range(2)])
     assert len(set(epoch)) == 16 and epoch.max() < count
@@ -249,14 +249,14 @@ def test_every_epoch_shows_every_picture_once(config):
 def test_views_show_the_same_places_where_places_are_contrasted(config):
     gradient = torch.arange(64, dtype=torch.uint8).repeat(64, 1)
     pixels = torch.stack([gradient, gradient.T, gradient], dim=-1).repeat(4, 1, 1, 1) * 4
-    still = replace(config, jitter=0.0, blur=0.0, planted=False)
+    still = replace(config, jitter=0.0, blur=0.0, synthetic=False)
     first, second = make_views(still, 0, np.arange(4), pixels, pixels)[0].chunk(2)
     assert torch.equal(first, second)
     first, second = make_views(replace(still, dense_weight=0.0), 0, np.arange(4), pixels, pixels)[0].chunk(2)
     assert not torch.allclose(first, second, atol=0.05)
-    views, masks = make_views(replace(still, planted=True), 0, np.arange(4), pixels, pixels)
-    second, planted = views.chunk(3)[1:]
-    assert torch.equal(second.movedim(1, -1)[~masks], planted.movedim(1, -1)[~masks])
+    views, masks = make_views(replace(still, synthetic=True), 0, np.arange(4), pixels, pixels)
+    second, synthetic = views.chunk(3)[1:]
+    assert torch.equal(second.movedim(1, -1)[~masks], synthetic.movedim(1, -1)[~masks])
     assert masks.flatten(1).any(1).all()
 
 
@@ -282,8 +282,8 @@ def test_open_options_are_resolved_for_the_machine():
     assert config.learning_rate == pytest.approx(0.6)
 
 
-def test_too_few_pictures_are_a_mistake(tmp_path, demo_folder):
+def test_too_few_images_are_a_mistake(tmp_path, demo_folder):
     (tmp_path / "nut/train/good").mkdir(parents=True)
     shutil.copy(next(demo_folder.rglob("train/good/*.png")), tmp_path / "nut/train/good/0.png")
-    with pytest.raises(Mistake, match="too few"):
+    with pytest.raises(UserError, match="too few"):
         prepared(Config(size_px=32, batch=8), tmp_path, make_fabric("cpu", "32-true"))

@@ -32,14 +32,14 @@ def test_clean_folder_has_no_warnings(demo_folder):
 @pytest.mark.parametrize(
     ("source", "target", "warning"),
     [
-        ("train/good/000.png", "test/good/900.png", "the same picture in train and in test"),
-        ("train/good/000.png", "test/scratch/900.png", "the same picture called both good and defective"),
-        ("train/good/000.png", "train/good/900.png", "the same picture 2 times"),
+        ("train/good/000.png", "test/good/900.png", "the same image in train and in test"),
+        ("train/good/000.png", "test/scratch/900.png", "the same image called both good and defective"),
+        ("train/good/000.png", "train/good/900.png", "the same image 2 times"),
     ],
 )
 def test_copies_are_warned_of(source, target, warning, folder):
     shutil.copy(folder / "bottle" / source, folder / "bottle" / target)
-    lines = [line for line in warnings_about(load(folder, 64)) if "same picture" in line]
+    lines = [line for line in warnings_about(load(folder, 64)) if "same image" in line]
     assert len(lines) == 1
     assert lines[0].startswith(warning) and source in lines[0] and target in lines[0]
 
@@ -49,8 +49,8 @@ def test_missing_masks_and_missing_normals_are_warned_of(folder):
     shutil.rmtree(folder / "leather/train")
     warnings = warnings_about(load(folder, 64))
     assert warnings == [
-        "bottle: 1 of 12 defective test pictures have no mask",
-        "leather: no picture in train/good, so nothing can be learned of what is normal",
+        "bottle: 1 of 12 defective test images have no mask",
+        "leather: no image in train/good, so nothing can be learned of what is normal",
     ]
 
 
@@ -64,7 +64,7 @@ def test_command_reports_to_people_and_machines(folder, tmp_path):
     assert "bottle/train/good/000.png: the file is empty" in done.stderr
     report = json.loads((tmp_path / "b/r.json").read_text())
     assert report["data"].startswith("demo data")
-    assert report["pictures"]["bottle"] == {
+    assert report["images"]["bottle"] == {
         "train": {"good": 11},
         "test": {"good": 6, "broken_large": 3, "broken_small": 3, "contamination": 3, "scratch": 3},
     }

@@ -1,4 +1,4 @@
-"""Tensors and facts in one file that can run nothing."""
+"""Tensors and metadata in one file that can run nothing."""
 
 import json
 import os
@@ -8,18 +8,18 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from pretrain.command import Mistake
+from pretrain.command import UserError
 from pretrain.tensorfile import read_tensors, write_tensors
 
 TENSORS = {"weight": torch.randn(3, 4), "count": torch.tensor(7), "view": torch.arange(6).reshape(2, 3).T}
-FACTS = {"name": "größe", "levels": ["a", "b"], "rate": 1e-4, "none": None}
+METADATA = {"name": "größe", "levels": ["a", "b"], "rate": 1e-4, "none": None}
 
 
 def test_round_trip_is_exact(tmp_path):
     path = tmp_path / "new" / "file.safetensors"
-    write_tensors(path, TENSORS, FACTS)
-    tensors, facts = read_tensors(path)
-    assert facts == FACTS
+    write_tensors(path, TENSORS, METADATA)
+    tensors, metadata = read_tensors(path)
+    assert metadata == METADATA
     assert tensors.keys() == TENSORS.keys()
     assert all(
         torch.equal(tensors[name], TENSORS[name]) and tensors[name].dtype == TENSORS[name].dtype for name in TENSORS
@@ -29,7 +29,7 @@ def test_round_trip_is_exact(tmp_path):
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "file.safetensors"
-    write_tensors(path, TENSORS, FACTS)
+    write_tensors(path, TENSORS, METADATA)
 
     def full(descriptor):
         raise OSError(28, "No space left on device")
@@ -37,23 +37,23 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space"):
         write_tensors(path, {}, {})
-    assert read_tensors(path)[1] == FACTS
+    assert read_tensors(path)[1] == METADATA
     assert list(tmp_path.iterdir()) == [path]
 
 
 def test_damaged_foreign_and_missing_files_are_mistakes(tmp_path):
     path = tmp_path / "file.safetensors"
-    write_tensors(path, TENSORS, FACTS)
+    write_tensors(path, TENSORS, METADATA)
     whole = path.read_bytes()
     for content in (b"", whole[:5], whole[:-1], b"\x80\x04pickle", struct.pack("<Q", 1 << 60) + whole[8:]):
         path.write_bytes(content)
-        with pytest.raises(Mistake, match="damaged or no safetensors file"):
+        with pytest.raises(UserError, match="damaged or no safetensors file"):
             read_tensors(path)
     save_file(TENSORS | {"view": torch.zeros(1)}, path)
-    with pytest.raises(Mistake, match="not written by heldout"):
+    with pytest.raises(UserError, match="not written by heldout"):
         read_tensors(path)
     save_file({"a": torch.zeros(1)}, path, {"heldout": json.dumps([1, 2])})
-    with pytest.raises(Mistake, match="not written by heldout"):
+    with pytest.raises(UserError, match="not written by heldout"):
         read_tensors(path)
-    with pytest.raises(Mistake, match="there is no file"):
+    with pytest.raises(UserError, match="there is no file"):
         read_tensors(tmp_path / "none")

@@ -14,13 +14,13 @@ NOTHING = Strengths(
     crop_aspect=(1, 1),
     flip_horizontal_probability=0,
     jitter_probability=0,
-    grey_probability=0,
+    gray_probability=0,
     blur_probability=0,
 )
 
 
-def pictures(count: int, height_px: int = 96, width_px: int = 96) -> torch.Tensor:
-    """Smooth pictures with some grain, as muted in colour as products are, uint8 (count, h, w, 3)."""
+def make_images(count: int, height_px: int = 96, width_px: int = 96) -> torch.Tensor:
+    """Smooth images with some grain, as muted in color as products are, uint8 (count, h, w, 3)."""
     generator = torch.Generator().manual_seed(7)
     coarse = torch.rand((count, 3, 8, 8), generator=generator)
     coarse = torch.lerp(coarse.mean(dim=1, keepdim=True), coarse, 0.4)
@@ -60,14 +60,14 @@ def test_draws_are_a_pure_function_of_seed_step_view_and_position():
     for seed, step, view in ((4, 5, 0), (3, 6, 0), (3, 5, 1)):
         other = draw(SIMCLR, seed, step, range(32), view)
         assert not torch.equal(whole.crop, other.crop) and not torch.equal(whole.brightness, other.brightness)
-    render(pictures(32), whole, 32)
+    render(make_images(32), whole, 32)
     assert torch.equal(before, torch.get_rng_state())
 
 
 def test_two_views_of_one_crop_share_the_places_only():
     first, second = draw(SIMCLR, 0, 0, range(32), view=0), draw(SIMCLR, 0, 0, range(32), view=1, geometry_view=0)
     assert torch.equal(first.crop, second.crop) and torch.equal(first.flip_horizontal, second.flip_horizontal)
-    assert not torch.equal(first.contrast, second.contrast) and not torch.equal(first.grey, second.grey)
+    assert not torch.equal(first.contrast, second.contrast) and not torch.equal(first.gray, second.gray)
 
 
 def test_draws_keep_to_their_ranges_and_probabilities():
@@ -82,7 +82,7 @@ def test_draws_keep_to_their_ranges_and_probabilities():
     assert 0.19 < draws.hue_turns.max() <= 0.2 and -0.2 <= draws.hue_turns.min() < -0.19
     sigma_px = draws.blur_sigma_px[draws.blur_sigma_px > 0]
     assert 0.1 <= sigma_px.min() < 0.15 and 1.95 < sigma_px.max() <= 2
-    expected = {"flip_horizontal": 0.5, "flip_vertical": 0.3, "grey": 0.2}
+    expected = {"flip_horizontal": 0.5, "flip_vertical": 0.3, "gray": 0.2}
     for name, probability in expected.items():
         assert getattr(draws, name).float().mean() == pytest.approx(probability, abs=0.035)
     assert (draws.brightness != 1).float().mean() == pytest.approx(0.8, abs=0.03)
@@ -90,8 +90,8 @@ def test_draws_keep_to_their_ranges_and_probabilities():
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_no_strength_returns_the_picture(backend):
-    pixels = pictures(4)
+def test_no_strength_returns_the_image(backend):
+    pixels = make_images(4)
     draws = draw(NOTHING, 0, 0, range(4), view=0)
     assert torch.allclose(render(pixels, draws, 96, backend), as_images(pixels), atol=1e-5)
     smaller = F.interpolate(as_images(pixels), (48, 48), mode="bilinear", antialias=True)
@@ -101,26 +101,26 @@ def test_no_strength_returns_the_picture(backend):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_flips_are_exact(backend):
-    pixels = pictures(4, 64, 80)
+    pixels = make_images(4, 64, 80)
     plain = render(pixels, draw(NOTHING, 0, 0, range(4), view=0), 48, backend)
     sideways = draw(replace(NOTHING, flip_horizontal_probability=1), 0, 0, range(4), view=0)
     upside_down = draw(replace(NOTHING, flip_vertical_probability=1), 0, 0, range(4), view=0)
-    # The fast backend's mean of the picture, whose weight is then 0, may differ in the last bit.
+    # The fast backend's mean of the image, whose weight is then 0, may differ in the last bit.
     assert torch.allclose(render(pixels, sideways, 48, backend), plain.flip(3), atol=1e-7)
     assert torch.allclose(render(pixels, upside_down, 48, backend), plain.flip(2), atol=1e-7)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_grey_has_equal_channels(backend):
-    draws = draw(replace(SIMCLR, grey_probability=1), 0, 0, range(8), view=0)
-    red, green, blue = render(pictures(8), draws, 48, backend).unbind(1)
+def test_gray_has_equal_channels(backend):
+    draws = draw(replace(SIMCLR, gray_probability=1), 0, 0, range(8), view=0)
+    red, green, blue = render(make_images(8), draws, 48, backend).unbind(1)
     assert torch.allclose(red, green, atol=1e-6) and torch.allclose(red, blue, atol=1e-6)
     assert red.std() > 0.05
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_view_does_not_depend_on_the_rest_of_the_batch(backend):
-    pixels, draws = pictures(24), draw(SIMCLR, 0, 0, range(24), view=0)
+    pixels, draws = make_images(24), draw(SIMCLR, 0, 0, range(24), view=0)
     together = render(pixels, draws, 48, backend)
     assert together.dtype == torch.float32 and together.shape == (24, 3, 48, 48)
     assert together.min() >= 0 and together.max() <= 1
@@ -131,38 +131,38 @@ def test_a_view_does_not_depend_on_the_rest_of_the_batch(backend):
 
 
 def test_the_crop_without_a_loop_equals_torchs():
-    pixels = pictures(16, 96, 120)
+    pixels = make_images(16, 96, 120)
     draws = draw(replace(SIMCLR, flip_vertical_probability=0.5), 0, 0, range(16), view=0)
     for size_px in (24, 64, 160):  # smaller, about equal, larger than the crops
         difference = _crop_by_loop(pixels, draws, size_px) - _crop_by_matrices(pixels, draws, size_px)
         assert difference.abs().max() < 1.51 / 255  # torch rounds to whole levels after each direction
 
 
-# kornia clips after every step, the fast way before contrast and at the end: the luma of a clipped colour differs.
+# kornia clips after every step, the fast way before contrast and at the end: the luma of a clipped color differs.
 # Without clipping in between only rounding and the blur's reach differ, four sigma here and five in kornia.
 @pytest.mark.parametrize(
     ("name", "mean_tolerance"), [("brightness", 1e-5), ("contrast", 1e-3), ("saturation", 1e-3), ("blur", 1e-5)]
 )
 def test_each_step_is_the_same_in_both_backends(name, mean_tolerance):
-    alone = {"brightness": 0, "contrast": 0, "saturation": 0, "hue_turns": 0, "grey_probability": 0.2}
+    alone = {"brightness": 0, "contrast": 0, "saturation": 0, "hue_turns": 0, "gray_probability": 0.2}
     if name == "blur":
         strengths = replace(SIMCLR, **alone, blur_probability=1)
     else:
         strengths = replace(SIMCLR, **alone | {name: 0.8}, blur_probability=0)
     draws = draw(strengths, 0, 0, range(32), view=0)
-    difference = (render(pictures(32), draws, 48, "fast") - render(pictures(32), draws, 48, "kornia")).abs()
+    difference = (render(make_images(32), draws, 48, "fast") - render(make_images(32), draws, 48, "kornia")).abs()
     assert difference.mean() < mean_tolerance and difference.quantile(0.99) < 20 * mean_tolerance
 
 
 def test_hue_turns_like_hsv_by_thirds_and_roughly_between():
-    pixels = pictures(8)
+    pixels = make_images(8)
     draws = draw(NOTHING, 0, 0, range(8), view=0)
     third = draws._replace(hue_turns=torch.full((8,), 1 / 3))
     for backend in BACKENDS:  # a third of a turn permutes the channels
         turned = render(pixels, third, 96, backend)
         assert torch.allclose(turned, as_images(pixels).roll(1, dims=1), atol=1e-5)
     tenth = draws._replace(hue_turns=torch.full((8,), 0.1))
-    # HSV keeps the largest channel, the rotation the mean; they agree on the direction of the colour.
+    # HSV keeps the largest channel, the rotation the mean; they agree on the direction of the color.
     directions = [
         (image - image.mean(dim=1, keepdim=True)).flatten(2)
         for image in (render(pixels, draws, 96), render(pixels, tenth, 96, "fast"), render(pixels, tenth, 96, "kornia"))
@@ -177,7 +177,7 @@ def test_both_backends_are_alike_in_their_statistics():
         gradient = images.diff(dim=3).square().mean() + images.diff(dim=2).square().mean()
         return torch.cat((images.mean((0, 2, 3)), images.var((0, 2, 3)), gradient[None]))
 
-    pixels = pictures(64)
+    pixels = make_images(64)
     every = {
         backend: torch.stack(
             [statistics(render(pixels, draw(SIMCLR, 0, step, range(64), 0), 32, backend)) for step in range(6)]
@@ -194,15 +194,15 @@ def test_both_backends_are_alike_in_their_statistics():
 def test_wrong_pixels_and_backends_are_refused():
     draws = draw(SIMCLR, 0, 0, range(2), view=0)
     with pytest.raises(ValueError, match="uint8"):
-        render(pictures(2).float(), draws, 32)
+        render(make_images(2).float(), draws, 32)
     with pytest.raises(ValueError, match="no backend 'opencv'"):
-        render(pictures(2), draws, 32, "opencv")
+        render(make_images(2), draws, 32, "opencv")
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_gpu_renders_the_same_views():
-    pixels, draws = pictures(16), draw(SIMCLR, 0, 0, range(16), view=0)
+    pixels, draws = make_images(16), draw(SIMCLR, 0, 0, range(16), view=0)
     for backend in BACKENDS:
         difference = render(pixels.cuda(), draws, 48, backend).cpu() - render(pixels, draws, 48, backend)
         assert difference.abs().mean() < 2 / 255 and difference.abs().max() < 0.05

@@ -22,7 +22,7 @@ from pretrain.command import run_command
 from scripts import fetch_mvtec
 
 
-def picture(path: str) -> bytes:
+def image(path: str) -> bytes:
     return random.Random(path).randbytes(6_000)  # incompressible, like the real ones
 
 
@@ -44,7 +44,7 @@ def category(name: str) -> list[tuple]:
     files = ("train/good/000.png", "test/broken/000.png", "ground_truth/broken/000_mask.png", "license.txt")
     return [
         (f"./{name}/train", tarfile.DIRTYPE, ""),
-        *((f"./{name}/{file}", picture(f"{name}/{file}")) for file in files),
+        *((f"./{name}/{file}", image(f"{name}/{file}")) for file in files),
     ]
 
 
@@ -132,7 +132,7 @@ def out(tmp_path):
 def test_whole_download(server, out, capsys):
     assert fetched(server, out) == 0
     assert names(out) == sorted([*fetch_mvtec.CATEGORY_MIB, "license.txt"])  # no archive, no rest, no unknown
-    assert (file := out / "zipper/train/good/000.png").read_bytes() == picture("zipper/train/good/000.png")
+    assert (file := out / "zipper/train/good/000.png").read_bytes() == image("zipper/train/good/000.png")
     assert file.stat().st_mode & 0o200 and file.parents[1].stat().st_mode & 0o200
     assert capsys.readouterr().out.endswith(f"next: python pretrain/simclr.py --data {out}\n")
 

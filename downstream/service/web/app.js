@@ -210,7 +210,7 @@ function showTheme(theme) {
   else document.documentElement.dataset.theme = theme;
   const [icon, words] = THEMES[theme];
   byId("theme").replaceChildren(symbol(icon));
-  byId("theme").title = byId("theme").ariaLabel = `Colours: ${words}`;
+  byId("theme").title = byId("theme").ariaLabel = `Colors: ${words}`;
   remember("theme", theme);
 }
 function nextTheme() {
@@ -246,7 +246,7 @@ startKeys([
   [["/"], "search the history by name", () => (onView("history")(), byId("filter-name").focus())],
   [["1"], "inspect", onView("inspect")],
   [["2"], "history", onView("history")],
-  [["d"], "colours: as the system, light, dark", nextTheme],
+  [["d"], "colors: as the system, light, dark", nextTheme],
   [["Escape"], "back to the picture", () => (onView("inspect")(), byId("stage").focus())],
 ], viewNow);
 

@@ -1,7 +1,7 @@
 // A map of numbers as heat and as contour lines, on the scale of baselines/contract/heatmap.py: tied to the threshold and the
 // same for every picture, so that good products are not painted red.
 
-// Of the threshold; colour; how much of the picture it covers.
+// Of the threshold; color; how much of the picture it covers.
 export const HEAT = [
   [0.5, [60, 20, 130], 0.0],
   [1.0, [160, 35, 130], 0.35],
@@ -10,17 +10,17 @@ export const HEAT = [
   [2.0, [255, 245, 190], 0.65],
 ];
 /** What the opacity slider begins with: the covers above as they are. */
-export const USUAL_OPACITY = 0.65;
+export const DEFAULT_OPACITY = 0.65;
 
 /**
  * Paint `map` into `canvas`, which gets the map's size. Alpha is 1 where the heat is highest. A threshold of 0 or less,
- * which maps with a sign may have, is no unit: then all above it is coloured alike.
+ * which maps with a sign may have, is no unit: then all above it is colored alike.
  */
 export function paintHeat(canvas, map, threshold) {
   canvas.width = map.width;
   canvas.height = map.height;
   const image = new ImageData(map.width, map.height);
-  for (let i = 0; i < map.values.length; i += 1) colourInto(image.data, 4 * i, share(map.values[i], threshold));
+  for (let i = 0; i < map.values.length; i += 1) colorInto(image.data, 4 * i, share(map.values[i], threshold));
   canvas.getContext("2d").putImageData(image, 0, 0);
 }
 
@@ -36,7 +36,7 @@ function share(value, threshold) {
   return value > threshold ? HEAT.at(-2)[0] : 0;
 }
 
-function colourInto(data, at, height) {
+function colorInto(data, at, height) {
   if (!(height > HEAT[0][0])) return;
   let k = 1;
   while (k < HEAT.length - 1 && height > HEAT[k][0]) k += 1;
@@ -44,7 +44,7 @@ function colourInto(data, at, height) {
   const [high, to, coverTo] = HEAT[k];
   const t = Math.min(1, (height - low) / (high - low));
   for (let channel = 0; channel < 3; channel += 1) data[at + channel] = from[channel] + t * (to[channel] - from[channel]);
-  data[at + 3] = (255 * (coverFrom + t * (coverTo - coverFrom))) / USUAL_OPACITY;
+  data[at + 3] = (255 * (coverFrom + t * (coverTo - coverFrom))) / DEFAULT_OPACITY;
 }
 
 /** The value of the map (stretched over the picture) at the share x, y of the picture's width and height. */

@@ -5,9 +5,9 @@ import { bytes, figure } from "./words.js";
 
 const AT_ONCE = 4;
 // Answers that the service itself calls passing (429 has no limit: the service says when to come back).
-const MOST_TIMEOUTS = 2;
+const MAX_TIMEOUTS = 2;
 // A map of 224 x 224 takes 200 kB: the heat of older pictures is let go.
-const MOST_MAPS = 400;
+const MAX_MAPS = 400;
 
 /**
  * An item is one picture: `state` is waiting, sending, failed or done; `answer` what the service said, its map a
@@ -81,7 +81,7 @@ export class Queue extends EventTarget {
         return;
       } catch (error) {
         if (signal.aborted) return; // stop() has listed it
-        if (error.status === 429 || (error.status === 503 && item.timeouts++ < MOST_TIMEOUTS)) {
+        if (error.status === 429 || (error.status === 503 && item.timeouts++ < MAX_TIMEOUTS)) {
           this.#pausedUntil = Math.max(this.#pausedUntil, Date.now() + 1000 * (error.retryAfterS ?? 2));
           item.sent = 0;
           this.#changed("pause");
@@ -127,7 +127,7 @@ export class Queue extends EventTarget {
     }
     Object.assign(item, { state: "done", answer, reason: "" });
     const withMaps = this.items.filter((one) => one.map);
-    for (const old of withMaps.slice(0, -MOST_MAPS)) old.map = null;
+    for (const old of withMaps.slice(0, -MAX_MAPS)) old.map = null;
     this.#changed("item", item);
     this.dispatchEvent(new CustomEvent("answer", { detail: item }));
   }

@@ -94,10 +94,10 @@ export function showFacts(answer) {
   byId("facts").replaceChildren(...rows.flatMap(([name, value]) => [element("dt", {}, name), element("dd", {}, String(value))]));
 }
 
-/** The colours' meaning, below the picture. */
+/** The colors' meaning, below the picture. */
 export function showHeatKey(limit) {
   if (limit === null) return byId("heat-key").replaceChildren();
-  if (limit <= 0) return byId("heat-key").replaceChildren(`all above ${figure(limit)} is coloured alike`);
+  if (limit <= 0) return byId("heat-key").replaceChildren(`all above ${figure(limit)} is colored alike`);
   const canvas = element("canvas", { class: "scale", "aria-hidden": "true" });
   paintScale(canvas);
   byId("heat-key").replaceChildren("0", element("span", { class: "scale-box" }, canvas), figure(2 * limit),

@@ -3,7 +3,7 @@
 import { ask } from "./api.js";
 import { confidence, flips, isDefective } from "./decision.js";
 
-export const MOST_RECENT = 500; // also the most that one page of the API has
+export const MAX_RECENT = 500; // also the most that one page of the API has
 
 /**
  * Events: "model" when model, threshold or recent results are others; "trial" when the threshold on trial moved;
@@ -49,7 +49,7 @@ export class Session extends EventTarget {
 
   add(answer) {
     if (answer.model !== this.model?.model) return;
-    this.recent = [answer, ...this.recent.filter((one) => one.id !== answer.id)].slice(0, MOST_RECENT);
+    this.recent = [answer, ...this.recent.filter((one) => one.id !== answer.id)].slice(0, MAX_RECENT);
     this.dispatchEvent(new Event("recent"));
   }
 
@@ -78,7 +78,7 @@ export class Session extends EventTarget {
   }
 
   async #use(model) {
-    const query = new URLSearchParams({ model: model.model, limit: MOST_RECENT });
+    const query = new URLSearchParams({ model: model.model, limit: MAX_RECENT });
     this.recent = (await ask(`/api/results?${query}`)).results;
     this.model = model;
     this.trial = model.value;

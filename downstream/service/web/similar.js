@@ -47,22 +47,22 @@ export class Similar {
       const found = await ask("/api/search", { method: "POST", body: form, signal });
       // What is kept of a result of the history is drawn smaller, so the service cannot know it for the same.
       const own = `/api/pictures/kept/${item.answer.digest}`;
-      const neighbours = found.neighbours.filter((one) => one.picture !== own).slice(0, HOW_MANY);
-      if (neighbours.length === 0) {
+      const neighbors = found.neighbors.filter((one) => one.picture !== own).slice(0, HOW_MANY);
+      if (neighbors.length === 0) {
         return say("Nothing to compare with yet: tick “Keep pictures” and judge some, or start the service with --vectors.");
       }
-      await this.#draw(neighbours, found.searched, blob, item, signal);
+      await this.#draw(neighbors, found.searched, blob, item, signal);
     } catch (error) {
       if (error.name !== "AbortError" && !signal.aborted) say(error.message);
     }
   }
 
-  async #draw(neighbours, searched, blob, item, signal) {
-    const pictures = await Promise.all(neighbours.map((one) => fetched(one.picture, { signal }).catch(() => null)));
+  async #draw(neighbors, searched, blob, item, signal) {
+    const pictures = await Promise.all(neighbors.map((one) => fetched(one.picture, { signal }).catch(() => null)));
     if (signal.aborted) return;
     for (const url of this.#urls) URL.revokeObjectURL(url);
     this.#urls = pictures.map((picture) => picture && URL.createObjectURL(picture));
-    const rows = neighbours.map((one, position) => {
+    const rows = neighbors.map((one, position) => {
       const url = this.#urls[position];
       const button = element("button", { type: "button", onclick: () => this.#compare(one, url, blob, item) },
         url ? element("img", { src: url, alt: "", loading: "lazy" }) : element("span", { class: "gone" }, "gone"),
@@ -70,7 +70,7 @@ export class Similar {
         element("small", {}, `distance ${figure(one.distance)}`));
       return element("li", {}, button);
     });
-    byId("similar").replaceChildren(element("ol", { class: "neighbours" }, ...rows),
+    byId("similar").replaceChildren(element("ol", { class: "neighbors" }, ...rows),
       element("p", { class: "faint" }, `The nearest of ${searched}; 0 is the same, 1 has nothing in common.`));
     byId("similar").dataset.of = String(item.answer.id);
   }

@@ -4,7 +4,7 @@ import { byId, drawn } from "./elements.js";
 import { contours, paintHeat, valueAt } from "./heat.js";
 import { figure } from "./words.js";
 
-const MOST_SCALE = 40; // stage pixels for one of the picture
+const MAX_SCALE = 40; // stage pixels for one of the picture
 const PIXELS_SHOW_FROM = 4; // from this scale on pixels are shown as squares, not smoothed
 const STEP = 1.25;
 const LABELS_WITH_AREA = 6;
@@ -88,14 +88,14 @@ export class Stage {
     if (!this.#size) return;
     this.#view.scale = this.#fitting();
     this.#view.isFitted = true;
-    this.#centre(this.#size.width / 2, this.#size.height / 2);
+    this.#center(this.#size.width / 2, this.#size.height / 2);
   }
 
   /** Zoom by a factor around a place of the stage; default is its middle. */
   zoom(factor, place = { x: this.#box.clientWidth / 2, y: this.#box.clientHeight / 2 }) {
     if (!this.#size) return;
     const { x, y, scale } = this.#view;
-    const wanted = Math.min(MOST_SCALE, Math.max(this.#fitting() * 0.5, scale * factor));
+    const wanted = Math.min(MAX_SCALE, Math.max(this.#fitting() * 0.5, scale * factor));
     const ratio = wanted / scale;
     this.#view = { x: place.x - (place.x - x) * ratio, y: place.y - (place.y - y) * ratio, scale: wanted, isFitted: false };
     this.#draw();
@@ -107,9 +107,9 @@ export class Stage {
     this.#chosenRegion = position;
     const side = Math.max(right - left, bottom - top, 1);
     const room = Math.min(this.#box.clientWidth, this.#box.clientHeight);
-    this.#view.scale = Math.max(this.#fitting(), Math.min(MOST_SCALE / 3, (2 * room) / (3 * side)));
+    this.#view.scale = Math.max(this.#fitting(), Math.min(MAX_SCALE / 3, (2 * room) / (3 * side)));
     this.#view.isFitted = false;
-    this.#centre((left + right) / 2, (top + bottom) / 2);
+    this.#center((left + right) / 2, (top + bottom) / 2);
   }
 
   get isZoomed() {
@@ -147,7 +147,7 @@ export class Stage {
     return Math.max(1e-3, Math.min((width - 24) / this.#size.width, (height - 24) / this.#size.height));
   }
 
-  #centre(x, y) {
+  #center(x, y) {
     const { scale } = this.#view;
     this.#view.x = this.#box.clientWidth / 2 - x * scale;
     this.#view.y = this.#box.clientHeight / 2 - y * scale;

@@ -1,4 +1,4 @@
-// Before the page is drawn, so that it never flashes in the other colours: a plain script, not a module.
+// Before the page is drawn, so that it never flashes in the other colors: a plain script, not a module.
 try {
   const theme = JSON.parse(localStorage.getItem("theme"));
   if (theme === "light" || theme === "dark") document.documentElement.dataset.theme = theme;

@@ -17,7 +17,7 @@ STD = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
 
 
 class Contestant:
-    """Padim or Patchcore on pictures in .npy files, uint8 (n, h, w, 3)."""
+    """Padim or Patchcore on images in .npy files, uint8 (n, h, w, 3)."""
 
     def __init__(self, model: str, weights: str, train: str, test: str, dimensions: int, share: float) -> None:
         from safetensors.torch import load_file
@@ -55,7 +55,7 @@ class Contestant:
 
 
 def images(pixels: np.ndarray) -> torch.Tensor:
-    """uint8 (b, h, w, 3) -> float32 (b, 3, h, w), normalised as anomalib's pre-processor does."""
+    """uint8 (b, h, w, 3) -> float32 (b, 3, h, w), normalized as anomalib's pre-processor does."""
     return (torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2).float() / 255 - MEAN) / STD
 
 

@@ -15,10 +15,10 @@ LAYERS = ["layer1", "layer2", "layer3"]
 
 
 class Contestant:
-    """`engine` is torch or openvino; pictures are uint8 (n, h, w, 3) in a .npy; `folder` has what `make` wrote."""
+    """`engine` is torch or openvino; images are uint8 (n, h, w, 3) in a .npy; `folder` has what `make` wrote."""
 
-    def __init__(self, engine: str, folder: str, pictures: str, threads: int, dimensions: int) -> None:
-        self.folder, self.pictures, self.dimensions = Path(folder), np.load(pictures, mmap_mode="r"), dimensions
+    def __init__(self, engine: str, folder: str, images: str, threads: int, dimensions: int) -> None:
+        self.folder, self.images, self.dimensions = Path(folder), np.load(images, mmap_mode="r"), dimensions
         self.engine, self.threads, self.run = engine, threads, None
 
     def make(self, weights: str, train: str) -> None:
@@ -37,7 +37,7 @@ class Contestant:
         options = {"pre_processor": False, "post_processor": False, "evaluator": False, "visualizer": False}
         whole = Padim("resnet18", LAYERS, pre_trained=False, n_features=self.dimensions, **options)
         whole.model = fitted.model
-        side = self.pictures.shape[1]
+        side = self.images.shape[1]
         with torch.no_grad():
             whole.to_openvino(self.folder, input_size=(side, side))
 
@@ -45,7 +45,7 @@ class Contestant:
         self.run = self.run or getattr(self, f"open_{self.engine}")()
         found = []
         for start in range(0, count, batch):
-            found += self.run(images(self.pictures[start : min(start + batch, count)]))
+            found += self.run(images(self.images[start : min(start + batch, count)]))
         return found
 
     def open_torch(self):
@@ -81,7 +81,7 @@ class Contestant:
 
 
 def images(pixels: np.ndarray) -> np.ndarray:
-    """uint8 (b, h, w, 3) -> float32 (b, 3, h, w), normalised as anomalib's pre-processor does."""
+    """uint8 (b, h, w, 3) -> float32 (b, 3, h, w), normalized as anomalib's pre-processor does."""
     return (np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)).astype(np.float32) / np.float32(255) - MEAN) / STD
 
 

@@ -14,10 +14,10 @@ import numpy as np
 
 
 class Contestant:
-    """`model` is a folder that detect.py fit wrote, or an exported file; pictures are uint8 (n, h, w, 3) in a .npy."""
+    """`model` is a folder that detect.py fit wrote, or an exported file; images are uint8 (n, h, w, 3) in a .npy."""
 
-    def __init__(self, model: str, pictures: str, threads: int, bf16: bool = False) -> None:
-        self.pictures, self.is_native = np.load(pictures, mmap_mode="r"), Path(model).is_dir()
+    def __init__(self, model: str, image_set: str, threads: int, bf16: bool = False) -> None:
+        self.images, self.is_native = np.load(image_set, mmap_mode="r"), Path(model).is_dir()
         if not self.is_native:
             from downstream.methods.exported import Exported
 
@@ -39,7 +39,7 @@ class Contestant:
             self.method.patches = patches
 
     def predict(self, batch: int, count: int) -> list[float]:
-        given = [np.array(self.pictures[number]) for number in range(count)]
+        given = [np.array(self.images[number]) for number in range(count)]
         if self.is_native:
             import torch
 

@@ -21,7 +21,7 @@ from pretrain.encoder import load_encoder
 
 
 class Images(Sequence):
-    """uint8 (n, h, w, 3) as pictures float32 (3, size_px, size_px), over and over, each made when it is asked for."""
+    """uint8 (n, h, w, 3) as images float32 (3, size_px, size_px), over and over, each made when it is asked for."""
 
     def __init__(self, pixels: np.ndarray, size_px: int, repeat: int = 1) -> None:
         self.pixels, self.size_px, self.repeat = pixels, size_px, repeat
@@ -39,7 +39,7 @@ class Images(Sequence):
 
 
 class Contestant:
-    """A method with some arguments on pictures in .npy files, uint8 (n, h, w, 3)."""
+    """A method with some arguments on images in .npy files, uint8 (n, h, w, 3)."""
 
     def __init__(self, method: str, encoder: str, train: str, test: str, size_px: int, arguments: dict) -> None:
         self.method = method_class(method)(encoder=load_encoder(encoder), **arguments)

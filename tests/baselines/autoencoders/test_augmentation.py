@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from baselines.autoencoders.augmentation import AUGMENTATIONS, check_augmentation, flipped, moved, normals
-from pretrain.command import Mistake
+from pretrain.command import UserError
 
 
 @pytest.mark.parametrize("name", AUGMENTATIONS)
@@ -49,7 +49,7 @@ def test_flipped_shows_all_eight_ways():
     image = torch.zeros(1, 8, 8)
     image[0, 0, 1] = 1
     shown = flipped(image.expand(200, 1, 8, 8), 0, 0)
-    corners = {int(picture.argmax()) for picture in shown}
+    corners = {int(whole_image.argmax()) for whole_image in shown}
     assert corners == {1, 6, 8, 15, 48, 55, 57, 62}
 
 
@@ -60,5 +60,5 @@ def test_normals_are_standard_and_a_row_is_its_position_s_own():
 
 
 def test_a_name_that_is_none():
-    with pytest.raises(Mistake, match="did you mean moved"):
+    with pytest.raises(UserError, match="did you mean moved"):
         check_augmentation("move")

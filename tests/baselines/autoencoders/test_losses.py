@@ -9,13 +9,13 @@ from baselines.autoencoders.losses import (
     LOSSES,
     RESIDUALS,
     SCALE_WEIGHTS,
-    grey,
+    gray,
     loss_named,
     multi_scale,
     residual_map,
     ssim_map,
 )
-from pretrain.command import Mistake
+from pretrain.command import UserError
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def test_multi_scale_is_the_naive_one(pair):
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_losses_are_0_for_the_picture_itself_and_each_picture_s_own(name, pair):
+def test_losses_are_0_for_the_image_itself_and_each_image_s_own(name, pair):
     restored, images = pair
     loss = loss_named(name)
     torch.testing.assert_close(loss(images, images, 11), torch.zeros(2), atol=1e-6, rtol=0)
@@ -104,16 +104,16 @@ def test_maps_are_never_negative_and_count_the_border(kind):
 def test_a_window_that_does_not_fit_is_told():
     images = torch.rand(1, 1, 10, 10)
     for loss in ("ssim", "mssim"):
-        with pytest.raises(Mistake, match="window of 11 px .* from 3 to 9"):
+        with pytest.raises(UserError, match="window of 11 px .* from 3 to 9"):
             LOSSES[loss](images, images, 11)
-    with pytest.raises(Mistake, match="an odd one"):
+    with pytest.raises(UserError, match="an odd one"):
         ssim_map(images, images, 4)
-    with pytest.raises(Mistake, match="did you mean mssim"):
+    with pytest.raises(UserError, match="did you mean mssim"):
         loss_named("msssim")
-    with pytest.raises(Mistake, match="no residual map"):
+    with pytest.raises(UserError, match="no residual map"):
         residual_map(images, images, "signed")
 
 
-def test_grey_is_brightness():
+def test_gray_is_brightness():
     image = torch.stack([torch.full((4, 4), level) for level in (1.0, 0.5, 0.0)])[None]
-    torch.testing.assert_close(grey(image), torch.full((1, 1, 4, 4), 0.299 + 0.587 / 2))
+    torch.testing.assert_close(gray(image), torch.full((1, 1, 4, 4), 0.299 + 0.587 / 2))

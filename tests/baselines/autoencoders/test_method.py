@@ -7,7 +7,7 @@ import torch
 
 from baselines.autoencoders.method import AutoEncoder, ConvolutionalAutoEncoder, VariationalAutoEncoder
 from downstream.methods.catalogue import load_any
-from pretrain.command import Mistake
+from pretrain.command import UserError
 from pretrain.encoder import Encoder
 
 TINY = {"size_px": 32, "width": 4, "instances": 24, "train_batch": 4}
@@ -23,10 +23,10 @@ def scores(method) -> torch.Tensor:
     "make",
     [
         partial(tiny_cae, model="mvtec", loss="mssim"),
-        partial(tiny_cae, model="baseline", color="grey"),
+        partial(tiny_cae, model="baseline", color="gray"),
         partial(tiny_cae, model="inception", loss="l2"),
         partial(tiny_cae, model="skip", residual="absolute"),
-        partial(tiny_cae, model="backbone", color="grey"),
+        partial(tiny_cae, model="backbone", color="gray"),
         partial(tiny_cae, model="inspection", skips=True, latent=8),
         partial(VariationalAutoEncoder, **TINY, loss="ssim"),
     ],
@@ -50,9 +50,9 @@ def test_map_is_in_the_unit_of_the_score():
 
 def test_squared_map_by_hand():
     method = AutoEncoder(**TINY, blur=0.0).refer(NORMALS)
-    picture = torch.rand(1, 3, 32, 32)
-    (part,) = method.predict(picture)
-    torch.testing.assert_close(part.maps[0], (method.reconstruct(picture)[0] - picture[0]).square().mean(0))
+    image = torch.rand(1, 3, 32, 32)
+    (part,) = method.predict(image)
+    torch.testing.assert_close(part.maps[0], (method.reconstruct(image)[0] - image[0]).square().mean(0))
 
 
 def test_a_handful_of_normals_is_looked_at_often_enough():
@@ -84,7 +84,7 @@ def test_learning_does_not_depend_on_batch_size():
         ({"model": "eae"}, "there is no auto-encoder 'eae'"),
         ({"size_px": 100}, "a power of two"),
         ({"loss": "mae"}, "did you mean mse"),
-        ({"color": "gray"}, "did you mean grey"),
+        ({"color": "gray"}, "did you mean gray"),
         ({"residual": "signed"}, "there is no residual"),
         ({"augmentation": "turned"}, "there is no augmentation"),
         ({"epochs": 0}, "epochs must be above 0, not 0"),
@@ -96,15 +96,15 @@ def test_learning_does_not_depend_on_batch_size():
     ],
 )
 def test_arguments_that_do_not_fit_are_told(arguments, words):
-    with pytest.raises(Mistake, match=words):
+    with pytest.raises(UserError, match=words):
         AutoEncoder(**{"size_px": 32, "width": 4, **arguments}).refer(NORMALS)
 
 
 def test_no_normals_and_damaged_files(tmp_path):
-    with pytest.raises(Mistake, match="at least one"):
+    with pytest.raises(UserError, match="at least one"):
         AutoEncoder().refer([])
     method = AutoEncoder(**TINY).refer(NORMALS)
     method.width = 8
     method.save(tmp_path)
-    with pytest.raises(Mistake, match="fit the model again"):
+    with pytest.raises(UserError, match="fit the model again"):
         AutoEncoder.load(tmp_path)

@@ -1,11 +1,11 @@
-"""The networks: as large as published, pictures in and pictures out, and sizes that do not fit are told."""
+"""The networks: as large as published, images in and images out, and sizes that do not fit are told."""
 
 import pytest
 import torch
 from torch import nn
 
 from baselines.autoencoders.networks import ARCHITECTURES, VAE, make_network
-from pretrain.command import Mistake
+from pretrain.command import UserError
 from pretrain.encoder import Encoder
 
 
@@ -51,7 +51,7 @@ FASTER = {"ae": {"width": 4}, "vae": {"width": 4}}
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("model", ARCHITECTURES)
-def test_pictures_in_pictures_out(model, channels):
+def test_images_in_images_out(model, channels):
     for size_px in (64, 128):
         network = make_network(model, size_px, channels, 0, FASTER.get(model, {})).eval()
         restored = network(torch.rand(2, channels, size_px, size_px))
@@ -94,16 +94,16 @@ def test_weights_are_a_function_of_the_seed_alone():
     ],
 )
 def test_sizes_that_do_not_fit_are_told(model, size_px, words):
-    with pytest.raises(Mistake, match=words):
+    with pytest.raises(UserError, match=words):
         make_network(model, size_px, 3, 0, {})
 
 
 def test_options_and_names_that_there_are_not():
-    with pytest.raises(Mistake, match="mvtec2 has no option latent: it has none of its own"):
+    with pytest.raises(UserError, match="mvtec2 has no option latent: it has none of its own"):
         make_network("mvtec2", 64, 3, 0, {"latent": 5})
-    with pytest.raises(Mistake, match="mvtec has no option width: its own are latent"):
+    with pytest.raises(UserError, match="mvtec has no option width: its own are latent"):
         make_network("mvtec", 64, 3, 0, {"width": 5})
-    with pytest.raises(Mistake, match="did you mean mvtec"):
+    with pytest.raises(UserError, match="did you mean mvtec"):
         make_network("mvtek", 64, 3, 0, {})
 
 
@@ -120,14 +120,14 @@ def test_divergence_is_that_from_the_standard_gaussian():
 
 
 @pytest.mark.parametrize("model", ["mvtec", "mvtec2", "skip"])
-def test_without_normalisation_the_signal_does_not_fade(model):
-    """Two pictures that differ are still told apart at the end, by more than rounding."""
+def test_without_normalization_the_signal_does_not_fade(model):
+    """Two images that differ are still told apart at the end, by more than rounding."""
     network = make_network(model, 128, 3, 0, {}).eval()
     first, second = (network(images) for images in torch.rand(2, 1, 3, 128, 128))
     assert (first - second).abs().mean() > 1e-3
 
 
-def test_skips_let_the_picture_past_the_middle():
+def test_skips_let_the_image_past_the_middle():
     with_skips, without = (make_network("inspection", 32, 3, 0, {"skips": skips}).eval() for skips in (True, False))
     assert weights(with_skips) == weights(without) == 4_118_595
     images = torch.rand(1, 3, 32, 32)

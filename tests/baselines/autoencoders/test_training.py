@@ -10,10 +10,10 @@ from baselines.autoencoders.journal import Journal, Stopped
 from baselines.autoencoders.networks import make_network
 from baselines.autoencoders.recipes import recipe_of
 from baselines.autoencoders.training import Recipe, losses, split, train
-from pretrain.command import Mistake
+from pretrain.command import UserError
 from pretrain.training.run import Run
 
-PICTURES = torch.rand(12, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 0.3 + 0.3
+IMAGES = torch.rand(12, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 0.3 + 0.3
 RECIPE = Recipe(epochs=4, batch=4, learning_rate=2e-3, augmentation="moved")
 LEARNED, HELD_OUT = split(12, 0)
 
@@ -22,9 +22,9 @@ def network(model: str = "vae") -> nn.Module:
     return make_network(model, 32, 3, 0, {"width": 4, "latent": 5})
 
 
-def trained(recipe=RECIPE, journal=None, pictures=PICTURES, held_out=HELD_OUT, model="vae", seed=0):
+def trained(recipe=RECIPE, journal=None, images=IMAGES, held_out=HELD_OUT, model="vae", seed=0):
     journal = journal or Journal("training")
-    return train(network(model), lambda chosen: pictures[chosen], LEARNED, held_out, recipe, seed, journal)
+    return train(network(model), lambda chosen: images[chosen], LEARNED, held_out, recipe, seed, journal)
 
 
 def vector(network: nn.Module) -> torch.Tensor:
@@ -48,11 +48,11 @@ def test_same_seed_same_weights_whatever_the_global_generator():
 
 def test_what_is_held_out_teaches_nothing():
     one_epoch = replace(RECIPE, epochs=1)
-    scribbled = PICTURES.clone()
+    scribbled = IMAGES.clone()
     scribbled[HELD_OUT] = 1 - scribbled[HELD_OUT]
-    assert torch.equal(vector(trained(one_epoch)), vector(trained(one_epoch, pictures=scribbled)))
+    assert torch.equal(vector(trained(one_epoch)), vector(trained(one_epoch, images=scribbled)))
     scribbled[LEARNED[0]] = 0
-    assert not torch.equal(vector(trained(one_epoch)), vector(trained(one_epoch, pictures=scribbled)))
+    assert not torch.equal(vector(trained(one_epoch)), vector(trained(one_epoch, images=scribbled)))
 
 
 def test_the_best_epoch_counts(tmp_path):
@@ -61,7 +61,7 @@ def test_the_best_epoch_counts(tmp_path):
     validation = [line["validation"] for line in run.metrics() if "validation" in line]
     assert len(validation) == 8 and validation.index(min(validation)) < 7  # so fast that it gets worse again
     with torch.no_grad():
-        again = losses(best, PICTURES[HELD_OUT], RECIPE).mean()
+        again = losses(best, IMAGES[HELD_OUT], RECIPE).mean()
     assert float(again) == pytest.approx(min(validation), rel=1e-5)
 
 
@@ -86,7 +86,7 @@ def test_a_plateau_halves_the_rate_and_ends_the_training_in_the_end(tmp_path):
     for part in frozen.modules():  # nothing moves, so nothing improves but by rounding
         if isinstance(part, nn.BatchNorm2d):
             part.momentum = 0.0
-    train(frozen, lambda chosen: PICTURES[chosen], LEARNED, HELD_OUT, still, 0, Journal("training", run))
+    train(frozen, lambda chosen: IMAGES[chosen], LEARNED, HELD_OUT, still, 0, Journal("training", run))
     lines = [line for line in run.metrics() if "validation" in line]
     rates = [line["learning_rate"] for line in lines]
     assert len(lines) < 50 and rates[0] == 1e-9 and rates[-1] in (0.25e-9, 0.125e-9, 0.0625e-9)
@@ -95,14 +95,14 @@ def test_a_plateau_halves_the_rate_and_ends_the_training_in_the_end(tmp_path):
 
 def test_a_pretrained_backbone_is_frozen_at_first(tmp_path):
     recipe = replace(RECIPE, epochs=2, frozen=0.5, augmentation="none")
-    pictures = PICTURES.repeat_interleave(2, 2).repeat_interleave(2, 3)
+    images = IMAGES.repeat_interleave(2, 2).repeat_interleave(2, 3)
 
     def stages(epochs):
         fresh = make_network("backbone", 64, 3, 0, {})
         before, head = vector(fresh.stages), vector(fresh.up)
         one = replace(recipe, epochs=epochs, frozen=0.5 * 2 / epochs)
-        # Without held-out pictures the last epoch counts.
-        after = train(fresh, lambda chosen: pictures[chosen], LEARNED, [], one, 0, Journal("training"))
+        # Without held-out images the last epoch counts.
+        after = train(fresh, lambda chosen: images[chosen], LEARNED, [], one, 0, Journal("training"))
         return torch.equal(before, vector(after.stages)), torch.equal(head, vector(after.up))
 
     assert stages(1) == (True, False)
@@ -110,7 +110,7 @@ def test_a_pretrained_backbone_is_frozen_at_first(tmp_path):
 
 
 def test_divergence_weighs_as_one_squared_error_summed_over_pixels():
-    vae, images = network().eval(), PICTURES[:2]
+    vae, images = network().eval(), IMAGES[:2]
     restored, divergence = vae.sampled(images, torch.zeros(2, 5))
     errors = (restored - images).square()
     expected = errors.mean((1, 2, 3)) + divergence / images[0].numel()
@@ -121,8 +121,8 @@ def test_divergence_weighs_as_one_squared_error_summed_over_pixels():
 
 
 def test_a_loss_that_is_no_number_is_told():
-    with pytest.raises(Mistake, match="not a number any more at step 0"):
-        trained(pictures=torch.full_like(PICTURES, torch.nan))
+    with pytest.raises(UserError, match="not a number any more at step 0"):
+        trained(images=torch.full_like(IMAGES, torch.nan))
 
 
 def test_recipes_are_those_published():
@@ -143,5 +143,5 @@ def test_instances_become_epochs():
     assert RECIPE.lasting(180, 1000).epochs == 5
     assert RECIPE.lasting(180, None).epochs == 4
     assert RECIPE.lasting(3, None, least_steps=300).epochs == 300
-    with pytest.raises(Mistake, match="less than one look"):
+    with pytest.raises(UserError, match="less than one look"):
         RECIPE.lasting(180, 100)

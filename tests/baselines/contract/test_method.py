@@ -11,22 +11,22 @@ from torch import nn
 from baselines.autoencoders.method import AutoEncoder, ConvolutionalAutoEncoder, VariationalAutoEncoder
 from baselines.cam.method import VggCam
 from baselines.contract.method import Images, Method, NotFitted, Pair, Prediction, Restorer, Samples, batches
-from baselines.frame import FrameColour
-from baselines.trivial import MeanPicture, Untouched
+from baselines.frame import FrameColor
+from baselines.trivial import MeanImage, Untouched
 from downstream.methods.fine_tuned import FineTuned
-from downstream.methods.heads import Logistic, Neighbours
+from downstream.methods.heads import Logistic, Neighbors
 from downstream.methods.padim import PaDiM
 from downstream.methods.patchcore import PatchBank
 from downstream.methods.residual import Residual
-from pretrain.command import Mistake
+from pretrain.command import UserError
 from pretrain.data.dataset import load
 
 # One line for each method of the project.
 METHODS = {
-    "mean picture": MeanPicture,
-    "frame colour": FrameColour,
+    "mean image": MeanImage,
+    "frame color": FrameColor,
     "logistic head": Logistic,
-    "k-NN head": Neighbours,
+    "k-NN head": Neighbors,
     "fine-tuned": partial(FineTuned, epochs=2, train_batch=8),
     "VGG16-CAM": partial(VggCam, width=1 / 16, input_px=32, epochs=2, train_batch=8, learning_rate=1e-3),
     "patch bank": partial(PatchBank, levels=("level1", "level2"), dimensions=32),
@@ -44,13 +44,13 @@ SIZE_PX = 64
 
 @pytest.fixture(scope="module")
 def material(demo_folder) -> Material:
-    pictures = load(demo_folder, SIZE_PX)
-    leather, others = pictures.of("leather"), pictures.of("hazelnut")
+    image_set = load(demo_folder, SIZE_PX)
+    leather, others = image_set.of("leather"), image_set.of("hazelnut")
     good = [i for i, record in enumerate(leather.records) if not record.is_anomaly]
     images = [Images(leather)[i] for i in good]
     normals, tests = images[:10], images[10:]
-    planted, masks = zip(*(blotched(image, place) for place, image in enumerate(tests)), strict=True)
-    return Material(Samples(others), normals, tests, list(planted), list(masks))
+    synthetic, masks = zip(*(blotched(image, place) for place, image in enumerate(tests)), strict=True)
+    return Material(Samples(others), normals, tests, list(synthetic), list(masks))
 
 
 def blotched(image: torch.Tensor, place: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -62,12 +62,12 @@ def blotched(image: torch.Tensor, place: int) -> tuple[torch.Tensor, torch.Tenso
 
 
 # A frame does not show a product, and what a head knows of defects it has from other products.
-PROMISE_NO_FINDS = ("frame colour", "logistic head", "k-NN head", "fine-tuned", "VGG16-CAM")
+PROMISE_NO_FINDS = ("frame color", "logistic head", "k-NN head", "fine-tuned", "VGG16-CAM")
 CASES = [
     pytest.param(make, check, id=f"{name}-{check.__name__.removeprefix('check_')}")
     for name, make in METHODS.items()
     for check in CHECKS
-    if name not in PROMISE_NO_FINDS or check is not method_suite.check_finds_planted_defects
+    if name not in PROMISE_NO_FINDS or check is not method_suite.check_finds_synthetic_defects
 ]
 
 
@@ -76,16 +76,16 @@ def test_method(make, check, material):
     check(make, material)
 
 
-class Scaled(MeanPicture):
-    """Scales each batch to [0, 1]: a score depends on its neighbours."""
+class Scaled(MeanImage):
+    """Scales each batch to [0, 1]: a score depends on its neighbors."""
 
-    def predict(self, pictures):
-        for scores, maps in super().predict(pictures):
+    def predict(self, images):
+        for scores, maps in super().predict(images):
             low, high = scores.min(), scores.max()
             yield Prediction((scores - low) / (high - low).clamp(min=1e-9), maps)
 
 
-class Hoarder(MeanPicture):
+class Hoarder(MeanImage):
     """Adds new normals to the old ones."""
 
     def fit(self, training):
@@ -96,7 +96,7 @@ class Hoarder(MeanPicture):
         return super().refer(self.all_)
 
 
-class Dice(MeanPicture):
+class Dice(MeanImage):
     """Draws from torch's global generator."""
 
     def refer(self, normals):
@@ -105,7 +105,7 @@ class Dice(MeanPicture):
         return self
 
 
-class Forgetful(MeanPicture):
+class Forgetful(MeanImage):
     """Saves in half precision."""
 
     def save(self, folder):
@@ -114,26 +114,26 @@ class Forgetful(MeanPicture):
         self.mean_ = self.mean_ + 1e-4
 
 
-class Elsewhere(MeanPicture):
+class Elsewhere(MeanImage):
     """Depends on something that only this process knows."""
 
-    def predict(self, pictures):
+    def predict(self, images):
         import os
 
-        for scores, maps in super().predict(pictures):
+        for scores, maps in super().predict(images):
             yield Prediction(scores + os.getpid(), maps)
 
 
-class Upside(MeanPicture):
+class Upside(MeanImage):
     """Higher is better."""
 
-    def predict(self, pictures):
-        for scores, maps in super().predict(pictures):
+    def predict(self, images):
+        for scores, maps in super().predict(images):
             yield Prediction(-scores, -maps)
 
 
-class InSample(MeanPicture):
-    """Takes the scores of the very pictures it learned from for those of unseen normals."""
+class InSample(MeanImage):
+    """Takes the scores of the very images it learned from for those of unseen normals."""
 
     def refer(self, normals):
         super().refer(normals)
@@ -141,24 +141,24 @@ class InSample(MeanPicture):
         return self
 
 
-class Scribbler(MeanPicture):
-    """Writes into the pictures it is given."""
+class Scribbler(MeanImage):
+    """Writes into the images it is given."""
 
-    def predict(self, pictures):
-        for picture in pictures:
-            picture.mul_(0.5)
-        return super().predict(pictures)
+    def predict(self, images):
+        for image in images:
+            image.mul_(0.5)
+        return super().predict(images)
 
 
-class Eager(MeanPicture):
+class Eager(MeanImage):
     """Predicts before it knows anything."""
 
-    def predict(self, pictures):
-        for images in batches(pictures, self.batch_size):
-            yield Prediction(images.mean(dim=(1, 2, 3)), None)
+    def predict(self, images):
+        for batch in batches(images, self.batch_size):
+            yield Prediction(batch.mean(dim=(1, 2, 3)), None)
 
 
-class Busy(MeanPicture):
+class Busy(MeanImage):
     """Does more in its constructor than to store."""
 
     def __init__(self, *, size_px: int = 32, batch_size: int = 32) -> None:
@@ -166,39 +166,39 @@ class Busy(MeanPicture):
         self.network = nn.Linear(1, 1)
 
 
-class Small(MeanPicture):
+class Small(MeanImage):
     """Leaves its maps at their own size."""
 
-    def predict(self, pictures):
-        for scores, maps in super().predict(pictures):
+    def predict(self, images):
+        for scores, maps in super().predict(images):
             yield Prediction(scores, maps[:, ::2, ::2])
 
 
-class Threaded(MeanPicture):
+class Threaded(MeanImage):
     """Depends on the number of threads."""
 
-    def predict(self, pictures):
-        for scores, maps in super().predict(pictures):
+    def predict(self, images):
+        for scores, maps in super().predict(images):
             yield Prediction(scores * torch.get_num_threads(), maps)
 
 
-class Chatty(MeanPicture):
+class Chatty(MeanImage):
     """Says something when nothing is asked."""
 
-    def predict(self, pictures):
-        yield from super().predict(pictures)
+    def predict(self, images):
+        yield from super().predict(images)
         yield Prediction(torch.zeros(1), None)
 
 
-class Needy(MeanPicture):
+class Needy(MeanImage):
     """Needs two normals for a spread."""
 
     def refer(self, normals):
         self.spread_ = torch.stack(list(normals)).std(dim=0).mean()
         return super().refer(normals)
 
-    def predict(self, pictures):
-        for scores, maps in super().predict(pictures):
+    def predict(self, images):
+        for scores, maps in super().predict(images):
             yield Prediction(scores / self.spread_, maps)
 
 
@@ -217,18 +217,18 @@ class Shapeless:
     ("broken", "caught_by"),
     [
         (Scaled, "batch_size_does_not_matter"),
-        (Scaled, "neighbours_do_not_matter"),
+        (Scaled, "neighbors_do_not_matter"),
         (Hoarder, "fit_forgets_what_was_before"),
         (Dice, "randomness_comes_from_the_arguments"),
         (Forgetful, "saved_is_loaded"),
         (Elsewhere, "another_process_agrees"),
-        (Upside, "finds_planted_defects"),
+        (Upside, "finds_synthetic_defects"),
         (InSample, "normal_scores_are_not_in_sample"),
-        (Scribbler, "pictures_stay_as_they_are"),
+        (Scribbler, "images_stay_as_they_are"),
         (Busy, "constructor_only_stores_keyword_arguments"),
         (Small, "predictions_are_complete"),
         (Threaded, "threads_do_not_matter"),
-        (Chatty, "no_pictures_no_predictions"),
+        (Chatty, "no_images_no_predictions"),
         (Needy, "one_normal_is_enough"),
         (Shapeless, "has_the_shape_of_a_method"),
     ],
@@ -245,36 +245,36 @@ def test_suite_catches_who_does_not_wait_to_be_fitted(material):
 
 def test_saved_method_is_refused_by_another_class_and_by_a_newer_format(tmp_path, monkeypatch):
     Untouched().save(tmp_path)
-    with pytest.raises(Mistake, match="holds a Untouched, not a MeanPicture"):
-        MeanPicture.load(tmp_path)
+    with pytest.raises(UserError, match="holds a Untouched, not a MeanImage"):
+        MeanImage.load(tmp_path)
     monkeypatch.setattr("baselines.contract.method.FORMAT", 99)
-    MeanPicture().save(tmp_path)
+    MeanImage().save(tmp_path)
     monkeypatch.undo()
-    with pytest.raises(Mistake, match="newer heldout"):
-        MeanPicture.load(tmp_path)
+    with pytest.raises(UserError, match="newer heldout"):
+        MeanImage.load(tmp_path)
 
 
 def test_damaged_or_missing_method_is_a_mistake(tmp_path, material):
-    with pytest.raises(Mistake, match="there is no file"):
-        MeanPicture.load(tmp_path)
-    method_suite.ready(MeanPicture(), material).save(tmp_path)
+    with pytest.raises(UserError, match="there is no file"):
+        MeanImage.load(tmp_path)
+    method_suite.ready(MeanImage(), material).save(tmp_path)
     (file,) = tmp_path.iterdir()
     file.write_bytes(file.read_bytes()[:-100])
-    with pytest.raises(Mistake, match="damaged"):
-        MeanPicture.load(tmp_path)
+    with pytest.raises(UserError, match="damaged"):
+        MeanImage.load(tmp_path)
 
 
 def test_unfitted_method_stays_unfitted_when_saved(tmp_path, material):
-    MeanPicture(size_px=8).save(tmp_path)
-    loaded = MeanPicture.load(tmp_path)
+    MeanImage(size_px=8).save(tmp_path)
+    loaded = MeanImage.load(tmp_path)
     assert loaded.size_px == 8
     with pytest.raises(NotFitted):
         list(loaded.predict(material.tests))
 
 
-def test_mean_picture_scores_by_hand():
+def test_mean_image_scores_by_hand():
     normals = [torch.full((3, 8, 8), level) for level in (0.2, 0.4, 0.6)]
-    method = MeanPicture(size_px=4).fit([]).refer(normals)
+    method = MeanImage(size_px=4).fit([]).refer(normals)
     (prediction,) = method.predict([torch.full((3, 8, 8), 0.9)])
     torch.testing.assert_close(prediction.scores, torch.tensor([0.25]))
     torch.testing.assert_close(prediction.maps, torch.full((1, 8, 8), 0.25))
@@ -282,16 +282,16 @@ def test_mean_picture_scores_by_hand():
     torch.testing.assert_close(method.normal_scores_, torch.tensor([0.09, 0.0, 0.09]))
 
 
-def test_mean_picture_without_normals_says_so():
-    with pytest.raises(Mistake, match="at least one"):
-        MeanPicture().fit([]).refer([])
+def test_mean_image_without_normals_says_so():
+    with pytest.raises(UserError, match="at least one"):
+        MeanImage().fit([]).refer([])
 
 
-def test_samples_and_images_show_the_same_pictures(demo_folder):
-    pictures = load(demo_folder, SIZE_PX).of("bottle")
-    samples, images = Samples(pictures), Images(pictures)
-    assert len(samples) == len(images) == len(pictures)
-    for sample, image, record in zip(samples, images, pictures.records, strict=True):
+def test_samples_and_images_show_the_same_images(demo_folder):
+    image_set = load(demo_folder, SIZE_PX).of("bottle")
+    samples, images = Samples(image_set), Images(image_set)
+    assert len(samples) == len(images) == len(image_set)
+    for sample, image, record in zip(samples, images, image_set.records, strict=True):
         assert torch.equal(sample.image, image)
         assert image.shape == (3, SIZE_PX, SIZE_PX)
         assert 0 <= image.min() < image.max() <= 1
@@ -304,7 +304,7 @@ def test_samples_and_images_show_the_same_pictures(demo_folder):
 def test_restorer(make, material, tmp_path):
     degraded = torch.stack(material.tests) * 0.9
     pairs = [
-        Pair(image * 0.9, image, mask) for image, mask in zip(material.planted, material.planted_masks, strict=True)
+        Pair(image * 0.9, image, mask) for image, mask in zip(material.synthetic, material.synthetic_masks, strict=True)
     ]
     restorer = make().fit(pairs)
     assert isinstance(restorer, Restorer)
@@ -321,4 +321,4 @@ def test_restorer(make, material, tmp_path):
 
 def test_methods_and_restorers_are_told_apart():
     assert not isinstance(Untouched(), Method)
-    assert not isinstance(MeanPicture(), Restorer)
+    assert not isinstance(MeanImage(), Restorer)

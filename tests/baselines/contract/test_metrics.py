@@ -31,10 +31,10 @@ from baselines.contract.metrics import (
 )
 from baselines.contract.regions import region_mask
 from baselines.trivial import Untouched
-from pretrain.command import Mistake
+from pretrain.command import UserError
 
 
-def pictures(good: int, defective: int, seed: int, levels: int = 12) -> tuple[np.ndarray, np.ndarray]:
+def images(good: int, defective: int, seed: int, levels: int = 12) -> tuple[np.ndarray, np.ndarray]:
     """Labels, and float32 scores of which many are equal."""
     generator = np.random.default_rng(seed)
     labels = generator.permutation(np.repeat([0, 1], [good, defective]))
@@ -43,7 +43,7 @@ def pictures(good: int, defective: int, seed: int, levels: int = 12) -> tuple[np
 
 @pytest.mark.parametrize("seed", range(4))
 def test_image_figures_equal_scikit_learns(seed):
-    labels, scores = pictures(30, 20, seed)
+    labels, scores = images(30, 20, seed)
     threshold = float(np.median(scores))
     figures, called = image_figures(labels, scores, threshold), scores > threshold
     assert (scores == threshold).any()
@@ -65,7 +65,7 @@ def test_image_figures_equal_scikit_learns(seed):
     assert figures.oracle_balanced_accuracy > figures.balanced_accuracy
 
 
-def test_pictures_pixels_and_regions_decide_alike():
+def test_images_pixels_and_regions_decide_alike():
     scores, labels = np.array([0.1, 0.7, 0.9], dtype=np.float32), np.array([0, 1, 1])
     for threshold in (float(scores[1]), 0.7):  # the very number, and what is typed for it
         assert image_figures(labels, scores, threshold).found == 1
@@ -74,7 +74,7 @@ def test_pictures_pixels_and_regions_decide_alike():
 
 
 @pytest.mark.parametrize("labels", [[0] * 5, [1] * 5, []])
-def test_one_kind_of_picture_only(labels):
+def test_one_kind_of_image_only(labels):
     scores = np.linspace(0, 1, 5)[: len(labels)]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -97,14 +97,14 @@ def test_trivial_answers():
     assert (good.precision, good.recall, good.f1, good.false_alarm_rate) == (None, 0, 0, 0)
     assert (anomalous.true_good, anomalous.false_alarms, anomalous.missed, anomalous.found) == (0, 3, 0, 2)
     assert (anomalous.precision, anomalous.recall, anomalous.false_alarm_rate) == (0.4, 1, 1)
-    # On four defective pictures to one good one, as in many test sets, doing nothing looks well.
+    # On four defective images to one good one, as in many test sets, doing nothing looks well.
     assert always_anomalous([0, 1, 1, 1, 1]).f1 == pytest.approx(8 / 9)
 
 
 def test_what_is_refused():
-    with pytest.raises(Mistake, match="1 of 2 scores are NaN or infinite"):
+    with pytest.raises(UserError, match="1 of 2 scores are NaN or infinite"):
         image_figures([0, 1], [0.5, math.nan], 0.5)
-    with pytest.raises(Mistake, match="1 of 8 scores are NaN or infinite"):
+    with pytest.raises(UserError, match="1 of 8 scores are NaN or infinite"):
         pixel_figures([[[0.5, math.inf], [0, 0]]] * 1 + [[[0, 0], [0, 0]]], np.zeros((2, 2, 2)), 0.5)
     with pytest.raises(ValueError, match="alike"):
         image_figures([0, 1, 1], [0.5, 0.2], 0.5)
@@ -114,8 +114,8 @@ def test_what_is_refused():
         pixel_figures(np.zeros((2, 4, 4)), np.zeros((2, 4, 5)), 0.5)
 
 
-def test_bootstrap_interval_is_that_of_resampled_pictures():
-    labels, scores = pictures(25, 15, 0)
+def test_bootstrap_interval_is_that_of_resampled_images():
+    labels, scores = images(25, 15, 0)
     interval = bootstrap_interval(labels, scores, seed=1, resamples=4000)
     generator = np.random.default_rng(2)
     aurocs = []
@@ -132,7 +132,7 @@ def test_bootstrap_interval_is_that_of_resampled_pictures():
 
 
 def test_bootstrap_interval_holds_the_true_auroc():
-    # Normal distributions one deviation apart: the AUROC of endless pictures is Phi(1 / sqrt 2) = 0.7602.
+    # Normal distributions one deviation apart: the AUROC of endless images is Phi(1 / sqrt 2) = 0.7602.
     labels, held = np.repeat([0, 1], 50), 0
     for seed in range(300):
         low, high = bootstrap_interval(labels, np.random.default_rng(seed).normal(labels, 1), seed, resamples=500)
@@ -141,7 +141,7 @@ def test_bootstrap_interval_holds_the_true_auroc():
 
 
 def maps_with_masks(seed: int, levels: int = 9) -> tuple[np.ndarray, np.ndarray]:
-    """Five maps of 12 x 15 with many equal values; two pictures are good, the others have one or more regions."""
+    """Five maps of 12 x 15 with many equal values; two images are good, the others have one or more regions."""
     generator = np.random.default_rng(seed)
     masks = np.zeros((5, 12, 15), dtype=bool)
     masks[0, 2:5, 3:9] = masks[0, 8:10, 10:14] = masks[1, :4, :2] = masks[3, 6, 6] = masks[3, 7, 7] = True
@@ -167,7 +167,7 @@ def slow_aupro(maps: np.ndarray, masks: np.ndarray, regions: list[np.ndarray]) -
 def test_pixel_figures_equal_scikit_learns_and_the_definition(seed, levels):
     maps, masks = maps_with_masks(seed, levels)
     regions = []
-    for picture, corner in [
+    for image, corner in [
         (0, np.s_[2:5, 3:9]),
         (0, np.s_[8:10, 10:14]),
         (1, np.s_[:4, :2]),
@@ -176,7 +176,7 @@ def test_pixel_figures_equal_scikit_learns_and_the_definition(seed, levels):
         (3, np.s_[11, 0]),
     ]:
         region = np.zeros_like(masks)
-        region[(picture, *corner)] = True
+        region[(image, *corner)] = True
         regions.append(region & masks)
     threshold = float(np.median(maps))
     figures = pixel_figures(maps, masks, threshold)
@@ -205,7 +205,7 @@ def test_aupro_by_hand():
     assert pixel_figures(1 - masks, masks, 0.5)[2:4] == (0, 0)
 
 
-def test_regions_of_two_pictures_do_not_touch():
+def test_regions_of_two_images_do_not_touch():
     masks = np.zeros((2, 3, 3), dtype=bool)
     masks[0, 1, 1] = masks[1, :2, 1] = True
     maps = np.zeros((2, 3, 3))
@@ -232,7 +232,7 @@ def test_tensors_and_half_precision_are_welcome():
     expected = pixel_figures(maps, masks, 0.6)
     assert pixel_figures(torch.from_numpy(maps), torch.from_numpy(masks), 0.6) == expected
     assert pixel_figures(maps.astype(np.float16), masks, 0.6) == expected
-    labels, scores = pictures(9, 8, 0)
+    labels, scores = images(9, 8, 0)
     assert image_figures(torch.from_numpy(labels), torch.from_numpy(scores), 1.0) == image_figures(labels, scores, 1.0)
 
 
@@ -294,9 +294,9 @@ def test_ssim_equals_the_definition():
     masks = torch.zeros(2, 12, 14, dtype=torch.bool)
     masks[0, :2, 10:] = masks[1, 5, 6] = True
     maps = np.zeros((2, 12, 14))
-    for picture, row, column in np.ndindex(maps.shape):
-        planes = zip(restored[picture].double().numpy(), clean[picture].double().numpy(), strict=True)
-        maps[picture, row, column] = np.mean([slow_ssim_at(*pair, row, column) for pair in planes])
+    for image, row, column in np.ndindex(maps.shape):
+        planes = zip(restored[image].double().numpy(), clean[image].double().numpy(), strict=True)
+        maps[image, row, column] = np.mean([slow_ssim_at(*pair, row, column) for pair in planes])
     assert ssim(restored, clean).tolist() == pytest.approx(maps.mean(axis=(1, 2)).tolist(), abs=1e-5)
     by_mask = [part[mask].mean() for part, mask in zip(maps, masks.numpy(), strict=True)]
     assert ssim(restored, clean, masks).tolist() == pytest.approx(by_mask, abs=1e-5)
@@ -331,7 +331,7 @@ def test_restoration_figures_that_are_not_defined():
     assert restoration_figures([]) == (0, None, 0, None, 0, None, 0, None)
     spoilt = clean.clone()
     spoilt[1, 0, 3, 3] = math.nan
-    with pytest.raises(Mistake, match="NaN or infinite"):
+    with pytest.raises(UserError, match="NaN or infinite"):
         restoration_figures([(spoilt, clean, None)])
     with pytest.raises(ValueError, match="alike"):
         restoration_figures([(clean, clean, torch.ones(2, 16, 15, dtype=torch.bool))])

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from baselines.contract.regions import Region, area_score, area_scores, region_areas, region_mask, regions
-from pretrain.command import Mistake
+from pretrain.command import UserError
 
 
 def drawn(*lines: str) -> np.ndarray:
@@ -26,8 +26,8 @@ TWO = drawn(
 
 def test_regions_of_a_map():
     assert regions(TWO, 2) == [
-        Region(area_px=3, box=(0, 0, 2, 2), peak=9.0, centre=(0, 0)),
-        Region(area_px=3, box=(5, 2, 7, 5), peak=5.0, centre=(5, 3)),
+        Region(area_px=3, box=(0, 0, 2, 2), peak=9.0, center=(0, 0)),
+        Region(area_px=3, box=(5, 2, 7, 5), peak=5.0, center=(5, 3)),
     ]
     assert regions(torch.from_numpy(TWO), 2) == regions(TWO, 2)
 
@@ -38,21 +38,21 @@ def test_what_equals_the_threshold_is_good():
     assert regions(TWO, 9) == []
 
 
-def test_places_are_those_of_the_original_picture():
-    # The picture is 50 high and 160 wide: a map pixel is 10 high, 20 wide, 200 pixels.
+def test_places_are_those_of_the_original_image():
+    # The image is 50 high and 160 wide: a map pixel is 10 high, 20 wide, 200 pixels.
     assert regions(TWO, 2, original_size=(50, 160)) == [
-        Region(area_px=600, box=(0, 0, 40, 20), peak=9.0, centre=(10, 5)),
-        Region(area_px=600, box=(100, 20, 140, 50), peak=5.0, centre=(110, 35)),
+        Region(area_px=600, box=(0, 0, 40, 20), peak=9.0, center=(10, 5)),
+        Region(area_px=600, box=(100, 20, 140, 50), peak=5.0, center=(110, 35)),
     ]
     # 7 high and 13 wide: 7/5 and 13/3; boxes hold every pixel that is touched.
     (region,) = regions(drawn("...", ".7.", "...", "...", "..."), 2, original_size=(7, 13))
-    assert region == Region(area_px=6, box=(4, 1, 9, 3), peak=7.0, centre=(6, 2))
+    assert region == Region(area_px=6, box=(4, 1, 9, 3), peak=7.0, center=(6, 2))
     # Smaller than the map: a region is never without a pixel.
     (region,) = regions(np.eye(8) * (np.arange(8) == 7), 0.5, original_size=(2, 2))
-    assert region == Region(area_px=1, box=(1, 1, 2, 2), peak=1.0, centre=(1, 1))
+    assert region == Region(area_px=1, box=(1, 1, 2, 2), peak=1.0, center=(1, 1))
 
 
-def test_minimum_area_is_of_the_original_picture():
+def test_minimum_area_is_of_the_original_image():
     three_and_one = drawn("77.....", "7...9..", ".......")
     assert [region.area_px for region in regions(three_and_one, 2)] == [1, 3]
     assert [region.area_px for region in regions(three_and_one, 2, 3)] == [3]
@@ -71,7 +71,7 @@ def test_minimum_area_is_of_the_original_picture():
 def test_flat_and_empty_maps():
     flat = np.full((4, 6), 0.5)
     assert regions(flat, 0.5) == [] and not region_mask(flat, 0.5).any()
-    assert regions(flat, 0.4) == [Region(area_px=24, box=(0, 0, 6, 4), peak=0.5, centre=(0, 0))]
+    assert regions(flat, 0.4) == [Region(area_px=24, box=(0, 0, 6, 4), peak=0.5, center=(0, 0))]
     assert region_mask(flat, 0.4).all()
     for shape in ((0, 0), (0, 5)):
         assert regions(np.zeros(shape), -1, original_size=(10, 10)) == []
@@ -83,7 +83,7 @@ def test_values_that_are_not_finite_are_refused(value):
     spoilt = TWO.copy()
     spoilt[1, 1] = value
     for function in (regions, region_mask):
-        with pytest.raises(Mistake, match="1 of 40 scores are NaN or infinite"):
+        with pytest.raises(UserError, match="1 of 40 scores are NaN or infinite"):
             function(spoilt, 2)
     with pytest.raises(ValueError, match=r"\(h, w\)"):
         regions(TWO[None], 2)
@@ -149,7 +149,7 @@ def test_area_score_is_the_lowest_threshold_without_a_region(seed, size):
 
 
 @pytest.mark.parametrize("area_px", [1, 4, 20, 90])
-def test_a_picture_has_a_region_if_and_only_if_its_area_score_is_above(area_px):
+def test_a_image_has_a_region_if_and_only_if_its_area_score_is_above(area_px):
     values = np.random.default_rng(3).normal(size=(17, 19)).astype(np.float32)
     score = area_score(values, area_px, (40, 25))
     around = [np.nextafter(np.float32(score), np.float32(end)) for end in (-np.inf, np.inf)]
@@ -166,12 +166,12 @@ def test_area_scores_of_flat_maps_and_impossible_areas():
     flat = np.full((4, 6), 0.5)
     assert area_scores(flat, (1, 24)).tolist() == [0.5, 0.5]
     assert area_scores(flat, ()).tolist() == []
-    with pytest.raises(Mistake, match="25 px is more than a picture of 6x4 has"):
+    with pytest.raises(UserError, match="25 px is more than an image of 6x4 has"):
         area_score(flat, 25)
     assert area_score(flat, 25, (5, 5)) == 0.5
     spoilt = TWO.copy()
     spoilt[0, 0] = math.nan
-    with pytest.raises(Mistake, match="NaN"):
+    with pytest.raises(UserError, match="NaN"):
         area_score(spoilt, 1)
     for shape in ((0, 0), (2, 3, 4)):
         with pytest.raises(ValueError, match=r"\(h, w\)"):

@@ -13,7 +13,7 @@ from baselines.contract.threshold import (
     threshold_from_normals,
     threshold_from_other_categories,
 )
-from pretrain.command import Mistake
+from pretrain.command import UserError
 
 REPEATS = 2000
 SPREAD = 0.6
@@ -29,13 +29,13 @@ def log_normal(*shape: int, seed: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("count", [2, 8, 20, 50, 200])
-@pytest.mark.parametrize("rate", [0.05, 0.1])
-def test_further_normals_are_above_at_the_rate_asked_for(count, rate):
+@pytest.mark.parametrize("false_alarm_rate", [0.05, 0.1])
+def test_further_normals_are_above_at_the_rate_asked_for(count, false_alarm_rate):
     draws = log_normal(REPEATS, count, seed=count)
-    rates = false_alarm_rates([threshold_from_normals(scores, rate).value for scores in draws])
+    rates = false_alarm_rates([threshold_from_normals(scores, false_alarm_rate).value for scores in draws])
     # A rank can only be a whole number: where ranks are used, up to 1/(n + 1) of the rate is given away.
-    given_away = 1 / (count + 1) if count >= 1 / rate - 1 else 0
-    assert rate - given_away - 0.006 < rates.mean() < rate + 0.006
+    given_away = 1 / (count + 1) if count >= 1 / false_alarm_rate - 1 else 0
+    assert false_alarm_rate - given_away - 0.006 < rates.mean() < false_alarm_rate + 0.006
 
 
 def test_the_highest_of_few_normals_would_not_keep_the_rate():
@@ -62,14 +62,14 @@ def test_a_normal_among_its_own_references_does_not_set_the_unit():
 
 
 @pytest.mark.parametrize(
-    ("count", "rate", "k"),
+    ("count", "false_alarm_rate", "k"),
     [(19, 0.05, 19), (20, 0.05, 20), (99, 0.01, 99), (9, 0.1, 9), (200, 0.1, 181), (39, 0.3, 28)],
 )
-def test_order_statistic(count, rate, k):
+def test_order_statistic(count, false_alarm_rate, k):
     scores = np.random.default_rng(count).permutation(np.arange(1.0, count + 1))
-    threshold = threshold_from_normals(scores, rate)
-    assert (threshold.value, threshold.rate, threshold.count) == (k, rate, count)
-    assert k == math.ceil(round((count + 1) * (1 - rate), 6))
+    threshold = threshold_from_normals(scores, false_alarm_rate)
+    assert (threshold.value, threshold.false_alarm_rate, threshold.count) == (k, false_alarm_rate, count)
+    assert k == math.ceil(round((count + 1) * (1 - false_alarm_rate), 6))
     assert f"number {k} from below of {count} normal scores" in threshold.why
 
 
@@ -99,17 +99,17 @@ def test_two_scores_far_apart_give_a_threshold_that_can_be_stored():
 
 
 @pytest.mark.parametrize(
-    ("scores", "rate", "message"),
+    ("scores", "false_alarm_rate", "message"),
     [
-        ([], 0.05, "0 normal scores give no threshold: give good pictures"),
+        ([], 0.05, "0 normal scores give no threshold: give good images"),
         ([1.0, math.nan, math.inf], 0.05, "2 of 3 scores are NaN or infinite"),
         ([1.0, 2.0], 0.0, "rate of 0.0 cannot be kept"),
         ([1.0, 2.0], 5, "rate of 5 cannot be kept"),
     ],
 )
-def test_mistakes(scores, rate, message):
-    with pytest.raises(Mistake, match=message):
-        threshold_from_normals(scores, rate)
+def test_mistakes(scores, false_alarm_rate, message):
+    with pytest.raises(UserError, match=message):
+        threshold_from_normals(scores, false_alarm_rate)
 
 
 def test_tensors_and_lists_decide_alike():
@@ -163,7 +163,7 @@ def test_other_categories_equal_own_normals_where_there_is_one_of_them():
     ],
 )
 def test_mistakes_with_other_categories(scale, calibration, message):
-    with pytest.raises(Mistake, match=message):
+    with pytest.raises(UserError, match=message):
         threshold_from_other_categories(scale, calibration, 0.05)
 
 
@@ -185,5 +185,5 @@ def test_confidence_is_careful_with_few_normals():
     assert confidence(5.0, 2.0, few) < 0.9 < 0.99 < confidence(5.0, 2.0, many)
     for unknown in ([], [2.0], [2.0, 2.0, 2.0]):
         assert confidence(5.0, 2.0, unknown) == 0.5
-    with pytest.raises(Mistake, match="NaN or infinite"):
+    with pytest.raises(UserError, match="NaN or infinite"):
         confidence(math.nan, 2.0, few)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from baselines.restoration.loss import restoration_loss
-from pretrain.command import Mistake
+from pretrain.command import UserError
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def test_the_published_minus_psnr_swamps_the_mask_and_the_repair_does_not(pair):
 def test_weights_that_teach_nothing_are_refused(pair):
     for alpha, beta, loss_weights in ((0, 1, (1, 0, 0)), (1, -1, (1, 0, 0)), (1, math.nan, (1, 0, 0)),
                                       (1, 1, (0, 0, 0)), (1, 1, (1, 0)), (1, 1, (1, 0, -1))):  # fmt: skip
-        with pytest.raises(Mistake):
+        with pytest.raises(UserError):
             restoration_loss(*pair, alpha, beta, loss_weights)
-    with pytest.raises(Mistake, match="did you mean balanced"):
+    with pytest.raises(UserError, match="did you mean balanced"):
         restoration_loss(*pair, weighting="balance")

@@ -7,18 +7,18 @@ from PIL import Image
 
 from baselines.contract.method import Pair
 from baselines.restoration.pair_folder import CLEAN, PairFolder, find_pairs
-from baselines.restoration.pairs import CroppedPairs, DegradedPictures, PlantedPairs, check_pair, good_images
-from pretrain.command import Mistake
+from baselines.restoration.pairs import CroppedPairs, DegradedImages, SyntheticPairs, check_pair, good_images
+from pretrain.command import UserError
 from pretrain.data.dataset import load
 
 
-def test_planted_pairs_have_the_defect_in_the_truth():
-    pairs = PlantedPairs(smooth(3, 48, 48), "mild", 32, 10, 0, "cpu")
+def test_synthetic_pairs_have_the_defect_in_the_truth():
+    pairs = SyntheticPairs(smooth(3, 48, 48), "mild", 32, 10, 0, "cpu")
     degraded, clean, masks = pairs.batch(range(6))
     assert degraded.shape == clean.shape == (6, 3, 32, 32) and masks.shape == (6, 32, 32)
     assert masks.any(dim=(1, 2)).all() and not torch.equal(degraded, clean)
-    # Good pictures here are smooth: a mask's edge is a jump that they do not have.
-    again = PlantedPairs(smooth(3, 48, 48), "mild", 32, 10, 0, "cpu")
+    # Good images here are smooth: a mask's edge is a jump that they do not have.
+    again = SyntheticPairs(smooth(3, 48, 48), "mild", 32, 10, 0, "cpu")
     for position in (0, 5):
         for one, part in zip(again[position], (degraded, clean, masks), strict=True):
             torch.testing.assert_close(one, part[position])
@@ -27,20 +27,20 @@ def test_planted_pairs_have_the_defect_in_the_truth():
         pairs[10]
 
 
-def test_every_round_sees_every_picture_and_no_pair_comes_twice():
-    pairs = PlantedPairs(smooth(5, 32, 32), "mild", 32, 100, 0, "cpu")
-    assert sorted(pairs._picture(i) for i in range(5)) == list(range(5))
-    assert [pairs._picture(i) for i in range(50)] != [pairs._picture(i + 5) for i in range(50)]
+def test_every_round_sees_every_image_and_no_pair_comes_twice():
+    pairs = SyntheticPairs(smooth(5, 32, 32), "mild", 32, 100, 0, "cpu")
+    assert sorted(pairs._image(i) for i in range(5)) == list(range(5))
+    assert [pairs._image(i) for i in range(50)] != [pairs._image(i + 5) for i in range(50)]
     clean = pairs.batch(range(20)).clean.flatten(1)
     assert (torch.cdist(clean, clean) + torch.eye(20) > 0).all()
 
 
-def test_crops_must_fit_and_there_must_be_pictures():
-    with pytest.raises(Mistake, match="choose crop_px from 32 to 40"):
-        PlantedPairs(smooth(1, 40, 50), "mild", 48, 10, 0, "cpu")
-    with pytest.raises(Mistake, match="no good pictures"):
-        PlantedPairs([], "mild", 32, 10, 0, "cpu")
-    with pytest.raises(Mistake, match="no pairs"):
+def test_crops_must_fit_and_there_must_be_images():
+    with pytest.raises(UserError, match="choose crop_px from 32 to 40"):
+        SyntheticPairs(smooth(1, 40, 50), "mild", 48, 10, 0, "cpu")
+    with pytest.raises(UserError, match="no good images"):
+        SyntheticPairs([], "mild", 32, 10, 0, "cpu")
+    with pytest.raises(UserError, match="no pairs"):
         CroppedPairs([], 32, 0)
 
 
@@ -53,17 +53,17 @@ def test_cropped_parts_are_the_same_place():
     assert len({tuple(part.flatten()[:4].tolist()) for part in batch.clean}) == 8
 
 
-def test_test_pictures_are_degraded_by_their_content_and_keep_their_masks(demo_folder):
-    pictures = load(demo_folder, 64, ("bottle",))
-    tests = pictures.subset([i for i, record in enumerate(pictures.records) if record.split == "test"])
-    first = list(DegradedPictures(tests, "medium"))
-    turned = list(DegradedPictures(tests.subset(range(len(tests))[::-1]), "medium"))[::-1]
+def test_test_images_are_degraded_by_their_content_and_keep_their_masks(demo_folder):
+    images = load(demo_folder, 64, ("bottle",))
+    tests = images.subset([i for i, record in enumerate(images.records) if record.split == "test"])
+    first = list(DegradedImages(tests, "medium"))
+    turned = list(DegradedImages(tests.subset(range(len(tests))[::-1]), "medium"))[::-1]
     for one, other, record in zip(first, turned, tests.records, strict=True):
         assert one.name == other.name and (demo_folder / one.name).with_suffix(".png") == record.path
         assert torch.equal(one.pair.degraded, other.pair.degraded)
-        assert one.pair.mask.any() == record.is_anomaly  # a good picture has an empty mask, not an unknown one
-    assert not torch.equal(DegradedPictures(tests, "medium", 1)[0].pair.degraded, first[0].pair.degraded)
-    assert len(good_images(pictures)) == 18
+        assert one.pair.mask.any() == record.is_anomaly  # a good image has an empty mask, not an unknown one
+    assert not torch.equal(DegradedImages(tests, "medium", 1)[0].pair.degraded, first[0].pair.degraded)
+    assert len(good_images(images)) == 18
 
 
 def test_a_folder_in_the_originals_layout_is_read(tmp_path):
@@ -78,14 +78,14 @@ def test_a_folder_in_the_originals_layout_is_read(tmp_path):
 
 def test_a_folder_that_does_not_fit_is_a_sentence(tmp_path):
     for place, match in ((tmp_path / "none", "no folder"), (tmp_path, "holds no pairs")):
-        with pytest.raises(Mistake, match=match):
+        with pytest.raises(UserError, match=match):
             find_pairs(place)
     folder_of_pairs(tmp_path)
-    with pytest.raises(Mistake, match="name other categories"):
+    with pytest.raises(UserError, match="name other categories"):
         PairFolder(tmp_path, None, ("screw",))
     (tmp_path / "bolt" / CLEAN / "cut" / "002.png").unlink()
     with pytest.raises(
-        Mistake, match=r"lack their partner: bolt/Degraded_image/cut/002.png \(nothing in GT_clean_image"
+        UserError, match=r"lack their partner: bolt/Degraded_image/cut/002.png \(nothing in GT_clean_image"
     ):
         find_pairs(tmp_path)
 
@@ -93,21 +93,21 @@ def test_a_folder_that_does_not_fit_is_a_sentence(tmp_path):
 def test_a_pair_that_does_not_fit_is_found_before_work_begins(tmp_path):
     folder_of_pairs(tmp_path)
     Image.new("RGB", (20, 20)).save(tmp_path / "nut" / CLEAN / "cut" / "001.png")
-    with pytest.raises(Mistake, match="nut/cut/001: the degraded picture is 56x40 and the clean one 20x20"):
+    with pytest.raises(UserError, match="nut/cut/001: the degraded image is 56x40 and the clean one 20x20"):
         PairFolder(tmp_path).check()
-    (tmp_path / "nut" / CLEAN / "cut" / "001.png").write_bytes(b"no picture")
-    with pytest.raises(Mistake, match="nut/cut/001 cannot be used"):
+    (tmp_path / "nut" / CLEAN / "cut" / "001.png").write_bytes(b"no image")
+    with pytest.raises(UserError, match="nut/cut/001 cannot be used"):
         PairFolder(tmp_path).check()
 
 
-def test_windows_do_not_fit_into_smaller_pictures(tmp_path):
+def test_windows_do_not_fit_into_smaller_images(tmp_path):
     folder_of_pairs(tmp_path, size=(24, 30))
     PairFolder(tmp_path).check(24)
-    with pytest.raises(Mistake, match="30x24 is smaller than the window of 25"):
+    with pytest.raises(UserError, match="30x24 is smaller than the window of 25"):
         PairFolder(tmp_path).check(25)
 
 
 def test_masks_of_another_size_are_refused():
     image = torch.rand(3, 10, 12)
-    with pytest.raises(Mistake, match="mask is 10x12 and its picture 12x10"):
+    with pytest.raises(UserError, match="mask is 10x12 and its image 12x10"):
         check_pair(Pair(image, image, torch.zeros(12, 10, dtype=torch.bool)), "a")

@@ -10,10 +10,10 @@ from pair_folders import smooth
 
 from baselines.contract.method import NotFitted, Pair, Restorer
 from baselines.contract.metrics import psnr
-from baselines.restoration.pairs import PlantedPairs
+from baselines.restoration.pairs import SyntheticPairs
 from baselines.restoration.restorer import SadNetRestorer
 from downstream.restoration.restorer import EncoderRestorer
-from pretrain.command import Mistake
+from pretrain.command import UserError
 from pretrain.encoder import Encoder
 
 SMALL = {"steps": 6, "crop_px": 32, "batch_size": 2, "device": "cpu"}
@@ -21,8 +21,8 @@ KINDS = {"sadnet": (SadNetRestorer, {"width": 8}), "ours": (EncoderRestorer, {"c
 
 
 @pytest.fixture(scope="module")
-def pairs() -> PlantedPairs:
-    return PlantedPairs(smooth(4, 48, 48), "medium", 32, 100, 0, "cpu")
+def pairs() -> SyntheticPairs:
+    return SyntheticPairs(smooth(4, 48, 48), "medium", 32, 100, 0, "cpu")
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -47,7 +47,7 @@ def test_fitting_twice_is_fitting_once_and_the_seed_decides(kind, pairs, fitted)
     assert not torch.equal(other.restore(images), fitted.restore(images))
 
 
-def test_neighbours_and_their_order_do_not_matter(fitted):
+def test_neighbors_and_their_order_do_not_matter(fitted):
     images = torch.rand(3, 3, 40, 44)
     whole = fitted.restore(images)
     assert whole.shape == images.shape and whole.min() >= 0 and whole.max() <= 1
@@ -68,7 +68,7 @@ def test_saved_is_loaded_bit_for_bit_and_no_pickle_is_written(fitted, tmp_path):
 def test_one_kind_is_not_loaded_as_another(fitted, tmp_path):
     fitted.save(tmp_path)
     other = EncoderRestorer if isinstance(fitted, SadNetRestorer) else SadNetRestorer
-    with pytest.raises(Mistake, match="not a"):
+    with pytest.raises(UserError, match="not a"):
         other.load(tmp_path)
 
 
@@ -80,7 +80,7 @@ def test_before_fitting_it_says_so(kind):
 def test_nan_and_wrong_shapes_are_refused(fitted):
     images = torch.rand(1, 3, 32, 32)
     images[0, 1, 2, 3] = torch.nan
-    with pytest.raises(Mistake, match="NaN"):
+    with pytest.raises(UserError, match="NaN"):
         fitted.restore(images)
     with pytest.raises(ValueError, match=r"\(b, 3, h, w\)"):
         fitted.restore(torch.rand(3, 32, 32))
@@ -91,19 +91,19 @@ def test_it_learns_from_plain_pairs_of_several_sizes(kind):
     plain = [Pair((image + 0.1 * torch.randn_like(image)).clamp(0, 1), image, None) for image in clean]
     restorer = kind[0](**SMALL, **kind[1]).fit(plain)
     assert restorer.restore(plain[0].degraded[None]).shape == (1, 3, 40, 50)
-    with pytest.raises(Mistake, match="cannot be cut"):
+    with pytest.raises(UserError, match="cannot be cut"):
         kind[0](**{**SMALL, "crop_px": 36}, **kind[1]).fit(plain)
-    with pytest.raises(Mistake, match="must be alike"):
+    with pytest.raises(UserError, match="must be alike"):
         kind[0](**SMALL, **kind[1]).fit([Pair(clean[0], clean[1], None)])
-    with pytest.raises(Mistake, match="NaN"):
+    with pytest.raises(UserError, match="NaN"):
         kind[0](**SMALL, **kind[1]).fit([Pair(clean[0] * torch.nan, clean[0], None)])
 
 
 def test_ours_learns_to_restore_within_seconds():
-    pairs = PlantedPairs(smooth(4, 64, 64), "harsh", 48, 1000, 0, "cpu")
+    pairs = SyntheticPairs(smooth(4, 64, 64), "harsh", 48, 1000, 0, "cpu")
     options = {**SMALL, "steps": 50, "batch_size": 4, "learning_rate": 3e-3}
     restorer = EncoderRestorer(**options, channels=32, blocks=1).fit(pairs)
-    degraded, clean, masks = PlantedPairs(smooth(8, 64, 64, seed=5), "harsh", 64, 100, 9, "cpu").batch(range(8))
+    degraded, clean, masks = SyntheticPairs(smooth(8, 64, 64, seed=5), "harsh", 64, 100, 9, "cpu").batch(range(8))
     restored = restorer.restore(degraded)
     assert (psnr(restored, clean) - psnr(degraded, clean)).mean() > 1.5
     assert (psnr(restored, clean, masks) - psnr(degraded, clean, masks)).mean() > 0
@@ -133,7 +133,7 @@ def test_ours_folded_for_use_is_ours_as_it_learned(pairs):
         )
 
 
-def test_large_pictures_go_by_tiles_within_the_memory_allowed(fitted):
+def test_large_images_go_by_tiles_within_the_memory_allowed(fitted):
     """And come out as good as whole."""
     images = smooth(1, 300, 420)[0][None]
     noisy = (images + 0.05 * torch.randn(images.shape, generator=torch.Generator().manual_seed(0))).clamp(0, 1)

@@ -1,4 +1,4 @@
-"""SADNet: its published size, its deformable convolutions, any picture size."""
+"""SADNet: its published size, its deformable convolutions, any image size."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Tiles: all of a picture, blended, bounded in memory, without seams."""
+"""Tiles: all of an image, blended, bounded in memory, without seams."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from baselines.contract.metrics import psnr
 from baselines.restoration.sadnet_network import SadNet
 from baselines.restoration.tiling import OVERLAP_PX, ramp, restored_by_tiles, spans, tile_px_for
-from pretrain.command import Mistake
+from pretrain.command import UserError
 
 
 @pytest.mark.parametrize("length", [64, 100, 101, 164, 165, 500, 1023])
@@ -19,12 +19,12 @@ def test_tiles_cover_every_place_and_overlap(length):
     assert len(set(found)) == len(found) and all(start % 16 == 0 for start, _ in found)
 
 
-def test_what_does_nothing_leaves_the_picture_as_it_is():
+def test_what_does_nothing_leaves_the_image_as_it_is():
     images = torch.rand(2, 3, 300, 170)
     torch.testing.assert_close(restored_by_tiles(lambda part: part, images, 96, 32), images)
 
 
-def test_weights_rise_from_a_seam_and_not_from_the_pictures_border():
+def test_weights_rise_from_a_seam_and_not_from_the_images_border():
     first, last = ramp(0, 50, 80, 20), ramp(30, 80, 80, 20)
     torch.testing.assert_close(first[:20], torch.ones(20))
     assert first[-1] < 0.01 and last[0] < 0.01
@@ -47,13 +47,13 @@ def test_no_tile_is_larger_than_asked():
 
 def test_memory_says_how_large_a_tile_is():
     assert tile_px_for(1000, 4000, 8) == 496  # 500 squared times 4000 bytes, to a multiple of 8
-    with pytest.raises(Mistake, match="allow 263 or more"):
+    with pytest.raises(UserError, match="allow 263 or more"):
         tile_px_for(10, 4000, 8)
-    with pytest.raises(Mistake):
+    with pytest.raises(UserError):
         tile_px_for(-1, 4000, 8)
 
 
-def test_tiles_are_as_good_as_the_whole_picture_and_show_no_seams():
+def test_tiles_are_as_good_as_the_whole_image_and_show_no_seams():
     """With random weights, which are harder on tiles than such as restore."""
     torch.manual_seed(0)
     network = SadNet(width=8).eval()
@@ -64,7 +64,7 @@ def test_tiles_are_as_good_as_the_whole_picture_and_show_no_seams():
         whole = network(degraded).clamp(0, 1)
         tiled = restored_by_tiles(network, degraded, 200, OVERLAP_PX).clamp(0, 1)
     assert abs(psnr(tiled, clean) - psnr(whole, clean)).item() < 0.05
-    # A seam would be a jump between neighbours that the whole picture does not have.
+    # A seam would be a jump between neighbors that the whole image does not have.
     jumps = [((tiled - whole)[..., 1:, :] - (tiled - whole)[..., :-1, :]).abs().max(),
              ((tiled - whole)[..., 1:] - (tiled - whole)[..., :-1]).abs().max()]  # fmt: skip
     assert max(jumps) < 1 / 255

@@ -17,9 +17,9 @@ def test_int8_learns_its_threshold_anew_and_says_what_it_costs(padim_folder, dem
     assert "image AUROC" in words and "before" in words and "decisions changed" in words
     found = Inspector.load(out)
     native = Inspector.load(padim_folder)
-    assert found.method.facts["kind"] == "onnx-int8"
+    assert found.method.metadata["kind"] == "onnx-int8"
     assert found.threshold.value != native.threshold.value
-    assert found.threshold.value == pytest.approx(found.method.facts["threshold"])
+    assert found.threshold.value == pytest.approx(found.method.metadata["threshold"])
     operators = {node.op_type for node in onnx.load(out).graph.node}
     assert {"QuantizeLinear", "DequantizeLinear"} <= operators
     before, after = answers(native.method, nut_pixels)[0], answers(found.method, nut_pixels)[0]
@@ -35,7 +35,7 @@ def test_int8_that_moved_too_far_is_refused(padim_folder, demo_folder, tmp_path,
     assert not list(tmp_path.iterdir())
 
 
-def test_int8_takes_the_pictures_that_the_model_was_fitted_to(padim_folder, demo_folder, tmp_path, capsys):
+def test_int8_takes_the_images_that_the_model_was_fitted_to(padim_folder, demo_folder, tmp_path, capsys):
     out = tmp_path / "int8.onnx"
     assert run_export(padim_folder, "--to", "onnx-int8", "--out", out) == 2
     assert "--data" in capsys.readouterr().err

@@ -9,7 +9,7 @@ from downstream.exporting import onnx_file as exporting
 from downstream.exporting.onnx_file import CLOSE, answers, parity
 from downstream.inspection.inspector import Inspector
 from downstream.methods.exported import Exported
-from pretrain.command import Mistake
+from pretrain.command import UserError
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -56,7 +56,7 @@ def test_floats_may_be_asked_for(padim_folder, onnx_file, tmp_path, nut_pixels):
     (found,) = floats.predict([between])
     assert isinstance(found.scores, torch.Tensor)
     torch.testing.assert_close(found.scores, native.scores, rtol=1e-4, atol=0)
-    with pytest.raises(Mistake, match="--input float"):
+    with pytest.raises(UserError, match="--input float"):
         next(Exported(onnx_file).predict([between]))
 
 
@@ -72,8 +72,8 @@ def test_an_operator_that_onnx_lacks_gets_a_word():
     class Strange(torch.nn.Module):
         size_px, takes_floats = 8, True
 
-        def forward(self, pictures):
-            return torch.linalg.eigvals(pictures).real
+        def forward(self, images):
+            return torch.linalg.eigvals(images).real
 
-    with pytest.raises(Mistake, match="cannot take this model down as ONNX"):
+    with pytest.raises(UserError, match="cannot take this model down as ONNX"):
         exporting.onnx_model(Strange(), ("values",))

@@ -9,8 +9,8 @@ from downstream.methods.coreset import coreset, squared_distances
 
 def clustered(count: int, seed: int = 0) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
-    centres = 3 * torch.randn(12, 6, generator=generator)
-    return centres[torch.randint(12, (count,), generator=generator)] + torch.randn(count, 6, generator=generator)
+    centers = 3 * torch.randn(12, 6, generator=generator)
+    return centers[torch.randint(12, (count,), generator=generator)] + torch.randn(count, 6, generator=generator)
 
 
 def slowly(vectors: torch.Tensor, count: int, first: int) -> list[int]:

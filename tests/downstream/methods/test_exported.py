@@ -19,7 +19,7 @@ from downstream.exporting.onnx_file import CLOSE, answers
 from downstream.inspection.inspector import Inspector
 from downstream.methods import exported
 from downstream.methods.exported import Exported
-from pretrain.command import Mistake
+from pretrain.command import UserError
 
 
 def test_the_batch_is_free_and_does_not_matter(onnx_file, nut_pixels):
@@ -33,10 +33,10 @@ def test_the_snippet_of_the_readme_needs_neither_torch_nor_heldout(onnx_file, pa
     text = (REPOSITORY / "README.md").read_text()
     (snippet,) = re.findall(r"\n((?:    import json\n)(?:    .*\n)+)", text)
     snippet = textwrap.dedent(snippet).replace("models/bolt.onnx", str(onnx_file))
-    Image.fromarray(nut_pixels[0]).save(tmp_path / "picture.png")
+    Image.fromarray(nut_pixels[0]).save(tmp_path / "image.png")
     forbidden = ("torch", "torchvision", "pretrain", "embeddings", "baselines", "downstream", "onnx", "kornia_rs")
     program = f"import sys\nsys.modules |= dict.fromkeys({forbidden})  # so that importing them fails\n{snippet}"
-    program += "print(heat.shape, facts['category'], facts['kind'])"
+    program += "print(heat.shape, metadata['category'], metadata['kind'])"
     command = [sys.executable, "-c", program]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -55,9 +55,9 @@ def test_the_file_says_what_it_is_and_nothing_of_the_machine_that_made_it(onnx_f
         data = file.read_bytes()
         assert str(REPOSITORY).encode() not in data and b"site-packages" not in data
     onnx.checker.check_model(onnx_file)
-    facts = Exported(onnx_file).facts
-    assert facts["threshold"] == json.loads(facts["inspector"])["threshold"]["value"]
-    assert {"encoder_fingerprint", "encoder_saw", "versions", "commit", "architecture"} <= set(facts)
+    metadata = Exported(onnx_file).metadata
+    assert metadata["threshold"] == json.loads(metadata["inspector"])["threshold"]["value"]
+    assert {"encoder_fingerprint", "encoder_saw", "versions", "commit", "architecture"} <= set(metadata)
 
 
 @pytest.mark.parametrize("kind", ["onnx", "pt2"])
@@ -81,16 +81,16 @@ def test_detect_takes_a_file_as_it_takes_a_folder(kind, padim_folder, onnx_file,
 
 
 def test_an_onnx_file_is_run_without_torch(onnx_file, demo_folder, tmp_path):
-    picture = next((demo_folder / "hazelnut" / "test" / "good").iterdir())
+    image = next((demo_folder / "hazelnut" / "test" / "good").iterdir())
     program = (
         "import sys\n"
         "from pathlib import Path\n"
         "from downstream.detect import Run, run\n"
-        "model, picture, out = map(Path, sys.argv[1:])\n"
-        "run(Run(model, (picture,), out, overlays='all'))\n"
+        "model, image, out = map(Path, sys.argv[1:])\n"
+        "run(Run(model, (image,), out, overlays='all'))\n"
         "print('loaded', *sys.modules)"
     )
-    command = [sys.executable, "-c", program, onnx_file, picture, tmp_path / "out"]
+    command = [sys.executable, "-c", program, onnx_file, image, tmp_path / "out"]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     loaded = set(done.stdout.rpartition("loaded")[2].split())
@@ -104,12 +104,12 @@ def test_damaged_files_get_a_word(kind, onnx_file, pt2_file, tmp_path):
     file = tmp_path / f"x.{kind}"
     for damaged in (data[: len(data) // 2], b"", b"not a model", data[:1000]):
         file.write_bytes(damaged)
-        with pytest.raises(Mistake, match="damaged|not written by heldout"):
+        with pytest.raises(UserError, match="damaged|not written by heldout"):
             Inspector.load(file)
-    with pytest.raises(Mistake, match="there is no model"):
+    with pytest.raises(UserError, match="there is no model"):
         Inspector.load(tmp_path / "none.onnx")
     shutil.copy(onnx_file, tmp_path / "model.bin")
-    with pytest.raises(Mistake, match="no exported model"):
+    with pytest.raises(UserError, match="no exported model"):
         Inspector.load(tmp_path / "model.bin")
 
 
@@ -119,54 +119,54 @@ def test_weights_that_changed_are_found_by_the_answer(onnx_file, tmp_path):
     changed = onnx.numpy_helper.to_array(threshold) * 1.1
     threshold.CopyFrom(onnx.numpy_helper.from_array(changed, "down"))
     onnx.save(proto, tmp_path / "x.onnx")
-    with pytest.raises(Mistake, match="where it was made"):
+    with pytest.raises(UserError, match="where it was made"):
         Exported(tmp_path / "x.onnx")
 
 
 def with_header(source: Path, target: Path, change) -> Path:
     proto = onnx.load(source)
     (entry,) = (one for one in proto.metadata_props if one.key == exported.HEADER_KEY)
-    facts = json.loads(entry.value)
-    entry.value = change(facts) or json.dumps(facts)
+    metadata = json.loads(entry.value)
+    entry.value = change(metadata) or json.dumps(metadata)
     onnx.save(proto, target)
     return target
 
 
 def test_newer_and_foreign_files_get_a_word(onnx_file, tmp_path):
     target = tmp_path / "x.onnx"
-    with pytest.raises(Mistake, match="newer heldout"):
-        Exported(with_header(onnx_file, target, lambda facts: facts.update(format=99)))
-    with pytest.raises(Mistake, match="damaged"):
-        Exported(with_header(onnx_file, target, lambda facts: facts.pop("size_px") and None))
-    with pytest.raises(Mistake, match="damaged"):
-        Exported(with_header(onnx_file, target, lambda facts: "{"))
+    with pytest.raises(UserError, match="newer heldout"):
+        Exported(with_header(onnx_file, target, lambda metadata: metadata.update(format=99)))
+    with pytest.raises(UserError, match="damaged"):
+        Exported(with_header(onnx_file, target, lambda metadata: metadata.pop("size_px") and None))
+    with pytest.raises(UserError, match="damaged"):
+        Exported(with_header(onnx_file, target, lambda metadata: "{"))
     proto = onnx.load(onnx_file)
     del proto.metadata_props[:]
     onnx.save(proto, target)
-    with pytest.raises(Mistake, match="not written by heldout"):
+    with pytest.raises(UserError, match="not written by heldout"):
         Exported(target)
     proto = onnx.load(onnx_file)
     proto.opset_import[0].version = 999
     onnx.save(proto, target)
-    with pytest.raises(Mistake, match="upgrade onnxruntime"):
+    with pytest.raises(UserError, match="upgrade onnxruntime"):
         Exported(target)
     proto = onnx.load(onnx_file)
     proto.graph.node[5].op_type = "Imaginary"
     onnx.save(proto, target)
-    with pytest.raises(Mistake, match="upgrade onnxruntime"):
+    with pytest.raises(UserError, match="upgrade onnxruntime"):
         Exported(target)
 
 
-def test_pictures_of_another_size_and_learning_are_refused(onnx_file, nut_pixels):
+def test_images_of_another_size_and_learning_are_refused(onnx_file, nut_pixels):
     file = Exported(onnx_file)
-    with pytest.raises(Mistake, match="32x64"):
+    with pytest.raises(UserError, match="32x64"):
         next(file.predict([nut_pixels[0][:, :32]]))
     for learn in (file.fit, file.refer):
-        with pytest.raises(Mistake, match="learns no more"):
+        with pytest.raises(UserError, match="learns no more"):
             learn([])
-    with pytest.raises(Mistake, match="copy it"):
+    with pytest.raises(UserError, match="copy it"):
         file.save(Path("x"))
-    with pytest.raises(Mistake, match="keeps deciding"):
+    with pytest.raises(UserError, match="keeps deciding"):
         Inspector.load(onnx_file).save_decision(onnx_file)
 
 
@@ -177,9 +177,9 @@ def test_the_service_takes_an_exported_file_beside_its_model(padim_folder, onnx_
 
     shelf = Shelf(padim_folder.parent, batch=4)
     assert {padim_folder.name, onnx_file.name} <= set(shelf.names())
-    pictures = [Decoded(one, *one.shape[:2]) for one in nut_pixels[:4]]
+    images = [Decoded(one, *one.shape[:2]) for one in nut_pixels[:4]]
     native, exported = (
-        forward([Job(loaded, "", picture) for picture in pictures])
+        forward([Job(loaded, "", image) for image in images])
         for loaded in (shelf.load(padim_folder.name), shelf.load(onnx_file.name))
     )
     for one, other in zip(native, exported, strict=True):

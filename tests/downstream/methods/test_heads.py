@@ -10,14 +10,14 @@ from torch.nn import functional as F
 from baselines.contract.method import Sample
 from baselines.contract.split import parted
 from downstream.methods.fine_tuned import FineTuned
-from downstream.methods.heads import Logistic, Neighbours, class_weights
-from pretrain.command import Mistake
+from downstream.methods.heads import Logistic, Neighbors, class_weights
+from pretrain.command import UserError
 
-HEADS = {"logistic": Logistic, "neighbours": Neighbours, "fine-tuned": FineTuned}
+HEADS = {"logistic": Logistic, "neighbors": Neighbors, "fine-tuned": FineTuned}
 
 
 def sample(number: int, kind: str, category: str = "nut", copy_of: int | None = None) -> Sample:
-    """Grey noise; a defective one has a red square somewhere."""
+    """Gray noise; a defective one has a red square somewhere."""
     seed = number if copy_of is None else copy_of
     generator = torch.Generator().manual_seed(seed)
     image = 0.4 + 0.2 * torch.rand(3, 32, 32, generator=generator)
@@ -56,7 +56,7 @@ def test_copies_are_on_one_side(training):
 
 
 def test_good_ones_alone_are_a_mistake():
-    with pytest.raises(Mistake, match="learns from both"):
+    with pytest.raises(UserError, match="learns from both"):
         Logistic().fit([sample(i, "good") for i in range(10)])
 
 
@@ -79,8 +79,8 @@ def test_heads_learn_what_can_be_learned(kind, training):
     assert len(head.normal_scores_) == 7
 
 
-def test_neighbours_vote_as_written():
-    head = Neighbours(temperature=0.5)
+def test_neighbors_vote_as_written():
+    head = Neighbors(temperature=0.5)
     head.known_ = F.normalize(torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]), dim=1)
     head.labels_, head.votes_ = torch.tensor([1.0, 0.0, 0.0]), torch.tensor([1.5, 0.75, 0.75])
     found = head._logits(torch.tensor([[1.0, 0.0]]), count=2)
@@ -100,7 +100,7 @@ def test_fine_tuning_leaves_the_given_encoder_alone(training):
 
 
 def test_best_epoch_counts(training):
-    """With a learning rate that spoils everything, what was best on held-out pictures is kept."""
+    """With a learning rate that spoils everything, what was best on held-out images is kept."""
     head = FineTuned(epochs=5, patience=5, train_batch=8, learning_rate=0.3)
     losses = []
     measure = head._validation_loss

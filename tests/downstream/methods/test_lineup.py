@@ -4,7 +4,7 @@ import pytest
 
 from downstream.methods import lineup
 from downstream.methods.lineup import FAMILIES, FURTHER, built, entrants
-from pretrain.command import Mistake
+from pretrain.command import UserError
 
 
 def test_every_built_method_takes_part():
@@ -21,12 +21,12 @@ def test_controls_take_part_whatever_was_asked_for():
 
 
 def test_a_mistyped_method_is_a_mistake():
-    with pytest.raises(Mistake, match="did you mean padim"):
+    with pytest.raises(UserError, match="did you mean padim"):
         entrants(["padin"])
 
 
 def test_one_line_adds_a_method(monkeypatch):
-    monkeypatch.setitem(lineup.METHODS, "new", "baselines.trivial.MeanPicture")
+    monkeypatch.setitem(lineup.METHODS, "new", "baselines.trivial.MeanImage")
     (new,) = (one for one in entrants() if one.name == "new")
     assert new.family == FURTHER and new.sees_normals and not new.takes_encoder
 

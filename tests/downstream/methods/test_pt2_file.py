@@ -9,7 +9,7 @@ import torch
 
 from downstream.methods import pt2_file as pt2
 from downstream.methods.exported import Exported
-from pretrain.command import Mistake
+from pretrain.command import UserError
 
 
 def repacked(source: Path, target: Path, change) -> Path:
@@ -60,12 +60,12 @@ def test_nothing_in_a_pt2_is_unpickled_or_evaluated(pt2_file, tmp_path):
         edited(model, '"guards_code": []', f'"guards_code": ["{call}"]'),
         edited(model, "torch.ops.aten.sqrt.default", "torch.ops.aten.from_file.default"),
         edited(model, "torch.ops.aten.sqrt.default", "os.system"),
-        edited(model, '"name": "pictures"', '"name": "pictures, _=print(1)"'),
+        edited(model, '"name": "images"', '"name": "images, _=print(1)"'),
         edited(model, "builtins.tuple", "torch.Size"),
     ]
-    assert Exported(repacked(pt2_file, target, lambda parts: None)).facts["kind"] == "pt2"
+    assert Exported(repacked(pt2_file, target, lambda parts: None)).metadata["kind"] == "pt2"
     for change in traps:
-        with pytest.raises(Mistake, match="is not run"):
+        with pytest.raises(UserError, match="is not run"):
             Exported(repacked(pt2_file, target, change))
     assert not mark.exists()
     assert pt2.PARTS.fullmatch("models/model.json") and not pt2.PARTS.fullmatch("../models/model.json")

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from baselines.contract.threshold import threshold_from_normals
-from baselines.trivial import MeanPicture
+from baselines.trivial import MeanImage
 from downstream.methods.references import (
     TURNS,
     background,
@@ -17,10 +17,10 @@ from downstream.methods.references import (
     suspicious,
     views_of,
 )
-from pretrain.command import Mistake
+from pretrain.command import UserError
 
 
-def pictures(count: int, spread: float = 0.1, seed: int = 0) -> list[torch.Tensor]:
+def images(count: int, spread: float = 0.1, seed: int = 0) -> list[torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
     base = torch.rand(3, 16, 16, generator=generator)
     return [(base + spread * torch.randn(3, 16, 16, generator=generator)).clamp(0, 1) for _ in range(count)]
@@ -36,20 +36,20 @@ def test_fewer_shots_are_a_part_of_more_and_another_seed_draws_others():
 @pytest.mark.parametrize(("text", "words"), [("0", "no number"), ("many", "no number"), ("9", "there are 8 normals")])
 def test_shots_that_cannot_be_are_mistakes(text, words):
     assert (shots_of("all", 8), shots_of("4", 8), shots_of(8, 8)) == (8, 4, 8)
-    with pytest.raises(Mistake, match=words):
+    with pytest.raises(UserError, match=words):
         shots_of(text, 8)
 
 
-def test_views_are_distinct_and_each_a_turn_of_the_picture():
+def test_views_are_distinct_and_each_a_turn_of_the_image():
     image = torch.arange(3 * 4 * 4).float().view(1, 3, 4, 4)
     counts = {turns: len(views_of(image, turns)) for turns in TURNS}
     assert counts == {"none": 1, "flips": 4, "turns": 4, "both": 8}
     views = views_of(image, "both")
     assert len({tuple(view.flatten().tolist()) for view in views}) == 8
     assert all(view.flatten().sort().values.equal(image.flatten()) for view in views)
-    with pytest.raises(Mistake, match="not square"):
+    with pytest.raises(UserError, match="not square"):
         views_of(image[..., :2], "turns")
-    with pytest.raises(Mistake, match="choose from none"):
+    with pytest.raises(UserError, match="choose from none"):
         views_of(image, "twists")
 
 
@@ -73,8 +73,8 @@ def test_background_is_what_looks_like_the_frame():
 
 
 def test_enough_references_give_their_own_threshold():
-    method = MeanPicture().fit([]).refer(normals := pictures(12))
-    threshold = own_threshold(method, normals, 0.2, {"other": pictures(20, seed=1)}, seed=0)
+    method = MeanImage().fit([]).refer(normals := images(12))
+    threshold = own_threshold(method, normals, 0.2, {"other": images(20, seed=1)}, seed=0)
     assert threshold == threshold_from_normals(method.normal_scores_.numpy(), 0.2)
 
 
@@ -82,11 +82,11 @@ def test_enough_references_give_their_own_threshold():
 def test_few_references_borrow_the_spread_of_other_categories(shots):
     """Of two other categories, one whose normals differ more: its scale takes that out again. Over many draws of the
     references the rate of false alarms is about the one asked for; a single one cannot tell how others differ."""
-    calibration = {"alike": pictures(30, 0.05, seed=1), "varied": pictures(30, 0.2, seed=2)}
-    normals, rates = pictures(80), []
+    calibration = {"alike": images(30, 0.05, seed=1), "varied": images(30, 0.2, seed=2)}
+    normals, rates = images(80), []
     for seed in range(16):
         chosen = [normals[i] for i in draw(40, shots, seed)]
-        method = MeanPicture().fit([]).refer(chosen)
+        method = MeanImage().fit([]).refer(chosen)
         threshold = own_threshold(method, chosen, 0.2, calibration, seed)
         fresh = torch.cat([part.scores for part in method.predict(normals[40:])])
         rates.append(float((fresh > threshold.value).float().mean()))
@@ -99,8 +99,8 @@ def test_few_references_borrow_the_spread_of_other_categories(shots):
 
 
 def test_without_more_normals_elsewhere_few_references_speak_for_themselves():
-    method = MeanPicture().fit([]).refer(normals := pictures(4))
-    threshold = own_threshold(method, normals, 0.1, {"other": pictures(4, seed=1)}, seed=0)
+    method = MeanImage().fit([]).refer(normals := images(4))
+    threshold = own_threshold(method, normals, 0.1, {"other": images(4, seed=1)}, seed=0)
     assert threshold == threshold_from_normals(method.normal_scores_.numpy(), 0.1)
-    with pytest.raises(Mistake, match="0 normal scores give no threshold"):
+    with pytest.raises(UserError, match="0 normal scores give no threshold"):
         own_threshold(method.refer(normals[:1]), normals[:1], 0.1, {}, seed=0)

@@ -7,12 +7,12 @@ import pytest
 from downstream.evaluate import Config, main
 from downstream.report.markdown import as_markdown, cut_lines
 from downstream.report.terminal import number
-from downstream.study.summary import summarise
+from downstream.study.summary import summarize
 
 
 @pytest.fixture(scope="module")
 def summary(study_folder) -> dict:
-    return summarise(study_folder, json.loads((study_folder / "study.json").read_text()))[0]
+    return summarize(study_folder, json.loads((study_folder / "study.json").read_text()))[0]
 
 
 def cells(line: str) -> list[str]:

@@ -7,7 +7,7 @@ import pytest
 from downstream import restore
 from downstream.restoration.study import ROWS
 from downstream.restoration.table import markdown_lines, restoration_table
-from pretrain.command import Mistake, Names, run_commands
+from pretrain.command import Names, UserError, run_commands
 
 COMMANDS = {"study": (restore.study, restore.Study)}
 TINY = ("--steps", "2", "--input-size", "48", "--crop-px", "32", "--device", "cpu", "--seeds", "0")
@@ -80,5 +80,5 @@ def test_figures_are_means_and_deviations_over_seeds(tmp_path):
 
 
 def test_a_study_without_its_categories_is_a_sentence(demo_folder):
-    with pytest.raises(Mistake):
+    with pytest.raises(UserError):
         restore.study(restore.Study(data=demo_folder, train=Names("leather"), test=Names("nothing")))

@@ -46,7 +46,7 @@ def test_pages_of_other_sites_may_not_ask():
 
 @pytest.mark.parametrize("given", ["", "Bearer", "Bearer wrong", f"Basic {TOKEN}", f"Bearer {TOKEN}x", "Bearer é"])
 def test_without_the_token_nothing_is_told(given):
-    for path in ("/api/status", "/metrics", "/openapi.json", "/api/pictures/kept/x"):
+    for path in ("/api/status", "/metrics", "/openapi.json", "/api/images/kept/x"):
         answer = ask(path, token=TOKEN, Authorization=given.encode("latin-1"))
         assert answer.status_code == 401 and answer.headers["WWW-Authenticate"] == "Bearer"
 

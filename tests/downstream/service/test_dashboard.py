@@ -11,7 +11,7 @@ import pytest
 from browsing import CONTRASTS, PATIENCE_MS, carried, chromium, drop, opened
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
-from serving import picture, served
+from serving import image, served
 
 expect.set_options(timeout=PATIENCE_MS)
 TOKEN = "a token of some length"
@@ -27,7 +27,7 @@ def browser():
 
 @pytest.fixture(scope="module")
 def serving(models_folder, tmp_path_factory):
-    with served(models_folder, tmp_path_factory.mktemp("dashboard"), "--picture-mb", "1", token=TOKEN) as serving:
+    with served(models_folder, tmp_path_factory.mktemp("dashboard"), "--image-mb", "1", token=TOKEN) as serving:
         yield serving
         assert "Traceback" not in serving.log
 
@@ -40,7 +40,7 @@ def as_at_the_start(serving):
 
 
 @pytest.fixture(scope="module")
-def pictures(demo_folder) -> dict[str, bytes]:
+def images(demo_folder) -> dict[str, bytes]:
     """Three good ones and one with a stain."""
     folder = demo_folder / "hazelnut" / "test" / "good"
     files = {f"good {number}.png": (folder / f"00{number}.png").read_bytes() for number in range(3)}
@@ -62,7 +62,7 @@ def ready(page: Page) -> Page:
 
 
 def judged(page: Page, words: str) -> None:
-    """All pictures have come to their end, with this summary."""
+    """All images have come to their end, with this summary."""
     expect(page.locator("#batch-words")).to_have_text(words)
 
 
@@ -70,29 +70,29 @@ def row(page: Page, name: str):
     return page.locator("#items li").filter(has=page.get_by_text(name, exact=True))
 
 
-def test_many_are_dropped_and_one_is_broken(browser, serving, pictures):
-    files = {**pictures, "notes.txt": b"no picture", "large.png": b"\x89PNG" + bytes(2 << 20), "empty.png": b""}
+def test_many_are_dropped_and_one_is_broken(browser, serving, images):
+    files = {**images, "notes.txt": b"no image", "large.png": b"\x89PNG" + bytes(2 << 20), "empty.png": b""}
     with inspecting(browser, serving.url, expected=("415",)) as page:
         expect(ready(page).locator("#stage-empty")).to_be_visible()
         drop(page, files)
-        judged(page, "7 pictures: 1 defective, 3 good, 3 failed")
-        expect(row(page, "notes.txt")).to_contain_text("Not a picture that can be read")
-        expect(row(page, "large.png")).to_contain_text("2.0 MiB are too many: send a picture of at most 1.0 MiB.")
+        judged(page, "7 images: 1 defective, 3 good, 3 failed")
+        expect(row(page, "notes.txt")).to_contain_text("Not an image that can be read")
+        expect(row(page, "large.png")).to_contain_text("2.0 MiB are too many: send an image of at most 1.0 MiB.")
         expect(row(page, "empty.png")).to_contain_text("The file is empty")
-        expect(page.locator("#spoken")).to_have_text("7 pictures: 1 defective, 3 good, 3 failed.")
-        for name, is_defective in {name: name == "bad.png" for name in pictures}.items():
+        expect(page.locator("#spoken")).to_have_text("7 images: 1 defective, 3 good, 3 failed.")
+        for name, is_defective in {name: name == "bad.png" for name in images}.items():
             row(page, name).locator(".open").click()
             expect(page.locator("#verdict")).to_contain_text("Defective" if is_defective else "Good")
             expect(page.locator("#verdict .of")).to_have_text(name)
         row(page, "notes.txt").get_by_role("button", name="Retry").click()
-        judged(page, "7 pictures: 1 defective, 3 good, 3 failed")
+        judged(page, "7 images: 1 defective, 3 good, 3 failed")
         page.locator("#show-only").select_option("failed")
         expect(page.locator("#items li")).to_have_count(3)
 
 
-def test_one_is_shown_with_all_that_is_known(browser, serving, pictures):
+def test_one_is_shown_with_all_that_is_known(browser, serving, images):
     with inspecting(browser, serving.url) as page:
-        drop(ready(page), {"bad.png": pictures["bad.png"]})
+        drop(ready(page), {"bad.png": images["bad.png"]})
         expect(page.locator("#verdict .headline")).to_have_text("Defective")
         last = serving.client.get("/api/results", params={"limit": 1}).json()["results"][0]
         score, threshold = (f"{last[field]:.4g}" for field in ("anomaly_score", "threshold"))
@@ -100,10 +100,10 @@ def test_one_is_shown_with_all_that_is_known(browser, serving, pictures):
         expect(page.locator("#spoken")).to_contain_text(f"bad.png: defective, score {score}")
         expect(page.locator(".regions button")).to_have_count(len(last["regions"]))
         expect(page.locator("#marks rect.over")).to_have_count(len(last["regions"]))
-        # The first box lies over the picture where the API says, to a pixel of the screen.
-        fitted = page.locator("#picture").bounding_box()
+        # The first box lies over the image where the API says, to a pixel of the screen.
+        fitted = page.locator("#image").bounding_box()
         page.locator(".regions button").first.click()
-        shown, box = page.locator("#picture").bounding_box(), page.locator("#marks rect.over").first.bounding_box()
+        shown, box = page.locator("#image").bounding_box(), page.locator("#marks rect.over").first.bounding_box()
         scale, (left, top, right, bottom) = shown["width"] / last["width"], last["regions"][0]["box"]
         edge = 1.5  # half of the line lies outside
         assert box["x"] - shown["x"] == pytest.approx(left * scale - edge, abs=1)
@@ -118,10 +118,10 @@ def test_one_is_shown_with_all_that_is_known(browser, serving, pictures):
             expect(page.locator(hidden).first).to_be_hidden()
 
 
-def test_the_slider_decides_again_and_counts_what_would_flip(browser, serving, pictures):
+def test_the_slider_decides_again_and_counts_what_would_flip(browser, serving, images):
     with inspecting(browser, serving.url) as page:
-        drop(ready(page), pictures)
-        judged(page, "4 pictures: 1 defective, 3 good")
+        drop(ready(page), images)
+        judged(page, "4 images: 1 defective, 3 good")
         results = serving.client.get("/api/results", params={"model": "hazelnut", "limit": 500}).json()["results"]
         before = serving.client.get("/api/threshold").json()
         scores = np.array([result["anomaly_score"] for result in results])
@@ -136,7 +136,7 @@ def test_the_slider_decides_again_and_counts_what_would_flip(browser, serving, p
             expect(page.locator("#flips-normals")).to_contain_text(f"{(normals > value).sum()} called defective")
             if value < normals.min():
                 expect(page.locator("#flips-normals")).to_contain_text("(100 %)")
-        judged(page, "4 pictures: 0 defective, 4 good")
+        judged(page, "4 images: 0 defective, 4 good")
         expect(page.locator("#verdict .headline")).to_have_text("Good")
         expect(page.locator("#verdict")).to_contain_text("by the threshold on trial")
         assert serving.client.get("/api/threshold").json() == before  # nothing is kept yet
@@ -150,13 +150,13 @@ def test_the_slider_decides_again_and_counts_what_would_flip(browser, serving, p
         page.get_by_role("button", name="Back to the model's own").click()
         expect(page.locator("#own-threshold")).to_be_disabled()
         assert serving.client.get("/api/threshold").json() == before
-        judged(page, "4 pictures: 1 defective, 3 good")
+        judged(page, "4 images: 1 defective, 3 good")
 
 
-def test_history_is_filtered_paged_and_downloaded(browser, serving, pictures):
+def test_history_is_filtered_paged_and_downloaded(browser, serving, images):
     for number in range(60):
-        assert serving.test(picture(number, (8, 8)), f"batch {number:02}.png").status_code == 200
-    assert serving.test(pictures["bad.png"], "=harmful.png").status_code == 200
+        assert serving.test(image(number, (8, 8)), f"batch {number:02}.png").status_code == 200
+    assert serving.test(images["bad.png"], "=harmful.png").status_code == 200
     with inspecting(browser, f"{serving.url}/#history", viewport={"width": 1280, "height": 800}) as page:
         rows, total = page.locator("#history-rows tbody tr"), serving.client.get("/api/results").json()["total"]
         expect(page.locator("#history-count")).to_have_text(f"{total} results (1 to 50)")
@@ -187,32 +187,32 @@ def test_history_is_filtered_paged_and_downloaded(browser, serving, pictures):
         expect(page.locator(".empty")).to_be_visible()
 
 
-def test_an_earlier_result_is_opened_and_similar_ones_are_found(browser, serving, pictures):
-    for name, data in pictures.items():
+def test_an_earlier_result_is_opened_and_similar_ones_are_found(browser, serving, images):
+    for name, data in images.items():
         assert serving.test(data, name, keep="true").status_code == 200
-    assert serving.test(picture(7), "not kept.png").status_code == 200
+    assert serving.test(image(7), "not kept.png").status_code == 200
     with inspecting(browser, f"{serving.url}/#history") as page:
         page.get_by_role("button", name="not kept.png").first.click()
-        expect(page.locator("#stage-words")).to_contain_text("This picture was not kept.")
+        expect(page.locator("#stage-words")).to_contain_text("This image was not kept.")
         page.keyboard.press("2")
         page.get_by_role("button", name="bad.png").first.click()
         expect(page.locator("#verdict .headline")).to_have_text("Defective")
-        expect(page.locator("#picture")).to_have_js_property("naturalWidth", 256)
+        expect(page.locator("#image")).to_have_js_property("naturalWidth", 256)
         expect(page.locator("#marks rect.over").first).to_be_visible()
         page.keyboard.press("s")
-        neighbours = page.locator(".neighbours button")
-        expect(neighbours.first).to_contain_text("good 0.png")  # of which it was made
-        expect(neighbours.first).to_contain_text("Good")
-        expect(page.locator(".neighbours")).not_to_contain_text("bad.png")  # never the picture itself
-        neighbours.first.click()
+        neighbors = page.locator(".neighbors button")
+        expect(neighbors.first).to_contain_text("good 0.png")  # of which it was made
+        expect(neighbors.first).to_contain_text("Good")
+        expect(page.locator(".neighbors")).not_to_contain_text("bad.png")  # never the image itself
+        neighbors.first.click()
         expect(page.locator("#compare img")).to_have_count(2)
         page.keyboard.press("Escape")
         expect(page.locator("#compare-dialog")).to_be_hidden()
 
 
-def test_another_model_is_chosen(browser, serving, pictures):
+def test_another_model_is_chosen(browser, serving, images):
     with inspecting(browser, serving.url) as page:
-        drop(ready(page), {"bad.png": pictures["bad.png"]})
+        drop(ready(page), {"bad.png": images["bad.png"]})
         expect(page.locator("#verdict .headline")).to_have_text("Defective")
         page.locator("#model").select_option("mean")
         expect(page.locator("#service")).to_contain_text("mean, 64 px")
@@ -224,7 +224,7 @@ def test_another_model_is_chosen(browser, serving, pictures):
         assert serving.client.get("/api/results", params={"limit": 1}).json()["results"][0]["model"] == "mean"
 
 
-def test_a_token_is_asked_for_once_and_sent_with_everything(browser, serving, pictures):
+def test_a_token_is_asked_for_once_and_sent_with_everything(browser, serving, images):
     with opened(browser, serving.url, expected=("401",)) as page:
         expect(page.locator("#token-dialog")).to_be_visible()
         page.keyboard.press("Escape")  # without one nothing works
@@ -234,47 +234,47 @@ def test_a_token_is_asked_for_once_and_sent_with_everything(browser, serving, pi
         page.locator("#token").fill(TOKEN)
         page.keyboard.press("Enter")
         expect(page.locator("#token-dialog")).to_be_hidden()
-        ready(page).locator("#keep-pictures").check()
-        drop(page, {"with a token.png": pictures["bad.png"]})
+        ready(page).locator("#keep-images").check()
+        drop(page, {"with a token.png": images["bad.png"]})
         expect(page.locator("#verdict .headline")).to_have_text("Defective")
         page.reload()
         ready(page).keyboard.press("2")
         page.get_by_role("button", name="with a token.png").click()
-        expect(page.locator("#picture")).to_have_js_property("naturalWidth", 256)  # fetched with the token
+        expect(page.locator("#image")).to_have_js_property("naturalWidth", 256)  # fetched with the token
         assert TOKEN not in page.evaluate("JSON.stringify(localStorage)") + page.url
 
 
-def test_all_can_be_done_with_the_keyboard(browser, serving, pictures, tmp_path):
-    for name, data in pictures.items():
+def test_all_can_be_done_with_the_keyboard(browser, serving, images, tmp_path):
+    for name, data in images.items():
         (tmp_path / name).write_bytes(data)
     with inspecting(browser, serving.url) as page:
         ready(page)
         with page.expect_file_chooser() as chooser:
             page.keyboard.press("o")
-        chooser.value.set_files([tmp_path / name for name in pictures])
-        judged(page, "4 pictures: 1 defective, 3 good")
+        chooser.value.set_files([tmp_path / name for name in images])
+        judged(page, "4 images: 1 defective, 3 good")
         names = []
         for key in ("", "ArrowDown", "ArrowRight", "ArrowDown", "ArrowDown", "ArrowUp"):
             if key:
                 page.keyboard.press(key)
             names.append(page.locator("#verdict .of").text_content())
-        in_order = list(pictures)
+        in_order = list(images)
         assert names == [*in_order, in_order[-1], in_order[-2]]
         page.keyboard.press("t")
         expect(page.locator("#threshold")).to_be_focused()
         page.keyboard.press("Home")
-        judged(page, "4 pictures: 4 defective, 0 good")
+        judged(page, "4 images: 4 defective, 0 good")
         page.keyboard.press("Escape")
         expect(page.locator("#stage")).to_be_focused()
         ring = page.locator("#stage").evaluate("one => getComputedStyle(one).outlineStyle")
         assert ring == "solid"
-        before = page.locator("#picture").bounding_box()
+        before = page.locator("#image").bounding_box()
         page.keyboard.press("+")
-        page.keyboard.press("ArrowRight")  # on a zoomed picture arrows move it
-        after = page.locator("#picture").bounding_box()
+        page.keyboard.press("ArrowRight")  # on a zoomed image arrows move it
+        after = page.locator("#image").bounding_box()
         assert after["width"] > before["width"] and after["x"] < before["x"]
         page.keyboard.press("0")
-        assert page.locator("#picture").bounding_box() == before
+        assert page.locator("#image").bounding_box() == before
         page.keyboard.press("?")
         expect(page.locator("#keys-dialog")).to_be_visible()
         page.locator("#single-keys").uncheck()
@@ -283,10 +283,10 @@ def test_all_can_be_done_with_the_keyboard(browser, serving, pictures, tmp_path)
         expect(page.locator("#inspect")).to_be_visible()  # single letters do nothing any more
 
 
-def test_tab_reaches_every_control_that_can_be_used(browser, serving, pictures):
+def test_tab_reaches_every_control_that_can_be_used(browser, serving, images):
     with inspecting(browser, serving.url) as page:
-        drop(ready(page), pictures)
-        judged(page, "4 pictures: 1 defective, 3 good")
+        drop(ready(page), images)
+        judged(page, "4 images: 1 defective, 3 good")
         usable = page.evaluate(
             """() => [...document.querySelectorAll("a, button:enabled, select:enabled, input:enabled, summary, #stage")]
                 .filter(one => one.checkVisibility() && one.tabIndex >= 0)
@@ -304,15 +304,15 @@ def test_tab_reaches_every_control_that_can_be_used(browser, serving, pictures):
         assert unnamed == []
 
 
-def test_hostile_names_are_only_text(browser, serving, pictures):
+def test_hostile_names_are_only_text(browser, serving, images):
     names = [HOSTILE, '"><script>alert(1)</script>.png', "a" * 300 + ".png", "\u202egnp.exe"]
     with inspecting(browser, serving.url, viewport={"width": 360, "height": 780}) as page:
-        page.locator("#keep-pictures").check()
-        drop(ready(page), dict.fromkeys(names, pictures["bad.png"]))
-        judged(page, "4 pictures: 4 defective, 0 good")
+        page.locator("#keep-images").check()
+        drop(ready(page), dict.fromkeys(names, images["bad.png"]))
+        judged(page, "4 images: 4 defective, 0 good")
         expect(page.locator("#verdict .of")).to_have_text(HOSTILE)
-        page.locator("#facts-panel summary").click()
-        expect(page.locator("#facts")).to_contain_text(HOSTILE)
+        page.locator("#metadata-panel summary").click()
+        expect(page.locator("#metadata")).to_contain_text(HOSTILE)
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
         page.keyboard.press("2")
         expect(page.get_by_role("button", name=HOSTILE).first).to_be_visible()
@@ -321,7 +321,7 @@ def test_hostile_names_are_only_text(browser, serving, pictures):
 
 
 @pytest.mark.parametrize("width", [320, 360, 768, 920, 1100, 1440])
-def test_no_width_scrolls_sideways(browser, serving, pictures, width):
+def test_no_width_scrolls_sideways(browser, serving, images, width):
     with inspecting(browser, serving.url, viewport={"width": width, "height": 780}) as page:
         for _ in range(2):  # empty, and full
             for view in ("inspect", "history"):
@@ -335,16 +335,16 @@ def test_no_width_scrolls_sideways(browser, serving, pictures, width):
                 )
                 assert wide == [] and page.evaluate("document.documentElement.scrollWidth") <= width
             page.goto(f"{serving.url}/#inspect")
-            drop(page, {"a rather long name of a picture from the camera.png": pictures["bad.png"]})
+            drop(page, {"a rather long name of an image from the camera.png": images["bad.png"]})
             expect(page.locator("#verdict .headline")).to_have_text("Defective")
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_text_can_be_read_in_both_schemes(browser, serving, pictures, scheme):
+def test_text_can_be_read_in_both_schemes(browser, serving, images, scheme):
     with inspecting(browser, serving.url, expected=("415",), color_scheme=scheme, reduced_motion="reduce") as page:
         assert (luminous(page) > 0.5) == (scheme == "light")
-        drop(ready(page), {**pictures, "notes.txt": b"no"})
-        judged(page, "5 pictures: 1 defective, 3 good, 1 failed")
+        drop(ready(page), {**images, "notes.txt": b"no"})
+        judged(page, "5 images: 1 defective, 3 good, 1 failed")
         for name in ("bad.png", "good 0.png", "notes.txt"):
             row(page, name).locator(".open").click()
             assert_readable(page, 35)
@@ -368,8 +368,8 @@ def test_text_can_be_read_in_both_schemes(browser, serving, pictures, scheme):
 
 def luminous(page: Page) -> float:
     """How light the page's ground is, from 0 to 1."""
-    colour = page.evaluate("getComputedStyle(document.body).backgroundColor")
-    return np.mean([int(part) for part in colour.removeprefix("rgb(").removesuffix(")").split(",")]) / 255
+    color = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    return np.mean([int(part) for part in color.removeprefix("rgb(").removesuffix(")").split(",")]) / 255
 
 
 def assert_readable(page: Page, fewest: int) -> None:
@@ -378,7 +378,7 @@ def assert_readable(page: Page, fewest: int) -> None:
     assert [one for one in contrasts if one[1] < 4.5] == []
 
 
-def test_a_busy_service_is_waited_for_and_a_lost_one_named(browser, serving, pictures):
+def test_a_busy_service_is_waited_for_and_a_lost_one_named(browser, serving, images):
     with inspecting(browser, serving.url, expected=("429", "ERR_FAILED")) as page:
         answers = []
 
@@ -389,23 +389,23 @@ def test_a_busy_service_is_waited_for_and_a_lost_one_named(browser, serving, pic
             return route.continue_()
 
         page.route("**/api/test_image", busy_at_first)
-        drop(ready(page), pictures)
+        drop(ready(page), images)
         expect(page.locator("#batch-words")).to_contain_text("The service is busy: going on in")
-        judged(page, "4 pictures: 1 defective, 3 good")
+        judged(page, "4 images: 1 defective, 3 good")
         page.unroute("**/api/test_image")
         page.route("**/api/*", lambda route: route.abort())
-        drop(page, {"lost.png": pictures["bad.png"]})
+        drop(page, {"lost.png": images["bad.png"]})
         expect(row(page, "lost.png")).to_contain_text("The service cannot be reached: see whether it runs, then retry.")
         page.unroute("**/api/*")
         page.get_by_role("button", name="Retry failed").click()
-        judged(page, "5 pictures: 2 defective, 3 good")
+        judged(page, "5 images: 2 defective, 3 good")
 
 
-def test_a_folder_is_dropped_stopped_and_cleared(browser, serving, pictures, tmp_path):
+def test_a_folder_is_dropped_stopped_and_cleared(browser, serving, images, tmp_path):
     folder = tmp_path / "shift 3"
     for number in range(12):
         (folder / "left").mkdir(parents=True, exist_ok=True)
-        (folder / "left" / f"{number}.png").write_bytes(pictures["good 1.png"])
+        (folder / "left" / f"{number}.png").write_bytes(images["good 1.png"])
     (folder / ".hidden").write_bytes(b"what a system leaves there")
     with inspecting(browser, serving.url) as page:
         ready(page)
@@ -417,36 +417,36 @@ def test_a_folder_is_dropped_stopped_and_cleared(browser, serving, pictures, tmp
             devices.send("Input.dispatchDragEvent", {"type": kind, "x": 400, "y": 400, "data": data})
         expect(page.locator("#items li")).to_have_count(12)
         expect(page.locator("#items .name").nth(10)).to_have_text("shift 3/left/10.png")  # 10 comes after 9
-        expect(page.locator("#batch-words")).to_have_text("0 of 12 pictures done")
+        expect(page.locator("#batch-words")).to_have_text("0 of 12 images done")
         expect(page.locator("#drop-veil")).to_be_hidden()
         assert len(held) == 4  # so many at once
         page.get_by_role("button", name="Stop").click()
-        judged(page, "12 pictures: 0 defective, 0 good, 12 failed")
+        judged(page, "12 images: 0 defective, 0 good, 12 failed")
         page.unroute("**/api/test_image")
         page.get_by_role("button", name="Retry failed").click()
-        judged(page, "12 pictures: 0 defective, 12 good")
+        judged(page, "12 images: 0 defective, 12 good")
         page.get_by_role("button", name="Clear list").click()
         expect(page.locator("#items li")).to_have_count(0)
-        expect(page.locator("#verdict")).to_contain_text("No picture yet")
+        expect(page.locator("#verdict")).to_contain_text("No image yet")
 
 
-def test_a_kind_that_browsers_cannot_show(browser, serving, pictures):
+def test_a_kind_that_browsers_cannot_show(browser, serving, images):
     file = io.BytesIO()
-    Image.open(io.BytesIO(pictures["bad.png"])).save(file, "TIFF")
+    Image.open(io.BytesIO(images["bad.png"])).save(file, "TIFF")
     with inspecting(browser, serving.url) as page:
         drop(ready(page), {"bad.tiff": file.getvalue()})
         expect(page.locator("#verdict .headline")).to_have_text("Defective")
-        expect(page.locator("#stage-words")).to_contain_text("This browser cannot show this kind of picture.")
+        expect(page.locator("#stage-words")).to_contain_text("This browser cannot show this kind of image.")
         expect(page.locator("#marks rect.over").first).to_be_visible()
-        page.locator("#keep-pictures").check()
+        page.locator("#keep-images").check()
         drop(page, {"kept.tiff": file.getvalue()})
         expect(page.locator("#verdict .of")).to_have_text("kept.tiff")
-        expect(page.locator("#picture")).to_have_js_property("naturalWidth", 256)
+        expect(page.locator("#image")).to_have_js_property("naturalWidth", 256)
 
 
-def test_a_picture_can_be_pasted(browser, serving, pictures):
+def test_a_image_can_be_pasted(browser, serving, images):
     with inspecting(browser, serving.url) as page:
-        transfer = carried(ready(page), {"image.png": pictures["bad.png"]})
+        transfer = carried(ready(page), {"image.png": images["bad.png"]})
         page.evaluate(
             "data => document.dispatchEvent(new ClipboardEvent('paste', { clipboardData: data, bubbles: true }))",
             transfer,

@@ -50,7 +50,7 @@ def test_the_page_computes_what_the_service_computes(browser, pages):
             rgba = np.array(painted, np.float32).reshape(6, 9, 4)
             cover = rgba[..., 3:] / 255 * 0.65
             wanted = heated(np.zeros((6, 9, 3), np.uint8), values, threshold)
-            assert np.abs(rgba[..., :3] * cover - wanted).max() < 4  # of 255: colours of a canvas are rounded twice
+            assert np.abs(rgba[..., :3] * cover - wanted).max() < 4  # of 255: colors of a canvas are rounded twice
 
 
 PAINT = """(([values, width, height, threshold]) => {

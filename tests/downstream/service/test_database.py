@@ -11,14 +11,14 @@ from conftest import REPOSITORY
 from serving import postgres
 
 from downstream.service.database import Filter, Kept, Result, Store, url_of
-from pretrain.command import Mistake
+from pretrain.command import UserError
 
 
 def result(number: int = 0, **changes: object) -> Result:
     usual = Result(
-        f"2026-01-{number % 28 + 1:02d}T10:00:00.000Z", "bolt", "bolts", f"picture {number}.png", f"{number:064x}",
+        f"2026-01-{number % 28 + 1:02d}T10:00:00.000Z", "bolt", "bolts", f"image {number}.png", f"{number:064x}",
         64, 48, 0.1 + number, 2.5, number > 2, 0.9,
-        [{"area_px": 3, "box": [0, 1, 2, 3], "peak": 1.5, "centre": [1, 1]}], 12.5,
+        [{"area_px": 3, "box": [0, 1, 2, 3], "peak": 1.5, "center": [1, 1]}], 12.5,
     )  # fmt: skip
     return usual._replace(**changes)
 
@@ -36,7 +36,7 @@ def place(request, tmp_path) -> str:
     url = request.getfixturevalue("postgres_url")
     store = Store(url)
     with store._engine.begin() as connection:
-        for table in ("results", "pictures", "settings"):
+        for table in ("results", "images", "settings"):
             connection.exec_driver_sql(f"TRUNCATE {table} RESTART IDENTITY")
     store.close()
     return url
@@ -73,7 +73,7 @@ def test_pages_join_without_a_gap_while_more_comes(store):
         (Filter(model="Bolt"), set()),
         (Filter(is_defective=True), {3, 4}),
         (Filter(is_defective=False), {0, 1, 2}),
-        (Filter(name="PICTURE 1"), {1}),
+        (Filter(name="IMAGE 1"), {1}),
         (Filter(name="%"), set()),
         (Filter(digest=f"{2:064x}"), {2}),
         (Filter(since="2026-01-03T10:00:00.000Z"), {2, 3, 4}),
@@ -104,15 +104,15 @@ def test_settings_are_seen_by_others_and_stay(place):
     again.close()
 
 
-def test_kept_pictures_are_known_by_their_content(store):
-    picture = Kept("a" * 64, "a.png", "encoder 1", b"\0\1\2")
-    store.add_picture(picture)
-    store.add_picture(picture._replace(file="other.png"))
-    store.add_picture(Kept("b" * 64, "b.png", "encoder 2", b"\3"))
-    assert store.picture("a" * 64) == picture._replace(id=store.picture("a" * 64).id)
-    assert store.picture("c" * 64) is None
-    (one,) = store.pictures_after(0, "encoder 1")
-    assert one.file == "a.png" and store.pictures_after(one.id, "encoder 1") == []
+def test_kept_images_are_known_by_their_content(store):
+    image = Kept("a" * 64, "a.png", "encoder 1", b"\0\1\2")
+    store.add_image(image)
+    store.add_image(image._replace(file="other.png"))
+    store.add_image(Kept("b" * 64, "b.png", "encoder 2", b"\3"))
+    assert store.image("a" * 64) == image._replace(id=store.image("a" * 64).id)
+    assert store.image("c" * 64) is None
+    (one,) = store.images_after(0, "encoder 1")
+    assert one.file == "a.png" and store.images_after(one.id, "encoder 1") == []
 
 
 def test_many_threads_and_connections_lose_nothing(place):
@@ -176,7 +176,7 @@ def test_sqlite_writes_ahead_and_waits_for_the_disk(tmp_path):
 )
 def test_a_place_that_is_none_is_a_mistake(place, words, tmp_path):
     (tmp_path / "text.sqlite").write_text("this is text, and long enough not to be taken for an empty database\n" * 20)
-    with pytest.raises(Mistake, match=words):
+    with pytest.raises(UserError, match=words):
         Store(str(tmp_path / "text.sqlite") if place == "FILE" else place)
 
 
@@ -184,13 +184,13 @@ def test_a_newer_database_is_a_mistake(place):
     store = Store(place)
     store.set("format", "99")
     store.close()
-    with pytest.raises(Mistake, match="newer heldout"):
+    with pytest.raises(UserError, match="newer heldout"):
         Store(place)
 
 
 def test_a_password_is_never_shown():
     url = url_of("postgresql://me@127.0.0.1/name", "secret word")
     assert url.password == "secret word" and "secret" not in str(url)
-    with pytest.raises(Mistake) as mistake:
+    with pytest.raises(UserError) as error:
         Store("postgresql://me:secret@127.0.0.1:1/name")
-    assert "secret" not in str(mistake.value)
+    assert "secret" not in str(error.value)

@@ -1,4 +1,4 @@
-"""Thousands of broken pictures, and requests made up from the service's own description: each is answered, none by a
+"""Thousands of broken images, and requests made up from the service's own description: each is answered, none by a
 fault, and nothing is left behind."""
 
 import random
@@ -19,12 +19,12 @@ from PIL import Image
 from png_files import png_chunk
 from schemathesis import GenerationMode
 from schemathesis.specs.openapi.checks import positive_data_acceptance
-from serving import Serving, picture, served
+from serving import Serving, image, served
 
 from pretrain.data.decode import FORMATS
 
-PICTURES_A_REQUEST = 64
-# Made-up pictures are refused for what is in them, however well-formed the request.
+IMAGES_A_REQUEST = 64
+# Made-up images are refused for what is in them, however well-formed the request.
 LEFT_OUT = [positive_data_acceptance]
 
 
@@ -38,7 +38,7 @@ def serving(models_folder, temporary, tmp_path_factory) -> Iterator[Serving]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TMPDIR", str(temporary))  # whatever the server writes on the way is seen
         with served(models_folder, tmp_path_factory.mktemp("served"), "--model", "mean", "--megapixels", "4",
-                    "--picture-mb", "1", "--timeout-s", "20") as serving:  # fmt: skip
+                    "--image-mb", "1", "--timeout-s", "20") as serving:  # fmt: skip
             yield serving
 
 
@@ -69,19 +69,19 @@ def saved(image: Image.Image, kind: str, **options: object) -> bytes:
 
 
 def seeds() -> list[bytes]:
-    """Small pictures of many kinds, to be broken."""
-    image = Image.open(BytesIO(picture(size=(48, 40))))
-    usual = [saved(image, kind) for kind in FORMATS]
-    modes = [saved(image.convert(mode), "PNG") for mode in ("1", "L", "LA", "P", "RGBA", "I;16")]
+    """Small images of many kinds, to be broken."""
+    image_file = Image.open(BytesIO(image(size=(48, 40))))
+    usual = [saved(image_file, kind) for kind in FORMATS]
+    modes = [saved(image_file.convert(mode), "PNG") for mode in ("1", "L", "LA", "P", "RGBA", "I;16")]
     exif = Image.Exif()
     exif[0x0112] = 6
     packed = (("1", "group4"), ("RGB", "tiff_lzw"), ("RGB", "jpeg"), ("RGB", "tiff_adobe_deflate"))
-    tiffs = [saved(image.convert(mode), "TIFF", compression=how) for mode, how in packed]
+    tiffs = [saved(image_file.convert(mode), "TIFF", compression=how) for mode, how in packed]
     others = [
-        saved(image, "JPEG", progressive=True, exif=exif), saved(image.convert("CMYK"), "JPEG"),
-        saved(image, "WEBP", lossless=True), saved(image.convert("P"), "BMP"), saved(image.convert("RGBA"), "WEBP"),
-        saved(image, "PNG", save_all=True, append_images=[image.rotate(9)]),
-        saved(image, "TIFF", save_all=True, append_images=[image] * 3),
+        saved(image_file, "JPEG", progressive=True, exif=exif), saved(image_file.convert("CMYK"), "JPEG"),
+        saved(image_file, "WEBP", lossless=True), saved(image_file.convert("P"), "BMP"), saved(image_file.convert("RGBA"), "WEBP"),
+        saved(image_file, "PNG", save_all=True, append_images=[image.rotate(9)]),
+        saved(image_file, "TIFF", save_all=True, append_images=[image] * 3),
     ]  # fmt: skip
     return usual + modes + tiffs + others
 
@@ -114,7 +114,7 @@ def broken(count: int, draw: random.Random) -> Iterator[bytes]:
 
 def hostile() -> dict[str, bytes]:
     """Made to cost much, or to be taken for something else."""
-    png, jpeg = picture(), picture(kind="JPEG")
+    png, jpeg = image(), image(kind="JPEG")
     header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", 2000, 2000, 8, 2, 0, 0, 0))
     much = zlib.compress(bytes(200 << 20), 9)
     start, end = b"\x89PNG\r\n\x1a\n", png_chunk(b"IEND", b"")
@@ -128,9 +128,9 @@ def hostile() -> dict[str, bytes]:
         "wide and flat": saved(Image.new("1", (3_900_000, 1)), "PNG"),
         "a directory that leads to itself": loop + bytes(100),
         "a thousand passes": jpeg[: jpeg.index(b"\xff\xda")] + jpeg[jpeg.index(b"\xff\xda") : -2] * 1000,
-        "an archive behind a picture": png + b"PK\x05\x06" + bytes(18),
-        "a page behind a picture": jpeg + b"<script>alert(1)</script>",
-        "a page before a picture": b"<html>" + png,
+        "an archive behind an image": png + b"PK\x05\x06" + bytes(18),
+        "a page behind an image": jpeg + b"<script>alert(1)</script>",
+        "a page before an image": b"<html>" + png,
         "a vector graphic": b'<svg xmlns="http://www.w3.org/2000/svg"><image href="file:///etc/passwd"/></svg>',
         "PostScript": b"%!PS-Adobe-3.0 EPSF-3.0\n(/etc/passwd) run",
         "a pickle": b"\x80\x04\x8c\x05posix\x94\x8c\x06system\x94\x93\x94\x8c\x02id\x94\x85\x94R\x94.",
@@ -141,13 +141,13 @@ def hostile() -> dict[str, bytes]:
     }  # fmt: skip
 
 
-def send(serving: Serving, pictures: list[bytes]) -> Counter:
-    """The status of each picture."""
-    answer = serving.client.post("/api/batch_test", files=[("images", ("x.png", data)) for data in pictures])
+def send(serving: Serving, images: list[bytes]) -> Counter:
+    """The status of each image."""
+    answer = serving.client.post("/api/batch_test", files=[("images", ("x.png", data)) for data in images])
     assert answer.status_code in (200, 422), answer.text[:300]
     said = answer.json()
     statuses = [200] * len(said.get("results", [])) + [failure["status"] for failure in said["failures"]]
-    assert len(statuses) == len(pictures)
+    assert len(statuses) == len(images)
     return Counter(statuses)
 
 
@@ -163,43 +163,43 @@ def held(serving: Serving) -> tuple[int, int, int]:
 
 
 def throw_at(serving: Serving, count: int, seed: int, temporary: Path) -> Counter:
-    """Broken pictures in great number; the server must be none the worse for them."""
-    send(serving, [picture()] * PICTURES_A_REQUEST)
+    """Broken images in great number; the server must be none the worse for them."""
+    send(serving, [image()] * IMAGES_A_REQUEST)
     before, files, statuses, batch = held(serving), set(temporary.rglob("*")), Counter(), []
     for data in broken(count, random.Random(seed)):
         batch.append(data)
-        if len(batch) == PICTURES_A_REQUEST:
+        if len(batch) == IMAGES_A_REQUEST:
             statuses += send(serving, batch)
             batch = []
     assert set(statuses) <= {200, 413, 415, 422}
     after = held(serving)
     assert after[:2] == before[:2]
     assert after[2] < before[2] + (200 << 20)
-    assert serving.test(picture()).status_code == 200
+    assert serving.test(image()).status_code == 200
     assert set(temporary.rglob("*")) == files and "Traceback" not in serving.log
     assert {place.suffix for place in serving.folder.iterdir()} == {".txt", ".sqlite", ".sqlite-shm", ".sqlite-wal"}
     return statuses
 
 
-def test_thousands_of_broken_pictures(serving, temporary):
+def test_thousands_of_broken_images(serving, temporary):
     statuses = throw_at(serving, 3000, 0, temporary)
     assert statuses[415] > 100 and statuses[422] > 1000
 
 
 @pytest.mark.slow
-def test_many_more_broken_pictures(serving, temporary):
+def test_many_more_broken_images(serving, temporary):
     for seed in range(1, 11):
         throw_at(serving, 10_000, seed, temporary)
 
 
-def test_a_hostile_picture_costs_little(serving):
-    harmless = {"an archive behind a picture", "a page behind a picture", "wide and flat", "unpacks to 200 MB"}
+def test_a_hostile_image_costs_little(serving):
+    harmless = {"an archive behind an image", "a page behind an image", "wide and flat", "unpacks to 200 MB"}
     for name, data in hostile().items():
         assert len(data) < 1 << 20, f"{name} would never reach the decoder"
         answer = serving.test(data)
         assert answer.status_code == 200 if name in harmless else 400 <= answer.status_code < 500, (name, answer.text)
         assert answer.elapsed.total_seconds() < 10, name
-        assert serving.test(picture()).status_code == 200, name
+        assert serving.test(image()).status_code == 200, name
 
 
 HEAD = b'--x\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n'

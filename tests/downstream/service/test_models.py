@@ -14,7 +14,7 @@ from downstream.inspection.inspector import AreaRule, Inspection, Inspector
 from downstream.service.decoding import Refused
 from downstream.service.models import MODELS_REMEMBERED, NoSuchModel, Shelf
 from downstream.service.service import Job, forward
-from pretrain.command import Mistake
+from pretrain.command import UserError
 from pretrain.data.decode import decode
 
 
@@ -34,14 +34,14 @@ def test_models_have_the_names_of_their_places(models):
         shelf.load("hazlenut")
     with pytest.raises(NoSuchModel):
         shelf.load("half written")
-    with pytest.raises(Mistake, match="exported"):
+    with pytest.raises(UserError, match="exported"):
         shelf.load("exported.onnx")
     assert shelf.load("mean").inspector.method.batch_size == 4
 
 
 def test_no_model_at_all_is_a_mistake(tmp_path):
     for folder in (tmp_path, tmp_path / "nothing"):
-        with pytest.raises(Mistake, match="there is no model"):
+        with pytest.raises(UserError, match="there is no model"):
             Shelf(folder, 4)
 
 
@@ -50,9 +50,9 @@ def test_a_model_is_read_again_when_it_was_written_again(models):
     before = shelf.load("mean")
     assert shelf.load("mean") is before
     path = models / "mean" / "inspector.json"
-    facts = json.loads(path.read_text())
-    facts["threshold"]["value"] = 123.0
-    path.write_text(json.dumps(facts))
+    metadata = json.loads(path.read_text())
+    metadata["threshold"]["value"] = 123.0
+    path.write_text(json.dumps(metadata))
     os.utime(path, ns=(1, before.written_ns + 1000))
     after = shelf.load("mean")
     assert after.inspector.decision.value == 123.0 and after.fingerprint != before.fingerprint
@@ -100,12 +100,12 @@ def test_another_threshold_decides_as_if_the_model_had_it(rule, models, demo_fol
     assert False in verdicts
 
 
-def test_a_picture_that_a_model_cannot_judge_is_refused_alone(models, demo_folder):
+def test_a_image_that_a_model_cannot_judge_is_refused_alone(models, demo_folder):
     loaded = Shelf(models, 4).load("hazelnut")
     threshold = Threshold(1.0, 0.1, 4, "made for this test")
     loaded = replace(loaded, inspector=Inspector(**vars(loaded.inspector)))
     loaded.inspector.area_rule = AreaRule(10_000, threshold, [0.5])
-    picture = decode(next((demo_folder / "hazelnut" / "test" / "good").iterdir()), 64)
-    small, large = forward([Job(loaded, "", picture._replace(height=9, width=9)), Job(loaded, "", picture)])
+    image = decode(next((demo_folder / "hazelnut" / "test" / "good").iterdir()), 64)
+    small, large = forward([Job(loaded, "", image._replace(height=9, width=9)), Job(loaded, "", image)])
     assert isinstance(small, Refused) and small.status == 422 and "10000" in str(small).replace(",", "")
     assert isinstance(large, Inspection)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
-from serving import picture, served
+from serving import image, served
 
 from downstream.inspection.inspector import Inspector
 from downstream.service.openapi import EXAMPLES
@@ -33,8 +33,8 @@ from downstream.service.schemas import (
 
 @pytest.fixture(scope="module")
 def serving(models_folder, tmp_path_factory):
-    with served(models_folder, tmp_path_factory.mktemp("served"), "--megapixels", "1", "--picture-mb", "1",
-                "--most-pictures", "5") as serving:  # fmt: skip
+    with served(models_folder, tmp_path_factory.mktemp("served"), "--megapixels", "1", "--image-mb", "1",
+                "--most-images", "5") as serving:  # fmt: skip
         yield serving
         assert "Traceback" not in serving.log
 
@@ -60,7 +60,7 @@ def bad(good) -> bytes:
     return file.getvalue()
 
 
-def test_a_picture_is_judged_as_the_command_judges_it(serving, good, bad, models_folder, tmp_path):
+def test_a_image_is_judged_as_the_command_judges_it(serving, good, bad, models_folder, tmp_path):
     inspector = Inspector.load(models_folder / "hazelnut")
     for name, data in (("good.png", good), ("bad.png", bad)):
         (tmp_path / name).write_bytes(data)
@@ -76,7 +76,7 @@ def test_a_picture_is_judged_as_the_command_judges_it(serving, good, bad, models
         assert answer["milliseconds"] >= answer["model_milliseconds"] > 0
 
 
-def test_the_map_as_numbers_and_as_a_picture(serving, bad, models_folder, tmp_path):
+def test_the_map_as_numbers_and_as_a_image(serving, bad, models_folder, tmp_path):
     (tmp_path / "bad.png").write_bytes(bad)
     (wanted,) = Inspector.load(models_folder / "hazelnut").inspect([tmp_path / "bad.png"])
     numbers = np.array(serving.test(bad, map="array").json()["anomaly_map"])
@@ -91,8 +91,8 @@ def test_the_map_as_numbers_and_as_a_picture(serving, bad, models_folder, tmp_pa
 
 def test_kinds_are_told_by_content(serving):
     for kind in ("PNG", "JPEG", "BMP", "TIFF", "WEBP"):
-        assert serving.test(picture(kind=kind), "anything.exe").status_code == 200
-    answer = serving.test(b"<svg/>", "picture.png")
+        assert serving.test(image(kind=kind), "anything.exe").status_code == 200
+    answer = serving.test(b"<svg/>", "image.png")
     assert answer.status_code == 415 and "PNG" in answer.json()["detail"]
 
 
@@ -100,14 +100,14 @@ def test_kinds_are_told_by_content(serving):
     ("data", "fields", "status", "words"),
     [
         (b"", {}, 415, "empty"),
-        (picture()[:100], {}, 422, "damaged"),
-        (picture(size=(1100, 1000), kind="JPEG"), {}, 413, "million"),
-        (picture() + bytes(1 << 20), {}, 413, "1 MiB"),
-        (picture() + bytes(6 << 20), {}, 413, "request may have"),
-        (picture(), {"threshold": "much"}, 422, "threshold"),
-        (picture(), {"threshold": "nan"}, 422, "threshold"),
-        (picture(), {"map": "all"}, 422, "map"),
-        (picture(), {"keep": "perhaps"}, 422, "keep"),
+        (image()[:100], {}, 422, "damaged"),
+        (image(size=(1100, 1000), kind="JPEG"), {}, 413, "million"),
+        (image() + bytes(1 << 20), {}, 413, "1 MiB"),
+        (image() + bytes(6 << 20), {}, 413, "request may have"),
+        (image(), {"threshold": "much"}, 422, "threshold"),
+        (image(), {"threshold": "nan"}, 422, "threshold"),
+        (image(), {"map": "all"}, 422, "map"),
+        (image(), {"keep": "perhaps"}, 422, "keep"),
     ],
 )
 def test_what_cannot_be_judged_is_told_in_a_sentence(serving, data, fields, status, words):
@@ -211,22 +211,22 @@ def test_results_as_csv_hold_no_formula(serving, good):
     assert len(everything) - 1 == serving.client.get("/api/results").json()["total"]
 
 
-def test_kept_pictures_are_found_again(serving, good, bad):
+def test_kept_images_are_found_again(serving, good, bad):
     assert serving.test(good, "kept good.png", keep=True).json()["is_kept"]
     serving.test(bad, "kept bad.png", keep=True)
     serving.test(bad, "kept bad again.png", keep=True)
     found = SearchAnswer(**serving.client.post("/api/search", files={"image": good}, data={"k": 5}).json())
     assert found.searched == 2
-    (neighbour,) = found.neighbours
-    assert (neighbour.name, neighbour.is_defective, neighbour.origin) == ("kept bad again.png", True, "kept")
-    shown = serving.client.get(neighbour.picture)
+    (neighbor,) = found.neighbors
+    assert (neighbor.name, neighbor.is_defective, neighbor.origin) == ("kept bad again.png", True, "kept")
+    shown = serving.client.get(neighbor.image)
     assert shown.headers["Content-Type"] == "image/jpeg"
     assert Image.open(BytesIO(shown.content)).size == (256, 256)
-    other = serving.client.post("/api/search", files={"image": picture()}, data={"k": 1}).json()
-    assert len(other["neighbours"]) == 1
+    other = serving.client.post("/api/search", files={"image": image()}, data={"k": 1}).json()
+    assert len(other["neighbors"]) == 1
     for place in ("kept/" + "0" * 64, "kept/..%2F..%2Fresults.sqlite", "kept/x", "index/1", "index/-1"):
-        assert serving.client.get(f"/api/pictures/{place}").status_code == 404
-    assert serving.client.get("/api/pictures/other/1").status_code == 422
+        assert serving.client.get(f"/api/images/{place}").status_code == 404
+    assert serving.client.get("/api/images/other/1").status_code == 422
     assert serving.client.post("/api/search", files={"image": good}, data={"k": 0}).status_code == 422
     assert serving.client.post("/api/search", files={"image": b"no"}).status_code == 415
 
@@ -234,12 +234,12 @@ def test_kept_pictures_are_found_again(serving, good, bad):
 def test_figures_for_prometheus(serving, good):
     serving.test(good)
     families = {family.name: family for family in text_string_to_metric_families(serving.client.get("/metrics").text)}
-    judged = {sample.labels["verdict"]: sample.value for sample in families["heldout_pictures"].samples
+    judged = {sample.labels["verdict"]: sample.value for sample in families["heldout_images"].samples
               if sample.name.endswith("_total")}  # fmt: skip
     assert judged["good"] >= 1
     routes = {sample.labels["route"] for sample in families["heldout_requests"].samples}
     assert "/api/test_image" in routes
-    assert families["heldout_pictures_inside"].samples[0].value == 0
+    assert families["heldout_images_inside"].samples[0].value == 0
 
 
 def test_health_page_and_unknown_places(serving):

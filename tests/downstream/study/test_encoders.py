@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from downstream.study.encoders import choose_encoders
-from pretrain.command import Mistake
+from pretrain.command import UserError
 from pretrain.encoder import Encoder, Origin
 from pretrain.tensorfile import read_tensors, write_tensors
 
-DATA = "pictures"
+DATA = "images"
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def test_each_category_takes_those_that_never_saw_it(here):
 
 def test_a_category_that_all_saw_is_refused_with_the_command_that_helps(here):
     path = made(here / "a", "nut", "pill")
-    with pytest.raises(Mistake, match=r"saw nut.*--allow-seen.*pretrain/simclr.py --data pictures --hold-out nut"):
+    with pytest.raises(UserError, match=r"saw nut.*--allow-seen.*pretrain/simclr.py --data images --hold-out nut"):
         chosen([path], ["tire", "nut"])
 
 
@@ -55,13 +55,13 @@ def test_allow_seen_takes_it_and_says_so(here):
 
 
 def test_demo_encoders_are_refused_on_other_data(here):
-    with pytest.raises(Mistake, match="demo data and says nothing of real products"):
+    with pytest.raises(UserError, match="demo data and says nothing of real products"):
         chosen([made(here / "a", "nut", demo=True)], ["tire"])
 
 
 def test_default_is_the_newest_finished_one_of_the_same_data(here):
     runs = here / "runs"
-    for place, (name, saw, facts) in enumerate(
+    for place, (name, saw, metadata) in enumerate(
         [
             ("old", ("pill",), {}),
             ("new", ("pill", "wood"), {}),
@@ -71,7 +71,7 @@ def test_default_is_the_newest_finished_one_of_the_same_data(here):
             ("demo", ("pill",), {"demo": True}),
         ]
     ):
-        made(runs / name, *saw, **facts)
+        made(runs / name, *saw, **metadata)
         if (mark := runs / name / "finished").exists():
             import os
 
@@ -88,7 +88,9 @@ def test_default_without_one_for_all_takes_one_for_each(here):
 
 
 def test_default_without_any_says_what_to_type(here):
-    with pytest.raises(Mistake, match=r"without nut; this makes one: python pretrain/simclr.py .*--hold-out nut,tire"):
+    with pytest.raises(
+        UserError, match=r"without nut; this makes one: python pretrain/simclr.py .*--hold-out nut,tire"
+    ):
         made(here / "runs/a", "nut")
         chosen([], ["nut", "tire"])
 
@@ -99,14 +101,14 @@ def test_none_needs_no_encoder(here):
 
 def test_damaged_and_newer_files_are_left_out_with_a_word(here):
     good, newer = made(here / "a", "pill"), here / "newer/encoder.safetensors"
-    tensors, facts = read_tensors(Path(good))
-    write_tensors(newer, tensors, {**facts, "format": 99})
+    tensors, metadata = read_tensors(Path(good))
+    write_tensors(newer, tensors, {**metadata, "format": 99})
     damaged = here / "damaged.safetensors"
     damaged.write_bytes(Path(good).read_bytes()[:5000])
     found, warnings = choose_encoders([str(newer), good, str(damaged)], Path(DATA), ["nut"])
     assert [str(one.path) for one in found["nut"]] == [good]
     assert len(warnings) == 2 and "update heldout" in warnings[0] and "damaged" in warnings[1]
-    with pytest.raises(Mistake, match="update heldout"):
+    with pytest.raises(UserError, match="update heldout"):
         choose_encoders([str(newer)], Path(DATA), ["nut"])
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from downstream.study.folds import Fold, Material, check_content, make_folds, warnings_about
-from pretrain.command import Mistake, Names
+from pretrain.command import Names, UserError
 from pretrain.data.dataset import load
 
 SIZE_PX = 32
@@ -48,7 +48,7 @@ def test_leave_one_out_trains_on_all_others(demo_folder):
     ],
 )
 def test_categories_that_cannot_be_are_refused(demo_folder, protocol, train, test, words):
-    with pytest.raises(Mistake, match=words):
+    with pytest.raises(UserError, match=words):
         make_folds(protocol, demo_folder, train and Names(train), test and Names(test))
 
 
@@ -71,23 +71,23 @@ def test_parts_have_the_promised_sizes_and_vary_with_the_seed(demo_folder):
     assert learning.records == again.records != other.records
 
 
-def test_the_same_picture_on_both_sides_is_refused(folder):
+def test_the_same_image_on_both_sides_is_refused(folder):
     shutil.copy(folder / "leather/train/good/000.png", folder / "bottle/test/good/900.png")
-    pictures = load(folder, SIZE_PX)
-    with pytest.raises(Mistake, match=r"leather/train/good/000.png and .*bottle/test/good/900.png"):
-        check_content(pictures, [Fold("bottle", ("leather",))])
-    check_content(pictures, [Fold("bottle", ("hazelnut",))])
+    images = load(folder, SIZE_PX)
+    with pytest.raises(UserError, match=r"leather/train/good/000.png and .*bottle/test/good/900.png"):
+        check_content(images, [Fold("bottle", ("leather",))])
+    check_content(images, [Fold("bottle", ("hazelnut",))])
 
 
-def test_normals_that_are_test_pictures_are_not_referred_to(folder):
+def test_normals_that_are_test_images_are_not_referred_to(folder):
     shutil.copy(folder / "bottle/test/good/000.png", folder / "bottle/train/good/900.png")
     found = material(folder)
     assert found.dropped_normals == 1
     assert "900.png" not in {record.path.name for record in found.normals.records}
-    assert any("1 pictures of train/good are also test pictures" in line for line in warnings_about(found))
+    assert any("1 images of train/good are also test images" in line for line in warnings_about(found))
 
 
-def test_digest_changes_with_pictures_labels_and_sizes(folder):
+def test_digest_changes_with_images_labels_and_sizes(folder):
     before = material(folder).digest
     assert material(folder).digest == before
     assert Material(load(folder, 64), Fold("bottle", ("hazelnut", "leather"))).digest != before
@@ -103,8 +103,8 @@ def test_digest_changes_with_pictures_labels_and_sizes(folder):
     ("removed", "words"),
     [
         ("bottle/ground_truth", "no masks, so there are no pixel figures"),
-        ("bottle/test/good", "all 12 test pictures are defective"),
-        ("bottle/test", "no test pictures"),
+        ("bottle/test/good", "all 12 test images are defective"),
+        ("bottle/test", "no test images"),
         ("bottle/train", "no normals in train/good"),
     ],
 )

@@ -76,12 +76,12 @@ def test_a_clear_difference_is_found():
     assert difference([won_pairs(labels, good)], [won_pairs(labels, poor)]).p < 1e-3
 
 
-def test_a_single_defective_picture_allows_no_test():
+def test_a_single_defective_image_allows_no_test():
     matrix = won_pairs([True, False, False], [[1.0, 0.0, 2.0]])
     assert difference([matrix], [matrix]) is None
 
 
-def test_interval_holds_the_mean_and_narrows_with_more_pictures():
+def test_interval_holds_the_mean_and_narrows_with_more_images():
     few, many = (won_pairs(*drawn(6, count)) for count in (30, 300))
     wide, narrow = mean_interval([few]), mean_interval([many])
     assert wide.low < few.mean() < wide.high

@@ -15,7 +15,7 @@ from downstream.study.summary import (
     more_warnings,
     read_restoration,
     row_summary,
-    summarise,
+    summarize,
 )
 
 
@@ -25,12 +25,12 @@ def study(study_folder) -> dict:
 
 
 @pytest.fixture(scope="module")
-def summarised(study_folder, study):
-    return summarise(study_folder, study)
+def summarized(study_folder, study):
+    return summarize(study_folder, study)
 
 
-def test_figures_are_those_of_the_predictions(summarised):
-    summary, results = summarised
+def test_figures_are_those_of_the_predictions(summarized):
+    summary, results = summarized
     for row in summary["rows"]:
         by_seed = results[Row(row["method"], row["encoder"], row["shots"])]["bottle"]
         aurocs = [roc_auc_score(one.labels, one.scores) for one in by_seed.values()]
@@ -45,8 +45,8 @@ def test_figures_are_those_of_the_predictions(summarised):
         assert row["interval"][0] <= np.mean(aurocs) <= row["interval"][1]
 
 
-def test_every_trained_row_is_tested_against_its_own_random_control(summarised):
-    summary, _ = summarised
+def test_every_trained_row_is_tested_against_its_own_random_control(summarized):
+    summary, _ = summarized
     by_name = {row["name"]: row for row in summary["rows"]}
     trained = [row for row in summary["rows"] if row["encoder"] == SIMCLR]
     assert len(trained) == 3
@@ -58,8 +58,8 @@ def test_every_trained_row_is_tested_against_its_own_random_control(summarised):
     assert all(row["control"] is None for row in summary["rows"] if row["encoder"] != SIMCLR)
 
 
-def test_a_method_that_reads_the_labels_beats_its_control(summarised, study):
-    _, results = summarised
+def test_a_method_that_reads_the_labels_beats_its_control(summarized, study):
+    _, results = summarized
     ours, control = Row("padim", SIMCLR, "all"), Row("padim", RANDOM, "all")
     changed = {row: {"bottle": dict(results[row]["bottle"])} for row in (ours, control)}
     for seed, result in changed[ours]["bottle"].items():
@@ -72,8 +72,8 @@ def test_a_method_that_reads_the_labels_beats_its_control(summarised, study):
     assert rows[0]["control"]["p_holm"] < 0.01 and rows[1]["control"] is None
 
 
-def test_trivial_rows_are_chance(summarised):
-    summary, _ = summarised
+def test_trivial_rows_are_chance(summarized):
+    summary, _ = summarized
     good, anomalous = summary["trivial"]
     assert (good["title"], anomalous["title"]) == ("always good", "always anomalous")
     assert good["figures"]["recall"]["mean"] == 0 and anomalous["figures"]["recall"]["mean"] == 1
@@ -82,8 +82,8 @@ def test_trivial_rows_are_chance(summarised):
 
 
 @pytest.mark.parametrize(("auroc", "low", "is_told"), [(0.9, 0.8, True), (0.9, 0.4, False), (0.6, 0.55, False)])
-def test_a_frame_that_tells_much_is_warned_of(summarised, auroc, low, is_told):
-    summary, _ = summarised
+def test_a_frame_that_tells_much_is_warned_of(summarized, auroc, low, is_told):
+    summary, _ = summarized
     row = {"method": "frame", "shots": "", "categories": {
         "bottle": {"figures": {"auroc": {"mean": auroc}}, "interval": [low, 1.0], "thresholds": {}}
     }}  # fmt: skip
@@ -97,8 +97,8 @@ def test_failures_with_one_reason_are_one_line():
     assert failure_lines(failures) == ["2 parts failed (padim-all-normals on nut, tire): no light"]
 
 
-def test_restorers_are_told_where_they_were_compared(summarised, tmp_path):
-    assert summarised[0]["restoration"] is None
+def test_restorers_are_told_where_they_were_compared(summarized, tmp_path):
+    assert summarized[0]["restoration"] is None
     table = {"lead": "l", "columns": ["restored by", "PSNR"], "rows": [["sadnet", "31.00"]], "note": "n"}
     (tmp_path / RESTORATION_FILE).write_text(json.dumps(table))
     assert read_restoration(tmp_path) == table

@@ -16,17 +16,17 @@ from conftest import REPOSITORY
 from embeddings.index.generations import CURRENT, sole_writer
 from embeddings.index.index import Index
 from embeddings.index.kinds import KINDS, Shape, choose_kind, complete
-from pretrain.command import Mistake
+from pretrain.command import UserError
 
 DIMENSIONS = 24
 APPROXIMATE = tuple(kind for kind in KINDS if kind != "flat")
 
 
 def clustered(count: int, seed: int = 0) -> np.ndarray:
-    """Vectors as features are: around some centres, float32 (count, DIMENSIONS)."""
+    """Vectors as features are: around some centers, float32 (count, DIMENSIONS)."""
     generator = np.random.default_rng(seed)
-    centres = np.random.default_rng(1).normal(size=(40, DIMENSIONS))
-    return (centres[generator.integers(40, size=count)] + generator.normal(0, 0.4, (count, DIMENSIONS))).astype("f4")
+    centers = np.random.default_rng(1).normal(size=(40, DIMENSIONS))
+    return (centers[generator.integers(40, size=count)] + generator.normal(0, 0.4, (count, DIMENSIONS))).astype("f4")
 
 
 VECTORS, QUERIES = clustered(3000), clustered(60, seed=5)
@@ -46,7 +46,7 @@ def by_hand(vectors: np.ndarray, queries: np.ndarray, k: int, metric: str = "l2"
 
 def refusal(work, *arguments, **named) -> str:
     """What the user reads: one sentence."""
-    with pytest.raises(Mistake) as raised:
+    with pytest.raises(UserError) as raised:
         work(*arguments, **named)
     message = str(raised.value)
     assert "\n" not in message and message.endswith((".", "?"))
@@ -123,7 +123,7 @@ def test_filters_hold_even_if_almost_nothing_is_left(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_filters_of_many_vectors_are_searched_by_list_and_graph(kind, monkeypatch):
-    monkeypatch.setattr("embeddings.index.engine.MOST_GATHERED", 5)
+    monkeypatch.setattr("embeddings.index.engine.MAX_GATHERED", 5)
     index = Index.build(VECTORS, kind=kind, metric="l2", effort=8)
     nearest = index.search(QUERIES[:1], 40).ids[0]
     allowed = np.setdiff1d(np.arange(3000), nearest)  # none of those on the way
@@ -231,10 +231,10 @@ def test_ids_that_cannot_be(tmp_path):
 
 def test_questions_that_cannot_be_answered():
     index = Index.build(VECTORS[:10])
-    assert "11 neighbours cannot be found among 10 vectors in the index" in refusal(index.search, QUERIES, 11)
+    assert "11 neighbors cannot be found among 10 vectors in the index" in refusal(index.search, QUERIES, 11)
     assert "among 2 vectors left by the filter" in refusal(index.search, QUERIES, 3, among=np.array([1, 2, 99]))
     assert "among 0 vectors left" in refusal(index.search, QUERIES, 1, among=np.array([], np.int64))
-    assert "0 neighbours" in refusal(index.search, QUERIES, 0)
+    assert "0 neighbors" in refusal(index.search, QUERIES, 0)
     assert "24 dimensions" in refusal(index.search, QUERIES[:, :7], 1)
     assert "24 dimensions" in refusal(index.add, QUERIES[:, :7])
     assert index.search(QUERIES[:0], 4).ids.shape == (0, 4)
@@ -290,11 +290,11 @@ def test_damaged_truncated_and_missing_indexes_are_one_sentence(tmp_path):
     assert "is damaged" in refusal(Index.load, tmp_path / "index", mapped=True)
     engine.unlink()
     assert "is gone" in refusal(Index.load, tmp_path / "index")
-    facts = json.loads(current.read_text())
+    metadata = json.loads(current.read_text())
     for text in ("", "{", "[]", "{}", '{"generation": 3, "files": {}}'):
         current.write_text(text)
         assert "damaged" in refusal(Index.load, tmp_path / "index")
-    current.write_text(json.dumps({**facts, "format": 99}))
+    current.write_text(json.dumps({**metadata, "format": 99}))
     assert "format 99" in refusal(Index.load, tmp_path / "index")
     assert "there is no index" in refusal(Index.load, tmp_path / "none")
     assert "by another process" in refusal(Index.build(VECTORS).save, tmp_path / "index")

@@ -17,7 +17,7 @@ import pytest
 from conftest import REPOSITORY
 from PIL import Image
 
-from pretrain.command import Mistake
+from pretrain.command import UserError
 from pretrain.data import cache, decode_pool
 from pretrain.data.cache import open_cached, store_folder
 from pretrain.data.decode import decode
@@ -40,10 +40,10 @@ if __name__ == "__main__":
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch) -> Path:
-    """120 different pictures, and a cache of their own."""
+    """120 different images, and a cache of their own."""
     monkeypatch.setenv("HELDOUT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(cache, "SECONDS_BETWEEN_COMMITS", 0.0)
-    folder = tmp_path / "pictures"
+    folder = tmp_path / "images"
     folder.mkdir()
     generator = np.random.default_rng(0)
     for number in range(120):
@@ -53,7 +53,7 @@ def folder(tmp_path, monkeypatch) -> Path:
 
 
 def assert_right(folder: Path, cached: cache.Cached) -> None:
-    """Every picture of the folder is there, as it would be decoded now."""
+    """Every image of the folder is there, as it would be decoded now."""
     for path in sorted(folder.iterdir()):
         entry = cached.entries[path]
         assert np.array_equal(cached.pixels[entry.row], decode(path, SIZE_PX).pixels), path
@@ -72,13 +72,13 @@ def start_filling(folder: Path, workers: int = 1) -> subprocess.Popen:
 
 def forbid_decoding(monkeypatch) -> None:
     def refuse(paths, *rest):
-        raise AssertionError(f"decodes {len(paths)} pictures again")
+        raise AssertionError(f"decodes {len(paths)} images again")
 
     monkeypatch.setattr(decode_pool, "decode_rows", refuse)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_rows_are_the_pictures(folder, workers):
+def test_rows_are_the_images(folder, workers):
     cached = open_all(folder, workers)
     assert cached.problems == []
     assert_right(folder, cached)
@@ -110,7 +110,7 @@ def test_only_what_changed_is_decoded_again(folder, monkeypatch):
 
 
 def test_sizes_and_folders_have_stores_of_their_own(folder, tmp_path):
-    other = tmp_path / "elsewhere" / "pictures"
+    other = tmp_path / "elsewhere" / "images"
     shutil.copytree(folder, other)
     assert len({store_folder(folder, 32), store_folder(folder, 64), store_folder(other, 32)}) == 3
     assert open_cached(folder, [folder / "000.png"], 64).pixels.shape == (1, 64, 64, 3)
@@ -130,11 +130,11 @@ def test_bad_files_are_named_and_the_rest_is_cached(folder):
 
 
 def test_a_mended_file_is_taken_in(folder):
-    picture = folder / "000.png"
-    whole = picture.read_bytes()
-    picture.write_bytes(b"")
+    image = folder / "000.png"
+    whole = image.read_bytes()
+    image.write_bytes(b"")
     assert len(open_all(folder).problems) == 1
-    picture.write_bytes(whole)
+    image.write_bytes(whole)
     assert_right(folder, open_all(folder))
 
 
@@ -155,7 +155,7 @@ def test_killed_at_random_moments_and_right_afterwards(folder, workers):
         time.sleep(generator.uniform(0, 0.2))
         filling.kill()
         filling.communicate()
-        # A finished entry never points to a row that is not the picture.
+        # A finished entry never points to a row that is not the image.
         partly = cache._Store(store_folder(folder, SIZE_PX), folder, SIZE_PX)
         entries = partly.entries(cache._keys(sorted(folder.iterdir()))[0])
         pixels = partly.pixels()
@@ -205,12 +205,12 @@ def test_full_disk_keeps_what_was_done_and_goes_on(folder, monkeypatch):
         original(descriptor)
 
     monkeypatch.setattr(os, "fsync", full_from_the_tenth_on)
-    with pytest.raises(Mistake, match="no space left.*HELDOUT_CACHE.*goes on"):
+    with pytest.raises(UserError, match="no space left.*HELDOUT_CACHE.*goes on"):
         open_all(folder)
     monkeypatch.undo()
     monkeypatch.setenv("HELDOUT_CACHE", str(folder.parent / "cache"))
     with sqlite3.connect(store_folder(folder, SIZE_PX) / "index.sqlite") as index:
-        assert index.execute("SELECT COUNT(*) FROM pictures").fetchone() == (9,)
+        assert index.execute("SELECT COUNT(*) FROM images").fetchone() == (9,)
     index.close()
     assert_right(folder, open_all(folder))
 
@@ -218,14 +218,14 @@ def test_full_disk_keeps_what_was_done_and_goes_on(folder, monkeypatch):
 def test_too_little_space_is_said_before_anything_is_decoded(folder, monkeypatch):
     forbid_decoding(monkeypatch)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 1000))
-    with pytest.raises(Mistake, match="no space left"):
+    with pytest.raises(UserError, match="no space left"):
         open_all(folder)
 
 
 def test_unwritable_cache_is_a_mistake(folder, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("HELDOUT_CACHE", str(tmp_path / "file"))
-    with pytest.raises(Mistake, match="HELDOUT_CACHE"):
+    with pytest.raises(UserError, match="HELDOUT_CACHE"):
         open_all(folder)
 
 
@@ -245,7 +245,7 @@ def test_rows_that_are_gone_are_decoded_again(folder):
 
 @pytest.mark.parametrize("kept_rows", [0, 40])
 def test_rows_that_are_gone_stay_gone_for_whoever_asks_later(folder, kept_rows):
-    """A new row must not fill the file up to old entries with zeros: those would be black pictures."""
+    """A new row must not fill the file up to old entries with zeros: those would be black images."""
     open_all(folder)
     os.truncate(store_folder(folder, SIZE_PX) / "pixels.u8", kept_rows * SIZE_PX**2 * 3)
     shutil.copy(folder / "003.png", folder / "new.png")
@@ -263,7 +263,7 @@ print(len(cached.entries), len(cached.problems))
 """
 
 
-def test_a_script_without_a_guard_gets_its_pictures_all_the_same(folder, tmp_path):
+def test_a_script_without_a_guard_gets_its_images_all_the_same(folder, tmp_path):
     script = tmp_path / "script.py"
     script.write_text(GUARDLESS)
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
@@ -281,7 +281,7 @@ def test_cache_is_found_without_a_home(monkeypatch, tmp_path):
     monkeypatch.setenv("HELDOUT_CACHE", str(tmp_path))
     assert cache.cache_root() == tmp_path
     monkeypatch.delenv("HELDOUT_CACHE")
-    with pytest.raises(Mistake, match="HELDOUT_CACHE"):
+    with pytest.raises(UserError, match="HELDOUT_CACHE"):
         cache.cache_root()
 
 
@@ -291,12 +291,12 @@ def test_tasks_hold_every_job_once_and_end_small(count):
     jobs = [(Path(f"{number}.png"), number) for number in range(count)]
     tasks = list(decode_pool._tasks(jobs, workers=2))
     assert [job for task in tasks for job in task] == jobs
-    assert max(map(len, tasks)) <= decode_pool.MOST_PICTURES_PER_TASK
+    assert max(map(len, tasks)) <= decode_pool.MAX_IMAGES_PER_TASK
     assert max(map(len, tasks[-4:])) == 1
 
 
 def test_all_processes_start_at_once(folder, monkeypatch):
-    """Each takes longer to start than to decode ten pictures."""
+    """Each takes longer to start than to decode ten images."""
     tasks = []
     original = ProcessPoolExecutor.submit
 
@@ -306,11 +306,11 @@ def test_all_processes_start_at_once(folder, monkeypatch):
 
     monkeypatch.setattr(ProcessPoolExecutor, "submit", submit)
     assert_right(folder, open_all(folder, workers=3))
-    first_with_pictures = next(processes for task, processes in tasks if task is decode_pool._decode_task)
-    assert first_with_pictures == 3
+    first_with_images = next(processes for task, processes in tasks if task is decode_pool._decode_task)
+    assert first_with_images == 3
 
 
-def test_a_picture_that_kills_its_decoder_is_named(tmp_path, monkeypatch):
+def test_a_image_that_kills_its_decoder_is_named(tmp_path, monkeypatch):
     """A file on which the process dies, as of memory, must not take the others with it."""
     paths = [tmp_path / f"{number:02d}.png" for number in range(60)]
     for path in paths:

@@ -1,4 +1,4 @@
-"""Which folder, which pictures, and their pixels."""
+"""Which folder, which images, and their pixels."""
 
 import os
 import shutil
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pretrain.command import Mistake
+from pretrain.command import UserError
 from pretrain.data import dataset
 from pretrain.data.dataset import choose_folder, data_name, load
 from pretrain.data.decode import decode
@@ -20,19 +20,19 @@ def folder(demo_folder, tmp_path) -> Path:
     return Path(shutil.copytree(demo_folder, tmp_path / "copy"))
 
 
-def test_batches_are_the_records_pictures(demo_folder):
-    pictures = load(demo_folder, 64)
-    positions = [5, 0, len(pictures) - 1]
-    expected = [decode(pictures.records[position].path, 64).pixels for position in positions]
-    assert np.array_equal(pictures.batch(positions), np.stack(expected))
+def test_batches_are_the_records_images(demo_folder):
+    images = load(demo_folder, 64)
+    positions = [5, 0, len(images) - 1]
+    expected = [decode(images.records[position].path, 64).pixels for position in positions]
+    assert np.array_equal(images.batch(positions), np.stack(expected))
 
 
-def test_parts_keep_pictures_and_records_together(demo_folder):
-    pictures = load(demo_folder, 64)
-    assert pictures.categories == ["bottle", "hazelnut", "leather"]
-    hazelnuts = pictures.of("hazelnut")
+def test_parts_keep_images_and_records_together(demo_folder):
+    images = load(demo_folder, 64)
+    assert images.categories == ["bottle", "hazelnut", "leather"]
+    hazelnuts = images.of("hazelnut")
     assert {record.category for record in hazelnuts.records} == {"hazelnut"}
-    assert sum(len(pictures.of(category)) for category in pictures.categories) == len(pictures)
+    assert sum(len(images.of(category)) for category in images.categories) == len(images)
     last = hazelnuts.subset([len(hazelnuts) - 1])
     assert np.array_equal(last.batch([0])[0], decode(hazelnuts.records[-1].path, 64).pixels)
 
@@ -49,26 +49,26 @@ def test_categories_left_out_are_never_opened(folder):
 def test_normals_only_opens_nothing_but_train_good(folder):
     for path in [*folder.rglob("test/*/*.png"), *folder.rglob("ground_truth/*/*.png")]:
         path.write_bytes(b"")
-    pictures = load(folder, 64, normals_only=True)
-    assert pictures.problems == ()
-    assert {(record.split, record.defect) for record in pictures.records} == {("train", "good")}
+    images = load(folder, 64, normals_only=True)
+    assert images.problems == ()
+    assert {(record.split, record.defect) for record in images.records} == {("train", "good")}
 
 
 def test_every_bad_file_is_named_once_and_nothing_is_altered(folder, capsys):
     (folder / "bottle/train/good/000.png").write_bytes(b"")
-    (folder / "bottle/train/good/notes.png").write_text("not a picture")
+    (folder / "bottle/train/good/notes.png").write_text("not an image")
     (folder / "bottle/ground_truth/scratch/999_mask.png").write_bytes(b"")
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    pictures = load(folder, 64)
+    images = load(folder, 64)
     report = capsys.readouterr().err
     assert "3 files" in report
     for name in (
         "bottle/train/good/000.png: the file is empty",
-        "good/notes.png: not a picture",
+        "good/notes.png: not an image",
         "999_mask.png: a mask",
     ):
         assert report.count(name) == 1
-    assert folder / "bottle/train/good/000.png" not in {record.path for record in pictures.records}
+    assert folder / "bottle/train/good/000.png" not in {record.path for record in images.records}
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
@@ -80,14 +80,14 @@ def test_masks_that_cannot_be_used_are_named_and_left_out(folder, capsys):
     masks[2].unlink()
     cut = masks[2].with_suffix(".bmp")
     cut.write_bytes(cut.read_bytes()[:500])
-    pictures = load(folder, 64)
+    images = load(folder, 64)
     report = capsys.readouterr().err
-    assert "3 files" in report and "the mask is 10x20, its picture 256x256" in report
+    assert "3 files" in report and "the mask is 10x20, its image 256x256" in report
     assert report.count("damaged or cut off") == 2
-    assert sum(record.mask is None for record in pictures.of("bottle").records if record.is_anomaly) == 3
+    assert sum(record.mask is None for record in images.of("bottle").records if record.is_anomaly) == 3
 
 
-def test_pipes_and_folders_named_like_pictures_are_named(folder, capsys):
+def test_pipes_and_folders_named_like_images_are_named(folder, capsys):
     os.mkfifo(folder / "bottle/train/good/pipe.png")
     (folder / "bottle/train/good/folder.png").mkdir()
     assert len(load(folder, 64).problems) == 2
@@ -102,25 +102,25 @@ def test_split_does_not_depend_on_the_cached_size(demo_folder):
 
 def test_strict_stops(folder):
     (folder / "bottle/train/good/000.png").write_bytes(b"")
-    with pytest.raises(Mistake, match="1 files cannot be used and --strict"):
+    with pytest.raises(UserError, match="1 files cannot be used and --strict"):
         load(folder, 64, strict=True)
 
 
 def test_nothing_readable_is_a_mistake(tmp_path):
     (tmp_path / "nut/train/good").mkdir(parents=True)
     (tmp_path / "nut/train/good/0.png").write_bytes(b"")
-    with pytest.raises(Mistake, match="none of the 1 pictures"):
+    with pytest.raises(UserError, match="none of the 1 images"):
         load(tmp_path, 64)
 
 
 @pytest.mark.parametrize("size_px", [0, -5, 100_000])
 def test_impossible_sizes_are_refused(size_px, demo_folder):
-    with pytest.raises(Mistake, match="choose from 8 to 4096"):
+    with pytest.raises(UserError, match="choose from 8 to 4096"):
         load(demo_folder, size_px)
 
 
 def test_impossible_workers_are_refused(demo_folder):
-    with pytest.raises(Mistake, match="1 or more"):
+    with pytest.raises(UserError, match="1 or more"):
         load(demo_folder, 64, workers=0)
 
 
@@ -154,9 +154,9 @@ def test_demo_data_is_called_so_in_titles(demo_folder, tmp_path):
 
 def test_a_plain_folder_is_loaded_only_where_that_is_allowed(demo_folder):
     plain = demo_folder / "bottle/test"
-    pictures = load(plain, 32, allow_plain=True)
-    assert pictures.categories == ["broken_large", "broken_small", "contamination", "good", "scratch"]
-    assert {record.split for record in pictures.records} == {""}
-    with pytest.raises(Mistake, match="no category in"):
+    images = load(plain, 32, allow_plain=True)
+    assert images.categories == ["broken_large", "broken_small", "contamination", "good", "scratch"]
+    assert {record.split for record in images.records} == {""}
+    with pytest.raises(UserError, match="no category in"):
         load(plain, 32)
     assert load(demo_folder, 32, ["bottle"], allow_plain=True).records[0].split == "train"

@@ -20,14 +20,14 @@ def pixels() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8)
 
 
-def png(width: int, height: int, bits: int, colour: int, data: bytes) -> bytes:
-    header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0))
+def png(width: int, height: int, bits: int, color: int, data: bytes) -> bytes:
+    header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, color, 0, 0, 0))
     return b"\x89PNG\r\n\x1a\n" + header + png_chunk(b"IDAT", zlib.compress(data)) + png_chunk(b"IEND", b"")
 
 
 @pytest.mark.parametrize("suffix", ["png", "bmp", "tif", "webp"])
 def test_lossless_formats_give_the_pixels(suffix, pixels, tmp_path):
-    path = tmp_path / f"picture.{suffix}"
+    path = tmp_path / f"image.{suffix}"
     Image.fromarray(pixels).save(path, lossless=True)
     decoded = decode(path)
     assert np.array_equal(decoded.pixels, pixels)
@@ -36,10 +36,10 @@ def test_lossless_formats_give_the_pixels(suffix, pixels, tmp_path):
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "tif", "webp"])
 def test_rotation_is_undone(suffix, tmp_path):
-    """A red top on disk is a red right side once turned; sizes are those of the upright picture."""
+    """A red top on disk is a red right side once turned; sizes are those of the upright image."""
     lying = np.zeros((32, 64, 3), np.uint8)
     lying[:16, :, 0] = 255
-    path = tmp_path / f"picture.{suffix}"
+    path = tmp_path / f"image.{suffix}"
     Image.fromarray(lying).save(path, exif=ROTATED, quality=95)
     for size_px in (None, 16):
         decoded = decode(path, size_px)
@@ -52,18 +52,18 @@ def test_rotation_is_undone(suffix, tmp_path):
 def test_rotation_is_found_wherever_a_png_says_it(place, tmp_path):
     lying = np.zeros((32, 64, 3), np.uint8)
     lying[:16] = 255
-    Image.fromarray(lying).save(tmp_path / "picture.png", exif=ROTATED)
-    whole = (tmp_path / "picture.png").read_bytes()
+    Image.fromarray(lying).save(tmp_path / "image.png", exif=ROTATED)
+    whole = (tmp_path / "image.png").read_bytes()
     start = whole.index(b"eXIf") - 4
     end = start + 12 + struct.unpack(">I", whole[start : start + 4])[0]
     without = whole[:start] + whole[end:]
     at = without.index(b"IDAT" if place == "before the pixels" else b"IEND") - 4
-    (tmp_path / "picture.png").write_bytes(without[:at] + whole[start:end] + without[at:])
-    assert decode(tmp_path / "picture.png").pixels.shape == (64, 32, 3)
+    (tmp_path / "image.png").write_bytes(without[:at] + whole[start:end] + without[at:])
+    assert decode(tmp_path / "image.png").pixels.shape == (64, 32, 3)
 
 
-def test_grey_palette_and_bilevel(pixels, tmp_path):
-    for mode, name in (("L", "grey.png"), ("P", "palette.png"), ("1", "bilevel.png"), ("L", "grey.jpg")):
+def test_gray_palette_and_bilevel(pixels, tmp_path):
+    for mode, name in (("L", "gray.png"), ("P", "palette.png"), ("1", "bilevel.png"), ("L", "gray.jpg")):
         Image.fromarray(pixels).convert(mode).save(tmp_path / name)
         decoded = decode(tmp_path / name).pixels
         assert decoded.shape == (60, 90, 3) and decoded.dtype == np.uint8
@@ -73,17 +73,17 @@ def test_grey_palette_and_bilevel(pixels, tmp_path):
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA"])
 def test_transparency_is_white_paper(mode, tmp_path):
-    picture = Image.new(mode, (8, 8), "black")
-    picture.putalpha(Image.fromarray(np.repeat(np.uint8([[0, 255]]), 8, axis=0)).resize((8, 8), 0))
-    picture.save(tmp_path / "picture.png")
-    decoded = decode(tmp_path / "picture.png").pixels
+    image = Image.new(mode, (8, 8), "black")
+    image.putalpha(Image.fromarray(np.repeat(np.uint8([[0, 255]]), 8, axis=0)).resize((8, 8), 0))
+    image.save(tmp_path / "image.png")
+    decoded = decode(tmp_path / "image.png").pixels
     assert (decoded[:, :4] == 255).all() and (decoded[:, 4:] == 0).all()
 
 
-def test_transparent_palette_and_rgb_colour_are_white_paper(tmp_path):
-    picture = Image.new("P", (4, 4), 1)
-    picture.putpalette([10, 10, 10, 200, 0, 0])
-    picture.save(tmp_path / "palette.png", transparency=1)
+def test_transparent_palette_and_rgb_color_are_white_paper(tmp_path):
+    image = Image.new("P", (4, 4), 1)
+    image.putpalette([10, 10, 10, 200, 0, 0])
+    image.save(tmp_path / "palette.png", transparency=1)
     Image.new("RGB", (4, 4), (200, 0, 0)).save(tmp_path / "key.png", transparency=(200, 0, 0))
     assert (decode(tmp_path / "palette.png").pixels == 255).all()
     assert (decode(tmp_path / "key.png").pixels == 255).all()
@@ -98,20 +98,20 @@ def test_cmyk(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif"])
-def test_sixteen_bit_grey_keeps_its_scale(suffix, pixels, tmp_path):
-    """One scale for all pictures, 65535 is white: a dark 16-bit picture must stay dark."""
+def test_sixteen_bit_gray_keeps_its_scale(suffix, pixels, tmp_path):
+    """One scale for all images, 65535 is white: a dark 16-bit image must stay dark."""
     levels = pixels[..., 0].astype(np.uint16)
-    path = tmp_path / f"picture.{suffix}"
+    path = tmp_path / f"image.{suffix}"
     Image.fromarray(levels * 257).save(path)
     assert np.array_equal(decode(path).pixels[..., 1], pixels[..., 0])
     Image.fromarray(levels).save(path)
     assert decode(path).pixels.max() == 0
 
 
-def test_sixteen_bit_colour(pixels, tmp_path):
+def test_sixteen_bit_color(pixels, tmp_path):
     rows = b"".join(b"\0" + (row.astype(">u2") * 257).tobytes() for row in pixels)
-    (tmp_path / "picture.png").write_bytes(png(90, 60, 16, 2, rows))
-    assert np.array_equal(decode(tmp_path / "picture.png").pixels, pixels)
+    (tmp_path / "image.png").write_bytes(png(90, 60, 16, 2, rows))
+    assert np.array_equal(decode(tmp_path / "image.png").pixels, pixels)
 
 
 def test_thirty_two_bits_are_refused_with_advice(tmp_path):
@@ -133,7 +133,7 @@ def test_fast_decoder_gives_the_same_pixels_as_pillow(pixels, tmp_path):
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "bmp", "tif", "webp"])
 def test_truncated_files_are_refused(suffix, pixels, tmp_path):
-    path = tmp_path / f"picture.{suffix}"
+    path = tmp_path / f"image.{suffix}"
     Image.fromarray(pixels).save(path)
     whole = path.read_bytes()
     for share in (0.02, 0.5, 0.9):
@@ -146,22 +146,22 @@ def test_truncated_files_are_refused(suffix, pixels, tmp_path):
     ("content", "reason"),
     [
         (b"", "empty"),
-        (b"hello", "not a picture"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n", "not a picture"),
-        (b"GIF89a\x01\x00\x01\x00\x00\xff\x00,\x00\x00\x00\x00\x01\x00\x01\x00\x00\x02\x00;", "not a picture"),
+        (b"hello", "not an image"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n", "not an image"),
+        (b"GIF89a\x01\x00\x01\x00\x00\xff\x00,\x00\x00\x00\x00\x01\x00\x01\x00\x00\x02\x00;", "not an image"),
         (png(60000, 60000, 8, 2, b"\0" * 1000), "decompression bomb"),
         (png(9000, 9000, 8, 2, b"\0" * 1000), "damaged or cut off"),
     ],
 )
-def test_what_is_no_picture_is_refused_with_a_reason(content, reason, tmp_path):
-    path = tmp_path / "picture.png"
+def test_what_is_no_image_is_refused_with_a_reason(content, reason, tmp_path):
+    path = tmp_path / "image.png"
     path.write_bytes(content)
     with pytest.raises(Unreadable, match=reason):
         decode(path, 32)
 
 
 def test_a_flipped_bit_is_noticed(pixels, tmp_path):
-    path = tmp_path / "picture.png"
+    path = tmp_path / "image.png"
     Image.fromarray(pixels).save(path)
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
@@ -179,11 +179,11 @@ def test_missing_file_and_folder_are_refused(tmp_path):
 
 @pytest.mark.parametrize(("height", "width"), [(1024, 1024), (1000, 700), (33, 500), (16, 16), (1, 1), (64, 64)])
 def test_stretching_keeps_means_and_never_aliases(height, width, tmp_path):
-    """Stripes one pixel wide become even grey; without anti-aliasing they would become stripes of another width."""
+    """Stripes one pixel wide become even gray; without anti-aliasing they would become stripes of another width."""
     striped = np.zeros((height, width, 3), np.uint8)
     striped[:, ::2] = 200
-    Image.fromarray(striped).save(tmp_path / "picture.png")
-    small = decode(tmp_path / "picture.png", 64).pixels
+    Image.fromarray(striped).save(tmp_path / "image.png")
+    small = decode(tmp_path / "image.png", 64).pixels
     assert small.shape == (64, 64, 3)
     assert abs(float(small.mean()) - striped.mean()) < 2.5
     if width >= 256:
@@ -193,9 +193,9 @@ def test_stretching_keeps_means_and_never_aliases(height, width, tmp_path):
 def test_stretching_is_close_to_pillows_filter(tmp_path):
     noise = np.random.default_rng(1).normal(size=(512, 512, 3)).cumsum(0).cumsum(1)
     pixels = np.uint8(255 * (noise - noise.min()) / np.ptp(noise))
-    Image.fromarray(pixels).save(tmp_path / "picture.png")
+    Image.fromarray(pixels).save(tmp_path / "image.png")
     for size_px in (64, 100, 128, 200):
-        ours = decode(tmp_path / "picture.png", size_px).pixels.astype(int)
+        ours = decode(tmp_path / "image.png", size_px).pixels.astype(int)
         theirs = np.asarray(Image.fromarray(pixels).resize((size_px, size_px), Image.Resampling.BILINEAR)).astype(int)
         assert np.abs(ours - theirs).mean() < 1
 
@@ -207,8 +207,8 @@ def test_whole_factors_are_means_of_squares(factor, tmp_path):
     spread = np.random.default_rng(3).integers(-90, 91, (16 * factor, 16 * factor, 3))
     pixels = np.uint8((small.repeat(factor, axis=0).repeat(factor, axis=1) + spread).clip(0, 255))
     pixels[: 4 * factor, : 4 * factor] = 255
-    Image.fromarray(pixels).save(tmp_path / "picture.png")
-    ours = decode(tmp_path / "picture.png", 16).pixels
+    Image.fromarray(pixels).save(tmp_path / "image.png")
+    ours = decode(tmp_path / "image.png", 16).pixels
     means = pixels.reshape(16, factor, 16, factor, 3).mean((1, 3))
     assert np.abs(ours - means).max() <= (0.5 if factor <= 16 else 1)
     assert (ours[:4, :4] == 255).all()
@@ -220,8 +220,8 @@ def test_whole_factors_are_means_of_squares(factor, tmp_path):
 def test_stretched_noise_is_as_quiet_as_pillows(height, width, size_px, tmp_path):
     """What is left of noise tells how many pixels each new one is the mean of: aliasing would leave more."""
     pixels = np.random.default_rng(4).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(tmp_path / "picture.png", compress_level=1)
-    ours = decode(tmp_path / "picture.png", size_px).pixels
+    Image.fromarray(pixels).save(tmp_path / "image.png", compress_level=1)
+    ours = decode(tmp_path / "image.png", size_px).pixels
     whole = Image.fromarray(pixels)
     box, bilinear = (
         np.asarray(whole.resize((size_px, size_px), kind)) for kind in (Image.Resampling.BOX, Image.Resampling.BILINEAR)
@@ -236,10 +236,10 @@ def test_masks_of_every_kind_become_the_same_bools(tmp_path):
         "levels": Image.fromarray(np.uint8(truth) * 255),
         "ones": Image.fromarray(np.uint8(truth)),
         "bilevel": Image.fromarray(truth),
-        "colour": Image.fromarray(np.repeat(np.uint8(truth)[:, :, None] * 255, 3, axis=2)),
+        "color": Image.fromarray(np.repeat(np.uint8(truth)[:, :, None] * 255, 3, axis=2)),
         "deep": Image.fromarray(np.uint16(truth) * 65535),
         "opaque": Image.fromarray(np.uint8(truth) * 255).convert("RGBA"),
-        "grey with alpha": Image.fromarray(np.uint8(truth) * 255).convert("LA"),
+        "gray with alpha": Image.fromarray(np.uint8(truth) * 255).convert("LA"),
         "cut out": Image.merge("LA", [Image.new("L", (50, 40), 255), Image.fromarray(np.uint8(truth) * 255)]),
         "palette": Image.fromarray(np.uint8(truth) * 255).convert("P"),
     }
@@ -258,7 +258,7 @@ def test_an_empty_mask_is_empty(tmp_path):
 
 @pytest.mark.parametrize("place", [0, 0.5, 1])
 def test_file_digest_sees_beginning_middle_and_end(place, tmp_path):
-    """Large unpacked pictures of one size that differ in a few rows."""
+    """Large unpacked images of one size that differ in a few rows."""
     pixels = np.zeros((300, 300, 3), np.uint8)
     Image.fromarray(pixels).save(tmp_path / "first.bmp")
     assert (tmp_path / "first.bmp").stat().st_size > decode_module.DIGESTED_BYTES

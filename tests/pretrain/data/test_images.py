@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pretrain.command import Mistake
+from pretrain.command import UserError
 from pretrain.data.images import Problem, Record, has_layout, same_content, scan, scan_plain, split_records
 
 FRACTIONS = {"fit": 0.7, "validation": 0.15, "calibration": 0.15}
 
 
-def picture(path: Path, size: tuple[int, int] = (12, 10), level: int = 90) -> Path:
+def image(path: Path, size: tuple[int, int] = (12, 10), level: int = 90) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", size, (level, 20, 20)).save(path)
     return path
@@ -23,16 +23,16 @@ def folder(tmp_path) -> Path:
     """Two categories; `nut` has masks, `lid` has none."""
     for category in ("nut", "lid"):
         for number in range(3):
-            picture(tmp_path / category / f"train/good/{number}.png")
-        picture(tmp_path / category / "test/good/0.png")
-        picture(tmp_path / category / "test/crack/0.png")
-        picture(tmp_path / category / "test/crack/1.jpg")
+            image(tmp_path / category / f"train/good/{number}.png")
+        image(tmp_path / category / "test/good/0.png")
+        image(tmp_path / category / "test/crack/0.png")
+        image(tmp_path / category / "test/crack/1.jpg")
     for number in range(2):
-        picture(tmp_path / f"nut/ground_truth/crack/{number}_mask.png")
+        image(tmp_path / f"nut/ground_truth/crack/{number}_mask.png")
     return tmp_path
 
 
-def test_records_say_what_each_picture_is(folder):
+def test_records_say_what_each_image_is(folder):
     records = scan(folder).records
     assert len(records) == 12
     assert scan(folder).problems == ()
@@ -57,13 +57,13 @@ def test_some_categories_only(folder):
 
 
 def test_unknown_category_names_the_nearest(folder):
-    with pytest.raises(Mistake, match=r"no category in .* named 'nutt'; did you mean nut\?"):
+    with pytest.raises(UserError, match=r"no category in .* named 'nutt'; did you mean nut\?"):
         scan(folder, ["nutt"])
 
 
 def test_normals_only_looks_at_nothing_else(folder):
     (folder / "nut/ground_truth/crack/0_mask.png").write_bytes(b"broken")
-    picture(folder / "nut/train/dirty/0.png")
+    image(folder / "nut/train/dirty/0.png")
     found = scan(folder, normals_only=True)
     assert {(record.split, record.defect) for record in found.records} == {("train", "good")}
     assert len(found.records) == 6
@@ -77,7 +77,7 @@ def test_a_folder_that_is_one_category(folder):
 
 
 def test_only_train_good_is_enough(tmp_path):
-    picture(tmp_path / "mine/train/good/a.TIFF")
+    image(tmp_path / "mine/train/good/a.TIFF")
     assert len(scan(tmp_path).records) == 1
 
 
@@ -91,47 +91,47 @@ def test_hidden_and_foreign_files_are_left_alone(folder):
 
 
 @pytest.mark.parametrize("name", ["0.png", "0_mask.tif", "0.bmp"])
-def test_masks_may_be_named_like_their_picture(name, tmp_path):
-    picture(tmp_path / "nut/test/hole/0.jpg")
-    mask = picture(tmp_path / f"nut/ground_truth/hole/{name}")
+def test_masks_may_be_named_like_their_image(name, tmp_path):
+    image(tmp_path / "nut/test/hole/0.jpg")
+    mask = image(tmp_path / f"nut/ground_truth/hole/{name}")
     assert [record.mask for record in scan(tmp_path).records] == [mask]
 
 
 def test_masks_that_belong_to_nothing_are_named(folder):
     cracks = folder / "nut/ground_truth/crack"
-    stray = picture(cracks / "7_mask.png")
-    second = picture(cracks / "0.png")
-    of_good = picture(folder / "nut/ground_truth/good/0_mask.png")
-    of_no_kind = picture(folder / "nut/ground_truth/hole/0_mask.png")
+    stray = image(cracks / "7_mask.png")
+    second = image(cracks / "0.png")
+    of_good = image(folder / "nut/ground_truth/good/0_mask.png")
+    of_no_kind = image(folder / "nut/ground_truth/hole/0_mask.png")
     found = scan(folder)
     assert sorted(found.problems) == sorted(
         [
-            Problem(stray, "a mask without its picture"),
-            Problem(cracks / "0_mask.png", "a second mask of the picture that 0.png belongs to"),
-            Problem(of_good, "a mask of a good picture"),
-            Problem(of_no_kind, "a mask without its picture"),
+            Problem(stray, "a mask without its image"),
+            Problem(cracks / "0_mask.png", "a second mask of the image that 0.png belongs to"),
+            Problem(of_good, "a mask of a good image"),
+            Problem(of_no_kind, "a mask without its image"),
         ]
     )
     assert second in {record.mask for record in found.records}
 
 
-def test_pictures_outside_any_kind_are_named(folder):
-    loose = picture(folder / "nut/train/0.png")
+def test_images_outside_any_kind_are_named(folder):
+    loose = image(folder / "nut/train/0.png")
     (problem,) = scan(folder).problems
     assert problem.path == loose
     assert "train/good" in problem.reason
 
 
 def test_nothing_to_list_is_said_with_what_to_do(tmp_path):
-    with pytest.raises(Mistake, match="there is no folder .*--data"):
+    with pytest.raises(UserError, match="there is no folder .*--data"):
         scan(tmp_path / "nowhere")
-    with pytest.raises(Mistake, match="no category in .*CATEGORY/train/good"):
+    with pytest.raises(UserError, match="no category in .*CATEGORY/train/good"):
         scan(tmp_path)
     (tmp_path / "nut/train/good").mkdir(parents=True)
-    with pytest.raises(Mistake, match="no pictures in"):
+    with pytest.raises(UserError, match="no images in"):
         scan(tmp_path)
-    picture(tmp_path / "file.png")
-    with pytest.raises(Mistake, match="is a file"):
+    image(tmp_path / "file.png")
+    with pytest.raises(UserError, match="is a file"):
         scan(tmp_path / "file.png")
 
 
@@ -176,7 +176,7 @@ def test_split_follows_the_files_not_the_cache():
     assert split_records(records, cached_large, files, FRACTIONS, seed=0) == small
 
 
-def test_split_of_few_pictures_gives_to_the_first_part():
+def test_split_of_few_images_gives_to_the_first_part():
     records, digests = records_and_digests(4)
     assert split_records(records, digests, digests, FRACTIONS, seed=0)["fit"] == [0, 1, 2, 3]
 
@@ -188,19 +188,19 @@ def test_same_content_lists_groups():
 def test_any_folder_will_do_where_labels_are_not_needed(tmp_path):
     folder = tmp_path / "photos"
     for name in ("b.jpg", "a.png", "deep/er/c.bmp", "other/d.webp", ".hidden/e.png", "notes.txt"):
-        picture(folder / name) if not name.endswith("txt") else (folder / name).write_text("no picture")
+        image(folder / name) if not name.endswith("txt") else (folder / name).write_text("no image")
     records = scan_plain(folder).records
     assert [(record.path.name, record.category) for record in records] == [
         ("a.png", "photos"), ("b.jpg", "photos"), ("c.bmp", "deep/er"), ("d.webp", "other"),
     ]  # fmt: skip
     assert not any(record.is_anomaly or record.split for record in records)
     assert [record.path.name for record in scan_plain(folder, ["other"]).records] == ["d.webp"]
-    with pytest.raises(Mistake, match="did you mean other"):
+    with pytest.raises(UserError, match="did you mean other"):
         scan_plain(folder, ["othr"])
-    with pytest.raises(Mistake, match="there is no folder"):
+    with pytest.raises(UserError, match="there is no folder"):
         scan_plain(tmp_path / "none")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(Mistake, match="no pictures in"):
+    with pytest.raises(UserError, match="no images in"):
         scan_plain(tmp_path / "empty")
 
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from pretrain.command import Mistake
+from pretrain.command import UserError
 from pretrain.data.cache import Entry
-from pretrain.data.dataset import Pictures
+from pretrain.data.dataset import ImageSet
 from pretrain.data.images import Record
 from pretrain.training import device as machine
 from pretrain.training.device import make_fabric, on_device, rank_positions
@@ -29,7 +29,7 @@ def without_cuda(monkeypatch):
     ],
 )
 def test_what_is_not_there_is_a_mistake(device, precision, words, without_cuda):
-    with pytest.raises(Mistake, match=words):
+    with pytest.raises(UserError, match=words):
         make_fabric(device, precision)
 
 
@@ -63,12 +63,12 @@ def test_every_position_belongs_to_one_rank(batch, ranks):
     assert np.concatenate(shares).tolist() == list(range(batch))
 
 
-def test_pictures_on_the_cpu_are_copies_of_those_asked_for():
+def test_images_on_the_cpu_are_copies_of_those_asked_for():
     pixels = np.arange(5 * 4 * 4 * 3, dtype=np.uint8).reshape(5, 4, 4, 3)
     records = tuple(Record(Path(f"{i}.png"), "nut", "train", "good") for i in range(3))
     entries = tuple(Entry(row, 4, 4, bytes([row]), bytes([row])) for row in (4, 0, 2))
-    pictures = Pictures(Path("data"), 4, records, entries, pixels)
-    pixels_of = on_device(pictures, torch.device("cpu"))
+    images = ImageSet(Path("data"), 4, records, entries, pixels)
+    pixels_of = on_device(images, torch.device("cpu"))
     for positions in (np.array([2, 0, 2]), [2, 0, 2]):
         found = pixels_of(positions)
         assert found.dtype == torch.uint8 and found.device.type == "cpu"

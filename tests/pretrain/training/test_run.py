@@ -15,7 +15,7 @@ from conftest import REPOSITORY
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from pretrain.command import Mistake, Names
+from pretrain.command import Names, UserError
 from pretrain.contrast import make_optimizer
 from pretrain.training.run import Run, stop_asked
 
@@ -34,7 +34,7 @@ class Settings:
     area: tuple[float, float] = (0.3, 1.0)
     text: str = "1e-4"
     word: str = "off"
-    planted: bool = False
+    synthetic: bool = False
     seed: int = 0
 
 
@@ -46,7 +46,7 @@ def test_the_same_options_are_taken_again(tmp_path):
     stored = run.config()
     assert stored["data"] == "data/mvtec" and stored["hold_out"] == "bottle,pill" and stored["minutes"] is None
     assert (stored["rate"], stored["share"], stored["area"]) == (1e-4, 0.1 + 0.2, [0.3, 1.0])
-    assert (stored["text"], stored["word"], stored["planted"]) == ("1e-4", "off", False)
+    assert (stored["text"], stored["word"], stored["synthetic"]) == ("1e-4", "off", False)
 
 
 @pytest.mark.parametrize(
@@ -56,14 +56,14 @@ def test_the_same_options_are_taken_again(tmp_path):
         ({"area": (0.2, 1.0)}, "area was [0.3, 1.0] and is [0.2, 1.0]"),
         ({"hold_out": None}, "hold_out was bottle,pill and is None"),
         ({"data": Path("other")}, "data was data/mvtec and is other"),
-        ({"planted": True, "seed": 3}, "planted was False and is True, seed was 0 and is 3"),
+        ({"synthetic": True, "seed": 3}, "planted was False and is True, seed was 0 and is 3"),
     ],
 )
 def test_other_options_are_refused_and_named(change, words, tmp_path):
     run = Run(tmp_path)
     with run.held(Settings()):
         pass
-    with pytest.raises(Mistake) as refused, run.held(replace(Settings(), **change)):
+    with pytest.raises(UserError) as refused, run.held(replace(Settings(), **change)):
         raise AssertionError("held with other options")
     assert f"({words})" in str(refused.value) and "--out" in str(refused.value)
     with run.held(Settings()):  # neither the lock nor the new options stayed
@@ -86,7 +86,7 @@ def test_one_holder_at_a_time_and_a_killed_one_lets_go(tmp_path):
     holder = subprocess.Popen([sys.executable, "-c", HOLDER, tmp_path], stdout=subprocess.PIPE, text=True, env=search)
     try:
         assert holder.stdout.readline() == "held\n"
-        with pytest.raises(Mistake, match="another process trains in"), Run(tmp_path).held(Settings()):
+        with pytest.raises(UserError, match="another process trains in"), Run(tmp_path).held(Settings()):
             raise AssertionError("held by two")
     finally:
         holder.kill()
@@ -117,8 +117,8 @@ def test_figures_are_read_back(tmp_path):
     run = Run(tmp_path)
     assert run.metrics() == []
     run.log(0, loss=0.1 + 0.2, accuracy=0.0)
-    run.log(0, planted_auroc=0.5)
-    assert run.metrics() == [{"step": 0, "loss": 0.1 + 0.2, "accuracy": 0.0}, {"step": 0, "planted_auroc": 0.5}]
+    run.log(0, synthetic_auroc=0.5)
+    assert run.metrics() == [{"step": 0, "loss": 0.1 + 0.2, "accuracy": 0.0}, {"step": 0, "synthetic_auroc": 0.5}]
 
 
 @pytest.mark.parametrize("cut", range(1, 24))
@@ -147,13 +147,13 @@ def test_figures_of_steps_that_are_taken_again_are_forgotten(tmp_path):
     run = Run(tmp_path)
     for step in range(5):
         run.log(step, loss=float(step))
-        run.log(step, planted_auroc=0.5)
+        run.log(step, synthetic_auroc=0.5)
     with open(run.metrics_file, "a") as file:
         file.write('{"step": 2, "lo')
     run.forget_figures_from(3)
     lines = run.metrics_file.read_text().splitlines()
     assert len(lines) == 6 and [line["step"] for line in run.metrics()] == [0, 0, 1, 1, 2, 2]
-    assert run.metrics()[-2:] == [{"step": 2, "loss": 2.0}, {"step": 2, "planted_auroc": 0.5}]
+    assert run.metrics()[-2:] == [{"step": 2, "loss": 2.0}, {"step": 2, "synthetic_auroc": 0.5}]
     run.forget_figures_from(0)
     assert run.metrics() == [] and not list(tmp_path.glob(".*.part"))
     Run(tmp_path / "none").folder.mkdir()
@@ -162,7 +162,7 @@ def test_figures_of_steps_that_are_taken_again_are_forgotten(tmp_path):
 
 
 def learner(name: str, seed: int) -> tuple[nn.Module, Optimizer]:
-    """Convolution, batch normalisation and a head, in the memory format of a training."""
+    """Convolution, batch normalization and a head, in the memory format of a training."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         module = nn.Sequential(
@@ -204,8 +204,8 @@ def test_going_on_equals_never_having_stopped(name, tmp_path):
     for first, last in ((3, 5), (5, 7)):
         written = run.checkpoint_file.read_bytes()
         resumed = learner(name, seed=1)
-        facts = run.restore(*resumed)
-        assert (facts["step"], facts["steps"], facts["seconds"]) == (first, 7, 1.5)
+        metadata = run.restore(*resumed)
+        assert (metadata["step"], metadata["steps"], metadata["seconds"]) == (first, 7, 1.5)
         assert_same_bits(everything(*resumed), everything(*began))
         train(*resumed, range(first, last))
         assert run.checkpoint_file.read_bytes() == written  # the tensors that were read are no window into it
@@ -240,11 +240,11 @@ def test_a_full_disk_loses_nothing(tmp_path, monkeypatch):
     train(module, optimizer, range(2, 3))
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
-        with pytest.raises(Mistake, match="No space left.*what was saved before is whole"), run.held(Settings()):
+        with pytest.raises(UserError, match="No space left.*what was saved before is whole"), run.held(Settings()):
             run.save(module, optimizer, {"step": 3})
-        with pytest.raises(Mistake, match="No space left"), run.held(Settings()):
+        with pytest.raises(UserError, match="No space left"), run.held(Settings()):
             run.forget_figures_from(0)
-        with pytest.raises(Mistake, match="No space left"), Run(tmp_path / "new").held(Settings()):
+        with pytest.raises(UserError, match="No space left"), Run(tmp_path / "new").held(Settings()):
             raise AssertionError("held though its options could not be stored")
     assert not (tmp_path / "new" / "config.yaml").exists()
     assert [line["step"] for line in run.metrics()] == [0]

@@ -1,9 +1,9 @@
-"""Does the nearest neighbour of a defective picture share its defect? On categories the encoder never saw.
+"""Does the nearest neighbor of a defective image share its defect? On categories the encoder never saw.
 
     python scripts/leave_one_out.py --data data/mvtec --seeds 0,1,2     # makes the encoders
-    python scripts/defect_neighbours.py --data data/mvtec --seeds 0,1,2 --record RESULTS.md
+    python scripts/defect_neighbors.py --data data/mvtec --seeds 0,1,2 --record RESULTS.md
 
-Precision at 1 and 5 of kinds of defect among the category's defective test pictures, by cosine distance of pooled
+Precision at 1 and 5 of kinds of defect among the category's defective test images, by cosine distance of pooled
 vectors, beside a random encoder of the same seed and beside chance; `embeddings/knn.py` measures one encoder.
 """
 
@@ -13,7 +13,7 @@ if __name__ == "__main__":
 
     sys.path[0] = str(Path(__file__).resolve().parents[1])
     from pretrain.command import run_command
-    from scripts.defect_neighbours import Config, main
+    from scripts.defect_neighbors import Config, main
 
     sys.exit(run_command(main, Config))
 
@@ -29,7 +29,7 @@ from pathlib import Path
 from statistics import mean, stdev
 
 from embeddings.knn import RANDOM, VIEWS, Figures, defect_figures, pooled
-from pretrain.command import Mistake, Names
+from pretrain.command import Names, UserError
 from pretrain.files import write_whole
 from scripts.leave_one_out import commit
 
@@ -39,14 +39,14 @@ SHOWN = ("among_defective_1", "among_defective_5")
 
 @dataclass(frozen=True)
 class Config:
-    """Measure how often neighbours share a defect, on categories that the encoder never saw.
+    """Measure how often neighbors share a defect, on categories that the encoder never saw.
 
     Attributes:
         data: Folder of categories in MVTec AD's layout.
         categories: Which to measure. Default is each of the folder's.
         seeds: Of the encoders, pretrained and random.
         runs: Where scripts/leave_one_out.py left the encoders.
-        size_px: Side of the square that pictures are stretched to.
+        size_px: Side of the square that images are stretched to.
         json: Write all figures to this file.
         record: Append the tables to this file.
     """
@@ -61,7 +61,7 @@ class Config:
 
 
 def main(config: Config) -> None:
-    """Measure and print a table for vectors as they are, and one for their difference from good pictures."""
+    """Measure and print a table for vectors as they are, and one for their difference from good images."""
     from pretrain.data.dataset import load
     from pretrain.data.images import category_folders, check_names
 
@@ -74,14 +74,14 @@ def main(config: Config) -> None:
         for category in categories
     }
     if missing := [path for path in files.values() if not path.is_file()]:
-        raise Mistake(f"there is no {missing[0]}: scripts/leave_one_out.py with the same seeds makes it.")
+        raise UserError(f"there is no {missing[0]}: scripts/leave_one_out.py with the same seeds makes it.")
     figures: dict = defaultdict(lambda: defaultdict(list))  # by view and category: one of each seed
     for (category, seed), path in files.items():
-        pictures = load(config.data, config.size_px, [category])
+        images = load(config.data, config.size_px, [category])
         for encoder_name, encoder in encoders(path, category, int(seed)).items():
-            vectors = pooled(encoder, pictures)
+            vectors = pooled(encoder, images)
             for view in VIEWS:
-                measured = defect_figures(vectors, pictures, view)[category]
+                measured = defect_figures(vectors, images, view)[category]
                 figures[view][category].append({"encoder": encoder_name, "seed": seed, "figures": measured})
         print(f"{category}, seed {seed}: done", file=sys.stderr, flush=True)
     text = "\n\n".join(f"Vectors {view}:\n\n" + "\n".join(as_markdown(figures[view])) for view in VIEWS)
@@ -89,20 +89,20 @@ def main(config: Config) -> None:
     if config.json:
         write_whole(config.json, (json.dumps(figures, indent=2, default=vars) + "\n").encode())
     if config.record:
-        command = shlex.join(["python", "scripts/defect_neighbours.py", *sys.argv[1:]])
+        command = shlex.join(["python", "scripts/defect_neighbors.py", *sys.argv[1:]])
         hardware = f"{os.cpu_count()} cores, {platform.machine()}"
-        facts = f"{date.today()}, {hardware}, seeds {config.seeds}, {config.size_px} px, fp32, commit {commit()}"
+        metadata = f"{date.today()}, {hardware}, seeds {config.seeds}, {config.size_px} px, fp32, commit {commit()}"
         with open(config.record, "a") as file:
-            file.write(f"\n## Do neighbours share the defect?\n\n{facts}\n\n    {command}\n\n{text}\n")
+            file.write(f"\n## Do neighbors share the defect?\n\n{metadata}\n\n    {command}\n\n{text}\n")
 
 
 def encoders(path: Path, category: str, seed: int) -> dict:
-    """The random control and the pretrained encoder. Raises Mistake if that one saw the category."""
+    """The random control and the pretrained encoder. Raises UserError if that one saw the category."""
     from pretrain.encoder import Encoder, load_encoder
 
     encoder = load_encoder(path)
     if encoder.origin and category in encoder.origin.categories:
-        raise Mistake(f"{path} saw {category}: figures there say nothing.")
+        raise UserError(f"{path} saw {category}: figures there say nothing.")
     return {RANDOM: Encoder(encoder.architecture, seed), PRETRAINED: encoder}
 
 
