@@ -143,7 +143,8 @@ def train_category(config: Config, fabric: "Fabric") -> dict:
     from baselines.autoencoders.journal import Journal
     from baselines.autoencoders.report import announce, conclude, kept_figures
     from baselines.contract.method import Images
-    from pretrain.training.run import Run, stop_asked
+    from pretrain.training.run import Run
+    from pretrain.training.session import stop_asked
 
     run = Run(config.out)
     if run.is_finished:

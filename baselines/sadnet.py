@@ -150,7 +150,8 @@ def train(config: Train) -> int:
     from pretrain.data.dataset import choose_folder
     from pretrain.degrade import level_named
     from pretrain.training.device import make_fabric
-    from pretrain.training.run import Run, stop_asked
+    from pretrain.training.run import Run
+    from pretrain.training.session import stop_asked
 
     if config.pairs is None:
         config = replace(config, data=choose_folder(config.data))

@@ -130,7 +130,8 @@ def train(config: Train) -> int:
     from baselines.contract.method import Samples
     from pretrain.data.dataset import choose_folder, data_name, load
     from pretrain.training.device import make_fabric
-    from pretrain.training.run import Run, stop_asked
+    from pretrain.training.run import Run
+    from pretrain.training.session import stop_asked
 
     config = replace(config, data=choose_folder(config.data))
     run, method = Run(config.out), config.method()
@@ -168,8 +169,8 @@ def content(images: "ImageSet") -> str:
 def walk(session: "Training", run: "Run", config: Train, is_stop_asked: "Callable[[], bool]") -> float:
     """Take the steps that are left, until the end or until somebody asks to stop. Seconds over all resumes."""
     from baselines.cam.training import State
+    from pretrain.files import write_tensors
     from pretrain.progress import Progress
-    from pretrain.tensorfile import write_tensors
 
     metadata = run.restore(session.network, session.optimizer) or {"state": {}, "seconds": 0.0}
     session.state = State(**metadata["state"])
@@ -221,7 +222,7 @@ def conclude(
     from baselines.contract.method import Images
     from pretrain.data.dataset import data_name
     from pretrain.drawing import Curve, curves, save_image
-    from pretrain.tensorfile import read_tensors
+    from pretrain.files import read_tensors
 
     session.network.load_state_dict(read_tensors(config.out / BEST_FILE)[0])
     method.conclude(learning, session).save(config.out / MODEL)

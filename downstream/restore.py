@@ -151,7 +151,7 @@ def load_restorer(folder: Path) -> "NetworkRestorer":
     from baselines.contract.method import METHOD_FILE
     from baselines.restoration.restorer import SadNetRestorer
     from downstream.restoration.restorer import EncoderRestorer
-    from pretrain.tensorfile import read_tensors
+    from pretrain.files import read_tensors
 
     _, metadata = read_tensors(folder / METHOD_FILE)
     kind = SadNetRestorer if metadata.get("method") == SadNetRestorer.__name__ else EncoderRestorer

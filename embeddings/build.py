@@ -82,7 +82,7 @@ def indexed(vectors: "Vectors", config: Config | None = None) -> "Index":
     """The index of these vectors: as it is, or brought up to date, or built if there is none. What is done is said."""
     from embeddings.index.generations import CURRENT
     from embeddings.index.index import Index
-    from pretrain.lock import alone
+    from pretrain.files import alone
 
     config, folder = config or Config(vectors.folder), index_folder(vectors)
     if not config.rebuild and (folder / CURRENT).exists():

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pretrain.views import uniforms
+from pretrain.random_numbers import uniforms
 
 ON_OBJECT_SHARE = 0.8  # of the defects; the rest lies anywhere
 CELLS = 16  # along each side, in which the object is told from its background

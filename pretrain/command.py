@@ -17,6 +17,10 @@ class UserError(Exception):
     """Something the user can put right. Its text names the value, what is allowed, and what to do next."""
 
 
+class Stopped(Exception):
+    """Somebody asked a training to stop, and all of it is saved. Its text says how far it came."""
+
+
 class Names(tuple):
     """Names as a user types them: `bottle,pill,wood` on the command line, a list or the same text in YAML."""
 
@@ -62,6 +66,9 @@ def run_command(
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except Stopped as stopped:
+        print(stopped)
+        return 130
     except BrokenPipeError:  # whoever read the output has gone
         return 1
     except OSError as error:  # a full disk, a folder in the way of a file, a missing permission

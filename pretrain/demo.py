@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pretrain.command import Names, UserError, nearest
-from pretrain.lock import alone
+from pretrain.files import alone
 from pretrain.progress import Progress
 from pretrain.workers import usable_cores, worker_pool
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pretrain.loss import Contrast, nt_xent
-from pretrain.views import uniforms
+from pretrain.random_numbers import uniforms
 
 # Of each image, on each level.
 PLACES_ANYWHERE = 8

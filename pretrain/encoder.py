@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from pretrain.command import UserError, nearest
-from pretrain.tensorfile import read_tensors, write_tensors
+from pretrain.files import read_tensors, write_tensors
 
 FORMAT = 1
 LEVELS = ("level1", "level2", "level3", "level4")

@@ -1,9 +1,22 @@
-"""Files that a reader finds whole: the old one or the new one, never half."""
+"""Files that a reader finds whole, the old one or the new one and never half; the lock of their one writer; tensors."""
 
 import errno
 import json
 import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock, Timeout
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from pretrain.command import UserError
+
+# In the header of our safetensors files: without it a file is another program's.
+HEADER_KEY = "heldout"
 
 
 def write_whole(path: Path, data: bytes) -> None:
@@ -28,3 +41,41 @@ def write_whole(path: Path, data: bytes) -> None:
 def write_json(path: Path, metadata: object) -> None:
     """`metadata` as indented JSON, by `write_whole`."""
     write_whole(path, (json.dumps(metadata, indent=2) + "\n").encode())
+
+
+@contextmanager
+def alone(path: Path, waiting: str) -> Iterator[None]:
+    """Hold the lock file `path`; say `waiting` if another process has it. The system frees it when its holder dies."""
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print(waiting, file=sys.stderr, flush=True)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict) -> None:
+    """Write `tensors`, and `metadata` as JSON in the header. A reader finds the old file or the new one, never half."""
+    data = save({name: tensor.contiguous() for name, tensor in tensors.items()}, {HEADER_KEY: json.dumps(metadata)})
+    write_whole(path, data)
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict]:
+    """The tensors and the metadata of a file written by `write_tensors`. Raises UserError for any other file."""
+    if not path.is_file():
+        raise UserError(f"there is no file {path}.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            metadata = json.loads(header.get(HEADER_KEY, "null"))
+            names = file.keys()
+            tensors = {name: file.get_tensor(name) for name in names}
+    except (SafetensorError, ValueError, OSError) as error:
+        raise UserError(f"{path} is damaged or no safetensors file ({error}).") from None
+    if not isinstance(metadata, dict):
+        raise UserError(f"{path} was not written by heldout: its header says nothing of what it holds.")
+    return tensors, metadata

@@ -128,7 +128,8 @@ def main(config: Config) -> int:
     from pretrain.plan import length_in_steps, prepared
     from pretrain.report import Outcome
     from pretrain.training.device import make_fabric, on_device, rank_positions
-    from pretrain.training.run import Run, stop_asked
+    from pretrain.training.run import Run
+    from pretrain.training.session import stop_asked
 
     run = Run(config.out)
     fabric = make_fabric(config.device, config.precision or run.earlier("precision"))

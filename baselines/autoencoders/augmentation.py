@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pretrain.command import UserError, nearest
-from pretrain.views import uniforms
+from pretrain.random_numbers import uniforms
 
 DEGREES, SHIFT, BRIGHTNESS = 10.0, 0.05, 0.05
 # Of the inspection line: each with a chance of its own, and how strong it then is at most.

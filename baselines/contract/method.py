@@ -21,7 +21,7 @@ from torch import Tensor
 from pretrain.command import UserError
 from pretrain.data.dataset import ImageSet
 from pretrain.data.decode import read_mask
-from pretrain.tensorfile import read_tensors, write_tensors
+from pretrain.files import read_tensors, write_tensors
 
 METHOD_FILE = "method.safetensors"
 FORMAT = 1

@@ -16,7 +16,7 @@ from pretrain.anomalies import add_anomaly
 from pretrain.command import UserError
 from pretrain.data.dataset import ImageSet
 from pretrain.degrade import degrade
-from pretrain.views import uniforms
+from pretrain.random_numbers import uniforms
 
 MIN_CROP_PX = 32
 

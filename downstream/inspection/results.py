@@ -41,7 +41,7 @@ class Findings:
         if self._maps:
             import torch
 
-            from pretrain.tensorfile import write_tensors
+            from pretrain.files import write_tensors
 
             maps = {number: torch.from_numpy(one) for number, one in self._maps.items()}
             write_tensors(self.folder / "maps.safetensors", maps, {"of": "results.jsonl, by number of the line"})

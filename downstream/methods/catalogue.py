@@ -38,7 +38,7 @@ def load_any(folder: Path) -> "Method":
 
         return Exported(folder)
     from baselines.contract.method import METHOD_FILE
-    from pretrain.tensorfile import read_tensors
+    from pretrain.files import read_tensors
 
     _, metadata = read_tensors(folder / METHOD_FILE)
     for place in METHODS.values():

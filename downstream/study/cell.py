@@ -28,7 +28,7 @@ from downstream.study.memory import peak_megabytes, reset_peak
 from pretrain.command import UserError
 from pretrain.data.dataset import ImageSet
 from pretrain.encoder import Encoder
-from pretrain.tensorfile import read_tensors, write_tensors
+from pretrain.files import read_tensors, write_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pretrain.command import UserError
-from pretrain.tensorfile import HEADER_KEY
+from pretrain.files import HEADER_KEY
 
 if TYPE_CHECKING:
     from pretrain.encoder import Encoder, Origin

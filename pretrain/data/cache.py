@@ -23,7 +23,7 @@ import numpy as np
 
 from pretrain.command import UserError
 from pretrain.data.images import Problem
-from pretrain.lock import alone
+from pretrain.files import alone
 from pretrain.progress import Progress
 from pretrain.workers import refuse_import_by_worker
 

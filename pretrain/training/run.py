@@ -8,23 +8,18 @@ runs/NAME/finished                 exists once the result is written
 
 import json
 import os
-import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import torch
+import yaml
+from filelock import FileLock, Timeout
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from pretrain.command import Names, UserError
-from pretrain.files import write_whole
-from pretrain.tensorfile import read_tensors, write_tensors
-
-if TYPE_CHECKING:
-    from lightning_fabric import Fabric
+from pretrain.files import read_tensors, write_tensors, write_whole
 
 
 class Run:
@@ -40,11 +35,15 @@ class Run:
     def is_finished(self) -> bool:
         return self._finished_file.exists()
 
+    def skip_if_finished(self, print_line: Callable[[str], object] = print) -> bool:
+        """Whether there is nothing left to do, said in one line: a finished run is never trained over."""
+        if self.is_finished:
+            print_line(f"{self.folder} holds a finished run: choose another --out for a new one.")
+        return self.is_finished
+
     @contextmanager
     def held(self, config: object) -> Iterator[None]:
         """The right to write into the folder; UserError if another process has it, or it belongs to other options."""
-        from filelock import FileLock, Timeout
-
         with as_user_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             lock = FileLock(self.folder / "lock")
@@ -64,8 +63,6 @@ class Run:
 
     def config(self) -> dict:
         """The stored configuration, plain."""
-        import yaml
-
         return yaml.safe_load((self.folder / "config.yaml").read_text())
 
     def earlier(self, name: str) -> object:
@@ -129,8 +126,6 @@ class Run:
 
     def _keep(self, config: object) -> None:
         """Store the configuration, or compare it with the stored one."""
-        import yaml
-
         wanted = _plain(asdict(config))
         wanted.pop("out", None)  # a folder may be moved
         file = self.folder / "config.yaml"
@@ -163,27 +158,3 @@ def _plain(value: object) -> object:
     if isinstance(value, list | tuple):
         return [_plain(inner) for inner in value]
     return value
-
-
-@contextmanager
-def stop_asked(fabric: "Fabric") -> Iterator[Callable[[], bool]]:
-    """Gives a function that says, alike on all ranks, whether somebody pressed Ctrl-C or asked the process to end.
-
-    A second Ctrl-C stops at once.
-    """
-    asked: list[int] = []
-
-    def ask(number: int, frame: object) -> None:
-        if asked and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        asked.append(number)
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        if fabric.world_size == 1:
-            yield lambda: bool(asked)
-        else:
-            yield lambda: bool(fabric.all_reduce(torch.tensor(float(len(asked))), reduce_op="sum") > 0)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

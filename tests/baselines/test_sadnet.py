@@ -22,7 +22,7 @@ from baselines.restoration.image_files import read_exact, write_exact
 from baselines.restoration.pairs import NamedPair
 from downstream import restore
 from pretrain.command import UserError, run_commands
-from pretrain.tensorfile import read_tensors
+from pretrain.files import read_tensors
 
 COMMANDS = {
     "train": (restoration.train, restore.Train),

@@ -27,7 +27,7 @@ from baselines.contract.split import Parts
 from downstream.detect import Fit, Run, fit, run
 from pretrain.command import UserError, run_commands
 from pretrain.data.dataset import load
-from pretrain.tensorfile import read_tensors
+from pretrain.files import read_tensors
 
 COMMANDS = {"train": (vgg_cam.train, vgg_cam.Train), "test": (vgg_cam.test, vgg_cam.Test)}
 TINY = ("--weights", "random", "--width", "0.0625", "--size-px", "32", "--batch-size", "8", "--learning-rate", "1e-3")

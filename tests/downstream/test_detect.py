@@ -15,7 +15,7 @@ from downstream.inspection.inspector import Inspection, Inspector
 from downstream.inspection.overlay import overlay
 from pretrain.command import UserError, run_commands
 from pretrain.data.images import Problem
-from pretrain.tensorfile import read_tensors
+from pretrain.files import read_tensors
 
 COMMANDS = {"fit": (fit, Fit), "run": (run, Run)}
 SMALL = ("--size-px", "64", "--encoder", "random", "--options", "dimensions=24,grid=8,neighborhood=1")

@@ -18,7 +18,7 @@ from downstream.study import folds as protocol
 from downstream.study.cell import read
 from downstream.study.summary import RESTORATION_FILE
 from pretrain.command import Names
-from pretrain.tensorfile import read_tensors, write_tensors
+from pretrain.files import read_tensors, write_tensors
 
 SCRIPT = str(REPOSITORY / "downstream/evaluate.py")
 

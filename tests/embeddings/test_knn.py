@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scripts.defect_neighbors import Config as Study
-from scripts.defect_neighbors import main as study
 
 from embeddings.knn import VIEWS, Config, chance, defect_figures, main, neighbors, pooled, vote
 from pretrain.command import Names, UserError
 from pretrain.data.dataset import load
 from pretrain.encoder import Encoder
+from scripts.defect_neighbors import Config as Study
+from scripts.defect_neighbors import main as study
 
 
 def test_neighbors_are_others_nearest_first():

@@ -14,7 +14,7 @@ from torch import nn
 
 from pretrain.command import UserError
 from pretrain.encoder import CHANNELS, LEVELS, Encoder, Origin, fingerprint, load_encoder, make_encoder
-from pretrain.tensorfile import read_tensors, write_tensors
+from pretrain.files import read_tensors, write_tensors
 
 ORIGIN = Origin("demo", ("leather", "tile"), True, {"steps": 20, "crop": [0.5, 1.0], "loss": {"temperature": 0.1}})
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pretrain.views import BACKENDS, Draws, Strengths, _crop_by_loop, _crop_by_matrices, draw, render, uniforms
+from pretrain.random_numbers import uniforms
+from pretrain.views import BACKENDS, Draws, Strengths, _crop_by_loop, _crop_by_matrices, draw, render
 
 SIMCLR = Strengths()
 NOTHING = Strengths(

@@ -79,9 +79,10 @@ def seeds() -> list[bytes]:
     tiffs = [saved(image_file.convert(mode), "TIFF", compression=how) for mode, how in packed]
     others = [
         saved(image_file, "JPEG", progressive=True, exif=exif), saved(image_file.convert("CMYK"), "JPEG"),
-        saved(image_file, "WEBP", lossless=True), saved(image_file.convert("P"), "BMP"), saved(image_file.convert("RGBA"), "WEBP"),
-        saved(image_file, "PNG", save_all=True, append_images=[image.rotate(9)]),
-        saved(image_file, "TIFF", save_all=True, append_images=[image] * 3),
+        saved(image_file, "WEBP", lossless=True), saved(image_file.convert("P"), "BMP"),
+        saved(image_file.convert("RGBA"), "WEBP"),
+        saved(image_file, "PNG", save_all=True, append_images=[image_file.rotate(9)]),
+        saved(image_file, "TIFF", save_all=True, append_images=[image_file] * 3),
     ]  # fmt: skip
     return usual + modes + tiffs + others
 

@@ -8,7 +8,7 @@ import pytest
 from downstream.study.encoders import choose_encoders
 from pretrain.command import UserError
 from pretrain.encoder import Encoder, Origin
-from pretrain.tensorfile import read_tensors, write_tensors
+from pretrain.files import read_tensors, write_tensors
 
 DATA = "images"
 
