@@ -101,7 +101,7 @@ def wait_until_healthy(serving: Serving) -> None:
     pytest.fail(f"the server is not healthy: {serving.log}")
 
 
-def image(seed: int = 0, size: tuple[int, int] = (40, 30), kind: str = "PNG") -> bytes:
+def image_bytes(seed: int = 0, size: tuple[int, int] = (40, 30), kind: str = "PNG") -> bytes:
     """A noisy image's file."""
     pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     file = BytesIO()

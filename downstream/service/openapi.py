@@ -9,7 +9,7 @@ from fastapi import Depends, Request
 from downstream.service.schemas import Problem
 from downstream.service.service import Service
 
-EXAMPLES = json.loads(Path(__file__).with_name("serve_examples.json").read_text())
+EXAMPLES = json.loads(Path(__file__).with_name("examples.json").read_text())
 WORDS = {
     400: "The request is no request: its form cannot be read, or its host name is not served.",
     401: "The token is missing or wrong.",

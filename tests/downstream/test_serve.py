@@ -13,7 +13,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from serving import image, postgres, served
+from serving import image_bytes, postgres, served
 
 from downstream.serve import Config, main, settings_of
 from downstream.service.app import make_app
@@ -27,7 +27,7 @@ TOKEN = "a token of some length"
 def send(url: str, seed: int) -> int | None:
     """The id of a result, or none if there was no answer. (To read certificates takes longer than to ask: not here.)"""
     try:
-        answer = httpx.post(f"{url}/api/test_image", files={"image": image(seed)}, timeout=30, verify=False)
+        answer = httpx.post(f"{url}/api/test_image", files={"image": image_bytes(seed)}, timeout=30, verify=False)
         return answer.json()["id"] if answer.status_code == 200 else None
     except httpx.TransportError:
         return None
@@ -54,7 +54,7 @@ def killed_and_started_again(models: Path, folder: Path, results: str) -> None:
     assert 20 <= len(answered) < 400  # it was killed in the middle
     with served(models, folder, "--results", results) as serving:
         assert serving.client.get("/api/results").json()["total"] >= len(answered)
-        judged = serving.test(image()).json()
+        judged = serving.test(image_bytes()).json()
         assert (judged["model"], judged["threshold"]) == ("mean", 0.125)  # what was set is there as well
     store = Store(results)
     kept = {one.id for one in store.every(Filter())}
@@ -64,7 +64,7 @@ def killed_and_started_again(models: Path, folder: Path, results: str) -> None:
 
 def test_a_stop_answers_what_was_accepted(models_folder, tmp_path):
     with served(models_folder, tmp_path / "served", "--batch", "2") as serving, ThreadPoolExecutor(24) as pool:
-        data = image(size=(900, 700))
+        data = image_bytes(size=(900, 700))
         sent = [pool.submit(serving.test, data) for _ in range(24)]
         end_s = time.monotonic() + 20
         while serving.client.get("/api/status").json()["inside"] < 6:
@@ -92,13 +92,13 @@ def guarded(models_folder, tmp_path_factory):
 
 
 def test_beyond_what_may_wait_clients_are_told_when_to_come_back(guarded):
-    data = image(size=(900, 700))
+    data = image_bytes(size=(900, 700))
     with ThreadPoolExecutor(16) as pool:
         answers = list(pool.map(lambda _: guarded.test(data), range(48)))
     statuses = Counter(answer.status_code for answer in answers)
     assert set(statuses) == {200, 429} and statuses[200] >= 3
     assert all(int(answer.headers["Retry-After"]) >= 1 for answer in answers if answer.status_code == 429)
-    assert guarded.test(image()).status_code == 200
+    assert guarded.test(image_bytes()).status_code == 200
     assert guarded.client.get("/api/status").json()["inside"] == 0
 
 
@@ -114,16 +114,17 @@ def settings(models_folder, tmp_path) -> Settings:
     return settings_of(Config(models=models_folder, results=str(tmp_path / "x.sqlite"), images=tmp_path / "images"))
 
 
-def test_a_image_that_takes_too_long_is_given_up(settings):
+def test_an_image_that_takes_too_long_is_given_up(settings):
     app = make_app(replace(settings, timeout_s=1e-9))
 
     async def asked() -> tuple[httpx.Response, httpx.Response]:
         await app.service.start()
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
-            answers = await client.post("/api/test_image", files={"image": image()}), await client.get("/api/health")
+            answer = await client.post("/api/test_image", files={"image": image_bytes()})
+            health = await client.get("/api/health")
         await app.service.stop()
-        return answers
+        return answer, health
 
     answer, health = asyncio.run(asked())
     assert answer.status_code in (408, 503) and "detail" in answer.json()

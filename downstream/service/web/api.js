@@ -23,7 +23,7 @@ export async function ask(path, { method = "GET", body, signal } = {}) {
   return (await answered(path, { method, body, signal })).json();
 }
 
-/** A picture or a CSV file: <img src> and links could not send the token. */
+/** An image or a CSV file: <img src> and links could not send the token. */
 export async function fetched(path, { signal } = {}) {
   return (await answered(path, { signal })).blob();
 }

@@ -4,14 +4,14 @@ import { fetched, onTokenWanted } from "./api.js";
 import { byId, element, remember, remembered, symbol } from "./elements.js";
 import { History } from "./history.js";
 import { startIntake } from "./intake.js";
-import { startKeys } from "./keys.js";
+import { startKeys } from "./keyboard.js";
 import { Queue, summary } from "./queue.js";
-import { showFacts, showHeatKey, showRegions, showVerdict, spokenVerdict } from "./reading.js";
+import { showMetadata, showHeatKey, showRegions, showVerdict, spokenVerdict } from "./verdict.js";
 import { batchWords, ResultList } from "./result_list.js";
 import { Session } from "./session.js";
 import { Similar } from "./similar.js";
 import { Stage } from "./stage.js";
-import { ThresholdPanel } from "./threshold.js";
+import { ThresholdPanel } from "./threshold_panel.js";
 import { askForToken } from "./token.js";
 
 const POLL_MS = 10_000;
@@ -34,7 +34,7 @@ function trouble(error) {
   byId("trouble").hidden = false;
 }
 
-// ---- one picture
+// ---- one image
 
 function select(item) {
   selected = item;
@@ -49,15 +49,15 @@ function select(item) {
     isDefective: answer !== null && session.isDefective(answer),
   });
   showRegions(answer, (position) => stage.zoomTo(position));
-  showFacts(answer);
+  showMetadata(answer);
   similar.show(item?.state === "done" ? item : null);
 }
 
 /** What this browser cannot show, such as TIFF, the service can, if it was kept. */
-byId("picture").addEventListener("error", async () => {
+byId("image").addEventListener("error", async () => {
   const item = selected;
   if (!item?.file || !item.answer?.is_kept || item.url) return;
-  const blob = await fetched(`/api/pictures/kept/${item.answer.digest}`).catch(() => null);
+  const blob = await fetched(`/api/images/kept/${item.answer.digest}`).catch(() => null);
   if (!blob) return;
   item.url = URL.createObjectURL(blob);
   if (item === selected) select(item);
@@ -79,23 +79,23 @@ function step(by) {
   if (byId("items").contains(document.activeElement) || document.activeElement === document.body) list.focus();
 }
 
-/** A result of the history, with its picture if that was kept. */
+/** A result of the history, with its image if that was kept. */
 async function openEarlier(result) {
   const here = queue.items.find((item) => item.answer?.id === result.id);
   location.hash = "#inspect";
   if (here) return select(here);
-  const blob = result.is_kept ? await fetched(`/api/pictures/kept/${result.digest}`).catch(() => null) : null;
+  const blob = result.is_kept ? await fetched(`/api/images/kept/${result.digest}`).catch(() => null) : null;
   const url = blob && URL.createObjectURL(blob);
-  return select({ state: "done", name: result.name, answer: { ...result, map_threshold: null }, map: null, url, picture: async () => blob });
+  return select({ state: "done", name: result.name, answer: { ...result, map_threshold: null }, map: null, url, image: async () => blob });
 }
 
-// ---- many pictures
+// ---- many images
 
 function take(files) {
   if (files.length === 0) return;
   location.hash = "#inspect";
   const made = queue.add(files);
-  for (const item of made) item.picture = async () => item.file;
+  for (const item of made) item.image = async () => item.file;
   byId("inspect").dataset.empty = "no";
   select(made[0]);
 }
@@ -219,10 +219,10 @@ function nextTheme() {
 }
 byId("theme").addEventListener("click", nextTheme);
 
-byId("keep-pictures").checked = queue.keepPictures = remembered("keep-pictures", false);
-byId("keep-pictures").addEventListener("change", (event) => {
-  queue.keepPictures = event.target.checked;
-  remember("keep-pictures", event.target.checked);
+byId("keep-images").checked = queue.keepImages = remembered("keep-images", false);
+byId("keep-images").addEventListener("change", (event) => {
+  queue.keepImages = event.target.checked;
+  remember("keep-images", event.target.checked);
 });
 byId("trouble").querySelector("button").addEventListener("click", () => (byId("trouble").hidden = true));
 

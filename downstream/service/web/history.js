@@ -2,7 +2,7 @@
 
 import { ask, fetched } from "./api.js";
 import { byId, element, symbol } from "./elements.js";
-import { count, figure, moment, sureness, verdictKind, verdictWord } from "./words.js";
+import { count, figure, moment, sureness, verdictKind, verdictWord } from "./format.js";
 
 const A_PAGE = 50;
 const PATIENCE_MS = 250;
@@ -46,7 +46,7 @@ export class History {
     return this.#load();
   }
 
-  /** Move the focus along the pictures; false if there is none to move from or to. */
+  /** Move the focus along the images; false if there is none to move from or to. */
   step(by) {
     const buttons = [...byId("history-rows").querySelectorAll("button.open")];
     const at = buttons.indexOf(document.activeElement);

@@ -1,4 +1,4 @@
-// How pictures come in: dropped (folders too), pasted, chosen, or taken with the phone's camera.
+// How images come in: dropped (folders too), pasted, chosen, or taken with the phone's camera.
 
 import { byId } from "./elements.js";
 
@@ -72,7 +72,7 @@ async function filesBelow(entry) {
   return (await Promise.all(children.map(filesBelow))).flat();
 }
 
-/** Pasted pictures are all called image.png: the time tells them apart. */
+/** Pasted images are all called image.png: the time tells them apart. */
 function named(file) {
   if (!/^image\.\w+$/.test(file.name)) return file;
   const time = new Date().toLocaleTimeString(undefined, { hour12: false }).replaceAll(":", "-");

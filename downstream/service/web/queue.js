@@ -1,22 +1,22 @@
-// The pictures of this session on their way to the service: a few at once, patient when it is busy, none lost.
+// The images of this session on their way to the service: a few at once, patient when it is busy, none lost.
 
 import { send, Trouble } from "./api.js";
-import { bytes, figure } from "./words.js";
+import { bytes, figure } from "./format.js";
 
 const AT_ONCE = 4;
 // Answers that the service itself calls passing (429 has no limit: the service says when to come back).
 const MAX_TIMEOUTS = 2;
-// A map of 224 x 224 takes 200 kB: the heat of older pictures is let go.
+// A map of 224 x 224 takes 200 kB: the heat of older images is let go.
 const MAX_MAPS = 400;
 
 /**
- * An item is one picture: `state` is waiting, sending, failed or done; `answer` what the service said, its map a
+ * An item is one image: `state` is waiting, sending, failed or done; `answer` what the service said, its map a
  * Float32Array in `map` ({values, width, height} or null); `reason` why it failed.
  */
 export class Queue extends EventTarget {
   items = [];
   limits = null;
-  keepPictures = false;
+  keepImages = false;
   #next = 1;
   #running = 0;
   #pausedUntil = 0;
@@ -99,7 +99,7 @@ export class Queue extends EventTarget {
   }
 
   #refuseTooLarge(file) {
-    const most = this.limits?.picture_bytes;
+    const most = this.limits?.image_bytes;
     if (file.size === 0) throw new Trouble("The file is empty: choose another.");
     if (most && file.size > most) {
       throw new Trouble(`${bytes(file.size)} are too many: send a picture of at most ${bytes(most)}.`);
@@ -110,7 +110,7 @@ export class Queue extends EventTarget {
     const form = new FormData();
     form.append("image", item.file, item.file.name || "picture");
     form.append("map", "array");
-    form.append("keep", String(this.keepPictures));
+    form.append("keep", String(this.keepImages));
     return form;
   }
 

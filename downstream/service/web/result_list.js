@@ -1,8 +1,8 @@
-// The pictures of this session as a list: how far each one is, how it came out, and why one failed.
+// The images of this session as a list: how far each one is, how it came out, and why one failed.
 
 import { byId, element, symbol } from "./elements.js";
 import { isOpen, summary } from "./queue.js";
-import { count, figure, verdictKind, verdictWord } from "./words.js";
+import { count, figure, verdictKind, verdictWord } from "./format.js";
 
 const THUMBNAIL_PX = 96;
 
@@ -83,18 +83,18 @@ export class ResultList {
 
   #made(item) {
     const parts = {
-      picture: element("span", { class: "thumbnail" }),
+      image: element("span", { class: "thumbnail" }),
       name: element("span", { class: "name" }, item.name || "a picture"),
       state: element("span", { class: "state" }),
       progress: element("progress", { max: 1, value: 0, "aria-label": `Sending ${item.name}`, hidden: true }),
     };
     parts.open = element("button", { type: "button", class: "open", tabindex: -1, onclick: () => this.#select(item) },
-      parts.picture, element("span", { class: "two" }, parts.name, parts.state, parts.progress));
+      parts.image, element("span", { class: "two" }, parts.name, parts.state, parts.progress));
     parts.retry = element("button", { type: "button", class: "retry", hidden: true, onclick: () => this.#queue.retry([item]) }, "Retry");
     parts.retry.setAttribute("aria-label", `Retry ${item.name}`);
     parts.row = element("li", {}, parts.open, parts.retry);
     parts.row.item = item;
-    item.showThumbnail = (url) => parts.picture.replaceChildren(element("img", { src: url, alt: "" }));
+    item.showThumbnail = (url) => parts.image.replaceChildren(element("img", { src: url, alt: "" }));
     this.#seen.observe(parts.row);
     return parts;
   }

@@ -1,11 +1,11 @@
-// Pictures like this one, of those that were kept and of the folder that the service was given.
+// Images like this one, of those that were kept and of the folder that the service was given.
 
 import { ask, fetched } from "./api.js";
 import { byId, element, symbol } from "./elements.js";
-import { figure, verdictKind, verdictWord } from "./words.js";
+import { figure, verdictKind, verdictWord } from "./format.js";
 
 const HOW_MANY = 8;
-// Going through pictures with the arrow keys asks for none of those in between.
+// Going through images with the arrow keys asks for none of those in between.
 const PATIENCE_MS = 350;
 
 export class Similar {
@@ -20,7 +20,7 @@ export class Similar {
     byId("compare-close").addEventListener("click", () => byId("compare-dialog").close());
   }
 
-  /** `item` has `picture()`, which promises the picture as a Blob, or null; a result without one is not searched for. */
+  /** `item` has `image()`, which promises the image as a Blob, or null; a result without one is not searched for. */
   show(item) {
     this.#item = item;
     byId("similar-panel").hidden = !this.isPossible || !item;
@@ -39,15 +39,15 @@ export class Similar {
 
   async #search(item, signal) {
     try {
-      const blob = await item.picture();
+      const blob = await item.image();
       if (!blob) return say("This picture was not kept, so there is nothing to search with. Drop it again to search.");
       const form = new FormData();
       form.append("image", blob, item.answer.name || "picture");
       form.append("k", String(HOW_MANY + 1));
       const found = await ask("/api/search", { method: "POST", body: form, signal });
       // What is kept of a result of the history is drawn smaller, so the service cannot know it for the same.
-      const own = `/api/pictures/kept/${item.answer.digest}`;
-      const neighbors = found.neighbors.filter((one) => one.picture !== own).slice(0, HOW_MANY);
+      const own = `/api/images/kept/${item.answer.digest}`;
+      const neighbors = found.neighbors.filter((one) => one.image !== own).slice(0, HOW_MANY);
       if (neighbors.length === 0) {
         return say("Nothing to compare with yet: tick “Keep pictures” and judge some, or start the service with --vectors.");
       }
@@ -58,10 +58,10 @@ export class Similar {
   }
 
   async #draw(neighbors, searched, blob, item, signal) {
-    const pictures = await Promise.all(neighbors.map((one) => fetched(one.picture, { signal }).catch(() => null)));
+    const images = await Promise.all(neighbors.map((one) => fetched(one.image, { signal }).catch(() => null)));
     if (signal.aborted) return;
     for (const url of this.#urls) URL.revokeObjectURL(url);
-    this.#urls = pictures.map((picture) => picture && URL.createObjectURL(picture));
+    this.#urls = images.map((image) => image && URL.createObjectURL(image));
     const rows = neighbors.map((one, position) => {
       const url = this.#urls[position];
       const button = element("button", { type: "button", onclick: () => this.#compare(one, url, blob, item) },

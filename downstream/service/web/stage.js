@@ -1,10 +1,10 @@
-// The picture on its stage: heat, contours and boxes over it; zoom and pan by wheel, pinch, drag, buttons and keys.
+// The image on its stage: heat, contours and boxes over it; zoom and pan by wheel, pinch, drag, buttons and keys.
 
 import { byId, drawn } from "./elements.js";
-import { contours, paintHeat, valueAt } from "./heat.js";
-import { figure } from "./words.js";
+import { contours, paintHeat, valueAt } from "./heatmap.js";
+import { figure } from "./format.js";
 
-const MAX_SCALE = 40; // stage pixels for one of the picture
+const MAX_SCALE = 40; // stage pixels for one of the image
 const PIXELS_SHOW_FROM = 4; // from this scale on pixels are shown as squares, not smoothed
 const STEP = 1.25;
 const LABELS_WITH_AREA = 6;
@@ -13,10 +13,10 @@ const PAN_PX = 60;
 export class Stage {
   #box = byId("stage");
   #layers = byId("layers");
-  #picture = byId("picture");
+  #image = byId("image");
   #heat = byId("heat");
   #marks = byId("marks");
-  #size = null; // of the picture, in its pixels
+  #size = null; // of the image, in its pixels
   #view = { x: 0, y: 0, scale: 1, isFitted: true };
   #pointers = new Map();
   #shown = null;
@@ -37,13 +37,13 @@ export class Stage {
     byId("zoom-in").addEventListener("click", () => this.zoom(STEP));
     byId("zoom-out").addEventListener("click", () => this.zoom(1 / STEP));
     byId("zoom-fit").addEventListener("click", () => this.fit());
-    this.#picture.addEventListener("error", () => this.#shown && this.#withoutPicture());
-    this.#picture.addEventListener("load", () => this.#shown && !this.#size && this.#sizeOfPicture());
+    this.#image.addEventListener("error", () => this.#shown && this.#withoutImage());
+    this.#image.addEventListener("load", () => this.#shown && !this.#size && this.#sizeOfImage());
   }
 
   /**
-   * Show a picture: `shown` has url (or null), width and height (null: what the browser finds), name, map (or null), limit
-   * (of the map, or null), regions, isDefective. Null shows nothing. A picture of the same size keeps the zoom, so that
+   * Show an image: `shown` has url (or null), width and height (null: what the browser finds), name, map (or null), limit
+   * (of the map, or null), regions, isDefective. Null shows nothing. An image of the same size keeps the zoom, so that
    * the same place can be compared.
    */
   show(shown) {
@@ -58,14 +58,14 @@ export class Stage {
     this.#sized();
     this.#heat.hidden = !shown?.map;
     if (!shown) {
-      this.#picture.removeAttribute("src");
+      this.#image.removeAttribute("src");
       return;
     }
     this.#warm();
-    this.#picture.alt = shown.name;
-    this.#picture.hidden = !shown.url;
-    if (shown.url) this.#picture.src = shown.url;
-    else this.#withoutPicture();
+    this.#image.alt = shown.name;
+    this.#image.hidden = !shown.url;
+    if (shown.url) this.#image.src = shown.url;
+    else this.#withoutImage();
     if (isSameSize && !this.#view.isFitted) this.#draw();
     else this.fit();
   }
@@ -123,8 +123,8 @@ export class Stage {
   }
 
   /** Nothing was answered yet: as large as the browser finds it. */
-  #sizeOfPicture() {
-    this.#size = { width: this.#picture.naturalWidth, height: this.#picture.naturalHeight };
+  #sizeOfImage() {
+    this.#size = { width: this.#image.naturalWidth, height: this.#image.naturalHeight };
     this.#sized();
     this.fit();
   }
@@ -134,8 +134,8 @@ export class Stage {
     this.#box.querySelector(".zoom").hidden = !this.#size;
   }
 
-  #withoutPicture() {
-    this.#picture.hidden = true;
+  #withoutImage() {
+    this.#image.hidden = true;
     if (!this.#size && !this.#shown.url) return;
     byId("stage-words").textContent = !this.#size ? "There is nothing that this browser can show." : this.#shown.url
       ? "This browser cannot show this kind of picture. Heat and boxes are where the service saw them."
@@ -158,7 +158,7 @@ export class Stage {
     if (!this.#size) return;
     const view = this.#view;
     const [width, height] = [this.#size.width * view.scale, this.#size.height * view.scale];
-    // The middle of the stage always shows some of the picture: it cannot be lost.
+    // The middle of the stage always shows some of the image: it cannot be lost.
     view.x = Math.min(this.#box.clientWidth / 2, Math.max(this.#box.clientWidth / 2 - width, view.x));
     view.y = Math.min(this.#box.clientHeight / 2, Math.max(this.#box.clientHeight / 2 - height, view.y));
     Object.assign(this.#layers.style, {
@@ -244,7 +244,7 @@ export class Stage {
   #onKey(event) {
     if (event.target !== this.#box || event.altKey || event.ctrlKey || event.metaKey) return;
     const steps = { ArrowLeft: [PAN_PX, 0], ArrowRight: [-PAN_PX, 0], ArrowUp: [0, PAN_PX], ArrowDown: [0, -PAN_PX] };
-    if (!(event.key in steps) || !this.isZoomed) return; // else arrows go through the pictures
+    if (!(event.key in steps) || !this.isZoomed) return; // else arrows go through the images
     this.#pan(...steps[event.key]);
     event.preventDefault();
     event.stopPropagation();

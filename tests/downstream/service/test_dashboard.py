@@ -11,7 +11,7 @@ import pytest
 from browsing import CONTRASTS, PATIENCE_MS, carried, chromium, drop, opened
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
-from serving import image, served
+from serving import image_bytes, served
 
 expect.set_options(timeout=PATIENCE_MS)
 TOKEN = "a token of some length"
@@ -75,17 +75,17 @@ def test_many_are_dropped_and_one_is_broken(browser, serving, images):
     with inspecting(browser, serving.url, expected=("415",)) as page:
         expect(ready(page).locator("#stage-empty")).to_be_visible()
         drop(page, files)
-        judged(page, "7 images: 1 defective, 3 good, 3 failed")
+        judged(page, "7 pictures: 1 defective, 3 good, 3 failed")
         expect(row(page, "notes.txt")).to_contain_text("Not an image that can be read")
-        expect(row(page, "large.png")).to_contain_text("2.0 MiB are too many: send an image of at most 1.0 MiB.")
+        expect(row(page, "large.png")).to_contain_text("2.0 MiB are too many: send a picture of at most 1.0 MiB.")
         expect(row(page, "empty.png")).to_contain_text("The file is empty")
-        expect(page.locator("#spoken")).to_have_text("7 images: 1 defective, 3 good, 3 failed.")
+        expect(page.locator("#spoken")).to_have_text("7 pictures: 1 defective, 3 good, 3 failed.")
         for name, is_defective in {name: name == "bad.png" for name in images}.items():
             row(page, name).locator(".open").click()
             expect(page.locator("#verdict")).to_contain_text("Defective" if is_defective else "Good")
             expect(page.locator("#verdict .of")).to_have_text(name)
         row(page, "notes.txt").get_by_role("button", name="Retry").click()
-        judged(page, "7 images: 1 defective, 3 good, 3 failed")
+        judged(page, "7 pictures: 1 defective, 3 good, 3 failed")
         page.locator("#show-only").select_option("failed")
         expect(page.locator("#items li")).to_have_count(3)
 
@@ -121,7 +121,7 @@ def test_one_is_shown_with_all_that_is_known(browser, serving, images):
 def test_the_slider_decides_again_and_counts_what_would_flip(browser, serving, images):
     with inspecting(browser, serving.url) as page:
         drop(ready(page), images)
-        judged(page, "4 images: 1 defective, 3 good")
+        judged(page, "4 pictures: 1 defective, 3 good")
         results = serving.client.get("/api/results", params={"model": "hazelnut", "limit": 500}).json()["results"]
         before = serving.client.get("/api/threshold").json()
         scores = np.array([result["anomaly_score"] for result in results])
@@ -136,7 +136,7 @@ def test_the_slider_decides_again_and_counts_what_would_flip(browser, serving, i
             expect(page.locator("#flips-normals")).to_contain_text(f"{(normals > value).sum()} called defective")
             if value < normals.min():
                 expect(page.locator("#flips-normals")).to_contain_text("(100 %)")
-        judged(page, "4 images: 0 defective, 4 good")
+        judged(page, "4 pictures: 0 defective, 4 good")
         expect(page.locator("#verdict .headline")).to_have_text("Good")
         expect(page.locator("#verdict")).to_contain_text("by the threshold on trial")
         assert serving.client.get("/api/threshold").json() == before  # nothing is kept yet
@@ -150,12 +150,12 @@ def test_the_slider_decides_again_and_counts_what_would_flip(browser, serving, i
         page.get_by_role("button", name="Back to the model's own").click()
         expect(page.locator("#own-threshold")).to_be_disabled()
         assert serving.client.get("/api/threshold").json() == before
-        judged(page, "4 images: 1 defective, 3 good")
+        judged(page, "4 pictures: 1 defective, 3 good")
 
 
 def test_history_is_filtered_paged_and_downloaded(browser, serving, images):
     for number in range(60):
-        assert serving.test(image(number, (8, 8)), f"batch {number:02}.png").status_code == 200
+        assert serving.test(image_bytes(number, (8, 8)), f"batch {number:02}.png").status_code == 200
     assert serving.test(images["bad.png"], "=harmful.png").status_code == 200
     with inspecting(browser, f"{serving.url}/#history", viewport={"width": 1280, "height": 800}) as page:
         rows, total = page.locator("#history-rows tbody tr"), serving.client.get("/api/results").json()["total"]
@@ -190,10 +190,10 @@ def test_history_is_filtered_paged_and_downloaded(browser, serving, images):
 def test_an_earlier_result_is_opened_and_similar_ones_are_found(browser, serving, images):
     for name, data in images.items():
         assert serving.test(data, name, keep="true").status_code == 200
-    assert serving.test(image(7), "not kept.png").status_code == 200
+    assert serving.test(image_bytes(7), "not kept.png").status_code == 200
     with inspecting(browser, f"{serving.url}/#history") as page:
         page.get_by_role("button", name="not kept.png").first.click()
-        expect(page.locator("#stage-words")).to_contain_text("This image was not kept.")
+        expect(page.locator("#stage-words")).to_contain_text("This picture was not kept.")
         page.keyboard.press("2")
         page.get_by_role("button", name="bad.png").first.click()
         expect(page.locator("#verdict .headline")).to_have_text("Defective")
@@ -252,7 +252,7 @@ def test_all_can_be_done_with_the_keyboard(browser, serving, images, tmp_path):
         with page.expect_file_chooser() as chooser:
             page.keyboard.press("o")
         chooser.value.set_files([tmp_path / name for name in images])
-        judged(page, "4 images: 1 defective, 3 good")
+        judged(page, "4 pictures: 1 defective, 3 good")
         names = []
         for key in ("", "ArrowDown", "ArrowRight", "ArrowDown", "ArrowDown", "ArrowUp"):
             if key:
@@ -263,7 +263,7 @@ def test_all_can_be_done_with_the_keyboard(browser, serving, images, tmp_path):
         page.keyboard.press("t")
         expect(page.locator("#threshold")).to_be_focused()
         page.keyboard.press("Home")
-        judged(page, "4 images: 4 defective, 0 good")
+        judged(page, "4 pictures: 4 defective, 0 good")
         page.keyboard.press("Escape")
         expect(page.locator("#stage")).to_be_focused()
         ring = page.locator("#stage").evaluate("one => getComputedStyle(one).outlineStyle")
@@ -286,7 +286,7 @@ def test_all_can_be_done_with_the_keyboard(browser, serving, images, tmp_path):
 def test_tab_reaches_every_control_that_can_be_used(browser, serving, images):
     with inspecting(browser, serving.url) as page:
         drop(ready(page), images)
-        judged(page, "4 images: 1 defective, 3 good")
+        judged(page, "4 pictures: 1 defective, 3 good")
         usable = page.evaluate(
             """() => [...document.querySelectorAll("a, button:enabled, select:enabled, input:enabled, summary, #stage")]
                 .filter(one => one.checkVisibility() && one.tabIndex >= 0)
@@ -309,7 +309,7 @@ def test_hostile_names_are_only_text(browser, serving, images):
     with inspecting(browser, serving.url, viewport={"width": 360, "height": 780}) as page:
         page.locator("#keep-images").check()
         drop(ready(page), dict.fromkeys(names, images["bad.png"]))
-        judged(page, "4 images: 4 defective, 0 good")
+        judged(page, "4 pictures: 4 defective, 0 good")
         expect(page.locator("#verdict .of")).to_have_text(HOSTILE)
         page.locator("#metadata-panel summary").click()
         expect(page.locator("#metadata")).to_contain_text(HOSTILE)
@@ -344,7 +344,7 @@ def test_text_can_be_read_in_both_schemes(browser, serving, images, scheme):
     with inspecting(browser, serving.url, expected=("415",), color_scheme=scheme, reduced_motion="reduce") as page:
         assert (luminous(page) > 0.5) == (scheme == "light")
         drop(ready(page), {**images, "notes.txt": b"no"})
-        judged(page, "5 images: 1 defective, 3 good, 1 failed")
+        judged(page, "5 pictures: 1 defective, 3 good, 1 failed")
         for name in ("bad.png", "good 0.png", "notes.txt"):
             row(page, name).locator(".open").click()
             assert_readable(page, 35)
@@ -391,14 +391,14 @@ def test_a_busy_service_is_waited_for_and_a_lost_one_named(browser, serving, ima
         page.route("**/api/test_image", busy_at_first)
         drop(ready(page), images)
         expect(page.locator("#batch-words")).to_contain_text("The service is busy: going on in")
-        judged(page, "4 images: 1 defective, 3 good")
+        judged(page, "4 pictures: 1 defective, 3 good")
         page.unroute("**/api/test_image")
         page.route("**/api/*", lambda route: route.abort())
         drop(page, {"lost.png": images["bad.png"]})
         expect(row(page, "lost.png")).to_contain_text("The service cannot be reached: see whether it runs, then retry.")
         page.unroute("**/api/*")
         page.get_by_role("button", name="Retry failed").click()
-        judged(page, "5 images: 2 defective, 3 good")
+        judged(page, "5 pictures: 2 defective, 3 good")
 
 
 def test_a_folder_is_dropped_stopped_and_cleared(browser, serving, images, tmp_path):
@@ -417,17 +417,17 @@ def test_a_folder_is_dropped_stopped_and_cleared(browser, serving, images, tmp_p
             devices.send("Input.dispatchDragEvent", {"type": kind, "x": 400, "y": 400, "data": data})
         expect(page.locator("#items li")).to_have_count(12)
         expect(page.locator("#items .name").nth(10)).to_have_text("shift 3/left/10.png")  # 10 comes after 9
-        expect(page.locator("#batch-words")).to_have_text("0 of 12 images done")
+        expect(page.locator("#batch-words")).to_have_text("0 of 12 pictures done")
         expect(page.locator("#drop-veil")).to_be_hidden()
         assert len(held) == 4  # so many at once
         page.get_by_role("button", name="Stop").click()
-        judged(page, "12 images: 0 defective, 0 good, 12 failed")
+        judged(page, "12 pictures: 0 defective, 0 good, 12 failed")
         page.unroute("**/api/test_image")
         page.get_by_role("button", name="Retry failed").click()
-        judged(page, "12 images: 0 defective, 12 good")
+        judged(page, "12 pictures: 0 defective, 12 good")
         page.get_by_role("button", name="Clear list").click()
         expect(page.locator("#items li")).to_have_count(0)
-        expect(page.locator("#verdict")).to_contain_text("No image yet")
+        expect(page.locator("#verdict")).to_contain_text("No picture yet")
 
 
 def test_a_kind_that_browsers_cannot_show(browser, serving, images):
@@ -436,7 +436,7 @@ def test_a_kind_that_browsers_cannot_show(browser, serving, images):
     with inspecting(browser, serving.url) as page:
         drop(ready(page), {"bad.tiff": file.getvalue()})
         expect(page.locator("#verdict .headline")).to_have_text("Defective")
-        expect(page.locator("#stage-words")).to_contain_text("This browser cannot show this kind of image.")
+        expect(page.locator("#stage-words")).to_contain_text("This browser cannot show this kind of picture.")
         expect(page.locator("#marks rect.over").first).to_be_visible()
         page.locator("#keep-images").check()
         drop(page, {"kept.tiff": file.getvalue()})
@@ -444,7 +444,7 @@ def test_a_kind_that_browsers_cannot_show(browser, serving, images):
         expect(page.locator("#image")).to_have_js_property("naturalWidth", 256)
 
 
-def test_a_image_can_be_pasted(browser, serving, images):
+def test_an_image_can_be_pasted(browser, serving, images):
     with inspecting(browser, serving.url) as page:
         transfer = carried(ready(page), {"image.png": images["bad.png"]})
         page.evaluate(

@@ -46,7 +46,7 @@ def test_the_page_computes_what_the_service_computes(browser, pages):
         got = run_in_page(page, "decision.js", "cases.map(one => module.confidence(...one))", cases)
         assert got == pytest.approx([confidence(*one) for one in cases], abs=1e-9)
         for threshold in (12.0, -1.0):
-            painted = run_in_page(page, "heat.js", PAINT, [values.ravel().tolist(), 9, 6, threshold])
+            painted = run_in_page(page, "heatmap.js", PAINT, [values.ravel().tolist(), 9, 6, threshold])
             rgba = np.array(painted, np.float32).reshape(6, 9, 4)
             cover = rgba[..., 3:] / 255 * 0.65
             wanted = heated(np.zeros((6, 9, 3), np.uint8), values, threshold)
@@ -72,7 +72,7 @@ def test_contours_lie_where_the_map_crosses_the_level(browser, pages):
     with opened(browser, pages, expected=("404",)) as page:  # it has no favicon.ico
         for values, at in ((ramp, level), (disc, 2.0), (np.full((rows, columns), 9.0), level), (ramp * 0, level)):
             case = [{"values": values.ravel().tolist(), "width": columns, "height": rows}, at, width, height]
-            path = run_in_page(page, "heat.js", "module.contours(...cases)", case)
+            path = run_in_page(page, "heatmap.js", "module.contours(...cases)", case)
             points = [tuple(map(float, point.split())) for point in path.replace("M", "L").split("L")[1:]]
             points = np.array(points).reshape(-1, 2) / (width / columns, height / rows) - 0.5  # in cells of the map
             inside = points[((points > 0) & (points < (columns - 1, rows - 1))).all(axis=1)]

@@ -133,7 +133,7 @@ def test_many_threads_and_connections_lose_nothing(place):
 
 KILLED = """
 import os, signal, sys
-sys.path.insert(0, sys.argv[2])
+sys.path[:0] = sys.argv[2:]
 from test_database import result
 from downstream.service.database import Store
 store = Store(sys.argv[1])

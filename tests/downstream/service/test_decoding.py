@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from png_files import png_chunk
-from serving import image
+from serving import image_bytes
 
 from downstream.service import decoding
 from downstream.service.decoding import Decoders, Refused, check_size, decode_checked, kind_of
@@ -27,8 +27,8 @@ def claimed(width: int, height: int) -> bytes:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_kind_is_told_by_content(kind):
-    assert kind_of(image(kind=kind)) == (kind, KINDS[kind])
-    decoded = decode_checked(image(kind=kind), 16, 10_000)
+    assert kind_of(image_bytes(kind=kind)) == (kind, KINDS[kind])
+    decoded = decode_checked(image_bytes(kind=kind), 16, 10_000)
     assert decoded.pixels.shape == (16, 16, 3) and (decoded.width, decoded.height) == (40, 30)
 
 
@@ -45,7 +45,7 @@ def test_pixels_are_counted_before_anything_is_unpacked():
         refused = decode_checked(claimed(width, height), 16, 10_000)
         assert isinstance(refused, Refused) and refused.status in (413, 422)
         assert time.perf_counter() - start_s < 2
-    check_size(image(size=(100, 100)), 10_000)
+    check_size(image_bytes(size=(100, 100)), 10_000)
 
 
 def test_a_jpeg_of_a_thousand_passes_is_refused():
@@ -59,7 +59,7 @@ def test_a_jpeg_of_a_thousand_passes_is_refused():
 
 
 def test_a_damaged_image_is_refused_with_its_reason():
-    refused = decode_checked(image()[:200], 16, 10_000)
+    refused = decode_checked(image_bytes()[:200], 16, 10_000)
     assert isinstance(refused, Refused) and refused.status == 422 and "damaged" in str(refused)
 
 
@@ -68,7 +68,8 @@ def test_a_refusal_comes_back_from_its_process_with_its_reason():
         decoders = Decoders(1, 10_000, 30)
         pool = decoders._pool
         try:
-            for data, status, word in ((image()[:200], 422, "damaged"), (image(size=(101, 100)), 413, "million")):
+            large = image_bytes(size=(101, 100))
+            for data, status, word in ((image_bytes()[:200], 422, "damaged"), (large, 413, "million")):
                 with pytest.raises(Refused, match=word) as refused:
                     await decoders.decode(data, 16)
                 assert refused.value.status == status
@@ -82,12 +83,12 @@ def test_a_refusal_comes_back_from_its_process_with_its_reason():
 def test_pixels_are_those_that_every_command_sees(tmp_path):
     from pretrain.data.decode import decode
 
-    (tmp_path / "image.png").write_bytes(image(3, (100, 80)))
+    (tmp_path / "image.png").write_bytes(image_bytes(3, (100, 80)))
 
     async def test():
         decoders = Decoders(1, 10_000, 30)
         try:
-            return await decoders.decode(image(3, (100, 80)), 32)
+            return await decoders.decode(image_bytes(3, (100, 80)), 32)
         finally:
             decoders.close()
 
@@ -104,13 +105,13 @@ def bring_down(data: bytes, size_px: int, most_pixels: int):
 
 
 @pytest.mark.parametrize("end", [b"kill", b"hang"])
-def test_a_image_that_brings_its_process_down_harms_no_other(end, monkeypatch):
+def test_an_image_that_brings_its_process_down_harms_no_other(end, monkeypatch):
     monkeypatch.setattr(decoding, "decode_limited", bring_down)
 
     async def test():
         decoders = Decoders(2, 10_000, 4)
         try:
-            good, bad = image(1), image(1) + end
+            good, bad = image_bytes(1), image_bytes(1) + end
             first = await asyncio.gather(*(decoders.decode(data, 16) for data in (good, good)))
             outcomes = await asyncio.gather(
                 *(decoders.decode(data, 16) for data in (good, bad, good, good)), return_exceptions=True

@@ -19,7 +19,7 @@ from PIL import Image
 from png_files import png_chunk
 from schemathesis import GenerationMode
 from schemathesis.specs.openapi.checks import positive_data_acceptance
-from serving import Serving, image, served
+from serving import Serving, image_bytes, served
 
 from pretrain.data.decode import FORMATS
 
@@ -70,7 +70,7 @@ def saved(image: Image.Image, kind: str, **options: object) -> bytes:
 
 def seeds() -> list[bytes]:
     """Small images of many kinds, to be broken."""
-    image_file = Image.open(BytesIO(image(size=(48, 40))))
+    image_file = Image.open(BytesIO(image_bytes(size=(48, 40))))
     usual = [saved(image_file, kind) for kind in FORMATS]
     modes = [saved(image_file.convert(mode), "PNG") for mode in ("1", "L", "LA", "P", "RGBA", "I;16")]
     exif = Image.Exif()
@@ -115,7 +115,7 @@ def broken(count: int, draw: random.Random) -> Iterator[bytes]:
 
 def hostile() -> dict[str, bytes]:
     """Made to cost much, or to be taken for something else."""
-    png, jpeg = image(), image(kind="JPEG")
+    png, jpeg = image_bytes(), image_bytes(kind="JPEG")
     header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", 2000, 2000, 8, 2, 0, 0, 0))
     much = zlib.compress(bytes(200 << 20), 9)
     start, end = b"\x89PNG\r\n\x1a\n", png_chunk(b"IEND", b"")
@@ -165,7 +165,7 @@ def held(serving: Serving) -> tuple[int, int, int]:
 
 def throw_at(serving: Serving, count: int, seed: int, temporary: Path) -> Counter:
     """Broken images in great number; the server must be none the worse for them."""
-    send(serving, [image()] * IMAGES_A_REQUEST)
+    send(serving, [image_bytes()] * IMAGES_A_REQUEST)
     before, files, statuses, batch = held(serving), set(temporary.rglob("*")), Counter(), []
     for data in broken(count, random.Random(seed)):
         batch.append(data)
@@ -176,7 +176,7 @@ def throw_at(serving: Serving, count: int, seed: int, temporary: Path) -> Counte
     after = held(serving)
     assert after[:2] == before[:2]
     assert after[2] < before[2] + (200 << 20)
-    assert serving.test(image()).status_code == 200
+    assert serving.test(image_bytes()).status_code == 200
     assert set(temporary.rglob("*")) == files and "Traceback" not in serving.log
     assert {place.suffix for place in serving.folder.iterdir()} == {".txt", ".sqlite", ".sqlite-shm", ".sqlite-wal"}
     return statuses
@@ -200,7 +200,7 @@ def test_a_hostile_image_costs_little(serving):
         answer = serving.test(data)
         assert answer.status_code == 200 if name in harmless else 400 <= answer.status_code < 500, (name, answer.text)
         assert answer.elapsed.total_seconds() < 10, name
-        assert serving.test(image()).status_code == 200, name
+        assert serving.test(image_bytes()).status_code == 200, name
 
 
 HEAD = b'--x\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n'

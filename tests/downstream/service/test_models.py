@@ -100,7 +100,7 @@ def test_another_threshold_decides_as_if_the_model_had_it(rule, models, demo_fol
     assert False in verdicts
 
 
-def test_a_image_that_a_model_cannot_judge_is_refused_alone(models, demo_folder):
+def test_an_image_that_a_model_cannot_judge_is_refused_alone(models, demo_folder):
     loaded = Shelf(models, 4).load("hazelnut")
     threshold = Threshold(1.0, 0.1, 4, "made for this test")
     loaded = replace(loaded, inspector=Inspector(**vars(loaded.inspector)))

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
-from serving import image, served
+from serving import image_bytes, served
 
 from downstream.inspection.inspector import Inspector
 from downstream.service.openapi import EXAMPLES
@@ -60,7 +60,7 @@ def bad(good) -> bytes:
     return file.getvalue()
 
 
-def test_a_image_is_judged_as_the_command_judges_it(serving, good, bad, models_folder, tmp_path):
+def test_an_image_is_judged_as_the_command_judges_it(serving, good, bad, models_folder, tmp_path):
     inspector = Inspector.load(models_folder / "hazelnut")
     for name, data in (("good.png", good), ("bad.png", bad)):
         (tmp_path / name).write_bytes(data)
@@ -76,7 +76,7 @@ def test_a_image_is_judged_as_the_command_judges_it(serving, good, bad, models_f
         assert answer["milliseconds"] >= answer["model_milliseconds"] > 0
 
 
-def test_the_map_as_numbers_and_as_a_image(serving, bad, models_folder, tmp_path):
+def test_the_map_as_numbers_and_as_an_image(serving, bad, models_folder, tmp_path):
     (tmp_path / "bad.png").write_bytes(bad)
     (wanted,) = Inspector.load(models_folder / "hazelnut").inspect([tmp_path / "bad.png"])
     numbers = np.array(serving.test(bad, map="array").json()["anomaly_map"])
@@ -91,7 +91,7 @@ def test_the_map_as_numbers_and_as_a_image(serving, bad, models_folder, tmp_path
 
 def test_kinds_are_told_by_content(serving):
     for kind in ("PNG", "JPEG", "BMP", "TIFF", "WEBP"):
-        assert serving.test(image(kind=kind), "anything.exe").status_code == 200
+        assert serving.test(image_bytes(kind=kind), "anything.exe").status_code == 200
     answer = serving.test(b"<svg/>", "image.png")
     assert answer.status_code == 415 and "PNG" in answer.json()["detail"]
 
@@ -100,14 +100,14 @@ def test_kinds_are_told_by_content(serving):
     ("data", "fields", "status", "words"),
     [
         (b"", {}, 415, "empty"),
-        (image()[:100], {}, 422, "damaged"),
-        (image(size=(1100, 1000), kind="JPEG"), {}, 413, "million"),
-        (image() + bytes(1 << 20), {}, 413, "1 MiB"),
-        (image() + bytes(6 << 20), {}, 413, "request may have"),
-        (image(), {"threshold": "much"}, 422, "threshold"),
-        (image(), {"threshold": "nan"}, 422, "threshold"),
-        (image(), {"map": "all"}, 422, "map"),
-        (image(), {"keep": "perhaps"}, 422, "keep"),
+        (image_bytes()[:100], {}, 422, "damaged"),
+        (image_bytes(size=(1100, 1000), kind="JPEG"), {}, 413, "million"),
+        (image_bytes() + bytes(1 << 20), {}, 413, "1 MiB"),
+        (image_bytes() + bytes(6 << 20), {}, 413, "request may have"),
+        (image_bytes(), {"threshold": "much"}, 422, "threshold"),
+        (image_bytes(), {"threshold": "nan"}, 422, "threshold"),
+        (image_bytes(), {"map": "all"}, 422, "map"),
+        (image_bytes(), {"keep": "perhaps"}, 422, "keep"),
     ],
 )
 def test_what_cannot_be_judged_is_told_in_a_sentence(serving, data, fields, status, words):
@@ -222,7 +222,7 @@ def test_kept_images_are_found_again(serving, good, bad):
     shown = serving.client.get(neighbor.image)
     assert shown.headers["Content-Type"] == "image/jpeg"
     assert Image.open(BytesIO(shown.content)).size == (256, 256)
-    other = serving.client.post("/api/search", files={"image": image()}, data={"k": 1}).json()
+    other = serving.client.post("/api/search", files={"image": image_bytes()}, data={"k": 1}).json()
     assert len(other["neighbors"]) == 1
     for place in ("kept/" + "0" * 64, "kept/..%2F..%2Fresults.sqlite", "kept/x", "index/1", "index/-1"):
         assert serving.client.get(f"/api/images/{place}").status_code == 404

@@ -1,10 +1,10 @@
-// What is read off a picture, in words: the verdict, how sure it is, its regions, and the facts.
+// What is read off an image, in words: the verdict, how sure it is, its regions, and the metadata.
 
 import { byId, element, symbol } from "./elements.js";
-import { paintScale } from "./heat.js";
-import { count, figure, moment, percent, sureness, verdictKind, verdictWord } from "./words.js";
+import { paintScale } from "./heatmap.js";
+import { count, figure, moment, percent, sureness, verdictKind, verdictWord } from "./format.js";
 
-/** The band above the picture. `retry()` is called for one that failed. */
+/** The band above the image. `retry()` is called for one that failed. */
 export function showVerdict(item, session, retry) {
   const band = byId("verdict");
   const content = { none: nothing, waiting: pending, sending: pending, failed: () => failed(item, retry), done: () => verdict(item, session) };
@@ -81,20 +81,20 @@ export function showRegions(answer, zoomTo) {
   byId("regions").replaceChildren(element("ol", { class: "regions" }, ...rows));
 }
 
-export function showFacts(answer) {
-  byId("facts-panel").hidden = !answer;
+export function showMetadata(answer) {
+  byId("metadata-panel").hidden = !answer;
   if (!answer) return;
-  const facts = {
+  const metadata = {
     Name: answer.name || "–", Size: `${answer.width} × ${answer.height} px`, Model: `${answer.model} (${answer.category})`,
     Judged: moment(answer.created), "Time taken": `${figure(answer.milliseconds)} ms`, "Result number": answer.id,
     "As answered": `${verdictWord(answer.is_defective).toLowerCase()}, threshold ${figure(answer.threshold)}`,
     "Reconstruction error": figure(answer.reconstruction_error), "SHA-256": answer.digest, Kept: answer.is_kept ? "yes" : "no",
   };
-  const rows = Object.entries(facts).filter(([, value]) => value !== "–");
-  byId("facts").replaceChildren(...rows.flatMap(([name, value]) => [element("dt", {}, name), element("dd", {}, String(value))]));
+  const rows = Object.entries(metadata).filter(([, value]) => value !== "–");
+  byId("metadata").replaceChildren(...rows.flatMap(([name, value]) => [element("dt", {}, name), element("dd", {}, String(value))]));
 }
 
-/** The colors' meaning, below the picture. */
+/** The colors' meaning, below the image. */
 export function showHeatKey(limit) {
   if (limit === null) return byId("heat-key").replaceChildren();
   if (limit <= 0) return byId("heat-key").replaceChildren(`all above ${figure(limit)} is colored alike`);

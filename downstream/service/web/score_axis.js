@@ -1,8 +1,8 @@
-// Scores on one line: the normals the model was calibrated on, recent results, this picture, and the threshold.
+// Scores on one line: the normals the model was calibrated on, recent results, this image, and the threshold.
 
 import { drawn } from "./elements.js";
 import { isDefective } from "./decision.js";
-import { figure } from "./words.js";
+import { figure } from "./format.js";
 
 const HEIGHT_PX = 118;
 const THUMB_PX = 18; // of the slider below, whose middle has to stand under the threshold's line

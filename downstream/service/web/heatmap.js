@@ -1,7 +1,7 @@
 // A map of numbers as heat and as contour lines, on the scale of baselines/contract/heatmap.py: tied to the threshold and the
-// same for every picture, so that good products are not painted red.
+// same for every image, so that good products are not painted red.
 
-// Of the threshold; color; how much of the picture it covers.
+// Of the threshold; color; how much of the image it covers.
 export const HEAT = [
   [0.5, [60, 20, 130], 0.0],
   [1.0, [160, 35, 130], 0.35],
@@ -47,7 +47,7 @@ function colorInto(data, at, height) {
   data[at + 3] = (255 * (coverFrom + t * (coverTo - coverFrom))) / DEFAULT_OPACITY;
 }
 
-/** The value of the map (stretched over the picture) at the share x, y of the picture's width and height. */
+/** The value of the map (stretched over the image) at the share x, y of the image's width and height. */
 export function valueAt(map, x, y) {
   const column = Math.min(map.width - 1, Math.max(0, Math.floor(x * map.width)));
   const row = Math.min(map.height - 1, Math.max(0, Math.floor(y * map.height)));
@@ -62,7 +62,7 @@ const LINES = [
 ];
 
 /**
- * The lines along which the map crosses `level`: marching squares, as an SVG path in pixels of a picture of
+ * The lines along which the map crosses `level`: marching squares, as an SVG path in pixels of an image of
  * `width` x `height`. A value lies in the middle of its cell; outside of the map all is below.
  */
 export function contours(map, level, width, height) {

@@ -1,8 +1,8 @@
 // The threshold's panel: a slider that decides again at once, what would flip, and the buttons that keep it.
 
 import { byId, element, symbol } from "./elements.js";
-import { axisOf, drawStrip } from "./strip.js";
-import { count, figure, percent } from "./words.js";
+import { axisOf, drawStrip } from "./score_axis.js";
+import { count, figure, percent } from "./format.js";
 
 export class ThresholdPanel {
   #session;
