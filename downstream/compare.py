@@ -11,17 +11,17 @@ if __name__ == "__main__":
     from pathlib import Path
 
     sys.path[0] = str(Path(__file__).resolve().parents[1])
-    from downstream.compare import Config, main
-    from pretrain.command import run_command
+    from downstream.study.config import Compare
+    from pretrain.command import start
 
-    sys.exit(run_command(main, Config))
+    start("downstream.compare:main", Compare)
 
 import json
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from downstream.study.config import Compare
 from pretrain.command import UserError
 from pretrain.files import write_json
 
@@ -44,22 +44,7 @@ SETTINGS = (
 )
 
 
-@dataclass(frozen=True)
-class Config:
-    """Compare two studies, row by row, on what both have.
-
-    Attributes:
-        first: Folder of a study, as downstream/evaluate.py made it.
-        second: Folder of another; differences are second minus first.
-        json: Write the comparison to this file.
-    """
-
-    first: Path
-    second: Path
-    json: Path | None = None
-
-
-def main(config: Config) -> None:
+def main(config: Compare) -> None:
     """Print the rows that both have, and the settings that differ."""
     studies = [_study(folder) for folder in (config.first, config.second)]
     rows = compared(*(results for _, results in studies))
@@ -100,11 +85,12 @@ def differing(first: dict, second: dict) -> dict[str, tuple]:
     }
 
 
-def print_table(rows: list[dict], config: Config) -> None:
+def print_table(rows: list[dict], config: Compare) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from downstream.report.terminal import WIDTH, number
+    from baselines.contract.metrics import number
+    from downstream.report.terminal import WIDTH
 
     table = Table(title="image AUROC on what both have", pad_edge=False)
     for header in ("row", "categories", "first", "second", "second - first", "p (Holm)"):

@@ -14,20 +14,21 @@ if __name__ == "__main__":
     from pathlib import Path
 
     sys.path[0] = str(Path(__file__).resolve().parents[1])
-    from downstream.evaluate import Config, main
-    from pretrain.command import run_command
+    from downstream.study.config import Evaluate
+    from pretrain.command import start
 
-    sys.exit(run_command(main, Config))
+    start("downstream.evaluate:main", Evaluate)
 
 import json
 import shlex
 import sys
 import traceback
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
+from downstream.study.config import Evaluate
 from pretrain.command import Names, UserError
 from pretrain.files import write_json
 
@@ -40,54 +41,7 @@ if TYPE_CHECKING:
 STUDY_FILE = "study.json"
 
 
-@dataclass(frozen=True)
-class Config:
-    """Compare methods on test categories that nothing was trained on, and write a report.
-
-    Attributes:
-        train: Categories that give labelled images. Default is capsule,hazelnut,leather.
-        test: Categories that are only tested. Default is bottle,pill,wood, or every category in the other protocols.
-        protocol: held-out, one-class (each category's own normals), or leave-one-out (each in turn is the unseen one).
-        data: Folder of categories in MVTec AD's layout. Default is data/mvtec where it exists, else demo data.
-        encoder: Encoder files, comma-separated; each seed takes the next that did not see the test category. Default
-            is the newest finished one in runs/ that was made on the same data; none for only what needs no pretraining.
-        methods: Only these methods; the controls always take part. Default is every method that is built.
-        shots: How many normals of a test category methods refer to; numbers, or all. Default is 4,all.
-        seeds: Each varies splits, references drawn, heads, and the encoder where several are given. Default is 0,1,2.
-        size_px: Side of the square to which images are stretched. Default is 224.
-        false_alarm_rate: Share of good images that may be called defective; thresholds follow from it.
-        restoration_minutes: Minutes for which each restorer is trained, for their own table in the held-out protocol; 0
-            leaves it out. Default is 5, with --quick 0.1, and with --methods 0.
-        quick: Lower sizes, epochs and seeds, to see within minutes that everything runs; no method is dropped.
-        allow_seen: Judge encoders on categories that they saw in pretraining; the report says so.
-        device: cpu, cuda, or auto for a GPU where there is one.
-        out: Folder of the study; the same command again goes on where it was stopped.
-        only_report: Compute nothing; draw the report of the finished parts of the study in --out again.
-        record: Append the tables to this Markdown file.
-        heading: Their heading there.
-    """
-
-    train: Names | None = None
-    test: Names | None = None
-    protocol: Literal["held-out", "one-class", "leave-one-out"] = "held-out"
-    data: Path | None = None
-    encoder: Names = Names()
-    methods: Names = Names()
-    shots: Names | None = None
-    seeds: Names | None = None
-    size_px: int | None = None
-    false_alarm_rate: float = 0.05
-    restoration_minutes: float | None = None
-    quick: bool = False
-    allow_seen: bool = False
-    device: str = "auto"
-    out: Path = Path("runs/study")
-    only_report: bool = False
-    record: Path | None = None
-    heading: str = "The study"
-
-
-def main(config: Config) -> int:
+def main(config: Evaluate) -> int:
     """Compute what is not finished yet and write the report. Returns 1 where a part failed."""
     if config.only_report:
         show(config)
@@ -139,7 +93,7 @@ def compute(works: "Sequence[Work]", out: Path, device: "torch.device") -> list[
     return failures
 
 
-def compare_restorers(config: Config) -> bool:
+def compare_restorers(config: Evaluate) -> bool:
     """Train and judge restorers on the same categories, for a table of their own. False: it could not be made."""
     minutes = config.restoration_minutes
     if minutes is None:
@@ -186,7 +140,7 @@ def choose_device(name: str) -> "torch.device":
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def write_plan(study: "Study", config: Config, failures: Sequence[dict] = ()) -> None:
+def write_plan(study: "Study", config: Evaluate, failures: Sequence[dict] = ()) -> None:
     """Keep what the report needs beside the cells, so that it can be drawn again without the images."""
     command = shlex.join(["python", "downstream/evaluate.py", *sys.argv[1:]])
     metadata = study.metadata | {"command": command, "failures": list(failures)}
@@ -194,7 +148,7 @@ def write_plan(study: "Study", config: Config, failures: Sequence[dict] = ()) ->
     write_json(config.out / STUDY_FILE, metadata)
 
 
-def show(config: Config) -> None:
+def show(config: Evaluate) -> None:
     """Write report.json and report.html from what is finished, print the table, and record it where that is asked."""
     from downstream.report.page import write_report
     from downstream.report.terminal import print_tables

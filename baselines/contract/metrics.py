@@ -234,6 +234,14 @@ def restoration_figures(batches: Iterable[tuple["Tensor", "Tensor", "Tensor | No
     return RestorationFigures(*_summary(whole), *_summary(masked))
 
 
+def number(value: float | None, digits: int = 3) -> str:
+    """A figure as tables show it: .873, 1.000, n/a."""
+    if value is None:
+        return "n/a"
+    text = f"{value:.{digits}f}"
+    return text.removeprefix("0") if 0 <= value < 1 and not text.startswith("1") else text
+
+
 def _pair(labels: ArrayLike, scores: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """Labels as bool (n,) and scores (n,), both checked."""
     kinds, ranked = np.asarray(labels), finite(scores)

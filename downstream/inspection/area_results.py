@@ -9,11 +9,10 @@ from typing import Self
 import numpy as np
 from PIL import Image
 
-from baselines.contract.metrics import ImageFigures, always_anomalous, always_good, image_figures
+from baselines.contract.metrics import ImageFigures, always_anomalous, always_good, image_figures, number
 from baselines.contract.regions import region_mask
 from downstream.inspection.inspector import Inspection, Inspector
 from downstream.inspection.results import drawn
-from downstream.report.terminal import number
 from pretrain.command import UserError
 from pretrain.data.decode import read_mask
 from pretrain.data.images import Problem, Record

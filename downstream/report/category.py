@@ -6,11 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from baselines.contract.metrics import image_figures
+from baselines.contract.metrics import image_figures, number
 from downstream.report.charts import COLORS, Line, confusion, histogram, roc_chart, roc_points
 from downstream.report.gallery import EACH, MAX_IMAGES, OUTCOMES, gallery
 from downstream.report.html import auroc_in, figure, full_name, line, table, which
-from downstream.report.terminal import number
 from downstream.study.cell import RANDOM, Result, Row
 from downstream.study.summary import Results
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from html import escape
 
-from downstream.report.terminal import number
+from baselines.contract.metrics import number
 
 
 def table(names: Iterable[str], lines: Iterable[str]) -> str:

@@ -5,7 +5,8 @@ import platform
 from collections.abc import Sequence
 from datetime import date
 
-from downstream.report.terminal import number, title, versus
+from baselines.contract.metrics import number
+from downstream.report.terminal import title, versus
 from downstream.study.cell import NONE, RANDOM
 
 FIGURES = {

@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Sequence
 from html import escape
 
+from baselines.contract.metrics import number
 from downstream.report.html import auroc_in, figure, full_name, line, table, value_of, words
-from downstream.report.terminal import number
 
 # Heading, figure, and whether the highest one is marked.
 MAIN_COLUMNS = (

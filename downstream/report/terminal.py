@@ -2,6 +2,7 @@
 
 import sys
 
+from baselines.contract.metrics import number
 from downstream.study.cell import NONE
 from downstream.study.summary import failure_lines
 
@@ -107,14 +108,6 @@ def best_values(summary: dict) -> set[tuple[str, str]]:
             highest = round(max(values.values()), 3)
             best |= {(row, name) for row, value in values.items() if round(value, 3) == highest}
     return best
-
-
-def number(value: float | None, digits: int = 3) -> str:
-    """As tables show it: .873, 1.000, n/a."""
-    if value is None:
-        return "n/a"
-    text = f"{value:.{digits}f}"
-    return text.removeprefix("0") if 0 <= value < 1 and not text.startswith("1") else text
 
 
 def versus(row: dict) -> str:

@@ -8,19 +8,17 @@ from dataclasses import dataclass
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from downstream.methods.lineup import HEADS, Entrant, entrants
 from downstream.study.cell import IMAGENET, NONE, RANDOM, SIMCLR, Cell, Row, Work
+from downstream.study.config import Evaluate
 from downstream.study.encoders import Pretrained, choose_encoders, imagenet_encoder
 from downstream.study.folds import ONE_CLASS, Fold, Material, check_content, make_folds, warnings_about
 from pretrain.command import Names, UserError
 from pretrain.data.dataset import choose_folder, data_name, load
 from pretrain.demo import is_demo
 from pretrain.encoder import Encoder, commit, fingerprint
-
-if TYPE_CHECKING:
-    from downstream.evaluate import Config
 
 SIZE_PX, QUICK_SIZE_PX = 224, 64
 SEEDS, QUICK_SEEDS = Names("0,1,2"), Names("0")
@@ -43,7 +41,7 @@ class Study:
     metadata: dict
 
 
-def make_study(config: "Config") -> Study:
+def make_study(config: Evaluate) -> Study:
     """Read the images and the encoders and plan the cells. Raises UserError for what must not be compared."""
     seeds = _seeds(config.seeds or (QUICK_SEEDS if config.quick else SEEDS))
     shots = _shots(config.shots or SHOTS)
@@ -129,7 +127,7 @@ def _work(
     material: Material,
     encoders: _Encoders,
     size_px: int,
-    config: "Config",
+    config: Evaluate,
 ) -> Work | None:
     """A cell; none where a number of references was asked for that the category does not have."""
     if shots.isdigit() and int(shots) > len(material.normals):
@@ -156,7 +154,7 @@ def _too_few(material: Material, shots: Sequence[str]) -> list[str]:
 
 
 def _metadata(
-    config: "Config",
+    config: Evaluate,
     folder: Path,
     folds: Sequence[Fold],
     chosen: dict[str, list[Pretrained]],

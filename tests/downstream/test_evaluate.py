@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 from conftest import REPOSITORY, STUDY_OPTIONS
 
-from downstream.evaluate import Config, compare_restorers
+from downstream.evaluate import compare_restorers
 from downstream.study import folds as protocol
 from downstream.study.cell import read
+from downstream.study.config import Evaluate
 from downstream.study.summary import RESTORATION_FILE
 from pretrain.command import Names
 from pretrain.files import read_tensors, write_tensors
@@ -201,7 +202,7 @@ def test_part_of_another_format_is_a_mistake(study_folder, tmp_path):
 def test_restorers_are_compared_on_the_same_categories(demo_folder, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(protocol, "DEFAULT_TRAIN", Names("hazelnut,leather"))
     monkeypatch.setattr(protocol, "DEFAULT_TEST", Names("bottle"))
-    config = Config(
+    config = Evaluate(
         data=demo_folder, encoder=Names("none"), quick=True, restoration_minutes=0.02, device="cpu", out=tmp_path
     )
     assert compare_restorers(config)
@@ -220,5 +221,5 @@ def test_restorers_are_compared_on_the_same_categories(demo_folder, tmp_path, ca
     "left_out", [{"methods": Names("mean")}, {"restoration_minutes": 0.0}, {"protocol": "one-class"}]
 )
 def test_restorers_are_left_out_where_nobody_asked(left_out, tmp_path):
-    assert compare_restorers(Config(out=tmp_path, **left_out))
+    assert compare_restorers(Evaluate(out=tmp_path, **left_out))
     assert not any(tmp_path.iterdir())

@@ -24,6 +24,7 @@ from baselines.contract.metrics import (
     always_good,
     bootstrap_interval,
     image_figures,
+    number,
     pixel_figures,
     psnr,
     restoration_figures,
@@ -335,3 +336,11 @@ def test_restoration_figures_that_are_not_defined():
         restoration_figures([(spoilt, clean, None)])
     with pytest.raises(ValueError, match="alike"):
         restoration_figures([(clean, clean, torch.ones(2, 16, 15, dtype=torch.bool))])
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.8731, ".873"), (1.0, "1.000"), (0.9996, "1.000"), (0.0, ".000"), (-0.12, "-0.120"), (None, "n/a")],
+)
+def test_figures_are_shown_with_three_digits_and_none_as_not_defined(value, text):
+    assert number(value) == text

@@ -4,9 +4,10 @@ import json
 
 import pytest
 
-from downstream.evaluate import Config, main
+from baselines.contract.metrics import number
+from downstream.evaluate import main
 from downstream.report.markdown import as_markdown, cut_lines
-from downstream.report.terminal import number
+from downstream.study.config import Evaluate
 from downstream.study.summary import summarize
 
 
@@ -47,6 +48,6 @@ def test_what_pretraining_cuts_is_told_beside_its_least_gain():
 def test_a_report_drawn_again_is_recorded_where_that_is_asked(study_folder, tmp_path, capsys):
     record = tmp_path / "RESULTS.md"
     record.write_text("# Results\n")
-    main(Config(out=study_folder, only_report=True, record=record, heading="Once more"))
+    main(Evaluate(out=study_folder, only_report=True, record=record, heading="Once more"))
     assert record.read_text().startswith("# Results\n\n## Once more\n")
     assert f"recorded: {record}" in capsys.readouterr().out

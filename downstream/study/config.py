@@ -1,0 +1,70 @@
+"""What `evaluate.py` and `compare.py` can be told. Light, so that `--help` answers at once."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pretrain.command import Names
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Compare methods on test categories that nothing was trained on, and write a report.
+
+    Attributes:
+        train: Categories whose labeled images methods may learn from. Default is capsule,hazelnut,leather.
+        test: Categories that are only tested. Default is bottle,pill,wood, or every category in the other protocols.
+        protocol: held-out, one-class (each category's own normals), or leave-one-out (each in turn is the unseen one).
+        data: Folder of categories in MVTec AD's layout. Default is data/mvtec where it exists, else demo data.
+        encoder: Encoder files, comma-separated; each seed takes the next that did not see the test category. Default
+            is the newest finished one in runs/ that was pretrained on the same data; none for no pretrained encoder.
+        methods: Only these methods; the controls always take part. Default is every method.
+        shots: How many normals of a test category methods refer to; numbers, or all. Default is 4,all.
+        seeds: Each varies the split, the references drawn, heads, and the encoder where several are given. Default is
+            0,1,2.
+        size_px: Side of the square to which images are stretched. Default is 224.
+        false_alarm_rate: Share of good images that may be called defective; thresholds follow from it.
+        restoration_minutes: Training time of each restorer, for their own table in the held-out protocol; 0 leaves it
+            out. Default is 5, with --quick 0.1, and with --methods 0.
+        quick: Smaller images, fewer epochs and one seed, to see within minutes that everything runs.
+        allow_seen: Test encoders on categories that they saw in pretraining; the report says so.
+        device: cpu, cuda, or auto for a GPU where there is one.
+        out: Folder of the study; the same command again resumes it.
+        only_report: Compute nothing; write the report of the finished cells in --out again.
+        record: Append the tables to this Markdown file.
+        heading: Heading of these tables there.
+    """
+
+    train: Names | None = None
+    test: Names | None = None
+    protocol: Literal["held-out", "one-class", "leave-one-out"] = "held-out"
+    data: Path | None = None
+    encoder: Names = Names()
+    methods: Names = Names()
+    shots: Names | None = None
+    seeds: Names | None = None
+    size_px: int | None = None
+    false_alarm_rate: float = 0.05
+    restoration_minutes: float | None = None
+    quick: bool = False
+    allow_seen: bool = False
+    device: str = "auto"
+    out: Path = Path("runs/study")
+    only_report: bool = False
+    record: Path | None = None
+    heading: str = "The study"
+
+
+@dataclass(frozen=True)
+class Compare:
+    """Compare two studies, row by row, on the categories and seeds that both have.
+
+    Attributes:
+        first: Folder of a study, as downstream/evaluate.py made it.
+        second: Folder of another; differences are second minus first.
+        json: Write the comparison to this file too.
+    """
+
+    first: Path
+    second: Path
+    json: Path | None = None
