@@ -1,0 +1,182 @@
+"""The public face: `import heldout`, the command `heldout`, and what `pip install .` puts where."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+import heldout
+from downstream.methods.catalogue import METHODS
+from pretrain.command import UserError
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+PACKAGES = ("pretrain", "embeddings", "baselines", "downstream")
+HEAVY = ("torch", "numpy", "PIL", "sklearn", "scipy", "faiss")
+
+# A fork each, so that a command meets a fresh interpreter at the price of none.
+EVERY_HELP = """
+import contextlib, io, json, os, sys
+import heldout
+answers = {}
+for name in [None, *heldout.COMMANDS]:
+    read, write = os.pipe()
+    if not os.fork():
+        sys.argv = ["heldout", *filter(None, [name]), "--help"]
+        printed, code = io.StringIO(), 0
+        with contextlib.redirect_stdout(printed):
+            try:
+                code = heldout.main()
+            except SystemExit as end:
+                code = end.code
+            except Exception as error:
+                code = repr(error)
+        with os.fdopen(write, "w") as pipe:
+            json.dump([code or 0, printed.getvalue(), [m for m in sys.argv_heavy if m in sys.modules]], pipe)
+        os._exit(0)
+    os.close(write)
+    with os.fdopen(read) as pipe:
+        answers[name or "heldout"] = json.load(pipe)
+    os.wait()
+print(json.dumps(answers))
+"""
+
+
+def run(*arguments: str, **options) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, *arguments], capture_output=True, text=True, check=False, cwd=REPOSITORY, **options
+    )
+
+
+@pytest.fixture(scope="module")
+def helps() -> dict[str, tuple[int | str, str, list[str]]]:
+    """By command: exit code and text of its --help, and the heavy modules that it imported."""
+    done = run("-c", EVERY_HELP.replace("sys.argv_heavy", repr(HEAVY)))
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_there_is_a_command_for_every_file_that_can_be_typed():
+    runnable = {
+        f"{package}.{path.stem}"
+        for package in PACKAGES
+        for path in (REPOSITORY / package).rglob("*.py")
+        if '\nif __name__ == "__main__":' in path.read_text()
+    }
+    assert runnable == {*heldout.COMMANDS.values()}
+
+
+def test_the_help_lists_every_command_with_its_headline(helps):
+    code, text, _ = helps["heldout"]
+    assert code == 0
+    for name, module in heldout.COMMANDS.items():
+        headline = Path(find_spec(module).origin).read_text().removeprefix('"""').split("\n")[0]
+        assert any(line.split()[:1] == [name] and line.split()[1] in headline for line in text.splitlines()), name
+
+
+@pytest.mark.xfail(reason="the words are being mended", strict=False)
+@pytest.mark.parametrize("name", heldout.COMMANDS)
+def test_a_command_explains_itself_under_the_name_that_was_typed(helps, name):
+    code, text, _ = helps[name]
+    assert code == 0 and text.startswith(f"usage: heldout {name} ")
+
+
+@pytest.mark.xfail(reason="light configurations are being made", strict=False)
+@pytest.mark.parametrize("name", ["heldout", *heldout.COMMANDS])
+def test_help_imports_nothing_heavy(helps, name):
+    """Torch alone takes a second; without heavy modules, help took 0.1 to 0.4 s on the slowest machine tried."""
+    assert helps[name][2] == []
+
+
+def test_the_import_is_light_and_the_names_are_there():
+    done = run("-c", f"import sys, heldout; print([m for m in {HEAVY} if m in sys.modules], heldout.__all__)")
+    assert done.stdout.startswith("[] ['load', "), done.stderr
+    assert {"Encoder", "load_encoder", "Inspector", "Index", "PaDiM"} < {*heldout.__all__} <= {*dir(heldout)}
+    for name in heldout.__all__:
+        assert getattr(heldout, name).__name__ == name
+
+
+def test_every_method_has_a_name_there():
+    assert len(METHODS) > 5
+    assert {path.rpartition(".")[2] for path in METHODS.values()} < {*heldout.__all__}
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'PaDim'"):
+        heldout.PaDim  # noqa: B018
+
+
+def test_load_gives_what_is_in_the_folder(padim_folder, tmp_path):
+    assert isinstance(heldout.load(padim_folder), heldout.Inspector)
+    method_alone = tmp_path / "method"
+    shutil.copytree(padim_folder, method_alone, ignore=shutil.ignore_patterns("inspector.json"))
+    assert isinstance(heldout.load(str(method_alone)), heldout.PaDiM)
+    with pytest.raises(UserError):
+        heldout.load(tmp_path / "nothing")
+
+
+def test_a_mistyped_command_is_answered_with_the_nearest():
+    done = run("-m", "heldout", "serch")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: there is no command serch; did you mean search?\n"
+
+
+def test_the_version_is_that_of_the_package():
+    assert run("heldout.py", "--version").stdout == f"heldout {heldout.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [("heldout se", ["search", "serve"]), ("heldout demo --see", ["--seed"]),
+     ("heldout detect fit --data x --minimum", ["--minimum-area"])],
+)  # fmt: skip
+def test_a_shell_may_ask_for_what_comes_next(line, expected, tmp_path):
+    asked = {"_ARGCOMPLETE": "1", "COMP_LINE": line, "COMP_POINT": str(len(line)), "COMP_TYPE": "9",
+             "_ARGCOMPLETE_IFS": "\n", "_ARGCOMPLETE_STDOUT_FILENAME": str(tmp_path / "answer")}  # fmt: skip
+    run("-m", "heldout", env={**os.environ, **asked})
+    assert [word.strip() for word in (tmp_path / "answer").read_text().split("\n")] == expected
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory) -> Path:
+    """What `pip install .` would put into site-packages."""
+    source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
+    for name in PACKAGES:
+        shutil.copytree(REPOSITORY / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("heldout.py", "setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(REPOSITORY / name, source)
+    build = f"from setuptools.build_meta import build_wheel; build_wheel({str(out)!r})"
+    done = subprocess.run([sys.executable, "-c", build], cwd=source, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    with zipfile.ZipFile(next(out.glob("*.whl"))) as wheel:
+        wheel.extractall(out / "site-packages")
+    return out / "site-packages"
+
+
+def test_all_of_the_packages_is_installed_and_nothing_else(installed):
+    """Pages, styles and templates too, which setup.cfg names by pattern."""
+    wanted = {
+        path.relative_to(REPOSITORY).as_posix()
+        for package in PACKAGES
+        for path in (REPOSITORY / package).rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    names = {path.relative_to(installed).as_posix() for path in installed.rglob("*") if path.is_file()}
+    assert {name for name in names if ".dist-info/" not in name} == wanted | {"heldout.py"}
+
+
+def test_the_installed_command_works_from_another_folder(installed, tmp_path):
+    (scripts,) = installed.glob("*.dist-info/entry_points.txt")
+    assert "heldout = heldout:main" in scripts.read_text()
+    done = subprocess.run(
+        [sys.executable, "-m", "heldout", "demo", "--out", "drawn", "--categories", "bottle", "--train", "2",
+         "--good", "1", "--defective", "1"],
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(installed)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert len([*(tmp_path / "drawn" / "bottle" / "train" / "good").glob("*.png")]) == 2
