@@ -52,7 +52,7 @@ COMMANDS = {
 _NAMES = {
     "Encoder": "pretrain.encoder",
     "load_encoder": "pretrain.encoder",
-    "Index": "embeddings.index.index",
+    "Index": "embeddings.index",
     "Inspector": "downstream.inspection.inspector",
     **{path.rpartition(".")[2]: path.rpartition(".")[0] for path in METHODS.values()},
 }

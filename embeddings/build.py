@@ -1,10 +1,10 @@
-"""The index of extracted vectors: built, or brought up to date by what came and what went.
+"""The index of extracted vectors: built, or brought up to date by what is new and what is gone.
 
     python embeddings/build.py --vectors runs/vectors/NAME
     python embeddings/build.py --vectors runs/vectors/NAME --rebuild --kind hnsw --recall 0.99
 
-How many vectors there are and what recall is wanted decide how they are searched, unless `--kind` and its numbers say
-otherwise. What the speed costs is measured against exact search and printed, and kept with the index.
+The number of vectors and the recall wanted decide the type of index, unless `--kind` and its numbers say otherwise.
+What the speed costs in recall is measured against exact search, printed, and kept with the index.
 """
 
 if __name__ == "__main__":
@@ -12,87 +12,54 @@ if __name__ == "__main__":
     from pathlib import Path
 
     sys.path[0] = str(Path(__file__).resolve().parents[1])
-    from embeddings.build import Config, main
-    from pretrain.command import run_command
+    from embeddings.config import Build
+    from pretrain.command import start
 
-    sys.exit(run_command(main, Config))
+    start("embeddings.build:main", Build)
 
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
 
-if TYPE_CHECKING:
-    import numpy as np
+import numpy as np
 
-    from embeddings.index.index import Index
-    from embeddings.vectors import Vectors
+from embeddings.config import Build
+from embeddings.index import Index
+from embeddings.index.generations import CURRENT
+from embeddings.index.kinds import breadth_name
+from embeddings.vectors import Vectors
+from pretrain.files import alone
 
 ROWS_AT_ONCE = 65_536
 
 
-@dataclass(frozen=True)
-class Config:
-    """Build the index of extracted vectors, or bring it up to date.
-
-    Attributes:
-        vectors: Folder of the vectors, from embeddings/extract.py; the index goes into its subfolder index.
-        rebuild: Build anew, with other options, even if there is an index.
-        metric: Cosine distance, or Euclidean.
-        kind: How they are searched; flat is exact. Default is chosen from their number, the recall and free memory.
-        recall: What share of the ten nearest is to be found.
-        effort: Lists that are read (ivf, ivfpq) or candidates kept (hnsw). Default is what reaches the recall.
-        lists: Lists of ivf and ivfpq. Default is 2 sqrt(n).
-        links: Links of a vector in hnsw's graph. Default is 32.
-        code_bytes: Bytes of a vector in ivfpq. Default is one for 8 dimensions.
-        seed: Of the lists and codes.
-    """
-
-    vectors: Path
-    rebuild: bool = False
-    metric: Literal["cosine", "l2"] = "cosine"
-    kind: Literal["auto", "flat", "ivf", "hnsw", "ivfpq"] = "auto"
-    recall: float = 0.95
-    effort: int | None = None
-    lists: int | None = None
-    links: int | None = None
-    code_bytes: int | None = None
-    seed: int = 0
-
-
-def main(config: Config) -> None:
-    """Build or update, and say what it is worth."""
-    from embeddings.vectors import Vectors
-
+def main(config: Build) -> None:
+    """Build or update the index, and print what a search of it is worth."""
     started_s = time.monotonic()
     vectors = Vectors(config.vectors)
-    index = indexed(vectors, config)
-    print(f"index: {len(index)} vectors of {index.dimensions} dimensions, {index.shape.kind}, {index.metric} distance")
-    print(f"       {index_folder(vectors)}, {megabytes(index_folder(vectors)):.1f} MB, "
-          f"ready after {time.monotonic() - started_s:.1f} s")  # fmt: skip
-    print(f"       {in_words(index)}")
+    index, folder = open_index(vectors, config), index_folder(vectors)
+    print(f"index: {len(index)} vectors of {index.dimensions} dimensions, {index.spec.kind}, {index.metric} distance")
+    megabytes = sum(path.stat().st_size for path in folder.iterdir()) / 1e6
+    print(f"       {folder}, {megabytes:.1f} MB, ready after {time.monotonic() - started_s:.1f} s")
+    print(f"       {describe_recall(index)}")
 
 
-def index_folder(vectors: "Vectors") -> Path:
+def index_folder(vectors: Vectors) -> Path:
     return vectors.folder / "index"
 
 
-def indexed(vectors: "Vectors", config: Config | None = None) -> "Index":
-    """The index of these vectors: as it is, or brought up to date, or built if there is none. What is done is said."""
-    from embeddings.index.generations import CURRENT
-    from embeddings.index.index import Index
-    from pretrain.files import alone
-
-    config, folder = config or Config(vectors.folder), index_folder(vectors)
+def open_index(vectors: Vectors, config: Build | None = None) -> Index:
+    """The index of these vectors: as it is, brought up to date, or built if there is none; stderr says which."""
+    config, folder = config or Build(vectors.folder), index_folder(vectors)
     if not config.rebuild and (folder / CURRENT).exists():
-        index = Index.load(folder, mapped=True)  # to be asked it need not be read as a whole, nor be writable
+        # Mapped, an index that is only searched need not be read as a whole, nor be writable.
+        index = Index.load(folder, mapped=True)
         index.check_source(vectors.source.as_json())
         if not any(map(len, differences(index, vectors))):
             return index
     folder.mkdir(exist_ok=True)
     with alone(folder / "building", f"another process is building the index in {folder}; waiting for it."):
-        if not config.rebuild and (folder / CURRENT).exists():
+        if not config.rebuild and (folder / CURRENT).exists():  # by now, perhaps
             index = Index.load(folder)
             catch_up(index, vectors)
             index.save(folder)
@@ -104,10 +71,11 @@ def indexed(vectors: "Vectors", config: Config | None = None) -> "Index":
             metric=config.metric,
             kind=config.kind,
             recall=config.recall,
-            effort=config.effort,
-            lists=config.lists,
-            links=config.links,
-            code_bytes=config.code_bytes,
+            nprobe=config.nprobe,
+            ef_search=config.ef_search,
+            nlist=config.nlist,
+            m=config.m,
+            code_size=config.code_size,
             source=vectors.source.as_json(),
             seed=config.seed,
         )
@@ -115,15 +83,13 @@ def indexed(vectors: "Vectors", config: Config | None = None) -> "Index":
         return index
 
 
-def differences(index: "Index", vectors: "Vectors") -> tuple["np.ndarray", "np.ndarray"]:
+def differences(index: Index, vectors: Vectors) -> tuple[np.ndarray, np.ndarray]:
     """Ids in the index that are no longer among the vectors, and rows of vectors that are not in the index."""
-    import numpy as np
-
     ids = vectors.ids
     return np.setdiff1d(index.ids, ids), np.flatnonzero(~np.isin(ids, index.ids))
 
 
-def catch_up(index: "Index", vectors: "Vectors") -> None:
+def catch_up(index: Index, vectors: Vectors) -> None:
     """Remove from the index what is no longer among the vectors, and add what is new."""
     gone, new = differences(index, vectors)
     if len(gone):
@@ -135,17 +101,14 @@ def catch_up(index: "Index", vectors: "Vectors") -> None:
     print(f"index brought up to date: {len(new)} vectors added, {len(gone)} removed", file=sys.stderr, flush=True)
 
 
-def in_words(index: "Index") -> str:
-    """What an index finds, and how quickly."""
+def describe_recall(index: Index) -> str:
+    """Which share of the true neighbors an index finds, and how fast, in one sentence."""
     if index.recall is None:
         return "exact"
     recall = index.recall
     missed = "" if recall.value >= recall.target else f", BELOW the {recall.target} asked for"
     return (
         f"finds {recall.value:.3f} of the {recall.at} nearest{missed}; {recall.ms:.2f} ms a query where exact search "
-        f"takes {recall.exact_ms:.2f} (measured on {recall.queries} when it was built; effort {index.effort})"
+        f"takes {recall.exact_ms:.2f} (measured with {recall.queries} queries when it was built; "
+        f"{breadth_name(index.spec.kind)} {index.nprobe or index.ef_search})"
     )
-
-
-def megabytes(folder: Path) -> float:
-    return sum(path.stat().st_size for path in folder.iterdir()) / 1e6

@@ -1,4 +1,4 @@
-"""From pixels to vectors: which encoder, at which size, pooled or by patch, so that it can be told and done again."""
+"""From pixels to vectors: which encoder, at which size, pooled or by patch, written down so that it can be repeated."""
 
 import sys
 import time
@@ -20,16 +20,16 @@ DEFAULT_ENCODER = Path("runs/simclr/encoder.safetensors")
 RANDOM = Path("random")
 FORMS = ("pooled", "patches")
 DEFAULT_LEVELS = {"pooled": ("level4",), "patches": ("level2", "level3")}
-# Cosine of a vector in bf16 with itself in fp32.
+# bf16 is used where the cosine of each vector with itself in fp32 is higher.
 SAFE_COSINE = 0.999
 
 
 @dataclass(frozen=True)
 class Source:
-    """What made vectors, all of it plain JSON; vectors are comparable if it is the same.
+    """What made vectors, as plain JSON; vectors of equal sources are comparable.
 
-    `encoder` is a fingerprint. `form` pooled: one vector an image, the means of `levels`; patches: one a cell, see
-    `patches.py`, of `dimensions` drawn with `seed` (none: all).
+    `encoder` is a fingerprint. `form` is pooled (one vector per image, the means of `levels`) or patches (one per
+    patch, see `patches.py`, of `dimensions` drawn with `seed`; None: all).
     """
 
     encoder: str
@@ -50,9 +50,9 @@ class Source:
 
 
 class Encoding:
-    """uint8 images (b, size, size, 3) -> float32 vectors (b * cells, dimensions), cell by cell, row by row.
+    """uint8 images (b, size, size, 3) -> float32 vectors (b * per_image, dimensions), patch by patch, row by row.
 
-    `grid` is (rows, columns) of cells an image, (1, 1) if pooled.
+    `grid` is the (rows, columns) of patches in an image, (1, 1) if pooled.
     """
 
     def __init__(self, encoder: Encoder, source: Source, device: torch.device | str = "cpu") -> None:
@@ -67,23 +67,23 @@ class Encoding:
         self.grid = tuple(blank.shape[1:3])
 
     @property
-    def cells(self) -> int:
+    def per_image(self) -> int:
         return self.grid[0] * self.grid[1]
 
     @torch.inference_mode()
     def __call__(self, pixels: np.ndarray) -> Tensor:
         """Vectors (b, rows, columns, dimensions), on the device; a GPU may still be at work on them."""
         images = torch.from_numpy(pixels).to(self.device, non_blocking=True)
-        images = images.permute(0, 3, 1, 2).float().div(255)  # channels_last, as the convolutions like it
+        images = images.permute(0, 3, 1, 2).float().div(255)  # (b, 3, h, w), in memory still channels_last
         with self._autocast():
             if self._patches is not None:
                 return self._patches(images)
             maps = self._encoder(images, self.source.levels)
-        pooled = torch.cat([part.float().mean((2, 3)) for part in maps.values()], dim=1)
+        pooled = torch.cat([level.float().mean((2, 3)) for level in maps.values()], dim=1)  # (b, dimensions)
         return pooled[:, None, None]
 
     def vectors(self, pixels: np.ndarray) -> np.ndarray:
-        """The same in memory, float32 (b * cells, dimensions)."""
+        """The same in memory, float32 (b * per_image, dimensions)."""
         return self(pixels).flatten(0, 2).float().cpu().numpy()
 
     def _autocast(self) -> AbstractContextManager:
@@ -93,8 +93,8 @@ class Encoding:
 
 
 def choose_encoder(path: Path | None, seed: int, is_demo: bool) -> tuple[Encoder, Path]:
-    """The encoder that was typed (`random`: a ResNet-18 with weights of the seed), else the usual one if there is one
-    that may be used, else a random one, which is said aloud. Also gives what to call it."""
+    """The encoder at `path` (`random`: a ResNet-18 with random weights of the seed), else the default file where it may
+    be used, else a random one, of which stderr warns; and the path, or `random`."""
     if path is None and DEFAULT_ENCODER.is_file():
         encoder = load_encoder(DEFAULT_ENCODER)
         if is_demo or not (encoder.origin and encoder.origin.is_demo):
@@ -112,15 +112,15 @@ def choose_encoder(path: Path | None, seed: int, is_demo: bool) -> tuple[Encoder
 
 
 def encoder_of(config: dict, path: Path | None = None) -> Encoder:
-    """The encoder that made the vectors whose `config.json` this is, or the one that was typed. Raises UserError if
-    it is another one by now."""
+    """The encoder that made the vectors whose `config.json` this is, at `path` if it was moved. Raises UserError if the
+    file holds another encoder."""
     if path is None and config["encoder_file"] != str(RANDOM):
         path = Path(config["encoder_file"])
     encoder, name = choose_encoder(path or RANDOM, config["seed"], is_demo=True)
-    found, wanted = fingerprint(encoder), config["source"]["encoder"]
-    if found != wanted:
+    actual, wanted = fingerprint(encoder), config["source"]["encoder"]
+    if actual != wanted:
         raise UserError(
-            f"the vectors were made by an encoder with fingerprint {wanted}, {name} has {found}: their distances mean "
+            f"the vectors were made by an encoder with fingerprint {wanted}, {name} has {actual}: their distances mean "
             "nothing. Give the same encoder, or extract the images with this one."
         )
     return encoder
@@ -136,7 +136,7 @@ def make_source(
     seed: int = 0,
     precision: str = "32-true",
 ) -> Source:
-    """A checked Source; what is left out is usual for the form, or the encoder's."""
+    """A checked Source; what is left out takes the default of the form or of the encoder."""
     if form not in FORMS:
         raise UserError(f"there is no form of vectors {form!r}; {nearest(form, FORMS)}")
     for level in levels:
@@ -148,24 +148,24 @@ def make_source(
     if form == "pooled" and (grid or dimensions):
         raise UserError("a grid and a choice of dimensions are for patches: leave them out, or ask for patches.")
     if min(grid or 1, dimensions or 1) < 1:
-        raise UserError(f"a grid of {grid} cells and {dimensions} dimensions cannot be made: give 1 or more.")
+        raise UserError(f"a grid of {grid} patches and {dimensions} dimensions cannot be made: give 1 or more.")
     levels = tuple(level for level in LEVELS if level in (levels or DEFAULT_LEVELS[form]))
-    seed = seed if dimensions else 0  # it draws nothing else
+    seed = seed if dimensions else 0  # it draws only dimensions: equal vectors shall have equal sources
     return Source(fingerprint(encoder), form, levels, size_px, grid, dimensions, seed, precision)
 
 
 def safe_precision(encoder: Encoder, source: Source, pixels: np.ndarray, device: torch.device) -> str:
-    """bf16-mixed where these images come out as in fp32, and sooner, else 32-true."""
+    """bf16-mixed where it gives the same vectors of these images as fp32, and faster; else 32-true."""
     if not has_bf16(device.type):
         return "32-true"
     vectors, seconds = [], []
     for precision in ("32-true", "bf16-mixed"):
         encoding = Encoding(encoder, replace(source, precision=precision), device)
-        encoding.vectors(pixels)  # the first time is slower
+        encoding.vectors(pixels)  # warms up
         started_s = time.perf_counter()
         vectors.append(encoding.vectors(pixels))
         seconds.append(time.perf_counter() - started_s)
     exact, quick = vectors
     cosines = (exact * quick).sum(1) / (np.linalg.norm(exact, axis=1) * np.linalg.norm(quick, axis=1))
-    # On a CPU that other processes use too, bf16 was seen to be ten times slower.
+    # On a CPU shared with other processes bf16 was ten times slower: it has to be tried where it is used.
     return "bf16-mixed" if (cosines > SAFE_COSINE).all() and seconds[1] < seconds[0] else "32-true"

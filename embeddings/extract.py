@@ -1,12 +1,12 @@
-"""Images to vectors on disk: one an image, or one a patch, with ids, paths, labels and the encoder's fingerprint.
+"""Images to vectors on disk: one per image or per patch, with ids, paths, labels and the encoder's fingerprint.
 
-    python embeddings/extract.py                                              # demo data, the usual encoder
+    python embeddings/extract.py                                              # demo data, the default encoder
     python embeddings/extract.py --data FOLDER --encoder runs/simclr/encoder.safetensors
     python embeddings/extract.py --data FOLDER --form patches --levels level2,level3 --grid 28
     torchrun --nproc-per-node 2 embeddings/extract.py --data FOLDER           # each process writes a shard
 
-FOLDER is laid out by category and split, or any folder of images. The same command again goes on where it was
-stopped, adds what is new or has changed, and forgets what is gone; other options into the same folder are refused.
+FOLDER has MVTec AD's layout, or is any folder of images. The same command again resumes where it was stopped, adds
+images that are new or have changed, and forgets those that are gone; other options into the same folder are refused.
 """
 
 if __name__ == "__main__":
@@ -14,89 +14,55 @@ if __name__ == "__main__":
     from pathlib import Path
 
     sys.path[0] = str(Path(__file__).resolve().parents[1])
-    from embeddings.extract import Config, main
-    from pretrain.command import run_command
+    from embeddings.config import Extract
+    from pretrain.command import start
 
-    sys.exit(run_command(main, Config))
+    start("embeddings.extract:main", Extract)
 
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
 
-from pretrain.command import Names, UserError
+import numpy as np
+import torch
 
-if TYPE_CHECKING:
-    import numpy as np
-    from lightning_fabric import Fabric
-
-    from embeddings.encoding import Encoding, Source
-    from pretrain.data.dataset import ImageSet
-    from pretrain.encoder import Encoder
-
-
-@dataclass(frozen=True)
-class Config:
-    """Turn a folder of images into vectors on disk; memory does not grow with the number of images.
-
-    Attributes:
-        data: Folder of images. Default is data/mvtec where it exists, else demo data.
-        encoder: Encoder file, or random. Default is runs/simclr/encoder.safetensors where it may be used, else random.
-        categories: Only these categories.
-        out: Folder of the vectors. Default is runs/vectors/ and a name from the data and the encoder.
-        form: One vector an image, or one a patch.
-        levels: Feature levels. Default is level4 for pooled, level2,level3 for patches.
-        size_px: Side of the square that images are stretched to. Default is what the encoder was trained at.
-        grid: At most so many patches a side. Default is all of the shallowest level.
-        dimensions: So many dimensions of a patch, drawn at random. Default is all.
-        batch: Images that are encoded at once.
-        precision: bf16-mixed or 32-true. Default is bf16 where it is quick and changes nothing that matters.
-        seed: Draws the dimensions, and the weights of a random encoder.
-        device: cpu, cuda, or auto for a GPU where there is one.
-        workers: Processes that decode. Default is one per core.
-    """
-
-    data: Path | None = None
-    encoder: Path | None = None
-    categories: Names = Names()
-    out: Path | None = None
-    form: Literal["pooled", "patches"] = "pooled"
-    levels: Names = Names()
-    size_px: int | None = None
-    grid: int | None = None
-    dimensions: int | None = None
-    batch: int = 32
-    precision: Literal["bf16-mixed", "32-true"] | None = None
-    seed: int = 0
-    device: str = "auto"
-    workers: int | None = None
+from embeddings.config import Extract
+from embeddings.encoding import Encoding, Source, choose_encoder, make_source, safe_precision
+from embeddings.index.generations import sole_writer
+from embeddings.vectors import (
+    ShardWriter,
+    Vectors,
+    entry_of,
+    mend,
+    next_id,
+    read_config,
+    read_lines,
+    write_config,
+)
+from pretrain.command import UserError
+from pretrain.data.dataset import ImageSet, choose_folder, data_name, load
+from pretrain.demo import is_demo
+from pretrain.encoder import Encoder
+from pretrain.progress import Progress
+from pretrain.training.device import make_fabric
 
 
-def main(config: Config) -> None:
-    """Extract, and say what there is."""
+def main(config: Extract) -> None:
+    """Extract, and print what there is."""
     out = extract(config)
     if int(os.environ.get("RANK", 0)) == 0:
-        from embeddings.vectors import Vectors
-
         vectors = Vectors(out)
-        per_image = f" of {vectors.grid[0]} x {vectors.grid[1]} patches each" if vectors.cells > 1 else ""
+        per_image = f" of {vectors.grid[0]} x {vectors.grid[1]} patches each" if vectors.per_image > 1 else ""
         print(f"vectors: {len(vectors)} of {vectors.dimensions} dimensions, {len(vectors.records)} images{per_image}")
         print(f"         {out}, {len(vectors) * vectors.dimensions * 4 / 1e6:.1f} MB, {vectors.source.precision}")
         print(f"next:    python embeddings/search.py IMAGE --vectors {out}")
 
 
-def extract(config: Config) -> Path:
+def extract(config: Extract) -> Path:
     """Bring the vectors in `config.out` up to date with the images, and return that folder."""
-    from embeddings.encoding import Encoding, choose_encoder, make_source
-    from embeddings.index.generations import sole_writer
-    from embeddings.vectors import mend, next_id, read_lines
-    from pretrain.data.dataset import choose_folder, load
-    from pretrain.demo import is_demo
-    from pretrain.training.device import make_fabric
-
     if config.batch < 1:
         raise UserError(f"{config.batch} images make no batch: give 1 or more.")
     fabric = make_fabric(config.device, "32-true")
@@ -107,21 +73,23 @@ def extract(config: Config) -> Path:
             encoder, config.form, config.levels, config.size_px, config.grid, config.dimensions, config.seed
         )
         images = load(folder, source.size_px, config.categories, workers=config.workers, allow_plain=True)
-    out = config.out or usual_folder(folder, source, config.categories)
+    out = config.out or default_folder(folder, source, config.categories)
     with sole_writer(out) if fabric.is_global_zero else nullcontext():
-        source = settled(config, source, encoder, images, out, fabric)
+        source = with_precision(config, source, encoder, images, out, fabric.device)
+        fabric.barrier()  # all processes have read the folder before the first one writes into it
         encoding = Encoding(encoder, source, fabric.device)
         if fabric.is_global_zero:
             describe(out, config, encoding, images, encoder, encoder_path)
-            mend(out, encoding.cells, encoding.dimensions)
+            mend(out, encoding.per_image, encoding.dimensions)
         fabric.barrier()
         known = {(line.record.path, line.digest): line.id for line in read_lines(out, images.folder)}
         first_id = next_id(out)
-        fabric.barrier()  # all have read before one writes
-        here = [(record.path, e.digest.hex()) for record, e in zip(images.records, images.entries, strict=True)]
-        missing = [position for position, key in enumerate(here) if key not in known]
-        gone = [known[key] for key in known.keys() - set(here)]
-        write_shard(out, config.batch, encoding, images, list(enumerate(missing, first_id)), sorted(gone), fabric)
+        fabric.barrier()
+        present = [(record.path, e.digest.hex()) for record, e in zip(images.records, images.entries, strict=True)]
+        missing = [position for position, key in enumerate(present) if key not in known]
+        gone = [known[key] for key in known.keys() - set(present)]
+        new = list(enumerate(missing, first_id))
+        write_shard(out, config.batch, encoding, images, new, sorted(gone), fabric.global_rank, fabric.world_size)
         fabric.barrier()
         if fabric.is_global_zero:
             (out / "finished").touch()
@@ -131,48 +99,42 @@ def extract(config: Config) -> Path:
 def write_shard(
     out: Path,
     batch: int,
-    encoding: "Encoding",
-    images: "ImageSet",
+    encoding: Encoding,
+    images: ImageSet,
     missing: Sequence[tuple[int, int]],
     gone: Sequence[int],
-    fabric: "Fabric",
+    rank: int,
+    world_size: int,
 ) -> None:
-    """Encode this process's share of the `missing` (id, position); the first process also notes which ids are gone."""
-    from embeddings.vectors import ShardWriter, entry_of
-    from pretrain.progress import Progress
-
-    share = missing[fabric.global_rank :: fabric.world_size]
+    """Encode this process's share of the `missing` (id, position); the first process also records the `gone` ids."""
+    share = missing[rank::world_size]
     batches = [share[start : start + batch] for start in range(0, len(share), batch)]
-    leads = fabric.is_global_zero
+    leads = rank == 0
     if leads and (missing or gone):
         (out / "finished").unlink(missing_ok=True)
-    shard = ShardWriter(out, fabric.global_rank, encoding.cells, encoding.dimensions)
+    shard = ShardWriter(out, rank, encoding.per_image, encoding.dimensions)
     progress = Progress("extracting", len(images), done=len(images) - len(missing)) if leads and missing else None
     try:
         with progress or nullcontext():
             if leads:
                 shard.forget(gone)
             for members, vectors in encoded(encoding, images, batches):
-                shard.add(
-                    [
-                        entry_of(images.records[position], image_id, images.entries[position].digest, images.folder)
-                        for image_id, position in members
-                    ],
-                    vectors,
-                )
-                if progress:
-                    progress.advance(min(len(members) * fabric.world_size, len(images) - progress.done))
+                entries = [
+                    entry_of(images.records[position], image_id, images.entries[position].digest, images.folder)
+                    for image_id, position in members
+                ]
+                shard.add(entries, vectors)
+                if progress:  # the other processes are as far as this one
+                    progress.advance(min(len(members) * world_size, len(images) - progress.done))
     finally:
         shard.close()
 
 
 def encoded(
-    encoding: "Encoding", images: "ImageSet", batches: Sequence[Sequence[tuple[int, int]]]
-) -> Iterator[tuple[Sequence[tuple[int, int]], "np.ndarray"]]:
-    """Each batch of (id, position) with its vectors (b * cells, dimensions); a GPU is at work on the next batch while
-    one is written. Raises UserError for values that are no numbers."""
-    import numpy as np
-
+    encoding: Encoding, images: ImageSet, batches: Sequence[Sequence[tuple[int, int]]]
+) -> Iterator[tuple[Sequence[tuple[int, int]], np.ndarray]]:
+    """Each batch of (id, position) with its vectors (b * per_image, dimensions), one batch behind: a GPU computes the
+    next while this one is written. Raises UserError for values that are no numbers."""
     waiting = None
     for batch in [*batches, None]:
         following = batch and (batch, encoding(images.batch([position for _, position in batch])))
@@ -180,24 +142,21 @@ def encoded(
             members, vectors = waiting[0], waiting[1].flatten(0, 2).float().cpu().numpy()
             wrong = ~np.isfinite(vectors).all(axis=1)
             if wrong.any():
-                path = images.records[members[int(wrong.argmax()) // encoding.cells][1]].path
+                path = images.records[members[int(wrong.argmax()) // encoding.per_image][1]].path
                 raise UserError(f"the encoder gives values that are no numbers for {path}: try --precision 32-true.")
             yield members, vectors
         waiting = following
 
 
-def settled(
-    config: Config, source: "Source", encoder: "Encoder", images: "ImageSet", out: Path, fabric: "Fabric"
-) -> "Source":
+def with_precision(
+    config: Extract, source: Source, encoder: Encoder, images: ImageSet, out: Path, device: torch.device
+) -> Source:
     """`source` with a precision: as asked, as in the folder, or what suits machine and encoder. Raises UserError if the
-    folder holds other vectors."""
-    from embeddings.encoding import safe_precision
-    from embeddings.vectors import read_config
-
+    folder holds vectors of another source."""
     stored = read_config(out) if (out / "config.json").exists() else None
     if config.precision or stored is None:
-        some = images.batch(range(min(8, len(images))))
-        chosen = config.precision or safe_precision(encoder, source, some, fabric.device)
+        sample = images.batch(range(min(8, len(images))))
+        chosen = config.precision or safe_precision(encoder, source, sample, device)
     else:
         chosen = stored["source"]["precision"]
     source = replace(source, precision=chosen)
@@ -212,17 +171,13 @@ def settled(
         if differing:
             changes = ", ".join(f"{name} was {held[name]} and is {wanted[name]}" for name in differing)
             raise UserError(f"{out} holds other vectors ({changes}): choose another --out.")
-    fabric.barrier()  # before the first process writes it
     return source
 
 
 def describe(
-    out: Path, config: Config, encoding: "Encoding", images: "ImageSet", encoder: "Encoder", encoder_path: Path
+    out: Path, config: Extract, encoding: Encoding, images: ImageSet, encoder: Encoder, encoder_path: Path
 ) -> None:
-    """Write what the vectors are before the first of them."""
-    from embeddings.vectors import write_config
-    from pretrain.data.dataset import data_name
-
+    """Write config.json, before the first vectors."""
     origin = encoder.origin
     write_config(
         out,
@@ -240,8 +195,8 @@ def describe(
     )
 
 
-def usual_folder(folder: Path, source: "Source", categories: Sequence[str] = ()) -> Path:
-    """Where the vectors of a data folder go if nothing else is said: equal for equal folder and source."""
+def default_folder(folder: Path, source: Source, categories: Sequence[str] = ()) -> Path:
+    """Where the vectors of a data folder go by default: equal for equal folder and source."""
     name = folder.resolve()
     metadata = f"{name} {source.as_json()} {list(categories)}".encode("utf-8", "surrogateescape")
     return Path("runs/vectors") / f"{name.name}-{source.form}-{blake2b(metadata, digest_size=4).hexdigest()}"

@@ -1,4 +1,4 @@
-"""A set of images as a map: what is similar lies together. One page with a thumbnail under the pointer, and a PNG.
+"""A set of images as a map: similar images lie together. A page with a thumbnail under the pointer, and a PNG.
 
     python embeddings/image_map.py --data FOLDER                  # runs/map/map.html and map.png
     python embeddings/image_map.py --data FOLDER --category capsule --method pca
@@ -11,89 +11,52 @@ if __name__ == "__main__":
     from pathlib import Path
 
     sys.path[0] = str(Path(__file__).resolve().parents[1])
-    from embeddings.image_map import Config, main
-    from pretrain.command import run_command
+    from embeddings.config import ImageMap
+    from pretrain.command import start
 
-    sys.exit(run_command(main, Config))
+    start("embeddings.image_map:main", ImageMap)
 
 import sys
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal
 
-from pretrain.command import Names, UserError
+import numpy as np
+from sklearn.decomposition import PCA
+from sklearn.manifold import TSNE
+
+from embeddings.config import ImageMap
+from embeddings.map_page import Point, map_image, map_page
+from embeddings.open_vectors import open_vectors
+from embeddings.sheet import thumbnail
+from pretrain.command import UserError
+from pretrain.drawing import save_image
 from pretrain.files import write_whole
+from pretrain.progress import Progress
 
-if TYPE_CHECKING:
-    import numpy as np
-
-FIRST_DIMENSIONS = 50
-FEWEST = 3
-
-
-@dataclass(frozen=True)
-class Config:
-    """Draw a set of images as a map, as a page to explore and as a PNG.
-
-    Attributes:
-        vectors: Vectors of the images, from embeddings/extract.py. Default is those of --data and --encoder.
-        data: Folder of images. Default is data/mvtec where it exists, else demo data.
-        encoder: Encoder file, or random. Default is runs/simclr/encoder.safetensors where it may be used, else random.
-        category: Only these categories.
-        split: Only images of train, or test.
-        method: How many dimensions become two.
-        color: What the colors of the PNG stand for; the page can change it. Default is the kind of defect if there is
-            one category, else the category.
-        most: Of more images than these, so many are drawn at random.
-        seed: Draws them, and starts t-SNE.
-        update: First look for images that came, changed or went.
-        page: The page.
-        png: The image.
-    """
-
-    vectors: Path | None = None
-    data: Path | None = None
-    encoder: Path | None = None
-    category: Names = Names()
-    split: Names = Names()
-    method: Literal["tsne", "pca"] = "tsne"
-    color: Literal["category", "split", "defect"] | None = None
-    most: int = 3000
-    seed: int = 0
-    update: bool = False
-    page: Path = Path("runs/map/map.html")
-    png: Path = Path("runs/map/map.png")
+# t-SNE starts from the first principal components, which is faster and loses only noise.
+PCA_DIMENSIONS = 50
+MIN_IMAGES = 3
+THUMBNAIL_PX = 96
 
 
-def main(config: Config) -> None:
+def main(config: ImageMap) -> None:
     """Lay out the images and draw them."""
-    import numpy as np
-
-    from embeddings.map_page import Point, map_image, map_page
-    from embeddings.open_vectors import ready_vectors
-    from embeddings.sheet import thumbnail
-    from pretrain.drawing import save_image
-    from pretrain.progress import Progress
-
-    vectors = ready_vectors(config.vectors, config.data, config.encoder, config.update)
+    vectors = open_vectors(config.vectors, config.data, config.encoder, config.update)
     positions = vectors.where(config.category, config.split)
-    name = vectors.config["data_name"]
-    title = f"{len(positions)} images of {name}, {config.method}"
-    if len(positions) > config.most:
-        title = f"{config.most} of {len(positions)} images of {name}, {config.method}"
+    title = f"{len(positions)} images of {vectors.config['data_name']}, {config.method}"
+    if len(positions) > config.max_images:
+        title = f"{config.max_images} of {title}"
         generator = np.random.default_rng(config.seed)
-        positions = np.sort(generator.choice(positions, config.most, replace=False))
-    if len(positions) < FEWEST:
-        raise UserError(f"{len(positions)} images make no map: leave out --category or --split, or raise --most.")
+        positions = np.sort(generator.choice(positions, config.max_images, replace=False))
+    if len(positions) < MIN_IMAGES:
+        raise UserError(f"{len(positions)} images make no map: leave out --category or --split, or raise --max-images.")
     print(f"laying out {len(positions)} images by {config.method}", file=sys.stderr, flush=True)
-    places = layout(vectors.of_images(positions)[:, 0], config.method, config.seed)
+    coordinates = layout(vectors.of_images(positions)[:, 0], config.method, config.seed)
     points = []
     with Progress("thumbnails", len(positions)) as progress:
-        for position, (x, y) in zip(positions, places, strict=True):
+        for position, (x, y) in zip(positions, coordinates, strict=True):
             record = vectors.records[position]
             path = record.path.relative_to(vectors.data).as_posix()
             labels = (record.category, record.split or "-", record.defect or "-")
-            points.append(Point(float(x), float(y), *labels, path, thumbnail(record.path, size_px=96)))
+            points.append(Point(float(x), float(y), *labels, path, thumbnail(record.path, size_px=THUMBNAIL_PX)))
             progress.advance()
     color = config.color or ("defect" if len({point.category for point in points}) == 1 else "category")
     write_whole(config.page, map_page(points, title, color).encode())
@@ -102,19 +65,16 @@ def main(config: Config) -> None:
     print(f"PNG:  {config.png}")
 
 
-def layout(vectors: "np.ndarray", method: str, seed: int) -> "np.ndarray":
-    """Places (n, 2) from 0 to 1, of vectors (n, d) of unit length; a function of vectors, method and seed."""
-    import numpy as np
-    from sklearn.decomposition import PCA
-    from sklearn.manifold import TSNE
-
+def layout(vectors: np.ndarray, method: str, seed: int) -> np.ndarray:
+    """Coordinates (n, 2) from 0 to 1 of vectors (n, d), which are scaled to unit length; a function of vectors, method
+    and seed."""
     unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-    dimensions = 2 if method == "pca" else min(FIRST_DIMENSIONS, *unit.shape)
-    places = PCA(dimensions, random_state=seed).fit_transform(unit)
+    dimensions = 2 if method == "pca" else min(PCA_DIMENSIONS, *unit.shape)
+    coordinates = PCA(dimensions, random_state=seed).fit_transform(unit)  # (n, dimensions)
     if method == "tsne":
-        # Random features differ by a thousandth of their length: t-SNE starts from nothing if the scale is that small.
-        places = places / (places.std() or 1.0)
-        perplexity = min(30.0, (len(places) - 1) / 3)
-        places = TSNE(2, perplexity=perplexity, init="pca", random_state=seed).fit_transform(places)
-    low, high = places.min(axis=0), places.max(axis=0)
-    return (places - low) / np.maximum(high - low, 1e-12)
+        # Features of a random encoder differ by a thousandth of their length, a scale at which t-SNE does not start.
+        coordinates = coordinates / (coordinates.std() or 1.0)
+        perplexity = min(30.0, (len(coordinates) - 1) / 3)
+        coordinates = TSNE(2, perplexity=perplexity, init="pca", random_state=seed).fit_transform(coordinates)
+    low, high = coordinates.min(axis=0), coordinates.max(axis=0)
+    return (coordinates - low) / np.maximum(high - low, 1e-12)

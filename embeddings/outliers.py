@@ -1,9 +1,9 @@
-"""The most outlying images of each category: wrong ones among the good, odd ones, and images of something else.
+"""The outliers of each category: defects among the good images, odd images, and images of another product.
 
     python embeddings/outliers.py --data FOLDER --category capsule --split train --sheet outliers.png
 
-How far an image lies out is the mean cosine distance to its nearest neighbors among the images looked at, beside
-the median over its category: 3 is three times as far as a usual one.
+Images are ranked by their mean cosine distance to their nearest neighbors, as a ratio to the median of the category:
+an image of ratio 3 lies three times as far from its neighbors as the usual one.
 """
 
 if __name__ == "__main__":
@@ -11,148 +11,111 @@ if __name__ == "__main__":
     from pathlib import Path
 
     sys.path[0] = str(Path(__file__).resolve().parents[1])
-    from embeddings.outliers import Config, main
-    from pretrain.command import run_command
+    from embeddings.config import Outliers
+    from pretrain.command import start
 
-    sys.exit(run_command(main, Config))
+    start("embeddings.outliers:main", Outliers)
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-from pretrain.command import Names, UserError
+import numpy as np
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from embeddings.config import Outliers
+from embeddings.index import Index
+from embeddings.open_vectors import open_vectors
+from embeddings.vectors import Vectors
+from pretrain.command import UserError
+from pretrain.data.decode import Unreadable, decode, read_mask
 from pretrain.data.images import Record
+from pretrain.drawing import Thumbnail, contact_sheet, save_image
 from pretrain.files import write_json
 
-if TYPE_CHECKING:
-    from embeddings.vectors import Vectors
-
-
-@dataclass(frozen=True)
-class Config:
-    """Find the most outlying images of each category.
-
-    Attributes:
-        vectors: Vectors to compare, from embeddings/extract.py. Default is those of --data and --encoder.
-        data: Folder of images. Default is data/mvtec where it exists, else demo data.
-        encoder: Encoder file, or random. Default is runs/simclr/encoder.safetensors where it may be used, else random.
-        category: Only these categories.
-        split: Only images of train, or test.
-        most: So many of each category.
-        neighbors: The distance to so many nearest images counts; copies of an odd image hide it from fewer.
-        update: First look for images that came, changed or went.
-        sheet: Write them as a contact sheet to this PNG file.
-        json: Write how far out every image lies to this file.
-    """
-
-    vectors: Path | None = None
-    data: Path | None = None
-    encoder: Path | None = None
-    category: Names = Names()
-    split: Names = Names()
-    most: int = 8
-    neighbors: int = 5
-    update: bool = False
-    sheet: Path | None = None
-    json: Path | None = None
+THUMBNAIL_PX = 128
 
 
 class Outlier(NamedTuple):
-    """An image and how far out it lies, in units of the median of its category."""
+    """An image and its distance from its neighbors, as a ratio to the median of its category."""
 
     record: Record
     ratio: float
 
 
-def main(config: Config) -> None:
+def main(config: Outliers) -> None:
     """Print and draw the outliers of each category."""
-    from embeddings.open_vectors import ready_vectors
-
-    if min(config.most, config.neighbors) < 1:
-        raise UserError("--most and --neighbors count images: give 1 or more.")
-    vectors = ready_vectors(config.vectors, config.data, config.encoder, config.update)
-    ranked = ranking(vectors, config.neighbors, config.category, config.split)
-    print_table(ranked, config.most, vectors)
+    if min(config.show, config.num_neighbors) < 1:
+        raise UserError("--show and --num-neighbors count images: give 1 or more.")
+    vectors = open_vectors(config.vectors, config.data, config.encoder, config.update)
+    ranked = ranking(vectors, config.num_neighbors, config.category, config.split)
+    print_table(ranked, config.show, vectors)
     if config.sheet:
-        from pretrain.drawing import contact_sheet, save_image
-
-        save_image(contact_sheet(rows_of(ranked, config.most), title(vectors)), config.sheet)
+        save_image(contact_sheet(rows_of(ranked, config.show), title(vectors)), config.sheet)
         print(f"contact sheet: {config.sheet}")
     if config.json:
-        everything = [
-            {"path": str(record.path), "category": category, "defect": record.defect, "of_usual": ratio}
+        images = [
+            {"path": str(record.path), "category": category, "defect": record.defect, "ratio": ratio}
             for category, outliers in ranked.items()
             for record, ratio in outliers
         ]
-        write_json(config.json, everything)
+        write_json(config.json, images)
         print(f"JSON: {config.json}")
 
 
 def ranking(
-    vectors: "Vectors", neighbors: int, categories: Sequence[str] = (), splits: Sequence[str] = ()
+    vectors: Vectors, num_neighbors: int, categories: Sequence[str] = (), splits: Sequence[str] = ()
 ) -> dict[str, list[Outlier]]:
-    """All images of each category that has more than one, the most outlying first."""
-    import numpy as np
-
-    from embeddings.index.index import Index
-
-    of_category: dict[str, list[int]] = {}
-    for position in vectors.where(categories, splits):
-        of_category.setdefault(vectors.records[position].category, []).append(int(position))
+    """All images of each category that has more than one, the farthest from their neighbors first."""
     ranked = {}
-    for category, positions in of_category.items():
+    for category, positions in vectors.by_category(categories, splits).items():
         rows = vectors.of_images(positions)[:, 0]
         if len(rows) < 2:
             continue
-        found = Index.build(rows).search(rows, min(neighbors + 1, len(rows)))
-        others = found.ids != np.arange(len(rows))[:, None]
-        # Among many copies an image may not find itself: then the last one is too many.
-        others[others.all(axis=1), -1] = False
-        far = found.distances[others].reshape(len(rows), -1).mean(axis=1)
-        ratios = far / (np.median(far) or 1.0)
+        nearest = Index.build(rows).search(rows, min(num_neighbors + 1, len(rows)))
+        is_other = nearest.ids != np.arange(len(rows))[:, None]
+        # Among many copies an image may not find itself: then the last neighbor is one too many.
+        is_other[is_other.all(axis=1), -1] = False
+        distances = nearest.distances[is_other].reshape(len(rows), -1).mean(axis=1)  # (n, k) -> (n,)
+        ratios = distances / (np.median(distances) or 1.0)
         order = np.argsort(-ratios, kind="stable")
-        ranked[category] = [Outlier(vectors.records[positions[place]], float(ratios[place])) for place in order]
+        ranked[category] = [Outlier(vectors.records[positions[row]], float(ratios[row])) for row in order]
     if not ranked:
         raise UserError("no category has two images or more to compare: leave out --category or --split.")
     return ranked
 
 
-def rows_of(ranked: dict[str, list[Outlier]], most: int) -> list[tuple[str, list]]:
-    """Rows of a contact sheet, defects outlined where they are known."""
-    from pretrain.data.decode import Unreadable, decode, read_mask
-    from pretrain.drawing import Thumbnail
-
+def rows_of(ranked: dict[str, list[Outlier]], show: int) -> list[tuple[str, list[Thumbnail]]]:
+    """Rows of a contact sheet, known defects outlined."""
     rows = []
     for category, outliers in ranked.items():
         thumbnails = []
-        for record, ratio in outliers[:most]:
+        for record, ratio in outliers[:show]:
             try:
-                mask = read_mask(record.mask, 128) if record.mask else None
-                thumbnails.append(Thumbnail(decode(record.path, 128).pixels, f"{ratio:.1f} {record.defect}", mask))
+                mask = read_mask(record.mask, THUMBNAIL_PX) if record.mask else None
+                pixels = decode(record.path, THUMBNAIL_PX).pixels
             except Unreadable as unreadable:
                 print(f"left out {record.path}: {unreadable}", file=sys.stderr)
+                continue
+            thumbnails.append(Thumbnail(pixels, f"{ratio:.1f} {record.defect}", mask))
         rows.append((category, thumbnails))
     return rows
 
 
-def title(vectors: "Vectors") -> str:
-    return f"most outlying in {vectors.config['data_name']}"
+def title(vectors: Vectors) -> str:
+    return f"outliers in {vectors.config['data_name']}"
 
 
-def print_table(ranked: dict[str, list[Outlier]], most: int, vectors: "Vectors") -> None:
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
+def print_table(ranked: dict[str, list[Outlier]], show: int, vectors: Vectors) -> None:
     table = Table(title=escape(title(vectors)), title_justify="left")
     table.add_column("category")
-    table.add_column("of usual", justify="right")
+    table.add_column("ratio", justify="right")
     for header in ("defect", "path"):
         table.add_column(header, overflow="fold")
     for category, outliers in ranked.items():
-        for record, ratio in outliers[:most]:
+        for record, ratio in outliers[:show]:
             path = record.path.relative_to(vectors.data).as_posix()
             table.add_row(escape(category), f"{ratio:.2f}", escape(record.defect or "-"), escape(path))
     Console(width=None if sys.stdout.isatty() else 140).print(table)

@@ -1,7 +1,9 @@
-"""An encoder's feature maps as patch vectors: chosen levels, averaged over neighbors, on one grid.
+"""An encoder's feature maps as patch vectors: chosen levels, averaged over neighboring positions, on one grid.
 
-Every step after the encoder is linear, so channels are chosen or mixed while the maps are still small, and only what is
-left is enlarged: with 100 of 448 dimensions this is a fifth of the work of enlarging first.
+The patch features of PatchCore (Roth et al. 2021, https://arxiv.org/abs/2106.08265), with PaDiM's random choice of
+dimensions (Defard et al. 2020, https://arxiv.org/abs/2011.08785). Every step after the encoder is linear, so channels
+are chosen or mixed while the maps are small, and only what is left is enlarged: with 100 of 448 dimensions this is a
+fifth of the work of enlarging first.
 """
 
 from collections.abc import Sequence
@@ -18,9 +20,10 @@ from pretrain.folding import folded
 class Patches:
     """float32 RGB (b, 3, h, w) in [0, 1] -> float32 patch vectors (b, rows, columns, dimensions).
 
-    The grid is that of the shallowest of `levels`, or at most `grid` cells a side. Each vector is the average over
-    `neighborhood` x `neighborhood` cells of its level. All channels are kept, or `dimensions` of them drawn at random
-    (`reduction` "random", as in PaDiM), or as many orthonormal mixtures ("orthogonal"), a function of `seed` alone.
+    The grid is that of the shallowest of `levels`, or at most `grid` patches per side. Each vector is the average over
+    `neighborhood` x `neighborhood` positions of its level. All channels are kept, or `dimensions` of them drawn at
+    random (`reduction` "random", as in PaDiM), or as many orthonormal mixtures of them ("orthogonal"), a function of
+    `seed` alone.
     """
 
     def __init__(
@@ -36,14 +39,14 @@ class Patches:
     ) -> None:
         if neighborhood < 1 or neighborhood % 2 == 0:
             raise UserError(
-                f"a neighborhood of {neighborhood} cells has no middle: give 1, 3, 5 or another odd number."
+                f"a neighborhood of {neighborhood} positions has no middle: give 1, 3, 5 or another odd number."
             )
         if reduction not in ("random", "orthogonal"):
             raise UserError(f"there is no reduction {reduction!r}; choose from random, orthogonal.")
         self.encoder, self.levels = folded(encoder), tuple(level for level in encoder.channels if level in levels)
         self.grid, self.neighborhood = grid, neighborhood
         counts = [encoder.channels[level] for level in self.levels]
-        self.width = sum(counts)  # of all channels
+        self.width = sum(counts)  # channels of all levels
         self.dimensions = min(dimensions or self.width, self.width)
         self._chosen, self._mixed = None, None
         if self.dimensions < self.width:
@@ -57,7 +60,7 @@ class Patches:
                 ]
             else:
                 mixture = torch.linalg.qr(torch.randn(self.width, self.dimensions, generator=generator))[0]
-                self._mixed = [part.T[:, :, None, None] for part in mixture.split(counts)]  # (d, c, 1, 1)
+                self._mixed = [of_level.T[:, :, None, None] for of_level in mixture.split(counts)]  # (d, c, 1, 1)
 
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> Tensor:
@@ -65,23 +68,24 @@ class Patches:
         return self.traced(images)
 
     def traced(self, images: Tensor) -> Tensor:
-        """The same for torch.export, which cannot look into inference mode."""
+        """`__call__` for torch.export, which cannot trace inference mode."""
         images = images.contiguous(memory_format=torch.channels_last)
         maps = list(self.encoder(images, self.levels).values())
         shape = maps[0].shape[-2:]
         if self.grid is not None:
             shape = tuple(min(side, self.grid) for side in shape)
-        parts = []
-        for number, part in enumerate(maps):
+        levels = []
+        for number, level in enumerate(maps):  # (b, c, h, w)
             if self._chosen is not None:
-                part = part.index_select(1, self._chosen[number].to(part.device))
+                level = level.index_select(1, self._chosen[number].to(level.device))
             elif self._mixed is not None:
-                part = F.conv2d(part, self._mixed[number].to(part.device))
+                level = F.conv2d(level, self._mixed[number].to(level.device))
             if self.neighborhood > 1:
-                # Not diluted by what lies beyond the border.
-                part = F.avg_pool2d(part, self.neighborhood, 1, self.neighborhood // 2, count_include_pad=False)
-            parts.append(_on_grid(part.float(), shape))
-        vectors = sum(parts) if self._mixed is not None else torch.cat(parts, dim=1)
+                # At the border the average is over fewer positions, not diluted by padding.
+                level = F.avg_pool2d(level, self.neighborhood, 1, self.neighborhood // 2, count_include_pad=False)
+            levels.append(_on_grid(level.float(), shape))  # (b, d, rows, columns)
+        # A mixture of all channels is the sum of the levels' mixtures.
+        vectors = sum(levels) if self._mixed is not None else torch.cat(levels, dim=1)
         return vectors.permute(0, 2, 3, 1).contiguous()
 
 

@@ -1,12 +1,12 @@
-"""Vectors on disk with what they are vectors of: shards that read as one, to which is only ever added.
+"""Vectors on disk beside the images they were made from: shards that read as one array and only ever grow.
 
-FOLDER/config.json          the source of the vectors, the data folder, the shape
-FOLDER/shard-RANK.f32       float32 rows, `cells` of them an image, one after another
-FOLDER/shard-RANK.jsonl     a line an image, in the same order, written once its rows are safely on disk: id, path,
+FOLDER/config.json          the source of the vectors, the data folder, the grid
+FOLDER/shard-RANK.f32       float32 rows, `per_image` of them for each image, one after another
+FOLDER/shard-RANK.jsonl     a line per image, in the same order, written once its rows are safely on disk: id, path,
                             category, split, defect, mask, digest of its pixels; or {"gone": id}
 FOLDER/finished             exists while nothing is known to be missing
 
-An image keeps its id for ever. The id of a vector is the image's times `cells` plus the cell.
+An image keeps its id for ever. The id of a vector is its image's id times `per_image`, plus the patch.
 """
 
 import json
@@ -28,18 +28,18 @@ SECONDS_BETWEEN_COMMITS = 1.0
 
 
 class Line(NamedTuple):
-    """One image of a shard: its id, what it is, the digest of its pixels, and its place in the shard."""
+    """One image of a shard: its id, its record, the digest of its pixels, and its position in the shard."""
 
     id: int
     record: Record
     digest: str
     shard: int
-    place: int
+    position: int
 
 
 class Vectors:
-    """Extracted vectors, float32 (n, dimensions) as one array that stays on disk; `records` are what its images are,
-    `image_ids` int64 their ids, in the order of ids. Raises UserError where there is nothing whole."""
+    """Extracted vectors, float32 (n, dimensions), as one array that stays on disk. `records` describe the images and
+    `image_ids` are their int64 ids, in the order of ids. Raises UserError where the extraction was not finished."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.config = folder, read_config(folder)
@@ -54,52 +54,53 @@ class Vectors:
         self.digests = tuple(line.digest for line in self._lines)  # equal for copies
         self.image_ids = np.array([line.id for line in self._lines], np.int64)
         self._shard = np.array([line.shard for line in self._lines], np.int64)
-        self._start = np.array([line.place for line in self._lines], np.int64) * self.cells
+        self._start = np.array([line.position for line in self._lines], np.int64) * self.per_image
         self._rows = {}
         for shard in np.unique(self._shard):
             path = shard_files(folder, shard)[0]
-            lines_end = self._start[self._shard == shard].max() + self.cells
+            lines_end = self._start[self._shard == shard].max() + self.per_image
             if (path.stat().st_size if path.exists() else 0) < lines_end * self.dimensions * 4:
                 raise UserError(f"{path} is cut off: run embeddings/extract.py again to make up what is lost.")
             count = path.stat().st_size // (self.dimensions * 4)
             self._rows[shard] = np.memmap(path, np.float32, "r", shape=(count, self.dimensions))
 
     @property
-    def cells(self) -> int:
+    def per_image(self) -> int:
+        """Vectors per image: 1 if pooled, else the patches of the grid."""
         return self.grid[0] * self.grid[1]
 
     @property
     def shape(self) -> tuple[int, int]:
-        return len(self.records) * self.cells, self.dimensions
+        return len(self.records) * self.per_image, self.dimensions
 
     @property
     def ids(self) -> np.ndarray:
-        """Of all vectors, int64 (n,)."""
-        return (self.image_ids[:, None] * self.cells + np.arange(self.cells)).ravel()
+        """The ids of all vectors, int64 (n,)."""
+        return (self.image_ids[:, None] * self.per_image + np.arange(self.per_image)).ravel()
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def __getitem__(self, rows: np.ndarray | slice) -> np.ndarray:
-        """Copies of some rows (m, dimensions)."""
+        """Copies of `rows`, float32 (m, dimensions)."""
         rows = np.arange(*rows.indices(len(self))) if isinstance(rows, slice) else np.asarray(rows, np.int64)
-        images, cells = np.divmod(rows, self.cells)
+        images, patches = np.divmod(rows, self.per_image)
         result = np.empty((len(rows), self.dimensions), np.float32)
         for shard, stored in self._rows.items():
             here = self._shard[images] == shard
-            result[here] = stored[self._start[images[here]] + cells[here]]
+            result[here] = stored[self._start[images[here]] + patches[here]]
         return result
 
     def of_images(self, positions: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Vectors (m, cells, dimensions) of the images at `positions`."""
-        rows = np.asarray(positions, np.int64)[:, None] * self.cells + np.arange(self.cells)
-        return self[rows.ravel()].reshape(len(rows), self.cells, self.dimensions)
+        """Vectors (m, per_image, dimensions) of the images at `positions`."""
+        rows = np.asarray(positions, np.int64)[:, None] * self.per_image + np.arange(self.per_image)
+        return self[rows.ravel()].reshape(len(rows), self.per_image, self.dimensions)
 
     def where(
         self, categories: Collection[str] = (), splits: Collection[str] = (), defects: Collection[str] = ()
     ) -> np.ndarray:
-        """Positions of the images that have one of each that is named. Raises UserError for names that none has, and if
-        no image is left."""
+        """Positions of the images whose labels are among those named; no name allows all. Raises UserError for names
+        that no image has, and if no image is left."""
         kept = np.ones(len(self.records), bool)
         for name, wanted in (("category", categories), ("split", splits), ("defect", defects)):
             values = [getattr(record, name) for record in self.records]
@@ -108,21 +109,28 @@ class Vectors:
                 kept &= np.isin(values, list(wanted))
         if not kept.any():
             asked = "; ".join(",".join(names) for names in (categories, splits, defects) if names)
-            raise UserError(f"no image is of all of these at once: {asked}. Leave one out.")
+            raise UserError(f"no image has all of these labels at once: {asked}. Leave one out.")
         return np.flatnonzero(kept)
 
+    def by_category(self, categories: Collection[str] = (), splits: Collection[str] = ()) -> dict[str, list[int]]:
+        """`where` for each category."""
+        positions: dict[str, list[int]] = {}
+        for position in self.where(categories, splits):
+            positions.setdefault(self.records[position].category, []).append(int(position))
+        return positions
+
     def positions_of(self, vector_ids: np.ndarray) -> np.ndarray:
-        """Positions of the images that vectors are of, by the vectors' ids, which must be there."""
-        return np.searchsorted(self.image_ids, vector_ids // self.cells)
+        """Positions of the images that the vectors with these ids were made from; the ids must exist."""
+        return np.searchsorted(self.image_ids, vector_ids // self.per_image)
 
 
 class ShardWriter:
-    """Appends to one shard; what a killed writer left unfinished at its end is cut off first."""
+    """Appends to one shard, after cutting off what a killed writer left unfinished at its end."""
 
-    def __init__(self, folder: Path, shard: int, cells: int, dimensions: int) -> None:
+    def __init__(self, folder: Path, shard: int, per_image: int, dimensions: int) -> None:
         rows_path, lines_path = shard_files(folder, shard)
         self._rows, self._lines = open(rows_path, "ab"), open(lines_path, "ab+")  # noqa: SIM115 closed by close()
-        image_bytes, stored = cells * dimensions * 4, os.fstat(self._rows.fileno()).st_size
+        image_bytes, stored = per_image * dimensions * 4, os.fstat(self._rows.fileno()).st_size
         self._lines.seek(0)
         whole_bytes = images = 0
         for line in self._lines:
@@ -137,19 +145,19 @@ class ShardWriter:
         self._committed_s = time.monotonic()
 
     def add(self, entries: Sequence[dict], vectors: np.ndarray) -> None:
-        """Append images, whose entries hold their id, and their vectors (images * cells, dimensions)."""
+        """Append images, whose entries hold their ids, and their vectors (images * per_image, dimensions)."""
         self._rows.write(np.ascontiguousarray(vectors, np.float32).data)
         self._waiting += [_line(entry) for entry in entries]
         if time.monotonic() - self._committed_s > SECONDS_BETWEEN_COMMITS:
             self.commit()
 
     def forget(self, ids: Sequence[int]) -> None:
-        """Note that images are gone."""
+        """Record that images are gone."""
         self._waiting += [_line({"gone": int(each)}) for each in ids]
         self.commit()
 
     def commit(self) -> None:
-        """Rows first, then the lines that speak of them."""
+        """Rows first, then the lines that refer to them: a kill in between loses the rows, never their meaning."""
         for file, data in ((self._rows, b""), (self._lines, b"".join(self._waiting))):
             file.write(data)
             file.flush()
@@ -163,14 +171,14 @@ class ShardWriter:
         self._lines.close()
 
 
-def mend(folder: Path, cells: int, dimensions: int) -> None:
-    """Cut from every shard what was not finished, or was lost, so that it is made again."""
+def mend(folder: Path, per_image: int, dimensions: int) -> None:
+    """Cut from every shard what was not finished or was lost, so that it is extracted again."""
     for path in folder.glob("shard-*.jsonl"):
-        ShardWriter(folder, _number(path), cells, dimensions).close()
+        ShardWriter(folder, _number(path), per_image, dimensions).close()
 
 
 def entry_of(record: Record, image_id: int, digest: bytes, data: Path) -> dict:
-    """An image as its line has it; paths are relative to the data folder."""
+    """The line of an image; paths are relative to the data folder."""
     mask = record.mask and record.mask.relative_to(data).as_posix()
     names = {name: getattr(record, name) for name in ("category", "split", "defect")}
     path = record.path.relative_to(data).as_posix()
@@ -178,7 +186,7 @@ def entry_of(record: Record, image_id: int, digest: bytes, data: Path) -> dict:
 
 
 def read_config(folder: Path) -> dict:
-    """Raises UserError where nothing was extracted, or by a newer heldout."""
+    """config.json of the vectors in `folder`. Raises UserError where there is none, or one of another format."""
     try:
         config = json.loads((folder / "config.json").read_text())
     except FileNotFoundError:
@@ -198,15 +206,15 @@ def read_lines(folder: Path, data: Path) -> list[Line]:
     """The images of all shards that are not gone, by id."""
     lines, gone = [], set()
     for shard, entries in _entries(folder):
-        place = 0
+        position = 0
         for entry in entries:
             if "gone" in entry:
                 gone.add(entry["gone"])
                 continue
             names = (entry[name] for name in ("category", "split", "defect"))
             record = Record(data / entry["path"], *names, entry["mask"] and data / entry["mask"])
-            lines.append(Line(entry["id"], record, entry["digest"], shard, place))
-            place += 1
+            lines.append(Line(entry["id"], record, entry["digest"], shard, position))
+            position += 1
     return sorted((line for line in lines if line.id not in gone), key=lambda line: line.id)
 
 
@@ -216,7 +224,7 @@ def next_id(folder: Path) -> int:
 
 
 def shard_files(folder: Path, shard: int) -> tuple[Path, Path]:
-    """Its rows and its lines."""
+    """The files of its rows and of its lines."""
     return folder / f"shard-{shard:05d}.f32", folder / f"shard-{shard:05d}.jsonl"
 
 

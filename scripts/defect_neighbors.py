@@ -28,12 +28,13 @@ from datetime import date
 from pathlib import Path
 from statistics import mean, stdev
 
-from embeddings.knn import RANDOM, VIEWS, Figures, defect_figures, pooled
+from embeddings.encoding import RANDOM
+from embeddings.knn import VIEWS, NeighborFigures, defect_figures, pooled
 from pretrain.command import Names, UserError
 from pretrain.files import write_whole
 from scripts.leave_one_out import commit
 
-PRETRAINED = "pretrained"
+ENCODERS = (str(RANDOM), "pretrained")
 SHOWN = ("among_defective_1", "among_defective_5")
 
 
@@ -103,27 +104,27 @@ def encoders(path: Path, category: str, seed: int) -> dict:
     encoder = load_encoder(path)
     if encoder.origin and category in encoder.origin.categories:
         raise UserError(f"{path} saw {category}: figures there say nothing.")
-    return {RANDOM: Encoder(encoder.architecture, seed), PRETRAINED: encoder}
+    return dict(zip(ENCODERS, (Encoder(encoder.architecture, seed), encoder), strict=True))
 
 
 def as_markdown(by_category: dict[str, list[dict]]) -> list[str]:
     """Precision at 1 and at 5, mean and standard deviation over seeds."""
     lines = [
-        "| category, kinds | chance | at 1: random | pretrained | at 5: random | pretrained |",
+        "| category, defect types | chance | at 1: random | pretrained | at 5: random | pretrained |",
         "|---|---|---|---|---|---|",
     ]
-    means: dict[str, list[list[float]]] = {f"{name} {shown}": [] for shown in SHOWN for name in (RANDOM, PRETRAINED)}
+    means: dict[str, list[list[float]]] = {f"{name} {shown}": [] for shown in SHOWN for name in ENCODERS}
     chances = []
     for category, measured in by_category.items():
-        first: Figures = measured[0]["figures"]
+        first: NeighborFigures = measured[0]["figures"]
         cells = []
         for shown in SHOWN:
-            for name in (RANDOM, PRETRAINED):
+            for name in ENCODERS:
                 values = [getattr(one["figures"], shown) for one in measured if one["encoder"] == name]
                 means[f"{name} {shown}"].append(values)
                 cells.append(in_words(values))
         chances.append(first.chance_defective)
-        label = f"{category}, {first.kinds} kinds of {first.defective}"
+        label = f"{category}, {first.defect_types} types of {first.defective}"
         lines.append(f"| {label} | {first.chance_defective:.3f} | " + " | ".join(cells) + " |")
     over_categories = [in_words([mean(of_seed) for of_seed in zip(*values, strict=True)]) for values in means.values()]
     lines.append(f"| mean | {mean(chances):.3f} | " + " | ".join(over_categories) + " |")

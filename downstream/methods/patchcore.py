@@ -13,7 +13,7 @@ from torch import Tensor
 from baselines.contract.method import LEARNING_BATCH
 from downstream.methods.coreset import coreset, squared_distances
 from downstream.methods.patch_method import PatchMethod, nearest_other
-from embeddings.index.index import Index
+from embeddings.index import Index
 from embeddings.patches import Patches
 from pretrain.encoder import Encoder
 from pretrain.progress import Progress

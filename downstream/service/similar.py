@@ -12,10 +12,10 @@ from PIL import Image
 
 from downstream.service.database import Kept, Store
 from downstream.service.decoding import Kind
-from embeddings.build import indexed
+from embeddings.build import open_index
 from embeddings.encoding import Encoding, Source, encoder_of, make_source
-from embeddings.index.index import Index
-from embeddings.open_vectors import ready_vectors
+from embeddings.index import Index
+from embeddings.open_vectors import open_vectors
 from pretrain.data.decode import Unreadable, decode
 from pretrain.encoder import load_encoder
 from pretrain.files import write_whole
@@ -41,8 +41,8 @@ class Similar:
 
     def __init__(self, vectors: Path | None, encoder: Path | None, images: Path, store: Store) -> None:
         self._images, self._store, self._lock = images, store, threading.Lock()
-        self._vectors = ready_vectors(vectors) if vectors else None
-        self._index = indexed(self._vectors) if self._vectors else None
+        self._vectors = open_vectors(vectors) if vectors else None
+        self._index = open_index(self._vectors) if self._vectors else None
         self._kept: Index | None = None
         self._digests: dict[int, str] = {}
         self._last_id = 0

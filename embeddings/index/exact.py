@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import faiss
 import numpy as np
 
 BLOCK_ROWS = 65_536
@@ -13,27 +14,24 @@ Blocks = Callable[[int, int], np.ndarray]  # rows from, to -> float32 (n, d)
 def exact_distances(queries: np.ndarray, vectors: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """Squared Euclidean distances float32 (q, k) from each query (q, d) to the vectors at its `rows` (q, k).
 
-    As differences, since |a|^2 + |b|^2 - 2ab, which is quick for finding them, loses the digits of near ones and
-    depends on the batch.
+    As differences: |a|^2 + |b|^2 - 2ab, with which faiss is quick, loses the digits of small distances and depends on
+    the batch.
     """
     result = np.empty(rows.shape, np.float32)
     step = max(1, BLOCK_NUMBERS // max(1, rows.shape[1] * queries.shape[1]))
     for start in range(0, len(queries), step):
-        some = slice(start, start + step)
-        differences = vectors[rows[some]] - queries[some, None]  # (b, k, d)
-        result[some] = np.einsum("bkd,bkd->bk", differences, differences)
+        block = slice(start, start + step)
+        differences = vectors[rows[block]] - queries[block, None]  # (b, k, d)
+        result[block] = np.einsum("bkd,bkd->bk", differences, differences)
     return result
 
 
 def exact_neighbors(queries: np.ndarray, blocks: Blocks, count: int, k: int) -> np.ndarray:
-    """Squared distances float32 (q, k), ascending, to the nearest of `count` vectors that `blocks` gives piece by
-    piece."""
-    import faiss
-
+    """Squared distances float32 (q, k), ascending, to the nearest of `count` vectors, which `blocks` gives in turn."""
     best = np.full((len(queries), k), np.inf, np.float32)
     for start in range(0, count, BLOCK_ROWS):
         vectors = blocks(start, min(start + BLOCK_ROWS, count))
         _, rows = faiss.knn(queries, vectors, min(k, len(vectors)))
-        found = exact_distances(queries, vectors, rows)
-        best = np.sort(np.concatenate([best, found], axis=1), axis=1)[:, :k]
+        squared = exact_distances(queries, vectors, rows)
+        best = np.sort(np.concatenate([best, squared], axis=1), axis=1)[:, :k]
     return best

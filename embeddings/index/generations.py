@@ -1,7 +1,7 @@
-"""A folder of large files that are replaced all at once: a reader finds the old or the new, never some of each.
+"""A folder of large files that are replaced all at once: a reader sees all the old ones or all the new ones.
 
-`current.json` names the generation that counts, the size and checksum of its files, and whatever else is to be known;
-it is written last. A writer that is killed leaves files that nobody looks at; the next one removes them.
+`current.json` names the current generation, the size and checksum of its files, and the caller's metadata; it is
+written last. A writer that is killed leaves files that nobody reads; the next one removes them.
 """
 
 import json
@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from secrets import token_hex
+
+from filelock import FileLock, Timeout
 
 from pretrain.command import UserError
 from pretrain.files import write_whole
@@ -26,10 +28,10 @@ def read_current(folder: Path) -> dict:
         metadata = json.loads(path.read_text())
         generation, files = metadata["generation"], metadata["files"]
         if not (isinstance(generation, str) and all(isinstance(file["bytes"], int) for file in files.values())):
-            raise TypeError("its entries are of the wrong kind")
+            raise TypeError("its entries have the wrong types")
     except FileNotFoundError:
         raise UserError(
-            f"there is no index in {folder}; python embeddings/index/index.py --help says how to build one."
+            f"there is no index in {folder}: python embeddings/build.py --help says how to build one."
         ) from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is damaged ({error!r}): remove {folder} and build the index again.") from None
@@ -48,7 +50,7 @@ def checked_file(folder: Path, metadata: dict, name: str, thoroughly: bool = Tru
             f"{path} is cut off ({size} of {expected['bytes']} bytes): remove {folder} and build the index again."
         )
     if thoroughly and _checksum(path) != expected["crc32"]:
-        raise UserError(f"{path} is damaged, its checksum is another: remove {folder} and build the index again.")
+        raise UserError(f"{path} is damaged (its checksum differs): remove {folder} and build the index again.")
     return path
 
 
@@ -91,8 +93,6 @@ def write_generation(
 @contextmanager
 def sole_writer(folder: Path) -> Iterator[None]:
     """The right to write into a folder. Raises UserError at once if another process has it."""
-    from filelock import FileLock, Timeout
-
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / "lock")
     try:
@@ -116,7 +116,7 @@ def _current_name(folder: Path) -> str | None:
 
 
 def _remove_others(folder: Path, generation: str | None) -> None:
-    """Whoever has mapped a file that is removed keeps it until he lets go."""
+    """Remove the files of other generations. A process that has mapped one keeps it until it lets go."""
     for path in folder.glob("generation-*"):
         if generation is None or not path.name.startswith(f"generation-{generation}."):
             path.unlink(missing_ok=True)

@@ -1,5 +1,7 @@
 """Vectors to neighbors: a faiss index that knows its ids, its encoder, and what its speed costs in recall.
 
+    from embeddings.index import Index
+
     index = Index.build(vectors, metric="l2")        # float32 (n, d), under ids 0 to n - 1
     distances, ids = index.search(queries, k=5)
     index.save(folder)
@@ -11,22 +13,23 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple, Self
 
+import faiss
 import numpy as np
 
 from embeddings.index.engine import Engine
 from embeddings.index.exact import BLOCK_ROWS
 from embeddings.index.generations import checked_file, read_current, write_generation
-from embeddings.index.kinds import Shape, choose_kind, complete, training_rows
+from embeddings.index.kinds import IndexSpec, breadth_name, choose_kind, complete, training_rows
 from embeddings.index.recall import Recall, Trial
 from pretrain.command import UserError, nearest
 
-FORMAT = 1
+FORMAT = 2  # 2: "spec" under faiss's names, nprobe and ef_search, where 1 had a "shape" and an "effort"
 METRICS = ("cosine", "l2")
 QUERIES_AT_ONCE = 4096
 
 
-class Found(NamedTuple):
-    """Neighbors of each query, nearest first: `distances` float32 (q, k), `ids` int64 (q, k).
+class Neighbors(NamedTuple):
+    """The neighbors of each query, nearest first: `distances` float32 (q, k), `ids` int64 (q, k).
 
     Cosine distance is 1 - cos, from 0 to 2; l2 is the Euclidean distance.
     """
@@ -38,14 +41,15 @@ class Found(NamedTuple):
 class Index:
     """Float32 vectors (n, d) under int64 ids, zero or more each of its own, and their nearest neighbors.
 
-    `source` is plain JSON that says what made the vectors: vectors of another source are refused. `effort` is how hard
-    it looks (lists read, or candidates kept); `recall` what that finds, none where search is exact. Removed vectors are
-    never found again; hnsw alone keeps their room until it is rebuilt.
+    `source` is plain JSON that says what made the vectors: vectors of another source are refused. `nprobe` or
+    `ef_search` is how widely it searches, `recall` which share of the true neighbors that finds; they are None where
+    search is exact. Removed vectors are never found again; hnsw keeps their memory until it is rebuilt.
     """
 
     def __init__(self, engine: Engine, ids: np.ndarray, metric: str, source: dict) -> None:
         self._engine, self._ids, self.metric, self.source = engine, ids, metric, source  # _ids by row, -1: removed
-        self.effort, self.recall, self._removed = 1, None, 0  # of the rows, how many
+        self.recall: Recall | None = None
+        self._breadth, self._removed = 1, 0  # nprobe or ef_search; how many of the rows are removed
         self._generation, self._is_mapped = None, False
 
     @classmethod
@@ -57,19 +61,21 @@ class Index:
         metric: str = "cosine",
         kind: str = "auto",
         recall: float = 0.95,
-        effort: int | None = None,
-        lists: int | None = None,
-        links: int | None = None,
-        code_bytes: int | None = None,
+        nprobe: int | None = None,
+        ef_search: int | None = None,
+        nlist: int | None = None,
+        m: int | None = None,
+        code_size: int | None = None,
         trial: np.ndarray | None = None,
         source: dict | None = None,
         seed: int = 0,
     ) -> Self:
         """An index of `vectors`, float32 (n, d) or a mapped array, which is read in blocks.
 
-        `kind` and all numbers are chosen from n and the `recall` wanted, unless given. Recall is measured with `trial`
-        vectors (q, d), which should be like the queries to come; default is some of the indexed ones, each without
-        itself. Raises UserError for no vectors, values that are no numbers, ids that are negative or there twice.
+        `kind` and its numbers (see IndexSpec) are chosen from n and the `recall` wanted, unless given; those of other
+        kinds are ignored. Recall is measured with `trial` vectors (q, d), which should be like the queries to come;
+        default is a sample of the indexed ones, each without itself. Raises UserError for no vectors, values that are
+        no numbers, and ids that are negative or given twice.
         """
         if metric not in METRICS:
             raise UserError(f"there is no metric {metric!r}; {nearest(metric, METRICS)}")
@@ -79,14 +85,14 @@ class Index:
             raise UserError(f"vectors of shape {vectors.shape} make no index: give (n, dimensions), n at least 1.")
         count, dimensions = vectors.shape
         kind = choose_kind(count, dimensions, recall) if kind == "auto" else kind
-        shape = complete(Shape(kind, lists, links, code_bytes, seed), count, dimensions)
-        index = cls(Engine.empty(shape, dimensions), np.empty(0, np.int64), metric, source or {})
-        learned_from = training_rows(shape, count)
+        spec = complete(IndexSpec(kind, nlist, m, code_size, seed), count, dimensions)
+        index = cls(Engine.empty(spec, dimensions), np.empty(0, np.int64), metric, source or {})
+        learned_from = training_rows(spec, count)
         if len(learned_from):
             index._engine.train(prepared(vectors, learned_from, metric))
         index._append(vectors, index._new_ids(count, ids))
         if kind != "flat" and count > 1:
-            index._measure(vectors, trial, recall, effort)
+            index._measure(vectors, trial, recall, ef_search if kind == "hnsw" else nprobe)
         return index
 
     def __len__(self) -> int:
@@ -97,13 +103,23 @@ class Index:
         return self._engine.dimensions
 
     @property
-    def shape(self) -> Shape:
+    def spec(self) -> IndexSpec:
         """Its kind, and the numbers it was made with."""
-        return self._engine.shape
+        return self._engine.spec
+
+    @property
+    def nprobe(self) -> int | None:
+        """How many lists a search reads; None where there are no lists."""
+        return self._breadth if breadth_name(self.spec.kind) == "nprobe" else None
+
+    @property
+    def ef_search(self) -> int | None:
+        """How many candidates a search through the graph keeps; None where there is no graph."""
+        return self._breadth if breadth_name(self.spec.kind) == "ef_search" else None
 
     @property
     def ids(self) -> np.ndarray:
-        """Of all vectors, int64 (n,), in the order they were added."""
+        """The ids of all vectors, int64 (n,), in the order they were added."""
         return self._ids[self._ids >= 0]
 
     def add(self, vectors: np.ndarray, ids: np.ndarray | None = None) -> None:
@@ -128,7 +144,7 @@ class Index:
             )
         self._engine.remove(rows)
         self._ids[rows] = -1
-        if self.shape.kind == "flat":
+        if self.spec.kind == "flat":
             self._ids = self._ids[self._ids >= 0]
         else:
             self._removed += len(rows)
@@ -140,12 +156,13 @@ class Index:
         k: int = 10,
         *,
         among: np.ndarray | None = None,
-        effort: int | None = None,
+        nprobe: int | None = None,
+        ef_search: int | None = None,
         source: dict | None = None,
-    ) -> Found:
+    ) -> Neighbors:
         """The `k` nearest vectors of each query (q, d), only `among` these ids if given: then always k, however few
-        they are among all. Raises UserError if there are fewer than k, for values that are no numbers, and for queries
-        of another dimension or another source."""
+        of all they are. `nprobe` or `ef_search` widens or narrows this search alone. Raises UserError if there are
+        fewer than k, for values that are no numbers, and for queries of another dimension or another source."""
         self.check_source(source)
         vectors = np.atleast_2d(vectors)
         if vectors.shape[1:] != (self.dimensions,):
@@ -157,14 +174,16 @@ class Index:
             raise UserError(
                 f"{k} neighbors cannot be found among {available} vectors {where}: ask for fewer, at least 1."
             )
-        alive = self._ids >= 0 if self._removed and self.shape.kind == "hnsw" else None
-        found = [
-            self._engine.search(prepared(vectors, some, self.metric), k, effort or self.effort, rows, alive)
-            for some in _blocks(len(vectors), QUERIES_AT_ONCE)
+        alive = self._ids >= 0 if self._removed and self.spec.kind == "hnsw" else None
+        breadth = (ef_search if self.spec.kind == "hnsw" else nprobe) or self._breadth
+        results = [
+            self._engine.search(prepared(vectors, block, self.metric), k, breadth, rows, alive)
+            for block in _blocks(len(vectors), QUERIES_AT_ONCE)
         ]
-        squared = np.concatenate([part[0] for part in found] or [np.empty((0, k), np.float32)])
-        found_rows = np.concatenate([part[1] for part in found] or [np.empty((0, k), np.int64)])
-        return Found(squared / 2 if self.metric == "cosine" else np.sqrt(squared), self._ids[found_rows])
+        squared = np.concatenate([result[0] for result in results] or [np.empty((0, k), np.float32)])
+        found_rows = np.concatenate([result[1] for result in results] or [np.empty((0, k), np.int64)])
+        # Of unit vectors |a - b|^2 = 2 (1 - cos).
+        return Neighbors(squared / 2 if self.metric == "cosine" else np.sqrt(squared), self._ids[found_rows])
 
     def check_source(self, source: dict | None) -> None:
         """Raises UserError if vectors of this source are not comparable with those of the index."""
@@ -178,13 +197,12 @@ class Index:
     def save(self, folder: Path, *, replace: bool = False) -> None:
         """Write to a folder; a reader finds the old index or this one, also if this process is killed. Raises UserError
         if another process saved there since this index was loaded, unless that is to be replaced."""
-        import faiss
-
         metadata = {
             "format": FORMAT,
             "metric": self.metric,
-            "shape": asdict(self.shape),
-            "effort": self.effort,
+            "spec": asdict(self.spec),
+            "nprobe": self.nprobe,
+            "ef_search": self.ef_search,
             "recall": self.recall and self.recall._asdict(),
             "source": self.source,
             "removed": self._removed,
@@ -212,17 +230,18 @@ class Index:
 
     @classmethod
     def _read(cls, folder: Path, metadata: dict, mapped: bool) -> Self:
-        if metadata.get("format") != FORMAT:
-            raise UserError(
-                f"{folder} has format {metadata.get('format')}, this heldout reads {FORMAT}: update heldout."
-            )
+        if (stored := metadata.get("format")) != FORMAT:
+            is_newer = isinstance(stored, int) and stored > FORMAT
+            remedy = "update heldout" if is_newer else "build it again with embeddings/build.py --rebuild"
+            raise UserError(f"the index in {folder} has format {stored}, this heldout reads {FORMAT}: {remedy}.")
         engine_file = checked_file(folder, metadata, "faiss", thoroughly=not mapped)
         ids_file = checked_file(folder, metadata, "ids.npy", thoroughly=not mapped)
         try:
-            engine = Engine.read(engine_file, Shape(**metadata["shape"]), mapped)
+            engine = Engine.read(engine_file, IndexSpec(**metadata["spec"]), mapped)
             ids = np.load(ids_file, mmap_mode="r" if mapped else None, allow_pickle=False)
             index = cls(engine, ids, metadata["metric"], metadata["source"])
-            index.effort, index.recall = metadata["effort"], metadata["recall"] and Recall(**metadata["recall"])
+            index._breadth = metadata["nprobe"] or metadata["ef_search"] or 1
+            index.recall = metadata["recall"] and Recall(**metadata["recall"])
             index._removed, index._generation, index._is_mapped = metadata["removed"], metadata["generation"], mapped
             return index
         except (RuntimeError, ValueError, KeyError, TypeError) as error:
@@ -253,7 +272,7 @@ class Index:
         return ids
 
     def _rows_of(self, ids: np.ndarray) -> np.ndarray:
-        """Rows, ascending, of those of the ids that are there."""
+        """Rows, ascending, of those ids that are in the index."""
         return np.flatnonzero(np.isin(self._ids, ids[ids >= 0]))
 
     def _append(self, vectors: np.ndarray, ids: np.ndarray) -> None:
@@ -262,22 +281,22 @@ class Index:
             self._engine.add(prepared(vectors, rows, self.metric, ids), first + int(rows[0]))
         self._ids = np.concatenate([self._ids, ids])
 
-    def _measure(self, vectors: np.ndarray, trial: np.ndarray | None, target: float, effort: int | None) -> None:
-        """Choose the effort that reaches the recall wanted, and note what recall and time it takes. Vectors of the
-        index find their neighbors more easily than new ones (of patches: 0.95 became 0.93), so half of what they may
-        miss is allowed."""
+    def _measure(self, vectors: np.ndarray, trial: np.ndarray | None, target: float, breadth: int | None) -> None:
+        """Choose nprobe or ef_search for the recall wanted, unless given, and keep what recall and time it takes."""
 
         def take(rows: np.ndarray) -> np.ndarray:
             return prepared(vectors, rows, self.metric)
 
         queries = None if trial is None else prepared(trial, np.arange(len(trial)), self.metric)
         measuring = Trial(self._engine, take, len(vectors), queries)
-        self.effort = effort or measuring.least_effort(target if trial is not None else (1 + target) / 2)
-        self.recall = measuring.recall(self.effort, target)
+        # Vectors of the index find their neighbors more easily than new ones do (of patches, 0.95 became 0.93): where
+        # they are the trial, half of what may be missed is allowed.
+        self._breadth = breadth or measuring.least_breadth(target if trial is not None else (1 + target) / 2)
+        self.recall = measuring.recall(self._breadth, target)
 
 
 def prepared(vectors: np.ndarray, rows: np.ndarray, metric: str, ids: np.ndarray | None = None) -> np.ndarray:
-    """Some rows of `vectors` as faiss takes them: contiguous float32, for cosine of unit length. Raises UserError for
+    """Rows of `vectors` as faiss takes them: contiguous float32, for cosine of unit length. Raises UserError for
     values that are no numbers, which names the vector by its id."""
     block = np.ascontiguousarray(vectors[rows], np.float32)
     lengths = np.sqrt(np.einsum("nd,nd->n", block, block))

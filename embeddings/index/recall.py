@@ -1,4 +1,4 @@
-"""What an approximate index finds of what exact search finds, and how hard it has to look for that."""
+"""Which share of the true neighbors an approximate index finds, and how wide it has to search for that."""
 
 import time
 from collections.abc import Callable
@@ -8,14 +8,14 @@ import numpy as np
 
 from embeddings.index.engine import Engine
 from embeddings.index.exact import exact_distances, exact_neighbors
-from embeddings.index.kinds import most_effort
+from embeddings.index.kinds import max_breadth
 
 TRIALS, RECALL_AT = 500, 10
 
 
 class Recall(NamedTuple):
-    """Recall `at` so many neighbors, measured on `queries` vectors when the index was built; the `target` it was built
-    for; milliseconds a query in a batch of these, its own and exact search's."""
+    """Recall `at` that many neighbors, measured with `queries` vectors when the index was built, beside the `target` it
+    was built for; and milliseconds per query in a batch of these, of the index and of exact search."""
 
     value: float
     target: float
@@ -26,10 +26,10 @@ class Recall(NamedTuple):
 
 
 class Trial:
-    """Queries with their exact neighbors among all rows of an engine, to compare with what it finds.
+    """Queries with their exact neighbors among all rows of an engine, to compare with what the engine finds.
 
-    `take` gives the vectors (n, d) of some rows as the engine knows them, `count` is how many there are. Without
-    `queries` (q, d), some of the rows are asked, each of which finds itself: that does not count.
+    `take` gives the vectors (n, d) of given rows as the engine has them, `count` is how many rows there are. Without
+    `queries` (q, d), rows drawn at random are the queries; that each of these finds itself does not count.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class Trial:
     ) -> None:
         self._engine, self._take, self._count, self._own = engine, take, count, None
         if queries is None:
-            generator = np.random.default_rng(engine.shape.seed)
+            generator = np.random.default_rng(engine.spec.seed)
             self._own = np.sort(generator.choice(count, min(TRIALS, count), replace=False))
             queries = take(self._own)
         self._queries, self._at = queries, min(RECALL_AT, count - 1)
@@ -50,41 +50,41 @@ class Trial:
     def _asked(self) -> int:
         return self._at + (self._own is not None)
 
-    def recall(self, effort: int, target: float) -> Recall:
-        """Recall and time at an effort."""
+    def recall(self, breadth: int, target: float) -> Recall:
+        """Recall and time of searches of this breadth."""
         start_s = time.perf_counter()
-        rows = self._search(effort)
+        rows = self._search(breadth)
         ms = 1e3 * (time.perf_counter() - start_s) / len(self._queries)
         return Recall(self._value(rows)[0], target, self._at, len(self._queries), ms, self._exact_ms)
 
-    def least_effort(self, target: float) -> int:
-        """The least effort whose recall is above `target` by two standard errors, within an eighth; where none is, the
-        one beyond which nothing more is found."""
-        most, effort, before = most_effort(self._engine.shape, self._count), 1, -1.0
-        while True:
-            recall, error = self._value(self._search(effort))
-            if recall - 2 * error >= target or effort == most:
+    def least_breadth(self, target: float) -> int:
+        """The smallest breadth whose recall is above `target` by two standard errors, to within an eighth; where none
+        is, the one beyond which nothing more is found."""
+        widest, breadth, before = max_breadth(self._engine.spec, self._count), 1, -1.0
+        while True:  # double it until the recall is reached ...
+            recall, error = self._value(self._search(breadth))
+            if recall - 2 * error >= target or breadth == widest:
                 break
-            if effort >= 64 and recall - before < 1e-4:  # lost in the codes, not in the lists
-                return effort // 2
-            effort, before = min(2 * effort, most), recall
-        low, high = effort // 2, effort  # low is known to be too little
+            if breadth >= 64 and recall - before < 1e-4:  # what is missing is lost in the codes, not in the lists
+                return breadth // 2
+            breadth, before = min(2 * breadth, widest), recall
+        low, high = breadth // 2, breadth  # ... and bisect: low is known to be too small
         while high - low > max(1, low // 8):
             middle = (low + high) // 2
             recall, error = self._value(self._search(middle))
             low, high = (low, middle) if recall - 2 * error >= target else (middle, high)
         return high
 
-    def _search(self, effort: int) -> np.ndarray:
-        """Rows (q, k) that are found."""
-        return self._engine.search(self._queries, self._asked, effort)[1]
+    def _search(self, breadth: int) -> np.ndarray:
+        """Rows (q, k) that the engine finds."""
+        return self._engine.search(self._queries, self._asked, breadth)[1]
 
     def _value(self, rows: np.ndarray) -> tuple[float, float]:
-        """Recall of found rows (q, k), and its standard error over queries. By distance, not by row: of equally near
-        vectors each will do."""
+        """Recall of rows (q, k), and its standard error over queries. Rows count by distance: of equally near vectors
+        any will do."""
         squared = np.concatenate([
-            exact_distances(query[None], self._take(found), np.arange(len(found))[None])
-            for query, found in zip(self._queries, rows, strict=True)
+            exact_distances(query[None], self._take(of_query), np.arange(len(of_query))[None])
+            for query, of_query in zip(self._queries, rows, strict=True)
         ])  # fmt: skip
         if self._own is not None:
             squared[rows == self._own[:, None]] = np.inf

@@ -46,7 +46,7 @@ from pretrain.command import Names
 if TYPE_CHECKING:
     import numpy as np
 
-    from embeddings.index.index import Index
+    from embeddings.index import Index
 
 K, QUERIES = 10, 500
 SIZE_PX, DIMENSIONS = 224, 256
@@ -172,7 +172,7 @@ def link_images(images, positions: "np.ndarray", folder: Path) -> Path:
 
 def extract_once(folder: Path, encoder: Path, out: Path) -> float:
     """Seconds of one extraction into a new folder, its images cached."""
-    from embeddings.extract import Config as Extraction
+    from embeddings.config import Extract
     from embeddings.extract import extract
     from pretrain.data.dataset import load
 
@@ -180,7 +180,7 @@ def extract_once(folder: Path, encoder: Path, out: Path) -> float:
     with contextlib.redirect_stderr(io.StringIO()):
         load(folder, SIZE_PX, allow_plain=True)
         start_s = time.perf_counter()
-        extract(Extraction(data=folder, encoder=encoder, out=out, size_px=SIZE_PX, precision="32-true"))
+        extract(Extract(data=folder, encoder=encoder, out=out, size_px=SIZE_PX, precision="32-true"))
     return time.perf_counter() - start_s
 
 
@@ -220,13 +220,13 @@ def patch_vectors(data: Path, encoder: Path | None, out: Path) -> tuple[Path, Pa
     """Files of patch vectors to search, float32 rows in random order of images, and of queries from others."""
     import numpy as np
 
+    from embeddings.config import Extract
     from embeddings.encoding import choose_encoder
-    from embeddings.extract import Config as Extraction
     from embeddings.extract import extract
     from embeddings.vectors import Vectors
 
     _, path = choose_encoder(encoder, 0, is_demo=True)
-    asked = Extraction(data=data, encoder=path, out=out / "vectors", form="patches", size_px=SIZE_PX,
+    asked = Extract(data=data, encoder=path, out=out / "vectors", form="patches", size_px=SIZE_PX,
                        dimensions=DIMENSIONS)  # fmt: skip
     vectors = Vectors(extract(asked))
     generator = np.random.default_rng(0)
@@ -249,7 +249,8 @@ def searches(known: Path, queries_file: Path, size: int, rounds: int, place: Pat
     import numpy as np
     from sklearn.neighbors import NearestNeighbors
 
-    from embeddings.index.index import Index
+    from embeddings.index import Index
+    from embeddings.index.kinds import breadth_name
 
     stored = np.memmap(known, np.float32, "r").reshape(-1, DIMENSIONS)[:size]
     queries = np.fromfile(queries_file, np.float32).reshape(-1, DIMENSIONS)
@@ -268,8 +269,9 @@ def searches(known: Path, queries_file: Path, size: int, rounds: int, place: Pat
             f"{kind}_build_s_{size}": build_s,
             f"{kind}_build_peak_mib_{size}": memory.peak_mib - memory.before_mib,
             f"{kind}_mib_{size}": sum(f.stat().st_size for f in (place / f"index-{size}-{kind}").iterdir()) / 2**20,
-            f"{kind}_effort_{size}": index.effort,
         }
+        if index.recall:
+            figures[f"{kind}_{breadth_name(index.spec.kind)}_{size}"] = index.nprobe or index.ef_search
         built[kind] = index
     exact = faiss.IndexFlatL2(DIMENSIONS)
     exact.add(np.ascontiguousarray(stored))
@@ -343,7 +345,11 @@ def names(name: str, built: dict[str, "Index"]) -> str:
     if name not in built:
         again = f"ours, ivfpq, {RANKED_AGAIN} ranked again"
         return {"exact": "faiss IndexFlatL2", "sklearn": "scikit-learn, brute", "again": again}[name]
-    return f"ours, {'chosen: ' if name == 'auto' else ''}{built[name].shape.kind}, effort {built[name].effort}"
+    from embeddings.index.kinds import breadth_name
+
+    index = built[name]
+    breadth = f", {breadth_name(index.spec.kind)} {index.nprobe or index.ef_search}" if index.recall else ""
+    return f"ours, {'chosen: ' if name == 'auto' else ''}{index.spec.kind}{breadth}"
 
 
 def exact_reach(vectors: "np.ndarray", rows: "np.ndarray", queries: "np.ndarray") -> "np.ndarray":

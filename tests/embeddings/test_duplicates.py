@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from embeddings.duplicates import Config, main, near_pairs
-from embeddings.extract import Config as Extraction
+from embeddings.config import Duplicates, Extract
+from embeddings.duplicates import main, near_pairs
 from embeddings.extract import extract
 from embeddings.vectors import Vectors
 from pretrain.command import Names, UserError
@@ -26,12 +26,12 @@ def vectors(demo_folder, tmp_path) -> Vectors:
     shutil.copy(bottle / "train/good/004.png", bottle / "test/scratch/900.png")
     with Image.open(bottle / "train/good/005.png") as image:
         image.save(bottle / "train/good/901.jpg", quality=95)
-    out = extract(Extraction(data=folder, encoder=Path("random"), out=tmp_path / "v", size_px=64, precision="32-true"))
+    out = extract(Extract(data=folder, encoder=Path("random"), out=tmp_path / "v", size_px=64, precision="32-true"))
     return Vectors(out)
 
 
 def named(pairs) -> dict[frozenset[str], str]:
-    return {frozenset((pair.one.path.name, pair.other.path.name)): pair.what for pair in pairs}
+    return {frozenset((pair.first.path.name, pair.second.path.name)): pair.issue for pair in pairs}
 
 
 def test_copies_and_near_ones_are_told_apart(vectors):
@@ -51,20 +51,20 @@ def test_many_copies_of_one_image(demo_folder, tmp_path):
     folder.mkdir()
     for number in range(15):
         shutil.copy(demo_folder / "bottle/train/good/000.png", folder / f"{number:02d}.png")
-    vectors = Vectors(extract(Extraction(data=folder, encoder=Path("random"), out=tmp_path / "v", size_px=64)))
+    vectors = Vectors(extract(Extract(data=folder, encoder=Path("random"), out=tmp_path / "v", size_px=64)))
     pairs = near_pairs(vectors, 0.1)
-    assert pairs and all(pair.is_copy and pair.what == "copy" for pair in pairs)
+    assert pairs and all(pair.is_copy and pair.issue == "copy" for pair in pairs)
     assert all(np.isfinite([pair.ratio, pair.distance]).all() for pair in pairs)
 
 
 def test_command_says_what_leaks(vectors, tmp_path, capsys):
-    asked = Config(vectors.folder, sheet=tmp_path / "p.html", json=tmp_path / "p.json")
+    asked = Duplicates(vectors.folder, sheet=tmp_path / "p.html", json=tmp_path / "p.json")
     assert main(asked) == 0
     shown = capsys.readouterr().out
     assert "3 near pairs, 2 copy, 2 train and test" in shown and "bottle/test/good/900.png" in shown
     assert (tmp_path / "p.html").read_text().count("<section>") == 3
-    assert json.loads((tmp_path / "p.json").read_text())[0]["what"].startswith("copy, train and test")
-    assert main(Config(vectors.folder, strict=True)) == 2
-    assert main(Config(vectors.folder, category=Names("hazelnut"), strict=True)) == 0
+    assert json.loads((tmp_path / "p.json").read_text())[0]["issue"].startswith("copy, train and test")
+    assert main(Duplicates(vectors.folder, strict=True)) == 2
+    assert main(Duplicates(vectors.folder, category=Names("hazelnut"), strict=True)) == 0
     with pytest.raises(UserError, match="--closer-than 2"):
-        main(Config(vectors.folder, closer_than=2))
+        main(Duplicates(vectors.folder, closer_than=2))

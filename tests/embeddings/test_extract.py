@@ -14,8 +14,9 @@ import pytest
 import torch
 from conftest import REPOSITORY
 
+from embeddings.config import Extract
 from embeddings.encoding import Encoding, Source, choose_encoder, encoder_of, make_source, safe_precision
-from embeddings.extract import Config, extract, usual_folder
+from embeddings.extract import default_folder, extract
 from embeddings.index.generations import sole_writer
 from embeddings.patches import Patches
 from embeddings.vectors import ShardWriter, Vectors, next_id, read_lines, shard_files
@@ -26,8 +27,8 @@ from pretrain.encoder import Encoder, Origin, fingerprint
 SIZE_PX = 64
 
 
-def config(data: Path, out: Path, **named) -> Config:
-    return Config(
+def config(data: Path, out: Path, **named) -> Extract:
+    return Extract(
         **{"data": data, "encoder": Path("random"), "out": out, "size_px": SIZE_PX, "precision": "32-true", **named}
     )
 
@@ -46,7 +47,7 @@ def refusal(work, *arguments, **named) -> str:
 
 
 def by_path(vectors: Vectors) -> dict[str, np.ndarray]:
-    """Vectors (cells, d) by image."""
+    """Vectors (per_image, d) by image."""
     rows = vectors.of_images(range(len(vectors.records)))
     return {str(record.path): rows[position] for position, record in enumerate(vectors.records)}
 
@@ -106,7 +107,7 @@ def test_filters_by_label(pooled):
     assert only == "scratch"
     assert "did you mean bottle" in refusal(pooled.where, ["botle"])
     assert "did you mean scratch" in refusal(pooled.where, [], [], ["scrach"])
-    assert "no image is of all of these at once: leather; scratch" in refusal(
+    assert "no image has all of these labels at once: leather; scratch" in refusal(
         pooled.where, ["leather"], [], ["scratch"]
     )
 
@@ -271,7 +272,7 @@ def test_vectors_do_not_depend_on_the_batch(demo_folder):
     together = encoding.vectors(pixels)
     alone = np.concatenate([encoding.vectors(pixels[number : number + 1]) for number in range(6)])
     np.testing.assert_allclose(alone, together, rtol=1e-4, atol=1e-5)
-    assert together.shape == (6 * encoding.cells, encoding.dimensions) == (6 * 64, 384)
+    assert together.shape == (6 * encoding.per_image, encoding.dimensions) == (6 * 64, 384)
 
 
 def test_ids_are_never_given_out_twice(pooled, tmp_path):
@@ -282,13 +283,13 @@ def test_ids_are_never_given_out_twice(pooled, tmp_path):
     assert next_id(out) == 90 and Vectors(out).ids.max() == 88
 
 
-def test_the_usual_folder_is_a_name_for_data_and_source():
+def test_the_default_folder_is_a_name_for_data_and_source():
     source = Source("abc", "pooled", ("level4",), 64)
-    assert usual_folder(Path("/a/b"), source) == usual_folder(Path("/a/../a/b"), source)
+    assert default_folder(Path("/a/b"), source) == default_folder(Path("/a/../a/b"), source)
     names = {
-        usual_folder(Path("/a/b"), source),
-        usual_folder(Path("/c/b"), source),
-        usual_folder(Path("/a/b"), source, "x"),
+        default_folder(Path("/a/b"), source),
+        default_folder(Path("/c/b"), source),
+        default_folder(Path("/a/b"), source, "x"),
     }
     assert len(names) == 3 and all(name.name.startswith("b-pooled-") for name in names)
 

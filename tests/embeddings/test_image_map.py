@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from embeddings.extract import Config as Extraction
+from embeddings.config import Extract, ImageMap
 from embeddings.extract import extract
-from embeddings.image_map import Config, layout, main
+from embeddings.image_map import layout, main
 from embeddings.map_page import Point, colors_of, map_image, map_page
 from pretrain.command import Names, UserError
 
@@ -26,19 +26,19 @@ def test_clusters_stay_together_whatever_their_scale(method):
     centers = generator.normal(size=(3, 20))
     for scale in (1.0, 1e-3):  # features of a random encoder differ by a thousandth of their length
         vectors = 1 + scale * (np.repeat(centers, 30, axis=0) + generator.normal(0, 0.1, (90, 20)))
-        places = layout(vectors.astype("f4"), method, seed=0)
-        assert places.shape == (90, 2) and places.min() >= 0 and places.max() <= 1
-        middles = places.reshape(3, 30, 2).mean(axis=1)
-        spread = np.linalg.norm(places.reshape(3, 30, 2) - middles[:, None], axis=2).mean()
+        coordinates = layout(vectors.astype("f4"), method, seed=0)
+        assert coordinates.shape == (90, 2) and coordinates.min() >= 0 and coordinates.max() <= 1
+        middles = coordinates.reshape(3, 30, 2).mean(axis=1)
+        spread = np.linalg.norm(coordinates.reshape(3, 30, 2) - middles[:, None], axis=2).mean()
         apart = min(np.linalg.norm(middles[a] - middles[b]) for a, b in ((0, 1), (0, 2), (1, 2)))
         assert apart > 2 * spread
-        np.testing.assert_array_equal(layout(vectors.astype("f4"), method, seed=0), places)
+        np.testing.assert_array_equal(layout(vectors.astype("f4"), method, seed=0), coordinates)
 
 
 def test_page_holds_every_point_and_no_foreign_script():
     page = map_page(POINTS, "a <b>", "defect")
     assert "a &lt;b&gt;" in page and page.count("</script>") == 1
-    data = json.loads(re.search(r"const set = (.*);\n", page)[1].replace("<\\/", "</"))
+    data = json.loads(re.search(r"const map = (.*);\n", page)[1].replace("<\\/", "</"))
     assert [Point(**point) for point in data["points"]] == POINTS and data["by"] == "defect"
     assert "http" not in page.replace("http-equiv", "")
 
@@ -51,16 +51,16 @@ def test_image_has_a_dot_for_every_point():
 
 
 def test_command(demo_folder, tmp_path, capsys):
-    out = extract(Extraction(data=demo_folder, encoder=Path("random"), out=tmp_path / "v", size_px=64))
+    out = extract(Extract(data=demo_folder, encoder=Path("random"), out=tmp_path / "v", size_px=64))
     asked = {"vectors": out, "page": tmp_path / "m/map.html", "png": tmp_path / "m/map.png"}
-    main(Config(**asked, method="pca", most=40))
+    main(ImageMap(**asked, method="pca", max_images=40))
     page = (tmp_path / "m/map.html").read_text()
     assert "40 of 90 images of demo data" in page and page.count("data:image/jpeg") == 40
     assert '"by": "category"' in page
-    main(Config(**asked, category=Names("bottle"), split=Names("test")))
+    main(ImageMap(**asked, category=Names("bottle"), split=Names("test")))
     page = (tmp_path / "m/map.html").read_text()
     assert '"by": "defect"' in page and page.count("data:image/jpeg") == 18
     with Image.open(tmp_path / "m/map.png") as image:
         assert image.size == (1192, 996)
     with pytest.raises(UserError, match="2 images make no map"):
-        main(Config(**asked, most=2))
+        main(ImageMap(**asked, max_images=2))

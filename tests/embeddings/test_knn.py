@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from embeddings.knn import VIEWS, Config, chance, defect_figures, main, neighbors, pooled, vote
+from embeddings.config import Knn
+from embeddings.knn import VIEWS, chance, defect_figures, main, neighbors, pooled, vote
 from pretrain.command import Names, UserError
 from pretrain.data.dataset import load
 from pretrain.encoder import Encoder
@@ -45,12 +46,12 @@ def test_vote_is_balanced_and_ties_go_to_the_nearest():
 
 def test_perfect_and_random_vectors(demo_folder):
     images = load(demo_folder, 32, ["bottle"])
-    kinds = sorted({record.defect for record in images.records})
-    perfect = np.eye(len(kinds), dtype=np.float32)[[kinds.index(record.defect) for record in images.records]]
+    types = sorted({record.defect for record in images.records})
+    perfect = np.eye(len(types), dtype=np.float32)[[types.index(record.defect) for record in images.records]]
     generator = np.random.default_rng(0)
     perfect += generator.normal(0, 1e-3, perfect.shape).astype("f4")
     figures = defect_figures(perfect, images)["bottle"]
-    assert (figures.defective, figures.kinds) == (12, 4)
+    assert (figures.defective, figures.defect_types) == (12, 4)
     assert figures.among_defective_1 == 1 and figures.among_all_1 == 1 and figures.vote > 0.8
     assert figures.among_defective_5 == pytest.approx(2 / 5)  # there are three of a kind
     noise = [
@@ -63,26 +64,26 @@ def test_perfect_and_random_vectors(demo_folder):
 def test_good_images_can_be_taken_as_the_origin(demo_folder):
     images = load(demo_folder, 32, ["bottle"])
     generator = np.random.default_rng(0)
-    kinds = sorted({record.defect for record in images.records})
-    directions = np.eye(len(kinds), 8) * 0.1
-    directions[kinds.index("good")] = 0
-    vectors = 50 + directions[[kinds.index(record.defect) for record in images.records]]
+    types = sorted({record.defect for record in images.records})
+    directions = np.eye(len(types), 8) * 0.1
+    directions[types.index("good")] = 0
+    vectors = 50 + directions[[types.index(record.defect) for record in images.records]]
     vectors = (vectors + generator.normal(0, 0.01, vectors.shape)).astype("f4")
     assert defect_figures(vectors, images, VIEWS[1])["bottle"].among_defective_1 == 1
 
 
 def test_command_shows_the_random_encoder_beside(demo_folder, tmp_path, capsys):
     Encoder(seed=3, input_size_px=32).save(tmp_path / "encoder.safetensors")
-    main(Config(demo_folder, tmp_path / "encoder.safetensors", Names("bottle,leather"), json=tmp_path / "k.json"))
+    main(Knn(demo_folder, tmp_path / "encoder.safetensors", Names("bottle,leather"), json=tmp_path / "k.json"))
     shown = capsys.readouterr().out
     assert "random" in shown and "of the same category" in shown and "demo data" in shown
     found = json.loads((tmp_path / "k.json").read_text())
     assert list(found) == ["random", str(tmp_path / "encoder.safetensors")]
     images = load(demo_folder, 32, ["bottle", "leather"])
     again = defect_figures(pooled(Encoder(seed=0), images), images)["bottle"]
-    assert found["random"]["kinds"]["bottle"]["among_all_5"] == pytest.approx(again.among_all_5)
+    assert found["random"]["categories"]["bottle"]["among_all_5"] == pytest.approx(again.among_all_5)
     with pytest.raises(UserError, match="no category in"):
-        main(Config(demo_folder / "bottle/../bottle", Path("random"), size_px=32, categories=Names("botle")))
+        main(Knn(demo_folder / "bottle/../bottle", Path("random"), size_px=32, categories=Names("botle")))
 
 
 def test_study_over_seeds_refuses_what_an_encoder_saw_and_records(demo_folder, tmp_path, capsys):
@@ -96,7 +97,7 @@ def test_study_over_seeds_refuses_what_an_encoder_saw_and_records(demo_folder, t
     )
     study(asked)
     text = (tmp_path / "R.md").read_text()
-    assert "Vectors as they are:" in text and "| bottle, 4 kinds of 12 |" in text and "±" in text
+    assert "Vectors as they are:" in text and "| bottle, 4 types of 12 |" in text and "±" in text
     assert len(json.loads((tmp_path / "f.json").read_text())[VIEWS[1]]["bottle"]) == 4
     with pytest.raises(UserError, match="leave_one_out.py"):
         study(replace(asked, seeds=Names("0,1,2")))

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from embeddings.extract import Config as Extraction
+from embeddings.config import Extract, Outliers
 from embeddings.extract import extract
-from embeddings.outliers import Config, main, ranking
+from embeddings.outliers import main, ranking
 from embeddings.vectors import Vectors
 from pretrain.command import Names, UserError
 
@@ -17,12 +17,12 @@ from pretrain.command import Names, UserError
 @pytest.fixture(scope="module")
 def vectors(demo_folder, tmp_path_factory) -> Vectors:
     """Bottles with two hazelnuts among the good ones, and hazelnuts as they are."""
-    place = tmp_path_factory.mktemp("outliers")
+    folder = tmp_path_factory.mktemp("outliers")
     for category in ("bottle", "hazelnut"):
-        shutil.copytree(demo_folder / category, place / "data" / category)
+        shutil.copytree(demo_folder / category, folder / "data" / category)
     for name in ("900.png", "901.png"):
-        shutil.copy(demo_folder / "hazelnut/train/good/000.png", place / "data/bottle/train/good" / name)
-    out = extract(Extraction(data=place / "data", encoder=Path("random"), out=place / "v", size_px=64))
+        shutil.copy(demo_folder / "hazelnut/train/good/000.png", folder / "data/bottle/train/good" / name)
+    out = extract(Extract(data=folder / "data", encoder=Path("random"), out=folder / "v", size_px=64))
     return Vectors(out)
 
 
@@ -41,7 +41,7 @@ def test_copies_hide_it_from_one_neighbor(vectors):
 
 
 def test_command(vectors, tmp_path, capsys):
-    asked = Config(vectors.folder, split=Names("train"), most=2, sheet=tmp_path / "o.png", json=tmp_path / "o.json")
+    asked = Outliers(vectors.folder, split=Names("train"), show=2, sheet=tmp_path / "o.png", json=tmp_path / "o.json")
     main(asked)
     shown = capsys.readouterr().out
     assert "bottle/train/good/900.png" in shown and "test/" not in shown
@@ -49,4 +49,4 @@ def test_command(vectors, tmp_path, capsys):
         assert sheet.width > 300
     assert len(json.loads((tmp_path / "o.json").read_text())) == 26
     with pytest.raises(UserError, match="give 1 or more"):
-        main(Config(vectors.folder, most=0))
+        main(Outliers(vectors.folder, show=0))

@@ -13,14 +13,13 @@ import pytest
 from conftest import REPOSITORY
 from PIL import Image
 
-from embeddings.build import Config as Build
-from embeddings.build import in_words, index_folder, indexed
+from embeddings.build import describe_recall, index_folder, open_index
 from embeddings.build import main as build_main
-from embeddings.extract import Config as Extraction
+from embeddings.config import Build, Extract, Search
 from embeddings.extract import extract
-from embeddings.index.index import Index
-from embeddings.open_vectors import extraction_of, ready_vectors
-from embeddings.search import Config, main, query_paths
+from embeddings.index import Index
+from embeddings.open_vectors import extraction_of, open_vectors
+from embeddings.search import main, query_paths
 from embeddings.sheet import thumbnail
 from embeddings.vectors import Vectors
 from pretrain.command import Names, UserError
@@ -31,9 +30,7 @@ from pretrain.encoder import Encoder, Origin
 def vectors(demo_folder, tmp_path_factory) -> Vectors:
     """Of the demo set by a random encoder, not yet indexed."""
     out = tmp_path_factory.mktemp("vectors") / "v"
-    return Vectors(
-        extract(Extraction(data=demo_folder, encoder=Path("random"), out=out, size_px=64, precision="32-true"))
-    )
+    return Vectors(extract(Extract(data=demo_folder, encoder=Path("random"), out=out, size_px=64, precision="32-true")))
 
 
 @pytest.fixture
@@ -41,7 +38,7 @@ def ask(vectors, tmp_path):
     """Asks and gives what was written as JSON, and the page."""
 
     def asked(*queries: Path, **named) -> tuple[dict, str]:
-        config = Config(
+        config = Search(
             queries=queries, vectors=vectors.folder, sheet=tmp_path / "s/n.html", json=tmp_path / "n.json", k=5
         )
         main(replace(config, **named))
@@ -116,7 +113,7 @@ def test_filters_that_leave_little(ask, demo_folder, capsys):
     answers, _ = ask(scratches / "000.png", category=Names("bottle"), defect=Names("scratch"), k=10)
     assert len(answers["queries"][0]["neighbors"]) == 2  # itself is not shown
     assert "only 3 images pass the filters" in capsys.readouterr().err
-    assert "no image is of all of these" in refusal(
+    assert "no image has all of these labels" in refusal(
         ask, scratches / "000.png", category=Names("leather"), defect=Names("scratch")
     )
     assert "did you mean scratch" in refusal(ask, scratches / "000.png", defect=Names("scrath"))
@@ -135,7 +132,7 @@ def test_differences_from_good_images(ask, vectors, demo_folder):
     cosines[[record.split == "train" for record in records]] = cosines[own] = -np.inf
     expected = [str(records[place].path) for place in np.argsort(-cosines)[:4]]
     assert [neighbor["path"] for neighbor in answers["queries"][0]["neighbors"]] == expected
-    assert "difference from good ones" in page
+    assert "difference from good images" in page
     assert "of one category, not of 0" in refusal(ask, query, differences=True)
     assert "not of 2" in refusal(ask, query, category=Names("bottle,leather"), differences=True)
 
@@ -145,7 +142,7 @@ def test_a_filter_that_leaves_the_query_alone(ask, vectors, tmp_path, demo_folde
     shutil.copytree(demo_folder / "bottle/train", folder / "bottle/train")
     (folder / "bottle/test/dent").mkdir(parents=True)
     shutil.copy(demo_folder / "bottle/test/scratch/000.png", folder / "bottle/test/dent")
-    out = extract(Extraction(data=folder, encoder=Path("random"), out=tmp_path / "v", size_px=64))
+    out = extract(Extract(data=folder, encoder=Path("random"), out=tmp_path / "v", size_px=64))
     answers, page = ask(folder / "bottle/test/dent/000.png", vectors=out, defect=Names("dent"))
     assert answers["queries"][0]["neighbors"] == [] and "no other image" in page
     answers, _ = ask(folder / "bottle/train/good/000.png", vectors=out, defect=Names("dent"))
@@ -181,7 +178,7 @@ def test_another_encoder_is_refused(ask, demo_folder, tmp_path):
 
 
 def test_vectors_of_patches_are_refused(ask, demo_folder, tmp_path):
-    out = extract(Extraction(data=demo_folder / "bottle", encoder=Path("random"), out=tmp_path / "p", size_px=64,
+    out = extract(Extract(data=demo_folder / "bottle", encoder=Path("random"), out=tmp_path / "p", size_px=64,
                              form="patches", grid=2))  # fmt: skip
     assert "vectors of patches" in refusal(ask, demo_folder / "bottle/train/good/000.png", vectors=out)
 
@@ -214,23 +211,23 @@ def test_mistakes_are_one_sentence(vectors):
 
 def test_a_damaged_index_is_one_sentence_and_can_be_made_again(vectors, demo_folder, ask, tmp_path):
     copy = Path(shutil.copytree(vectors.folder, tmp_path / "v"))
-    indexed(Vectors(copy))
+    open_index(Vectors(copy))
     (engine,) = index_folder(Vectors(copy)).glob("*.faiss")
     engine.write_bytes(engine.read_bytes()[:1000])
     query = demo_folder / "bottle/train/good/000.png"
     assert "is cut off" in refusal(ask, query, vectors=copy)
-    indexed(Vectors(copy), Build(copy, rebuild=True))
+    open_index(Vectors(copy), Build(copy, rebuild=True))
     assert len(ask(query, vectors=copy)[0]["queries"]) == 1
 
 
 def test_build_says_what_the_speed_costs(vectors, tmp_path, capsys):
     copy = Path(shutil.copytree(vectors.folder, tmp_path / "v"))
-    build_main(Build(copy, rebuild=True, kind="ivf", lists=9, recall=0.9))
+    build_main(Build(copy, rebuild=True, kind="ivf", nlist=9, recall=0.9))
     shown = capsys.readouterr().out
     index = Index.load(index_folder(Vectors(copy)))
     assert f"finds {index.recall.value:.3f} of the 10 nearest" in shown and "ivf" in shown
     index.recall = index.recall._replace(value=0.85)
-    assert "finds 0.850 of the 10 nearest, BELOW the 0.9 asked for" in in_words(index)
+    assert "finds 0.850 of the 10 nearest, BELOW the 0.9 asked for" in describe_recall(index)
     build_main(Build(copy))  # as it is
     assert "no index" not in capsys.readouterr().err
 
@@ -239,7 +236,7 @@ def test_vectors_know_how_they_were_extracted(vectors, demo_folder):
     config = extraction_of(vectors.folder)
     assert (config.size_px, config.levels, config.precision) == (64, Names("level4"), "32-true")
     assert extract(config) == vectors.folder
-    assert ready_vectors(vectors.folder, update=True).ids.tolist() == vectors.ids.tolist()
+    assert open_vectors(vectors.folder, update=True).ids.tolist() == vectors.ids.tolist()
 
 
 def test_queries_are_asked_once(demo_folder):
