@@ -1,1 +1,1 @@
-"""The contract that every method fulfils, and the rivals that SimCLR encoders are compared with."""
+"""The contract that every method fulfils, how methods are judged, and the classic baselines."""

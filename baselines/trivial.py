@@ -1,4 +1,4 @@
-"""The simplest method of each kind: the answers that every other method has to beat."""
+"""The trivial baselines, which every method has to beat: the distance to the mean image, and the frame alone."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, interpolate
 
-from baselines.contract.method import NotFitted, Pair, Prediction, Sample, batches, load_method, save_method
+from baselines.contract.method import NotFitted, Prediction, Sample, batches, forget, load_method, save_method
 from pretrain.command import UserError
 
 
 class MeanImage:
-    """How far an image is from the mean of the normals, place by place, after both were made small."""
+    """The distance of an image to the mean of the normals, pixel by pixel, after both were made small."""
 
     sees_normals = True
 
@@ -22,7 +22,7 @@ class MeanImage:
 
     def fit(self, training: Sequence[Sample]) -> Self:
         """Learns nothing of other categories; any earlier normals are forgotten."""
-        vars(self).pop("mean_", None)
+        forget(self)
         return self
 
     def refer(self, normals: Sequence[Tensor]) -> Self:
@@ -57,14 +57,45 @@ class MeanImage:
         return adaptive_avg_pool2d(images, self.size_px)
 
 
-class Untouched:
-    """The degraded image itself: what a restorer must improve on to be of use."""
+class FrameColor:
+    """A control that sees only the frame of an image: what figures owe to the lighting rather than to defects.
 
-    def fit(self, pairs: Sequence[Pair]) -> Self:
+    Products lie in the middle. Where the outermost tenth of an image alone tells good ones from defective ones, they
+    were photographed differently, and image-level figures of that category need not be about defects. The score is
+    the distance to the nearest normal in mean and standard deviation of each color on each side of the frame.
+
+    `width` is that of the frame, as share of the image's side.
+    """
+
+    sees_normals = True
+
+    def __init__(self, *, width: float = 0.1, batch_size: int = 32) -> None:
+        self.width, self.batch_size = width, batch_size
+
+    def fit(self, training: Sequence[Sample]) -> Self:
+        """Learns nothing of other categories; any earlier normals are forgotten."""
+        forget(self)
         return self
 
-    def restore(self, images: Tensor) -> Tensor:
-        return images.clone()
+    def refer(self, normals: Sequence[Tensor]) -> Self:
+        """Keep the statistics of normals, one at least. Each one's own score is its distance to the nearest other."""
+        statistics = [self._statistics(images) for images in batches(normals, self.batch_size)]
+        if not statistics:
+            raise UserError("no normal images to refer to: give at least one.")
+        known = torch.cat(statistics)  # (n, 24)
+        # Each statistic in units of its own spread; 1/255 is the least that an image can tell.
+        self.unit_ = known.std(0, correction=0).clamp(min=1 / 255)
+        self.known_ = known / self.unit_
+        between = self._distances(self.known_).fill_diagonal_(torch.inf)
+        self.normal_scores_ = between.amin(1) if len(known) > 1 else known.new_zeros(0)
+        return self
+
+    def predict(self, images: Iterable[Tensor]) -> Iterator[Prediction]:
+        """Scores alone: where in the image a defect is, a frame cannot say."""
+        if not hasattr(self, "known_"):
+            raise NotFitted("FrameColor has no normals yet: call refer first.")
+        for batch in batches(images, self.batch_size):
+            yield Prediction(self._distances(self._statistics(batch) / self.unit_).amin(1), None)
 
     def save(self, folder: Path) -> None:
         save_method(self, folder)
@@ -72,3 +103,19 @@ class Untouched:
     @classmethod
     def load(cls, folder: Path) -> Self:
         return load_method(cls, folder)
+
+    def _statistics(self, images: Tensor) -> Tensor:
+        """(b, 3, h, w) -> (b, 24): mean and standard deviation of three colors on four sides."""
+        height_px, width_px = (max(1, round(self.width * side)) for side in images.shape[-2:])
+        sides = (
+            images[..., :height_px, :],
+            images[..., -height_px:, :],
+            images[..., :width_px],
+            images[..., -width_px:],
+        )
+        flat = [side.flatten(2).double() for side in sides]
+        return torch.cat([part for side in flat for part in (side.mean(2), side.std(2, correction=0))], dim=1).float()
+
+    def _distances(self, statistics: Tensor) -> Tensor:
+        """(b, 24) -> (b, n), to each normal; by differences, so that a copy of a normal is at exactly 0."""
+        return (statistics[:, None] - self.known_).square().mean(2).sqrt()

@@ -147,7 +147,7 @@ def train(config: Train) -> int:
         frozen = config.out / f"frozen-{content(parts['learning'])}.f32"
         with method.session(learning, frozen) as session:
             start = "from scratch" if config.weights == "random" else f"from {config.weights}, first ten layers frozen"
-            print(f"VGG16-CAM {start}: {len(session.parts.learning)} images of {', '.join(images.categories)} "
+            print(f"VGG16-CAM {start}: {len(session.parts.train)} images of {', '.join(images.categories)} "
                   f"({data_name(config.data)}), {len(session.parts.validation)} to stop in time, "
                   f"{len(parts['calibration'])} for thresholds", flush=True)  # fmt: skip
             seconds = walk(session, run, config, is_stop_asked)

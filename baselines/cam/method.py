@@ -20,7 +20,7 @@ from baselines.cam.frozen_features import FrozenFeatures
 from baselines.cam.network import ANOMALY, GOOD, MIN_PX, RANDOM, VggNetwork, make_network, weights_file
 from baselines.cam.training import Recipe, Training
 from baselines.contract.method import NotFitted, Prediction, Sample, batches, forget, load_method, save_method
-from baselines.contract.split import parted
+from baselines.contract.split import split_samples
 from pretrain.command import UserError
 from pretrain.progress import Progress
 
@@ -71,7 +71,7 @@ class VggCam:
         frozen layers' results are kept, by default one that is gone at the end."""
         forget(self)
         recipe = self.check()
-        parts = parted(training, self.seed)
+        parts = split_samples(training, self.seed)
         network = make_network(self.weights, self.width, self.seed).to(self._device)
 
         def early(positions: Sequence[int]) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from baselines.cam.method import VggCam
-from baselines.contract.heatmap import heated, marked
+from baselines.contract.heatmap import draw_heatmap, draw_regions
 from baselines.contract.method import Images, Samples
 from baselines.contract.metrics import ImageFigures, always_good, image_figures, pixel_figures
 from baselines.contract.published import PUBLISHED_NAME, PUBLISHED_ON, Reading, both_readings, published_readings
@@ -177,7 +177,9 @@ def grid(judged: Judged) -> Image.Image:
                 is_called = judged.scores[i] > np.float32(threshold)
                 found = regions(judged.maps[i], limit, judged.minimum_area_px) if is_called else []
                 mask = samples[i].mask
-                hot = marked(heated(pixels, judged.maps[i], limit), found, None if mask is None else mask.numpy())
+                hot = draw_regions(
+                    draw_heatmap(pixels, judged.maps[i], limit), found, None if mask is None else mask.numpy()
+                )
                 verdict = "called defective" if is_called else "called good"
                 shown.append(Thumbnail(hot, f"p {probability(judged.scores[i]):.2f}, {verdict}"))
             rows.append((f"{category}\n{'defective' if is_defective else 'good'}", shown))

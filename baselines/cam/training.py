@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from baselines.cam.network import VggNetwork
-from baselines.contract.split import Parts
+from baselines.contract.split import Split
 from pretrain.command import UserError
 
 # Of good and anomaly, as published.
@@ -81,7 +81,7 @@ class Training:
     """`source` gives, for positions of training images, what `network.early` makes of them, on the device."""
 
     def __init__(
-        self, network: VggNetwork, source: Callable[[Sequence[int]], Tensor], parts: Parts, recipe: Recipe
+        self, network: VggNetwork, source: Callable[[Sequence[int]], Tensor], parts: Split, recipe: Recipe
     ) -> None:
         recipe.check()
         self.network, self.source, self.parts, self.recipe, self.state = network, source, parts, recipe, State()
@@ -89,7 +89,7 @@ class Training:
         self.optimizer = torch.optim.Adam(trained, lr=recipe.learning_rate)
         self.labels = parts.labels.long().to(network.mean.device)
         self.class_weights = torch.tensor(CLASS_WEIGHTS, device=network.mean.device)
-        self.steps_an_epoch = math.ceil(len(parts.learning) / recipe.batch)
+        self.steps_an_epoch = math.ceil(len(parts.train) / recipe.batch)
 
     @property
     def steps(self) -> int:
@@ -105,7 +105,7 @@ class Training:
         state, number = self.state, self.state.step
         epoch, turn = divmod(number, self.steps_an_epoch)
         # Each epoch is a shuffle of its own, a function of the seed and its number alone.
-        order = np.random.default_rng([self.recipe.seed, epoch]).permutation(self.parts.learning)
+        order = np.random.default_rng([self.recipe.seed, epoch]).permutation(self.parts.train)
         some = order[turn * self.recipe.batch :][: self.recipe.batch].tolist()
         logits = self.network.logits(self.network.late(self.source(some)))  # (b, 2)
         loss = F.cross_entropy(logits, self.labels[some], weight=self.class_weights)

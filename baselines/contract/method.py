@@ -2,7 +2,7 @@
 
 A method is an object of the shape of `Method`; nothing has to be inherited. Its constructor takes keyword arguments
 only and stores them as they are; what it learns goes into attributes that end in `_`; whatever is random comes from an
-argument `seed`. A image's score depends on that image and on what was learned, never on its neighbors in a batch
+argument `seed`. The score of an image depends on that image and on what was learned, never on its neighbors in a batch
 or in the test set: 1e-5 relative in fp32 whatever the batch, the order, the process or the number of threads.
 
 Images are float32 RGB in [0, 1], (3, h, w), all of one size in a call. Positive means ANOMALY; a higher score is more
@@ -24,7 +24,7 @@ from pretrain.data.decode import read_mask
 from pretrain.files import read_tensors, write_tensors
 
 METHOD_FILE = "method.safetensors"
-FORMAT = 1
+FORMAT = 2  # 2: arguments and classes have the field's names, such as coreset_ratio and PatchCore
 # While learning: what is learned must not depend on the user's `batch_size`, not even by rounding, which a search for
 # nearest neighbors or a training would amplify.
 LEARNING_BATCH = 16
@@ -69,7 +69,7 @@ class Method(Protocol):
         """Take in normals of ONE test category; forgets the one before."""
 
     def predict(self, images: Iterable[Tensor]) -> Iterator[Prediction]:
-        """Judge images, batch by batch, in their order. Raises NotFitted before `fit` (and `refer`) were called."""
+        """Score images, batch by batch, in their order. Raises NotFitted before `fit` (and `refer`) were called."""
 
     def save(self, folder: Path) -> None:
         """Write all that `predict` needs; no pickle."""
@@ -108,7 +108,7 @@ class NotFitted(RuntimeError):
 
 
 class Images(Sequence[Tensor]):
-    """Cached images on a device, float32 (3, h, w), each made when it is asked for; not a word on what they show."""
+    """Cached images on a device, float32 (3, h, w), each made when it is asked for; without labels."""
 
     def __init__(self, images: ImageSet, device: torch.device | str = "cpu") -> None:
         self.images, self.device = images, device
@@ -173,25 +173,37 @@ def save_method(method: object, folder: Path) -> None:
     write_tensors(folder / METHOD_FILE, tensors, metadata)
 
 
-def load_method(kind: type[Loaded], folder: Path) -> Loaded:
-    """The method of class `kind` that `save_method` wrote to `folder`. Raises UserError where there is no such
-    method."""
+def read_method(folder: Path) -> tuple[dict[str, Tensor], dict]:
+    """The tensors and metadata that `save_method` wrote to `folder`. Raises UserError for files of another format."""
     path = folder / METHOD_FILE
     tensors, metadata = read_tensors(path)
-    if metadata.get("method") != kind.__name__:
-        raise UserError(f"{path} holds a {metadata.get('method', 'file that is no method')}, not a {kind.__name__}.")
-    if metadata.get("format", FORMAT) > FORMAT:
-        raise UserError(
-            f"{path} was written by a newer heldout (format {metadata['format']}, this one reads {FORMAT})."
-        )
+    if "method" not in metadata:
+        raise UserError(f"{path} holds a file that is no method: fit one, or name its folder.")
+    check_format(path, metadata.get("format", 1), FORMAT)
+    return tensors, metadata
+
+
+def load_method(cls: type[Loaded], folder: Path) -> Loaded:
+    """The method of class `cls` that `save_method` wrote to `folder`. Raises UserError where there is no such
+    method."""
+    path, (tensors, metadata) = folder / METHOD_FILE, read_method(folder)
+    if metadata["method"] != cls.__name__:
+        raise UserError(f"{path} holds a {metadata['method']}, not a {cls.__name__}.")
     try:
-        method = kind(**metadata["arguments"])
+        method = cls(**metadata["arguments"])
     except (KeyError, TypeError) as error:
-        raise UserError(f"{path} does not fit this heldout's {kind.__name__} ({error}): fit the method anew.") from None
+        raise UserError(f"{path} does not fit this heldout's {cls.__name__} ({error}): fit the method again.") from None
     for name, value in {**metadata["learned"], **tensors}.items():
         setattr(method, name, value)
     return method
 
 
-def _argument_names(kind: type) -> list[str]:
-    return list(inspect.signature(kind).parameters)
+def check_format(path: Path, number: int, ours: int) -> None:
+    """Raise UserError unless a file's format `number` is the one that is written here, `ours`."""
+    if number != ours:
+        age, remedy = ("newer", "update heldout") if number > ours else ("older", "fit the model again")
+        raise UserError(f"{path} was written by a {age} heldout (format {number}, this one reads {ours}): {remedy}.")
+
+
+def _argument_names(cls: type) -> list[str]:
+    return list(inspect.signature(cls).parameters)

@@ -5,19 +5,17 @@ that is not defined, for want of good or of defective ones, is None and is shown
 verdict, and never NaN, which would spoil a mean.
 """
 
-import math
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+from kornia.metrics import ssim as ssim_maps
 from numpy.typing import ArrayLike
+from scipy.ndimage import label
+from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
+from torch import Tensor
 
 from baselines.contract.regions import TOUCHING
 from baselines.contract.threshold import finite, is_anomalous
-from pretrain.command import UserError
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 # Above 30 % false positives a map is of no use (Bergmann et al. 2021, https://doi.org/10.1007/s11263-020-01400-4).
 AUPRO_LIMIT = 0.3
@@ -58,24 +56,6 @@ class PixelFigures(NamedTuple):
     defective_share: float | None
 
 
-class RestorationFigures(NamedTuple):
-    """Means over images: `psnr` in dB and `ssim` over all pixels of an image, and the same over mask pixels only, so
-    that a background which nobody touched does not count as restored.
-
-    An image that is restored perfectly has an infinite PSNR: it is kept out of the mean and counted in `perfect`.
-    None where no image is left.
-    """
-
-    count: int
-    psnr: float | None
-    perfect: int
-    ssim: float | None
-    masked_count: int
-    masked_psnr: float | None
-    masked_perfect: int
-    masked_ssim: float | None
-
-
 class Interval(NamedTuple):
     low: float
     high: float
@@ -93,8 +73,6 @@ def image_figures(labels: ArrayLike, scores: ArrayLike, threshold: float) -> Ima
     called, has_both = found + false_alarms, bool(good and defective)
     auroc = average_precision = oracle = None
     if has_both:
-        from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
-
         auroc = float(roc_auc_score(is_defective, ranked))
         average_precision = float(average_precision_score(is_defective, ranked))
         false_rates, true_rates, _ = roc_curve(is_defective, ranked)
@@ -128,9 +106,9 @@ def always_anomalous(labels: ArrayLike) -> ImageFigures:
 
 
 def bootstrap_interval(
-    labels: ArrayLike, scores: ArrayLike, seed: int = 0, resamples: int = 2000, level: float = 0.95
+    labels: ArrayLike, scores: ArrayLike, seed: int = 0, resamples: int = 2000, confidence: float = 0.95
 ) -> Interval | None:
-    """Between which values the AUROC of that share of resampled test sets lies; None where it is not defined.
+    """Between which values the AUROC of a share `confidence` of resampled test sets lies; None where not defined.
 
     Good and defective images are resampled apart, so that each set has as many of both. It says how much hangs on
     which images were tested, not what another seed of a method would do. Where good and defective ones are fully
@@ -151,7 +129,7 @@ def bootstrap_interval(
     # AUROC is the share of pairs in which the defective one is higher, ties counting half (Mann and Whitney).
     lower = good.cumsum(axis=1) - good / 2
     aurocs = (defective * lower).sum(axis=1) / (is_defective.sum() * (~is_defective).sum())
-    low, high = np.quantile(aurocs, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(aurocs, [(1 - confidence) / 2, (1 + confidence) / 2])
     return Interval(float(low), float(high))
 
 
@@ -169,7 +147,7 @@ def pixel_figures(maps: ArrayLike, masks: ArrayLike, threshold: float) -> PixelF
     if defects in (0, is_defect.size):
         return PixelFigures(None, None, None, None, share)
     # All curves bend only at the scores of defective pixels, which are few: the good ones are sorted, without their
-    # places, and looked up. 13 million pixels take 0.3 s on one core; scikit-learn's AUROC and AP alone take 13 s.
+    # positions, and looked up. 13 million pixels take 0.3 s on one core; scikit-learn's AUROC and AP alone take 13 s.
     good = values[~is_defect]
     good.sort()
     defective, region_weights = values[is_defect], _region_weights(is_defect)
@@ -191,7 +169,7 @@ def pixel_figures(maps: ArrayLike, masks: ArrayLike, threshold: float) -> PixelF
     )
 
 
-def psnr(restored: "Tensor", clean: "Tensor", masks: "Tensor | None" = None) -> "Tensor":
+def psnr(restored: Tensor, clean: Tensor, masks: Tensor | None = None) -> Tensor:
     """Peak signal-to-noise ratio in dB of images (b, 3, h, w) in [0, 1], each by itself: float64 (b,).
 
     Over the pixels of `masks` (b, h, w) bool where given. inf where nothing differs; NaN where a mask is empty.
@@ -200,38 +178,14 @@ def psnr(restored: "Tensor", clean: "Tensor", masks: "Tensor | None" = None) -> 
     return -10 * _mean_over(errors, masks).log10()
 
 
-def ssim(restored: "Tensor", clean: "Tensor", masks: "Tensor | None" = None) -> "Tensor":
+def ssim(restored: Tensor, clean: Tensor, masks: Tensor | None = None) -> Tensor:
     """Structural similarity of images (b, 3, h, w) in [0, 1], each by itself, at most 1: float64 (b,).
 
     Gaussian window of 11 pixels (Wang et al. 2004), mirrored at the border, so that every pixel has a value: those of
     `masks` (b, h, w) bool are averaged where given, NaN where a mask is empty.
     """
-    from kornia.metrics import ssim as ssim_maps
-
     maps = ssim_maps(restored.float(), clean.float(), SSIM_WINDOW_PX, eps=0.0)  # (b, 3, h, w)
     return _mean_over(maps.mean(dim=1).double(), masks)
-
-
-def restoration_figures(batches: Iterable[tuple["Tensor", "Tensor", "Tensor | None"]]) -> RestorationFigures:
-    """Figures of (restored, clean, masks) batches: (b, 3, h, w) in [0, 1] twice, and bool (b, h, w) or none.
-
-    Give the degraded images as restored ones for the trivial answer. Raises UserError where an image is not finite,
-    ValueError for shapes that do not fit.
-    """
-    import torch
-
-    whole, masked = [], []  # of each batch (2, b)
-    for restored, clean, masks in batches:
-        if restored.shape != clean.shape or (masks is not None and masks.shape != clean[:, 0].shape):
-            shapes = [tuple(part.shape) for part in (restored, clean, masks) if part is not None]
-            raise ValueError(f"images must be (b, 3, h, w) alike and masks (b, h, w), not {shapes}.")
-        if not (restored.isfinite() & clean.isfinite()).all():
-            raise UserError("an image has values that are NaN or infinite: look for what the restorer was given.")
-        whole.append(torch.stack([psnr(restored, clean), ssim(restored, clean)]).cpu())
-        if masks is not None and (has_mask := masks.flatten(1).any(dim=1)).any():
-            with_mask = [part[has_mask] for part in (restored, clean, masks)]
-            masked.append(torch.stack([psnr(*with_mask), ssim(*with_mask)]).cpu())
-    return RestorationFigures(*_summary(whole), *_summary(masked))
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -244,18 +198,16 @@ def number(value: float | None, digits: int = 3) -> str:
 
 def _pair(labels: ArrayLike, scores: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """Labels as bool (n,) and scores (n,), both checked."""
-    kinds, ranked = np.asarray(labels), finite(scores)
-    if kinds.shape != ranked.shape or kinds.ndim != 1:
-        raise ValueError(f"labels and scores must be (n,) alike, not {kinds.shape} and {ranked.shape}.")
-    if not np.isin(kinds, (0, 1)).all():
+    classes, ranked = np.asarray(labels), finite(scores)
+    if classes.shape != ranked.shape or classes.ndim != 1:
+        raise ValueError(f"labels and scores must be (n,) alike, not {classes.shape} and {ranked.shape}.")
+    if not np.isin(classes, (0, 1)).all():
         raise ValueError("labels must be 0 for good and 1 for an anomaly.")
-    return kinds.astype(bool), ranked
+    return classes.astype(bool), ranked
 
 
 def _region_weights(is_defect: np.ndarray) -> np.ndarray:
     """(n, h, w) -> (p,): for each defective pixel, in their order, what it adds to the mean overlap of regions."""
-    from scipy.ndimage import label
-
     within_a_image = np.zeros((3, 3, 3), dtype=bool)
     within_a_image[1] = TOUCHING
     has_defect = is_defect.any(axis=(1, 2))
@@ -278,17 +230,8 @@ def _area_to_limit(above: np.ndarray, reached: np.ndarray, overlap: np.ndarray) 
     return float(np.trapezoid(overlaps, rates) / AUPRO_LIMIT)
 
 
-def _mean_over(maps: "Tensor", masks: "Tensor | None") -> "Tensor":
+def _mean_over(maps: Tensor, masks: Tensor | None) -> Tensor:
     """(b, h, w) -> (b,): the mean over an image, or over the pixels of its mask."""
     if masks is None:
         return maps.mean(dim=(1, 2))
     return (maps * masks).sum(dim=(1, 2)) / masks.sum(dim=(1, 2))
-
-
-def _summary(parts: "list[Tensor]") -> tuple[int, float | None, int, float | None]:
-    """PSNR and SSIM of images, in parts (2, b) -> how many, mean PSNR, how many perfect, mean SSIM."""
-    pairs = [pair for part in parts for pair in part.T.tolist()]
-    ratios = [ratio for ratio, _ in pairs if not math.isinf(ratio)]
-    mean_ratio = math.fsum(ratios) / len(ratios) if ratios else None
-    mean_similarity = math.fsum(similarity for _, similarity in pairs) / len(pairs) if pairs else None
-    return len(pairs), mean_ratio, len(pairs) - len(ratios), mean_similarity

@@ -1,21 +1,18 @@
-"""The folder of a model that is ready for use: what its method saved, and a file of metadata, written last.
+"""The folder of a model that is ready for use: what its method saved, and how it decides, in a file written last.
 
-`downstream/inspection/inspector.py` reads it. It stands here because methods of this package leave such folders too.
+`downstream/inspection/inspector.py` uses it. It stands here because the auto-encoders' command leaves such folders too.
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from baselines.contract.method import Method
 from pretrain.files import write_json
 
-if TYPE_CHECKING:
-    from baselines.contract.method import Method
-
 FILE = "inspector.json"
-FORMAT = 2  # 2: may decide by area
+FORMAT = 3  # 2: may decide by area; 3: the threshold's `rate` is called `false_alarm_rate`
 
 
-def write_model(folder: Path, method: "Method", **metadata: object) -> None:
+def write_model(folder: Path, method: Method, **metadata: object) -> None:
     """Write to `folder`, the method first: a folder without the file of metadata is not finished."""
     (folder / FILE).unlink(missing_ok=True)
     method.save(folder)
@@ -25,12 +22,12 @@ def write_model(folder: Path, method: "Method", **metadata: object) -> None:
 def write_metadata(folder: Path, **metadata: object) -> None:
     """Write how the model decides, to a folder that has its method: what an Inspector (downstream/inspection)
     is made of beside the method."""
-    described = {name: _named(value) for name, value in metadata.items()}
+    described = {name: _with_names(value) for name, value in metadata.items()}
     write_json(folder / FILE, {**described, "format": FORMAT})
 
 
-def _named(value: object) -> object:
-    """A named tuple, and those inside it, with its names, which JSON would leave out."""
+def _with_names(value: object) -> object:
+    """A named tuple, and those inside it, as a dict: JSON would leave the names out."""
     if hasattr(value, "_asdict"):
-        return {name: _named(part) for name, part in value._asdict().items()}
+        return {name: _with_names(inner) for name, inner in value._asdict().items()}
     return value

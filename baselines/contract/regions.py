@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.ndimage import find_objects, label
 
 from baselines.contract.threshold import finite, is_anomalous
 from pretrain.command import UserError
@@ -42,8 +43,6 @@ def regions(
 
     `original_size` is the image's (height, width), the map's own by default. Raises UserError for values not finite.
     """
-    from scipy.ndimage import find_objects
-
     values = np.asarray(anomaly_map)
     labels, areas_px = _labelled(values, threshold, minimum_area_px, original_size)
     if not len(areas_px):
@@ -96,8 +95,6 @@ def area_scores(
     values. Of 224 x 224 pixels that takes 16 looks, and areas share them. Raises UserError for an area that is larger
     than the image, of which no region can be, and for values that are not finite.
     """
-    from scipy.ndimage import label
-
     values = finite(anomaly_map).astype(np.float32, copy=False)  # as thresholds are compared
     if values.ndim != 2 or not values.size:
         raise ValueError(f"a map must be (h, w) with some pixels, not {values.shape}.")
@@ -123,8 +120,6 @@ def _labelled(
     values: np.ndarray, threshold: float, minimum_area_px: float, original_size: tuple[int, int] | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Labels int (h, w), 0 or the number of a region that is large enough, from 1, and their areas (regions,)."""
-    from scipy.ndimage import label
-
     if values.ndim != 2:
         raise ValueError(f"a map must be (h, w), not {values.shape}.")
     labels, count = label(is_anomalous(values, threshold), TOUCHING)

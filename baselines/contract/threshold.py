@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.special import stdtr, stdtrit
 
 from pretrain.command import UserError
 
@@ -108,8 +109,6 @@ def confidence(score: float, threshold: float, normal_scores: ArrayLike) -> floa
     degrees of freedom: it depends on no unit, so it compares between categories and methods, and few normals make it
     careful. 0.5, not known, where there are fewer than two normals or all are alike.
     """
-    from scipy.special import stdtr
-
     normals = finite(normal_scores).astype(np.float64)
     distance = abs(float(finite(score)) - threshold)
     deviation = normals.std(ddof=1) if len(normals) > 1 else 0.0
@@ -152,8 +151,6 @@ def _limit(scores: np.ndarray, weights: np.ndarray, false_alarm_rate: float) -> 
 
 def _student_t_bound(scores: np.ndarray, weights: np.ndarray, false_alarm_rate: float) -> tuple[float, str]:
     """The bound for one further draw of a log-normal distribution, or of a normal one, and which."""
-    from scipy.special import stdtrit
-
     is_log = scores.min() > LEAST_OF_MEDIAN * abs(np.median(scores))
     values = np.log(scores) if is_log else scores
     effective = 1 / np.square(weights).sum()  # n where all weigh the same

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
+from baselines.contract.heatmap import draw_heatmap
 from baselines.contract.regions import region_mask
 from downstream.detect import records_of
 from downstream.inspection.area_choice import AreaRow, HeldOut, ThresholdRow, maps_of, normal_scores, synthetic
 from downstream.inspection.inspector import Inspector
-from downstream.inspection.overlay import heated
 from pretrain.command import UserError
 from pretrain.data.decode import Unreadable, decode, read_mask
 from pretrain.data.images import has_layout
@@ -140,7 +140,7 @@ def sample_sheet(examples: Sequence[Example], threshold: float, area_px: int, ti
         gray = np.clip(example.anomaly_map / max(2 * threshold, 1e-12), 0, 1)
         gray = np.repeat(np.rint(255 * gray).astype(np.uint8)[:, :, None], 3, axis=2)
         counting = region_mask(example.anomaly_map, threshold, area_px, example.size)
-        hot = heated(example.pixels, example.anomaly_map, threshold)
+        hot = draw_heatmap(example.pixels, example.anomaly_map, threshold)
         said = "DEFECTIVE: a region of the area" if counting.any() else "good: no region of the area"
         rows.append((example.name, [
             Thumbnail(example.pixels, "image", example.mask),

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 
 import numpy as np
 
+from baselines.contract.method import check_format
 from baselines.contract.model_folder import FILE, FORMAT, write_metadata, write_model
 from baselines.contract.regions import Region, area_score, regions
 from baselines.contract.threshold import Threshold, confidence, is_anomalous
@@ -147,8 +148,7 @@ class Inspector:
             raise UserError(f"there is no model in {folder}; python downstream/detect.py fit makes one.")
         try:
             metadata = json.loads(exported.inspector if exported else path.read_text())
-            if metadata.pop("format") > FORMAT:
-                raise UserError(f"{path} was written by a newer heldout: update heldout.")
+            check_format(path, metadata.pop("format"), FORMAT)
             metadata["threshold"] = Threshold(**metadata["threshold"])
             metadata["map_threshold"] = metadata.get("map_threshold") and Threshold(**metadata["map_threshold"])
             if rule := metadata.get("area_rule"):

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from baselines.contract.heatmap import heated, marked
+from baselines.contract.heatmap import draw_heatmap, draw_regions
 from baselines.contract.regions import Region
 from pretrain.drawing import DEFECT, FAINT, GAP_PX, INK, PAPER, outlined
 
@@ -28,13 +28,13 @@ def overlay(
     pixels uint8 (h, w, 3), as on disk; regions in its pixels; `mask` bool (h, w), where the defect really is. Without
     a map, the image and the verdict.
     """
-    panels = [marked(pixels, (), mask)]
+    panels = [draw_regions(pixels, (), mask)]
     if anomaly_map is not None and threshold is not None:
-        hot = heated(pixels, anomaly_map, threshold)
+        hot = draw_heatmap(pixels, anomaly_map, threshold)
         large = Image.fromarray(anomaly_map.astype(np.float32)).resize(pixels.shape[1::-1], Image.BILINEAR)
         above = np.asarray(large) > threshold
         hot = outlined(hot, above, distance_px=0, width_px=max(1, len(pixels) // 200), color=(255, 255, 255))
-        panels.append(marked(hot, regions, mask))
+        panels.append(draw_regions(hot, regions, mask))
     shrink = shown_px / max(pixels.shape[:2])
     size = tuple(max(1, round(side * shrink)) for side in pixels.shape[1::-1])
     width_px = len(panels) * size[0] + (len(panels) - 1) * GAP_PX
@@ -53,7 +53,7 @@ def overlay(
 def _draw_scale(sheet: Image.Image, place: tuple[int, int], width_px: int, threshold: float) -> None:
     """The heat's colors from 0 to twice the threshold, on gray, with the threshold marked."""
     ramp = np.linspace(0, 2 * threshold, width_px, dtype=np.float32)[None].repeat(12, axis=0)
-    strip = heated(np.full((12, width_px, 3), 190, np.uint8), ramp, threshold)
+    strip = draw_heatmap(np.full((12, width_px, 3), 190, np.uint8), ramp, threshold)
     left, top = place
     sheet.paste(Image.fromarray(strip), (left, top + 6))
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)

@@ -37,14 +37,11 @@ def load_any(folder: Path) -> "Method":
         from downstream.methods.exported import Exported
 
         return Exported(folder)
-    from baselines.contract.method import METHOD_FILE
-    from pretrain.files import read_tensors
+    from baselines.contract.method import read_method
 
-    _, metadata = read_tensors(folder / METHOD_FILE)
+    _, metadata = read_method(folder)
     for place in METHODS.values():
         module, _, kind = place.rpartition(".")
-        if kind == metadata.get("method"):
+        if kind == metadata["method"]:
             return getattr(import_module(module), kind).load(folder)
-    raise UserError(
-        f"{folder} holds a method {metadata.get('method')!r} that this heldout does not know: update heldout."
-    )
+    raise UserError(f"{folder} holds a method {metadata['method']!r} that this heldout does not know: update heldout.")

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from baselines.contract.method import LEARNING_BATCH, Prediction, Sample, batches
-from downstream.methods.heads import Head, Parts, balanced_loss, class_weights
+from downstream.methods.heads import Head, Split, balanced_loss, class_weights
 from pretrain.encoder import LEVELS, Encoder
 from pretrain.progress import Progress
 
@@ -24,7 +24,7 @@ class FineTuned(Head):
     learning_rate: float = 1e-4
     train_batch: int = 32
 
-    def _learn(self, training: Sequence[Sample], parts: Parts) -> None:
+    def _learn(self, training: Sequence[Sample], parts: Split) -> None:
         generator = torch.Generator().manual_seed(self.seed)
         self.tuned_ = copy.deepcopy(self._given_encoder()).requires_grad_(True)
         width = self.tuned_.channels[LEVELS[-1]]
@@ -39,12 +39,12 @@ class FineTuned(Head):
             lr=self.learning_rate,
         )
         weights = torch.zeros(len(training))
-        weights[parts.learning] = class_weights(parts.labels[parts.learning])
+        weights[parts.train] = class_weights(parts.labels[parts.train])
         best, since = None, 0
-        with Progress("fine-tuning", self.epochs * len(parts.learning)) as progress:
+        with Progress("fine-tuning", self.epochs * len(parts.train)) as progress:
             for epoch in range(self.epochs):
                 self.tuned_.train()
-                order = [parts.learning[i] for i in torch.randperm(len(parts.learning), generator=generator).tolist()]
+                order = [parts.train[i] for i in torch.randperm(len(parts.train), generator=generator).tolist()]
                 for some in _groups(order, self.train_batch):
                     images = torch.stack([training[i].image for i in some])
                     mirrored = torch.rand(len(some), generator=generator) < 0.5
@@ -73,7 +73,7 @@ class FineTuned(Head):
         pooled = self._used_encoder().pooled(images)
         return pooled @ self.weights_.to(pooled.device) + self.offset_.to(pooled.device)
 
-    def _validation_loss(self, training: Sequence[Sample], parts: Parts) -> float:
+    def _validation_loss(self, training: Sequence[Sample], parts: Split) -> float:
         self.tuned_.eval()
         logits = [torch.zeros(0)]
         with torch.inference_mode():

@@ -26,7 +26,7 @@ from baselines.contract.method import (
     load_method,
     save_method,
 )
-from baselines.contract.split import Parts, parted
+from baselines.contract.split import Split, split_samples
 from pretrain.encoder import LEVELS, Encoder, asked_encoder, load_encoder
 from pretrain.progress import Progress
 
@@ -53,7 +53,7 @@ class Head(ABC):
     sees_normals: ClassVar[bool] = False
 
     @abstractmethod
-    def _learn(self, training: Sequence[Sample], parts: Parts) -> None:
+    def _learn(self, training: Sequence[Sample], parts: Split) -> None:
         """Learn from the learning part, choose by the validation part."""
 
     @abstractmethod
@@ -63,7 +63,7 @@ class Head(ABC):
     def fit(self, training: Sequence[Sample]) -> Self:
         """Learn from labelled images, good and defective. `normal_scores_` are those of held-out good ones."""
         forget(self)
-        parts = parted(training, self.seed)
+        parts = split_samples(training, self.seed)
         self._learn(training, parts)
         self.normal_scores_ = torch.zeros(0)
         normals = [training[i].image for i in parts.validation if not parts.labels[i]]
@@ -115,19 +115,19 @@ class FeatureHead(Head):
 
     levels: Sequence[str] = LEVELS
 
-    def _learn(self, training: Sequence[Sample], parts: Parts) -> None:
+    def _learn(self, training: Sequence[Sample], parts: Split) -> None:
         features = []
         with Progress("reading features", len(training)) as progress, torch.inference_mode():
             for images in batches((training[i].image for i in range(len(training))), LEARNING_BATCH):
                 features.append(self._averages(images.to(self._device)).cpu())
                 progress.advance(len(images))
         averages = torch.cat(features).clone()  # (n, d)
-        self.center_ = averages[parts.learning].mean(0)
-        self.unit_ = averages[parts.learning].std(0).clamp(min=1e-6 * float(averages.abs().mean()) + 1e-12)
+        self.center_ = averages[parts.train].mean(0)
+        self.unit_ = averages[parts.train].std(0).clamp(min=1e-6 * float(averages.abs().mean()) + 1e-12)
         self._learn_features((averages - self.center_) / self.unit_, parts)
 
     @abstractmethod
-    def _learn_features(self, features: Tensor, parts: Parts) -> None:
+    def _learn_features(self, features: Tensor, parts: Split) -> None:
         """The same from features (n, d) of all training images."""
 
     def _averages(self, images: Tensor) -> Tensor:
@@ -145,10 +145,10 @@ class Logistic(FeatureHead):
 
     strengths: Sequence[float] = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 
-    def _learn_features(self, features: Tensor, parts: Parts) -> None:
+    def _learn_features(self, features: Tensor, parts: Split) -> None:
         from sklearn.linear_model import LogisticRegression
 
-        learned, labels = features[parts.learning].double().numpy(), parts.labels[parts.learning].numpy()
+        learned, labels = features[parts.train].double().numpy(), parts.labels[parts.train].numpy()
         tried = []
         for strength in self.strengths:
             model = LogisticRegression(C=strength, class_weight="balanced", max_iter=2000).fit(learned, labels)
@@ -171,10 +171,10 @@ class Neighbors(FeatureHead):
     counts: Sequence[int] = (5, 20, 50)
     temperature: float = 0.1
 
-    def _learn_features(self, features: Tensor, parts: Parts) -> None:
-        self.known_ = F.normalize(features[parts.learning], dim=1)
-        self.votes_ = class_weights(parts.labels[parts.learning])
-        self.labels_ = parts.labels[parts.learning]
+    def _learn_features(self, features: Tensor, parts: Split) -> None:
+        self.known_ = F.normalize(features[parts.train], dim=1)
+        self.votes_ = class_weights(parts.labels[parts.train])
+        self.labels_ = parts.labels[parts.train]
         asked = F.normalize(features[parts.validation], dim=1)
         tried = []
         for count in self.counts:

@@ -26,7 +26,7 @@ STUDY_METHODS = {
     "logistic": "downstream.methods.heads.Logistic",
     "knn": "downstream.methods.heads.Neighbors",
     "fine-tuned": "downstream.methods.fine_tuned.FineTuned",
-    "frame": "baselines.frame.FrameColor",
+    "frame": "baselines.trivial.FrameColor",
 }
 TITLES = {
     "padim": "PaDiM",

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from baselines.contract.heatmap import heated, marked
+from baselines.contract.heatmap import draw_heatmap, draw_regions
 from baselines.contract.regions import regions
 from baselines.contract.threshold import is_anomalous
 from downstream.study.cell import Result
@@ -72,12 +72,14 @@ def panel(
 ) -> Image.Image:
     """The image, with a line around the true defect, beside its heat with contour and boxes: uint8 (h, w, 3) and a
     map of any size."""
-    panels = [marked(pixels, (), mask)]
+    panels = [draw_regions(pixels, (), mask)]
     if anomaly_map is not None and threshold is not None:
         size = pixels.shape[1::-1]
         large = np.asarray(Image.fromarray(anomaly_map.astype(np.float32)).resize(size, Image.Resampling.BILINEAR))
-        hot = outlined(heated(pixels, large, threshold), large > threshold, distance_px=0, width_px=1, color=WHITE)
-        panels.append(marked(hot, regions(large, threshold)))
+        hot = outlined(
+            draw_heatmap(pixels, large, threshold), large > threshold, distance_px=0, width_px=1, color=WHITE
+        )
+        panels.append(draw_regions(hot, regions(large, threshold)))
     height, width = pixels.shape[:2]
     sheet = Image.new("RGB", (len(panels) * (width + GAP_PX) - GAP_PX, height), WHITE)
     for number, one in enumerate(panels):

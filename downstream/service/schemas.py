@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
-from baselines.contract.heatmap import heated
+from baselines.contract.heatmap import draw_heatmap
 from baselines.contract.regions import Region
 from downstream.inspection.inspector import Inspection
 from downstream.service.database import Result
@@ -239,8 +239,8 @@ def map_as(kind: MapKind, found: Inspection) -> list | str | None:
 def heat_over_nothing(anomaly_map: np.ndarray, threshold: float) -> Image.Image:
     """The heat of a map (h, w) with alpha. How opaque it is shows in what is left of black and white beneath it."""
     black = np.zeros((*anomaly_map.shape, 3), np.uint8)
-    over_black = heated(black, anomaly_map, threshold).astype(np.float32)
-    over_white = heated(black + 255, anomaly_map, threshold).astype(np.float32)
+    over_black = draw_heatmap(black, anomaly_map, threshold).astype(np.float32)
+    over_white = draw_heatmap(black + 255, anomaly_map, threshold).astype(np.float32)
     alpha = (255 - (over_white - over_black).mean(axis=2, keepdims=True)) / 255
     color = over_black / np.maximum(alpha, 1 / 255)
     return Image.fromarray(np.rint(np.concatenate([color, 255 * alpha], axis=2)).clip(0, 255).astype(np.uint8), "RGBA")

@@ -6,7 +6,6 @@ import subprocess
 import sys
 import time
 
-import numpy as np
 import pytest
 import torch
 from conftest import REPOSITORY
@@ -20,10 +19,8 @@ from baselines.cam.method import VggCam
 from baselines.cam.network import FROZEN, VggNetwork, make_network
 from baselines.cam.report import probability
 from baselines.cam.training import Recipe, Training
-from baselines.contract.heatmap import heated
 from baselines.contract.method import Samples
-from baselines.contract.regions import regions
-from baselines.contract.split import Parts
+from baselines.contract.split import Split
 from downstream.detect import Fit, Run, fit, run
 from pretrain.command import UserError, run_commands
 from pretrain.data.dataset import load
@@ -149,7 +146,7 @@ def make_training(recipe: Recipe, validation=(6, 7), images=None) -> Training:
     images = torch.rand(8, 3, 32, 32, generator=torch.Generator().manual_seed(0)) if images is None else images
     network = make_network(width=1 / 32)
     labels = torch.tensor([0.0, 1, 0, 1, 0, 1, 0, 1])
-    parts = Parts(list(range(6)), list(validation), labels)
+    parts = Split(list(range(6)), list(validation), labels)
     return Training(network, lambda positions: network.early(images[positions]), parts, recipe)
 
 
@@ -208,25 +205,6 @@ def test_scores_are_probabilities_that_do_not_saturate():
         scores.append(found.scores.item())
     assert scores[0] > 0 and scores == sorted(set(scores)) and scores[3] - scores[2] == pytest.approx(1)
     assert [round(probability(score), 3) for score in scores[:3]] == [0.0, 0.5, 1.0]
-
-
-def test_flat_and_empty_maps_have_no_regions_and_no_heat():
-    """No map is scaled by its own extremes: nothing is found where there is nothing."""
-    method = VggCam(device="cpu")
-    method.network_, method.normal_scores_ = VggNetwork(1 / 32).eval(), torch.zeros(0)
-    torch.nn.init.zeros_(method.network_.classifier.weight)
-    ((_, maps),) = method.predict([torch.rand(3, 48, 32)])
-    assert maps.shape == (1, 48, 32) and not maps.any()
-    assert regions(maps[0].numpy(), 0.0) == []
-    gray = np.full((48, 32, 3), 100, np.uint8)
-    for threshold in (0.0, 0.5, -0.5 + 1):
-        assert np.array_equal(heated(gray, maps[0].numpy(), threshold), gray)
-    two = np.zeros((20, 20), np.float32)
-    two[2:5, 2:5] = two[12:18, 12:18] = -0.1
-    two[two == 0] = -1
-    assert [region.box for region in regions(two, -0.5)] == [(2, 2, 5, 5), (12, 12, 18, 18)]
-    hot = heated(np.full((20, 20, 3), 100, np.uint8), two, -0.5)  # such maps have no scale, but they have a threshold
-    assert np.array_equal((hot != 100).any(2), two > -0.5)
 
 
 def test_other_sizes_and_too_small_ones(samples):

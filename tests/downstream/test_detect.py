@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from baselines.contract.heatmap import heated
 from baselines.contract.regions import Region
 from downstream.detect import Fit, Run, fit, run
 from downstream.inspection.inspector import Inspection, Inspector
@@ -185,14 +184,6 @@ def test_a_damaged_or_newer_model_is_a_mistake(model, tmp_path):
     (copied / "encoder.safetensors").write_bytes(weights[: len(weights) // 2])
     with pytest.raises(UserError, match="damaged"):
         Inspector.load(copied)
-
-
-def test_heat_has_one_scale_for_all_images():
-    pixels = np.full((20, 20, 3), 128, np.uint8)
-    cold, hot = np.full((5, 5), 0.4, np.float32), np.full((5, 5), 3.0, np.float32)
-    assert (heated(pixels, cold, threshold=1.0) == pixels).all()
-    assert (heated(pixels, hot, threshold=1.0) != pixels).any(axis=2).all()
-    assert (heated(pixels, hot, threshold=10.0) == pixels).all()
 
 
 def test_overlay_is_drawn_at_the_images_shape_with_its_boxes():

@@ -10,9 +10,19 @@ from torch import nn
 
 from baselines.autoencoders.method import AutoEncoder, ConvolutionalAutoEncoder, VariationalAutoEncoder
 from baselines.cam.method import VggCam
-from baselines.contract.method import Images, Method, NotFitted, Pair, Prediction, Restorer, Samples, batches
-from baselines.frame import FrameColor
-from baselines.trivial import MeanImage, Untouched
+from baselines.contract.method import (
+    FORMAT,
+    METHOD_FILE,
+    Images,
+    Method,
+    NotFitted,
+    Prediction,
+    Restorer,
+    Samples,
+    batches,
+)
+from baselines.restoration.restorer import SadNetRestorer
+from baselines.trivial import FrameColor, MeanImage
 from downstream.methods.fine_tuned import FineTuned
 from downstream.methods.heads import Logistic, Neighbors
 from downstream.methods.padim import PaDiM
@@ -20,6 +30,7 @@ from downstream.methods.patchcore import PatchBank
 from downstream.methods.residual import Residual
 from pretrain.command import UserError
 from pretrain.data.dataset import load
+from pretrain.files import write_tensors
 
 # One line for each method of the project.
 METHODS = {
@@ -35,9 +46,6 @@ METHODS = {
     "VAE": partial(VariationalAutoEncoder, size_px=32, width=4, instances=60, train_batch=4),
     "CAE": partial(ConvolutionalAutoEncoder, size_px=64, instances=30, train_batch=4),
     "PaDiM": partial(PaDiM, levels=("level1", "level2"), dimensions=40),
-}
-RESTORERS = {
-    "untouched": Untouched,
 }
 SIZE_PX = 64
 
@@ -243,14 +251,21 @@ def test_suite_catches_who_does_not_wait_to_be_fitted(material):
         method_suite.check_asks_to_be_fitted_first(Eager, material)
 
 
-def test_saved_method_is_refused_by_another_class_and_by_a_newer_format(tmp_path, monkeypatch):
-    Untouched().save(tmp_path)
-    with pytest.raises(UserError, match="holds a Untouched, not a MeanImage"):
+def test_saved_method_is_refused_by_another_class(tmp_path):
+    FrameColor().save(tmp_path)
+    with pytest.raises(UserError, match="holds a FrameColor, not a MeanImage"):
         MeanImage.load(tmp_path)
-    monkeypatch.setattr("baselines.contract.method.FORMAT", 99)
+    write_tensors(tmp_path / METHOD_FILE, {}, {"format": FORMAT})
+    with pytest.raises(UserError, match="holds a file that is no method"):
+        MeanImage.load(tmp_path)
+
+
+@pytest.mark.parametrize(("number", "words"), [(99, "newer heldout .*update heldout"), (1, "older heldout .*fit the")])
+def test_saved_method_of_another_format_is_refused(number, words, tmp_path, monkeypatch):
+    monkeypatch.setattr("baselines.contract.method.FORMAT", number)
     MeanImage().save(tmp_path)
     monkeypatch.undo()
-    with pytest.raises(UserError, match="newer heldout"):
+    with pytest.raises(UserError, match=words):
         MeanImage.load(tmp_path)
 
 
@@ -272,21 +287,6 @@ def test_unfitted_method_stays_unfitted_when_saved(tmp_path, material):
         list(loaded.predict(material.tests))
 
 
-def test_mean_image_scores_by_hand():
-    normals = [torch.full((3, 8, 8), level) for level in (0.2, 0.4, 0.6)]
-    method = MeanImage(size_px=4).fit([]).refer(normals)
-    (prediction,) = method.predict([torch.full((3, 8, 8), 0.9)])
-    torch.testing.assert_close(prediction.scores, torch.tensor([0.25]))
-    torch.testing.assert_close(prediction.maps, torch.full((1, 8, 8), 0.25))
-    # Left out one by one, the others' means are 0.5, 0.4 and 0.3.
-    torch.testing.assert_close(method.normal_scores_, torch.tensor([0.09, 0.0, 0.09]))
-
-
-def test_mean_image_without_normals_says_so():
-    with pytest.raises(UserError, match="at least one"):
-        MeanImage().fit([]).refer([])
-
-
 def test_samples_and_images_show_the_same_images(demo_folder):
     image_set = load(demo_folder, SIZE_PX).of("bottle")
     samples, images = Samples(image_set), Images(image_set)
@@ -300,25 +300,6 @@ def test_samples_and_images_show_the_same_images(demo_folder):
     assert any(sample.mask is not None and sample.mask.any() for sample in samples)
 
 
-@pytest.mark.parametrize("make", RESTORERS.values(), ids=RESTORERS)
-def test_restorer(make, material, tmp_path):
-    degraded = torch.stack(material.tests) * 0.9
-    pairs = [
-        Pair(image * 0.9, image, mask) for image, mask in zip(material.synthetic, material.synthetic_masks, strict=True)
-    ]
-    restorer = make().fit(pairs)
-    assert isinstance(restorer, Restorer)
-    before = degraded.clone()
-    restored = restorer.restore(degraded)
-    assert torch.equal(degraded, before)
-    assert restored.shape == degraded.shape
-    assert restored.dtype == torch.float32
-    assert 0 <= restored.min() <= restored.max() <= 1
-    torch.testing.assert_close(restorer.restore(degraded[2:3])[0], restored[2], **method_suite.CLOSE)
-    restorer.save(tmp_path)
-    assert torch.equal(type(restorer).load(tmp_path).restore(degraded), restored)
-
-
 def test_methods_and_restorers_are_told_apart():
-    assert not isinstance(Untouched(), Method)
+    assert isinstance(SadNetRestorer(), Restorer) and not isinstance(SadNetRestorer(), Method)
     assert not isinstance(MeanImage(), Restorer)

@@ -27,11 +27,9 @@ from baselines.contract.metrics import (
     number,
     pixel_figures,
     psnr,
-    restoration_figures,
     ssim,
 )
 from baselines.contract.regions import region_mask
-from baselines.trivial import Untouched
 from pretrain.command import UserError
 
 
@@ -127,7 +125,7 @@ def test_bootstrap_interval_is_that_of_resampled_images():
     assert interval == pytest.approx(np.quantile(aurocs, [0.025, 0.975]), abs=0.015)
     assert interval == bootstrap_interval(labels, scores, seed=1, resamples=4000)
     assert interval != bootstrap_interval(labels, scores, seed=2, resamples=4000)
-    narrower = bootstrap_interval(labels, scores, seed=1, resamples=4000, level=0.5)
+    narrower = bootstrap_interval(labels, scores, seed=1, resamples=4000, confidence=0.5)
     assert interval.low < narrower.low < roc_auc_score(labels, scores) < narrower.high < interval.high
     assert bootstrap_interval([0, 0, 1], [0.1, 0.2, 0.3]) == (1, 1)
 
@@ -304,38 +302,6 @@ def test_ssim_equals_the_definition():
     assert ssim(clean, clean).tolist() == pytest.approx([1, 1], abs=1e-12)
     black = torch.zeros(1, 3, 12, 12)
     assert ssim(black, black).item() == 1
-
-
-def test_restoration_figures():
-    clean = random_images(5, 3, 16, 16, seed=2)
-    restored = (clean + 0.1 * random_images(5, 3, 16, 16, seed=3)).clamp(0, 1)
-    restored[2] = clean[2]
-    restored[3, :, :8] = clean[3, :, :8]
-    masks = torch.zeros(5, 16, 16, dtype=torch.bool)
-    masks[2:4, :4, :4] = masks[4, 3:9, 3:9] = True
-    figures = restoration_figures([(restored, clean, masks)])
-    ratios, similarities = psnr(restored, clean), ssim(restored, clean)
-    assert (figures.count, figures.perfect, figures.masked_count, figures.masked_perfect) == (5, 1, 3, 2)
-    assert figures.psnr == pytest.approx(ratios[[0, 1, 3, 4]].mean().item(), rel=1e-12)
-    assert figures.ssim == pytest.approx(similarities.mean().item(), rel=1e-12)
-    assert figures.masked_psnr == pytest.approx(psnr(restored[4:], clean[4:], masks[4:]).item(), rel=1e-12)
-    assert figures.masked_ssim == pytest.approx(ssim(restored, clean, masks)[2:].mean().item(), rel=1e-9)
-    # The batch does not matter, and some may come without masks.
-    parts = [(restored[:2], clean[:2], None), (restored[2:], clean[2:], masks[2:])]
-    assert restoration_figures(parts) == pytest.approx(figures, rel=1e-6)
-
-
-def test_restoration_figures_that_are_not_defined():
-    clean = random_images(2, 3, 16, 16, seed=4)
-    untouched = restoration_figures([(Untouched().restore(clean), clean, None)])
-    assert untouched == (2, None, 2, pytest.approx(1, abs=1e-12), 0, None, 0, None)
-    assert restoration_figures([]) == (0, None, 0, None, 0, None, 0, None)
-    spoilt = clean.clone()
-    spoilt[1, 0, 3, 3] = math.nan
-    with pytest.raises(UserError, match="NaN or infinite"):
-        restoration_figures([(spoilt, clean, None)])
-    with pytest.raises(ValueError, match="alike"):
-        restoration_figures([(clean, clean, torch.ones(2, 16, 15, dtype=torch.bool))])
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
-"""Heads: who is held out, how classes weigh, and that they learn what can be learned."""
+"""Heads: how classes weigh, and that they learn what can be learned."""
 
-from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -8,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from baselines.contract.method import Sample
-from baselines.contract.split import parted
+from baselines.contract.split import split_samples
 from downstream.methods.fine_tuned import FineTuned
 from downstream.methods.heads import Logistic, Neighbors, class_weights
 from pretrain.command import UserError
@@ -30,29 +29,6 @@ def sample(number: int, kind: str, category: str = "nut", copy_of: int | None = 
 @pytest.fixture(scope="module")
 def training() -> list[Sample]:
     return [sample(i, "good") for i in range(40)] + [sample(100 + i, "spot") for i in range(20)]
-
-
-def test_held_out_part_is_stratified_and_disjoint(training):
-    others = [sample(200 + i, "good", "bolt") for i in range(20)]
-    everything = [*training, *others]
-    parts = parted(everything, seed=0)
-    assert not set(parts.learning) & set(parts.validation)
-    assert sorted([*parts.learning, *parts.validation]) == list(range(80))
-    held = Counter((everything[i].category, everything[i].path.parent.name) for i in parts.validation)
-    assert held == {("nut", "good"): 7, ("nut", "spot"): 4, ("bolt", "good"): 4}
-    assert parts.labels.tolist() == [float(one.label) for one in everything]
-
-
-def test_another_seed_holds_out_others(training):
-    first, again, other = (parted(training, seed).validation for seed in (0, 0, 1))
-    assert first == again != other
-
-
-def test_copies_are_on_one_side(training):
-    copies = [sample(300 + i, "good", copy_of=i) for i in range(40)]
-    held = set(parted([*training, *copies], seed=0).validation)
-    assert held & set(range(40))
-    assert all((i in held) == (60 + i in held) for i in range(40))
 
 
 def test_good_ones_alone_are_a_mistake():
@@ -111,6 +87,6 @@ def test_best_epoch_counts(training):
 
     head._validation_loss = noted
     head.fit(training)
-    parts = parted(training, 0)
+    parts = split_samples(training, 0)
     assert len(losses) == 5
     assert measure(training, parts) == pytest.approx(min(losses), rel=1e-4)

@@ -11,7 +11,7 @@ from browsing import chromium, opened
 from conftest import REPOSITORY
 from playwright.sync_api import Page
 
-from baselines.contract.heatmap import heated
+from baselines.contract.heatmap import draw_heatmap
 from baselines.contract.threshold import confidence
 
 WEB = REPOSITORY / "downstream/service/web"
@@ -49,7 +49,7 @@ def test_the_page_computes_what_the_service_computes(browser, pages):
             painted = run_in_page(page, "heatmap.js", PAINT, [values.ravel().tolist(), 9, 6, threshold])
             rgba = np.array(painted, np.float32).reshape(6, 9, 4)
             cover = rgba[..., 3:] / 255 * 0.65
-            wanted = heated(np.zeros((6, 9, 3), np.uint8), values, threshold)
+            wanted = draw_heatmap(np.zeros((6, 9, 3), np.uint8), values, threshold)
             assert np.abs(rgba[..., :3] * cover - wanted).max() < 4  # of 255: colors of a canvas are rounded twice
 
 

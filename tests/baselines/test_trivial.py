@@ -1,9 +1,10 @@
-"""A frame tells how an image was lit, and nothing of what is in its middle."""
+"""Trivial baselines: the mean image by hand, and a frame that sees light and nothing of an image's middle."""
 
 import pytest
 import torch
 
-from baselines.frame import FrameColor
+from baselines.contract.method import NotFitted
+from baselines.trivial import FrameColor, MeanImage
 from pretrain.command import UserError
 
 
@@ -50,3 +51,26 @@ def test_a_copy_of_a_normal_is_at_no_distance_and_its_own_score_is_not(method):
 def test_no_normals_is_a_mistake():
     with pytest.raises(UserError, match="give at least one"):
         FrameColor().fit([]).refer([])
+
+
+def test_mean_image_scores_by_hand():
+    normals = [torch.full((3, 8, 8), level) for level in (0.2, 0.4, 0.6)]
+    method = MeanImage(size_px=4).fit([]).refer(normals)
+    (prediction,) = method.predict([torch.full((3, 8, 8), 0.9)])
+    torch.testing.assert_close(prediction.scores, torch.tensor([0.25]))
+    torch.testing.assert_close(prediction.maps, torch.full((1, 8, 8), 0.25))
+    # Left out one by one, the others' means are 0.5, 0.4 and 0.3.
+    torch.testing.assert_close(method.normal_scores_, torch.tensor([0.09, 0.0, 0.09]))
+
+
+def test_mean_image_without_normals_says_so():
+    with pytest.raises(UserError, match="at least one"):
+        MeanImage().fit([]).refer([])
+
+
+@pytest.mark.parametrize("make", [MeanImage, FrameColor])
+def test_fit_forgets_earlier_normals_and_their_scores(make):
+    method = make().refer([lit(seed, 0.4) for seed in range(3)]).fit([])
+    assert vars(method).keys() == vars(make()).keys()
+    with pytest.raises(NotFitted):
+        list(method.predict([lit(0, 0.4)]))
