@@ -16,6 +16,7 @@ import os
 import re
 import runpy
 import sys
+from contextlib import suppress
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -85,7 +86,8 @@ def main() -> int:
     typed = _completed_words() if "_ARGCOMPLETE" in os.environ else sys.argv[1:]
     name = typed[0] if typed else "--help"
     if name in ("-h", "--help"):
-        print(_help())
+        with suppress(BrokenPipeError):  # `heldout --help | head`
+            print(_help(), flush=True)
     elif name == "--version":
         print(f"heldout {__version__}")
     elif name in COMMANDS:
