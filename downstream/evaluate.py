@@ -100,15 +100,15 @@ def compare_restorers(config: Evaluate) -> bool:
         minutes = 0 if config.methods else 0.1 if config.quick else 5.0
     if not minutes or config.protocol != "held-out":
         return True
-    from downstream.restoration.study import computed
-    from downstream.restore import Study
+    from downstream.restoration.config import RestorationStudy
+    from downstream.restoration.study import compute_study
     from downstream.study.summary import RESTORATION_FILE
 
     sizes = {"input_size": 64, "crop_px": 48, "seeds": Names("0")} if config.quick else {}
     sizes |= {"seeds": config.seeds} if config.seeds else {}
     same = {name: getattr(config, name) for name in ("data", "train", "test", "encoder", "device")}
     try:
-        table = computed(Study(**same, **sizes, minutes=minutes, out=config.out / "restoration"))
+        table = compute_study(RestorationStudy(**same, **sizes, minutes=minutes, out=config.out / "restoration"))
     except UserError as error:  # the other tables are there all the same
         print(f"warning: restorers are not compared: {error}", file=sys.stderr)
         return False

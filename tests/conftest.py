@@ -92,6 +92,14 @@ def models_folder(demo_folder, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def restorer_run(demo_folder, tmp_path_factory) -> Path:
+    """The run folder of a small restorer, trained for four steps on hazelnut and leather."""
+    from restorer_runs import trained
+
+    return trained(tmp_path_factory.mktemp("runs") / "restore", demo_folder)
+
+
+@pytest.fixture(scope="session")
 def padim_folder(demo_folder, tmp_path_factory) -> Path:
     """A PaDiM fitted to one demo category, a folder."""
     from fitted_models import fitted

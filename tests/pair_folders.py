@@ -14,7 +14,7 @@ def smooth(count: int, height: int, width: int, seed: int = 0) -> list[torch.Ten
     return list(F.interpolate(coarse, (height, width), mode="bicubic").clamp(0, 1))
 
 
-def folder_of_pairs(place, count: int = 4, size=(40, 56), masks: bool = True):
+def folder_of_pairs(folder, count: int = 4, size=(40, 56), masks: bool = True):
     """Real pairs in the original's layout, of two categories."""
     for category in ("bolt", "nut"):
         for number, clean in enumerate(smooth(count, *size)):
@@ -30,9 +30,9 @@ def folder_of_pairs(place, count: int = 4, size=(40, 56), masks: bool = True):
             ):
                 if part == MASKS and not masks:
                     continue
-                path = place / category / part / "cut" / name
+                path = folder / category / part / "cut" / name
                 path.parent.mkdir(parents=True, exist_ok=True)
                 if part != MASKS:
                     pixels = (pixels * 255).round().byte().permute(1, 2, 0).numpy()
                 Image.fromarray(pixels).save(path)
-    return place
+    return folder

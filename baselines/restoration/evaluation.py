@@ -1,21 +1,33 @@
-"""What a restorer is worth: figures of every image and every category, always beside the degraded image itself."""
+"""What a restorer is worth: PSNR and SSIM by image and category, always beside the degraded image itself."""
 
 import csv
 import io
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from rich.console import Console
+from rich.table import Table
 from torch import Tensor
 from torch.nn import functional as F
 
 from baselines.contract.method import Pair
 from baselines.contract.metrics import SSIM_WINDOW_PX, psnr, ssim
-from baselines.restoration.pairs import NamedPair
+from baselines.restoration.config import Evaluate
+from baselines.restoration.pair_folder import PairFolder
+from baselines.restoration.pairs import DegradedImages, NamedPair
+from baselines.restoration.run import Load, open_restorer
+from baselines.restoration.strips import RestoredImage, save_strip, sheet
 from pretrain.command import UserError
+from pretrain.data.dataset import choose_folder, data_name, load
+from pretrain.data.images import category_folders
+from pretrain.degrade import describe
+from pretrain.drawing import save_image
 from pretrain.files import write_json, write_whole
+from pretrain.progress import Progress
 
 DEGRADED = "degraded input"
 ALL = "all"
@@ -26,8 +38,8 @@ HEADERS = ("PSNR", "SSIM", "in mask", "SSIM in mask", "inflated", "SSIM inflated
 class RestoredFigures(NamedTuple):
     """Of one image: PSNR in dB, infinite where nothing differs, and SSIM, over all pixels and over the mask's.
 
-    `inflated` is the reading in which the original publishes its figures in defects: what is outside the mask is black
-    in both images and counts as restored, which adds 10 log10(1 / share of the mask) dB. None without a defect.
+    `inflated` is how the original publishes its figures in defects: all outside the mask is black in both images and
+    counts as restored, which adds 10 log10(1 / share of the mask) dB. None without a defect.
     """
 
     psnr: float
@@ -38,7 +50,7 @@ class RestoredFigures(NamedTuple):
     inflated_ssim: float | None = None
 
 
-class Mean(NamedTuple):
+class MeanFigure(NamedTuple):
     """Over a category's images: the mean of those that are finite, how many there are, and how many are perfect."""
 
     value: float | None
@@ -47,28 +59,106 @@ class Mean(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Judged:
-    """An image's figures, by who restored it."""
+class EvaluatedImage:
+    """An image's figures by who restored it: a restorer's name, or DEGRADED."""
 
     name: str
     category: str
     figures: dict[str, RestoredFigures]
 
 
-class Sight(NamedTuple):
-    """What there is to look at: float32 (3, h, w) thrice, and the mask bool (h, w) or none."""
+class Selection(NamedTuple):
+    """What to evaluate on: pairs, the side of the square they are stretched to (none: as they are), a title, and how
+    they were degraded."""
 
-    name: str
-    category: str
-    degraded: Tensor
-    restored: Tensor
-    clean: Tensor
-    mask: Tensor | None
+    pairs: Sequence[NamedPair]
+    size_px: int | None
+    title: str
+    degradation: str
+
+
+def evaluate_restorer(config: Evaluate, load_restorer: Load) -> None:
+    """Evaluate, print the table, and write figures and images."""
+    restorer, summary = open_restorer(config.model, load_restorer, config.memory_mb)
+    selection = select_pairs(config, summary)
+    out, name = config.out or config.model / "test", type(restorer).__name__.removesuffix("Restorer")
+    evaluated, first_of_defect, drawn = [], {}, Counter()
+    with Progress("evaluating", len(selection.pairs)) as progress:
+        for figures, image in evaluate_pairs(
+            selection.pairs, restorer.restore, name, selection.size_px, config.interpolate
+        ):
+            evaluated.append(figures)
+            drawn[image.category] += 1
+            if config.shown < 0 or drawn[image.category] <= config.shown:
+                save_strip(image, out / "images")
+            if image.mask is not None and image.mask.any():
+                first_of_defect.setdefault(image.name.rpartition("/")[0], image)
+            progress.advance()
+    print_table(evaluated, selection.title)
+    print(f"degradation, {selection.degradation}")
+    write_results(evaluated, out, {"title": selection.title, "degradation": selection.degradation,
+                                   "training": summary, "seed": config.seed})  # fmt: skip
+    if first_of_defect:
+        save_image(sheet(list(first_of_defect.values()), f"{name}: first image of each defect"), out / "images.png")
+    print(f"figures:  {out / 'results.json'}, categories.csv, images.csv")
+    print(f"images: {out / 'images'}")
+
+
+def select_pairs(config: Evaluate, summary: dict) -> Selection:
+    """The pairs that were asked for. Raises UserError for categories that were trained on."""
+    size_px = summary["input_size"] if config.input_size is None else config.input_size or None
+    if size_px is not None and size_px < SSIM_WINDOW_PX:
+        raise UserError(f"--input-size {size_px} is smaller than SSIM's window: give {SSIM_WINDOW_PX} or more, or 0.")
+    seen = dict.fromkeys([*summary["categories"], *summary["encoder_saw"]])
+    if config.pairs:
+        pairs = PairFolder(config.pairs, None, config.test).check(SSIM_WINDOW_PX)
+        title = f"{config.pairs}, trained on {', '.join(seen)} ({summary['data']})"
+        return Selection(pairs, size_px, title, "as the pairs have it")
+    if size_px is None:
+        raise UserError("--input-size 0 is for real pairs: images to be degraded are cached as squares of one size.")
+    folder = choose_folder(config.data)
+    available = category_folders(folder)
+    wanted = config.test or [name for name in available if config.allow_seen or name not in seen]
+    both = sorted(set(wanted) & set(seen))
+    if not wanted or (both and not config.allow_seen):
+        raise UserError(
+            f"{', '.join(both or available)} was trained on, so figures there would say nothing of unseen products: "
+            f"choose --test without {', '.join(seen)}, or say --allow-seen."
+        )
+    severity = config.severity or summary["severity"] or "medium"
+    degradation = describe(severity)
+    images = load(folder, size_px, wanted)
+    tests = images.subset([i for i, record in enumerate(images.records) if record.split == "test"])
+    if not len(tests):
+        raise UserError(f"{', '.join(images.categories)} has no test images: name other categories by --test.")
+    title = f"tested on {', '.join(tests.categories)} ({data_name(tests.folder)}), trained on {', '.join(seen)}"
+    title += ", SEEN IN TRAINING" if both else ""
+    return Selection(DegradedImages(tests, severity, config.seed), size_px, title, degradation)
+
+
+def evaluate_pairs(
+    pairs: Iterable[NamedPair],
+    restore: Callable[[Tensor], Tensor],
+    restorer_name: str,
+    size_px: int | None = None,
+    interpolate: bool = True,
+) -> Iterator[tuple[EvaluatedImage, RestoredImage]]:
+    """Restore one image after another, (1, 3, h, w) -> the same, beside the degraded image itself."""
+    for name, category, pair in pairs:
+        degraded, restored, clean, mask = restore_at_size(pair, size_px, interpolate, restore)
+        try:
+            figures = {
+                DEGRADED: restored_figures(degraded, clean, mask),
+                restorer_name: restored_figures(restored, clean, mask),
+            }
+        except UserError as error:
+            raise UserError(f"{name}: {error}") from None
+        yield EvaluatedImage(name, category, figures), RestoredImage(name, category, degraded, restored, clean, mask)
 
 
 def restored_figures(restored: Tensor, clean: Tensor, mask: Tensor | None) -> RestoredFigures:
-    """float32 (3, h, w) in [0, 1] twice, bool (h, w) or none. Raises UserError for an image smaller than SSIM's window,
-    or one that is not finite."""
+    """Images float32 (3, h, w) in [0, 1], mask bool (h, w) or none. Raises UserError for an image smaller than SSIM's
+    window, or one that is not finite."""
     height, width = clean.shape[-2:]
     if min(height, width) < SSIM_WINDOW_PX:
         raise UserError(
@@ -76,25 +166,27 @@ def restored_figures(restored: Tensor, clean: Tensor, mask: Tensor | None) -> Re
         )
     if not (restored.isfinite().all() and clean.isfinite().all()):
         raise UserError("an image has values that are NaN or infinite: look for what the restorer was given.")
-    one, other = restored[None], clean[None]
-    whole = (psnr(one, other).item(), ssim(one, other).item())
+    both = (restored[None], clean[None])  # (1, 3, h, w)
+    overall = (psnr(*both).item(), ssim(*both).item())
     if mask is None or not mask.any():
-        return RestoredFigures(*whole)
+        return RestoredFigures(*overall)
     inside = mask[None]
-    black = (one * inside[:, None], other * inside[:, None])
+    blackened = [image * inside[:, None] for image in both]
     return RestoredFigures(
-        *whole,
-        psnr(one, other, inside).item(),
-        ssim(one, other, inside).item(),
-        psnr(*black).item(),
-        ssim(*black).item(),
+        *overall,
+        psnr(*both, inside).item(),
+        ssim(*both, inside).item(),
+        psnr(*blackened).item(),
+        ssim(*blackened).item(),
     )
 
 
-def at_size(pair: Pair, size_px: int | None, interpolate: bool, restore: Callable[[Tensor], Tensor]) -> tuple:
+def restore_at_size(
+    pair: Pair, size_px: int | None, interpolate: bool, restore: Callable[[Tensor], Tensor]
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     """Restore an image as it is, or stretched to a square of `size_px`: -> degraded, restored, clean, mask.
 
-    With `interpolate` the result is stretched back to the image's own size, else all is compared in the square.
+    With `interpolate` the result is stretched back to the image's own size, else all are compared in the square.
     """
     size = None if size_px is None else (size_px, size_px)
     if size is None or pair.clean.shape[-2:] == size:
@@ -111,73 +203,49 @@ def stretched(image: Tensor, size: Sequence[int]) -> Tensor:
     return F.interpolate(image[None], tuple(size), mode="bilinear", antialias=True).clamp(0, 1)
 
 
-def judge(
-    pairs: Iterable[NamedPair],
-    restore: Callable[[Tensor], Tensor],
-    title: str,
-    size_px: int | None = None,
-    interpolate: bool = True,
-) -> Iterator[tuple[Judged, Sight]]:
-    """Restore one image after another, (1, 3, h, w) -> the same."""
-    for name, category, pair in pairs:
-        degraded, restored, clean, mask = at_size(pair, size_px, interpolate, restore)
-        try:
-            figures = {
-                DEGRADED: restored_figures(degraded, clean, mask),
-                title: restored_figures(restored, clean, mask),
-            }
-        except UserError as error:
-            raise UserError(f"{name}: {error}") from None
-        yield Judged(name, category, figures), Sight(name, category, degraded, restored, clean, mask)
-
-
-def means(judged: Sequence[Judged], category: str = ALL) -> dict[str, dict[str, Mean]]:
+def mean_figures(evaluated: Sequence[EvaluatedImage], category: str = ALL) -> dict[str, dict[str, MeanFigure]]:
     """By restorer and figure, over the images of a category."""
-    chosen = [one for one in judged if category in (ALL, one.category)]
-    names = dict.fromkeys(name for one in chosen for name in one.figures)
+    chosen = [image for image in evaluated if category in (ALL, image.category)]
+    restorers = dict.fromkeys(name for image in chosen for name in image.figures)
     return {
-        name: {figure: _mean([getattr(one.figures[name], figure) for one in chosen]) for figure in FIGURES}
-        for name in names
+        name: {figure: _mean([getattr(image.figures[name], figure) for image in chosen]) for figure in FIGURES}
+        for name in restorers
     }
 
 
-def categories_of(judged: Sequence[Judged]) -> list[str]:
-    """Those that have images, and all together where there are several."""
-    found = sorted({one.category for one in judged})
-    return found + [ALL] * (len(found) > 1)
+def categories_of(evaluated: Sequence[EvaluatedImage]) -> list[str]:
+    """The categories of the images, and ALL where there are several."""
+    categories = sorted({image.category for image in evaluated})
+    return categories + [ALL] * (len(categories) > 1)
 
 
-def print_table(judged: Sequence[Judged], title: str) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
+def print_table(evaluated: Sequence[EvaluatedImage], title: str) -> None:
     table = Table(title=title, caption="inflated: outside the mask black counts as restored, as the original reads it")
     for header in ("", "restored by", *HEADERS, "images", "with mask"):
         table.add_column(header, justify="left" if header in ("", "restored by") else "right")
-    for category in categories_of(judged):
-        for number, (name, figures) in enumerate(means(judged, category).items()):
-            values = [in_words(figures[figure], 2 if "psnr" in figure else 3) for figure in FIGURES]
+    for category in categories_of(evaluated):
+        for number, (name, figures) in enumerate(mean_figures(evaluated, category).items()):
+            values = [format_mean(figures[figure], 2 if "psnr" in figure else 3) for figure in FIGURES]
             counts = (str(figures["psnr"].count), str(figures["masked_psnr"].count))
             table.add_row("" if number else category, name, *values, *counts)
         table.add_section()
     Console(width=130).print(table)
 
 
-def write_results(judged: Sequence[Judged], out: Path, metadata: dict) -> None:
+def write_results(evaluated: Sequence[EvaluatedImage], out: Path, metadata: dict) -> None:
     """results.json with means and every image, categories.csv and images.csv."""
     by_category = {
         category: {name: {figure: mean._asdict() for figure, mean in figures.items()}
-                   for name, figures in means(judged, category).items()}
-        for category in categories_of(judged)
+                   for name, figures in mean_figures(evaluated, category).items()}
+        for category in categories_of(evaluated)
     }  # fmt: skip
     images = [
-        {"name": one.name, "category": one.category, "restored_by": name}
+        {"name": image.name, "category": image.category, "restored_by": name}
         | {figure: _plain(value) for figure, value in figures._asdict().items()}
-        for one in judged
-        for name, figures in one.figures.items()
+        for image in evaluated
+        for name, figures in image.figures.items()
     ]
-    result = {**metadata, "categories": by_category, "images": images}
-    write_json(out / "results.json", result)
+    write_json(out / "results.json", {**metadata, "categories": by_category, "images": images})
     rows = [
         {"category": category, "restored_by": name, "images": figures["psnr"]["count"],
          "with_mask": figures["masked_psnr"]["count"]} | {figure: mean["value"] for figure, mean in figures.items()}
@@ -187,16 +255,16 @@ def write_results(judged: Sequence[Judged], out: Path, metadata: dict) -> None:
     write_whole(out / "images.csv", _csv(images))
 
 
-def in_words(mean: Mean, digits: int) -> str:
+def format_mean(mean: MeanFigure, digits: int) -> str:
     if mean.value is None:
         return "perfect" if mean.perfect else "n/a"
     return f"{mean.value:.{digits}f}" + (f" and {mean.perfect} perfect" if mean.perfect else "")
 
 
-def _mean(values: Sequence[float | None]) -> Mean:
+def _mean(values: Sequence[float | None]) -> MeanFigure:
     known = [value for value in values if value is not None]
     finite = [value for value in known if math.isfinite(value)]
-    return Mean(math.fsum(finite) / len(finite) if finite else None, len(known), len(known) - len(finite))
+    return MeanFigure(math.fsum(finite) / len(finite) if finite else None, len(known), len(known) - len(finite))
 
 
 def _plain(value: float | None) -> float | str | None:

@@ -1,7 +1,7 @@
-"""What a restorer learns from: errors that count more where the defect is.
+"""The loss of a restorer: errors that count more where the defect is.
 
 w = alpha + beta * mask. Published is c0 * MSE_w + c1 * MAE_w + c2 * (10 / ln 10) * mean ln(MSE of each image), whose
-last part, minus PSNR, is not weighted and outweighs the mask some two thousand times. `repaired` weighs it too.
+last term, minus PSNR, is not weighted and outweighs the mask about two thousand times. `repaired` weighs it too.
 `balanced` also divides each mask by its share of the image: in half a per cent of the pixels a factor of three is
 next to nothing, so there the mask as a whole counts beta, however small the defect is. On real images that was worse
 than `repaired`, in the mask too (RESULTS.md).
@@ -16,7 +16,7 @@ from pretrain.command import UserError, nearest
 
 PUBLISHED, REPAIRED, BALANCED = WEIGHTINGS = ("published", "repaired", "balanced")
 DECIBELS = 10 / math.log(10)
-LEAST_ERROR = 1e-8
+MIN_ERROR = 1e-8
 TERMS = 3  # squares, absolute values, minus PSNR
 
 
@@ -29,9 +29,9 @@ def restoration_loss(
     loss_weights: Sequence[float] = (1.0, 0.0, 0.5),
     weighting: str = REPAIRED,
 ) -> Tensor:
-    """One number to learn from: float32 (b, 3, h, w) twice and masks bool (b, h, w) -> ().
+    """Images float32 (b, 3, h, w) and masks bool (b, h, w) -> the loss, ().
 
-    Raises UserError for a weighting that is none, and weights of which nothing can be learned.
+    Raises UserError for an unknown weighting, and for weights with which nothing can be learned.
     """
     check_weights(alpha, beta, loss_weights, weighting)
     weights = pixel_weights(masks, alpha, beta, weighting)  # (b, 1, h, w)
@@ -40,10 +40,10 @@ def restoration_loss(
     total = restored.shape[1] * weights.sum()
     loss = loss_weights[0] * (weights * squares).sum() / total + loss_weights[1] * (weights * sizes).sum() / total
     if weighting == PUBLISHED:
-        of_each = squares.mean((1, 2, 3))
+        image_errors = squares.mean((1, 2, 3))  # (b,)
     else:
-        of_each = (weights * squares).mean((1, 2, 3)) / weights.mean((1, 2, 3))
-    return loss + loss_weights[2] * DECIBELS * (of_each + LEAST_ERROR).log().mean()
+        image_errors = (weights * squares).mean((1, 2, 3)) / weights.mean((1, 2, 3))
+    return loss + loss_weights[2] * DECIBELS * (image_errors + MIN_ERROR).log().mean()
 
 
 def pixel_weights(masks: Tensor, alpha: float, beta: float, weighting: str) -> Tensor:

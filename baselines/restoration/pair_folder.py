@@ -1,8 +1,9 @@
 """Real pairs from disk, in the layout of the original: images of one name in three folders.
 
-    .../Degraded_image/KIND/NAME.png    .../GT_clean_image/KIND/NAME.png    .../Defect_mask/KIND/NAME_mask.png
+    .../Degraded_image/DEFECT/NAME.png    .../GT_clean_image/DEFECT/NAME.png    .../Defect_mask/DEFECT/NAME_mask.png
 
-The three may lie in the folder itself or at any depth; what holds them names the category. Masks may be missing.
+The three may lie in the folder itself or at any depth; the folder that holds them names the category. Masks may be
+missing.
 """
 
 import os
@@ -11,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,10 +24,10 @@ from pretrain.data.images import SUFFIXES
 
 DEGRADED, CLEAN, MASKS = "Degraded_image", "GT_clean_image", "Defect_mask"
 LAYOUT = f"FOLDER/{DEGRADED}/NAME.png beside FOLDER/{CLEAN}/NAME.png and FOLDER/{MASKS}/NAME_mask.png"
-SHOWN = 3
+MAX_SHOWN = 3  # in an error message
 
 
-class Files(NamedTuple):
+class PairFiles(NamedTuple):
     """The files of one pair."""
 
     name: str
@@ -38,7 +40,7 @@ class Files(NamedTuple):
 class PairFolder(Sequence[NamedPair]):
     """The pairs of a folder, each read when it is asked for, as they are or stretched to squares of `size_px`.
 
-    Raises UserError, before anything is read, where images lack their partners; `check` finds pairs that do not fit.
+    Raises UserError, before anything is read, where images lack their partners; `check` also reads them all.
     """
 
     def __init__(self, folder: Path, size_px: int | None = None, categories: Sequence[str] = ()) -> None:
@@ -61,52 +63,53 @@ class PairFolder(Sequence[NamedPair]):
     def has_masks(self) -> bool:
         return any(files.mask for files in self.files)
 
-    def check(self, smallest_px: int = 1) -> "PairFolder":
-        """Read every pair once, so that one which does not fit is told before hours are spent on the others."""
+    def check(self, min_px: int = 1) -> "PairFolder":
+        """Read every pair once: one that does not fit is reported before hours are spent on the others."""
         with ThreadPoolExecutor(max_workers=4) as pool:
             for files, pair in zip(self.files, pool.map(read_pair, self.files), strict=True):
                 height, width = pair.clean.shape[-2:]
-                if min(height, width) < smallest_px:
+                if min(height, width) < min_px:
                     raise UserError(
-                        f"{files.name}: an image of {width}x{height} is smaller than the window of {smallest_px} px "
+                        f"{files.name}: an image of {width}x{height} is smaller than the window of {min_px} px "
                         "that SSIM looks through: leave it out."
                     )
         return self
 
 
-def find_pairs(folder: Path) -> list[Files]:
-    """All pairs at any depth, in the order of their names. Raises UserError where there are none, or some lack a
-    part."""
+def find_pairs(folder: Path) -> list[PairFiles]:
+    """All pairs at any depth, in the order of their names. Raises UserError where there are none, or where an image
+    lacks its partner."""
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder} of pairs; expected {LAYOUT}.")
-    found, alone = [], []
-    for place, inner, _ in os.walk(folder):
+    pairs, unpaired = [], []
+    for parent, inner, _ in os.walk(folder):
         inner.sort()
         if DEGRADED not in inner:
             continue
-        degraded, clean, masks = (_by_name(Path(place, part)) for part in (DEGRADED, CLEAN, MASKS))
-        category = Path(place).resolve().name if Path(place) == folder else Path(place).relative_to(folder).as_posix()
-        alone += [(path, CLEAN) for name, path in degraded.items() if name not in clean]
-        alone += [(path, DEGRADED) for name, path in clean.items() if name not in degraded]
-        alone += [(path, DEGRADED) for name, path in masks.items() if name not in degraded]
-        start = "" if Path(place) == folder else f"{category}/"
-        found += [
-            Files(start + name, category, path, clean[name], masks.get(name))
+        degraded, clean, masks = (_by_name(Path(parent, part)) for part in (DEGRADED, CLEAN, MASKS))
+        is_top = Path(parent) == folder
+        category = folder.resolve().name if is_top else Path(parent).relative_to(folder).as_posix()
+        unpaired += [(path, CLEAN) for name, path in degraded.items() if name not in clean]
+        unpaired += [(path, DEGRADED) for name, path in clean.items() if name not in degraded]
+        unpaired += [(path, DEGRADED) for name, path in masks.items() if name not in degraded]
+        start = "" if is_top else f"{category}/"
+        pairs += [
+            PairFiles(start + name, category, path, clean[name], masks.get(name))
             for name, path in sorted(degraded.items())
             if name in clean
         ]
-    if alone:
-        shown = ", ".join(f"{path.relative_to(folder)} (nothing in {part})" for path, part in alone[:SHOWN])
-        more = f" and {len(alone) - SHOWN} more" if len(alone) > SHOWN else ""
-        raise UserError(f"{len(alone)} images in {folder} lack their partner: {shown}{more}; add or remove them.")
-    if not found:
+    if unpaired:
+        shown = ", ".join(f"{path.relative_to(folder)} (nothing in {part})" for path, part in unpaired[:MAX_SHOWN])
+        more = f" and {len(unpaired) - MAX_SHOWN} more" if len(unpaired) > MAX_SHOWN else ""
+        raise UserError(f"{len(unpaired)} images in {folder} lack their partner: {shown}{more}; add or remove them.")
+    if not pairs:
         raise UserError(f"{folder} holds no pairs; expected {LAYOUT}.")
-    return found
+    return pairs
 
 
-def read_pair(files: Files, size_px: int | None = None) -> Pair:
-    """The images of a pair, float32, and its mask. Raises UserError where they cannot be read or, as they are, do not
-    fit; stretched to squares, they always fit."""
+def read_pair(files: PairFiles, size_px: int | None = None) -> Pair:
+    """The images of a pair and its mask. Raises UserError where they cannot be read, or differ in size and are not
+    stretched to squares."""
     try:
         images = [as_tensor(decode(path, size_px).pixels) for path in (files.degraded, files.clean)]
         mask = None if files.mask is None else torch.from_numpy(read_mask(files.mask, size_px).copy())
@@ -117,13 +120,13 @@ def read_pair(files: Files, size_px: int | None = None) -> Pair:
     return pair
 
 
-def as_tensor(pixels) -> Tensor:
+def as_tensor(pixels: np.ndarray) -> Tensor:
     """uint8 (h, w, 3) -> float32 (3, h, w) in [0, 1]."""
     return torch.from_numpy(pixels.copy()).permute(2, 0, 1).float().div(255)
 
 
 def _by_name(folder: Path) -> dict[str, Path]:
-    """Images at any depth by where they lie, without ending and without `_mask`."""
+    """Images at any depth by their path in the folder, without ending and without `_mask`."""
     images = (path for path in sorted(folder.rglob("*")) if path.suffix.lower() in SUFFIXES and path.is_file())
     return {
         path.relative_to(folder).with_suffix("").as_posix().removesuffix("_mask"): path

@@ -1,7 +1,7 @@
-"""Pairs to learn restoration from and to judge it by: what a camera saw, what it should have seen, and the defect.
+"""Pairs to learn restoration from and to evaluate it on: a degraded image, the clean one, and the defect's mask.
 
-For learning, a defect is planted into a good image, which is then degraded: the truth has the defect in it, and a
-restorer that paints defects over is wrong.
+For training, a synthetic anomaly is added to a good image, which is then degraded: the clean image shows the defect,
+so that a restorer which paints defects over is wrong.
 """
 
 from collections.abc import Iterator, Sequence
@@ -21,19 +21,19 @@ from pretrain.random_numbers import uniforms
 MIN_CROP_PX = 32
 
 
-class Batch(NamedTuple):
-    """Pairs in a row: float32 (b, 3, h, w) twice, and masks bool (b, h, w)."""
+class PairBatch(NamedTuple):
+    """Stacked pairs: degraded and clean float32 (b, 3, h, w), masks bool (b, h, w)."""
 
     degraded: Tensor
     clean: Tensor
     masks: Tensor
 
-    def to(self, device: torch.device) -> "Batch":
-        return Batch(*(part.to(device) for part in self))
+    def to(self, device: torch.device) -> "PairBatch":
+        return PairBatch(*(part.to(device) for part in self))
 
 
 class NamedPair(NamedTuple):
-    """A pair to judge by: `name` is where it lies in its data folder, without the ending."""
+    """A pair to evaluate on: `name` is its path in the data folder, without the ending."""
 
     name: str
     category: str
@@ -41,18 +41,18 @@ class NamedPair(NamedTuple):
 
 
 class SyntheticPairs(Sequence[Pair]):
-    """Good images, each with a synthetic anomaly, degraded; as many as are asked for, no two alike.
+    """Good images, each with a synthetic anomaly, degraded; `count` of them, no two alike.
 
-    Number i is a function of the images, `level`, `seed` and i. `images` are float32 (3, h, w), all of one size; of
-    each a square of `crop_px` is cut, mirrored or not.
+    Number i is a function of the images, `severity`, `seed` and i. `images` are float32 (3, h, w), all of one size;
+    from each a square of `crop_px` is cut, mirrored or not.
     """
 
     def __init__(
-        self, images: Sequence[Tensor], level: str, crop_px: int, count: int, seed: int, device: torch.device | str
+        self, images: Sequence[Tensor], severity: str, crop_px: int, count: int, seed: int, device: torch.device | str
     ) -> None:
         if not len(images):
             raise UserError("there are no good images to learn restoration from: name categories that have some.")
-        self.images, self.level, self.crop_px, self.count, self.seed = images, level, crop_px, count, seed
+        self.images, self.severity, self.crop_px, self.count, self.seed = images, severity, crop_px, count, seed
         self.device = torch.device(device)
         check_crop(crop_px, images[0])
 
@@ -65,50 +65,46 @@ class SyntheticPairs(Sequence[Pair]):
         degraded, clean, masks = self.batch([position])
         return Pair(degraded[0], clean[0], masks[0])
 
-    def batch(self, positions: Sequence[int]) -> Batch:
-        """Pairs on the device."""
-        chosen = [self._image(position) for position in positions]
-        chance = uniforms(positions, 6, self.seed, "crop")
-        crops = torch.stack([cut(self.images[i], self.crop_px, *row) for i, row in zip(chosen, chance, strict=True)])
-        others = [self.images[(i + 1) % len(self.images)] for i in chosen]
-        sources = torch.stack([cut(other, self.crop_px, *row) for other, row in zip(others, chance, strict=True)])
+    def batch(self, positions: Sequence[int]) -> PairBatch:
+        """The pairs with these numbers, on the device."""
+        chosen = [shuffled(position, len(self.images), self.seed) for position in positions]
+        draws = uniforms(positions, 6, self.seed, "crop")
+        crops = torch.stack([cut(self.images[i], self.crop_px, *row) for i, row in zip(chosen, draws, strict=True)])
+        # Anomalies take their texture from the next image.
+        textures = [self.images[(i + 1) % len(self.images)] for i in chosen]
+        sources = torch.stack([cut(image, self.crop_px, *row) for image, row in zip(textures, draws, strict=True)])
         clean, masks = add_anomaly(crops.to(self.device), sources.to(self.device), self.seed, 0, positions)
-        return Batch(degrade(clean, self.level, self.seed, list(positions)), clean, masks)
-
-    def _image(self, position: int) -> int:
-        """Each round through the images is a shuffle of its own."""
-        turn, place = divmod(position, len(self.images))
-        return int(np.random.default_rng([self.seed, turn]).permutation(len(self.images))[place])
+        return PairBatch(degrade(clean, self.severity, self.seed, list(positions)), clean, masks)
 
 
 class CroppedPairs:
-    """Squares out of pairs that are there, such as real ones of any size; number i is a function of seed and i."""
+    """Crops of given pairs, such as real ones of any size; number i is a function of the seed and i."""
 
     def __init__(self, pairs: Sequence[Pair], crop_px: int, seed: int) -> None:
         if not len(pairs):
             raise UserError("there are no pairs to learn from.")
         self.pairs, self.crop_px, self.seed = pairs, crop_px, seed
 
-    def batch(self, positions: Sequence[int]) -> Batch:
+    def batch(self, positions: Sequence[int]) -> PairBatch:
         parts = []
         for position, row in zip(positions, uniforms(positions, 6, self.seed, "crop"), strict=True):
-            turn, place = divmod(position, len(self.pairs))
-            pair = self.pairs[int(np.random.default_rng([self.seed, turn]).permutation(len(self.pairs))[place])]
-            check_pair(pair, f"pair {place}")
+            number = shuffled(position, len(self.pairs), self.seed)
+            pair = self.pairs[number]
+            check_pair(pair, f"pair {number}")
             check_crop(self.crop_px, pair.clean)
             mask = torch.zeros_like(pair.clean[0], dtype=torch.bool) if pair.mask is None else pair.mask
             parts.append([cut(part, self.crop_px, *row) for part in (pair.degraded, pair.clean, mask)])
-        return Batch(*(torch.stack(part) for part in zip(*parts, strict=True)))
+        return PairBatch(*(torch.stack(part) for part in zip(*parts, strict=True)))
 
 
 class DegradedImages(Sequence[NamedPair]):
-    """Images of a data set beside what is left of them at a level, with their real masks, to judge by.
+    """Images of a data set, each beside its degraded version and with its real mask, to evaluate on.
 
-    What happens to an image depends on its content and the seed: it is degraded alike wherever and whenever it is.
+    The degradation depends on an image's content and the seed alone: it is the same in every folder and every run.
     """
 
-    def __init__(self, images: ImageSet, level: str, seed: int = 0) -> None:
-        self.images, self.level, self.seed = images, level, seed
+    def __init__(self, images: ImageSet, severity: str, seed: int = 0) -> None:
+        self.images, self.severity, self.seed = images, severity, seed
         self._samples = Samples(images)
 
     def __len__(self) -> int:
@@ -117,9 +113,9 @@ class DegradedImages(Sequence[NamedPair]):
     def __getitem__(self, position: int) -> NamedPair:
         sample, digest = self._samples[position], self.images.entries[position].digest
         mask = sample.mask
-        if mask is None and not sample.label:  # a good image has no defect; of others nobody knows where it is
+        if mask is None and not sample.label:  # a good image has no defect; a defective one's is not known
             mask = torch.zeros_like(sample.image[0], dtype=torch.bool)
-        degraded = degrade(sample.image[None], self.level, self.seed, [digest])[0]
+        degraded = degrade(sample.image[None], self.severity, self.seed, [digest])[0]
         name = sample.path.relative_to(self.images.folder).with_suffix("").as_posix()
         return NamedPair(name, sample.category, Pair(degraded, sample.image, mask))
 
@@ -128,16 +124,23 @@ class DegradedImages(Sequence[NamedPair]):
 
 
 def good_images(images: ImageSet) -> Images:
-    """The good ones, to plant defects into."""
+    """The good images of a data set, to add synthetic anomalies to."""
     return Images(images.subset([i for i, record in enumerate(images.records) if not record.is_anomaly]))
 
 
 def cut(part: Tensor, crop_px: int, down: float, across: float, *mirrored: float) -> Tensor:
-    """A square of (..., h, w) at a place in shares, mirrored along either side where the number is below a half."""
-    top, left = (int(place * (side - crop_px + 1)) for place, side in zip((down, across), part.shape[-2:], strict=True))
+    """A square of (..., h, w): `down` and `across` in [0, 1) say where, and each number of `mirrored` below a half
+    flips a side."""
+    top, left = (int(start * (side - crop_px + 1)) for start, side in zip((down, across), part.shape[-2:], strict=True))
     part = part[..., top : top + crop_px, left : left + crop_px]
-    sides = [side for side, chance in zip((-1, -2), mirrored, strict=False) if chance < 0.5]
+    sides = [side for side, draw in zip((-1, -2), mirrored, strict=False) if draw < 0.5]
     return part.flip(sides) if sides else part
+
+
+def shuffled(position: int, count: int, seed: int) -> int:
+    """Which of `count` images comes at a position: every epoch is a shuffle of its own, computed and not stored."""
+    epoch, position_in_epoch = divmod(position, count)
+    return int(np.random.default_rng([seed, epoch]).permutation(count)[position_in_epoch])
 
 
 def check_crop(crop_px: int, image: Tensor) -> None:
@@ -151,7 +154,7 @@ def check_crop(crop_px: int, image: Tensor) -> None:
 
 
 def check_pair(pair: Pair, name: str) -> None:
-    """Raise UserError where the parts of a pair do not fit each other, or are no images."""
+    """Raise UserError where the images of a pair differ in size or are not finite."""
     if pair.degraded.shape != pair.clean.shape:
         sizes = [f"{part.shape[-1]}x{part.shape[-2]}" for part in (pair.degraded, pair.clean)]
         raise UserError(f"{name}: the degraded image is {sizes[0]} and the clean one {sizes[1]}: they must be alike.")

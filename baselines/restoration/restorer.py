@@ -1,4 +1,4 @@
-"""A restorer around any network that takes a degraded image and gives a clean one: learn, restore, save, load."""
+"""A restorer around any network from a degraded image to a clean one: train, restore, save, load."""
 
 import copy
 from abc import ABC, abstractmethod
@@ -11,21 +11,22 @@ import torch
 from torch import Tensor, nn
 
 from baselines.contract.method import NotFitted, Pair, forget, load_method, save_method
-from baselines.restoration.pairs import Batch, CroppedPairs
-from baselines.restoration.tiling import restored_by_tiles, tile_px_for
-from baselines.restoration.training import Recipe, Training
+from baselines.restoration.pairs import CroppedPairs, PairBatch
+from baselines.restoration.sadnet_network import SadNet
+from baselines.restoration.tiling import restore_in_tiles, tile_px_for
+from baselines.restoration.training import RestorerRecipe, RestorerTraining
 from pretrain.command import UserError
-from pretrain.progress import Progress
+from pretrain.training.session import Session
 
-# What a tensor of the network is called in a restorer's file.
+# Before the names of the network's tensors in a restorer's file.
 PREFIX = "network."
 DEFAULT_MEMORY_MB = 2000.0
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class NetworkRestorer(ABC):
-    """`crop_px` is the side of the squares it learns from; `memory_mb` bounds what the network takes at once when it
-    restores. Of the others, `restoration_training.Recipe` and `restoration_loss` tell. `device` is cpu, cuda or auto.
+    """`crop_px` is the side of the crops it learns from; `memory_mb` bounds the network's memory when it restores.
+    `device` is cpu, cuda or auto. `RestorerRecipe` and `restoration_loss` explain the other arguments.
     """
 
     steps: int = 1000
@@ -44,43 +45,44 @@ class NetworkRestorer(ABC):
 
     @abstractmethod
     def make_network(self) -> nn.Module:
-        """A network to train. It has `bytes_per_pixel` and `stride`, and may have `groups` and `listened`."""
+        """A network to train. It has `bytes_per_pixel` and `stride`; see RestorerTraining for what else it may have."""
 
     @property
     def saw(self) -> tuple[str, ...]:
-        """Categories that it knew before it learned from pairs."""
+        """Categories that its encoder was pretrained on."""
         return ()
 
     def for_use(self, network: nn.Module) -> nn.Module:
-        """The network as it is asked, which may be quicker than as it learns."""
+        """The network for inference, which may be faster than the one that is trained."""
         return network
 
     @property
-    def recipe(self) -> Recipe:
-        names = Recipe.__dataclass_fields__
-        return Recipe(**{name: getattr(self, name) for name in names} | {"loss_weights": tuple(self.loss_weights)})
+    def recipe(self) -> RestorerRecipe:
+        values = {name: getattr(self, name) for name in RestorerRecipe.__dataclass_fields__}
+        return RestorerRecipe(**values | {"loss_weights": tuple(self.loss_weights)})
 
     def fit(self, pairs: Sequence[Pair]) -> Self:
         """Learn from pairs of any size from `crop_px` up; forgets what was learned before."""
         source = pairs if hasattr(pairs, "batch") else CroppedPairs(pairs, self.crop_px, self.seed)
-        training = self.training(source.batch)
-        with Progress(f"training {type(self).__name__}", self.steps, "steps") as progress:
-            for step in training.walk():
-                progress.advance(note=f"loss {step.loss:.3f}")
-        return self.conclude(training.network)
+        training = self.prepare(source.batch)
+        with Session(f"training {type(self).__name__}", training.network, training.optimizer) as session:
+            session.steps = self.steps
+            for step in session:
+                session.log(**training.train_step(step))
+        return self.finish(training.network)
 
-    def training(self, source: Callable[[Sequence[int]], Batch]) -> Training:
-        """A training that is ready to be walked through; what was learned before is forgotten."""
+    def prepare(self, source: Callable[[Sequence[int]], PairBatch]) -> RestorerTraining:
+        """A training before its first step; forgets what was learned before."""
         self._forget()
         self.recipe.check()
         # From the CPU's generator alone: torch.manual_seed would also reseed every GPU.
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(self.seed)
             network = self.make_network()
-        return Training(network.to(self._device), lambda numbers: source(numbers).to(self._device), self.recipe)
+        return RestorerTraining(network.to(self._device), lambda numbers: source(numbers).to(self._device), self.recipe)
 
-    def conclude(self, network: nn.Module) -> Self:
-        """Take a network that was trained."""
+    def finish(self, network: nn.Module) -> Self:
+        """Take a trained network."""
         self._forget()
         self.network_ = network.eval().requires_grad_(False)
         return self
@@ -96,16 +98,16 @@ class NetworkRestorer(ABC):
             raise ValueError(f"images must be float32 (b, 3, h, w), not {images.dtype} {tuple(images.shape)}.")
         if not images.isfinite().all():
             raise UserError("an image to restore has values that are NaN or infinite: make it again, or leave it out.")
-        if "_ready" not in vars(self):
-            self._ready = self.for_use(self.network_)
+        if "_inference_network" not in vars(self):
+            self._inference_network = self.for_use(self.network_)
 
-        def ask(part: Tensor) -> Tensor:
-            return self._ready(part.to(self._device, torch.float32)).clamp(0, 1).cpu()
+        def restore_tile(tile: Tensor) -> Tensor:
+            return self._inference_network(tile.to(self._device, torch.float32)).clamp(0, 1).cpu()
 
         restored = torch.empty_like(images, device="cpu")
-        with torch.inference_mode():  # one by one, so that neighbors change nothing, and memory is one image's
+        with torch.inference_mode():  # one by one: neighbors change nothing, and memory is that of one image
             for position, image in enumerate(images):
-                restored[position] = restored_by_tiles(ask, image[None], self.tile_px)[0]
+                restored[position] = restore_in_tiles(restore_tile, image[None], self.tile_px)[0]
         return restored
 
     @property
@@ -114,7 +116,7 @@ class NetworkRestorer(ABC):
         return tile_px_for(self.memory_mb, self.network_.bytes_per_pixel, self.network_.stride)
 
     def save(self, folder: Path) -> None:
-        """Write the network and what it was learned with; nothing else is needed to load them elsewhere."""
+        """Write the network and the arguments it was trained with; loading needs nothing else."""
         saved = copy.copy(self)
         for name, weights in self.saved_state().items():
             setattr(saved, f"{PREFIX}{name}_", weights.cpu())
@@ -122,7 +124,7 @@ class NetworkRestorer(ABC):
         save_method(saved, folder)
 
     def saved_state(self) -> dict[str, Tensor]:
-        """The network's weights that go into the restorer's own file."""
+        """The weights that go into the restorer's own file."""
         return self.network_.state_dict()
 
     @classmethod
@@ -139,13 +141,14 @@ class NetworkRestorer(ABC):
             missing = unexpected = list(state)
         if unexpected or set(missing) & set(restorer.names_saved(network)):
             raise UserError(f"{folder} does not hold the weights of this {cls.__name__}: train it anew.")
-        return restorer.conclude(network.to(restorer._device))
+        return restorer.finish(network.to(restorer._device))
 
     def loaded_network(self, folder: Path) -> nn.Module:
         """A network for the weights in `folder`."""
         return self.make_network()
 
     def names_saved(self, network: nn.Module) -> list[str]:
+        """Names of the weights that `saved_state` gives."""
         return list(network.state_dict())
 
     @property
@@ -154,7 +157,7 @@ class NetworkRestorer(ABC):
 
     def _forget(self) -> None:
         forget(self)
-        vars(self).pop("_ready", None)
+        vars(self).pop("_inference_network", None)
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -164,6 +167,4 @@ class SadNetRestorer(NetworkRestorer):
     width: int = 32
 
     def make_network(self) -> nn.Module:
-        from baselines.restoration.sadnet_network import SadNet
-
         return SadNet(self.width)

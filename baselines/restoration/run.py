@@ -1,245 +1,190 @@
-"""A restorer's training in a run folder: looked at, logged, saved, resumed, and its model written."""
+"""A restorer's training in a run folder: what it is validated by, what it leaves, and how that is opened again."""
 
 import json
 import math
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from baselines.contract.method import Pair
 from baselines.contract.metrics import psnr
-from baselines.restoration.pair_folder import PairFolder
-from baselines.restoration.pairs import Batch, CroppedPairs, SyntheticPairs, good_images
+from baselines.restoration.config import Train, check_length
+from baselines.restoration.pairs import PairBatch
 from baselines.restoration.restorer import NetworkRestorer
-from baselines.restoration.training import Step, Training
+from baselines.restoration.training import RestorerTraining
+from baselines.restoration.training_pairs import TrainingPairs, make_training_pairs
 from pretrain.command import UserError
-from pretrain.data.dataset import data_name, load
-from pretrain.degrade import in_words
-from pretrain.demo import is_demo
+from pretrain.data.dataset import choose_folder
+from pretrain.degrade import severity_named
 from pretrain.drawing import Curve, curves, save_image
 from pretrain.files import write_json
-from pretrain.plan import TIMED_STEPS, steps_in
-from pretrain.progress import Progress
+from pretrain.training.device import make_fabric
 from pretrain.training.run import Run
+from pretrain.training.session import TIMED_STEPS, Session
 
-if TYPE_CHECKING:
-    from baselines.sadnet import Train
-
+TrainConfig = TypeVar("TrainConfig", bound=Train)
 # How a restorer is read from the folder that it was saved to.
 Load = Callable[[Path], NetworkRestorer]
-MODEL, METADATA_FILE = "model", "training.json"
-LOOKS, LOOKED_AT = 10, 8
-HELD_OUT = 0.1
-BEST_DB = 100.0
-# Of what is looked at, the same in every training.
-OWN_SEED = 2**31
-# More than any training asks for: a training says itself how many it takes.
-ENDLESS = 2**40
+MODEL, SUMMARY_FILE = "model", "training.json"
+FORMAT = 2  # of SUMMARY_FILE. 2: `severity` and `validation`
+VALIDATIONS = 10
+MAX_DB = 100.0  # a perfect image's PSNR is infinite, and would be the mean's
 
 
-class Material(NamedTuple):
-    """`source` gives the pairs to learn from, `looked_at` is a batch that nothing is learned from; `metadata` tell what
-    they are, plain JSON; `count` images make an epoch."""
-
-    source: Callable[[Sequence[int]], Batch]
-    looked_at: Batch
-    metadata: dict
-    count: int
-
-
-def make_material(config: "Train", device: torch.device | str = "cpu") -> Material:
-    """Pairs by planting and degrading, on the device, or real ones. Raises UserError where they cannot teach what is
-    asked."""
-    return _real(config) if config.pairs else _synthetic(config, device)
-
-
-def _synthetic(config: "Train", device: torch.device | str) -> Material:
-    images = load(config.data, config.input_size, config.train)
-    good = good_images(images).images
-    if not len(good):
-        raise UserError(f"{', '.join(images.categories)} has no good images to learn from: name others by --train.")
-    parts = good.split({"learning": 1 - HELD_OUT, "looked at": HELD_OUT}, seed=0)
-    if not len(parts["looked at"]):
-        parts = dict.fromkeys(parts, good)
-    learning, looked_at = (
-        SyntheticPairs(good_images(part), config.level, config.crop_px, ENDLESS, seed, device)
-        for part, seed in ((parts["learning"], config.seed), (parts["looked at"], OWN_SEED))
-    )
-    metadata = {
-        "data": data_name(config.data),
-        "is_demo": is_demo(config.data),
-        "categories": images.categories,
-        "level": config.level,
-        "degradation": in_words(config.level),
-        "input_size": config.input_size,
-        "images": len(parts["learning"]),
-    }
-    return Material(learning.batch, looked_at.batch(range(LOOKED_AT)), metadata, len(parts["learning"]))
-
-
-def _real(config: "Train") -> Material:
-    folder = PairFolder(config.pairs, config.input_size, config.train).check()
-    if config.beta and not folder.has_masks:
-        raise UserError(
-            f"{config.pairs} has no masks, so defects cannot count more: add Defect_mask, or give --beta 0."
+def train_restorer(config: TrainConfig, make_restorer: Callable[[TrainConfig], NetworkRestorer]) -> int:
+    """Train, or resume a training that was stopped, and write the model. Returns the exit code."""
+    if config.pairs is None:
+        config = replace(config, data=choose_folder(config.data))
+        severity_named(config.severity)
+    check_length(config)
+    run, restorer = Run(config.out), make_restorer(config)
+    restorer.recipe.check()
+    pairs = make_training_pairs(config, make_fabric(config.device, "32-true").device)
+    with run.held(config):
+        if run.skip_if_finished():
+            return 0
+        training = restorer.prepare(pairs.source)
+        validation = Validation(pairs.validation.to(restorer._device))
+        session = Session(
+            "training", training.network, training.optimizer, run, checkpoint_minutes=config.checkpoint_minutes
         )
-    order = np.random.default_rng(0).permutation(len(folder)).tolist()
-    kept = max(1, round(HELD_OUT * len(folder))) if len(folder) > 1 else 0
-    pairs = _Pairs(folder, order[kept:])
-    looked_at = CroppedPairs(_Pairs(folder, order[:kept] or order), config.crop_px, OWN_SEED).batch(range(LOOKED_AT))
-    metadata = {
-        "data": str(config.pairs),
-        "is_demo": False,
-        "categories": sorted({files.category for files in folder.files}),
-        "level": None,
-        "degradation": "as the pairs have it",
-        "input_size": config.input_size,
-        "images": len(pairs),
-    }
-    return Material(CroppedPairs(pairs, config.crop_px, config.seed).batch, looked_at, metadata, len(pairs))
+        with session:
+            session.steps = session.steps or length_in_steps(config, pairs.count, training, session)
+            restorer.steps = session.steps
+            training.recipe = replace(training.recipe, steps=session.steps)
+            summary = pairs.summary
+            print(f"{type(restorer).__name__}: {summary['images']} images of {', '.join(summary['categories'])} "
+                  f"({summary['data']}), {session.steps} steps of {config.batch_size}", flush=True)  # fmt: skip
+            print(f"degradation, {summary['degradation']}", flush=True)
+            take_steps(session, training, validation)
+        write_result(config.out, restorer, training, pairs, validation, session)
+        print(f"{session.steps} steps in {session.seconds / 60:.1f} min")
+        print(f"model:  {config.out / MODEL}")
+        print(f"curves: {config.out / 'curves.png'}")
+        run.finish()
+    return 0
 
 
-class _Pairs(Sequence[Pair]):
-    """Some pairs of a folder, without their names."""
-
-    def __init__(self, folder: PairFolder, positions: Sequence[int]) -> None:
-        self.folder, self.positions = folder, positions
-
-    def __len__(self) -> int:
-        return len(self.positions)
-
-    def __getitem__(self, position: int) -> Pair:
-        return self.folder[self.positions[position]].pair
+def shared_arguments(config: Train) -> dict:
+    """The arguments that every restorer takes, from the options."""
+    names = ("batch_size", "crop_px", "learning_rate", "warmup", "half_cosines", "alpha", "beta", "weighting")
+    given = {name: getattr(config, name) for name in (*names, "device", "seed")}
+    # Steps are known once the session has timed a few of them, if they were given in minutes.
+    return given | {"loss_weights": list(config.loss_weights), "steps": config.steps or 1}
 
 
-class Session:
-    """A training in a run folder, which the caller holds."""
+def length_in_steps(config: Train, count: int, training: RestorerTraining, session: Session) -> int:
+    """Steps asked for, or those of the epochs, or those that fit into the minutes."""
+    if config.steps or not config.minutes:
+        return config.steps or max(1, config.epochs * count // config.batch_size)
 
-    def __init__(self, restorer: NetworkRestorer, run: Run, material: Material, config: "Train") -> None:
-        self.restorer, self.run, self.material, self.config = restorer, run, material, config
-        self.training: Training = restorer.training(material.source)
-        self.looked_at = material.looked_at.to(restorer._device)
-        degraded, clean, masks = material.looked_at
-        self.untouched = _decibels(degraded, clean, masks)
-        metadata = run.restore(self.training.network, self.training.optimizer) or {"step": 0, "seconds": 0.0}
-        self.first, self.seconds_before = metadata["step"], metadata["seconds"]
-        self.steps = metadata.get("steps") or self._length()
-        self.training.recipe = replace(self.training.recipe, steps=self.steps)
-        restorer.steps = self.steps
-        run.forget_figures_from(self.first)
+    def timed(number: int, steps: int) -> dict:
+        # Spread over the whole training: steps are slower once an encoder is trained too.
+        return training.train_step(number, min(1.0, max(0.0, (number - 0.5) / TIMED_STEPS)))
 
-    def _length(self) -> int:
-        config = self.config
-        if config.steps or not config.minutes:
-            return config.steps or max(1, config.epochs * self.material.count // config.batch_size)
+    return session.steps_within(config.minutes, timed)
 
-        def timed(step: int, steps: int) -> Step:
-            """Evenly over the training: steps are slower once an encoder is tuned too."""
-            return self.training.take(step, min(1.0, max(0.0, (step - 0.5) / TIMED_STEPS)))
 
-        return steps_in(config.minutes, timed, self.training.network, self.training.optimizer)
+def take_steps(session: Session, training: RestorerTraining, validation: "Validation") -> None:
+    """Take the steps that are left, validating some ten times."""
+    every = max(1, math.ceil(session.steps / VALIDATIONS))
+    for step in session:
+        figures = training.train_step(step)
+        if (step + 1) % every == 0 or step + 1 == session.steps:
+            # As numbers, which the session logs in every step; a GPU's tensors it reads only now and then.
+            figures = {name: float(value) for name, value in figures.items()}
+            with session.pause():
+                figures |= validation.figures(training.network)
+            session.print(validation.progress_line(step, figures))
+        session.log(**figures)
 
-    def walk(self, is_stop_asked: Callable[[], bool]) -> bool:
-        """Take the steps that are left; whether the training came to its end."""
-        every = max(1, math.ceil(self.steps / LOOKS))
-        self._start_s = saved_s = time.monotonic()
-        with Progress("training", self.steps, "steps", done=self.first) as progress:
-            for step in self.training.walk(self.first):
-                figures = self.look() if (step.step + 1) % every == 0 or step.step + 1 == self.steps else {}
-                self.run.log(step.step, **_known(step), **figures)
-                progress.advance(note=f"loss {step.loss:.2f}")
-                if figures:
-                    progress.print(self._in_words(step, figures))
-                is_stopped = is_stop_asked()
-                if is_stopped or time.monotonic() - saved_s > 60 * self.config.checkpoint_minutes:
-                    self.save(step.step + 1)
-                    saved_s = time.monotonic()
-                if is_stopped and step.step + 1 < self.steps:
-                    print(f"stopped after {step.step + 1} of {self.steps} steps; the same command goes on from there.")
-                    return False
-        return True
 
-    @property
-    def seconds(self) -> float:
-        return self.seconds_before + time.monotonic() - self._start_s
+class Validation:
+    """PSNR of crops that nothing is learned from, beside that of the degraded crops themselves."""
 
-    def look(self) -> dict[str, float | None]:
-        """PSNR of images that nothing is learned from, also in their defects, where they have some."""
-        network, (degraded, clean, masks) = self.training.network, self.looked_at
+    def __init__(self, batch: PairBatch) -> None:
+        self.batch = batch
+        degraded, clean, masks = batch
+        self.degraded = _decibels(degraded, clean, masks)
+
+    def figures(self, network: torch.nn.Module) -> dict[str, float]:
+        """`psnr`, and `masked_psnr` in the defects where there are any."""
+        degraded, clean, masks = self.batch
         network.eval()
         with torch.no_grad():
             restored = network(degraded).clamp(0, 1)
         network.train()
-        return dict(zip(("psnr", "masked_psnr"), _decibels(restored, clean, masks), strict=True))
+        return _decibels(restored, clean, masks)
 
-    def save(self, step: int) -> None:
-        metadata = {"step": step, "steps": self.steps, "seconds": self.seconds}
-        self.run.save(self.training.network, self.training.optimizer, metadata)
-
-    def conclude(self) -> None:
-        """Write the model, the curves and what it was trained on."""
-        out = self.config.out
-        self.restorer.conclude(self.training.network).save(out / MODEL)
-        metadata = self.material.metadata | {"steps": self.steps, "minutes": self.seconds / 60}
-        metadata |= {"encoder_saw": list(self.restorer.saw), "restorer": type(self.restorer).__name__}
-        metadata |= {"recipe": asdict(self.training.recipe)}
-        lines = self.run.metrics()
-        looks = [line for line in lines if "psnr" in line]
-        metadata |= {
-            "looked_at": {"degraded": self.untouched, "restored": [looks[-1]["psnr"], looks[-1]["masked_psnr"]]}
-        }
-        write_json(out / METADATA_FILE, metadata)
-        panels = [
-            Curve("loss", [(line["step"], line["loss"]) for line in lines]),
-            Curve("PSNR of images not learned from, dB (dashed: degraded)",
-                  [(line["step"], line["psnr"]) for line in looks], self.untouched[0]),
-        ]  # fmt: skip
-        if self.untouched[1] is not None:
-            masked = [(line["step"], line["masked_psnr"]) for line in looks]
-            panels.append(Curve("the same in defects", masked, self.untouched[1]))
-        if "offset_px" in lines[0]:
-            panels.append(Curve("mean size of offsets, px", [(line["step"], line["offset_px"]) for line in lines]))
-        save_image(curves(panels, f"{metadata['restorer']} on {metadata['data']}"), out / "curves.png")
-
-    def _in_words(self, step: Step, figures: dict[str, float]) -> str:
-        offsets = "" if step.offset_px is None else f"; offsets {step.offset_px:.3f} px"
-        whole, masked = self.untouched
-        in_defects = "" if masked is None else f", in defects {figures['masked_psnr']:.2f} ({masked:.2f})"
-        return (
-            f"step {step.step + 1}: images not learned from {figures['psnr']:.2f} dB (degraded {whole:.2f})"
-            f"{in_defects}{offsets}"
-        )
+    def progress_line(self, step: int, figures: dict[str, float]) -> str:
+        line = f"step {step + 1}: validation {figures['psnr']:.2f} dB (degraded {self.degraded['psnr']:.2f})"
+        if "masked_psnr" in figures:
+            line += f", in defects {figures['masked_psnr']:.2f} ({self.degraded['masked_psnr']:.2f})"
+        return line + (f"; offsets {figures['offset_px']:.3f} px" if "offset_px" in figures else "")
 
 
-def _decibels(restored: Tensor, clean: Tensor, masks: Tensor) -> tuple[float, float | None]:
-    """Mean PSNR over the images, and in the masks of those that have one; a perfect image counts as 100 dB."""
-    whole, masked = psnr(restored, clean).clamp(max=BEST_DB), psnr(restored, clean, masks).clamp(max=BEST_DB)
+def _decibels(restored: Tensor, clean: Tensor, masks: Tensor) -> dict[str, float]:
+    """Mean PSNR over the images (b, 3, h, w), and in the masks (b, h, w) of those that have one."""
     has_mask = masks.flatten(1).any(1)
-    return whole.mean().item(), masked[has_mask].mean().item() if has_mask.any() else None
+    figures = {"psnr": psnr(restored, clean).clamp(max=MAX_DB).mean().item()}
+    if has_mask.any():
+        figures["masked_psnr"] = psnr(restored, clean, masks).clamp(max=MAX_DB)[has_mask].mean().item()
+    return figures
 
 
-def _known(step: Step) -> dict[str, float]:
-    return {name: value for name, value in step._asdict().items() if value is not None and name != "step"}
+def write_result(
+    out: Path,
+    restorer: NetworkRestorer,
+    training: RestorerTraining,
+    pairs: TrainingPairs,
+    validation: Validation,
+    session: Session,
+) -> None:
+    """Write the model, a summary of its training, and the curves."""
+    restorer.finish(training.network).save(out / MODEL)
+    lines = session.run.metrics()
+    validated = [line for line in lines if "psnr" in line]
+    restored = {name: validated[-1][name] for name in validation.degraded}
+    title = type(restorer).__name__
+    summary = pairs.summary | {
+        "format": FORMAT,
+        "restorer": title,
+        "steps": session.steps,
+        "minutes": session.seconds / 60,
+        "encoder_saw": list(restorer.saw),
+        "recipe": asdict(training.recipe),
+        "validation": {"degraded": validation.degraded, "restored": restored},
+    }
+    write_json(out / SUMMARY_FILE, summary)
+    captions = {"psnr": "validation PSNR, dB (dashed: degraded)", "masked_psnr": "the same in defects"}
+    panels = [Curve("loss", [(line["step"], line["loss"]) for line in lines])]
+    panels += [
+        Curve(captions[name], [(line["step"], line[name]) for line in validated], level)
+        for name, level in validation.degraded.items()
+    ]
+    if "offset_px" in lines[0]:
+        panels.append(Curve("mean size of offsets, px", [(line["step"], line["offset_px"]) for line in lines]))
+    save_image(curves(panels, f"{title} on {summary['data']}"), out / "curves.png")
 
 
-def training_metadata(run: Path) -> dict:
+def training_summary(run: Path) -> dict:
     """What a finished training wrote about itself. Raises UserError where there is none."""
-    file = run / METADATA_FILE
+    file = run / SUMMARY_FILE
     if not file.is_file():
         raise UserError(f"there is no finished training in {run}; the command train makes one.")
-    return json.loads(file.read_text())
+    summary = json.loads(file.read_text())
+    if (written := summary.get("format", 1)) != FORMAT:
+        raise UserError(f"{file} has format {written}, and this heldout reads format {FORMAT}: train the model anew.")
+    return summary
 
 
-def opened(run: Path, load: Load, memory_mb: float) -> tuple["NetworkRestorer", dict]:
-    """A trained restorer, and what its training wrote about itself."""
-    metadata = training_metadata(run)
+def open_restorer(run: Path, load: Load, memory_mb: float) -> tuple[NetworkRestorer, dict]:
+    """A trained restorer, and the summary of its training."""
+    summary = training_summary(run)
     restorer = load(run / MODEL)
     restorer.memory_mb = memory_mb
-    restorer.tile_px  # noqa: B018  too little memory is told before any work
-    return restorer, metadata
+    restorer.tile_px  # noqa: B018  raises where the memory is too little, before any work
+    return restorer, summary

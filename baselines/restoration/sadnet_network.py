@@ -1,8 +1,8 @@
-"""SADNet: a U-shaped network whose decoder looks, at every place, where it has learned to look.
+"""SADNet: a U-Net whose decoder learns, for every position, where in the feature map to look.
 
-Chang et al. 2020, https://arxiv.org/abs/2001.10291: on the way up, deformable convolutions gather from places that are
-like the one restored, and the finer level's offsets refine the coarser one's. What is restored is the difference to the
-degraded image, so that a network which has learned nothing changes little.
+Chang et al. 2020, https://arxiv.org/abs/2001.10291: on the way up, deformable convolutions gather from positions that
+look like the one restored, and the finer level's offsets refine the coarser one's. The network predicts the difference
+to the degraded image, so that untrained it changes little.
 """
 
 from collections.abc import Iterator
@@ -12,14 +12,15 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchvision.ops import deform_conv2d
 
 WIDTH, OFFSET_CHANNELS, GROUPS = 32, 32, 8
 DILATIONS = (1, 2, 3, 4)
 # Three halvings lie between the first level and the last.
 STRIDE = 8
 SLOPE = 0.2
-TAPS = 9
-PARAMETERS = 4_234_723
+TAPS = 9  # of a 3 x 3 convolution
+OFFSETS = 2 * GROUPS * TAPS
 
 
 def leaky(features: Tensor) -> Tensor:
@@ -44,7 +45,7 @@ class ResidualBlock(nn.Module):
 
 
 class Context(nn.Module):
-    """What lies further away, at four distances at once; of the same shape."""
+    """The paper's context block: dilated convolutions at four distances. (b, channels, h, w) -> the same."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -78,9 +79,9 @@ class OffsetBlock(nn.Module):
 
 
 class AdaptiveBlock(nn.Module):
-    """The paper's residual spatial-adaptive block: a modulated deformable convolution, a plain one, and what came in.
+    """The paper's residual spatial-adaptive block: a modulated deformable convolution, a plain one, and a skip.
 
-    As long as its prediction is zero, all places are looked at where they are, each at half its weight.
+    As it begins, all offsets are zero, and each tap counts half: sigmoid(0).
     """
 
     def __init__(self, channels: int) -> None:
@@ -89,24 +90,19 @@ class AdaptiveBlock(nn.Module):
         nn.init.zeros_(self.predict.weight)
         nn.init.zeros_(self.predict.bias)
         self.deformed, self.plain = conv3(channels, channels), conv3(channels, channels)
-        self.listeners: list = []
 
     def forward(self, features: Tensor, offsets: Tensor) -> Tensor:
-        from torchvision.ops import deform_conv2d
-
         predicted = self.predict(offsets)  # (b, 8 * 27, h, w)
-        places, weights = predicted.split((2 * GROUPS * TAPS, GROUPS * TAPS), dim=1)
-        for listener in self.listeners:
-            listener(places)
+        shifts, weights = predicted.split((OFFSETS, GROUPS * TAPS), dim=1)
         layer = self.deformed
-        gathered = deform_conv2d(features, places, layer.weight, layer.bias, padding=1, mask=weights.sigmoid())
+        gathered = deform_conv2d(features, shifts, layer.weight, layer.bias, padding=1, mask=weights.sigmoid())
         return features + self.plain(leaky(gathered))
 
 
 class SadNet(nn.Module):
     """float32 RGB (b, 3, h, w) in [0, 1], any size -> the same shape, not clamped. 4,234,723 parameters at width 32."""
 
-    # What inference needs at its peak, measured on a CPU: 3700 to 4050 bytes.
+    # Peak memory of inference, measured on a CPU: 3700 to 4050 bytes.
     bytes_per_pixel = 4500
     stride = STRIDE
 
@@ -143,16 +139,16 @@ class SadNet(nn.Module):
         return (padded + self.output(features))[..., :height, :width]
 
     @contextmanager
-    def listened(self) -> Iterator[list[Tensor]]:
-        """Inside, every forward pass adds the mean size of each level's offsets, in that level's pixels, coarse first.
+    def recorded_offsets(self) -> Iterator[list[Tensor]]:
+        """Each forward pass inside adds the mean size of every level's offsets, in its pixels, coarsest first."""
+        sizes: list[Tensor] = []
 
-        They explode where the learning rate is too high, before the loss shows it.
-        """
-        heard: list[Tensor] = []
-        for block in self.blocks:
-            block.listeners.append(lambda places: heard.append(places.detach().abs().mean()))
+        def record(layer: nn.Module, arguments: tuple, predicted: Tensor) -> None:
+            sizes.append(predicted[:, :OFFSETS].detach().abs().mean())
+
+        hooks = [block.predict.register_forward_hook(record) for block in self.blocks]
         try:
-            yield heard
+            yield sizes
         finally:
-            for block in self.blocks:
-                block.listeners.pop()
+            for hook in hooks:
+                hook.remove()

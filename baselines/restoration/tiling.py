@@ -1,7 +1,7 @@
-"""Large images by overlapping tiles that are blended, so that memory does not grow with the image.
+"""Large images in overlapping tiles that are blended, so that memory does not grow with the image.
 
-A pixel is restored the worse the nearer it lies to the edge of what the network sees; in an overlap each tile therefore
-counts the less the nearer its own edge is, and at the very edge nothing.
+The nearer a pixel lies to the edge of what the network sees, the worse it is restored; in an overlap each tile
+therefore counts less towards its own edge, and at the very edge nothing.
 """
 
 import math
@@ -19,7 +19,7 @@ MIN_TILE_PX = 4 * OVERLAP_PX
 
 
 def tile_px_for(memory_mb: float, bytes_per_pixel: int, stride: int) -> int:
-    """The largest tile for which a network needs no more. Raises UserError where that is too small to be of use."""
+    """The side of the largest tile that fits into the memory. Raises UserError where that is too small to be of use."""
     side = int(math.sqrt(max(0.0, memory_mb) * 1e6 / bytes_per_pixel)) // stride * stride
     if side < MIN_TILE_PX:
         least = math.ceil(MIN_TILE_PX**2 * bytes_per_pixel / 1e6)
@@ -27,12 +27,12 @@ def tile_px_for(memory_mb: float, bytes_per_pixel: int, stride: int) -> int:
     return side
 
 
-def restored_by_tiles(
+def restore_in_tiles(
     network: Callable[[Tensor], Tensor], images: Tensor, tile_px: int, overlap_px: int = OVERLAP_PX
 ) -> Tensor:
-    """float32 (b, 3, h, w) -> the same, `network` being asked for squares of at most `tile_px` only.
+    """float32 (b, 3, h, w) -> the same; `network` gets squares of at most `tile_px`.
 
-    A image that fits into one tile is restored whole.
+    An image that fits into one tile is restored whole.
     """
     height, width = images.shape[-2:]
     if max(height, width) <= tile_px:
@@ -48,9 +48,9 @@ def restored_by_tiles(
 
 
 def spans(length: int, tile_px: int, overlap_px: int) -> Iterator[tuple[int, int]]:
-    """Where tiles begin and end along a side, every two neighbors having at least the overlap.
+    """Where tiles begin and end along a side; neighbors share at least the overlap.
 
-    They begin at multiples of the stride, so that strides meet the same pixels as in the whole image.
+    They begin at multiples of ALIGNMENT_PX, so that strided layers see the same pixels as in the whole image.
     """
     last = max(0, math.ceil((length - tile_px) / ALIGNMENT_PX) * ALIGNMENT_PX)
     step = max(ALIGNMENT_PX, (tile_px - overlap_px) // ALIGNMENT_PX * ALIGNMENT_PX)
@@ -59,11 +59,12 @@ def spans(length: int, tile_px: int, overlap_px: int) -> Iterator[tuple[int, int
 
 
 def ramp(start: int, stop: int, length: int, overlap_px: int) -> Tensor:
-    """How much a tile's places count, (stop - start,): rising from each end that is not the image's."""
-    place = torch.arange(stop - start) + 0.5
+    """Weights of a tile's pixels along a side, (stop - start,): rising from each end that is not the image's."""
+    distance_px = torch.arange(stop - start) + 0.5
     rise = torch.ones(stop - start)
     if start > 0:
-        rise = torch.minimum(rise, place / overlap_px)
+        rise = torch.minimum(rise, distance_px / overlap_px)
     if stop < length:
-        rise = torch.minimum(rise, place.flip(0) / overlap_px)
+        rise = torch.minimum(rise, distance_px.flip(0) / overlap_px)
+    # sin squared and cos squared: in an overlap the weights of two tiles sum to one.
     return rise.clamp(max=1).mul(math.pi / 2).sin().square()

@@ -1,24 +1,26 @@
 """How a restorer's network is trained: Adam, a warm-up, a cosine, and groups of weights that may join later.
 
-Which pairs a step sees is a function of its number, so a killed training goes on to the same weights.
+Which pairs a step sees is a function of its number, so that a killed training resumes to the same weights.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from baselines.restoration.loss import check_weights, restoration_loss
-from baselines.restoration.pairs import Batch
+from baselines.restoration.pairs import PairBatch
 from pretrain.command import UserError
 
+MIN_RATE = 1e-2  # of the learning rate, in the very first step
 
-class Group(NamedTuple):
-    """Weights that are moved at `rate` times the learning rate, from the share `begins` of the training on."""
+
+class ParameterGroup(NamedTuple):
+    """Weights trained at `rate` times the learning rate, from the share `begins` of the training on."""
 
     weights: Sequence[nn.Parameter]
     rate: float = 1.0
@@ -26,9 +28,9 @@ class Group(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Recipe:
+class RestorerRecipe:
     """`half_cosines` is how often the learning rate falls to zero or rises again: 1, or 5 as published (50 epochs with
-    a T_max of 10). Others are told in `baselines/sadnet.py`."""
+    a T_max of 10). The others are explained in `baselines/restoration/config.py`."""
 
     steps: int = 1000
     batch_size: int = 4
@@ -48,42 +50,35 @@ class Recipe:
         if not 0 <= self.warmup < 1:
             raise UserError(f"a warm-up of {self.warmup} is no share: give one from 0 to below 1, such as 0.05.")
         if self.half_cosines < 1 or self.half_cosines % 2 == 0:
+            # With an even number the rate would end where it began.
             raise UserError(f"after {self.half_cosines} half cosines the rate would not be zero: give 1, 3 or 5.")
         check_weights(self.alpha, self.beta, self.loss_weights, self.weighting)
 
     def rate_at(self, progress: float) -> float:
         """The share of the learning rate; `progress` from 0 to 1."""
         if progress < self.warmup:
-            return progress / self.warmup + 1e-2
-        through = (progress - self.warmup) / (1 - self.warmup)
-        return 0.5 * (1 + math.cos(math.pi * self.half_cosines * through))
+            return progress / self.warmup + MIN_RATE
+        after_warmup = (progress - self.warmup) / (1 - self.warmup)
+        return 0.5 * (1 + math.cos(math.pi * self.half_cosines * after_warmup))
 
 
-class Step(NamedTuple):
-    """What a step was like; `offset_px` is the mean size of the offsets, none where a network has none."""
+class RestorerTraining:
+    """A network with its optimizer; `source` gives the pairs with these numbers, on the network's device.
 
-    step: int
-    loss: float
-    learning_rate: float
-    offset_px: float | None
+    A network may have `groups()`, else all its weights are one group, and `recorded_offsets()`, whose mean is logged.
+    """
 
-
-class Training:
-    """`source` gives the pairs with these numbers, on the network's device."""
-
-    def __init__(self, network: nn.Module, source: Callable[[Sequence[int]], Batch], recipe: Recipe) -> None:
+    def __init__(
+        self, network: nn.Module, source: Callable[[Sequence[int]], PairBatch], recipe: RestorerRecipe
+    ) -> None:
         recipe.check()
         self.network, self.source, self.recipe = network.train(), source, recipe
-        self.groups = network.groups() if hasattr(network, "groups") else [Group(list(network.parameters()))]
+        self.groups = network.groups() if hasattr(network, "groups") else [ParameterGroup(list(network.parameters()))]
         self.optimizer = torch.optim.Adam([{"params": list(group.weights)} for group in self.groups])
 
-    def walk(self, first: int = 0) -> Iterator[Step]:
-        """Take the steps that are left. Raises UserError where the loss is no longer a number."""
-        for number in range(first, self.recipe.steps):
-            yield self.take(number)
-
-    def take(self, number: int, progress: float | None = None) -> Step:
-        """One step, as at another place of the training where `progress` from 0 to 1 is given."""
+    def train_step(self, number: int, progress: float | None = None) -> dict[str, Tensor | float]:
+        """Take one step and return its figures. `progress` from 0 to 1 takes it as at that point of the training, to
+        time the steps that are slower because more weights are trained."""
         recipe = self.recipe
         progress = number / recipe.steps if progress is None else progress
         rate = recipe.learning_rate * recipe.rate_at(progress)
@@ -93,17 +88,15 @@ class Training:
                 weights.requires_grad_(progress >= group.begins)
         first = number * recipe.batch_size
         degraded, clean, masks = self.source(range(first, first + recipe.batch_size))
-        listened = self.network.listened() if hasattr(self.network, "listened") else nullcontext([])
-        with listened as offsets:
-            restored = self.network(degraded)
+        has_offsets = hasattr(self.network, "recorded_offsets")
+        with self.network.recorded_offsets() if has_offsets else nullcontext([]) as offsets:
+            restored = self.network(degraded)  # (b, 3, h, w)
         loss = restoration_loss(
             restored, clean, masks, recipe.alpha, recipe.beta, recipe.loss_weights, recipe.weighting
         )
         self.optimizer.zero_grad(set_to_none=True)
-        value = loss.item()
-        if not math.isfinite(value):
-            raise UserError(f"the loss is not a number any more at step {number}: lower the learning rate.")
         loss.backward()
         self.optimizer.step()
-        offset_px = torch.stack(offsets).mean().item() if offsets else None
-        return Step(number, value, rate, offset_px)
+        figures = {"loss": loss.detach(), "learning_rate": rate}
+        # SADNet's offsets explode where the learning rate is too high, before the loss shows it.
+        return figures | ({"offset_px": torch.stack(offsets).mean()} if offsets else {})

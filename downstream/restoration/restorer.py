@@ -1,4 +1,4 @@
-"""A restorer whose eyes are an encoder: pretrained, ImageNet's, or random."""
+"""The restorer with an encoder in it, pretrained, ImageNet's or random; how it is made from options, and loaded."""
 
 import copy
 from dataclasses import dataclass
@@ -6,10 +6,16 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from baselines.restoration.restorer import NetworkRestorer
+from baselines.contract.method import METHOD_FILE
+from baselines.restoration.restorer import NetworkRestorer, SadNetRestorer
+from baselines.restoration.run import shared_arguments
+from downstream.restoration.config import Train
 from downstream.restoration.network import PREFIX, EncoderRestoration
+from embeddings.encoding import choose_encoder
 from pretrain.command import UserError
+from pretrain.demo import is_demo
 from pretrain.encoder import Encoder, asked_encoder, load_encoder
+from pretrain.files import read_tensors
 from pretrain.folding import folded
 
 ENCODER_FILE = "encoder.safetensors"
@@ -19,8 +25,7 @@ ENCODER_FILE = "encoder.safetensors"
 class EncoderRestorer(NetworkRestorer):
     """`encoder` is an encoder, its file, random or imagenet; random weights are of `architecture` and the seed.
 
-    It is left as it is up to the share `frozen` of the training and then tuned, with 1 never. Of the loss, minus PSNR
-    alone is left.
+    It is not trained up to the share `frozen` of the training; with 1 never. The loss is minus PSNR alone.
     """
 
     encoder: Encoder | Path | str = "random"
@@ -33,8 +38,8 @@ class EncoderRestorer(NetworkRestorer):
 
     def make_network(self) -> nn.Module:
         if not 0 <= self.frozen <= 1:
-            raise UserError(f"frozen {self.frozen} is no share of the training: give one from 0 (never) to 1 (always).")
-        # A copy: tuning must not reach the encoder of whoever gave it.
+            raise UserError(f"frozen {self.frozen} is no share of the training: give 0 (never frozen) to 1 (always).")
+        # A copy: training must not change the encoder of whoever gave it.
         encoder = copy.deepcopy(asked_encoder(self.encoder, self.architecture, self.seed))
         return EncoderRestoration(encoder, self.channels, self.blocks, self.frozen)
 
@@ -44,12 +49,12 @@ class EncoderRestorer(NetworkRestorer):
         return origin.categories if origin else ()
 
     def for_use(self, network: nn.Module) -> nn.Module:
-        ready = copy.copy(network)
-        ready._modules = {**network._modules, "encoder": folded(network.encoder)}
-        return ready
+        quick = copy.copy(network)  # shares all weights but the encoder's
+        quick._modules = {**network._modules, "encoder": folded(network.encoder)}
+        return quick
 
     def save(self, folder: Path) -> None:
-        """Write the encoder, as it was tuned, to a file of its own, and the rest."""
+        """Write the encoder, as it was trained here, to a file of its own, and the rest."""
         self.network_.encoder.save(folder / ENCODER_FILE)
         saved = copy.copy(self)
         saved.encoder = ENCODER_FILE
@@ -65,3 +70,26 @@ class EncoderRestorer(NetworkRestorer):
     def loaded_network(self, folder: Path) -> nn.Module:
         self.encoder = load_encoder(folder / ENCODER_FILE)
         return self.make_network()
+
+
+def make_restorer(config: Train) -> EncoderRestorer:
+    """An untrained restorer with the encoder that was asked for."""
+    own = {name: getattr(config, name) for name in ("channels", "blocks", "frozen")}
+    return EncoderRestorer(encoder=chosen_encoder(config), **own, **shared_arguments(config))
+
+
+def chosen_encoder(config: Train) -> Encoder | str:
+    """The encoder that was asked for, or the default one; prints which, and the categories it was pretrained on."""
+    if str(config.encoder) == "imagenet":
+        return "imagenet"
+    encoder, path = choose_encoder(config.encoder, config.seed, config.data is not None and is_demo(config.data))
+    seen = encoder.origin.categories if encoder.origin else ()
+    print(f"encoder: {path}" + (f", which saw {', '.join(seen)}" if seen else ""))
+    return encoder
+
+
+def load_restorer(folder: Path) -> NetworkRestorer:
+    """The restorer that was saved to a folder, ours or SADNet."""
+    _, metadata = read_tensors(folder / METHOD_FILE)
+    is_sadnet = metadata.get("method") == SadNetRestorer.__name__
+    return (SadNetRestorer if is_sadnet else EncoderRestorer).load(folder)

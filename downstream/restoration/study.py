@@ -1,29 +1,36 @@
 """What restorers are worth on products that none of them saw: SADNet and ours, trained for equally long.
 
-Every cell, a row with a seed, is a run folder with `judged.json` in it: the same command goes on where it was stopped.
-PSNR in the mask says whether a defect is restored; whether it can still be found is asked of PaDiM, which refers to
-clean good images and judges the test images clean, degraded and restored.
+Every cell, a row with a seed, is a run folder with `evaluation.json` in it: the same command resumes a study that was
+stopped. PSNR in the mask says whether a defect is restored; whether it can still be detected is measured by PaDiM,
+whose references are clean good images and which scores the test images clean, degraded and restored.
 """
 
-import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean
-from typing import TYPE_CHECKING
 
 import torch
 
-from baselines import sadnet as restoration
+from baselines import sadnet
 from baselines.contract.method import Images
 from baselines.contract.metrics import image_figures
-from baselines.restoration.evaluation import ALL, DEGRADED, Judged, means, restored_figures
+from baselines.restoration.config import Train as SadNetTrain
+from baselines.restoration.evaluation import DEGRADED, EvaluatedImage, mean_figures, restored_figures
 from baselines.restoration.pairs import DegradedImages
-from baselines.restoration.run import MODEL, training_metadata
-from downstream import restore
+from baselines.restoration.run import MODEL, train_restorer, training_summary
 from downstream.methods.padim import PaDiM
-from downstream.restoration.table import JUDGED_FILE, RestorationTable, markdown_lines, restoration_table
+from downstream.restoration.config import RestorationStudy, Train
+from downstream.restoration.restorer import load_restorer, make_restorer
+from downstream.restoration.table import (
+    FORMAT,
+    RestorationTable,
+    cell_file,
+    markdown_lines,
+    read_cell,
+    restoration_table,
+)
 from downstream.study.encoders import choose_encoders, imagenet_encoder
 from downstream.study.folds import HELD_OUT, make_folds
 from pretrain.command import Names, UserError
@@ -32,9 +39,6 @@ from pretrain.data.images import check_names
 from pretrain.encoder import fingerprint, load_encoder
 from pretrain.files import write_json
 from pretrain.progress import Progress
-
-if TYPE_CHECKING:
-    from downstream.restore import Study
 
 SADNET = {
     "sadnet": {},
@@ -50,23 +54,24 @@ OURS = {
     "-balanced": {"weighting": "balanced", "beta": 1.0},
 }
 ENCODERS = ("simclr", "random", "imagenet")
-ROWS = (*SADNET, *(encoder + kind for encoder in ENCODERS for kind in OURS))
+ROWS = (*SADNET, *(encoder + variant for encoder in ENCODERS for variant in OURS))
 DEFAULT_ROWS = ("sadnet", "simclr", "random", "imagenet")
-# PaDiM's references; more would take longer than they teach.
+CLEAN, RESTORED = "clean", "restored"
+# PaDiM's references; more take longer and change little.
 MAX_NORMALS = 60
 
 
-def run_study(config: "Study") -> None:
-    """Train and judge what is missing, print the table, record it where that is asked."""
-    lines = markdown_lines(computed(config))
+def run_study(config: RestorationStudy) -> None:
+    """Train and evaluate what is missing, print the table, record it where that is asked."""
+    lines = markdown_lines(compute_study(config))
     print("\n".join(lines))
     if config.record:
         with open(config.record, "a", encoding="utf-8") as record:
             record.write(f"\n## {config.heading}\n\n" + "\n".join(lines) + "\n")
 
 
-def computed(config: "Study") -> RestorationTable:
-    """Train and judge what is missing; the table of all."""
+def compute_study(config: RestorationStudy) -> RestorationTable:
+    """Train and evaluate what is missing; the table of all."""
     config = replace(config, data=choose_folder(config.data))
     folds = make_folds(HELD_OUT, config.data, config.train, config.test)
     config = replace(config, train=Names(folds[0].train), test=Names(fold.test for fold in folds))
@@ -76,38 +81,42 @@ def computed(config: "Study") -> RestorationTable:
     check_names(config.rows, ROWS, "row")
     tested = [fold.test for fold in folds]
     chosen, _ = choose_encoders(config.encoder, config.data, tested)
-    shared = [one.path for one in chosen[tested[0]] if all(one in files for files in chosen.values())]
+    # One encoder restores all test categories, so it must have seen none of them.
+    shared = [source.path for source in chosen[tested[0]] if all(source in files for files in chosen.values())]
     rows = [row for row in config.rows or DEFAULT_ROWS if _can_run(row, shared, bool(config.rows))]
     images = load(config.data, config.input_size, tested)
     with Progress("restoration study", len(rows) * len(seeds), "cells") as progress:
         for seed in seeds:
             encoder = shared[seed % len(shared)] if shared else None
             for row in rows:
-                file = config.out / f"{row}-seed-{seed}" / JUDGED_FILE
-                asked = _asked(config, encoder)
-                if not file.is_file():
-                    if restoration.train(_training(config, row, seed, encoder, file.parent)):
-                        raise KeyboardInterrupt  # it was asked to stop, and has saved
-                    judged = judge_cell(file.parent, images, config, encoder, seed)
-                    write_json(file, {"asked": asked, **judged})
-                elif json.loads(file.read_text())["asked"] != asked:
-                    raise UserError(f"{file.parent} was computed with other options: choose another --out.")
+                compute_cell(config, row, seed, encoder, images)
                 progress.advance(note=f"{row}, seed {seed}")
     return restoration_table(config, rows, seeds)
 
 
-def _asked(config: "Study", encoder: Path | None) -> dict:
+def compute_cell(config: RestorationStudy, row: str, seed: int, encoder: Path | None, images: ImageSet) -> None:
+    """Train and evaluate a row with a seed, unless its file is there. Raises UserError if that is of other options."""
+    file, options = cell_file(config.out, row, seed), _options(config, encoder)
+    if not file.is_file():
+        train(config, row, seed, encoder, file.parent)
+        evaluation = evaluate_cell(file.parent, images, config.severity, encoder, seed)
+        write_json(file, {"format": FORMAT, "options": options, **evaluation})
+    elif read_cell(file)["options"] != options:
+        raise UserError(f"{file.parent} was computed with other options: choose another --out.")
+
+
+def _options(config: RestorationStudy, encoder: Path | None) -> dict:
     """What a cell's figures depend on besides its row and seed."""
-    names = ("data", "train", "test", "level", "input_size", "crop_px", "minutes", "steps")
+    names = ("data", "train", "test", "severity", "input_size", "crop_px", "minutes", "steps")
     return {name: str(getattr(config, name)) for name in names} | {"encoder": encoder and fingerprint(encoder)}
 
 
 def _can_run(row: str, encoders: Sequence[Path], was_asked: bool) -> bool:
     """Whether a row's encoder is at hand. Raises UserError where the row was asked for by its name."""
-    kind = row.split("-")[0]
-    if kind == "simclr" and encoders or kind == "imagenet" and imagenet_encoder("resnet18"):
+    start = row.split("-")[0]
+    if start == "simclr" and encoders or start == "imagenet" and imagenet_encoder("resnet18"):
         return True
-    if kind not in ("simclr", "imagenet"):
+    if start not in ("simclr", "imagenet"):
         return True
     if was_asked:
         raise UserError(f"there is no encoder for the row {row}: give --encoder FILE, or leave the row out.")
@@ -115,60 +124,76 @@ def _can_run(row: str, encoders: Sequence[Path], was_asked: bool) -> bool:
     return False
 
 
-def _training(config: "Study", row: str, seed: int, encoder: Path | None, out: Path) -> restoration.Train:
-    """The training of a row; all have the same images, time and squares."""
-    shared = {name: getattr(config, name) for name in
-              ("data", "train", "level", "input_size", "crop_px", "minutes", "steps", "device")}  # fmt: skip
-    shared |= {"seed": seed, "out": out}
+def train(config: RestorationStudy, row: str, seed: int, encoder: Path | None, out: Path) -> None:
+    """Train a row's restorer; all rows have the same images, time and crops."""
+    names = ("data", "train", "severity", "input_size", "crop_px", "minutes", "steps", "device")
+    shared = {name: getattr(config, name) for name in names} | {"seed": seed, "out": out}
     if row in SADNET:
-        return restoration.Train(**shared, **SADNET[row])
-    start, _, kind = row.partition("-")
-    eyes = encoder if start == "simclr" else Path(start)
-    return restore.Train(**shared, encoder=eyes, batch_size=8, **OURS[kind and f"-{kind}"])
+        train_restorer(SadNetTrain(**shared, **SADNET[row]), sadnet.make_restorer)
+        return
+    start, _, variant = row.partition("-")
+    encoder = encoder if start == "simclr" else Path(start)
+    options = OURS[variant and f"-{variant}"]
+    train_restorer(Train(**shared, encoder=encoder, batch_size=8, **options), make_restorer)
 
 
-def judge_cell(run: Path, images: ImageSet, config: "Study", encoder: Path | None, seed: int) -> dict:
-    """Figures of the test images, and whether their defects are still found, plain JSON."""
-    restorer = restore.load_restorer(run / MODEL)
-    metadata, found, seconds, pixels = training_metadata(run), {}, 0.0, 0
-    judged: list[Judged] = []
+def evaluate_cell(run: Path, images: ImageSet, severity: str, encoder: Path | None, seed: int) -> dict:
+    """Figures of the restored test images, and of PaDiM on them, plain JSON."""
+    restorer = load_restorer(run / MODEL)
+    summary, seconds, pixels = training_summary(run), 0.0, 0
+    evaluated: list[EvaluatedImage] = []
+    aurocs: dict[str, dict[str, float | None]] = {}  # by category and version
     for category in images.categories:
         of_category = images.of(category)
         tests = of_category.subset([i for i, record in enumerate(of_category.records) if record.split == "test"])
-        seen: dict[str, list[torch.Tensor]] = {"clean": [], DEGRADED: [], "restored": []}
-        for name, _, (degraded, clean, mask) in DegradedImages(tests, config.level):
+        versions: dict[str, list[torch.Tensor]] = {CLEAN: [], DEGRADED: [], RESTORED: []}
+        for name, _, (degraded, clean, mask) in DegradedImages(tests, severity):
             start_s = time.perf_counter()
             restored = restorer.restore(degraded[None])[0]
             seconds, pixels = seconds + time.perf_counter() - start_s, pixels + degraded[0].numel()
-            figures = {who: restored_figures(image, clean, mask) for who, image in
-                       ((DEGRADED, degraded), ("restored", restored))}  # fmt: skip
-            judged.append(Judged(name, category, figures))
-            for kind, image in zip(seen, (clean, degraded, restored), strict=True):
-                seen[kind].append(image)
-        found[category] = _aurocs(of_category, [record.is_anomaly for record in tests.records], seen, encoder, seed)
-    result = {
-        "by": {who: {figure: value._asdict() for figure, value in figures.items()}
-               for who, figures in means(judged, ALL).items()},
-        "found": {kind: _average([one[kind] for one in found.values()]) for kind in seen},
-        "found_by_category": found,
+            figures = {
+                version: restored_figures(image, clean, mask)
+                for version, image in ((DEGRADED, degraded), (RESTORED, restored))
+            }
+            evaluated.append(EvaluatedImage(name, category, figures))
+            for version, image in zip(versions, (clean, degraded, restored), strict=True):
+                versions[version].append(image)
+        labels = [record.is_anomaly for record in tests.records]
+        aurocs[category] = detection_aurocs(of_category, labels, versions, encoder, seed)
+    return {
+        "figures": {
+            version: {figure: value._asdict() for figure, value in figures.items()}
+            for version, figures in mean_figures(evaluated).items()
+        },
+        "detection_auroc": {
+            version: _mean([by_version[version] for by_version in aurocs.values()])
+            for version in (CLEAN, DEGRADED, RESTORED)
+        },
+        "detection_auroc_by_category": aurocs,
         "seconds_per_megapixel": 1e6 * seconds / pixels,
-        "steps": metadata["steps"],
-        "minutes": metadata["minutes"],
-    }  # fmt: skip
-    return result
+        "steps": summary["steps"],
+        "minutes": summary["minutes"],
+    }
 
 
-def _aurocs(image_set: ImageSet, labels: list[bool], seen: dict, encoder: Path | None, seed: int) -> dict:
-    """Image AUROC of PaDiM on each kind of image; none where a category has no normals or but one label."""
-    normals = [i for i, record in enumerate(image_set.records) if record.split == "train" and not record.is_anomaly]
+def detection_aurocs(
+    images: ImageSet,
+    labels: Sequence[bool],
+    versions: Mapping[str, Sequence[torch.Tensor]],
+    encoder: Path | None,
+    seed: int,
+) -> dict[str, float | None]:
+    """Image AUROC of PaDiM on each version of a category's test images; None where it has too few normals, or only
+    good or only defective images."""
+    normals = [i for i, record in enumerate(images.records) if record.split == "train" and not record.is_anomaly]
     if len(normals) < 2:
-        return dict.fromkeys(seen)
-    eyes = load_encoder(encoder) if encoder else "random"
-    method = PaDiM(encoder=eyes, seed=seed).refer(Images(image_set.subset(normals[:MAX_NORMALS])))
-    scores = {kind: torch.cat([part.scores for part in method.predict(images)]) for kind, images in seen.items()}
-    return {kind: image_figures(labels, values.numpy(), 0.0).auroc for kind, values in scores.items()}
+        return dict.fromkeys(versions)
+    method = PaDiM(encoder=load_encoder(encoder) if encoder else "random", seed=seed)
+    method.refer(Images(images.subset(normals[:MAX_NORMALS])))
+    scores = {name: torch.cat([batch.scores for batch in method.predict(tests)]) for name, tests in versions.items()}
+    return {name: image_figures(labels, values.numpy(), 0.0).auroc for name, values in scores.items()}
 
 
-def _average(values: Sequence[float | None]) -> float | None:
+def _mean(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return mean(known) if known else None

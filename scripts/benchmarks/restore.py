@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from baselines.restoration.restorer import NetworkRestorer
 
 TRAIN, TEST = ("capsule", "metal_nut", "leather"), ("bottle", "wood")
-SIZE_PX, CROP_PX, LEVEL = 256, 64, "medium"
+SIZE_PX, CROP_PX, SEVERITY = 256, 64, "medium"
 QUICK_SHARE = 4  # every fourth test image
 TIMED_ROUNDS, ROUNDS, QUICK_ROUNDS = 4, 5, 2
 MINUTES, QUICK_MINUTES = 1.5, 0.1
@@ -101,7 +101,7 @@ def main(config: Config) -> int:
 def make_material(place: Path) -> tuple["SyntheticPairs", "list[NamedPair]"]:
     """Pairs of generated products to learn from, and defective images of others to judge by."""
     from baselines.restoration.pairs import DegradedImages, SyntheticPairs, good_images
-    from baselines.restoration.run import ENDLESS
+    from baselines.restoration.training_pairs import ENDLESS
     from pretrain.data.dataset import load
     from pretrain.demo import make
 
@@ -110,27 +110,27 @@ def make_material(place: Path) -> tuple["SyntheticPairs", "list[NamedPair]"]:
     good = good_images(load(place / "demo", SIZE_PX, TRAIN))
     tests = load(place / "demo", SIZE_PX, TEST)
     tests = tests.subset([i for i, one in enumerate(tests.records) if one.is_anomaly])
-    return SyntheticPairs(good, LEVEL, CROP_PX, ENDLESS, 0, "cpu"), list(DegradedImages(tests, LEVEL))
+    return SyntheticPairs(good, SEVERITY, CROP_PX, ENDLESS, 0, "cpu"), list(DegradedImages(tests, SEVERITY))
 
 
 def train(contestants: dict[str, "NetworkRestorer"], pairs: "SyntheticPairs", seconds: float) -> dict[str, int]:
     """Train each for as many steps as fit; which are timed in turn, early ones and late ones."""
     took: dict[str, list[float]] = {name: [] for name in contestants}
-    sessions = {name: restorer.training(pairs.batch) for name, restorer in contestants.items()}
+    sessions = {name: restorer.prepare(pairs.batch) for name, restorer in contestants.items()}
     for number in range(TIMED_ROUNDS + 1):
         for name, session in sessions.items():
             start_s = time.perf_counter()
-            session.take(number, max(0.0, (number - 0.5) / TIMED_ROUNDS))
+            session.train_step(number, max(0.0, (number - 0.5) / TIMED_ROUNDS))
             if number:  # the first one allocates and warms caches
                 took[name].append(time.perf_counter() - start_s)
     steps = {name: max(1, round(seconds * len(each) / sum(each))) for name, each in took.items()}
     for name, restorer in contestants.items():
         print(f"training {name}: {steps[name]} steps", file=sys.stderr, flush=True)
         restorer.steps = steps[name]
-        session = restorer.training(pairs.batch)
-        for _ in session.walk():
-            pass
-        restorer.conclude(session.network)
+        session = restorer.prepare(pairs.batch)
+        for number in range(restorer.steps):
+            session.train_step(number)
+        restorer.finish(session.network)
     return steps
 
 
@@ -153,11 +153,11 @@ def figures_of(
     contestants: dict[str, "NetworkRestorer"], tests: "list[NamedPair]", seconds: dict[str, list[float]]
 ) -> dict:
     """Speed is the median of each round's own ratio; SADNet is taken at its better learning rate."""
-    from baselines.restoration.evaluation import DEGRADED, judge, means
+    from baselines.restoration.evaluation import DEGRADED, evaluate_pairs, mean_figures
 
     values = {}
     for name, restorer in contestants.items():
-        found = means([one for one, _ in judge(tests, restorer.restore, name)])
+        found = mean_figures([one for one, _ in evaluate_pairs(tests, restorer.restore, name)])
         for who in (DEGRADED, name):
             values[who] = {kind: found[who][kind].value for kind in ("psnr", "masked_psnr")}
     best = max((name for name in contestants if name != "ours"), key=lambda name: values[name]["masked_psnr"])
@@ -171,12 +171,12 @@ def figures_of(
 
 
 def in_words(figures: dict, steps: dict[str, int], minutes: float, threads: int) -> list[str]:
-    from pretrain.degrade import in_words as degradation
+    from pretrain.degrade import describe as degradation
 
     lines = [
         f"trained {minutes:g} min each on generated {', '.join(TRAIN)}, tested on {', '.join(TEST)}, {SIZE_PX} px, "
         f"{threads} threads,",
-        f"{degradation(LEVEL)}",
+        f"{degradation(SEVERITY)}",
     ]
     for name, values in figures["decibels"].items():
         row = f"  {name:15} PSNR {values['psnr']:6.2f} dB, in mask {values['masked_psnr']:6.2f} dB"

@@ -6,12 +6,12 @@ from torch.nn import functional as F
 
 from baselines.contract.metrics import psnr
 from baselines.restoration.sadnet_network import SadNet
-from baselines.restoration.tiling import OVERLAP_PX, ramp, restored_by_tiles, spans, tile_px_for
+from baselines.restoration.tiling import OVERLAP_PX, ramp, restore_in_tiles, spans, tile_px_for
 from pretrain.command import UserError
 
 
 @pytest.mark.parametrize("length", [64, 100, 101, 164, 165, 500, 1023])
-def test_tiles_cover_every_place_and_overlap(length):
+def test_tiles_cover_every_pixel_and_overlap(length):
     found = list(spans(length, 100, 30))
     assert found[0][0] == 0 and found[-1][1] == length
     assert all(stop - start <= 100 for start, stop in found)
@@ -21,7 +21,7 @@ def test_tiles_cover_every_place_and_overlap(length):
 
 def test_what_does_nothing_leaves_the_image_as_it_is():
     images = torch.rand(2, 3, 300, 170)
-    torch.testing.assert_close(restored_by_tiles(lambda part: part, images, 96, 32), images)
+    torch.testing.assert_close(restore_in_tiles(lambda tile: tile, images, 96, 32), images)
 
 
 def test_weights_rise_from_a_seam_and_not_from_the_images_border():
@@ -34,14 +34,14 @@ def test_weights_rise_from_a_seam_and_not_from_the_images_border():
 def test_no_tile_is_larger_than_asked():
     asked = []
 
-    def network(part):
-        asked.append(part.shape[-2:])
-        return part
+    def network(tile):
+        asked.append(tile.shape[-2:])
+        return tile
 
-    restored_by_tiles(network, torch.rand(1, 3, 333, 999), 128, 32)
+    restore_in_tiles(network, torch.rand(1, 3, 333, 999), 128, 32)
     assert max(max(size) for size in asked) == 128 and len(asked) > 20
     asked.clear()
-    restored_by_tiles(network, torch.rand(1, 3, 100, 128), 128, 32)
+    restore_in_tiles(network, torch.rand(1, 3, 100, 128), 128, 32)
     assert asked == [(100, 128)]
 
 
@@ -62,7 +62,7 @@ def test_tiles_are_as_good_as_the_whole_image_and_show_no_seams():
     degraded = (clean + 0.05 * torch.randn(clean.shape, generator=torch.Generator().manual_seed(2))).clamp(0, 1)
     with torch.inference_mode():
         whole = network(degraded).clamp(0, 1)
-        tiled = restored_by_tiles(network, degraded, 200, OVERLAP_PX).clamp(0, 1)
+        tiled = restore_in_tiles(network, degraded, 200, OVERLAP_PX).clamp(0, 1)
     assert abs(psnr(tiled, clean) - psnr(whole, clean)).item() < 0.05
     # A seam would be a jump between neighbors that the whole image does not have.
     jumps = [((tiled - whole)[..., 1:, :] - (tiled - whole)[..., :-1, :]).abs().max(),
