@@ -15,10 +15,11 @@ from embeddings.vectors import Vectors
 from pretrain.command import Names, UserError
 
 
-@pytest.fixture
-def vectors(demo_folder, tmp_path) -> Vectors:
+@pytest.fixture(scope="module")
+def vectors(demo_folder, tmp_path_factory) -> Vectors:
     """Two categories with a copy in test, a copy that is called defective, and one that was saved as JPEG again."""
-    folder = tmp_path / "data"
+    parent = tmp_path_factory.mktemp("duplicates")
+    folder = parent / "data"
     for category in ("bottle", "hazelnut"):
         shutil.copytree(demo_folder / category, folder / category)
     bottle = folder / "bottle"
@@ -26,7 +27,7 @@ def vectors(demo_folder, tmp_path) -> Vectors:
     shutil.copy(bottle / "train/good/004.png", bottle / "test/scratch/900.png")
     with Image.open(bottle / "train/good/005.png") as image:
         image.save(bottle / "train/good/901.jpg", quality=95)
-    out = extract(Extract(data=folder, encoder=Path("random"), out=tmp_path / "v", size_px=64, precision="32-true"))
+    out = extract(Extract(data=folder, encoder=Path("random"), out=parent / "v", size_px=64, precision="32-true"))
     return Vectors(out)
 
 

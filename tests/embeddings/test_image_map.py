@@ -1,23 +1,12 @@
-"""The map: what is similar lies together, and the page holds all it needs."""
-
-import json
-import re
-from pathlib import Path
+"""The map: what is similar lies together."""
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from embeddings.config import Extract, ImageMap
-from embeddings.extract import extract
+from embeddings.config import ImageMap
 from embeddings.image_map import layout, main
-from embeddings.map_page import Point, colors_of, map_image, map_page
 from pretrain.command import Names, UserError
-
-POINTS = [
-    Point(0.1, 0.2, "nut", "train", "good", "a.png", None),
-    Point(0.9, 0.8, "</script>", "test", "bent", "b.png", "data:,"),
-]
 
 
 @pytest.mark.parametrize("method", ["tsne", "pca"])
@@ -35,24 +24,8 @@ def test_clusters_stay_together_whatever_their_scale(method):
         np.testing.assert_array_equal(layout(vectors.astype("f4"), method, seed=0), coordinates)
 
 
-def test_page_holds_every_point_and_no_foreign_script():
-    page = map_page(POINTS, "a <b>", "defect")
-    assert "a &lt;b&gt;" in page and page.count("</script>") == 1
-    data = json.loads(re.search(r"const map = (.*);\n", page)[1].replace("<\\/", "</"))
-    assert [Point(**point) for point in data["points"]] == POINTS and data["by"] == "defect"
-    assert "http" not in page.replace("http-equiv", "")
-
-
-def test_image_has_a_dot_for_every_point():
-    image = np.asarray(map_image(POINTS, "two", "category"))
-    for color in colors_of(POINTS, "category").values():
-        wanted = [int(color[start : start + 2], 16) for start in (1, 3, 5)]
-        assert (image == wanted).all(axis=2).sum() > 100  # dot and legend
-
-
-def test_command(demo_folder, tmp_path, capsys):
-    out = extract(Extract(data=demo_folder, encoder=Path("random"), out=tmp_path / "v", size_px=64))
-    asked = {"vectors": out, "page": tmp_path / "m/map.html", "png": tmp_path / "m/map.png"}
+def test_command(pooled, tmp_path, capsys):
+    asked = {"vectors": pooled.folder, "page": tmp_path / "m/map.html", "png": tmp_path / "m/map.png"}
     main(ImageMap(**asked, method="pca", max_images=40))
     page = (tmp_path / "m/map.html").read_text()
     assert "40 of 90 images of demo data" in page and page.count("data:image/jpeg") == 40

@@ -1,4 +1,4 @@
-"""The command: what it finds, builds, refuses and shows."""
+"""The command: what it finds, refuses and shows."""
 
 import json
 import re
@@ -11,35 +11,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import REPOSITORY
-from PIL import Image
+from refusals import refusal
 
-from embeddings.build import describe_recall, index_folder, open_index
-from embeddings.build import main as build_main
-from embeddings.config import Build, Extract, Search
+from embeddings.config import Search
 from embeddings.extract import extract
-from embeddings.index import Index
-from embeddings.open_vectors import extraction_of, open_vectors
 from embeddings.search import main, query_paths
-from embeddings.sheet import thumbnail
-from embeddings.vectors import Vectors
-from pretrain.command import Names, UserError
+from pretrain.command import Names, run_command
 from pretrain.encoder import Encoder, Origin
 
 
-@pytest.fixture(scope="module")
-def vectors(demo_folder, tmp_path_factory) -> Vectors:
-    """Of the demo set by a random encoder, not yet indexed."""
-    out = tmp_path_factory.mktemp("vectors") / "v"
-    return Vectors(extract(Extract(data=demo_folder, encoder=Path("random"), out=out, size_px=64, precision="32-true")))
-
-
 @pytest.fixture
-def ask(vectors, tmp_path):
-    """Asks and gives what was written as JSON, and the page."""
+def ask(pooled, tmp_path):
+    """Searches, and gives what was written as JSON, and the page."""
 
     def asked(*queries: Path, **named) -> tuple[dict, str]:
         config = Search(
-            queries=queries, vectors=vectors.folder, sheet=tmp_path / "s/n.html", json=tmp_path / "n.json", k=5
+            queries=queries, vectors=pooled.folder, sheet=tmp_path / "s/n.html", json=tmp_path / "n.json", k=5
         )
         main(replace(config, **named))
         return json.loads((tmp_path / "n.json").read_text()), (tmp_path / "s/n.html").read_text()
@@ -47,31 +34,17 @@ def ask(vectors, tmp_path):
     return asked
 
 
-def refusal(work, *arguments, **named) -> str:
-    """What the user reads: one sentence."""
-    with pytest.raises(UserError) as raised:
-        work(*arguments, **named)
-    message = str(raised.value)
-    assert "\n" not in message and message.endswith((".", "?"))
-    return message
-
-
-def search(*arguments: object, cwd: Path = REPOSITORY) -> subprocess.CompletedProcess:
-    command = [sys.executable, REPOSITORY / "embeddings/search.py", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd)
-
-
-def test_neighbors_are_those_of_the_definition_without_the_query(ask, vectors, demo_folder, capsys):
+def test_neighbors_are_those_of_the_definition_without_the_query(ask, pooled, demo_folder, capsys):
     query = demo_folder / "hazelnut/test/crack/001.png"
     answers, page = ask(query)
-    position = [record.path for record in vectors.records].index(query)
-    rows = vectors[:].astype("f8")
+    position = [record.path for record in pooled.records].index(query)
+    rows = pooled[:].astype("f8")
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     distances = 1 - rows @ rows[position]
     distances[position] = np.inf
     expected = np.argsort(distances)[:5]
     found = answers["queries"][0]["neighbors"]
-    assert [neighbor["path"] for neighbor in found] == [str(vectors.records[p].path) for p in expected]
+    assert [neighbor["path"] for neighbor in found] == [str(pooled.records[p].path) for p in expected]
     np.testing.assert_allclose([n["distance"] for n in found], distances[expected], rtol=0.01, atol=1e-6)
     assert answers["index"] == {"kind": "flat", "metric": "cosine", "vectors": 90, "recall": None}
     shown = capsys.readouterr().out
@@ -119,13 +92,13 @@ def test_filters_that_leave_little(ask, demo_folder, capsys):
     assert "did you mean scratch" in refusal(ask, scratches / "000.png", defect=Names("scrath"))
 
 
-def test_differences_from_good_images(ask, vectors, demo_folder):
+def test_differences_from_good_images(ask, pooled, demo_folder):
     query = demo_folder / "bottle/test/scratch/001.png"
     asked = {"category": Names("bottle"), "split": Names("test"), "k": 4}
     answers, page = ask(query, **asked, differences=True)
-    positions = vectors.where(["bottle"])
-    records = [vectors.records[position] for position in positions]
-    rows = vectors.of_images(positions)[:, 0].astype("f8")
+    positions = pooled.where(["bottle"])
+    records = [pooled.records[position] for position in positions]
+    rows = pooled.of_images(positions)[:, 0].astype("f8")
     rows -= rows[[record.split == "train" for record in records]].mean(axis=0)
     own = [record.path for record in records].index(query)
     cosines = rows @ rows[own] / np.linalg.norm(rows, axis=1)
@@ -137,12 +110,12 @@ def test_differences_from_good_images(ask, vectors, demo_folder):
     assert "not of 2" in refusal(ask, query, category=Names("bottle,leather"), differences=True)
 
 
-def test_a_filter_that_leaves_the_query_alone(ask, vectors, tmp_path, demo_folder):
+def test_a_filter_that_leaves_the_query_alone(ask, small, tmp_path, demo_folder):
     folder = tmp_path / "data"
     shutil.copytree(demo_folder / "bottle/train", folder / "bottle/train")
     (folder / "bottle/test/dent").mkdir(parents=True)
     shutil.copy(demo_folder / "bottle/test/scratch/000.png", folder / "bottle/test/dent")
-    out = extract(Extract(data=folder, encoder=Path("random"), out=tmp_path / "v", size_px=64))
+    out = extract(small(folder))
     answers, page = ask(folder / "bottle/test/dent/000.png", vectors=out, defect=Names("dent"))
     assert answers["queries"][0]["neighbors"] == [] and "no other image" in page
     answers, _ = ask(folder / "bottle/train/good/000.png", vectors=out, defect=Names("dent"))
@@ -177,66 +150,40 @@ def test_another_encoder_is_refused(ask, demo_folder, tmp_path):
     assert "mean nothing" in refusal(ask, query, encoder=tmp_path / "other.safetensors")
 
 
-def test_vectors_of_patches_are_refused(ask, demo_folder, tmp_path):
-    out = extract(Extract(data=demo_folder / "bottle", encoder=Path("random"), out=tmp_path / "p", size_px=64,
-                             form="patches", grid=2))  # fmt: skip
-    assert "vectors of patches" in refusal(ask, demo_folder / "bottle/train/good/000.png", vectors=out)
-
-
-def test_with_no_index_yet_it_makes_one_and_says_so(demo_folder, tmp_path):
+def test_with_no_index_yet_it_makes_one_and_says_so(demo_folder, tmp_path, monkeypatch, capsys):
     shutil.copytree(demo_folder / "bottle", tmp_path / "photos/bottle")
     origin = Origin("photos")
     Encoder(seed=1, input_size_px=64, origin=origin).save(tmp_path / "runs/simclr/encoder.safetensors")
     query = tmp_path / "photos/bottle/train/good/001.png"
-    first = search(query, "--data", "photos", "--k", "3", cwd=tmp_path)
-    assert first.returncode == 0, first.stderr
-    assert "no vectors of photos by runs/simclr/encoder.safetensors yet: extracting them" in first.stderr
-    assert re.search(r"no index of runs/vectors/photos-pooled-\w+ yet: building one of 30 vectors", first.stderr)
-    assert "contact sheet: runs/search/neighbors.html" in first.stdout
-    again = search(query, "--data", "photos", "--k", "3", cwd=tmp_path)
-    assert again.stdout == first.stdout and "building" not in again.stderr and "extracting" not in again.stderr
+    monkeypatch.chdir(tmp_path)
+    asked = Search(queries=(query,), data=Path("photos"), k=3)
+    main(asked)
+    first = capsys.readouterr()
+    assert "no vectors of photos by runs/simclr/encoder.safetensors yet: extracting them" in first.err
+    assert re.search(r"no index of runs/vectors/photos-pooled-\w+ yet: building one of 30 vectors", first.err)
+    assert "contact sheet: runs/search/neighbors.html" in first.out
+    main(asked)
+    again = capsys.readouterr()
+    assert again.out == first.out and "building" not in again.err and "extracting" not in again.err
     shutil.copy(query, tmp_path / "photos/bottle/train/good/zzz.png")
     (tmp_path / "photos/bottle/train/good/002.png").unlink()
-    updated = search(query, "--data", "photos", "--k", "3", "--update", cwd=tmp_path)
-    assert "index brought up to date: 1 vectors added, 1 removed" in updated.stderr
-    assert "zzz.png" in updated.stdout and "zzz.png" not in first.stdout
+    main(replace(asked, update=True))
+    updated = capsys.readouterr()
+    assert "index brought up to date: 1 vectors added, 1 removed" in updated.err
+    assert "zzz.png" in updated.out and "zzz.png" not in first.out
 
 
-def test_mistakes_are_one_sentence(vectors):
-    for arguments in (("nowhere.png",), (), ("--kk", "3")):
-        done = search(*arguments, "--vectors", vectors.folder)
-        assert done.returncode == 2 and done.stdout == ""
-        assert len(done.stderr.splitlines()) == 1 and done.stderr.startswith("error: ")
-
-
-def test_a_damaged_index_is_one_sentence_and_can_be_made_again(vectors, demo_folder, ask, tmp_path):
-    copy = Path(shutil.copytree(vectors.folder, tmp_path / "v"))
-    open_index(Vectors(copy))
-    (engine,) = index_folder(Vectors(copy)).glob("*.faiss")
-    engine.write_bytes(engine.read_bytes()[:1000])
-    query = demo_folder / "bottle/train/good/000.png"
-    assert "is cut off" in refusal(ask, query, vectors=copy)
-    open_index(Vectors(copy), Build(copy, rebuild=True))
-    assert len(ask(query, vectors=copy)[0]["queries"]) == 1
-
-
-def test_build_says_what_the_speed_costs(vectors, tmp_path, capsys):
-    copy = Path(shutil.copytree(vectors.folder, tmp_path / "v"))
-    build_main(Build(copy, rebuild=True, kind="ivf", nlist=9, recall=0.9))
-    shown = capsys.readouterr().out
-    index = Index.load(index_folder(Vectors(copy)))
-    assert f"finds {index.recall.value:.3f} of the 10 nearest" in shown and "ivf" in shown
-    index.recall = index.recall._replace(value=0.85)
-    assert "finds 0.850 of the 10 nearest, BELOW the 0.9 asked for" in describe_recall(index)
-    build_main(Build(copy))  # as it is
-    assert "no index" not in capsys.readouterr().err
-
-
-def test_vectors_know_how_they_were_extracted(vectors, demo_folder):
-    config = extraction_of(vectors.folder)
-    assert (config.size_px, config.levels, config.precision) == (64, Names("level4"), "32-true")
-    assert extract(config) == vectors.folder
-    assert open_vectors(vectors.folder, update=True).ids.tolist() == vectors.ids.tolist()
+def test_users_errors_are_one_sentence(pooled, capsys):
+    command = [sys.executable, str(REPOSITORY / "embeddings/search.py"), "nowhere.png", "--vectors", pooled.folder]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run_command(main, Search, ["--vectors", str(pooled.folder)]) == 2
+    nothing_asked = capsys.readouterr()
+    with pytest.raises(SystemExit, match="2"):
+        run_command(main, Search, ["--kk", "3", "--vectors", str(pooled.folder)])
+    unknown_option = capsys.readouterr()
+    assert done.returncode == 2 and done.stdout == nothing_asked.out == unknown_option.out == ""
+    for stderr in (done.stderr, nothing_asked.err, unknown_option.err):
+        assert len(stderr.splitlines()) == 1 and stderr.startswith("error: ")
 
 
 def test_queries_are_asked_once(demo_folder):
@@ -250,12 +197,3 @@ def test_names_are_shown_as_they_are_and_cannot_be_html(ask, demo_folder, tmp_pa
     shutil.copy(demo_folder / "bottle/test/good/000.png", odd)
     _, page = ask(odd)
     assert "<script>" not in page and "&lt;script&gt;alert(1)&lt;" in page
-
-
-def test_thumbnails_outline_the_defect(demo_folder, tmp_path):
-    whole_image = demo_folder / "bottle/test/scratch/000.png"
-    mask = demo_folder / "bottle/ground_truth/scratch/000_mask.png"
-    assert thumbnail(whole_image, mask) != thumbnail(whole_image)
-    assert thumbnail(tmp_path / "gone.png") is None
-    with Image.open(whole_image) as image:
-        assert image.size != (160, 160)

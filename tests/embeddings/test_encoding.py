@@ -1,0 +1,71 @@
+"""Which encoder makes which vectors, and that they are the same whatever the batch."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from refusals import refusal
+
+from embeddings.encoding import Encoding, Source, choose_encoder, encoder_of, make_source, safe_precision
+from pretrain.data.dataset import load
+from pretrain.encoder import Encoder, Origin, fingerprint
+
+SIZE_PX = 64
+
+
+def test_which_encoder_is_used(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert choose_encoder(None, 4, is_demo=False)[1] == Path("random")
+    assert "using a RANDOM one" in capsys.readouterr().err
+    Encoder(seed=9, origin=Origin("demo", is_demo=True)).save("runs/simclr/encoder.safetensors")
+    assert choose_encoder(None, 4, is_demo=True)[1] == Path("runs/simclr/encoder.safetensors")
+    assert choose_encoder(None, 4, is_demo=False)[1] == Path("random")
+    assert "was made on demo data" in capsys.readouterr().err
+    assert "there is no encoder file" in refusal(choose_encoder, Path("none"), 0, True)
+
+
+def test_the_encoder_of_vectors_is_found_again_and_another_refused(pooled, tmp_path):
+    assert fingerprint(encoder_of(pooled.config)) == pooled.source.encoder
+    Encoder(seed=9).save(tmp_path / "other.safetensors")
+    assert "mean nothing" in refusal(encoder_of, pooled.config, tmp_path / "other.safetensors")
+
+
+def test_bf16_is_used_only_where_it_changes_nothing_that_matters(demo_folder, monkeypatch):
+    pixels = load(demo_folder, SIZE_PX).batch(range(4))
+    encoder = Encoder().eval()
+    source = make_source(encoder, "pooled", size_px=SIZE_PX)
+    cpu, clock = torch.device("cpu"), iter([0, 3, 3, 4, 0, 3, 3, 4, 0, 1, 1, 4])
+    monkeypatch.setattr("embeddings.encoding.time.perf_counter", lambda: next(clock))
+    monkeypatch.setattr("embeddings.encoding.has_bf16", lambda device: True)
+    assert safe_precision(encoder, source, pixels, cpu) == "bf16-mixed"
+    monkeypatch.setattr("embeddings.encoding.SAFE_COSINE", 1.1)
+    assert safe_precision(encoder, source, pixels, cpu) == "32-true"
+    monkeypatch.setattr("embeddings.encoding.SAFE_COSINE", 0.999)
+    assert safe_precision(encoder, source, pixels, cpu) == "32-true"  # since it took longer
+    monkeypatch.setattr("embeddings.encoding.has_bf16", lambda device: False)
+    assert safe_precision(encoder, source, pixels, cpu) == "32-true"
+
+
+def test_vectors_do_not_depend_on_the_batch(demo_folder):
+    pixels = load(demo_folder, SIZE_PX).batch(range(6))
+    encoder = Encoder().eval()
+    encoding = Encoding(encoder, make_source(encoder, "patches", size_px=SIZE_PX))
+    together = encoding.vectors(pixels)
+    alone = np.concatenate([encoding.vectors(pixels[number : number + 1]) for number in range(6)])
+    np.testing.assert_allclose(alone, together, rtol=1e-4, atol=1e-5)
+    assert together.shape == (6 * encoding.per_image, encoding.dimensions) == (6 * 64, 384)
+
+
+def test_source_survives_json():
+    source = Source("abc", "patches", ("level2", "level3"), 64, 8, 40, 3, "bf16-mixed")
+    assert Source.from_json(json.loads(json.dumps(source.as_json()))) == source
+
+
+def test_sources_that_cannot_be():
+    encoder = Encoder()
+    assert "did you mean pooled" in refusal(make_source, encoder, "poled")
+    assert "did you mean level2" in refusal(make_source, encoder, "pooled", ["levle2"])
+    assert "32 px or more" in refusal(make_source, encoder, "pooled", size_px=16)
+    assert "are for patches" in refusal(make_source, encoder, "pooled", grid=4)
+    assert "grid of -1" in refusal(make_source, encoder, "patches", grid=-1)

@@ -1,0 +1,53 @@
+"""Patch vectors: the definition with loops, and choices of dimensions."""
+
+import numpy as np
+import pytest
+import torch
+from refusals import refusal
+
+from embeddings.patches import Patches
+from pretrain.encoder import Encoder
+
+
+@pytest.fixture(scope="module")
+def encoder() -> Encoder:
+    return Encoder("resnet18", 0).eval()
+
+
+@pytest.fixture(scope="module")
+def images() -> torch.Tensor:
+    return torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+
+
+def test_each_vector_is_the_mean_of_its_neighborhood(encoder, images):
+    vectors = Patches(encoder, ["level2"], neighborhood=3)(images)
+    with torch.inference_mode():
+        level = encoder(images, ["level2"])["level2"]  # (b, c, h, w)
+    assert vectors.shape == (2, *level.shape[2:], level.shape[1])
+    for row, column in ((0, 0), (0, 3), (4, 4), (7, 7)):  # corners and borders average over fewer positions
+        around = level[:, :, max(row - 1, 0) : row + 2, max(column - 1, 0) : column + 2]
+        np.testing.assert_allclose(vectors[:, row, column], around.mean((2, 3)), rtol=1e-4, atol=1e-5)
+
+
+def test_chosen_dimensions_are_some_of_all(encoder, images):
+    everything, chosen = Patches(encoder)(images), Patches(encoder, dimensions=40, seed=3)(images)
+    assert everything.shape[-1] == 128 + 256 and chosen.shape[-1] == 40
+    gaps = (chosen.reshape(-1, 40, 1) - everything.reshape(-1, 1, 384)).abs().amax(0)  # (40, 384)
+    assert gaps.amin(1).max() < 1e-5 and len(gaps.argmin(1).unique()) == 40
+    torch.testing.assert_close(Patches(encoder, dimensions=40, seed=3)(images), chosen)
+    assert Patches(encoder, dimensions=1000)(images).shape[-1] == 384
+
+
+def test_mixtures_are_orthonormal_and_linear_in_all_channels(encoder, images):
+    everything = Patches(encoder)(images).reshape(-1, 384)
+    patches = Patches(encoder, dimensions=16, reduction="orthogonal", seed=1)
+    mixture = torch.cat([level[:, :, 0, 0] for level in patches._mixed], dim=1)  # (d, channels)
+    torch.testing.assert_close(mixture @ mixture.T, torch.eye(16), atol=1e-5, rtol=0)
+    torch.testing.assert_close(patches(images).reshape(-1, 16), everything @ mixture.T, atol=1e-3, rtol=1e-3)
+
+
+def test_grids_and_what_cannot_be(encoder, images):
+    assert Patches(encoder, grid=3)(images).shape[1:3] == (3, 3)
+    assert Patches(encoder, grid=100)(images).shape[1:3] == (8, 8)
+    assert "4 positions has no middle" in refusal(Patches, encoder, neighborhood=4)
+    assert "no reduction 'pca'" in refusal(Patches, encoder, reduction="pca")

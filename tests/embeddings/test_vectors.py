@@ -1,0 +1,67 @@
+"""Vectors on disk: one array over all shards, whoever was killed while writing them."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from refusals import refusal
+
+from embeddings.extract import extract
+from embeddings.vectors import ShardWriter, Vectors, next_id, read_lines, shard_files
+
+
+def test_filters_by_label(pooled):
+    assert {pooled.records[p].category for p in pooled.where(["leather"])} == {"leather"}
+    (only,) = {pooled.records[p].defect for p in pooled.where(["bottle"], ["test"], ["scratch"])}
+    assert only == "scratch"
+    assert "did you mean bottle" in refusal(pooled.where, ["botle"])
+    assert "did you mean scratch" in refusal(pooled.where, [], [], ["scrach"])
+    assert "no image has all of these labels at once: leather; scratch" in refusal(
+        pooled.where, ["leather"], [], ["scratch"]
+    )
+
+
+@pytest.mark.parametrize("torn", ["rows", "line", "rows lost"])
+def test_what_a_kill_left_unfinished_is_cut_off(torn, pooled, tmp_path, small):
+    out = Path(shutil.copytree(pooled.folder, tmp_path / "v"))
+    rows, lines = shard_files(out, 0)
+    if torn == "rows":
+        with open(rows, "ab") as file:
+            file.write(b"x" * 100)
+    elif torn == "line":
+        with open(lines, "ab") as file:
+            file.write(b'{"id": 90, "path": "bot')
+    else:
+        os.truncate(rows, 512 * 4 * 80 + 7)
+        assert "is cut off" in refusal(Vectors, out)
+    if torn != "rows lost":
+        np.testing.assert_array_equal(Vectors(out)[:], pooled[:])
+    extract(small(pooled.data, out))
+    assert rows.stat().st_size == 90 * 512 * 4 and len(read_lines(out, pooled.data)) == 90
+    np.testing.assert_allclose(Vectors(out)[:], pooled[:], rtol=1e-4, atol=1e-5)
+
+
+def test_ids_are_never_given_out_twice(pooled, tmp_path):
+    out = Path(shutil.copytree(pooled.folder, tmp_path / "v"))
+    shard = ShardWriter(out, 0, 1, 512)
+    shard.forget([89])
+    shard.close()
+    assert next_id(out) == 90 and Vectors(out).ids.max() == 88
+
+
+def test_rows_by_category(pooled):
+    positions = pooled.by_category(["leather", "bottle"], ["train"])
+    assert {category: len(of_one) for category, of_one in positions.items()} == {"bottle": 12, "leather": 12}
+    assert all(pooled.records[p].category == category for category, of_one in positions.items() for p in of_one)
+
+
+def test_files_of_another_format_are_refused(pooled, tmp_path):
+    out = Path(shutil.copytree(pooled.folder, tmp_path / "v"))
+    stored = json.loads((out / "config.json").read_text())
+    (out / "config.json").write_text(json.dumps({**stored, "format": 99}))
+    assert "has format 99, this heldout reads 1: update heldout" in refusal(Vectors, out)
+    (out / "config.json").write_text("{")
+    assert "is damaged" in refusal(Vectors, out)
