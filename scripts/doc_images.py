@@ -1,0 +1,108 @@
+"""The pictures of README.md and docs/, from what `bash scripts/demo.sh` left.
+
+    bash scripts/demo.sh
+    python scripts/doc_images.py
+
+detect.png: defective products that the demo's encoder never saw, beside what `detect run` draws; report.png:
+the study's report; dashboard.png: the service's page with one of the products. The last two need Chromium and the test
+extra (Playwright, which downloads nothing).
+"""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from PIL import Image
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+IMAGES = REPOSITORY / "docs" / "images"
+DEMO, RUNS = REPOSITORY / "data" / "demo", REPOSITORY / "runs" / "demo"
+# What demo.sh holds out, and a defect of each that can be seen at this size.
+SHOWN = {"bottle": "broken_large", "pill": "crack", "wood": "hole"}
+SIDE_PX, GAP_PX = 200, 8
+COLORS = 96  # a palette of so many keeps a picture below 200 kB
+
+
+def main() -> int:
+    encoder, report = RUNS / "simclr" / "encoder.safetensors", RUNS / "study" / "report.html"
+    if not (encoder.is_file() and report.is_file()):
+        print("error: the pictures are made from the demo's results: bash scripts/demo.sh makes them.", file=sys.stderr)
+        return 2
+    IMAGES.mkdir(parents=True, exist_ok=True)
+    work = RUNS / "doc-images"
+    for category in SHOWN:
+        heldout("detect", "fit", "--data", DEMO, "--category", category, "--encoder", encoder, "--out", work / category)
+    save(detections(work), "detect")
+    photograph(report.as_uri(), "report")
+    dashboard(work)
+    return 0
+
+
+def heldout(*arguments: object) -> None:
+    command = [sys.executable, REPOSITORY / "heldout.py", *arguments]
+    code = subprocess.run(list(map(str, command)), cwd=REPOSITORY, check=False).returncode
+    if code not in (0, 1):  # 1: something is defective
+        raise SystemExit(f"{' '.join(map(str, command))} ended with exit code {code}")
+
+
+def detections(work: Path) -> Image.Image:
+    """Each product as it was taken, above it as `detect run` draws it."""
+    step = SIDE_PX + GAP_PX
+    sheet = Image.new("RGB", (2 * len(SHOWN) * step - GAP_PX, SIDE_PX), "white")
+    for column, (category, defect) in enumerate(SHOWN.items()):
+        path = sorted((DEMO / category / "test" / defect).glob("*.png"))[0]
+        out = work / f"{category}-run"
+        shutil.rmtree(out, ignore_errors=True)
+        heldout("detect", "run", path, "--model", work / category, "--out", out)
+        (drawn,) = out.rglob("*.png")
+        for side, file in enumerate((path, drawn)):
+            image = Image.open(file).convert("RGB").resize((SIDE_PX, SIDE_PX), Image.Resampling.LANCZOS)
+            sheet.paste(image, ((2 * column + side) * step, 0))
+    return sheet
+
+
+def dashboard(work: Path) -> None:
+    """The page after one image was dropped on it."""
+    category, defect = next(iter(SHOWN.items()))
+    path = sorted((DEMO / category / "test" / defect).glob("*.png"))[0]
+    command = [sys.executable, REPOSITORY / "downstream" / "serve.py", "--models", work / category, "--port", "0",
+               "--results", work / "results.sqlite"]  # fmt: skip
+    with subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, text=True, cwd=REPOSITORY) as server:
+        try:
+            address = next(line.split()[1] for line in server.stdout if line.startswith("serving: "))
+            photograph(address, "dashboard", upload=path)
+        finally:
+            server.terminate()
+
+
+def photograph(url: str, name: str, upload: Path | None = None) -> None:
+    """A page in Chromium, 1100 x 700 pixels of it."""
+    from playwright.sync_api import sync_playwright  # the test extra's
+
+    programs = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
+    chromium = next(filter(None, map(shutil.which, programs)), None)
+    if chromium is None:
+        raise SystemExit("error: Chromium is not installed; on Debian: apt install chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium)
+        page = browser.new_page(viewport={"width": 1100, "height": 700})
+        page.goto(url)
+        if upload:
+            page.locator("input[type=file]").first.set_input_files(upload)
+            page.locator("#verdict").wait_for()
+            page.wait_for_timeout(1000)  # the heatmap fades in
+        file = IMAGES / f"{name}.png"
+        page.screenshot(path=file)
+        browser.close()
+    save(Image.open(file), name)
+
+
+def save(image: Image.Image, name: str) -> None:
+    path = IMAGES / f"{name}.png"
+    image.convert("RGB").quantize(COLORS).save(path, optimize=True)
+    print(f"{path.relative_to(REPOSITORY)}: {path.stat().st_size // 1024} kB")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

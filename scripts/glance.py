@@ -1,0 +1,113 @@
+"""Results at a glance: a table of the most telling figures in RESULTS.md, written into README.md and RESULTS.md.
+
+    python scripts/glance.py             # write both
+    python scripts/glance.py --check     # write nothing; exit code 1 if they would change
+
+No figure is typed here: each is looked up in a table or printed output that a command wrote to RESULTS.md.
+"""
+
+import re
+import sys
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+BEGIN = "<!-- glance: written by python scripts/glance.py from RESULTS.md -->"
+END = "<!-- end of glance -->"
+STUDY = "The study: patch statistics, each category left out in turn"
+# (shown as, row of the study with the SimCLR encoder, the same with the random one)
+METHODS = (
+    ("PaDiM", "padim-SimCLR-all-normals", "padim-random-all-normals"),
+    ("PatchCore", "patchcore-SimCLR-all-normals", "patchcore-random-all-normals"),
+    ("residuals", "residual-SimCLR-all-normals", "residual-random-all-normals"),
+    ("mean image (control)", None, "mean-all-normals"),
+    ("frame only (control)", None, "frame-all-normals"),
+)
+# (task, compared with, section, what stands before the figure in the section's printed output)
+SPEEDS = (
+    ("search among a million vectors", "faiss's exact index", "Speed of search", "ours over faiss's exact"),
+    ("inspect one image, PaDiM as int8 ONNX", "anomalib's PaDiM in torch", "Speed of answering", "faster_1_thread"),
+    ("fit PaDiM", "anomalib", "Speed of patch statistics", "fit "),
+    ("pretrain on files of 1024 px", "lightly's loop", "Speed of pretraining", "over_lightly_1024"),
+    ("restore an image", "SADNet", "Speed of restoration, and its worth after equal training", "speed "),
+    ("inspect over HTTP, 32 clients", "the model alone", "Speed of the inspection service", "of_model "),
+)
+
+
+def main(arguments: list[str]) -> int:
+    if {*arguments} - {"--check"}:
+        print(__doc__)
+        return 0 if {*arguments} & {"-h", "--help"} else 2
+    results = (REPOSITORY / "RESULTS.md").read_text()
+    sections = sections_of(results)
+    table = glance(sections)
+    changed = {
+        REPOSITORY / "README.md": with_glance((REPOSITORY / "README.md").read_text(), table),
+        REPOSITORY / "RESULTS.md": with_glance(results, f"{index(sections)}\n\n{table}"),
+    }
+    changed = {path: text for path, text in changed.items() if text != path.read_text()}
+    for path, text in changed.items():
+        if "--check" in arguments:
+            print(f"error: {path.name} is not what python scripts/glance.py writes.", file=sys.stderr)
+        else:
+            path.write_text(text)
+            print(f"wrote {path.name}")
+    return 1 if changed and "--check" in arguments else 0
+
+
+def sections_of(text: str) -> dict[str, str]:
+    """The text under each heading of the second level."""
+    parts = re.split(r"^## (.+)$", text, flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def first_table(section: str) -> dict[str, dict[str, str]]:
+    """The cells of a section's first table, by row and column."""
+    lines = re.search(r"(?:^\|.*\n)+", section, re.MULTILINE)[0].splitlines()
+    header, _, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)
+    return {row[0]: dict(zip(header[1:], row[1:], strict=True)) for row in rows}
+
+
+def printed_figure(section: str, label: str) -> str:
+    """The number after a label in what a benchmark printed, the last one: of the largest size."""
+    found = re.findall(rf"^ +{re.escape(label)}\s*([\d.]+)", section, re.MULTILINE)
+    if not found:
+        raise LookupError(f"RESULTS.md has no figure {label!r} where it is looked for")
+    return found[-1]
+
+
+def glance(sections: dict[str, str]) -> str:
+    study = first_table(sections[STUDY])
+    lines = [
+        "Four real products, each left out in turn: neither encoder nor method was trained on it. All of its normals",
+        "are references; mean and standard deviation over three seeds; AUPRO is of the one product that has masks.",
+        "",
+        "| method | image AUROC: random encoder | SimCLR | AUPRO: random encoder | SimCLR |",
+        "|---|---|---|---|---|",
+    ]
+    for title, pretrained, other in METHODS:
+        cells = [
+            study[row][figure] if row else "" for figure in ("image AUROC", "AUPRO") for row in (other, pretrained)
+        ]
+        lines.append(f"| {title} | {' | '.join(cells)} |")
+    lines += ["", "| speed on two CPU cores | compared with | times as fast |", "|---|---|---|"]
+    lines += [f"| {task} | {peer} | {printed_figure(sections[name], label)} |" for task, peer, name, label in SPEEDS]
+    return "\n".join(lines)
+
+
+def index(sections: dict[str, str]) -> str:
+    """Links to the sections, by the anchors that GitHub and mkdocs give to headings."""
+    anchors = (re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in sections)
+    return "\n".join(f"- [{heading}](#{anchor})" for heading, anchor in zip(sections, anchors, strict=True))
+
+
+def with_glance(text: str, table: str) -> str:
+    """The text with what stands between the two marks replaced."""
+    before, _, rest = text.partition(BEGIN)
+    _, mark, after = rest.partition(END)
+    if not mark:
+        raise LookupError(f"the marks {BEGIN} and {END} are missing")
+    return f"{before}{BEGIN}\n\n{table}\n\n{END}{after}"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
