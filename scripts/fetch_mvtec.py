@@ -1,10 +1,10 @@
 """Fetch MVTec AD, the real images, from its publisher into data/mvtec/CATEGORY/...
 
-    python scripts/fetch_mvtec.py --accept-licence                            # all 15 categories
-    python scripts/fetch_mvtec.py --accept-licence --categories bottle,pill   # downloads all, unpacks these two
+    python scripts/fetch_mvtec.py --accept-license                            # all 15 categories
+    python scripts/fetch_mvtec.py --accept-license --categories bottle,pill   # downloads all, unpacks these two
 
-One archive of 5.26 GB, about 11 GB of disk while it is unpacked. Whatever stops it, the same command goes on
-where it was: everything unfinished lies in OUT/.fetch_mvtec, so a category beside that folder is always whole.
+One archive of 5.26 GB, about 11 GB of disk while it is unpacked. Whatever stops it, the same command resumes:
+everything unfinished lies in OUT/.fetch_mvtec, so a category beside that folder is always whole.
 """
 
 if __name__ == "__main__":
@@ -41,7 +41,7 @@ SHARE = "https://www.mydrive.ch/shares/150996/b52ecdcbf521176e9db9c731f2304b27/d
 URL = f"{SHARE}/mvtec_anomaly_detection.tar.xz"
 SHA256 = "cf4313b13603bec67abb49ca959488f7eedce2a9f7795ec54446c649ac98cd3d"
 SIZE_BYTES = 5_264_982_680
-LICENCE_PAGE = "https://creativecommons.org/licenses/by-nc-sa/4.0/"
+LICENSE_PAGE = "https://creativecommons.org/licenses/by-nc-sa/4.0/"
 ELSEWHERE = "see https://www.mvtec.com/company/research/datasets/mvtec-ad, give --url or put the archive into --out"
 # What each category takes, in MiB. PNG hardly shrinks under xz, so packed or unpacked is the same to a few percent.
 CATEGORY_MIB = dict(
@@ -58,7 +58,7 @@ class Config:
     """Fetch MVTec AD (5.26 GB, CC BY-NC-SA 4.0) from its publisher; the same command resumes a stopped one.
 
     Attributes:
-        accept_licence: I accept CC BY-NC-SA 4.0, under which MVTec Software GmbH gives the images: no commercial use.
+        accept_license: I accept CC BY-NC-SA 4.0, under which MVTec Software GmbH gives the images: no commercial use.
         categories: Only these are unpacked, such as bottle,pill; without this, all 15. The download is whole anyway.
         out: Folder that receives the categories; those already in it are left untouched.
         keep_archive: Keep the archive, so that categories can be added later without another download.
@@ -69,7 +69,7 @@ class Config:
         wait_s: Seconds before the first of these attempts, doubled before each further one, at most 60.
     """
 
-    accept_licence: bool = False
+    accept_license: bool = False
     categories: Names = Names()
     out: Path = Path("data/mvtec")
     keep_archive: bool = False
@@ -91,17 +91,17 @@ def main(config: Config) -> int | None:
             print(f"fetching into {config.out}: {', '.join(wanted)}", flush=True)
             fetch(config, wanted)
     except KeyboardInterrupt:
-        print("stopped; the same command goes on where this one was.", file=sys.stderr)
+        print("stopped; the same command resumes.", file=sys.stderr)
         return 130
     except OSError as failure:  # a full disk, a folder that may not be written; broken connections never get here
-        raise UserError(f"{failure}; put that right, and the same command goes on where this one was.") from failure
+        raise UserError(f"{failure}; put that right, and the same command resumes.") from failure
     print(f"next: python pretrain/simclr.py --data {shlex.quote(str(config.out))}")
 
 
 def check(config: Config) -> None:
-    if not config.accept_licence:
-        terms = f"CC BY-NC-SA 4.0 ({LICENCE_PAGE}): no commercial use"
-        accepting = "to accept that, and to download 5.26 GB, type the same command with --accept-licence"
+    if not config.accept_license:
+        terms = f"CC BY-NC-SA 4.0 ({LICENSE_PAGE}): no commercial use"
+        accepting = "to accept that, and to download 5.26 GB, type the same command with --accept-license"
         raise UserError(f"MVTec Software GmbH gives MVTec AD under {terms}; {accepting}.")
     for category in config.categories:
         if category not in CATEGORY_MIB:
@@ -164,7 +164,7 @@ def download(config: Config, part: Path, note: Path, wanted: list[str]) -> Path:
             furthest_bytes = max(furthest_bytes, reached_bytes)
             if failures > config.retries:
                 lost = f"{failure}, and {config.retries} more attempts brought nothing new"
-                raise UserError(f"{lost}; the same command goes on from {amount(reached_bytes)}.") from failure
+                raise UserError(f"{lost}; the same command resumes from {amount(reached_bytes)}.") from failure
             pause_s = min(config.wait_s * 2 ** (failures - 1), 60)
             print(f"{failure}; attempt {failures} of {config.retries} in {pause_s:g} s", flush=True)
             time.sleep(pause_s)
@@ -293,12 +293,12 @@ def progress(doing: str, total_bytes: int, start_bytes: int = 0) -> Iterator[Cal
             task = bar.add_task(doing, total=total_bytes, completed=start_bytes)
             yield lambda reached_bytes: bar.update(task, completed=reached_bytes)
         return
-    begun_s = said_s = time.monotonic()
+    begun_s = printed_s = time.monotonic()
 
     def show(reached_bytes: int) -> None:
-        nonlocal said_s
-        if (now_s := time.monotonic()) - said_s >= SECONDS_BETWEEN_LINES:
-            said_s, speed = now_s, (reached_bytes - start_bytes) / (now_s - begun_s)
+        nonlocal printed_s
+        if (now_s := time.monotonic()) - printed_s >= SECONDS_BETWEEN_LINES:
+            printed_s, speed = now_s, (reached_bytes - start_bytes) / (now_s - begun_s)
             done = f"{amount(reached_bytes)} of {amount(total_bytes)} ({reached_bytes / total_bytes:.0%})"
             left_min = (total_bytes - reached_bytes) / max(speed, 1) / 60
             print(f"{doing}: {done}, {amount(speed)}/s, {left_min:.1f} min left", flush=True)

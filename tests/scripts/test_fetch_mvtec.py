@@ -100,7 +100,7 @@ def arguments(server, out: Path, *more: str) -> list[str]:
     url = f"http://127.0.0.1:{server.server_port}/archive"
     sha256 = hashlib.sha256(server.content).hexdigest()
     typed = {"--out": out, "--url": url, "--sha256": sha256, "--wait-s": 0.01, "--retries": 2}
-    return ["--accept-licence", *(str(word) for pair in typed.items() for word in pair), *more]
+    return ["--accept-license", *(str(word) for pair in typed.items() for word in pair), *more]
 
 
 def fetched(server, out: Path, *more: str) -> int:
@@ -150,7 +150,7 @@ def test_neither_giving_up_nor_another_file_costs_progress(server, out, capsys, 
     monkeypatch.setattr(fetch_mvtec, "SIZE_BYTES", len(WHOLE))
     server.breaks = [120_000, 0, 0]
     assert fetched(server, out) == 2 and len(server.seen) == 3  # the one that brought something, then two retries
-    assert "2 more attempts brought nothing new; the same command goes on from 0.1 MB" in capsys.readouterr().err
+    assert "2 more attempts brought nothing new; the same command resumes from 0.1 MB" in capsys.readouterr().err
     server.content, server.etag = b"<html>log in first</html>", None
     assert fetched(server, out, "--sha256", sha256) == 2
     assert f"offers 25 instead of {len(WHOLE)} bytes" in capsys.readouterr().err
@@ -166,7 +166,7 @@ def test_stopped_download_goes_on(server, out, capsys, deadly):
     assert fetched(server, out) == 2 and "another run is fetching" in capsys.readouterr().err
     process.send_signal(deadly)
     words = process.communicate()[1]
-    assert words == ("stopped; the same command goes on where this one was.\n" if deadly == signal.SIGINT else "")
+    assert words == ("stopped; the same command resumes.\n" if deadly == signal.SIGINT else "")
     reached_bytes, server.pause_s = part.stat().st_size, 0
     assert names(out) == [".fetch_mvtec"] and reached_bytes < len(WHOLE)
     assert started(server, out).wait() == 0
@@ -273,7 +273,7 @@ def test_answers_of_the_server(server, out, capsys):
 
 def test_mistakes(server, out, capsys):
     mistakes = {
-        "--no-accept-licence": "CC BY-NC-SA 4.0",
+        "--no-accept-license": "CC BY-NC-SA 4.0",
         "--categories=botle": "did you mean bottle?",
         "--url=file:///etc/passwd": "http:// or https://",
         "--url=http://[bad/x": "is no address",
