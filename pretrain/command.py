@@ -99,7 +99,7 @@ def read_config(kind: type[Config], arguments: Sequence[str] | None = None) -> C
     """The dataclass `kind` as the command line (default: sys.argv) and its `--config` file describe it.
 
     A bool field is a bare flag, with a `--no-` form; a field without default must be given; one whose metadata says
-    `positional` takes all that is typed without a flag.
+    `positional` takes all that is typed without a flag, and `aliases` in it are other flags for the field.
     """
     import docstring_parser
     import jsonargparse
@@ -135,8 +135,16 @@ def read_config(kind: type[Config], arguments: Sequence[str] | None = None) -> C
         else:
             shown["type"] = types[field.name]
         parser.add_argument(_flag(field.name), **shown)
-    read = parser.parse_args(None if arguments is None else list(arguments))
+    typed = sys.argv[1:] if arguments is None else list(arguments)
+    read = parser.parse_args(_known_flags(typed, kind))
     return kind(**{name: _of_type(read[name], types[name]) for name in types})
+
+
+def _known_flags(arguments: Sequence[str], kind: type) -> list[str]:
+    """The command line with each alias as the flag that it stands for."""
+    flags = {alias: _flag(field.name) for field in fields(kind) for alias in field.metadata.get("aliases", ())}
+    split = (argument.partition("=") for argument in arguments)
+    return [flags.get(flag, flag) + equals + value for flag, equals, value in split]
 
 
 def _of_type(value: object, hint: object) -> object:

@@ -2,16 +2,21 @@
 
 A check takes `make`, which builds a fresh unfitted method from keyword arguments, and `material`; it raises
 AssertionError where the method breaks the contract. `test_method.py` runs every method through every check, and proves
-on methods that were broken on purpose that the checks can fail.
+on methods that were broken on purpose that the checks can fail. Checks that only read a fitted method share one, and
+all methods share one other process: fitting and starting Python took most of the suite's time.
 """
 
+import atexit
 import inspect
 import multiprocessing
 import tempfile
 from collections.abc import Callable, Sequence
+from functools import cache
+from multiprocessing.pool import Pool
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -23,7 +28,8 @@ CLOSE = {"rtol": 1e-5, "atol": 1e-9}
 
 
 class Material(NamedTuple):
-    """`training` of other categories; `normals`, and `tests` with `planted` ones, of the category that is tested."""
+    """`training` of other categories; `normals` and `tests` of the category that is tested, and the same tests with
+    `synthetic` defects."""
 
     training: Sequence[Sample]
     normals: list[Tensor]
@@ -35,6 +41,17 @@ class Material(NamedTuple):
 def ready(method: Method, material: Material) -> Method:
     """Fitted, and referred to the test category's normals."""
     return method.fit(material.training).refer(material.normals)
+
+
+_shared: dict[Make, Method] = {}
+
+
+def fitted(make: Make, material: Material) -> Method:
+    """The same ready method for all checks that leave it as it is."""
+    if make not in _shared:
+        _shared.clear()  # the checks of a method follow one another, and one network in memory is enough
+        _shared[make] = ready(make(), material)
+    return _shared[make]
 
 
 def predict(method: Method, images: Sequence[Tensor]) -> Prediction:
@@ -55,7 +72,7 @@ def assert_same(first: Prediction, second: Prediction, exactly: bool = False) ->
 
 
 def check_has_the_shape_of_a_method(make: Make, material: Material) -> None:
-    method = ready(make(), material)
+    method = fitted(make, material)
     assert isinstance(method, Method)
     assert isinstance(method.sees_normals, bool)
 
@@ -73,7 +90,7 @@ def check_asks_to_be_fitted_first(make: Make, material: Material) -> None:
 
 
 def check_predictions_are_complete(make: Make, material: Material) -> None:
-    scores, maps = predict(ready(make(), material), material.tests)
+    scores, maps = predict(fitted(make, material), material.tests)
     assert scores.shape == (len(material.tests),)
     assert scores.dtype == torch.float32
     assert scores.isfinite().all()
@@ -84,11 +101,11 @@ def check_predictions_are_complete(make: Make, material: Material) -> None:
 
 
 def check_no_images_no_predictions(make: Make, material: Material) -> None:
-    assert list(ready(make(), material).predict([])) == []
+    assert list(fitted(make, material).predict([])) == []
 
 
 def check_fit_forgets_what_was_before(make: Make, material: Material) -> None:
-    once = predict(ready(make(), material), material.tests)
+    once = predict(fitted(make, material), material.tests)
     others = [material.training[i] for i in range(0, len(material.training), 2)]
     method = make().fit(others).refer(material.tests)
     assert_same(once, predict(ready(method, material), material.tests), exactly=True)
@@ -104,13 +121,13 @@ def check_randomness_comes_from_the_arguments(make: Make, material: Material) ->
 
 
 def check_batch_size_does_not_matter(make: Make, material: Material) -> None:
-    together = predict(ready(make(), material), material.tests)
+    together = predict(fitted(make, material), material.tests)
     for batch_size in (1, 3):
         assert_same(together, predict(ready(make(batch_size=batch_size), material), material.tests))
 
 
 def check_neighbors_do_not_matter(make: Make, material: Material) -> None:
-    method = ready(make(), material)
+    method = fitted(make, material)
     alone = predict(method, material.tests)
     among = predict(method, [*material.synthetic, *material.tests[::-1]])
     reversed_maps = None if among.maps is None else among.maps[len(material.synthetic) :].flip(0)
@@ -118,7 +135,7 @@ def check_neighbors_do_not_matter(make: Make, material: Material) -> None:
 
 
 def check_threads_do_not_matter(make: Make, material: Material) -> None:
-    method = ready(make(), material)
+    method = fitted(make, material)
     threads = torch.get_num_threads()
     before = predict(method, material.tests)
     try:
@@ -136,7 +153,7 @@ def check_images_stay_as_they_are(make: Make, material: Material) -> None:
 
 
 def check_saved_is_loaded(make: Make, material: Material) -> None:
-    method = ready(make(), material)
+    method = fitted(make, material)
     with tempfile.TemporaryDirectory() as folder:
         method.save(Path(folder))
         suffixes = {path.suffix for path in Path(folder).rglob("*") if path.is_file()}
@@ -147,18 +164,17 @@ def check_saved_is_loaded(make: Make, material: Material) -> None:
 
 
 def check_another_process_agrees(make: Make, material: Material) -> None:
-    method = ready(make(), material)
+    method = fitted(make, material)
     with tempfile.TemporaryDirectory() as folder:
         method.save(Path(folder))
         work = (type(method), folder, torch.stack(material.tests).numpy(), torch.get_num_threads())
-        with multiprocessing.get_context("spawn").Pool(1) as pool:
-            scores = pool.apply(_scores_elsewhere, work)
+        scores = _other_process().apply(_scores_elsewhere, work)
     torch.testing.assert_close(predict(method, material.tests).scores, torch.from_numpy(scores), rtol=0, atol=0)
 
 
 def check_normal_scores_are_not_in_sample(make: Make, material: Material) -> None:
     """Normals that were learned from look better than they are; one's own normal scores must not be those."""
-    method = ready(make(), material)
+    method = fitted(make, material)
     assert method.normal_scores_.ndim == 1
     assert method.normal_scores_.isfinite().all()
     if hasattr(method, "held_out_"):  # it sets some normals aside, and learns from the others alone
@@ -177,7 +193,7 @@ def check_one_normal_is_enough(make: Make, material: Material) -> None:
 
 def check_finds_synthetic_defects(make: Make, material: Material) -> None:
     """The same images with a blatant defect score higher, and the map is hottest at the defect."""
-    method = ready(make(), material)
+    method = fitted(make, material)
     clean, synthetic = predict(method, material.tests), predict(method, material.synthetic)
     assert (synthetic.scores > clean.scores).float().mean() > 0.8
     if synthetic.maps is not None:
@@ -194,9 +210,16 @@ def grown(mask: Tensor, by_px: int = 4) -> Tensor:
     return torch.nn.functional.max_pool2d(mask[None].float(), 2 * by_px + 1, 1, by_px)[0].bool()
 
 
-def _scores_elsewhere(kind: type, folder: str, images, threads: int):
+@cache
+def _other_process() -> Pool:
+    pool = multiprocessing.get_context("spawn").Pool(1)
+    atexit.register(pool.terminate)
+    return pool
+
+
+def _scores_elsewhere(cls: type, folder: str, images: np.ndarray, threads: int) -> np.ndarray:
     torch.set_num_threads(threads)
-    return predict(kind.load(Path(folder)), list(torch.from_numpy(images))).scores.numpy()
+    return predict(cls.load(Path(folder)), list(torch.from_numpy(images))).scores.numpy()
 
 
 CHECKS = [check for name, check in sorted(globals().items()) if name.startswith("check_")]

@@ -1,20 +1,23 @@
-"""Convolutional auto-encoders: mvtec and mvtec2 (Bergmann et al. 2018, https://arxiv.org/abs/1807.02011, and a variant
-of it), and three more that their users know: baselineCAE, inceptionCAE and skipCAE.
+"""The family of convolutional auto-encoders: mvtec and mvtec2 (Bergmann et al. 2018, https://arxiv.org/abs/1807.02011,
+and a variant of it), three more that their users know, baselineCAE, inceptionCAE and skipCAE, one on a backbone that
+was trained elsewhere, and an inspection line's.
 
-Layers are those of 256 px. At other sizes the bottleneck, and what follows it, are as much smaller or larger.
+Layers are those of 256 px. At other sizes the bottleneck, and what follows it, are as much smaller or larger. Which
+sizes an architecture can take, its line in networks.py says.
 """
 
 import math
 
 from torch import Tensor, cat, nn
 
-from baselines.autoencoders.networks import LEAK, check_power_of_two, check_size
+from pretrain.encoder import LEVELS, Encoder
 
+LEAK = 0.2
 # Width, side of the window, stride.
 MVTEC_ENCODER = ((32, 4, 2), (32, 4, 2), (32, 4, 2), (32, 3, 1), (64, 4, 2), (64, 3, 1), (128, 4, 2), (64, 3, 1),
                  (32, 3, 1))  # fmt: skip
 MVTEC_DECODER = ((64, 3, 1), (128, 4, 1), (64, 3, 2), (64, 4, 1), (32, 3, 2), (32, 4, 1), (32, 4, 2), (32, 4, 2))
-MVTEC_SHRINKS = 32
+MVTEC_SHRINKS = 32  # by its five strides of 2
 
 
 def convolution(before: int, after: int, window: int, stride: int) -> nn.Module:
@@ -47,7 +50,6 @@ class MVTec(nn.Module):
     """That of Bergmann et al.: down to 8x8, then to `latent` numbers, and back by transposed convolutions."""
 
     def __init__(self, size_px: int, channels: int = 3, latent: int = 100) -> None:
-        check_size("mvtec", size_px, MVTEC_SHRINKS, 2 * MVTEC_SHRINKS)
         super().__init__()
         side = size_px // MVTEC_SHRINKS
         self.encoder, before = _mvtec_encoder(channels, lambda: nn.LeakyReLU(LEAK))
@@ -65,11 +67,10 @@ class MVTec(nn.Module):
 
 
 class MVTec2(nn.Module):
-    """The same encoder with ReLU; its bottleneck is one number at each of 8x8 places, and the way back is by
-    up-sampling, which leaves no chequers."""
+    """The same encoder with ReLU; its bottleneck is one number at each of 8x8 positions, and the way back is by
+    up-sampling, which leaves no checkerboard."""
 
     def __init__(self, size_px: int, channels: int = 3) -> None:
-        check_size("mvtec2", size_px, MVTEC_SHRINKS, 2 * MVTEC_SHRINKS)
         super().__init__()
         self.encoder, before = _mvtec_encoder(channels, nn.ReLU)
         self.bottleneck = convolution(before, 1, size_px // MVTEC_SHRINKS, 1)
@@ -102,7 +103,6 @@ class BaselineCAE(nn.Module):
     widths = (32, 32, 64, 64, 128, 128)
 
     def __init__(self, size_px: int, channels: int = 3, latent: int = 64) -> None:
-        check_size(type(self).__name__, size_px, 2 ** len(self.widths), 2 ** len(self.widths))
         super().__init__()
         side = size_px >> len(self.widths)
         before, down = channels, []
@@ -145,13 +145,12 @@ class Inception(nn.Module):
 
 
 class SkipCAE(nn.Module):
-    """Strided convolutions down to a single place, eight at 256 px, then `latent` numbers, and the same way back. What
-    the second and the fourth one give is added on the way back: there the image need not pass the bottleneck."""
+    """Strided convolutions down to a single position, eight at 256 px, then `latent` numbers, and the same way back.
+    What the second and the fourth one give is added on the way back: there the image need not pass the bottleneck."""
 
     skips = (2, 4)
 
     def __init__(self, size_px: int, channels: int = 3, latent: int = 64) -> None:
-        check_power_of_two("skip", size_px)
         super().__init__()
         widths = [min(256, 32 * 2 ** (number // 2)) for number in range(round(math.log2(size_px)))]
         pairs = list(zip([channels, *widths], widths, strict=False))
@@ -183,3 +182,100 @@ class SkipCAE(nn.Module):
 
     def _block(self, layer: nn.Module, after: int) -> nn.Module:
         return nn.Sequential(layer, nn.LeakyReLU(LEAK))
+
+
+class BackboneCAE(nn.Module):
+    """`backbone`'s four levels; two 1x1 convolutions to 512; transposed convolutions back to the image, to each of
+    which the backbone's level of the same size is added.
+
+    A gray image is shown to the backbone as three equal colors.
+    """
+
+    bottleneck_width = 512
+    up_widths = (512, 256, 128, 64)
+
+    def __init__(self, size_px: int, channels: int = 3, backbone: Encoder | None = None) -> None:
+        super().__init__()
+        backbone = backbone or Encoder("resnet18")
+        self.architecture = backbone.architecture
+        self.stages = nn.ModuleDict(backbone.stages)
+        # Of the backbone's file, so they have to be among the weights of this one.
+        self.register_buffer("mean", backbone.mean.clone())
+        self.register_buffer("std", backbone.std.clone())
+        widths = [backbone.channels[level] for level in LEVELS]
+        self.middle = nn.Sequential(
+            *_normalized(nn.Conv2d(widths[-1], self.bottleneck_width, 1)),
+            *_normalized(nn.Conv2d(self.bottleneck_width, self.bottleneck_width, 1)),
+        )
+        self.up = nn.ModuleList(
+            nn.Sequential(*_normalized(nn.ConvTranspose2d(before, after, 4, 2, 1)))
+            for before, after in zip((self.bottleneck_width, *self.up_widths), self.up_widths, strict=False)
+        )
+        self.shortcuts = nn.ModuleList(
+            nn.Conv2d(width, after, 1) for width, after in zip(widths[-2::-1], self.up_widths, strict=False)
+        )
+        self.last = nn.Sequential(nn.ConvTranspose2d(self.up_widths[-1], channels, 4, 2, 1), nn.Sigmoid())
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps, levels = (images.expand(-1, 3, -1, -1) - self.mean) / self.std, []
+        for level in LEVELS:
+            maps = self.stages[level](maps)
+            levels.append(maps)
+        maps = self.middle(maps)
+        for number, block in enumerate(self.up):
+            maps = block(maps)
+            if number < len(self.shortcuts):
+                maps = maps + self.shortcuts[number](levels[-2 - number])
+        return self.last(maps)
+
+    def pretrained(self) -> nn.Module:
+        """The part that is frozen at first."""
+        return self.stages
+
+
+def _normalized(convolution: nn.Module) -> list[nn.Module]:
+    return [convolution, nn.BatchNorm2d(convolution.out_channels), nn.ReLU()]
+
+
+class InspectionAE(nn.Module):
+    """Three times two convolutions and pooling, then `latent` numbers at each of 32x32 positions (at 256 px), and the
+    same way back by up-sampling. With `skips`, what each pair gives before its pooling is added on the way back."""
+
+    widths = (32, 64, 128)
+
+    def __init__(self, size_px: int, channels: int = 3, latent: int = 512, skips: bool = False) -> None:
+        super().__init__()
+        self.skips = skips
+        befores = (channels, *self.widths)
+        self.down = nn.ModuleList(
+            _two_layers(before, after) for before, after in zip(befores, self.widths, strict=False)
+        )
+        self.pool = nn.MaxPool2d(2)
+        self.bottleneck = nn.Sequential(
+            _two_layers(self.widths[-1], 256), _one_layer(256, latent), _one_layer(latent, 256)
+        )
+        befores = (256, *self.widths[::-1])
+        self.up = nn.ModuleList(
+            _two_layers(before, after) for before, after in zip(befores, self.widths[::-1], strict=False)
+        )
+        self.enlarge = nn.Upsample(scale_factor=2, mode="bilinear")
+        self.last = nn.Sequential(nn.Conv2d(self.widths[0], channels, 3, padding=1), nn.Sigmoid())
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps, kept = images, []
+        for pair in self.down:
+            kept.append(pair(maps))
+            maps = self.pool(kept[-1])
+        maps = self.bottleneck(maps)
+        for pair, skipped in zip(self.up, reversed(kept), strict=True):
+            maps = pair(self.enlarge(maps))
+            maps = maps + skipped if self.skips else maps
+        return self.last(maps)
+
+
+def _one_layer(before: int, after: int) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(before, after, 3, padding=1), nn.BatchNorm2d(after), nn.ReLU())
+
+
+def _two_layers(before: int, after: int) -> nn.Sequential:
+    return nn.Sequential(*_one_layer(before, after), *_one_layer(after, after))

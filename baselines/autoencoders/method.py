@@ -8,20 +8,28 @@ alone would be noise.
 import copy
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import ClassVar, Self
 
 import torch
+from kornia.filters import gaussian_blur2d
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from baselines.autoencoders.augmentation import check_augmentation
-from baselines.autoencoders.journal import Journal
 from baselines.autoencoders.losses import LOSSES, RESIDUALS, WINDOW_PX, check_window, gray, residual_map
 from baselines.autoencoders.networks import architecture_of, make_network
-from baselines.autoencoders.recipes import recipe_of
-from baselines.autoencoders.training import Recipe, split, train
+from baselines.autoencoders.training import (
+    Autocast,
+    AutoEncoderRecipe,
+    OpenSession,
+    hold_out,
+    recipe_of,
+    train,
+)
 from baselines.contract.method import (
     LEARNING_BATCH,
     NotFitted,
@@ -33,10 +41,12 @@ from baselines.contract.method import (
     save_method,
 )
 from pretrain.command import UserError, nearest
+from pretrain.encoder import asked_encoder
+from pretrain.training.session import Session
 
 COLORS = {"rgb": 3, "gray": 1}
-# A handful of normals is gone through in one step: so many at least, unless `instances` says otherwise.
-LEAST_STEPS = 300
+# A handful of normals makes epochs of one step: train for so many steps at least, unless `instances` says otherwise.
+MIN_STEPS = 300
 NETWORK = "network."
 
 
@@ -47,7 +57,7 @@ class AutoEncoder:
 
     model: which architecture; a name of ARCHITECTURES.
     size_px: side of the square that images are reduced to; what fits, the architecture says.
-    width, latent, skips: how wide, how many numbers in the middle, whether there are short cuts; where there are any.
+    width, latent, skips: how wide, size of the bottleneck, whether there are skip connections; where there are any.
     start, backbone: weights and architecture of the encoder of `backbone`; random, imagenet, a .pth or an encoder file.
     loss: mse, l2, ssim or mssim, for SSIM with a window of `window_px`; color: rgb or gray.
     residual: the map, squared, absolute or ssim; by default what the loss suggests.
@@ -88,11 +98,16 @@ class AutoEncoder:
 
     def refer(self, normals: Sequence[Tensor]) -> Self:
         """Learn from normals of one category, at least one; forgets the category before."""
-        return self.learn(normals, Journal(f"training {architecture_of(self.model).title}"))
+        return self.learn(normals, partial(Session, f"training {architecture_of(self.model).title}"))
 
-    def learn(self, normals: Sequence[Tensor], journal: Journal, is_literal: bool = False) -> Self:
-        """`refer`, told to a journal. Where it is literal, `epochs` are those that were asked for, however few normals
-        there are.
+    def learn(
+        self,
+        normals: Sequence[Tensor],
+        open_session: OpenSession,
+        autocast: Autocast = nullcontext,
+        min_steps: int = MIN_STEPS,
+    ) -> Self:
+        """`refer` in a session that may have a run, and so can be resumed.
 
         A tenth of the normals is held out: it chooses the best epoch. `normal_scores_` are theirs, `normal_peaks_` the
         highest values of their maps, `held_out_` their positions. There are none of a single normal.
@@ -100,26 +115,26 @@ class AutoEncoder:
         self.fit([])
         if not len(normals):
             raise UserError("no normal images to refer to: give at least one.")
-        learned, held_out = split(len(normals), self.seed)
-        recipe = self.recipe(len(learned), 0 if is_literal else LEAST_STEPS)
+        learned, held_out = hold_out(len(normals), self.seed)
+        recipe = self.recipe(len(learned), min_steps)
         network = self.make_network().to(normals[0].device)
 
-        def image_set(positions: Sequence[int]) -> Tensor:
+        def source(positions: Sequence[int]) -> Tensor:
             return self.shown(torch.stack([normals[position] for position in positions]))
 
-        self.network_ = train(network, image_set, learned, held_out, recipe, self.seed, journal)
+        self.network_ = train(network, source, learned, held_out, recipe, self.seed, open_session, autocast)
         self.held_out_ = held_out
-        judged = [self._judged(images) for images in batches((normals[i] for i in held_out), LEARNING_BATCH)]
+        predictions = [self._predict(images) for images in batches((normals[i] for i in held_out), LEARNING_BATCH)]
         empty = normals[0].new_empty(0)
-        self.normal_scores_ = torch.cat([empty, *(part.scores for part in judged)])
-        self.normal_peaks_ = torch.cat([empty, *(part.maps.flatten(1).amax(1) for part in judged)])
+        self.normal_scores_ = torch.cat([empty, *(prediction.scores for prediction in predictions)])
+        self.normal_peaks_ = torch.cat([empty, *(prediction.maps.flatten(1).amax(1) for prediction in predictions)])
         return self
 
     def predict(self, images: Iterable[Tensor]) -> Iterator[Prediction]:
         """Scores (b,) and maps (b, h, w), 0 or more, batch by batch."""
         self._check_fitted()
         for batch in batches(images, self.batch_size):
-            yield self._judged(batch)
+            yield self._predict(batch)
 
     @torch.no_grad()
     def reconstruct(self, images: Tensor) -> Tensor:
@@ -135,22 +150,20 @@ class AutoEncoder:
             return images
         return F.interpolate(images, size, mode="bilinear", antialias=True).clamp(0, 1)
 
-    def recipe(self, count: int, least_steps: int = 0) -> Recipe:
-        """How `count` images are learned from. Raises UserError for a value with which nothing could be learned."""
+    def recipe(self, count: int, min_steps: int = 0) -> AutoEncoderRecipe:
+        """How to train on `count` images. Raises UserError for a value with which nothing could be learned."""
         given = {"loss": self.loss, "augmentation": self.augmentation, "batch": self.train_batch, "epochs": self.epochs,
                  "learning_rate": self.learning_rate, "weight_decay": self.weight_decay}  # fmt: skip
         self._check()
         is_pretrained = self.model == "backbone" and self.start != "random"
         recipe = replace(recipe_of(self.model, is_pretrained, given), window_px=self.window_px)
         check_augmentation(recipe.augmentation)
-        if self._residual_kind == "ssim" or recipe.loss in ("ssim", "mssim"):
+        if self._residual == "ssim" or recipe.loss in ("ssim", "mssim"):
             check_window(torch.empty(self._size_px, self._size_px), self.window_px)
-        return recipe.lasting(count, self.instances, least_steps)
+        return recipe.lasting(count, self.instances, min_steps)
 
     def make_network(self) -> nn.Module:
         """An untrained network. Raises UserError for a size or an option that the architecture does not have."""
-        from pretrain.encoder import asked_encoder
-
         options = {"width": self.width, "latent": self.latent, "skips": self.skips or None}
         options = {name: value for name, value in options.items() if value is not None}
         if self.model == "backbone":
@@ -190,15 +203,15 @@ class AutoEncoder:
         return self.size_px or architecture_of(self.model).size_px
 
     @property
-    def _residual_kind(self) -> str:
+    def _residual(self) -> str:
         loss = self.loss or recipe_of(self.model).loss
         return self.residual or ("ssim" if loss in ("ssim", "mssim") else "squared")
 
     @torch.no_grad()
-    def _judged(self, images: Tensor) -> Prediction:
+    def _predict(self, images: Tensor) -> Prediction:
         shown = self.shown(images)
         restored = self.network_.to(images.device)(shown).float()
-        maps = self._smooth(residual_map(restored, shown, self._residual_kind, self.window_px))
+        maps = self._smooth(residual_map(restored, shown, self._residual, self.window_px))
         flat = maps.flatten(1)
         scores = flat.topk(max(1, round(self.top_share * flat.shape[1])), dim=1).values.mean(1)
         if maps.shape[-2:] != images.shape[-2:]:
@@ -207,8 +220,6 @@ class AutoEncoder:
 
     def _smooth(self, maps: Tensor) -> Tensor:
         """(b, s, s) -> the same."""
-        from kornia.filters import gaussian_blur2d
-
         sigma_px = self.blur * maps.shape[-1]
         if sigma_px < 0.3:  # less than a pixel sees of its neighbors
             return maps
@@ -216,7 +227,7 @@ class AutoEncoder:
         return gaussian_blur2d(maps[:, None], side_px, (sigma_px, sigma_px))[:, 0]
 
     def _check(self) -> None:
-        """Raise UserError for an argument that is none."""
+        """Raise UserError for an argument with which nothing could be learned."""
         architecture_of(self.model)
         for name, value, allowed in (
             ("color", self.color, COLORS),

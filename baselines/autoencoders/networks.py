@@ -1,91 +1,29 @@
 """The auto-encoders by name, and the first two of them: AE and VAE, whose encoder ends in a hundred numbers.
 
 A network takes images (b, channels, size_px, size_px) in [0, 1] and gives as many of the same shape and range. Its
-size is fixed when it is made: which ones an architecture can have, its constructor says.
+size is fixed when it is made.
 """
 
+import inspect
 import math
-from collections.abc import Callable
-from importlib import import_module
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from baselines.autoencoders.cae import (
+    LEAK,
+    BackboneCAE,
+    BaselineCAE,
+    InceptionCAE,
+    InspectionAE,
+    MVTec,
+    MVTec2,
+    SkipCAE,
+)
 from pretrain.command import UserError, nearest
 
-LEAK = 0.2
 MIN_PX, MAX_PX = 32, 1024
-
-
-class Architecture(NamedTuple):
-    """Where its class is, its own size, and the name under which a person knows it."""
-
-    place: str
-    size_px: int
-    title: str
-
-
-ARCHITECTURES = {
-    "ae": Architecture("baselines.autoencoders.networks.AE", 128, "auto-encoder"),
-    "vae": Architecture("baselines.autoencoders.networks.VAE", 128, "variational auto-encoder"),
-    "mvtec": Architecture("baselines.autoencoders.cae.MVTec", 256, "CAE mvtec"),
-    "mvtec2": Architecture("baselines.autoencoders.cae.MVTec2", 256, "CAE mvtec2"),
-    "baseline": Architecture("baselines.autoencoders.cae.BaselineCAE", 256, "baselineCAE"),
-    "inception": Architecture("baselines.autoencoders.cae.InceptionCAE", 256, "inceptionCAE"),
-    "skip": Architecture("baselines.autoencoders.cae.SkipCAE", 256, "skipCAE"),
-    "backbone": Architecture("baselines.autoencoders.backbone.BackboneCAE", 256, "CAE on a backbone"),
-    "inspection": Architecture("baselines.autoencoders.inspection.InspectionAE", 256, "inspection auto-encoder"),
-}
-
-
-def architecture_of(model: str) -> Architecture:
-    """An architecture by its name. Raises UserError for a name that is none."""
-    if model not in ARCHITECTURES:
-        raise UserError(f"there is no auto-encoder {model!r}; {nearest(model, ARCHITECTURES)}")
-    return ARCHITECTURES[model]
-
-
-def make_network(model: str, size_px: int, channels: int, seed: int, options: dict) -> nn.Module:
-    """A network with random weights, a function of `seed` alone. `options` go to its constructor.
-
-    Raises UserError for a model, a size or an option that there is not.
-    """
-    module, _, kind = architecture_of(model).place.rpartition(".")
-    network = getattr(import_module(module), kind)
-    check_options(model, network, options)
-    # On the CPU, and from its generator alone: torch.manual_seed would also reseed every GPU.
-    with torch.device("cpu"), torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        return network(size_px, channels, **options)
-
-
-def check_options(model: str, network: Callable, options: dict) -> None:
-    """Raise UserError for an option that the architecture does not have."""
-    import inspect
-
-    known = list(inspect.signature(network).parameters)[2:]
-    for name in options:
-        if name not in known:
-            has = f"its own are {', '.join(known)}" if known else "it has none of its own"
-            raise UserError(f"{model} has no option {name}: {has}.")
-
-
-def check_size(name: str, size_px: int, multiple: int, smallest_px: int) -> None:
-    """Raise UserError unless a side is a multiple, within limits."""
-    if size_px % multiple or not smallest_px <= size_px <= MAX_PX:
-        low = max(smallest_px, size_px // multiple * multiple)
-        raise UserError(
-            f"{name} cannot take {size_px} px: choose a multiple of {multiple} from {smallest_px} to {MAX_PX}, "
-            f"such as {min(low, MAX_PX)}."
-        )
-
-
-def check_power_of_two(name: str, size_px: int) -> None:
-    """Raise UserError unless a side is a power of two, within limits."""
-    allowed = [2**power for power in range(round(math.log2(MIN_PX)), round(math.log2(MAX_PX)) + 1)]
-    if size_px not in allowed:
-        raise UserError(f"{name} cannot take {size_px} px: choose a power of two, {', '.join(map(str, allowed))}.")
 
 
 class AE(nn.Module):
@@ -97,7 +35,6 @@ class AE(nn.Module):
     codes = 1  # numbers that the encoder gives for each latent one
 
     def __init__(self, size_px: int, channels: int = 3, width: int = 128, latent: int = 100) -> None:
-        check_power_of_two(type(self).__name__, size_px)
         super().__init__()
         self.latent = latent
         halvings = round(math.log2(size_px)) - 2  # to 4x4
@@ -135,3 +72,71 @@ class VAE(AE):
         mean, log_variance = self.distribution(images)
         divergence = -0.5 * (1 + log_variance - mean.square() - log_variance.exp()).sum((1, 2, 3))
         return self.decoder(mean + (0.5 * log_variance).exp() * noise[:, :, None, None]), divergence
+
+
+class Architecture(NamedTuple):
+    """A network's class, its own size, the name under which a person knows it, and the sizes that it can take."""
+
+    network: type[nn.Module]
+    size_px: int
+    title: str
+    multiple_px: int | None  # none: powers of two
+    min_px: int = MIN_PX
+
+
+ARCHITECTURES = {
+    "ae": Architecture(AE, 128, "auto-encoder", None),
+    "vae": Architecture(VAE, 128, "variational auto-encoder", None),
+    "mvtec": Architecture(MVTec, 256, "CAE mvtec", 32, 64),
+    "mvtec2": Architecture(MVTec2, 256, "CAE mvtec2", 32, 64),
+    "baseline": Architecture(BaselineCAE, 256, "baselineCAE", 64, 64),
+    "inception": Architecture(InceptionCAE, 256, "inceptionCAE", 64, 64),
+    "skip": Architecture(SkipCAE, 256, "skipCAE", None),
+    "backbone": Architecture(BackboneCAE, 256, "CAE on a backbone", 32, 64),
+    "inspection": Architecture(InspectionAE, 256, "inspection auto-encoder", 8),
+}
+
+
+def architecture_of(model: str) -> Architecture:
+    """An architecture by its name. Raises UserError for an unknown name."""
+    if model not in ARCHITECTURES:
+        raise UserError(f"there is no auto-encoder {model!r}; {nearest(model, ARCHITECTURES)}")
+    return ARCHITECTURES[model]
+
+
+def make_network(model: str, size_px: int, channels: int, seed: int, options: dict) -> nn.Module:
+    """A network with random weights, a function of `seed` alone. `options` go to its constructor.
+
+    Raises UserError for a model, a size or an option that there is not.
+    """
+    check_size(model, size_px)
+    check_options(model, options)
+    # On the CPU, and from its generator alone: torch.manual_seed would also reseed every GPU.
+    with torch.device("cpu"), torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        return architecture_of(model).network(size_px, channels, **options)
+
+
+def check_size(model: str, size_px: int) -> None:
+    """Raise UserError for a side that the architecture cannot take."""
+    _, _, _, multiple_px, min_px = architecture_of(model)
+    if multiple_px is None:
+        allowed = [2**power for power in range(round(math.log2(MIN_PX)), round(math.log2(MAX_PX)) + 1)]
+        if size_px not in allowed:
+            choices = ", ".join(map(str, allowed))
+            raise UserError(f"{model} cannot take {size_px} px: choose a power of two, {choices}.")
+    elif size_px % multiple_px or not min_px <= size_px <= MAX_PX:
+        below = max(min_px, size_px // multiple_px * multiple_px)
+        raise UserError(
+            f"{model} cannot take {size_px} px: choose a multiple of {multiple_px} from {min_px} to {MAX_PX}, "
+            f"such as {min(below, MAX_PX)}."
+        )
+
+
+def check_options(model: str, options: dict) -> None:
+    """Raise UserError for an option that the architecture does not have."""
+    known = list(inspect.signature(architecture_of(model).network).parameters)[2:]  # after size_px and channels
+    for name in options:
+        if name not in known:
+            has = f"its own are {', '.join(known)}" if known else "it has none of its own"
+            raise UserError(f"{model} has no option {name}: {has}.")

@@ -1,41 +1,44 @@
 """How an auto-encoder learns from good images: one loop, for the command and for a method inside a study alike.
 
 A tenth of the images is held out. After every epoch the loss on them is taken, and the weights of the best epoch
-count. Everything random is a pure function of seed, step and place in the batch, so a run that goes on from a
+count. Everything random is a pure function of seed, step and position in the batch, so a run that resumes from a
 checkpoint ends in the very weights of one that was never stopped.
 """
 
-import copy
 import math
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim import Optimizer
 
-from baselines.autoencoders.augmentation import AUGMENTATIONS, normals
+from baselines.autoencoders.augmentation import AUGMENTATIONS, standard_normal
 from baselines.autoencoders.losses import loss_named
+from baselines.contract.early_stopping import BestWeights
 from baselines.contract.method import LEARNING_BATCH
 from pretrain.command import UserError
-
-if TYPE_CHECKING:
-    from baselines.autoencoders.journal import Journal
+from pretrain.training.session import Session
 
 HELD_OUT_SHARE = 0.1
-# What a frozen backbone is trained with once it is free, and all that stands on it.
-FREE_LEARNING_RATE = 1e-5
+# Of the epochs, those in which a pretrained backbone stays as it is, and the learning rate of all once it is free.
+FROZEN_SHARE, UNFROZEN_LEARNING_RATE = 0.6, 1e-5
 PLATEAU_FACTOR = 0.5
 
-ImageSet = Callable[[Sequence[int]], Tensor]
+# (b, channels, h, w) by positions.
+ImageSource = Callable[[Sequence[int]], Tensor]
+# A Session of module and optimizer, whose label and run are chosen already.
+OpenSession = Callable[..., Session]
+Autocast = Callable[[], AbstractContextManager]
 
 
 @dataclass(frozen=True)
-class Recipe:
+class AutoEncoderRecipe:
     """How to train. `plateau` epochs without a better validation loss halve the learning rate, `patience` epochs end
-    the training, 0 for never; a pretrained part is frozen for the first `frozen` of the epochs."""
+    the training, 0 for never; a pretrained part is frozen for the share `frozen` of the epochs, the first ones."""
 
     loss: str = "mse"
     window_px: int = 11
@@ -51,41 +54,45 @@ class Recipe:
     def steps_in_epoch(self, count: int) -> int:
         return count // min(self.batch, count)
 
-    def lasting(self, count: int, instances: int | None, least_steps: int = 0) -> "Recipe":
-        """The same for `count` images, so long that `instances` images are looked at, or, where none are asked for,
-        that there are `least_steps`. Raises UserError for less than one epoch."""
+    def lasting(self, count: int, instances: int | None, min_steps: int = 0) -> "AutoEncoderRecipe":
+        """The same for `count` images, so long that `instances` images are trained on, or, where none are asked for,
+        that there are `min_steps`. Raises UserError for less than one epoch."""
         if instances is None:
-            return replace(self, epochs=max(self.epochs, math.ceil(least_steps / self.steps_in_epoch(count))))
+            return replace(self, epochs=max(self.epochs, math.ceil(min_steps / self.steps_in_epoch(count))))
         if instances < count:
             raise UserError(f"{instances} instances are less than one look at each of {count} images: ask for more.")
         return replace(self, epochs=instances // count)
 
 
-@dataclass
-class Standing:
-    """How far a training is: what a checkpoint holds beside weights."""
+# As published: Bergmann et al. for the convolutional family (https://arxiv.org/abs/1807.02011).
+PLAIN = AutoEncoderRecipe(loss="mse", epochs=100, batch=32, learning_rate=1e-3)
+CONVOLUTIONAL = AutoEncoderRecipe(
+    loss="ssim", epochs=100, batch=16, learning_rate=2e-4, weight_decay=1e-5, augmentation="affine"
+)
+INSPECTION = AutoEncoderRecipe(
+    loss="mse", epochs=50, batch=16, learning_rate=1e-4, augmentation="flips", plateau=5, patience=10
+)
+RECIPES = {"ae": PLAIN, "vae": PLAIN, "inspection": INSPECTION}
 
-    step: int = 0
-    learning_rate: float = 0.0
+
+def recipe_of(model: str, is_pretrained: bool = False, given: dict | None = None) -> AutoEncoderRecipe:
+    """The recipe of an architecture, with what was `given` that is not none. A backbone with random weights is trained
+    from the start: there is nothing in it to keep."""
+    chosen = {name: value for name, value in (given or {}).items() if value is not None}
+    return replace(RECIPES.get(model, CONVOLUTIONAL), frozen=FROZEN_SHARE if is_pretrained else 0.0, **chosen)
+
+
+@dataclass
+class EpochState:
+    """What a checkpoint holds beside weights and steps."""
+
+    learning_rate: float
     best_loss: float = math.inf
     best_epoch: int = 0
-    seconds: float = 0.0
     is_over: bool = False
 
 
-class Learner(nn.Module):
-    """A network in training and the best one so far, which is what counts in the end."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-        self.best = copy.deepcopy(network).requires_grad_(False)
-
-    def keep(self) -> None:
-        self.best.load_state_dict(self.network.state_dict())
-
-
-def split(count: int, seed: int) -> tuple[list[int], list[int]]:
+def hold_out(count: int, seed: int) -> tuple[list[int], list[int]]:
     """Positions of `count` images to learn from, and of the tenth that is held out: one at least, none of one."""
     order = np.random.default_rng([seed, 0xAE]).permutation(count).tolist()
     held_out = max(1, round(HELD_OUT_SHARE * count)) if count > 1 else 0
@@ -94,47 +101,58 @@ def split(count: int, seed: int) -> tuple[list[int], list[int]]:
 
 def train(
     network: nn.Module,
-    images: ImageSet,
+    images: ImageSource,
     learned: Sequence[int],
     held_out: Sequence[int],
-    recipe: Recipe,
+    recipe: AutoEncoderRecipe,
     seed: int,
-    journal: "Journal",
+    open_session: OpenSession,
+    autocast: Autocast = nullcontext,
 ) -> nn.Module:
-    """The network with the weights of its best epoch, in eval mode. `images` gives (b, channels, h, w) by positions.
+    """The network with the weights of its best epoch, in eval mode.
 
-    Raises UserError where the loss is no longer a number, and `Stopped` where the journal says so.
+    Raises UserError where the loss is no longer a number, and Stopped where the session was asked to stop.
     """
-    learner = Learner(network)
+    learner = BestWeights(network)
     optimizer = torch.optim.Adam(network.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay)
-    standing = journal.restored(learner, optimizer) or Standing(learning_rate=recipe.learning_rate)
+    state = EpochState(recipe.learning_rate)
     batch = min(recipe.batch, len(learned))
-    an_epoch = recipe.steps_in_epoch(len(learned))
-    steps = recipe.epochs * an_epoch
-    with journal.following(standing, steps, batch):
-        while standing.step < steps and not standing.is_over:
-            epoch, turn = divmod(standing.step, an_epoch)
-            set_mode(network, optimizer, standing.learning_rate, epoch < recipe.frozen * recipe.epochs, recipe)
+    steps_in_epoch = recipe.steps_in_epoch(len(learned))
+    with open_session(learner, optimizer, state=state, describe=lambda figures: described(figures, state)) as session:
+        session.steps, session.is_over = recipe.epochs * steps_in_epoch, state.is_over
+        for step in session:
+            epoch, batch_number = divmod(step, steps_in_epoch)
+            set_mode(network, optimizer, state.learning_rate, epoch < recipe.frozen * recipe.epochs, recipe)
             # Each epoch is a shuffle of its own, its incomplete last batch left out.
             order = np.random.default_rng([seed, epoch]).permutation(learned)
-            batch_images = images(order[turn * batch :][:batch].tolist())
-            batch_images = AUGMENTATIONS[recipe.augmentation](batch_images, seed, standing.step)
-            with journal.autocast():
-                loss = losses(network, batch_images, recipe, (seed, standing.step)).mean()
+            batch_images = images(order[batch_number * batch :][:batch].tolist())
+            batch_images = AUGMENTATIONS[recipe.augmentation](batch_images, seed, step)
+            with autocast():
+                loss = losses(network, batch_images, recipe, (seed, step)).mean()
             loss.backward()
             optimizer.step()
             optimizer.zero_grad()
-            journal.note(standing, loss.detach())
-            standing.step += 1
-            if turn + 1 == an_epoch:
-                judge_epoch(learner, images, held_out, recipe, standing, epoch, journal)
-            journal.save_if_due(standing, learner, optimizer)
-    if not held_out:
+            session.log(loss=loss.detach())
+            if batch_number + 1 == steps_in_epoch and held_out:
+                with autocast():
+                    loss = validation_loss(network, images, held_out, recipe)
+                end_epoch(learner, loss, epoch, recipe, state)
+                session.record(epoch=epoch, validation=loss, learning_rate=state.learning_rate)
+                session.is_over = state.is_over
+        if session.step < session.steps:
+            session.print(f"ended early at step {session.step}: nothing better since epoch {state.best_epoch}")
+    if not held_out:  # the last weights count
         learner.keep()
     return learner.best.eval()
 
 
-def losses(network: nn.Module, images: Tensor, recipe: Recipe, key: tuple[int, int] | None = None) -> Tensor:
+def described(figures: dict[str, float], state: EpochState) -> str:
+    """What the progress bar shows of a step."""
+    best = f", best held out {state.best_loss:.4g}" if math.isfinite(state.best_loss) else ""
+    return f"loss {figures['loss']:.4g}{best}"
+
+
+def losses(network: nn.Module, images: Tensor, recipe: AutoEncoderRecipe, key: tuple[int, int] | None = None) -> Tensor:
     """The loss of each image: (b, channels, h, w) -> (b,). A VAE draws its samples from `key`, seed and step; without
     it the means are decoded.
 
@@ -146,13 +164,15 @@ def losses(network: nn.Module, images: Tensor, recipe: Recipe, key: tuple[int, i
         return loss(network(images).float(), images, recipe.window_px)
     noise = images.new_zeros(len(images), network.latent)
     if key is not None:
-        noise = normals(range(len(images)), network.latent, *key, "latent").to(images.device)
+        noise = standard_normal(range(len(images)), network.latent, *key, "latent").to(images.device)
     restored, divergence = network.sampled(images, noise)
     weight = 1.0 if recipe.loss == "l2" else 1 / images[0].numel()
     return loss(restored.float(), images, recipe.window_px) + weight * divergence.float()
 
 
-def set_mode(network: nn.Module, optimizer, learning_rate: float, is_frozen: bool, recipe: Recipe) -> None:
+def set_mode(
+    network: nn.Module, optimizer: Optimizer, learning_rate: float, is_frozen: bool, recipe: AutoEncoderRecipe
+) -> None:
     """Training mode and learning rate; a pretrained part stays as it is while it is frozen, its statistics too."""
     network.train()
     pretrained = network.pretrained() if recipe.frozen else None
@@ -161,41 +181,27 @@ def set_mode(network: nn.Module, optimizer, learning_rate: float, is_frozen: boo
         for layer in pretrained.modules():
             if is_frozen and isinstance(layer, _BatchNorm):
                 layer.eval()
-        learning_rate = learning_rate if is_frozen else min(learning_rate, FREE_LEARNING_RATE)
+        learning_rate = learning_rate if is_frozen else min(learning_rate, UNFROZEN_LEARNING_RATE)
     for group in optimizer.param_groups:
         group["lr"] = learning_rate
 
 
 @torch.no_grad()
-def judge_epoch(
-    learner: Learner,
-    images: ImageSet,
-    held_out: Sequence[int],
-    recipe: Recipe,
-    standing: Standing,
-    epoch: int,
-    journal: "Journal",
-) -> None:
-    """The loss on the held-out images, and what follows from it. Without any, the last weights count."""
-    if not held_out:
-        return
-    learner.network.eval()
-    parts = []
-    for start in range(0, len(held_out), LEARNING_BATCH):
-        with journal.autocast():
-            parts.append(losses(learner.network, images(held_out[start : start + LEARNING_BATCH]), recipe))
-    loss = float(torch.cat(parts).mean())
-    if not math.isfinite(loss):
-        raise not_a_number(standing.step)
-    if loss < standing.best_loss:
-        standing.best_loss, standing.best_epoch = loss, epoch
+def validation_loss(
+    network: nn.Module, images: ImageSource, held_out: Sequence[int], recipe: AutoEncoderRecipe
+) -> float:
+    """The mean loss of the held-out images, a VAE's from its means."""
+    network.eval()
+    batches = [held_out[start : start + LEARNING_BATCH] for start in range(0, len(held_out), LEARNING_BATCH)]
+    return float(torch.cat([losses(network, images(batch), recipe) for batch in batches]).mean())
+
+
+def end_epoch(learner: BestWeights, loss: float, epoch: int, recipe: AutoEncoderRecipe, state: EpochState) -> None:
+    """Keep the weights if the held-out loss is the lowest so far; else lower the learning rate, or end the training."""
+    if loss < state.best_loss:
+        state.best_loss, state.best_epoch = loss, epoch
         learner.keep()
-    since = epoch - standing.best_epoch
+    since = epoch - state.best_epoch
     if recipe.plateau and since and since % recipe.plateau == 0:
-        standing.learning_rate *= PLATEAU_FACTOR
-    standing.is_over = bool(recipe.patience) and since >= recipe.patience
-    journal.log(standing.step - 1, epoch=epoch, validation=loss, learning_rate=standing.learning_rate)
-
-
-def not_a_number(step: int) -> UserError:
-    return UserError(f"the loss is not a number any more at step {step}: lower the learning rate, and start anew.")
+        state.learning_rate *= PLATEAU_FACTOR
+    state.is_over = bool(recipe.patience) and since >= recipe.patience

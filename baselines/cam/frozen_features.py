@@ -35,7 +35,7 @@ class FrozenFeatures:
         self.mapped = np.memmap(file, np.float32, "r", shape=self.shape)
 
     def __call__(self, positions: Sequence[int]) -> Tensor:
-        """Copies of what is known of some images: float32 (b, ...)."""
+        """Copies of the results for some images: float32 (b, ...)."""
         return torch.from_numpy(self.mapped[np.asarray(positions)])
 
     def _compute(self, early: Callable[[Sequence[int]], Tensor], batch: int) -> None:
@@ -52,13 +52,13 @@ class FrozenFeatures:
             mapped = np.memmap(unfinished, np.float32, "w+", shape=self.shape)
             with torch.no_grad(), Progress("frozen layers, once", count) as progress:
                 for start in range(0, count, batch):
-                    some = range(start, min(start + batch, count))
-                    filled = [*some, *[start] * (batch - len(some))]
-                    found = early(filled)
-                    if found.shape[1:] != self.shape[1:]:
+                    positions = range(start, min(start + batch, count))
+                    filled = [*positions, *[start] * (batch - len(positions))]
+                    features = early(filled)
+                    if features.shape[1:] != self.shape[1:]:
                         raise UserError("images of different sizes in one training: give them one size.")
-                    mapped[start : some.stop] = found[: len(some)].cpu().numpy()
-                    progress.advance(len(some))
+                    mapped[start : positions.stop] = features[: len(positions)].cpu().numpy()
+                    progress.advance(len(positions))
             mapped.flush()
             del mapped
             unfinished.replace(self.file)

@@ -1,4 +1,4 @@
-"""VGG16 with class activation maps as a method: it learns what defects look like on some products, judges others.
+"""VGG16 with class activation maps as a method: it learns defects on some products and looks for them on others.
 
 Recipe as published, with what was wrong there put right: images are normalized as the pretrained weights expect, a
 held-out part of the training categories ends the training, and a map's threshold does not depend on the map.
@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -18,11 +19,11 @@ from torch.nn import functional as F
 
 from baselines.cam.frozen_features import FrozenFeatures
 from baselines.cam.network import ANOMALY, GOOD, MIN_PX, RANDOM, VggNetwork, make_network, weights_file
-from baselines.cam.training import Recipe, Training
+from baselines.cam.training import CamRecipe, CamTraining
 from baselines.contract.method import NotFitted, Prediction, Sample, batches, forget, load_method, save_method
 from baselines.contract.split import split_samples
 from pretrain.command import UserError
-from pretrain.progress import Progress
+from pretrain.training.session import Session
 
 # What a tensor of the network is called in a method's file.
 PREFIX = "network."
@@ -30,8 +31,9 @@ PREFIX = "network."
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class VggCam:
-    """`weights` is random, imagenet, or a .pth; without pretrained ones nothing is frozen. A image's score is minus
-    the logarithm of the probability that it is good; its map is the evidence for `anomaly` in each place, with a sign.
+    """`weights` is random, imagenet, or a .pth; without pretrained ones nothing is frozen. The score of an image is
+    minus the logarithm of the probability that it is good; its map is the evidence for `anomaly` at each position, with
+    a sign.
 
     `width` scales the channels, for trials and tests; `input_px` is what images are stretched to before they are
     looked at, as they come by default. With `cached`, what frozen layers give is computed once. `device` is cpu, cuda
@@ -56,38 +58,33 @@ class VggCam:
     def fit(self, training: Sequence[Sample]) -> Self:
         """Learn from labelled images, good and defective. `normal_scores_` and `normal_peaks_` are the scores and the
         maps' highest values of held-out good ones."""
-        best = None
-        with self.session(training) as session, Progress("training VGG16-CAM", session.steps, "steps") as progress:
-            for step in session.walk():
-                if step.is_best:
-                    best = copy.deepcopy(session.network.state_dict())
-                progress.advance(note=f"loss {step.loss:.3f}")
-        session.network.load_state_dict(best)
-        return self.conclude(training, session)
+        with self.prepare(training) as prepared:
+            prepared.train(partial(Session, "training VGG16-CAM"))
+            return self.finish(training, prepared)
 
     @contextmanager
-    def session(self, training: Sequence[Sample], file: Path | None = None) -> Iterator[Training]:
-        """A training that is ready to be walked through; what was learned before is forgotten. `file` is where the
-        frozen layers' results are kept, by default one that is gone at the end."""
+    def prepare(self, samples: Sequence[Sample], file: Path | None = None) -> Iterator[CamTraining]:
+        """A training that is ready to begin; what was learned before is forgotten. `file` is where the frozen layers'
+        results are kept, by default one that is gone at the end."""
         forget(self)
-        recipe = self.check()
-        parts = split_samples(training, self.seed)
+        recipe = self.recipe()
+        split = split_samples(samples, self.seed)
         network = make_network(self.weights, self.width, self.seed).to(self._device)
 
         def early(positions: Sequence[int]) -> Tensor:
-            return network.early(self._fitting(torch.stack([training[i].image for i in positions])))
+            return network.early(self._fitting(torch.stack([samples[i].image for i in positions])))
 
         if self.weights == RANDOM or not self.cached:
-            yield Training(network, early, parts, recipe)
+            yield CamTraining(network, early, split, recipe)
             return
         with tempfile.TemporaryDirectory() as folder:
             file = file or Path(folder) / "frozen.f32"
-            known = FrozenFeatures(early, len(training), file, self.train_batch)
-            yield Training(network, _on(known, self._device), parts, recipe)
+            frozen = FrozenFeatures(early, len(samples), file, self.train_batch)
+            yield CamTraining(network, _on(frozen, self._device), split, recipe)
 
-    def check(self) -> Recipe:
-        """The recipe. Raises UserError for one that could teach nothing, or weights that are not there."""
-        recipe = Recipe(
+    def recipe(self) -> CamRecipe:
+        """How to train. Raises UserError for values that could teach nothing, or weights that are not there."""
+        recipe = CamRecipe(
             self.epochs, self.train_batch, self.learning_rate, self.patience, self.target_accuracy, self.seed
         )
         recipe.check()
@@ -97,14 +94,15 @@ class VggCam:
             weights_file(self.weights)
         return recipe
 
-    def conclude(self, training: Sequence[Sample], session: Training) -> Self:
-        """Take the network of a session, which holds the best weights."""
-        self.network_ = session.network.eval().requires_grad_(False)
+    def finish(self, samples: Sequence[Sample], training: CamTraining) -> Self:
+        """Take the best network of a training, and the scores of the good images that it held out."""
+        self.network_ = training.learner.best.eval()
         self.normal_scores_ = self.normal_peaks_ = torch.zeros(0)
-        normals = [training[i].image for i in session.parts.validation if not session.parts.labels[i]]
-        found = list(self.predict(normals))
-        self.normal_scores_ = torch.cat([self.normal_scores_, *(part.scores for part in found)])
-        self.normal_peaks_ = torch.cat([self.normal_peaks_, *(part.maps.flatten(1).amax(1) for part in found)])
+        normals = [samples[i].image for i in training.split.validation if not training.split.labels[i]]
+        predictions = list(self.predict(normals))
+        self.normal_scores_ = torch.cat([self.normal_scores_, *(prediction.scores for prediction in predictions)])
+        peaks = [prediction.maps.flatten(1).amax(1) for prediction in predictions]
+        self.normal_peaks_ = torch.cat([self.normal_peaks_, *peaks])
         return self
 
     def refer(self, normals: Sequence[Tensor]) -> Self:
@@ -140,7 +138,7 @@ class VggCam:
         try:
             network.load_state_dict(state)
         except RuntimeError:
-            raise UserError(f"{folder} does not hold the weights of this VGG16-CAM: fit the method anew.") from None
+            raise UserError(f"{folder} does not hold the weights of this VGG16-CAM: fit the method again.") from None
         method.network_ = network.to(method._device).eval().requires_grad_(False)
         return method
 

@@ -1,4 +1,4 @@
-"""VGG16 for class activation maps: convolutions, one average over all places, one linear layer.
+"""VGG16 for class activation maps: convolutions, one average over all positions, one linear layer.
 
 What is averaged and then weighed can as well be weighed and then averaged: the weights of the class `anomaly` on the
 last convolution's channels say where in the image the evidence is (Zhou et al. 2016, https://arxiv.org/abs/1512.04150).
@@ -56,7 +56,7 @@ class VggNetwork(nn.Module):
         return self.features[FROZEN:](early)
 
     def logits(self, late: Tensor) -> Tensor:
-        """conv5_3 (b, 512, h, w) -> (b, 2): max-pool 2, then the average over all places, 7 x 7 of 224 px."""
+        """conv5_3 (b, 512, h, w) -> (b, 2): max-pool 2, then the average over all positions, 7 x 7 of 224 px."""
         return self.classifier(F.max_pool2d(late, 2).mean((2, 3)))
 
     def activation_maps(self, late: Tensor) -> Tensor:
@@ -108,7 +108,7 @@ def weights_file(weights: str) -> Path:
 
 def has_imagenet_weights() -> bool:
     """Whether torch's cache has them; nothing is downloaded."""
-    from torchvision.models import VGG16_Weights
+    from torchvision.models import VGG16_Weights  # 1.5 s that training from random or a .pth does without
 
     return (Path(torch.hub.get_dir()) / "checkpoints" / Path(VGG16_Weights.DEFAULT.url).name).is_file()
 
@@ -116,11 +116,11 @@ def has_imagenet_weights() -> bool:
 def _fill(network: VggNetwork, state: Mapping[str, Tensor], path: Path) -> None:
     """Copy torchvision's convolutions into the network; its classifier of a thousand classes is of no use here."""
     expected = network.features.state_dict()
-    found = {name: state.get(f"features.{name}") for name in expected}
-    wrong = [n for n, weight in found.items() if weight is None or weight.shape != expected[n].shape]
+    convolutions = {name: state.get(f"features.{name}") for name in expected}
+    wrong = [n for n, weight in convolutions.items() if weight is None or weight.shape != expected[n].shape]
     if wrong:
         raise UserError(
             f"{path} does not hold a VGG16: features.{wrong[0]} is missing or of another shape; give torchvision's "
             f"vgg16 as .pth, or start from {RANDOM}."
         )
-    network.features.load_state_dict(found)
+    network.features.load_state_dict(convolutions)

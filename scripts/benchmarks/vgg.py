@@ -35,7 +35,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from baselines.cam.training import Training
+    from baselines.cam.training import CamTraining
     from baselines.contract.method import Samples
 
 SIZE_PX, CATEGORY, WHOLE_RUN_EPOCHS = 224, "hazelnut", 10
@@ -112,14 +112,14 @@ def in_rounds(samples: "Samples", weights: Path, rounds: int, place: Path) -> tu
     plain, ours = (VggCam(weights=str(weights), cached=cached, epochs=rounds + 1, patience=99, device="cpu")
                    for cached in (False, True))  # fmt: skip
     seconds: dict[str, list[float]] = {"plain": [], "ours": [], "once": []}
-    with plain.session(samples) as first:
+    with plain.prepare(samples) as first:
         start_s = time.perf_counter()
-        with ours.session(samples, place / "frozen.f32") as second:
+        with ours.prepare(samples, place / "frozen.f32") as second:
             seconds["once"].append(time.perf_counter() - start_s)
             for number in range(rounds + 1):
                 print(f"round {number} of {rounds}" if number else "warming up", file=sys.stderr, flush=True)
-                for name, session in (("plain", first), ("ours", second)):
-                    took_s = epoch_seconds(session)
+                for name, training in (("plain", first), ("ours", second)):
+                    took_s = epoch_seconds(training, number)
                     if number:
                         seconds[name].append(took_s)
         pairs = list(zip(first.network.parameters(), second.network.parameters(), strict=True))
@@ -127,10 +127,12 @@ def in_rounds(samples: "Samples", weights: Path, rounds: int, place: Path) -> tu
     return seconds, apart
 
 
-def epoch_seconds(session: "Training") -> float:
+def epoch_seconds(training: "CamTraining", epoch: int) -> float:
     """One epoch and its validation."""
     start_s = time.perf_counter()
-    next(step for step in session.walk() if step.epoch)
+    for step in range(epoch * training.steps_in_epoch, (epoch + 1) * training.steps_in_epoch):
+        training.step(step)
+    training.end_epoch(epoch)
     return time.perf_counter() - start_s
 
 

@@ -13,9 +13,12 @@ from conftest import REPOSITORY
 from PIL import Image
 from safetensors.torch import load_file
 
-from baselines.autoencoder import Config, known_flags, main
+from baselines.autoencoder import main
+from baselines.autoencoders.config import Config
+from baselines.contract.metrics import number
 from downstream.detect import Fit, Run, fit, run
-from pretrain.command import Names, UserError, read_config, run_commands
+from pretrain.command import Names, UserError, read_config, run_command, run_commands
+from pretrain.training.session import Session
 
 SCRIPT = str(REPOSITORY / "baselines/autoencoder.py")
 TINY = ("--model", "vae", "--size", "32", "--width", "4", "--epochs", "3", "--batch_size", "4", "--device", "cpu")
@@ -61,9 +64,9 @@ def test_pixel_figures_of_each_category_and_their_mean(finished):
     values = [json.loads((out / name / "figures.json").read_text())["pixel_auroc"] for name in ("bottle", "leather")]
     assert all(0 <= value <= 1 for value in values)
     (mean,) = (line for line in done.stdout.splitlines() if "mean" in line)
-    assert f"{sum(values) / 2:.3f}" in mean
+    assert number(sum(values) / 2) in mean
     for value, name in zip(values, ("bottle", "leather"), strict=True):
-        assert any(name in line and f"{value:.3f}" in line for line in done.stdout.splitlines())
+        assert any(name in line and number(value) in line for line in done.stdout.splitlines())
 
 
 def test_detect_runs_the_model(finished, demo_folder, tmp_path, capsys):
@@ -89,7 +92,7 @@ def test_detect_fits_one_with_options(demo_folder, tmp_path, capsys):
 
 def test_finished_runs_are_left_alone_and_their_figures_shown_again(finished, capsys):
     before = (finished[0] / "bottle" / "method.safetensors").stat().st_mtime_ns
-    assert main(read_config(Config, known_flags(finished[1].args[2:]))) == 0
+    assert main(read_config(Config, finished[1].args[2:])) is None
     words = capsys.readouterr().out
     assert "holds a finished run" in words
     assert (finished[0] / "bottle" / "method.safetensors").stat().st_mtime_ns == before
@@ -97,7 +100,7 @@ def test_finished_runs_are_left_alone_and_their_figures_shown_again(finished, ca
     assert len(table) == 3 and table == [line for line in words.splitlines() if "│" in line]
 
 
-def test_killed_and_gone_on_is_bit_identical(finished, demo_folder, tmp_path):
+def test_killed_and_resumed_is_bit_identical(finished, demo_folder, tmp_path):
     words = ["--data", demo_folder, "--category", "leather", "--out", tmp_path, *TINY, "--checkpoint-minutes", "0"]
     running = subprocess.Popen(
         [sys.executable, SCRIPT, *map(str, words)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -109,27 +112,26 @@ def test_killed_and_gone_on_is_bit_identical(finished, demo_folder, tmp_path):
     running.send_signal(signal.SIGKILL)
     running.wait()
     assert not (tmp_path / "leather" / "finished").exists()
-    done = autoencoder(*words)
-    assert done.returncode == 0, done.stderr
+    main(read_config(Config, list(map(str, words))))
     assert_same_weights(tmp_path / "leather", finished[0] / "leather")
     lines = [json.loads(line) for line in metrics.read_text().splitlines()]
     assert [line["step"] for line in lines if "loss" in line] == list(range(6))
 
 
-def test_interrupted_says_so_and_goes_on(finished, demo_folder, tmp_path):
+def test_interrupted_says_so_and_keeps_its_options(demo_folder, tmp_path, monkeypatch, capsys):
     words = ["--data", demo_folder, "--category", "leather", "--out", tmp_path, *TINY, "--epochs", "3000"]
-    running = subprocess.Popen(
-        [sys.executable, SCRIPT, *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    metrics, deadline_s = tmp_path / "leather" / "metrics.jsonl", time.monotonic() + 90
-    while not metrics.exists() or metrics.read_text().count('"loss"') < 3:
-        assert running.poll() is None and time.monotonic() < deadline_s
-        time.sleep(0.01)
-    running.send_signal(signal.SIGINT)
-    said, errors = running.communicate(timeout=60)
-    assert running.returncode == 130 and "the same command goes on from there" in said and "Traceback" not in errors
+    log = Session.log
+
+    def log_and_interrupt(session, **figures):
+        log(session, **figures)
+        if session.step == 2:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Session, "log", log_and_interrupt)
+    assert run_command(main, Config, list(map(str, words))) == 130
+    assert "stopped after 3 of 6000 steps; the same command resumes there" in capsys.readouterr().out
     with pytest.raises(UserError, match="learning_rate was None and is 0.5"):
-        main(read_config(Config, known_flags([*map(str, words), "--learning_rate", "0.5"])))
+        main(read_config(Config, [*map(str, words), "--learning_rate", "0.5"]))
 
 
 def test_a_plain_folder_of_good_images_will_do(demo_folder, tmp_path, capsys):
@@ -178,9 +180,3 @@ def test_too_few_images_to_hold_a_tenth_out(demo_folder, tmp_path):
         (folder / path.name).write_bytes(path.read_bytes())
     with pytest.raises(UserError, match="9 good images of few are too few to hold a tenth out"):
         main(Config(data=folder, size_px=32, device="cpu", out=tmp_path / "run"))
-
-
-def test_flags_as_their_users_know_them():
-    typed = ["--batch_size", "4", "--size=32", "--data_path", "my_data", "-i", "100", "--print_config", "--colr", "a_b"]
-    assert known_flags(typed) == ["--batch-size", "4", "--size-px=32", "--data", "my_data", "--instances", "100",
-                                  "--print_config", "--colr", "a_b"]  # fmt: skip

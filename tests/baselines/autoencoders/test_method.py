@@ -84,7 +84,7 @@ def test_learning_does_not_depend_on_batch_size():
         ({"model": "eae"}, "there is no auto-encoder 'eae'"),
         ({"size_px": 100}, "a power of two"),
         ({"loss": "mae"}, "did you mean mse"),
-        ({"color": "gray"}, "did you mean gray"),
+        ({"color": "grey"}, "did you mean gray"),
         ({"residual": "signed"}, "there is no residual"),
         ({"augmentation": "turned"}, "there is no augmentation"),
         ({"epochs": 0}, "epochs must be above 0, not 0"),

@@ -1,30 +1,32 @@
 """The loop: what is held out teaches nothing, the best epoch counts, gone on is as if never stopped."""
 
+import signal
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 from torch import nn
 
-from baselines.autoencoders.journal import Journal, Stopped
 from baselines.autoencoders.networks import make_network
-from baselines.autoencoders.recipes import recipe_of
-from baselines.autoencoders.training import Recipe, losses, split, train
-from pretrain.command import UserError
+from baselines.autoencoders.training import AutoEncoderRecipe, hold_out, losses, recipe_of, train
+from pretrain.command import Stopped, UserError
 from pretrain.training.run import Run
+from pretrain.training.session import Session
 
 IMAGES = torch.rand(12, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 0.3 + 0.3
-RECIPE = Recipe(epochs=4, batch=4, learning_rate=2e-3, augmentation="moved")
-LEARNED, HELD_OUT = split(12, 0)
+RECIPE = AutoEncoderRecipe(epochs=4, batch=4, learning_rate=2e-3, augmentation="affine")
+LEARNED, HELD_OUT = hold_out(12, 0)
+open_session = partial(Session, "training")
 
 
 def network(model: str = "vae") -> nn.Module:
     return make_network(model, 32, 3, 0, {"width": 4, "latent": 5})
 
 
-def trained(recipe=RECIPE, journal=None, images=IMAGES, held_out=HELD_OUT, model="vae", seed=0):
-    journal = journal or Journal("training")
-    return train(network(model), lambda chosen: images[chosen], LEARNED, held_out, recipe, seed, journal)
+def trained(recipe=RECIPE, run=None, images=IMAGES, held_out=HELD_OUT, model="vae", seed=0):
+    opened = partial(open_session, run=run)
+    return train(network(model), lambda chosen: images[chosen], LEARNED, held_out, recipe, seed, opened)
 
 
 def vector(network: nn.Module) -> torch.Tensor:
@@ -33,9 +35,9 @@ def vector(network: nn.Module) -> torch.Tensor:
 
 def test_a_tenth_is_held_out():
     for count, expected in ((1, 0), (2, 1), (10, 1), (19, 2), (200, 20)):
-        learned, held_out = split(count, 3)
+        learned, held_out = hold_out(count, 3)
         assert len(held_out) == expected and sorted(learned + held_out) == list(range(count))
-    assert split(50, 0) != split(50, 1)
+    assert hold_out(50, 0) != hold_out(50, 1)
 
 
 def test_same_seed_same_weights_whatever_the_global_generator():
@@ -57,7 +59,7 @@ def test_what_is_held_out_teaches_nothing():
 
 def test_the_best_epoch_counts(tmp_path):
     run = Run(tmp_path)
-    best = trained(replace(RECIPE, epochs=8, learning_rate=0.05), Journal("training", run), model="ae")
+    best = trained(replace(RECIPE, epochs=8, learning_rate=0.05), run, model="ae")
     validation = [line["validation"] for line in run.metrics() if "validation" in line]
     assert len(validation) == 8 and validation.index(min(validation)) < 7  # so fast that it gets worse again
     with torch.no_grad():
@@ -73,10 +75,17 @@ def test_without_any_held_out_the_last_epoch_counts():
 @pytest.mark.parametrize("model", ["ae", "vae"])
 def test_stopped_and_gone_on_is_uninterrupted(model, after, tmp_path):
     whole = vector(trained(model=model))
-    asked = iter([False] * (after - 1) + [True])
+
+    def images(chosen):
+        images.batches += 1
+        if images.batches == after + (after - 1) // 2:  # every second step a batch is also held out
+            signal.raise_signal(signal.SIGTERM)
+        return IMAGES[chosen]
+
+    images.batches = 0
     with pytest.raises(Stopped, match=f"stopped after {after} of 8 steps"):
-        trained(journal=Journal("training", Run(tmp_path), is_stop_asked=lambda: next(asked)), model=model)
-    assert torch.equal(vector(trained(journal=Journal("training", Run(tmp_path)), model=model)), whole)
+        train(network(model), images, LEARNED, HELD_OUT, RECIPE, 0, partial(open_session, run=Run(tmp_path)))
+    assert torch.equal(vector(trained(run=Run(tmp_path), model=model)), whole)
     assert [line["step"] for line in Run(tmp_path).metrics() if "loss" in line] == list(range(8))
 
 
@@ -86,11 +95,23 @@ def test_a_plateau_halves_the_rate_and_ends_the_training_in_the_end(tmp_path):
     for part in frozen.modules():  # nothing moves, so nothing improves but by rounding
         if isinstance(part, nn.BatchNorm2d):
             part.momentum = 0.0
-    train(frozen, lambda chosen: IMAGES[chosen], LEARNED, HELD_OUT, still, 0, Journal("training", run))
+    train(frozen, lambda chosen: IMAGES[chosen], LEARNED, HELD_OUT, still, 0, partial(open_session, run=run))
     lines = [line for line in run.metrics() if "validation" in line]
     rates = [line["learning_rate"] for line in lines]
     assert len(lines) < 50 and rates[0] == 1e-9 and rates[-1] in (0.25e-9, 0.125e-9, 0.0625e-9)
     assert all(later in (rate, rate / 2) for rate, later in zip(rates, rates[1:], strict=False))
+
+
+def test_a_training_that_ended_early_is_over_when_it_resumes(tmp_path):
+    """Killed between its last step and its end: it takes no further step."""
+    recipe = replace(RECIPE, epochs=50, learning_rate=1e-9, patience=1)
+    best = vector(trained(recipe, Run(tmp_path), model="ae"))
+    steps = len([line for line in Run(tmp_path).metrics() if "loss" in line])
+    saved = partial(open_session, run=Run(tmp_path), checkpoint_minutes=0)
+    train(network("ae"), lambda chosen: IMAGES[chosen], LEARNED, HELD_OUT, recipe, 0, saved)
+    again = vector(trained(recipe, Run(tmp_path), model="ae"))
+    assert torch.equal(again, best)
+    assert len([line for line in Run(tmp_path).metrics() if "loss" in line]) == steps < 100
 
 
 def test_a_pretrained_backbone_is_frozen_at_first(tmp_path):
@@ -102,7 +123,7 @@ def test_a_pretrained_backbone_is_frozen_at_first(tmp_path):
         before, head = vector(fresh.stages), vector(fresh.up)
         one = replace(recipe, epochs=epochs, frozen=0.5 * 2 / epochs)
         # Without held-out images the last epoch counts.
-        after = train(fresh, lambda chosen: images[chosen], LEARNED, [], one, 0, Journal("training"))
+        after = train(fresh, lambda chosen: images[chosen], LEARNED, [], one, 0, open_session)
         return torch.equal(before, vector(after.stages)), torch.equal(head, vector(after.up))
 
     assert stages(1) == (True, False)
@@ -132,7 +153,7 @@ def test_recipes_are_those_published():
         2e-4,
         1e-5,
         "ssim",
-        "moved",
+        "affine",
     )
     assert (line.epochs, line.batch, line.learning_rate, line.plateau, line.patience) == (50, 16, 1e-4, 5, 10)
     assert recipe_of("backbone", True).frozen == 0.6 and recipe_of("backbone", False).frozen == 0
@@ -142,6 +163,6 @@ def test_recipes_are_those_published():
 def test_instances_become_epochs():
     assert RECIPE.lasting(180, 1000).epochs == 5
     assert RECIPE.lasting(180, None).epochs == 4
-    assert RECIPE.lasting(3, None, least_steps=300).epochs == 300
+    assert RECIPE.lasting(3, None, min_steps=300).epochs == 300
     with pytest.raises(UserError, match="less than one look"):
         RECIPE.lasting(180, 100)

@@ -1,0 +1,71 @@
+"""The options of `python baselines/vgg_cam.py`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pretrain.command import Names
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train on all labelled images of some categories.
+
+    Attributes:
+        data: Folder of categories in MVTec AD's layout. Default is data/mvtec where it exists, else demo data.
+        train: Categories to learn from; images of both of their folders, train and test, with their labels.
+        weights: imagenet (torchvision's), a VGG16 as .pth, or random; with random, nothing is frozen.
+        width: Scales all channels, to try things on a small machine; needs random weights.
+        size_px: Side of the square that images are stretched to.
+        epochs: At most.
+        batch_size: Images a step.
+        learning_rate: Of Adam.
+        patience: Epochs without a better validation loss after which to stop.
+        target_accuracy: Also stop once this share of the training images is classified correctly; 0.98 was published.
+        cached: Compute what frozen layers give only once; the result is the same.
+        seed: Splits, first weights and order.
+        checkpoint_minutes: Minutes between two checkpoints.
+        device: cpu, cuda, or auto for a GPU where there is one.
+        out: The run's folder; the same command again resumes a run that was stopped.
+    """
+
+    data: Path | None = None
+    train: Names = Names("capsule,hazelnut,leather")
+    weights: str = "imagenet"
+    width: float = 1.0
+    size_px: int = 224
+    epochs: int = 10
+    batch_size: int = 40
+    learning_rate: float = 1e-4
+    patience: int = 3
+    target_accuracy: float | None = None
+    cached: bool = True
+    seed: int = 0
+    checkpoint_minutes: float = 1.0
+    device: str = "auto"
+    out: Path = Path("runs/vgg_cam")
+
+
+@dataclass(frozen=True)
+class Test:
+    """Classify images of other categories, and print how well that went.
+
+    Attributes:
+        data: Folder of categories in MVTec AD's layout. Default is data/mvtec where it exists, else demo data.
+        test: Categories to test on, none of which was trained on.
+        model: The run's folder that train wrote.
+        images: all, as published, or those of the test folders alone.
+        false_alarm_rate: Share of good images that may be called defective at the calibrated threshold.
+        minimum_area: Regions of fewer pixels get no box.
+        shown: Images of each category in the grid, of good and of defective ones.
+        out: Folder of results. Default is the folder test of the run.
+    """
+
+    data: Path | None = None
+    test: Names = Names("bottle,pill,wood")
+    model: Path = Path("runs/vgg_cam")
+    images: Literal["all", "test"] = "all"
+    false_alarm_rate: float = 0.05
+    minimum_area: int = 0
+    shown: int = 5
+    out: Path | None = None
