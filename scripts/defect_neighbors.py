@@ -3,8 +3,9 @@
     python scripts/leave_one_out.py --data data/mvtec --seeds 0,1,2     # makes the encoders
     python scripts/defect_neighbors.py --data data/mvtec --seeds 0,1,2 --record RESULTS.md
 
-Precision at 1 and 5 of kinds of defect among the category's defective test images, by cosine distance of pooled
-vectors, beside a random encoder of the same seed and beside chance; `embeddings/knn.py` measures one encoder.
+Precision at 1 and 5 of types of defect among the category's defective test images, by cosine distance of pooled
+vectors, beside a random encoder of the same seed and beside chance. `embeddings/knn.py` does this for one encoder and
+seed; here are means over seeds, also for vectors minus the mean of the category's good images.
 """
 
 if __name__ == "__main__":
@@ -12,10 +13,10 @@ if __name__ == "__main__":
     from pathlib import Path
 
     sys.path[0] = str(Path(__file__).resolve().parents[1])
-    from pretrain.command import run_command
-    from scripts.defect_neighbors import Config, main
+    from pretrain.command import start
+    from scripts.defect_neighbors import DefectNeighbors
 
-    sys.exit(run_command(main, Config))
+    start("scripts.defect_neighbors:main", DefectNeighbors)
 
 import json
 import os
@@ -31,22 +32,24 @@ from statistics import mean, stdev
 from embeddings.encoding import RANDOM
 from embeddings.knn import VIEWS, NeighborFigures, defect_figures, pooled
 from pretrain.command import Names, UserError
+from pretrain.data.dataset import load
+from pretrain.data.images import category_folders, check_names
+from pretrain.encoder import Encoder, commit, load_encoder
 from pretrain.files import write_whole
-from scripts.leave_one_out import commit
 
 ENCODERS = (str(RANDOM), "pretrained")
-SHOWN = ("among_defective_1", "among_defective_5")
+FIGURES = ("among_defective_1", "among_defective_5")
 
 
 @dataclass(frozen=True)
-class Config:
+class DefectNeighbors:
     """Measure how often neighbors share a defect, on categories that the encoder never saw.
 
     Attributes:
         data: Folder of categories in MVTec AD's layout.
-        categories: Which to measure. Default is each of the folder's.
-        seeds: Of the encoders, pretrained and random.
-        runs: Where scripts/leave_one_out.py left the encoders.
+        categories: Categories to measure. Default is each of the folder's.
+        seeds: Seeds of the encoders, pretrained and random.
+        runs: Folder in which scripts/leave_one_out.py left the encoders.
         size_px: Side of the square that images are stretched to.
         json: Write all figures to this file.
         record: Append the tables to this file.
@@ -61,14 +64,11 @@ class Config:
     record: Path | None = None
 
 
-def main(config: Config) -> None:
+def main(config: DefectNeighbors) -> None:
     """Measure and print a table for vectors as they are, and one for their difference from good images."""
-    from pretrain.data.dataset import load
-    from pretrain.data.images import category_folders, check_names
-
-    found = category_folders(config.data)
-    check_names(config.categories, found, f"category in {config.data}")
-    categories = config.categories or Names(sorted(found))
+    available = category_folders(config.data)
+    check_names(config.categories, available, f"category in {config.data}")
+    categories = config.categories or Names(sorted(available))
     files = {
         (category, seed): config.runs / f"without-{category}-seed-{seed}" / "encoder.safetensors"
         for seed in config.seeds
@@ -99,8 +99,6 @@ def main(config: Config) -> None:
 
 def encoders(path: Path, category: str, seed: int) -> dict:
     """The random control and the pretrained encoder. Raises UserError if that one saw the category."""
-    from pretrain.encoder import Encoder, load_encoder
-
     encoder = load_encoder(path)
     if encoder.origin and category in encoder.origin.categories:
         raise UserError(f"{path} saw {category}: figures there say nothing.")
@@ -113,23 +111,23 @@ def as_markdown(by_category: dict[str, list[dict]]) -> list[str]:
         "| category, defect types | chance | at 1: random | pretrained | at 5: random | pretrained |",
         "|---|---|---|---|---|---|",
     ]
-    means: dict[str, list[list[float]]] = {f"{name} {shown}": [] for shown in SHOWN for name in ENCODERS}
+    columns = [(figure, encoder) for figure in FIGURES for encoder in ENCODERS]
+    values_of: dict[tuple[str, str], list[list[float]]] = {column: [] for column in columns}  # by category and seed
     chances = []
     for category, measured in by_category.items():
         first: NeighborFigures = measured[0]["figures"]
-        cells = []
-        for shown in SHOWN:
-            for name in ENCODERS:
-                values = [getattr(one["figures"], shown) for one in measured if one["encoder"] == name]
-                means[f"{name} {shown}"].append(values)
-                cells.append(in_words(values))
+        texts = []
+        for figure, encoder in columns:
+            values = [getattr(result["figures"], figure) for result in measured if result["encoder"] == encoder]
+            values_of[figure, encoder].append(values)
+            texts.append(mean_and_spread(values))
         chances.append(first.chance_defective)
         label = f"{category}, {first.defect_types} types of {first.defective}"
-        lines.append(f"| {label} | {first.chance_defective:.3f} | " + " | ".join(cells) + " |")
-    over_categories = [in_words([mean(of_seed) for of_seed in zip(*values, strict=True)]) for values in means.values()]
-    lines.append(f"| mean | {mean(chances):.3f} | " + " | ".join(over_categories) + " |")
+        lines.append(f"| {label} | {first.chance_defective:.3f} | " + " | ".join(texts) + " |")
+    means = [mean_and_spread([mean(of_seed) for of_seed in zip(*values, strict=True)]) for values in values_of.values()]
+    lines.append(f"| mean | {mean(chances):.3f} | " + " | ".join(means) + " |")
     return lines
 
 
-def in_words(values: list[float]) -> str:
+def mean_and_spread(values: list[float]) -> str:
     return f"{mean(values):.3f}" + (f" ± {stdev(values):.3f}" if len(values) > 1 else "")

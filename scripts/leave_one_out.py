@@ -1,10 +1,9 @@
-"""Leave one category out: pretrain on the others, never open it, and measure on it beside a random encoder.
+"""Leave categories out: pretrain on the others, and evaluate on them beside random weights and the start.
 
     python scripts/leave_one_out.py --data data/mvtec --seeds 0,1,2 --record RESULTS.md
 
-Runs `pretrain/simclr.py` and `scripts/probe.py` for every category and seed, one after another; finished parts are
-kept, so that the same command goes on where it was stopped. `--pretrain "--steps 50"` hands options on, to try an
-idea; `--record` appends the table and the command to a file.
+Runs `pretrain/simclr.py` for every category and seed, then one `downstream/evaluate.py --protocol leave-one-out`, which
+takes for each category the encoders that did not see it. The same command resumes where it was stopped.
 """
 
 if __name__ == "__main__":
@@ -12,134 +11,80 @@ if __name__ == "__main__":
     from pathlib import Path
 
     sys.path[0] = str(Path(__file__).resolve().parents[1])
-    from pretrain.command import run_command
-    from scripts.leave_one_out import Config, main
+    from pretrain.command import start
+    from scripts.leave_one_out import LeaveOneOut
 
-    sys.exit(run_command(main, Config))
+    start("scripts.leave_one_out:main", LeaveOneOut)
 
-import json
-import os
-import platform
 import shlex
 import subprocess
 import sys
 from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
-from statistics import mean, stdev
 
 from pretrain.command import Names, UserError
-from scripts.probe import METHODS, RANDOM
+from pretrain.data.images import category_folders, check_names
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 @dataclass(frozen=True)
-class Config:
-    """Pretrain without each category in turn, and measure on it beside a random encoder.
+class LeaveOneOut:
+    """Pretrain without each category in turn, and evaluate on it beside a random encoder.
 
     Attributes:
         data: Folder of categories in MVTec AD's layout.
-        categories: Which to leave out. Default is each of the folder's.
+        categories: Categories to leave out. Default is each of the folder's.
         groups: Leave several out at once, such as a,b;c,d, which takes fewer encoders.
-        seeds: One encoder of each seed.
-        out: Folder of the runs.
-        pretrain: Further options for pretrain/simclr.py.
-        idea: What is tried, in a few words; the title in the record.
-        record: Append the table to this file.
+        seeds: One encoder for each seed.
+        methods: Methods of downstream/evaluate.py to compare the encoders with.
+        out: Folder of the runs; the same command resumes them.
+        pretrain: Further options for pretrain/simclr.py, such as "--steps 50".
+        evaluate: Further options for downstream/evaluate.py, such as "--size-px 128".
+        heading: Heading of the tables in the record.
+        record: Append the tables to this Markdown file.
     """
 
     data: Path
     categories: Names = Names()
     groups: str = ""
     seeds: Names = Names("0")
+    methods: Names = Names("padim")
     out: Path = Path("runs/leave_one_out")
     pretrain: str = ""
-    idea: str = "the default recipe"
+    evaluate: str = ""
+    heading: str = "Left out of pretraining"
     record: Path | None = None
 
 
-def main(config: Config) -> None:
-    """Train, measure, and print the table."""
-    from pretrain.data.images import category_folders, check_names
-
-    found = category_folders(config.data)
-    check_names(config.categories, found, f"category in {config.data}")
-    left_out = [Names(group) for group in config.groups.split(";") if group] or [
-        Names([name]) for name in config.categories or sorted(found)
-    ]
-    if len(found) < 2:
+def main(config: LeaveOneOut) -> None:
+    """Pretrain every encoder, then evaluate them all."""
+    available = category_folders(config.data)
+    if len(available) < 2:
         raise UserError(f"{config.data} has one category: with it left out there is nothing to learn from.")
-    runs = [
-        (group, seed, config.out / f"without-{'-'.join(group)}-seed-{seed}")
-        for seed in config.seeds
-        for group in left_out
-    ]
-    figures: dict[str, list[dict]] = {}
-    for group, seed, run in runs:
-        print(f"without {group}, seed {seed}: {run}", file=sys.stderr, flush=True)
-        train = ["pretrain/simclr.py", "--data", config.data, "--hold-out", group, "--seed", seed, "--out", run]
-        call(*train, *shlex.split(config.pretrain))
-        measured = run / "probe.json"
-        if not measured.exists():
-            encoder = run / "encoder.safetensors"
-            probe = ["scripts/probe.py", "--encoder", encoder, "--data", config.data, "--categories", group]
-            call(*probe, "--seed", seed, "--json", measured)
-        control, ours = json.loads(measured.read_text()).values()
-        for category in group:
-            figures.setdefault(category, []).append({RANDOM: control[category], "pretrained": ours[category]})
-    table = "\n".join(as_markdown(figures))
-    print(table)
+    groups = [Names(group) for group in config.groups.split(";") if group]
+    groups = groups or [Names(name) for name in config.categories or sorted(available)]
+    left_out = [name for group in groups for name in group]
+    check_names(left_out, available, f"category in {config.data}")
+    encoders = []
+    for seed in config.seeds:
+        for group in groups:
+            run = config.out / f"without-{'-'.join(group)}-seed-{seed}"
+            print(f"without {group}, seed {seed}: {run}", file=sys.stderr, flush=True)
+            options = ["--data", config.data, "--hold-out", group, "--seed", seed, "--out", run]
+            call("pretrain/simclr.py", *options, *shlex.split(config.pretrain))
+            encoders.append(run / "encoder.safetensors")
+    # A study's seed s takes a category's encoder number s: numbered from 0, every one takes part once.
+    seeds = ",".join(str(number) for number in range(len(config.seeds)))
+    options = ["--protocol", "leave-one-out", "--data", config.data, "--test", Names(left_out), "--seeds", seeds]
+    options += ["--encoder", ",".join(map(str, encoders)), "--methods", config.methods, "--out", config.out / "study"]
     if config.record:
-        command = shlex.join(["python", "scripts/leave_one_out.py", *sys.argv[1:]])
-        hardware = f"{os.cpu_count()} cores, {platform.machine()}"
-        metadata = f"{date.today()}, {hardware}, seeds {config.seeds}, commit {commit()}"
-        with open(config.record, "a") as file:
-            file.write(f"\n## Left out of pretraining: {config.idea}\n\n{metadata}\n\n    {command}\n\n{table}\n")
+        options += ["--record", config.record, "--heading", config.heading]
+    call("downstream/evaluate.py", *options, *shlex.split(config.evaluate))
 
 
 def call(script: str, *arguments: object) -> None:
-    """Run one of our commands; UserError if it fails, with its own words above."""
+    """Run one of our commands. Raises UserError if it fails, with its own words above."""
     done = subprocess.run([sys.executable, REPOSITORY / script, *map(str, arguments)], check=False)
     if done.returncode:
-        raise UserError(f"{script} ended with exit code {done.returncode}; the same command goes on from there.")
-
-
-def as_markdown(figures: dict[str, list[dict]]) -> list[str]:
-    """Image AUROC, mean and standard deviation over seeds, of the random encoder and of ours."""
-    lines = ["| left out | " + " | ".join(f"{method}: random | pretrained" for method in METHODS) + " |"]
-    lines.append("|---|" + "---|" * 2 * len(METHODS))
-    for category, by_seed in figures.items():
-        lines.append(row(category, by_seed))
-    seeds = len(next(iter(figures.values())))
-    means = [
-        {
-            name: {method: mean(by_seed[seed][name][method] for by_seed in figures.values()) for method in METHODS}
-            for name in (RANDOM, "pretrained")
-        }
-        for seed in range(seeds)
-    ]
-    lines.append(row("mean", means))
-    method = METHODS[0]
-    errors = [1 - mean(one[name][method] for one in means) for name in (RANDOM, "pretrained")]
-    lines.append("")
-    lines.append(f"{method}: the mean of 1 - AUROC goes from {errors[0]:.3f} to {errors[1]:.3f}, "
-                 f"{1 - errors[1] / errors[0]:+.0%} cut.")  # fmt: skip
-    return lines
-
-
-def row(name: str, by_seed: list[dict]) -> str:
-    cells = []
-    for method in METHODS:
-        for encoder in (RANDOM, "pretrained"):
-            values = [one[encoder][method] for one in by_seed]
-            cells.append(f"{mean(values):.3f}" + (f" ± {stdev(values):.3f}" if len(values) > 1 else ""))
-    return f"| {name} | " + " | ".join(cells) + " |"
-
-
-def commit() -> str:
-    """The commit that was measured, marked where files differ from it."""
-    done = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=REPOSITORY, capture_output=True, text=True, check=False
-    )
-    return done.stdout.strip() or "unknown"
+        raise UserError(f"{script} ended with exit code {done.returncode}; the same command resumes from there.")

@@ -41,9 +41,9 @@ from pathlib import Path
 from statistics import median
 
 from pretrain.command import UserError
+from pretrain.encoder import commit
 from scripts.benchmarks.patches import CATEGORY, COARSE_GRID, DIMENSIONS, GRID, PEER, SIZE_PX, make_material, started
 from scripts.benchmarks.patches import make_peer as make_anomalib
-from scripts.leave_one_out import commit
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 OPENVINO = ("openvino", "onnx", "onnxscript")  # anomalib exports through onnx

@@ -18,7 +18,7 @@ def test_a_killed_run_resumes_to_the_same_weights(demo_folder, tmp_path, capsys)
     ends = []
     for number, is_disturbed in enumerate((False, True)):
         out = tmp_path / str(number)
-        arguments = ["train", "--data", str(demo_folder), "--steps", "60", "--checkpoint-minutes", "0.005"]
+        arguments = ["train", "--data", str(demo_folder), "--steps", "40", "--checkpoint-minutes", "0.005"]
         arguments += ["--out", str(out), *TINY]
         if is_disturbed:
             command = [sys.executable, str(REPOSITORY / "downstream/restore.py"), *arguments]

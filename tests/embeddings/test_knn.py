@@ -1,7 +1,6 @@
 """Figures of neighbors: by hand, by chance, and on images."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +11,6 @@ from embeddings.knn import VIEWS, chance, defect_figures, main, neighbors, poole
 from pretrain.command import Names, UserError
 from pretrain.data.dataset import load
 from pretrain.encoder import Encoder
-from scripts.defect_neighbors import Config as Study
-from scripts.defect_neighbors import main as study
 
 
 def test_neighbors_are_others_nearest_first():
@@ -84,25 +81,3 @@ def test_command_shows_the_random_encoder_beside(demo_folder, tmp_path, capsys):
     assert found["random"]["categories"]["bottle"]["among_all_5"] == pytest.approx(again.among_all_5)
     with pytest.raises(UserError, match="no category in"):
         main(Knn(demo_folder / "bottle/../bottle", Path("random"), size_px=32, categories=Names("botle")))
-
-
-def test_study_over_seeds_refuses_what_an_encoder_saw_and_records(demo_folder, tmp_path, capsys):
-    from pretrain.encoder import Origin
-
-    for seed in (0, 1):
-        encoder = Encoder(seed=10 + seed, origin=Origin("demo", ("leather",), True))
-        encoder.save(tmp_path / f"runs/without-bottle-seed-{seed}/encoder.safetensors")
-    asked = Study(
-        demo_folder, Names("bottle"), Names("0,1"), tmp_path / "runs", 32, tmp_path / "f.json", tmp_path / "R.md"
-    )
-    study(asked)
-    text = (tmp_path / "R.md").read_text()
-    assert "Vectors as they are:" in text and "| bottle, 4 types of 12 |" in text and "±" in text
-    assert len(json.loads((tmp_path / "f.json").read_text())[VIEWS[1]]["bottle"]) == 4
-    with pytest.raises(UserError, match="leave_one_out.py"):
-        study(replace(asked, seeds=Names("0,1,2")))
-    Encoder(seed=10, origin=Origin("demo", ("bottle",), True)).save(
-        tmp_path / "runs/without-bottle-seed-0/encoder.safetensors"
-    )
-    with pytest.raises(UserError, match="saw bottle"):
-        study(asked)

@@ -56,7 +56,7 @@ def test_ours_folded_for_use_is_ours_as_it_learned(pairs):
 
 
 def test_memory_stays_within_what_is_allowed():
-    """Of 900 x 900 pixels, whole, the network would take some 220 MB."""
+    """Of 600 x 600 pixels, whole, the network would take some 100 MB."""
     code = """
 import resource, sys
 sys.path.insert(0, ".")
@@ -67,12 +67,12 @@ def peak_mb():
 restorer = EncoderRestorer(device="cpu", memory_mb=30)
 restorer.finish(restorer.make_network())
 restorer.restore(torch.rand(1, 3, 64, 64))
-image = torch.rand(1, 3, 900, 900)
+image = torch.rand(1, 3, 600, 600)
 before = peak_mb()
 restorer.restore(image)
 print(peak_mb() - before)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY, check=False)
     assert done.returncode == 0, done.stderr
-    beside_mb = 4 * 3 * 900**2 * 4 / 1e6  # the sums, and what is cut of them
+    beside_mb = 4 * 3 * 600**2 * 4 / 1e6  # the sums, and what is cut of them
     assert float(done.stdout) < 30 + beside_mb
