@@ -39,10 +39,15 @@ def nearest(name: str, allowed: Iterable[str]) -> str:
     return f"did you mean {close[0]}?" if close else f"choose from {', '.join(allowed)}."
 
 
-def start(main: str, config: type) -> NoReturn:
+def start(main: str, config: type, check: Callable[[Config], None] = lambda config: None) -> NoReturn:
     """What a runnable file does first of all: read the command line, and only then import what is heavy, so that
-    `--help` and a mistyped flag answer at once. `main` is `package.module:function`."""
-    sys.exit(run_command(_imported(main), config))
+    `--help`, a mistyped flag and what `check` refuses answer at once. `main` is `package.module:function`."""
+
+    def checked(config: Config) -> int | None:
+        check(config)
+        return _imported(main)(config)
+
+    sys.exit(run_command(checked, config))
 
 
 def start_commands(commands: Mapping[str, tuple[str, type]]) -> NoReturn:

@@ -10,28 +10,30 @@ if __name__ == "__main__":
     from pathlib import Path
 
     sys.path[0] = str(Path(__file__).resolve().parents[1])
-    from pretrain.command import run_command
-    from pretrain.demo import Config, main
+    from pretrain.command import start
+    from pretrain.config import Demo
 
-    sys.exit(run_command(main, Config))
+    start("pretrain.demo:main", Demo)
 
 import json
 import shutil
 import sys
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from pretrain.command import Names, UserError, nearest
+import numpy as np
+from PIL import Image
+
+from pretrain.command import UserError, nearest
+from pretrain.config import Demo
+from pretrain.demo_products import hardware, moulded, textures
+from pretrain.demo_products.defects import Harm
+from pretrain.demo_products.scene import Light, changed, lit, photograph
 from pretrain.files import alone
 from pretrain.progress import Progress
 from pretrain.workers import usable_cores, worker_pool
-
-if TYPE_CHECKING:
-    import numpy as np
 
 GENERATOR = 1  # raised whenever an image of the same seed would come out differently
 MARKER = "demo.json"
@@ -55,47 +57,18 @@ KINDS = {
 CATEGORIES = tuple(KINDS)
 
 
-@dataclass(frozen=True)
-class Config:
-    """Draw the demo data set: 15 products in MVTec AD's layout, 256 px, with defects and their masks.
-
-    Attributes:
-        out: Folder to make; one that holds the same demo set already is left alone.
-        seed: Another seed, other images.
-        categories: Only these products. Default is all 15.
-        train: Good images to learn from, per category.
-        good: Good test images per category.
-        defective: Images of each kind of defect (4 or 5 kinds per category).
-        workers: Processes that draw; the images do not depend on it. Default is one per core.
-    """
-
-    out: Path = Path("data/demo")
-    seed: int = 0
-    categories: Names = Names()
-    train: int = 60
-    good: int = 12
-    defective: int = 7
-    workers: int | None = None
-
-
-def main(config: Config) -> None:
+def main(config: Demo) -> None:
     """Make the set that `config` describes."""
-    make(**{name: getattr(config, name) for name in Config.__dataclass_fields__})
+    make(**{name: getattr(config, name) for name in Demo.__dataclass_fields__})
 
 
 def render_image(
     category: str, split: str, kind: str, index: int, seed: int, harmed: bool = True
-) -> tuple["np.ndarray", "np.ndarray"]:
+) -> tuple[np.ndarray, np.ndarray]:
     """One image, a pure function of its arguments: image (256, 256, 3) uint8, mask (256, 256) bool, empty for "good".
 
     `harmed=False` gives the clean twin of a defective image: same product, pose, light and noise, without the defect.
     """
-    import numpy as np
-
-    from pretrain.demo_products import hardware, moulded, textures
-    from pretrain.demo_products.defects import Harm
-    from pretrain.demo_products.scene import Light, changed, lit, photograph
-
     if category not in KINDS:
         raise UserError(f"the demo set has no category {category}; {nearest(category, CATEGORIES)}")
     if kind not in ("good", *KINDS[category]):
@@ -147,7 +120,7 @@ def make(
     defective: int = 7,
     workers: int | None = None,
 ) -> None:
-    """Write a demo set to `out`, whole or not at all. Arguments as in `Config`.
+    """Write a demo set to `out`, whole or not at all. Arguments as in `Demo`.
 
     Raises:
         UserError: an unknown category, a negative count, or `out` exists and is not a demo set.
@@ -233,8 +206,6 @@ def _mask_place(category: str, split: str, kind: str, index: int) -> Path:
 
 
 def _draw(folder: Path, seed: int, job: Job) -> None:
-    from PIL import Image
-
     image, mask = render_image(*job, seed)
     quick = {"compress_level": 1, "compress_type": zlib.Z_RLE}  # noise holds no repeats worth searching for
     Image.fromarray(image).save(folder / _place(*job), **quick)

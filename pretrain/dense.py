@@ -1,10 +1,10 @@
-"""Contrast between places: what a feature map says of one place must be the same in two views of it, and different
-from what it says of every other place and of the same place with a synthetic anomaly.
+"""Contrast between positions: what a feature map says at one position must be the same in two views of it, and
+different from what it says at every other position, and at the same one with a synthetic anomaly.
 
 SimCLR contrasts whole images, and learns to overlook what is local; defects are local. Here two views show the SAME
-places in other colors (one crop, two color draws), so that a place is found again at the same position of the map
-(Wang et al. 2021, https://arxiv.org/abs/2011.09157, find it by similarity instead). Negatives by synthetic anomalies
-follow SPD (Zou et al. 2022, https://arxiv.org/abs/2207.14315), there of whole images.
+crop in other colors, so that a spot of the product is found again at the same position of the map (Wang et al. 2021,
+https://arxiv.org/abs/2011.09157, find it by similarity instead). Negatives by synthetic anomalies follow SPD (Zou et
+al. 2022, https://arxiv.org/abs/2207.14315), there of whole images.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,13 +17,31 @@ from torch.nn import functional as F
 from pretrain.loss import Contrast, nt_xent
 from pretrain.random_numbers import uniforms
 
-# Of each image, on each level.
-PLACES_ANYWHERE = 8
-PLACES_SPOILED = 4
+# Of each image, on each level. All positions of a batch would make the matrix of logits a thousand times larger.
+POSITIONS_ANYWHERE = 8
+POSITIONS_IN_MASK = 4
+
+
+class Positions:
+    """Which positions of a map take part: as many of every image, so that ranks bring equal batches."""
+
+    def __init__(self, seed: int, step: int, positions: Sequence[int] | np.ndarray, device: torch.device) -> None:
+        chance = uniforms(positions, POSITIONS_ANYWHERE, seed, step, "places")
+        self.chance = torch.from_numpy(chance).to(device)  # (b, POSITIONS_ANYWHERE)
+
+    def anywhere(self, count: int) -> Tensor:
+        """(b, p) indices below `count`, drawn at random."""
+        return (self.chance * count).long()
+
+    def in_masks(self, masks: Tensor, shape: tuple[int, int]) -> Tensor:
+        """(b, k) indices of the positions that a mask covers most; one that covers few has them repeated."""
+        cover = F.adaptive_avg_pool2d(masks[:, None].float(), shape).flatten(1)  # (b, h w)
+        most, indices = cover.topk(min(POSITIONS_IN_MASK, cover.shape[1]), dim=1)
+        return torch.where(most >= 0.5 * most[:, :1], indices, indices[:, :1])
 
 
 class DenseContrast(nn.Module):
-    """A projection of each of some feature levels, and NT-Xent between their places."""
+    """A projection of each of some feature levels, and NT-Xent between their positions."""
 
     def __init__(self, channels: Mapping[str, int], width: int = 256, dimensions: int = 64) -> None:
         super().__init__()
@@ -37,7 +55,7 @@ class DenseContrast(nn.Module):
         )
 
     def forward(
-        self, features: Mapping[str, Tensor], masks: Tensor | None, places: "Places", temperature: float
+        self, features: Mapping[str, Tensor], masks: Tensor | None, drawn: Positions, temperature: float
     ) -> Contrast:
         """Mean over the levels.
 
@@ -48,37 +66,19 @@ class DenseContrast(nn.Module):
         for level, projection in self.projections.items():
             maps = projection(features[level]).flatten(2)  # (2b or 3b, d, h w)
             maps = maps.to(torch.promote_types(maps.dtype, torch.float32))  # not half, but float64 stays
-            views = maps.unflatten(0, (-1, len(places.chance)))  # (2 or 3, b, d, h w)
-            chosen = places.anywhere(maps.shape[-1])  # (b, p)
+            views = maps.unflatten(0, (-1, len(drawn.chance)))  # (2 or 3, b, d, h w)
+            chosen = drawn.anywhere(maps.shape[-1])  # (b, p)
             if masks is not None:
-                spoiled = places.in_masks(masks, features[level].shape[-2:])  # (b, k)
-                chosen = torch.cat([chosen, spoiled], dim=1)
-                negatives = _rows(views[2], spoiled)
+                anomalous = drawn.in_masks(masks, features[level].shape[-2:])  # (b, k)
+                chosen = torch.cat([chosen, anomalous], dim=1)
+                negatives = _rows(views[2], anomalous)
             first, second = _rows(views[0], chosen), _rows(views[1], chosen)  # (b (p + k), d)
             contrasts.append(nt_xent(first, second, temperature, None if masks is None else negatives))
         loss, accuracy = (torch.stack(part).mean() for part in zip(*contrasts, strict=True))
         return Contrast(loss, accuracy)
 
 
-class Places:
-    """Which cells of a map take part: the same number for every image, so that ranks bring equal batches."""
-
-    def __init__(self, seed: int, step: int, positions: Sequence[int] | np.ndarray, device: torch.device) -> None:
-        chance = uniforms(positions, PLACES_ANYWHERE, seed, step, "places")
-        self.chance = torch.from_numpy(chance).to(device)  # (b, PLACES_ANYWHERE)
-
-    def anywhere(self, cells: int) -> Tensor:
-        """(b, p) indices of cells, drawn at random."""
-        return (self.chance * cells).long()
-
-    def in_masks(self, masks: Tensor, shape: tuple[int, int]) -> Tensor:
-        """(b, k) indices of the cells that a mask covers most; one that covers few cells has them repeated."""
-        cover = F.adaptive_avg_pool2d(masks[:, None].float(), shape).flatten(1)  # (b, h w)
-        most, cells = cover.topk(min(PLACES_SPOILED, cover.shape[1]), dim=1)
-        return torch.where(most >= 0.5 * most[:, :1], cells, cells[:, :1])
-
-
-def _rows(maps: Tensor, cells: Tensor) -> Tensor:
-    """The vectors at `cells` (b, n) of maps (b, d, h w) -> (b n, d)."""
-    picked = maps.gather(2, cells[:, None].expand(-1, maps.shape[1], -1))  # (b, d, n)
+def _rows(maps: Tensor, indices: Tensor) -> Tensor:
+    """The vectors at `indices` (b, n) of maps (b, d, h w) -> (b n, d)."""
+    picked = maps.gather(2, indices[:, None].expand(-1, maps.shape[1], -1))  # (b, d, n)
     return picked.transpose(1, 2).flatten(0, 1)

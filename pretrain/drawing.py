@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+from scipy.ndimage import distance_transform_edt
 
 from pretrain.files import write_whole
 
@@ -49,8 +50,6 @@ def outlined(
     color: tuple[int, int, int] = DEFECT,
 ) -> np.ndarray:
     """A copy of `pixels` uint8 (h, w, 3) with a line around the mask, at a distance that leaves the defect visible."""
-    from scipy.ndimage import distance_transform_edt
-
     if not mask.any():
         return pixels
     away_px = distance_transform_edt(~mask)

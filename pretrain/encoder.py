@@ -5,19 +5,20 @@ size, levels, normalization, what the encoder was pretrained on and how. Reading
 """
 
 import subprocess
-import sys
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict
 from hashlib import blake2b
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torchvision.models import get_model
 
 from pretrain.command import UserError, nearest
 from pretrain.files import read_tensors, write_tensors
+from pretrain.weights import Origin, imagenet_file, read_state_dict
 
 FORMAT = 1
 LEVELS = ("level1", "level2", "level3", "level4")
@@ -30,27 +31,6 @@ CHANNELS = {
     "convnext_tiny": (96, 192, 384, 768),
 }
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
-
-@dataclass(frozen=True)
-class Origin:
-    """What an encoder learned from, so that it is never judged on what it has seen. `recipe` is plain JSON."""
-
-    data: str
-    categories: tuple[str, ...] = ()
-    is_demo: bool = False
-    recipe: dict = field(default_factory=dict)
-
-    def after(self, earlier: "Origin | None") -> "Origin":
-        """This training as the continuation of an earlier one, whose categories stay seen."""
-        if earlier is None:
-            return self
-        return replace(
-            self,
-            data=f"{earlier.data}, then {self.data}",
-            categories=tuple(dict.fromkeys(earlier.categories + self.categories)),
-            recipe={**self.recipe, "continues": earlier.recipe},
-        )
 
 
 class Encoder(nn.Module):
@@ -205,8 +185,6 @@ def _known(levels: Sequence[str]) -> tuple[str, ...]:
 
 def _random_stages(architecture: str, seed: int) -> nn.ModuleDict:
     """torchvision's backbone without its head, cut into levels; parts keep the names that torchvision gave them."""
-    from torchvision.models import get_model
-
     # On the CPU, and from its generator alone: torch.manual_seed would also reseed every GPU.
     with torch.device("cpu"), torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
@@ -246,17 +224,6 @@ def _fill(encoder: Encoder, weights: Mapping[str, Tensor], path: Path | str) -> 
     encoder.stages.load_state_dict(weights)
 
 
-def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """A .pth from outside, read without running anything of it. Raises UserError for what is no plain state dict."""
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception:  # of arbitrary bytes the unpickler raises almost anything
-        state = None
-    if not isinstance(state, Mapping) or not all(isinstance(weight, Tensor) for weight in state.values()):
-        raise UserError(f"{path} is damaged or no plain state dict; give one as torchvision publishes them.")
-    return dict(state)
-
-
 def _named_by_level(encoder: Encoder, state: dict[str, Tensor]) -> dict[str, Tensor]:
     """A torchvision state dict by our names, without its head. Files from before 2018 lack BN's counters: as new."""
     prefix = "features." if encoder.architecture.startswith("convnext") else ""
@@ -267,25 +234,6 @@ def _named_by_level(encoder: Encoder, state: dict[str, Tensor]) -> dict[str, Ten
             by_level[name] = state.pop(theirs, weight)
     head = ("fc.", "classifier.")
     return by_level | {name: weight for name, weight in state.items() if not name.startswith(head)}
-
-
-def imagenet_file(architecture: str) -> tuple[Path, Origin]:
-    """torchvision's weights in torch's cache, downloaded where they are not there yet."""
-    from torchvision.models import get_model_weights
-
-    weights = get_model_weights(architecture).DEFAULT
-    path = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
-    if not path.is_file():
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            digest = path.stem.rsplit("-", 1)[1]
-            torch.hub.download_url_to_file(weights.url, str(path), digest, progress=sys.stderr.isatty())
-        except (OSError, RuntimeError) as error:
-            raise UserError(
-                f"torchvision's ImageNet weights could not be fetched ({error}); download {weights.url} elsewhere "
-                "and start from that .pth, or start from random."
-            ) from None
-    return path, Origin("ImageNet-1k", recipe={"start": str(weights)})
 
 
 def _versions() -> dict[str, str | None]:

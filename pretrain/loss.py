@@ -17,6 +17,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.distributed.nn.functional import all_gather
 from torch.nn import functional as F
 
 
@@ -28,8 +29,18 @@ class Contrast(NamedTuple):
 
 
 def chance_loss(n: int, extra: int = 0) -> float:
-    """The loss of n pairs, over all ranks, that are told apart by nothing: where training starts, or has collapsed."""
+    """The loss of n pairs, over all ranks, told apart by nothing: where training starts, or has collapsed."""
     return math.log(2 * n - 1 + extra)
+
+
+def nt_xent_reference(first: Tensor, second: Tensor, temperature: float) -> Tensor:
+    """Equation 1 as it stands, of two views (n, d): what `nt_xent` must equal. Its matrix is whole in memory."""
+    n = len(first)
+    z = F.normalize(torch.cat([first, second]), dim=1)  # (2n, d)
+    logits = z @ z.T / temperature  # (2n, 2n)
+    logits.fill_diagonal_(-math.inf)  # k != i: a view is not its own negative
+    positives = torch.arange(2 * n).roll(n)  # the other view of i stands n rows further
+    return F.cross_entropy(logits, positives)
 
 
 def nt_xent(
@@ -41,8 +52,8 @@ def nt_xent(
 ) -> Contrast:
     """NT-Xent of two views (n, d) of n images, against further negatives (m, d) of every view where given.
 
-    Images may be places: feature maps (b, d, h, w) as rows `maps.movedim(1, -1).flatten(0, 2)`, n = b h w, contrast
-    each place with all others. `block_rows` trades memory for fewer steps; the result is the same.
+    Rows may also be positions of feature maps, as in dense.py. `block_rows` trades memory for fewer
+    steps; the result is the same.
 
     In a process group every rank returns the loss over the GLOBAL batch, and its gradient is the number of ranks times
     that loss's: DDP, which averages over ranks, then makes the gradient of one process with the whole batch.
@@ -88,18 +99,18 @@ class _CrossEntropyByBlocks(torch.autograd.Function):
             itself, other = own[rows, None], positive[rows, None]  # (r, 1)
             odds = queries[rows] @ keys.T  # (r, columns), logits until exp_()
             other_logit = odds.gather(1, other)
-            # Without itself and its positive a row holds its rivals; -inf has no share in what follows.
+            # Without itself and its positive a row holds its negatives; -inf has no share in what follows.
             odds.scatter_(1, itself, -math.inf).scatter_(1, other, -math.inf)
-            rival_logit = odds.amax(1, keepdim=True)
-            highest = torch.maximum(other_logit, rival_logit)
-            rivals = odds.sub_(highest).exp_().sum(1, keepdim=True)
-            total = rivals + (other_logit - highest).exp()
+            negative_logit = odds.amax(1, keepdim=True)
+            highest = torch.maximum(other_logit, negative_logit)
+            negatives = odds.sub_(highest).exp_().sum(1, keepdim=True)
+            total = negatives + (other_logit - highest).exp()
             loss += (highest - other_logit + total.log()).sum()
             # A tie is no success: in a collapsed space, where all are alike, nothing is found.
-            correct += (other_logit > rival_logit).sum()
+            correct += (other_logit > negative_logit).sum()
             if any(ctx.needs_input_grad):
-                # Softmax minus one-hot, which at the positive is exp / total - 1 = -rivals / total.
-                slope = odds.scatter_(1, other, -rivals).div_(total)
+                # Softmax minus one-hot, which at the positive is exp / total - 1 = -negatives / total.
+                slope = odds.scatter_(1, other, -negatives).div_(total)
                 query_gradient[rows] = slope @ keys
                 key_gradient.addmm_(slope.T, queries[rows])
         ctx.mark_non_differentiable(correct)
@@ -114,25 +125,9 @@ class _CrossEntropyByBlocks(torch.autograd.Function):
 
 
 def _gather(local: Tensor) -> Tensor:
-    """(...) -> (ranks, ...), the same on every rank."""
-    return _Gather.apply(local) if _in_group() else local[None]
-
-
-class _Gather(torch.autograd.Function):
-    """What a rank sends, every rank uses: so its gradient is the SUM of the gradients that all ranks hold for it."""
-
-    @staticmethod
-    def forward(ctx, local: Tensor) -> Tensor:
-        everyone = [torch.empty_like(local) for _ in range(dist.get_world_size())]
-        dist.all_gather(everyone, local.contiguous())
-        return torch.stack(everyone)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, gradient: Tensor) -> Tensor:
-        gradient = gradient.clone(memory_format=torch.contiguous_format)
-        dist.all_reduce(gradient)
-        return gradient[dist.get_rank()]
+    """(...) -> (ranks, ...), the same on every rank. What a rank sends, every rank uses: so the gradient that torch's
+    gather brings back is the SUM of those that all ranks hold for it."""
+    return torch.stack(all_gather(local.contiguous())) if _in_group() else local[None]
 
 
 def _in_group() -> bool:

@@ -7,24 +7,23 @@ RankMe (Garrido et al. 2023, https://arxiv.org/abs/2210.02885), and whether the 
 """
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pretrain.anomalies import add_anomaly
+from pretrain.config import Config
 from pretrain.data.dataset import ImageSet
 from pretrain.encoder import Encoder
 from pretrain.views import draw_pair, render
 
-if TYPE_CHECKING:
-    from pretrain.simclr import Config
-
 PATCH_LEVELS = ("level2", "level3")
 MAX_IMAGES = 96
-PLANTED_EACH = 2
+ANOMALIES_EACH = 2
 # One for all runs, so that their figures compare, and no training's own.
 MONITOR_SEED = 2**40
 # 128 MiB; those of all patches at once would be 11 GiB for one category at 224 px.
@@ -50,22 +49,22 @@ class Figures(NamedTuple):
 class Monitor:
     """Fixed images, views and synthetic anomalies, so that the figures of two steps can be compared."""
 
-    def __init__(self, references: ImageSet, unseen: ImageSet, config: "Config", device: torch.device) -> None:
+    def __init__(self, references: ImageSet, unseen: ImageSet, config: Config, device: torch.device) -> None:
         size_px, seed = config.size_px, MONITOR_SEED
         each = max(2, MAX_IMAGES // (2 * len(unseen.categories)))
         self.device = device
         self._categories = []
         for number, category in enumerate(sorted(set(unseen.categories) & set(references.categories))):
-            clean = _still(unseen.of(category), each, size_px)
+            clean = _unaugmented(unseen.of(category), each, size_px)
             sources = clean.roll(1, 0)
             synthetic = [
                 add_anomaly(clean, sources, seed, number, np.arange(len(clean)) + turn * len(clean))[0]
-                for turn in range(PLANTED_EACH)
+                for turn in range(ANOMALIES_EACH)
             ]
-            self._categories.append((_still(references.of(category), each, size_px), clean, torch.cat(synthetic)))
-        some = np.linspace(0, len(unseen) - 1, min(len(unseen), MAX_IMAGES)).astype(int)
-        pixels = torch.from_numpy(unseen.batch(some.tolist()))
-        pair = draw_pair(config.strengths, seed, 0, some, same_places=bool(config.dense_weight))
+            self._categories.append((_unaugmented(references.of(category), each, size_px), clean, torch.cat(synthetic)))
+        chosen = np.linspace(0, len(unseen) - 1, min(len(unseen), MAX_IMAGES)).astype(int)
+        pixels = torch.from_numpy(unseen.batch(chosen.tolist()))
+        pair = draw_pair(config.strengths, seed, 0, chosen, same_crop=bool(config.dense_weight))
         self._views = [render(pixels, drawn, size_px) for drawn in pair]
 
     @torch.no_grad()
@@ -88,8 +87,6 @@ class Monitor:
         return figures
 
     def _synthetic_auroc(self, encoder: Encoder, references: Tensor, clean: Tensor, synthetic: Tensor) -> float:
-        from sklearn.metrics import roc_auc_score
-
         bank = _patches(encoder, references, self.device).flatten(0, 1)
         scores = [_farthest(_patches(encoder, images, self.device), bank) for images in (clean, synthetic)]
         if not all(score.isfinite().all() for score in scores):
@@ -122,10 +119,10 @@ def spread(vectors: Tensor) -> Tensor:
     return F.normalize(vectors.float(), dim=1).std(0).mean() * vectors.shape[1] ** 0.5
 
 
-def _still(image_set: ImageSet, count: int, size_px: int) -> Tensor:
+def _unaugmented(image_set: ImageSet, count: int, size_px: int) -> Tensor:
     """At most `count` images, spread over all, without any change but their size: float32 (n, 3, h, w)."""
-    some = np.linspace(0, len(image_set) - 1, min(len(image_set), count)).astype(int)
-    images = torch.from_numpy(image_set.batch(some.tolist())).permute(0, 3, 1, 2).float().div(255)
+    chosen = np.linspace(0, len(image_set) - 1, min(len(image_set), count)).astype(int)
+    images = torch.from_numpy(image_set.batch(chosen.tolist())).permute(0, 3, 1, 2).float().div(255)
     return F.interpolate(images, (size_px, size_px), mode="bilinear", antialias=True).clamp(0, 1)
 
 

@@ -4,6 +4,10 @@ import sys
 import time
 from types import TracebackType
 
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
 SECONDS_BETWEEN_LINES = 5.0
 
 
@@ -24,10 +28,6 @@ class Progress:
         self._is_inner = Progress._open > 0
         Progress._open += 1
         if sys.stderr.isatty() and not self._is_inner:
-            from rich.console import Console
-            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-            from rich.progress import Progress as Bar
-
             columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), self.unit, "{task.fields[rate]}")
             self._bar = Bar(
                 *(TextColumn(column) if isinstance(column, str) else column for column in columns),

@@ -4,8 +4,14 @@
     python pretrain/simclr.py --data data/mvtec --hold-out bottle,pill,wood --minutes 60
     torchrun --nproc-per-node 2 pretrain/simclr.py                   # the same on two processes
 
-Chen et al. 2020, https://arxiv.org/abs/2002.05709. What is added here, and why, is in `dense.py`: products differ from
-photographs in that what matters is local. Result: runs/NAME/encoder.safetensors.
+Chen et al. 2020, https://arxiv.org/abs/2002.05709, figure 2:
+
+    image --t--> view  --f--> h  --g--> z    attract each other, and repel the z of all other images of the batch
+          --t'-> view' --f--> h' --g--> z'
+
+f is the encoder, which is kept; g is the projection head, which is thrown away. `--recipe simclr` is the paper's. The
+default, `--recipe dense`, differs in that products differ from photographs: what matters is local. So it also contrasts
+single positions of the feature maps (dense.py), crops less, and hardly changes colors. Result: OUT/encoder.safetensors.
 """
 
 if __name__ == "__main__":
@@ -13,201 +19,186 @@ if __name__ == "__main__":
     from pathlib import Path
 
     sys.path[0] = str(Path(__file__).resolve().parents[1])
-    from pretrain.command import run_command
-    from pretrain.simclr import Config, main
+    from pretrain.command import start
+    from pretrain.config import Config, check
 
-    sys.exit(run_command(main, Config))
+    start("pretrain.simclr:main", Config, check)
 
 import math
+from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from dataclasses import replace
+from typing import NamedTuple
 
-from pretrain.command import Names
+import numpy as np
+import torch
+from lightly.utils.lars import LARS
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
-if TYPE_CHECKING:
-    import numpy as np
-    from torch import Tensor
+from pretrain.anomalies import add_anomaly
+from pretrain.command import UserError
+from pretrain.config import Config, check, held_out, resolved
+from pretrain.data.dataset import ImageSet, choose_folder, load
+from pretrain.data.images import category_folders
+from pretrain.dense import DenseContrast, Positions
+from pretrain.encoder import Encoder, make_encoder
+from pretrain.loss import nt_xent
+from pretrain.report import Report
+from pretrain.training.device import make_fabric, on_device, rank_positions
+from pretrain.training.run import Run
+from pretrain.training.session import Session
+from pretrain.views import blur, crop_and_resize, draw_pair, drop_color, flip, jitter_color, render
 
-    from pretrain.contrast import Losses, SimCLR
-    from pretrain.views import Strengths
+# t of figure 2: the five augmentations of appendix A, in its order. How strong they are, `Config.strengths` says.
+AUGMENTATIONS = [crop_and_resize, flip, jitter_color, drop_color, blur]
+# Where the maps are fine enough for a defect and deep enough to mean something: strides 8 and 16.
+DENSE_LEVELS = ("level2", "level3")
 
 
-@dataclass(frozen=True)
-class Config:
-    """Pretrain an image encoder with SimCLR on the train/good images of all categories that are not held out.
+class Losses(NamedTuple):
+    """Scalars: `loss` to descend, its two parts, and how often a view's other view was the nearest of all."""
 
-    Attributes:
-        data: Folder of categories in MVTec AD's layout. Default is data/mvtec where it exists, else demo data.
-        hold_out: Categories that are never opened. Default is bottle,pill,wood as far as the folder has them.
-        out: The run's folder; the same command again goes on where a run was stopped.
-        architecture: resnet18, resnet34, resnet50, wide_resnet50_2 or convnext_tiny.
-        start: Weights to begin with; random, imagenet, a .pth file, or an encoder file to continue.
-        size_px: Side of the views. Default is 224 on a GPU, 128 without.
-        cache_px: Side of the cached images that views are cut from. Default is twice size_px, at most 512.
-        batch: Images a step, over all processes. Default is 256 on a GPU, 32 without.
-        epochs: Length of the training in passes over the images. Default is 100 on a GPU, 8 without.
-        steps: Length of the training in steps.
-        minutes: Length of the training in minutes, turned into steps after a short warm-up.
-        optimizer: How weights are moved.
-        learning_rate: Default is 0.001 for adamw, 0.075 sqrt(batch) for lars, a quarter of that for sgd.
-        weight_decay: Of weights; never of biases and batch normalization.
-        warmup: Share of the steps in which the learning rate rises.
-        temperature: The lower, the more the nearest negatives count.
-        whole_weight: Weight of the contrast between whole images, SimCLR's own.
-        dense_weight: Weight of the contrast between places.
-        planted: Use images with synthetic anomalies as negatives of themselves; half as slow again, no better so far.
-        crop_area_min: Smallest crop, as share of the image. SimCLR's 0.08 teaches to overlook what is local.
-        jitter: Brightness, contrast and saturation change by up to this factor, hue by an eighth of it in turns.
-        gray: Share of views without color.
-        blur: Share of views that are blurred.
-        precision: bf16-mixed, 32-true or 64-true. Default is bf16-mixed where it is faster, else 32-true.
-        freeze_batch_norm: Keep the statistics of batch normalization as they are at the start.
-        seed: Another seed, another encoder.
-        monitor_every: Steps between two looks at what is being achieved. Default is a tenth of the training.
-        checkpoint_minutes: Minutes between two checkpoints.
-        device: cpu, cuda, or auto for a GPU where there is one.
-    """
+    loss: Tensor
+    image: Tensor
+    dense: Tensor
+    accuracy: Tensor
 
-    data: Path | None = None
-    hold_out: Names | None = None
-    out: Path = Path("runs/simclr")
-    architecture: str = "resnet18"
-    start: str = "random"
-    size_px: int | None = None
-    cache_px: int | None = None
-    batch: int | None = None
-    epochs: int | None = None
-    steps: int | None = None
-    minutes: float | None = None
-    optimizer: Literal["adamw", "sgd", "lars"] = "adamw"
-    learning_rate: float | None = None
-    weight_decay: float = 1e-4
-    warmup: float = 0.1
-    temperature: float = 0.2
-    whole_weight: float = 0.3
-    dense_weight: float = 1.0
-    synthetic: bool = False
-    crop_area_min: float = 0.3
-    jitter: float = 0.1
-    gray: float = 0.0
-    blur: float = 0.3
-    precision: str | None = None
-    freeze_batch_norm: bool = False
-    seed: int = 0
-    monitor_every: int | None = None
-    checkpoint_minutes: float = 1.0
-    device: str = "auto"
 
-    @property
-    def strengths(self) -> "Strengths":
-        """How far two views differ: weaker than SimCLR's for photographs, since what matters here is local."""
-        from pretrain.views import Strengths
+class SimCLR(nn.Module):
+    """f and g of figure 2, and their loss on a batch of views."""
 
-        return Strengths(
-            crop_area=(self.crop_area_min, 1.0),
-            flip_vertical_probability=0.5,
-            brightness=self.jitter,
-            contrast=self.jitter,
-            saturation=self.jitter,
-            hue_turns=self.jitter / 8,
-            gray_probability=self.gray,
-            blur_probability=self.blur,
-            blur_sigma_px=(0.1, 1.0),
-        )
+    def __init__(self, encoder: Encoder, image_weight: float, dense_weight: float, temperature: float) -> None:
+        super().__init__()
+        width = encoder.channels["level4"]
+        self.encoder = encoder  # f
+        # g: as lightly's SimCLRProjectionHead, whose import takes three seconds.
+        self.projection = nn.Sequential(
+            nn.Linear(width, width, bias=False), nn.BatchNorm1d(width), nn.ReLU(),
+            nn.Linear(width, 128, bias=False), nn.BatchNorm1d(128),
+        )  # fmt: skip
+        self.dense = DenseContrast({level: encoder.channels[level] for level in DENSE_LEVELS})
+        self.image_weight, self.dense_weight, self.temperature = image_weight, dense_weight, temperature
+        # What a weight of zero leaves out gets no gradient, and DDP must not wait for one.
+        if not image_weight:
+            self.projection.requires_grad_(False)
+            encoder.stages["level4"].requires_grad_(False)
+        if not dense_weight:
+            self.dense.requires_grad_(False)
+
+    def forward(
+        self, views: Tensor, masks: Tensor | None, seed: int, step: int, positions: Sequence[int] | np.ndarray
+    ) -> Losses:
+        """`views` float32 (2b or 3b, 3, h, w): two views of b images and, with `masks` bool (b, h, w), the second one
+        with synthetic anomalies. All of them in one pass, so that batch normalization tells none of them apart."""
+        drawn = Positions(seed, step, positions, views.device)
+        image = dense = accuracy = views.new_zeros(())
+        maps = self.encoder(views, (*DENSE_LEVELS, "level4") if self.image_weight else DENSE_LEVELS)
+        if self.image_weight:
+            h = maps["level4"].mean((2, 3))  # (2b or 3b, channels)
+            z = self.projection(h)  # (2b or 3b, 128)
+            first, second, *negatives = z.split(len(drawn.chance))
+            image, accuracy = nt_xent(first, second, self.temperature, negatives[0] if negatives else None)
+        if self.dense_weight:
+            dense, dense_accuracy = self.dense(maps, masks, drawn, self.temperature)
+            accuracy = accuracy if self.image_weight else dense_accuracy
+        loss = self.image_weight * image + self.dense_weight * dense
+        return Losses(loss, image.detach(), dense.detach(), accuracy)
 
 
 def main(config: Config) -> int:
-    """Train, or go on with a training that was stopped, and write the encoder."""
-    import torch
-
-    from pretrain.contrast import SimCLR, make_optimizer
-    from pretrain.data.dataset import choose_folder
-    from pretrain.encoder import make_encoder
-    from pretrain.plan import length_in_steps, prepared
-    from pretrain.report import Outcome
-    from pretrain.training.device import make_fabric, on_device, rank_positions
-    from pretrain.training.run import Run
-    from pretrain.training.session import stop_asked
-
+    """Train, or resume a training that was stopped, and write the encoder."""
     run = Run(config.out)
     fabric = make_fabric(config.device, config.precision or run.earlier("precision"))
-    with fabric.rank_zero_first():
-        config, images, unseen = prepared(config, choose_folder(config.data), fabric)
-    if run.is_finished:
-        fabric.print(f"{config.out} holds a finished run: choose another --out for a new one.")
+    with fabric.rank_zero_first():  # the other processes find the images cached
+        config, images, unseen = prepared(config, fabric)
+    if run.skip_if_finished(fabric.print):
         return 0
 
     encoder = make_encoder(config.architecture, config.start, seed=config.seed, input_size_px=config.size_px)
     torch.manual_seed(config.seed)  # the first weights of the projection heads
-    module = SimCLR(encoder, config.whole_weight, config.dense_weight, config.temperature)
+    module = SimCLR(encoder, config.image_weight, config.dense_weight, config.temperature)
     optimizer = make_optimizer(config.optimizer, module, config.learning_rate, config.weight_decay)
     if fabric.world_size > 1 and fabric.device.type == "cuda":  # it refuses CPU tensors
-        module = torch.nn.SyncBatchNorm.convert_sync_batchnorm(module)
+        # Statistics of each process alone would tell which views came together: the contrast could cheat.
+        module = nn.SyncBatchNorm.convert_sync_batchnorm(module)
     model, stepper = fabric.setup(module.to(memory_format=torch.channels_last), optimizer)
-    train_mode(module, config)
+    train_mode(module, config.freeze_batch_norm)
     pixels_of = on_device(images, fabric.device)
     positions = rank_positions(config.batch, fabric)
 
-    def train_step(step: int, steps: int) -> "Losses":
+    def train_step(step: int, steps: int) -> Losses:
         torch.manual_seed(config.seed + step)  # for stochastic depth, which ConvNeXt draws
-        chosen = members(config, step, len(images))
-        views, masks = make_views(
-            config, step, positions, pixels_of(chosen[positions]), pixels_of(chosen[positions - 1])
-        )
+        chosen = batch_members(config, step, len(images))
+        pixels = pixels_of(chosen[positions])  # uint8 (b, h, w, 3)
+        # Synthetic anomalies borrow texture from another image of the batch.
+        sources = pixels_of(chosen[positions - 1]) if config.synthetic_negatives else None
+        views, masks = make_views(config, step, positions, pixels, sources)
         for group in stepper.param_groups:
             group["lr"] = learning_rate_at(step / steps, config)
         losses = model(views, masks, config.seed, step, positions)
-        fabric.backward(losses.loss)
+        fabric.backward(losses.loss)  # averages gradients over processes; nt_xent is made for that
         stepper.step()
         stepper.zero_grad()
         return losses
 
-    with run.held(config) if fabric.is_global_zero else nullcontext(), stop_asked(fabric) as is_stop_asked:
-        metadata = run.restore(module, optimizer) or {"step": 0, "seconds": 0.0}
-        steps = metadata.get("steps") or length_in_steps(config, len(images), train_step, module, optimizer, fabric)
-        with Outcome(config, fabric, run, images, unseen, metadata, steps) as outcome:
-            for step in range(metadata["step"], steps):
-                outcome.look(step, module)
-                outcome.note(step, train_step(step, steps))
-                is_stopped = is_stop_asked()
-                if is_stopped or outcome.is_time_to_save():
-                    outcome.save(step + 1, module, optimizer)
-                if is_stopped:
-                    fabric.print(f"stopped after {step + 1} of {steps} steps; the same command goes on from there.")
-                    return 130
-            outcome.look(steps, module)
-        outcome.conclude(module.encoder)
+    report = Report(config, run, fabric, images, unseen)
+    with run.held(config) if fabric.is_global_zero else nullcontext():
+        with Session(
+            "pretraining", module, optimizer, run, fabric, None, config.checkpoint_minutes, report.describe
+        ) as session:
+            session.steps = session.steps or length_in_steps(config, len(images), session, train_step)
+            report.begin(session)
+            for step in session:
+                report.evaluate(step, module)
+                session.log(**train_step(step, session.steps)._asdict())
+            report.evaluate(session.steps, module)
+        report.finish(module.encoder)
     return 0
 
 
-def members(config: Config, step: int, count: int) -> "np.ndarray":
-    """Which images are in a step's batch: each epoch is a shuffle of its own, its incomplete last batch left out."""
-    import numpy as np
-
-    epoch, turn = divmod(step, count // config.batch)
-    return np.random.default_rng([config.seed, epoch]).permutation(count)[turn * config.batch :][: config.batch]
+def prepared(config: Config, fabric: Fabric) -> tuple[Config, ImageSet, ImageSet]:
+    """Every default resolved, the normals to learn from, and a tenth of them that is only evaluated on."""
+    check(config)
+    folder = choose_folder(config.data)
+    found = category_folders(folder)
+    config = replace(config, data=folder, hold_out=held_out(config, folder, found))
+    config = resolved(config, fabric.device.type, fabric.strategy.precision.precision)
+    categories = [name for name in sorted(found) if name not in config.hold_out]
+    images = load(folder, config.cache_px, categories, normals_only=True)
+    parts = images.split({"learned from": 0.9, "unseen": 0.1}, seed=0)
+    if len(parts["unseen"]) < 2:  # too few to spare any: evaluated on those that are learned from
+        parts = dict.fromkeys(parts, images)
+    learned_from = parts["learned from"]
+    batch = min(config.batch, len(learned_from)) // fabric.world_size * fabric.world_size
+    if batch < 2 * fabric.world_size:
+        raise UserError(
+            f"{len(learned_from)} images are too few for {fabric.world_size} processes of two or more each."
+        )
+    return replace(config, batch=batch), learned_from, parts["unseen"]
 
 
 def make_views(
-    config: Config, step: int, positions: "np.ndarray", pixels: "Tensor", other_pixels: "Tensor"
-) -> tuple["Tensor", "Tensor | None"]:
-    """Two views of every image, and if asked the second one with a synthetic anomaly, for which `other_pixels` lends
-    foreign pieces. uint8 (b, h, w, 3) -> float32 (2b or 3b, 3, size, size), masks bool (b, size, size) or none."""
-    import torch
-
-    from pretrain.anomalies import add_anomaly
-    from pretrain.views import draw_pair, render
-
-    draws = draw_pair(config.strengths, config.seed, step, positions, same_places=bool(config.dense_weight))
-    views = [render(pixels, drawn, config.size_px) for drawn in draws]
+    config: Config, step: int, positions: np.ndarray, pixels: Tensor, sources: Tensor | None
+) -> tuple[Tensor, Tensor | None]:
+    """Two views of every image and, with `sources`, the second one with a synthetic anomaly, for which they lend
+    texture. uint8 (b, h, w, 3) -> float32 (2b or 3b, 3, size, size), masks bool (b, size, size) or none."""
+    # Single positions can only be contrasted where both views show one crop, in two colorings.
+    draws = draw_pair(config.strengths, config.seed, step, positions, same_crop=bool(config.dense_weight))
+    views = [render(pixels, drawn, config.size_px, augmentations=AUGMENTATIONS) for drawn in draws]
     masks = None
-    if config.synthetic:
-        foreign = render(other_pixels, draws[0], config.size_px)
-        synthetic, masks = add_anomaly(views[1], foreign, config.seed, step, positions)
-        views.append(synthetic)
+    if sources is not None:
+        texture = render(sources, draws[0], config.size_px, augmentations=AUGMENTATIONS)
+        anomalous, masks = add_anomaly(views[1], texture, config.seed, step, positions)
+        views.append(anomalous)
     return torch.cat(views).contiguous(memory_format=torch.channels_last), masks
+
+
+def batch_members(config: Config, step: int, count: int) -> np.ndarray:
+    """Which images are in a step's batch: each epoch is a shuffle of its own, its incomplete last batch left out."""
+    epoch, turn = divmod(step, count // config.batch)
+    return np.random.default_rng([config.seed, epoch]).permutation(count)[turn * config.batch :][: config.batch]
 
 
 def learning_rate_at(progress: float, config: Config) -> float:
@@ -217,11 +208,41 @@ def learning_rate_at(progress: float, config: Config) -> float:
     return config.learning_rate * 0.5 * (1 + math.cos(math.pi * (progress - config.warmup) / (1 - config.warmup)))
 
 
-def train_mode(module: "SimCLR", config: Config) -> None:
-    """Training mode; batch normalization too, unless its statistics are to stay."""
-    from torch.nn.modules.batchnorm import _BatchNorm
+def length_in_steps(config: Config, count: int, session: Session, train_step) -> int:
+    """Steps asked for, else those that fit into the minutes, else those of the epochs."""
+    if config.steps:
+        return config.steps
+    return (
+        session.steps_within(config.minutes, train_step) if config.minutes else config.epochs * (count // config.batch)
+    )
 
+
+def train_mode(module: nn.Module, freeze_batch_norm: bool) -> None:
+    """Training mode; batch normalization too, unless its statistics are to stay."""
     module.train()
     for layer in module.modules():
-        if config.freeze_batch_norm and isinstance(layer, _BatchNorm):
+        if freeze_batch_norm and isinstance(layer, _BatchNorm):
             layer.eval()
+
+
+def make_optimizer(name: str, module: nn.Module, rate: float, weight_decay: float) -> torch.optim.Optimizer:
+    """adamw, sgd or lars, for what `module` trains."""
+    groups = parameter_groups(module, weight_decay)
+    if name == "adamw":
+        return torch.optim.AdamW(groups, lr=rate)
+    if name == "sgd":
+        return torch.optim.SGD(groups, lr=rate, momentum=0.9)
+    # It leaves out of its layer-wise scaling whatever does not decay: biases and batch normalization, as it should.
+    if not weight_decay:
+        raise UserError(
+            "lars scales only what decays: give a --weight-decay above 0, such as 1e-6, or --optimizer sgd."
+        )
+    return LARS(groups, lr=rate, momentum=0.9)
+
+
+def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict]:
+    """Weights decay; what is one number a channel does not: biases, normalization, ConvNeXt's scales (c, 1, 1)."""
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    matrices = [parameter for parameter in trained if parameter.squeeze().ndim > 1]
+    vectors = [parameter for parameter in trained if parameter.squeeze().ndim <= 1]
+    return [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]

@@ -9,56 +9,32 @@ if __name__ == "__main__":
     from pathlib import Path
 
     sys.path[0] = str(Path(__file__).resolve().parents[1])
-    from pretrain.command import run_command
-    from pretrain.survey import Config, main
+    from pretrain.command import start
+    from pretrain.config import Survey
 
-    sys.exit(run_command(main, Config))
+    start("pretrain.survey:main", Survey)
 
 import json
 import sys
 from collections import Counter, defaultdict
-from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from pretrain.command import Names
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from pretrain.config import Survey
+from pretrain.data.cache import store_folder
+from pretrain.data.dataset import ImageSet, choose_folder, data_name, load
+from pretrain.data.decode import read_mask
 from pretrain.data.images import GOOD, SPLITS
+from pretrain.drawing import Thumbnail, contact_sheet, save_image
 from pretrain.files import write_whole
 
-if TYPE_CHECKING:
-    from pretrain.data.dataset import ImageSet
-    from pretrain.drawing import Thumbnail
 
-
-@dataclass(frozen=True)
-class Config:
-    """Count what a folder holds, name every file that cannot be used, warn of what would spoil figures, and cache it.
-
-    Attributes:
-        data: Folder of categories in MVTec AD's layout. Default is data/mvtec where it exists, else demo data.
-        categories: Only these categories.
-        size_px: Side of the square to which images are stretched in the cache.
-        workers: Processes that decode. Default is one per core.
-        strict: Stop with exit code 2 if any file cannot be used.
-        sheet: Write a contact sheet, some images of each kind with defects outlined, to this PNG file.
-        json: Write the same report as JSON to this file.
-    """
-
-    data: Path | None = None
-    categories: Names = Names()
-    size_px: int = 256
-    workers: int | None = None
-    strict: bool = False
-    sheet: Path | None = None
-    json: Path | None = None
-
-
-def main(config: Config) -> None:
+def main(config: Survey) -> None:
     """Report on a folder; nothing in it is altered."""
-    from pretrain.data.cache import store_folder
-    from pretrain.data.dataset import choose_folder, data_name, load
-
     folder = choose_folder(config.data)
     images = load(folder, config.size_px, config.categories, strict=config.strict, workers=config.workers)
     warnings = warnings_about(images)
@@ -68,8 +44,6 @@ def main(config: Config) -> None:
     megabytes = len(images) * config.size_px**2 * 3 / 1e6
     print(f"cached: {megabytes:.0f} MB of {config.size_px} px squares in {store_folder(folder, config.size_px)}")
     if config.sheet:
-        from pretrain.drawing import contact_sheet, save_image
-
         save_image(contact_sheet(sheet_rows(images), data_name(folder)), config.sheet)
         print(f"contact sheet: {config.sheet}")
     if config.json:
@@ -78,7 +52,7 @@ def main(config: Config) -> None:
         print(f"report: {config.json}")
 
 
-def warnings_about(images: "ImageSet") -> list[str]:
+def warnings_about(images: ImageSet) -> list[str]:
     """What a careful reader would want to know before believing a figure computed on these images."""
     lines = []
     for group in images.copies():
@@ -101,12 +75,8 @@ def warnings_about(images: "ImageSet") -> list[str]:
     return lines
 
 
-def print_table(images: "ImageSet", name: str) -> None:
+def print_table(images: ImageSet, name: str) -> None:
     """One line a category: how many normals to learn from, how many test images of which kind."""
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
     table = Table(title=escape(f"{name}: {len(images)} images"))
     table.add_column("\ncategory", no_wrap=True)
     for header in ("train\ngood", "test\ngood", "\ndefective", "\nmasks"):
@@ -129,11 +99,8 @@ def print_table(images: "ImageSet", name: str) -> None:
     Console(width=None if sys.stdout.isatty() else 160).print(table)
 
 
-def sheet_rows(images: "ImageSet", columns: int = 9) -> list[tuple[str, list["Thumbnail"]]]:
+def sheet_rows(images: ImageSet, columns: int = 9) -> list[tuple[str, list[Thumbnail]]]:
     """A row for each category: three good images, then at least one of every kind, their defects outlined."""
-    from pretrain.data.decode import read_mask
-    from pretrain.drawing import Thumbnail
-
     rows = []
     for category in images.categories:
         of_category = images.of(category)
@@ -152,7 +119,7 @@ def sheet_rows(images: "ImageSet", columns: int = 9) -> list[tuple[str, list["Th
     return rows
 
 
-def as_json(images: "ImageSet", name: str, warnings: list[str]) -> dict:
+def as_json(images: ImageSet, name: str, warnings: list[str]) -> dict:
     """The same report for machines: counts by category, split and kind; problems; warnings."""
     counts: dict = {category: {split: {} for split in SPLITS} for category in images.categories}
     for record in images.records:
@@ -166,7 +133,7 @@ def as_json(images: "ImageSet", name: str, warnings: list[str]) -> dict:
     }
 
 
-def _shapes(images: "ImageSet") -> str:
+def _shapes(images: ImageSet) -> str:
     """Width x height on disk: the one they share, or the smallest and the largest."""
     shapes = sorted({(entry.width, entry.height) for entry in images.entries})
     return " to ".join(f"{width}x{height}" for width, height in dict.fromkeys((shapes[0], shapes[-1])))

@@ -45,7 +45,8 @@ STUDY_OPTIONS = ("--train", "hazelnut,leather", "--test", "bottle", "--methods",
 @pytest.fixture(scope="session")
 def encoder_file(tmp_path_factory) -> Path:
     """What pretraining on the demo data without bottle would leave, but for the training."""
-    from pretrain.encoder import Encoder, Origin
+    from pretrain.encoder import Encoder
+    from pretrain.weights import Origin
 
     path = tmp_path_factory.mktemp("pretrained") / "encoder.safetensors"
     Encoder("resnet18", 7, origin=Origin("demo", ("hazelnut", "leather"), is_demo=True)).save(path)

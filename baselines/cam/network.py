@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pretrain.command import UserError
-from pretrain.encoder import IMAGENET_MEAN, IMAGENET_STD, imagenet_file, read_state_dict
+from pretrain.encoder import IMAGENET_MEAN, IMAGENET_STD
+from pretrain.weights import imagenet_file, read_state_dict
 
 RANDOM, IMAGENET = "random", "imagenet"
 # torchvision's VGG16, configuration D: channels of its convolutions, and the poolings between its five blocks.

@@ -10,7 +10,8 @@ from pretrain.command import UserError
 from pretrain.files import HEADER_KEY
 
 if TYPE_CHECKING:
-    from pretrain.encoder import Encoder, Origin
+    from pretrain.encoder import Encoder
+    from pretrain.weights import Origin
 
 RUNS = Path("runs")
 NO_ENCODER = "none"

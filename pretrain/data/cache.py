@@ -22,6 +22,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pretrain.command import UserError
+from pretrain.data.decode_pool import decode_rows
 from pretrain.data.images import Problem
 from pretrain.files import alone
 from pretrain.progress import Progress
@@ -166,8 +167,6 @@ class _Store:
 
     def fill(self, keys: Mapping[Path, Key], missing: Collection[Path], workers: int | None) -> list[Problem]:
         """Decode and append `missing`; the lock is held. Returns the files that hold no image."""
-        from pretrain.data.decode_pool import decode_rows
-
         if not missing:
             return []
         self._check_space(len(missing))

@@ -12,6 +12,7 @@ from pretrain.command import UserError
 from pretrain.data.cache import Entry, open_cached
 from pretrain.data.decode import Unreadable, read_mask
 from pretrain.data.images import Problem, Record, has_layout, same_content, scan, scan_plain, split_records
+from pretrain.demo import is_demo, make
 
 REAL_DATA = Path("data/mvtec")
 DEMO_DATA = Path("data/demo")
@@ -71,8 +72,6 @@ def choose_folder(data: Path | None) -> Path:
         return data
     if any(REAL_DATA.glob("*/train")):
         return REAL_DATA
-    from pretrain.demo import is_demo, make
-
     print(f"no --data given and no {REAL_DATA} here: using generated demo data in {DEMO_DATA}", file=sys.stderr)
     if not is_demo(DEMO_DATA):
         make(DEMO_DATA)
@@ -81,8 +80,6 @@ def choose_folder(data: Path | None) -> Path:
 
 def data_name(folder: Path) -> str:
     """What to call a folder in the title of whatever is computed on it."""
-    from pretrain.demo import is_demo
-
     return f"demo data ({folder})" if is_demo(folder) else str(folder)
 
 

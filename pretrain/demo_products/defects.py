@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.random import Generator
+from PIL import Image, ImageDraw
 
 from pretrain.demo_products.scene import SIZE_PX, Color, Field, Surface, grid, inside, noise
 
@@ -30,8 +31,6 @@ class Harm:
 
 def stroke(points: np.ndarray, width_px: float) -> Field:
     """Coverage of a line through `points` (n, 2), in pixels from the middle; thinner than a pixel means fainter."""
-    from PIL import Image, ImageDraw
-
     image = Image.new("L", (4 * SIZE_PX, 4 * SIZE_PX))
     drawn_px = max(1, round(4 * width_px))
     place = [tuple(point) for point in (points + SIZE_PX / 2) * 4]

@@ -7,6 +7,7 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.random import Generator
+from scipy.ndimage import gaussian_filter1d
 
 from pretrain.demo_products import defects
 from pretrain.demo_products.defects import Harm
@@ -35,8 +36,6 @@ def ground(rng: Generator, color: tuple[float, float, float], texture: float = 0
 @lru_cache(maxsize=1)
 def rim_profile() -> tuple[np.ndarray, np.ndarray]:
     """Radius and height of a bottle's mouth in pixels, rounded: a kink would break up its highlights."""
-    from scipy.ndimage import gaussian_filter1d
-
     radius = np.arange(0, 110, 0.25)
     height = np.interp(radius, [0, 50, 58, 66, 74, 80, 86, 94, 102], [0, 2, 7, 17, 20, 17, 11, 8, 0])
     return radius, gaussian_filter1d(height, 8)

@@ -9,6 +9,9 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.random import Generator
+from PIL import Image, ImageDraw, ImageFont
+from scipy.fft import irfft2
+from scipy.ndimage import binary_closing, gaussian_filter, gaussian_filter1d, map_coordinates, shift
 
 SIZE_PX = 256
 Field = np.ndarray  # (256, 256) float32
@@ -74,8 +77,6 @@ def _spectrum(slope: float, finest_px: float, coarsest_px: float) -> np.ndarray:
 
 def noise(rng: Generator, slope: float = 1.0, finest_px: float = 1.0, coarsest_px: float = 128.0) -> Field:
     """Isotropic noise of about unit variance, amplitude 1/f^slope between `finest_px` and `coarsest_px`."""
-    from scipy.fft import irfft2
-
     # uniform coefficients cost half of normal ones, and the sum of so many waves is normal either way
     waves = rng.random((SIZE_PX, SIZE_PX + 2), dtype=np.float32)
     waves -= np.float32(0.5)
@@ -86,8 +87,6 @@ def noise(rng: Generator, slope: float = 1.0, finest_px: float = 1.0, coarsest_p
 
 def lattice(rng: Generator, u: Field, v: Field, cell_u: float, cell_v: float) -> Field:
     """Noise of about unit variance in any coordinates: random values on cells of a given size, joined smoothly."""
-    from scipy.ndimage import map_coordinates
-
     values = rng.standard_normal((128, 128), dtype=np.float32) * 1.4
     place = np.stack([u / cell_u, v / cell_v]).astype(np.float32)
     corner = np.floor(place)
@@ -118,16 +117,12 @@ def cells(rng: Generator, u: Field, v: Field, pitch_px: float) -> tuple[Field, F
 
 def wander(rng: Generator, along: Field, step: float, size: float = 1.0) -> Field:
     """A smooth random function of one coordinate (given anywhere in +-400), changing over `step`."""
-    from scipy.ndimage import gaussian_filter1d
-
     values = gaussian_filter1d(rng.standard_normal(1024), 8) * 5.3 * size
     return np.interp(along * 8 / step, np.arange(1024) - 512, values, period=1024).astype(np.float32)
 
 
 def around(rng: Generator, angle: Field, step_deg: float) -> Field:
     """A smooth random function of about unit variance of an angle in radians, closed around the circle."""
-    from scipy.ndimage import gaussian_filter1d
-
     width = 512 * step_deg / 360 / 2
     values = gaussian_filter1d(rng.standard_normal(512), width, mode="wrap") * np.sqrt(2 * np.sqrt(np.pi) * width)
     return np.interp(angle * 512 / (2 * np.pi), np.arange(512), values, period=512).astype(np.float32)
@@ -135,8 +130,6 @@ def around(rng: Generator, angle: Field, step_deg: float) -> Field:
 
 @lru_cache(maxsize=32)
 def _letters(text: str, height_px: int) -> np.ndarray:
-    from PIL import Image, ImageDraw, ImageFont
-
     font = ImageFont.load_default(size=height_px)
     left, top, right, bottom = font.getbbox(text)
     image = Image.new("L", (int(right - left) + 4, int(bottom - top) + 4))
@@ -146,8 +139,6 @@ def _letters(text: str, height_px: int) -> np.ndarray:
 
 def print_text(text: str, height_px: int, u: Field, v: Field) -> Field:
     """Coverage of `text`, centerd on u = v = 0 and read along u."""
-    from scipy.ndimage import map_coordinates
-
     letters = _letters(text, height_px)
     rows, columns = letters.shape
     near = (np.abs(u) < columns / 2 + 1) & (np.abs(v) < rows / 2 + 1)
@@ -219,8 +210,6 @@ class Light:
 
 def lit(surface: Surface, light: Light) -> np.ndarray:
     """The surface under the light: (256, 256, 3) linear radiance, before the camera."""
-    from scipy.ndimage import gaussian_filter, shift
-
     height = surface.height.astype(np.float32, copy=False)
     slope_x, slope_y = np.zeros_like(height), np.zeros_like(height)
     slope_x[:, 1:-1] = (height[:, 2:] - height[:, :-2]) / 2
@@ -279,8 +268,6 @@ def changed(clean: Surface, harmed: Surface) -> np.ndarray:
 
     A pixel counts when the change can be seen, or reaches a third of the defect's own peak where that is fainter still.
     """
-    from scipy.ndimage import binary_closing
-
     either = np.maximum(clean.cover, harmed.cover)
     change = np.abs(clean.shown() - harmed.shown()).max(axis=2) / 0.06
     for name, visible in (("height", 0.35), ("gloss", 0.15), ("metal", 0.3)):

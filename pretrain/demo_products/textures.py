@@ -6,6 +6,7 @@ the same scene without the harm is the same product, whole.
 
 import numpy as np
 from numpy.random import Generator
+from scipy.ndimage import gaussian_filter
 
 from pretrain.demo_products import defects
 from pretrain.demo_products.defects import Harm
@@ -99,8 +100,6 @@ def catch_lint(surface: Surface, harm: Harm) -> None:
 
 def leather(rng: Generator, harm: Harm) -> Surface:
     """Brown leather: pebbles between a net of creases, fine pores, a dull shine."""
-    from scipy.ndimage import gaussian_filter
-
     surface = whole((0.52, 0.33, 0.22), shine=14)
     u, v = posed(rng, 180, 40, 0.12)
     swirl = noise(rng, 1.6, 16)

@@ -4,27 +4,21 @@ import math
 import os
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
 
 from pretrain.command import UserError
-
-if TYPE_CHECKING:
-    import numpy as np
-    import torch
-    from lightning_fabric import Fabric
-    from torch import Tensor
-
-    from pretrain.data.dataset import ImageSet
+from pretrain.data.dataset import ImageSet
 
 DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = ("bf16-mixed", "32-true", "64-true")
 
 
-def make_fabric(device: str, precision: str | None) -> "Fabric":
+def make_fabric(device: str, precision: str | None) -> Fabric:
     """Fabric on one process, or on those that torchrun started, on one machine or several. Already launched."""
-    import torch
-    from lightning_fabric import Fabric
-
     if device not in DEVICES:
         raise UserError(f"there is no device {device}; choose from {', '.join(DEVICES)}.")
     if device == "cuda" and not torch.cuda.is_available():
@@ -50,8 +44,6 @@ def make_fabric(device: str, precision: str | None) -> "Fabric":
 def has_bf16(accelerator: str) -> bool:
     """Whether bf16 is faster than fp32 here. On a CPU that has instructions for it, it is tried: between processors
     that have them, training was measured from 1.5 times faster to 1.4 times slower."""
-    import torch
-
     if accelerator == "cuda":
         return torch.cuda.is_bf16_supported()
     supported = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
@@ -61,10 +53,8 @@ def has_bf16(accelerator: str) -> bool:
     return _convolution_seconds(torch.bfloat16) < _convolution_seconds(torch.float32)
 
 
-def _convolution_seconds(dtype: "torch.dtype") -> float:
+def _convolution_seconds(dtype: torch.dtype) -> float:
     """The best time of a convolution like those of a ResNet, forward and back, some 20 ms each."""
-    import torch
-
     layer = torch.nn.Conv2d(64, 64, 3, padding=1).to(memory_format=torch.channels_last)
     images = torch.ones(32, 64, 32, 32).contiguous(memory_format=torch.channels_last).requires_grad_()
     seconds = []
@@ -76,24 +66,20 @@ def _convolution_seconds(dtype: "torch.dtype") -> float:
     return min(seconds)
 
 
-def on_device(images: "ImageSet", device: "torch.device") -> Callable[[Sequence[int]], "Tensor"]:
+def on_device(images: ImageSet, device: torch.device) -> Callable[[Sequence[int]], Tensor]:
     """Gives a function from positions to uint8 (b, h, w, 3) on the device: on a GPU, all images lie there from the
     start if they fit into a quarter of its free memory, so that it never waits for the disk."""
-    import torch
-
     shape = (len(images), images.size_px, images.size_px, 3)
     if device.type == "cuda" and math.prod(shape) < torch.cuda.mem_get_info(device)[0] / 4:
         everything = torch.empty(shape, dtype=torch.uint8, device=device)
         for start in range(0, len(images), 256):
-            some = range(start, min(start + 256, len(images)))
-            everything[start : some.stop] = torch.from_numpy(images.batch(some)).to(device)
+            part = range(start, min(start + 256, len(images)))
+            everything[start : part.stop] = torch.from_numpy(images.batch(part)).to(device)
         return lambda positions: everything[torch.as_tensor(positions, device=device)]
     return lambda positions: torch.from_numpy(images.batch(positions)).to(device)
 
 
-def rank_positions(batch: int, fabric: "Fabric") -> "np.ndarray":
+def rank_positions(batch: int, fabric: Fabric) -> np.ndarray:
     """Where this process's share of a global batch lies in it."""
-    import numpy as np
-
     share = batch // fabric.world_size
     return np.arange(share) + share * fabric.global_rank

@@ -40,19 +40,17 @@ from itertools import count, islice, product
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
-from unittest.mock import patch
 
+from pretrain.config import Config as Recipe
+from pretrain.config import Strengths
 from pretrain.data.dataset import ImageSet, load
-from pretrain.simclr import Config as Recipe
-from pretrain.simclr import make_views, members, train_mode
+from pretrain.simclr import batch_members, make_views, train_mode
 from pretrain.training.device import make_fabric, on_device, rank_positions
 from scripts.benchmarks.cache import build, make_images
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
     from torch import Tensor
-
-    from pretrain.views import Strengths
 
 SOURCES_PX = (256, 1024)
 TARGETS = {
@@ -96,14 +94,12 @@ class Plain(Recipe):
     learning_rate: float = 0.06
     weight_decay: float = 5e-4
     temperature: float = 0.5
-    whole_weight: float = 1.0
+    image_weight: float = 1.0
     dense_weight: float = 0.0
-    synthetic: bool = False
+    synthetic_negatives: bool = False
 
     @property
-    def strengths(self) -> "Strengths":
-        from pretrain.views import Strengths
-
+    def strengths(self) -> Strengths:
         return Strengths()
 
 
@@ -251,20 +247,20 @@ def ours(recipe: Recipe, config: Config, images: ImageSet, fabric: "Fabric", is_
     `is_bare` on views made once: with this network and loss nothing can train faster."""
     import torch
 
-    from pretrain.contrast import SimCLR, make_optimizer
     from pretrain.encoder import make_encoder
+    from pretrain.simclr import SimCLR, make_optimizer
 
     encoder = make_encoder(recipe.architecture, recipe.start, seed=recipe.seed, input_size_px=recipe.size_px)
     torch.manual_seed(recipe.seed)
-    module = SimCLR(encoder, recipe.whole_weight, recipe.dense_weight, recipe.temperature)
+    module = SimCLR(encoder, recipe.image_weight, recipe.dense_weight, recipe.temperature)
     optimizer = make_optimizer(recipe.optimizer, module, recipe.learning_rate, recipe.weight_decay)
     model, stepper = fabric.setup(module.to(memory_format=torch.channels_last), optimizer)
-    train_mode(module, recipe)
+    train_mode(module, recipe.freeze_batch_norm)
     positions, pixels_of = rank_positions(recipe.batch, fabric), on_device(images, fabric.device)
 
     def views_of(step: int) -> tuple["Tensor", "Tensor | None"]:
-        chosen = members(recipe, step, len(images))
-        return make_views(recipe, step, positions, pixels_of(chosen[positions]), pixels_of(chosen[positions - 1]))
+        chosen = batch_members(recipe, step, len(images))
+        return make_views(recipe, step, positions, pixels_of(chosen[positions]), None)
 
     fixed, numbers = views_of(0) if is_bare else None, count()
 
@@ -287,13 +283,13 @@ def views_alone(recipe: Recipe, config: Config, pixels: "Tensor", backend: str, 
     from pretrain import views
 
     # Color alone: the blur's kernel is as wide as the draws ask for, and would be compiled again in every step.
-    color = torch.compile(views._color_by_kornia) if compiled else views._color_by_kornia
+    jitter = torch.compile(views.jitter_color) if compiled else views.jitter_color
+    augmentations = [jitter if augment is views.jitter_color else augment for augment in views.AUGMENTATIONS]
 
     def steps() -> float:
-        with patch.object(views, "_color_by_kornia", color):
-            for step, view in product(range(config.steps), (0, 1)):
-                draws = views.draw(recipe.strengths, recipe.seed, step, range(len(pixels)), view)
-                images = views.render(pixels, draws, recipe.size_px, backend)
+        for step, view in product(range(config.steps), (0, 1)):
+            draws = views.draw(recipe.strengths, recipe.seed, step, range(len(pixels)), view)
+            images = views.render(pixels, draws, recipe.size_px, backend, augmentations)
         return images.mean().item()
 
     return steps

@@ -9,7 +9,8 @@ from refusals import refusal
 
 from embeddings.encoding import Encoding, Source, choose_encoder, encoder_of, make_source, safe_precision
 from pretrain.data.dataset import load
-from pretrain.encoder import Encoder, Origin, fingerprint
+from pretrain.encoder import Encoder, fingerprint
+from pretrain.weights import Origin
 
 SIZE_PX = 64
 

@@ -17,7 +17,8 @@ from embeddings.config import Search
 from embeddings.extract import extract
 from embeddings.search import main, query_paths
 from pretrain.command import Names, run_command
-from pretrain.encoder import Encoder, Origin
+from pretrain.encoder import Encoder
+from pretrain.weights import Origin
 
 
 @pytest.fixture

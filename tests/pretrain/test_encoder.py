@@ -13,8 +13,9 @@ from safetensors import safe_open
 from torch import nn
 
 from pretrain.command import UserError
-from pretrain.encoder import CHANNELS, LEVELS, Encoder, Origin, fingerprint, load_encoder, make_encoder
+from pretrain.encoder import CHANNELS, LEVELS, Encoder, fingerprint, load_encoder, make_encoder
 from pretrain.files import read_tensors, write_tensors
+from pretrain.weights import Origin
 
 ORIGIN = Origin("demo", ("leather", "tile"), True, {"steps": 20, "crop": [0.5, 1.0], "loss": {"temperature": 0.1}})
 

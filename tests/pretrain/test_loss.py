@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from pretrain.loss import chance_loss, nt_xent
+from pretrain.loss import chance_loss, nt_xent, nt_xent_reference
 
 
 def views(n: int, d: int = 8, m: int = 0, seed: int = 0, dtype=torch.float64) -> list[Tensor]:
@@ -47,6 +47,16 @@ def test_equals_the_definition(n, m, temperature):
         torch.testing.assert_close(gradient, expected_gradient, rtol=1e-10, atol=1e-12)
     if m:
         assert gradients[2].abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("n", [1, 7, 40])
+@pytest.mark.parametrize("block_rows", [3, 512])
+def test_blocks_equal_the_reference_that_has_the_matrix_whole(n, block_rows):
+    first, second, _ = views(n)
+    expected, found = nt_xent_reference(first, second, 0.2), nt_xent(first, second, 0.2, block_rows=block_rows).loss
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    for ours, theirs in zip(*(torch.autograd.grad(loss, (first, second)) for loss in (found, expected)), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize("dtype, tolerance", [(torch.float64, 1e-12), (torch.float32, 1e-6)])

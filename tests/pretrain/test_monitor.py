@@ -12,13 +12,13 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from pretrain import monitor
-from pretrain.contrast import SimCLR
+from pretrain.config import Config
 from pretrain.data.cache import Entry
 from pretrain.data.dataset import ImageSet
 from pretrain.data.images import Record
 from pretrain.encoder import make_encoder
 from pretrain.monitor import Figures, Monitor, alignment, rank_me, spread, uniformity
-from pretrain.simclr import Config, train_mode
+from pretrain.simclr import SimCLR, train_mode
 
 CPU = torch.device("cpu")
 CONFIG = Config(size_px=32, jitter=0.1, blur=0.3, gray=0.0, crop_area_min=0.3)
@@ -164,7 +164,7 @@ def test_few_unseen_images_and_categories(counts):
 def test_looking_leaves_everything_as_it_was(freeze, looking):
     """Also the frozen batch normalization in the middle of a training encoder."""
     module = SimCLR(make_encoder("resnet18", input_size_px=32), 0.3, 1.0, 0.2)
-    train_mode(module, Config(freeze_batch_norm=freeze))
+    train_mode(module, freeze)
     module.projection.layers[0].eval()
     modes = [part.training for part in module.modules()]
     frozen = [not part.training for part in module.modules() if isinstance(part, _BatchNorm)]

@@ -1,289 +1,191 @@
-"""The command: what it opens, what it refuses, and that a run which is stopped ends as if it had not been."""
+"""SimCLR as one module: what is trained, what decays, and that two processes train what one would."""
 
-import json
 import os
-import shutil
-import signal
-import subprocess
-import sys
-import time
-from dataclasses import replace
-from pathlib import Path
+import socket
 
 import numpy as np
 import pytest
 import torch
-from conftest import REPOSITORY
-from safetensors.torch import load_file
+import torch.distributed as dist
+from torch import Tensor, nn
 
-from pretrain.command import Names, UserError
-from pretrain.encoder import Encoder, load_encoder
-from pretrain.plan import prepared, resolved
-from pretrain.simclr import Config, learning_rate_at, make_views, members
-from pretrain.training.device import make_fabric
+from pretrain.command import UserError
+from pretrain.config import Config
+from pretrain.encoder import make_encoder
+from pretrain.simclr import SimCLR, batch_members, make_optimizer, make_views, parameter_groups, train_mode
+from pretrain.training.device import make_fabric, rank_positions
 
-TINY = ("--size-px", "32", "--batch", "8", "--steps", "6", "--precision", "32-true", "--hold-out", "bottle")
-
-
-def command(folder: Path, out: Path, *more: str) -> list[str]:
-    return [
-        sys.executable,
-        str(REPOSITORY / "pretrain/simclr.py"),
-        "--data",
-        str(folder),
-        "--out",
-        str(out),
-        *TINY,
-        *more,
-    ]
-
-
-def pretrain(folder: Path, out: Path, *more: str) -> subprocess.CompletedProcess:
-    return subprocess.run(command(folder, out, *more), capture_output=True, text=True, check=False)
-
-
-def weights(out: Path) -> dict[str, torch.Tensor]:
-    return load_file(out / "encoder.safetensors")
-
-
-def assert_same_weights(first: Path, second: Path) -> None:
-    ours, theirs = weights(first), weights(second)
-    assert ours.keys() == theirs.keys()
-    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
-
-
-@pytest.fixture(scope="module")
-def finished(demo_folder, tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess]:
-    """A whole run of six steps, and what it said."""
-    out = tmp_path_factory.mktemp("runs") / "whole"
-    done = pretrain(demo_folder, out)
-    assert done.returncode == 0, done.stderr
-    return out, done
-
-
-def test_result_is_an_encoder_that_says_what_it_saw(finished, demo_folder):
-    out, done = finished
-    encoder = load_encoder(out / "encoder.safetensors")
-    assert encoder.origin.categories == ("hazelnut", "leather")
-    assert encoder.origin.is_demo
-    assert encoder.input_size_px == 32
-    assert encoder.origin.recipe["steps"] == 6 and encoder.origin.recipe["seed"] == 0
-    assert "demo data" in done.stdout and "never opened: bottle" in done.stdout
-    assert "synthetic anomalies, AUROC" in done.stdout
-    study = f"--data {demo_folder} --train hazelnut,leather --test bottle"
-    assert done.stdout.splitlines()[-1].endswith(f"evaluate.py --encoder {out}/encoder.safetensors {study}")
-    assert (out / "curves.png").stat().st_size > 1000
-    assert (out / "finished").exists() and not (out / "checkpoint.safetensors").exists()
-
-
-def test_figures_are_logged_for_every_step_and_look(finished):
-    lines = [json.loads(line) for line in (finished[0] / "metrics.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines if "loss" in line] == list(range(6))
-    looks = [line["step"] for line in lines if "synthetic_auroc" in line]
-    assert looks[0] == 0 and looks[-1] == 6
-    assert all(0 <= line["accuracy"] <= 1 for line in lines if "loss" in line)
-
-
-def test_training_changes_what_it_trains(finished):
-    trained, fresh = load_encoder(finished[0] / "encoder.safetensors"), Encoder()
-    moved = [
-        name
-        for (name, weight), start in zip(trained.named_parameters(), fresh.parameters(), strict=True)
-        if not torch.equal(weight, start)
-    ]
-    assert len(moved) == len(list(fresh.parameters()))
-
-
-def test_the_same_seed_gives_the_same_encoder_and_another_seed_another(finished, demo_folder, tmp_path):
-    assert pretrain(demo_folder, tmp_path / "again").returncode == 0
-    assert_same_weights(finished[0], tmp_path / "again")
-    assert pretrain(demo_folder, tmp_path / "other", "--seed", "1").returncode == 0
-    with pytest.raises(AssertionError):
-        assert_same_weights(finished[0], tmp_path / "other")
-
-
-def test_finished_run_is_left_alone(finished):
-    before = (finished[0] / "encoder.safetensors").stat().st_mtime_ns
-    done = subprocess.run(finished[1].args, capture_output=True, text=True, check=False)
-    assert done.returncode == 0 and "holds a finished run" in done.stdout
-    assert (finished[0] / "encoder.safetensors").stat().st_mtime_ns == before
-
-
-def wait_for_steps(out: Path, count: int, process: subprocess.Popen) -> None:
-    deadline_s = time.monotonic() + 90
-    metrics = out / "metrics.jsonl"
-    while not metrics.exists() or metrics.read_text().count('"loss"') < count:
-        assert process.poll() is None and time.monotonic() < deadline_s
-        time.sleep(0.01)
-
-
-@pytest.mark.parametrize("after", [1, 3, 5])
-def test_killed_and_resumed_is_bit_identical(after, finished, demo_folder, tmp_path):
-    out = tmp_path / "killed"
-    often = ("--checkpoint-minutes", "0")
-    running = subprocess.Popen(command(demo_folder, out, *often), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    wait_for_steps(out, after, running)
-    running.send_signal(signal.SIGKILL)
-    running.wait()
-    assert not (out / "encoder.safetensors").exists()
-    done = pretrain(demo_folder, out, *often)
-    assert done.returncode == 0, done.stderr
-    assert_same_weights(finished[0], out)
-    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines if "loss" in line] == list(range(6))
-
-
-def test_interrupted_saves_says_so_and_goes_on(finished, demo_folder, tmp_path):
-    out = tmp_path / "interrupted"
-    running = subprocess.Popen(command(demo_folder, out), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    wait_for_steps(out, 2, running)
-    running.send_signal(signal.SIGINT)
-    words, errors = running.communicate(timeout=60)
-    assert running.returncode == 130
-    assert "the same command goes on from there" in words and "Traceback" not in errors
-    assert pretrain(demo_folder, out).returncode == 0
-    assert_same_weights(finished[0], out)
-
-
-def test_a_resumed_run_keeps_the_precision_that_was_chosen_for_it(demo_folder, tmp_path):
-    """What suits the machine is measured when a run begins, and might come out otherwise when it goes on."""
-    out = tmp_path / "interrupted"
-    first = command(demo_folder, out, "--precision", "64-true")
-    running = subprocess.Popen(first, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    wait_for_steps(out, 2, running)
-    running.send_signal(signal.SIGINT)
-    assert running.wait(timeout=60) == 130
-    left_open = [word for word in first if word not in ("--precision", "32-true", "64-true")]
-    done = subprocess.run(left_open, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "64-true" in done.stdout and "going on after step" in done.stdout
-
-
-def test_held_out_categories_are_never_opened(demo_folder, tmp_path):
-    """Every held-out file, and all but train/good of the others, would raise an error if it were read."""
-    folder = Path(shutil.copytree(demo_folder, tmp_path / "data"))
-    for path in [
-        *folder.glob("bottle/**/*.png"),
-        *folder.glob("*/test/**/*.png"),
-        *folder.glob("*/ground_truth/**/*.png"),
-    ]:
-        path.unlink()
-        os.symlink("/proc/self/mem", path)
-    done = pretrain(folder, tmp_path / "run", "--steps", "1")
-    assert done.returncode == 0, done.stderr
-    assert "cannot be used" not in done.stderr
-
-
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        (("--hold-out", "botle"), "did you mean bottle"),
-        (("--hold-out", "bottle,hazelnut,leather"), "leave one to learn from"),
-        (("--architecture", "resnet19"), "resnet18"),
-        (("--start", "/nowhere.pth"), "/nowhere.pth"),
-        (("--device", "cuda"), "--device cpu"),
-        (("--precision", "8"), "bf16-mixed"),
-        (("--data", "/nowhere"), "there is no folder /nowhere"),
-        (("--learning-rate", "1e30"), "not a number"),
-        (("--steps", "-1"), "--steps"),
-        (("--temperature", "0"), "--temperature"),
-        (("--crop-area-min", "2"), "--crop-area-min"),
-        (("--whole-weight", "0", "--dense-weight", "0"), "nothing to learn"),
-    ],
+CONFIG = Config(
+    size_px=32,
+    batch=8,
+    crop_area_min=0.3,
+    jitter=0.1,
+    blur=0.3,
+    synthetic_negatives=True,
+    dense_weight=1.0,
+    freeze_batch_norm=True,
 )
-def test_mistakes_are_one_sentence(options, words, demo_folder, tmp_path):
-    if options[0] == "--device" and torch.cuda.is_available():
-        options, words = ("--device", "tpu"), "cuda"
-    done = pretrain(demo_folder, tmp_path / "run", *options)
-    assert done.returncode == 2
-    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert words in line
-    assert "Traceback" not in done.stderr
+IMAGES = 20
 
 
-def test_other_options_into_the_same_folder_are_refused(finished, demo_folder, tmp_path):
-    out = tmp_path / "run"
-    long = ("--steps", "100000")
-    running = subprocess.Popen(command(demo_folder, out, *long), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    wait_for_steps(out, 1, running)
-    second = pretrain(demo_folder, out, *long)
-    running.kill()
-    running.wait()
-    assert second.returncode == 2 and "another process trains in" in second.stderr
-    other = pretrain(demo_folder, out, *long, "--temperature", "0.3")
-    assert other.returncode == 2 and "temperature was 0.2 and is 0.3" in other.stderr
+def simclr(image_weight: float = 0.3, dense_weight: float = 1.0) -> SimCLR:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return SimCLR(make_encoder("resnet18", input_size_px=32), image_weight, dense_weight, temperature=0.2)
 
 
-def test_minutes_become_steps_once(demo_folder, tmp_path):
-    out = tmp_path / "timed"
-    options = [option for option in TINY if option not in ("--steps", "6")]
-    base = [sys.executable, REPOSITORY / "pretrain/simclr.py", "--data", demo_folder, "--out", out, *options]
-    done = subprocess.run([*base, "--minutes", "0.03"], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert load_encoder(out / "encoder.safetensors").origin.recipe["steps"] >= 1
-
-
-def test_two_processes_train_one_encoder(demo_folder, tmp_path):
-    out = tmp_path / "two"
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = subprocess.run([*launch, *command(demo_folder, out)[1:]], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "2 process(es)" in done.stdout
-    assert all(weight.isfinite().all() for weight in weights(out).values())
+def views_of(config: Config, step: int, positions: np.ndarray) -> tuple[Tensor, Tensor | None]:
+    """As the training loop makes them."""
+    pixels = np.random.default_rng(0).integers(0, 256, (IMAGES, 48, 48, 3), dtype=np.uint8)
+    chosen = batch_members(config, step, IMAGES)
+    own, others = (torch.from_numpy(pixels[chosen[wanted]]) for wanted in (positions, positions - 1))
+    return make_views(config, step, positions, own, others)
 
 
 @pytest.fixture(scope="module")
-def config(demo_folder) -> Config:
-    fabric = make_fabric("cpu", "32-true")
-    return prepared(Config(size_px=32, batch=8, hold_out=Names("bottle"), device="cpu"), demo_folder, fabric)[0]
+def batch() -> tuple[Tensor, Tensor]:
+    return views_of(CONFIG, 0, np.arange(4))
 
 
-def test_every_epoch_shows_every_image_once(config):
-    count = 21
-    epoch = np.concatenate([members(config, step, count) for step in range(2)])
-    assert len(set(epoch)) == 16 and epoch.max() < count
-    assert not np.array_equal(epoch[:8], members(config, 2, count))
-    assert np.array_equal(members(config, 5, count), members(config, 5, count))
+@pytest.mark.parametrize(("image", "dense"), [(0.3, 1.0), (0.0, 1.0), (1.0, 0.0)])
+@pytest.mark.parametrize("is_synthetic", [True, False])
+def test_all_that_is_trained_and_nothing_else_gets_a_gradient(image, dense, is_synthetic, batch):
+    """So DDP, which waits for the gradient of whatever requires one, has nothing to search for."""
+    module = simclr(image, dense)
+    views, masks = batch if is_synthetic else (batch[0][:8], None)
+    module(views, masks, 0, 0, range(4)).loss.backward()
+    unused = (() if image else ("projection.", "encoder.stages.level4.")) + (() if dense else ("dense.",))
+    for name, parameter in module.named_parameters():
+        is_used = not name.startswith(unused)
+        assert parameter.requires_grad == is_used, name
+        assert (parameter.grad is not None) == is_used, name
+    assert any(parameter.grad.abs().max() > 1e-4 for parameter in module.encoder.stages["level1"].parameters())
+    assert all(any(name.startswith(part) for name, _ in module.named_parameters()) for part in unused)
 
 
-def test_views_show_the_same_places_where_places_are_contrasted(config):
-    gradient = torch.arange(64, dtype=torch.uint8).repeat(64, 1)
-    pixels = torch.stack([gradient, gradient.T, gradient], dim=-1).repeat(4, 1, 1, 1) * 4
-    still = replace(config, jitter=0.0, blur=0.0, synthetic=False)
-    first, second = make_views(still, 0, np.arange(4), pixels, pixels)[0].chunk(2)
-    assert torch.equal(first, second)
-    first, second = make_views(replace(still, dense_weight=0.0), 0, np.arange(4), pixels, pixels)[0].chunk(2)
-    assert not torch.allclose(first, second, atol=0.05)
-    views, masks = make_views(replace(still, synthetic=True), 0, np.arange(4), pixels, pixels)
-    second, synthetic = views.chunk(3)[1:]
-    assert torch.equal(second.movedim(1, -1)[~masks], synthetic.movedim(1, -1)[~masks])
-    assert masks.flatten(1).any(1).all()
+def test_the_projection_head_is_lightlys():
+    from lightly.models.modules.heads import SimCLRProjectionHead
+
+    ours, theirs = simclr().projection, SimCLRProjectionHead(512, 512, 128)
+    theirs.layers.load_state_dict(ours.state_dict())
+    h = torch.randn(6, 512)
+    assert torch.equal(ours(h), theirs(h))
 
 
-def test_learning_rate_rises_then_falls_to_zero(config):
-    rates = [learning_rate_at(step / 100, config) for step in range(101)]
-    assert max(rates) <= 1.02 * config.learning_rate
-    assert rates[0] > 0 and rates[:10] == sorted(rates[:10]) and rates[11:] == sorted(rates[11:], reverse=True)
-    assert rates[-1] == pytest.approx(0, abs=1e-12)
+def test_the_loss_is_the_weighted_sum_of_its_parts(batch):
+    def losses(image: float, dense: float):
+        with torch.no_grad():
+            return simclr(image, dense)(*batch, 0, 0, range(4))
+
+    both, image, dense = losses(0.3, 2.0), losses(1.0, 0.0), losses(0.0, 1.0)
+    assert both.loss == pytest.approx(0.3 * image.loss.item() + 2 * dense.loss.item(), rel=1e-6)
+    assert (both.image, both.dense) == pytest.approx((image.loss.item(), dense.loss.item()), rel=1e-6)
+    assert (both.image, both.dense) == pytest.approx((image.image.item(), dense.dense.item()), rel=1e-6)
+    assert image.dense == 0 and dense.image == 0
+    assert both.accuracy == image.accuracy
+    assert min(image.loss, dense.loss) > 0.1 and abs(image.loss - dense.loss) > 0.1
 
 
-def test_a_tenth_is_only_looked_at(demo_folder):
-    fabric = make_fabric("cpu", "32-true")
-    config, learned, unseen = prepared(Config(size_px=32, batch=8, hold_out=Names("bottle")), demo_folder, fabric)
-    assert not {r.path for r in learned.records} & {r.path for r in unseen.records}
-    assert len(learned) + len(unseen) == 24
-    assert all((record.split, record.defect) == ("train", "good") for record in learned.records + unseen.records)
-    assert config.hold_out == ("bottle",) and config.learning_rate == 1e-3
+def test_parts_of_the_loss_keep_no_graph(batch):
+    losses = simclr()(*batch, 0, 0, range(4))
+    assert losses.loss.requires_grad
+    assert not any(part.requires_grad for part in (losses.image, losses.dense, losses.accuracy))
 
 
-def test_open_options_are_resolved_for_the_machine():
-    config = resolved(Config(optimizer="lars", batch=64), make_fabric("cpu", "32-true"))
-    assert (config.size_px, config.cache_px, config.batch, config.device) == (128, 256, 64, "cpu")
-    assert config.learning_rate == pytest.approx(0.6)
+def test_synthetic_defects_make_it_harder(batch):
+    """More negatives, and near ones; the batch statistics are kept apart from it."""
+    module = simclr()
+    train_mode(module, CONFIG.freeze_batch_norm)
+    with torch.no_grad():
+        with_synthetic = module(*batch, 0, 0, range(4))
+        without = module(batch[0][:8], None, 0, 0, range(4))
+    assert with_synthetic.image > without.image + 0.05 and with_synthetic.dense > without.dense + 0.05
 
 
-def test_too_few_images_are_a_mistake(tmp_path, demo_folder):
-    (tmp_path / "nut/train/good").mkdir(parents=True)
-    shutil.copy(next(demo_folder.rglob("train/good/*.png")), tmp_path / "nut/train/good/0.png")
-    with pytest.raises(UserError, match="too few"):
-        prepared(Config(size_px=32, batch=8), tmp_path, make_fabric("cpu", "32-true"))
+@pytest.mark.parametrize("architecture", ["resnet18", "convnext_tiny"])
+def test_nothing_with_one_dimension_decays(architecture):
+    """ConvNeXt's factors of a residual, (c, 1, 1), are one number a channel too."""
+    module = nn.ModuleDict({"encoder": make_encoder(architecture), "head": nn.Linear(4, 2)})
+    module["encoder"].stages["level4"].requires_grad_(False)
+    decaying, others = parameter_groups(module, 0.05)
+    assert (decaying["weight_decay"], others["weight_decay"]) == (0.05, 0.0)
+    groups = [*decaying["params"], *others["params"]]
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    assert len(groups) == len(trained) and {*map(id, groups)} == {*map(id, trained)}
+    names = {id(parameter): name for name, parameter in module.named_parameters()}
+    assert all(parameter.ndim > 1 for parameter in decaying["params"])
+    assert {names[id(parameter)].rsplit(".", 1)[1] for parameter in decaying["params"]} == {"weight"}
+    assert any(names[id(parameter)] == "head.weight" for parameter in decaying["params"])
+    assert all(parameter.numel() == max(parameter.shape) for parameter in others["params"])
+
+
+@pytest.mark.parametrize(("name", "kind"), [("adamw", "AdamW"), ("sgd", "SGD"), ("lars", "LARS")])
+def test_optimizers_by_name(name, kind):
+    module = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
+    optimizer = make_optimizer(name, module, 0.25, 1e-3)
+    assert type(optimizer).__name__ == kind
+    assert [(group["lr"], group["weight_decay"]) for group in optimizer.param_groups] == [(0.25, 1e-3), (0.25, 0.0)]
+    assert name == "adamw" or {group["momentum"] for group in optimizer.param_groups} == {0.9}
+    before = [parameter.detach().clone() for parameter in module.parameters()]
+    (module(torch.tensor([[1.0, 2.0, 3.0], [3.0, 1.0, 2.0]])) ** 3).sum().backward()
+    bias_gradient = module[1].bias.grad.clone()
+    optimizer.step()
+    assert not torch.equal(module[0].weight, before[0])
+    if name != "adamw":  # no decay, no layer-wise scaling: the plain step
+        torch.testing.assert_close(module[1].bias, before[3] - 0.25 * bias_gradient)
+
+
+def test_lars_scales_whatever_the_gradient():
+    """Its first step has a length of rate times trust times the weight's own: no weight decay, no such scaling."""
+    layer = nn.Linear(4, 3, bias=False)
+    before = layer.weight.detach().clone()
+    optimizer = make_optimizer("lars", layer, 0.5, 1e-6)
+    layer.weight.grad = 1000 * torch.randn(3, 4)
+    optimizer.step()
+    assert (layer.weight.detach() - before).norm().item() == pytest.approx(0.5 * 0.001 * before.norm().item(), rel=1e-3)
+    with pytest.raises(UserError, match="--weight-decay"):
+        make_optimizer("lars", layer, 0.5, 0.0)
+
+
+def three_steps() -> tuple[list[Tensor], dict[str, Tensor]]:
+    """SGD as the training loop does it, in float64 with batch normalization frozen: the losses and the weights."""
+    said = []
+    fabric = make_fabric("cpu", "64-true")
+    module = simclr()
+    optimizer = make_optimizer("sgd", module, 0.01, 1e-4)
+    model, stepper = fabric.setup(module.to(memory_format=torch.channels_last), optimizer)
+    train_mode(module, CONFIG.freeze_batch_norm)
+    positions = rank_positions(CONFIG.batch, fabric)
+    for step in range(3):
+        losses = model(*views_of(CONFIG, step, positions), CONFIG.seed, step, positions)
+        fabric.backward(losses.loss)
+        stepper.step()
+        stepper.zero_grad()
+        said.append(losses.loss.detach())
+    return said, dict(module.state_dict())
+
+
+def one_of_two_ranks(rank: int, folder: str, port: int) -> None:
+    """In the environment that torchrun gives."""
+    torch.set_num_threads(1)
+    numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "MASTER_PORT": port}
+    os.environ |= {name: str(number) for name, number in numbers.items()}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "TORCHELASTIC_RUN_ID": "test", "GROUP_RANK": "0"}
+    torch.save(three_steps(), f"{folder}/{rank}.pt")
+    dist.barrier()
+    dist.destroy_process_group()
+    os._exit(0)  # see test_loss.py
+
+
+def test_two_ranks_train_the_weights_of_one_process_with_twice_the_batch(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    torch.multiprocessing.spawn(one_of_two_ranks, (str(tmp_path), port), nprocs=2)
+    losses, expected = three_steps()
+    assert {weights.dtype for weights in expected.values()} == {torch.float64, torch.int64}  # the latter counters
+    for rank in range(2):
+        found_losses, found = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-8)
+        torch.testing.assert_close(found_losses, losses)  # Fabric gives them out in fp32
+    for name, before in simclr().named_parameters():
+        assert (expected[name] - before).abs().max() > 1e-6, name

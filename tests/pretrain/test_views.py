@@ -5,29 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
+from view_images import NOTHING, SIMCLR, as_images, make_images
 
-from pretrain.random_numbers import uniforms
-from pretrain.views import BACKENDS, Draws, Strengths, _crop_by_loop, _crop_by_matrices, draw, render
-
-SIMCLR = Strengths()
-NOTHING = Strengths(
-    crop_area=(1, 1),
-    crop_aspect=(1, 1),
-    flip_horizontal_probability=0,
-    jitter_probability=0,
-    gray_probability=0,
-    blur_probability=0,
-)
-
-
-def make_images(count: int, height_px: int = 96, width_px: int = 96) -> torch.Tensor:
-    """Smooth images with some grain, as muted in color as products are, uint8 (count, h, w, 3)."""
-    generator = torch.Generator().manual_seed(7)
-    coarse = torch.rand((count, 3, 8, 8), generator=generator)
-    coarse = torch.lerp(coarse.mean(dim=1, keepdim=True), coarse, 0.4)
-    smooth = F.interpolate(coarse, (height_px, width_px), mode="bicubic")
-    grain = 0.1 * (torch.rand(smooth.shape, generator=generator) - 0.5)
-    return (smooth + grain).clamp(0, 1).mul(255).byte().permute(0, 2, 3, 1).contiguous()
+from pretrain.views import BACKENDS, Draws, draw, render
 
 
 def rows(draws: Draws, chosen: list[int]) -> Draws:
@@ -36,20 +16,6 @@ def rows(draws: Draws, chosen: list[int]) -> Draws:
 
 def same(one: Draws, other: Draws) -> bool:
     return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
-
-
-def as_images(pixels: torch.Tensor) -> torch.Tensor:
-    return pixels.permute(0, 3, 1, 2).float() / 255
-
-
-def test_uniforms_are_uniform_and_independent():
-    values = torch.from_numpy(uniforms(range(4000), 8, 1, 2, "test"))
-    assert values.min() >= 0 and values.max() < 1
-    # Standard errors: the mean 0.0016, the variance 0.0004, a correlation 0.016 per pair.
-    assert (values.mean(dim=0) - 0.5).abs().max() < 0.02
-    assert (values.var(dim=0) - 1 / 12).abs().max() < 0.005
-    assert (torch.corrcoef(values.T) - torch.eye(8)).abs().max() < 0.08
-    assert torch.corrcoef(torch.stack((values[:-1, 0], values[1:, 0])))[0, 1].abs() < 0.08
 
 
 def test_draws_are_a_pure_function_of_seed_step_view_and_position():
@@ -129,67 +95,6 @@ def test_a_view_does_not_depend_on_the_rest_of_the_batch(backend):
         alone = render(pixels[[index]], rows(draws, [index]), 48, backend)
         assert torch.allclose(alone[0], together[index], atol=1e-6)
     assert torch.equal(together, render(pixels, draws, 48, backend))
-
-
-def test_the_crop_without_a_loop_equals_torchs():
-    pixels = make_images(16, 96, 120)
-    draws = draw(replace(SIMCLR, flip_vertical_probability=0.5), 0, 0, range(16), view=0)
-    for size_px in (24, 64, 160):  # smaller, about equal, larger than the crops
-        difference = _crop_by_loop(pixels, draws, size_px) - _crop_by_matrices(pixels, draws, size_px)
-        assert difference.abs().max() < 1.51 / 255  # torch rounds to whole levels after each direction
-
-
-# kornia clips after every step, the fast way before contrast and at the end: the luma of a clipped color differs.
-# Without clipping in between only rounding and the blur's reach differ, four sigma here and five in kornia.
-@pytest.mark.parametrize(
-    ("name", "mean_tolerance"), [("brightness", 1e-5), ("contrast", 1e-3), ("saturation", 1e-3), ("blur", 1e-5)]
-)
-def test_each_step_is_the_same_in_both_backends(name, mean_tolerance):
-    alone = {"brightness": 0, "contrast": 0, "saturation": 0, "hue_turns": 0, "gray_probability": 0.2}
-    if name == "blur":
-        strengths = replace(SIMCLR, **alone, blur_probability=1)
-    else:
-        strengths = replace(SIMCLR, **alone | {name: 0.8}, blur_probability=0)
-    draws = draw(strengths, 0, 0, range(32), view=0)
-    difference = (render(make_images(32), draws, 48, "fast") - render(make_images(32), draws, 48, "kornia")).abs()
-    assert difference.mean() < mean_tolerance and difference.quantile(0.99) < 20 * mean_tolerance
-
-
-def test_hue_turns_like_hsv_by_thirds_and_roughly_between():
-    pixels = make_images(8)
-    draws = draw(NOTHING, 0, 0, range(8), view=0)
-    third = draws._replace(hue_turns=torch.full((8,), 1 / 3))
-    for backend in BACKENDS:  # a third of a turn permutes the channels
-        turned = render(pixels, third, 96, backend)
-        assert torch.allclose(turned, as_images(pixels).roll(1, dims=1), atol=1e-5)
-    tenth = draws._replace(hue_turns=torch.full((8,), 0.1))
-    # HSV keeps the largest channel, the rotation the mean; they agree on the direction of the color.
-    directions = [
-        (image - image.mean(dim=1, keepdim=True)).flatten(2)
-        for image in (render(pixels, draws, 96), render(pixels, tenth, 96, "fast"), render(pixels, tenth, 96, "kornia"))
-    ]
-    unturned, fast, kornia = directions
-    assert F.cosine_similarity(fast, kornia, dim=1).mean() > 0.98
-    assert F.cosine_similarity(unturned, kornia, dim=1).mean() < 0.85  # cos(36 degrees) is 0.81
-
-
-def test_both_backends_are_alike_in_their_statistics():
-    def statistics(images: torch.Tensor) -> torch.Tensor:
-        gradient = images.diff(dim=3).square().mean() + images.diff(dim=2).square().mean()
-        return torch.cat((images.mean((0, 2, 3)), images.var((0, 2, 3)), gradient[None]))
-
-    pixels = make_images(64)
-    every = {
-        backend: torch.stack(
-            [statistics(render(pixels, draw(SIMCLR, 0, step, range(64), 0), 32, backend)) for step in range(6)]
-        )
-        for backend in BACKENDS
-    }
-    fast, kornia = (every[backend].mean(dim=0) for backend in BACKENDS)
-    # The same draws, so sampling does not blur the comparison. What is left is hue: HSV keeps the largest channel, the
-    # rotation keeps the mean.
-    assert (fast[:3] - kornia[:3]).abs().max() < 0.02
-    assert (fast[3:] / kornia[3:] - 1).abs().max() < 0.1
 
 
 def test_wrong_pixels_and_backends_are_refused():

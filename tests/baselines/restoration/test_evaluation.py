@@ -15,7 +15,8 @@ from baselines.contract.metrics import psnr
 from baselines.restoration.evaluation import DEGRADED, evaluate_pairs, mean_figures, restored_figures
 from baselines.restoration.pairs import NamedPair
 from pretrain.command import UserError, run_commands
-from pretrain.encoder import Encoder, Origin
+from pretrain.encoder import Encoder
+from pretrain.weights import Origin
 
 
 def test_evaluate_tables_the_degraded_input_beside_what_was_restored(demo_folder, restorer_run, tmp_path, capsys):

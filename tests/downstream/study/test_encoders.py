@@ -7,8 +7,9 @@ import pytest
 
 from downstream.study.encoders import choose_encoders
 from pretrain.command import UserError
-from pretrain.encoder import Encoder, Origin
+from pretrain.encoder import Encoder
 from pretrain.files import read_tensors, write_tensors
+from pretrain.weights import Origin
 
 DATA = "images"
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from pretrain.command import Names, UserError
-from pretrain.contrast import make_optimizer
+from pretrain.simclr import make_optimizer
 from pretrain.training.run import Run
 
 

@@ -1,0 +1,298 @@
+"""The command: what it opens, what it refuses, and that a run which is stopped ends as if it had not been."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import replace
+from io import StringIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import REPOSITORY
+from safetensors.torch import load_file
+
+from pretrain.command import Names, UserError, run_command
+from pretrain.config import Config, resolved
+from pretrain.encoder import Encoder, load_encoder
+from pretrain.simclr import batch_members, learning_rate_at, main, make_views, prepared
+from pretrain.training.device import make_fabric
+
+TINY = ("--size-px", "32", "--batch", "8", "--steps", "6", "--precision", "32-true", "--hold-out", "bottle")
+
+
+def command(folder: Path, out: Path, *more: str) -> list[str]:
+    return [
+        sys.executable,
+        str(REPOSITORY / "pretrain/simclr.py"),
+        "--data",
+        str(folder),
+        "--out",
+        str(out),
+        *TINY,
+        *more,
+    ]
+
+
+def pretrain(folder: Path, out: Path, *more: str) -> subprocess.CompletedProcess:
+    """In this process, which has imported all that costs a new one some seconds."""
+    arguments = command(folder, out, *more)
+    output, errors = StringIO(), StringIO()
+    with redirect_stdout(output), redirect_stderr(errors):
+        try:
+            code = run_command(main, Config, arguments[2:])
+        except SystemExit as stop:  # an option that cannot be read
+            code = stop.code
+    return subprocess.CompletedProcess(arguments, code, output.getvalue(), errors.getvalue())
+
+
+def weights(out: Path) -> dict[str, torch.Tensor]:
+    return load_file(out / "encoder.safetensors")
+
+
+def assert_same_weights(first: Path, second: Path) -> None:
+    ours, theirs = weights(first), weights(second)
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+@pytest.fixture(scope="module")
+def finished(demo_folder, tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess]:
+    """A whole run of six steps, and what it said."""
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    done = subprocess.run(command(demo_folder, out), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return out, done
+
+
+def test_result_is_an_encoder_that_says_what_it_saw(finished, demo_folder):
+    out, done = finished
+    encoder = load_encoder(out / "encoder.safetensors")
+    assert encoder.origin.categories == ("hazelnut", "leather")
+    assert encoder.origin.is_demo
+    assert encoder.input_size_px == 32
+    assert encoder.origin.recipe["steps"] == 6 and encoder.origin.recipe["seed"] == 0
+    assert "demo data" in done.stdout and "never opened: bottle" in done.stdout
+    assert "synthetic anomalies, AUROC" in done.stdout
+    study = f"--data {demo_folder} --train hazelnut,leather --test bottle"
+    assert done.stdout.splitlines()[-1].endswith(f"evaluate.py --encoder {out}/encoder.safetensors {study}")
+    assert (out / "curves.png").stat().st_size > 1000
+    assert (out / "finished").exists() and not (out / "checkpoint.safetensors").exists()
+
+
+def test_figures_are_logged_for_every_step_and_look(finished):
+    lines = [json.loads(line) for line in (finished[0] / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "loss" in line] == list(range(6))
+    looks = [line["step"] for line in lines if "synthetic_auroc" in line]
+    assert looks[0] == 0 and looks[-1] == 6
+    assert all(0 <= line["accuracy"] <= 1 for line in lines if "loss" in line)
+
+
+def test_training_changes_what_it_trains(finished):
+    trained, fresh = load_encoder(finished[0] / "encoder.safetensors"), Encoder()
+    moved = [
+        name
+        for (name, weight), start in zip(trained.named_parameters(), fresh.parameters(), strict=True)
+        if not torch.equal(weight, start)
+    ]
+    assert len(moved) == len(list(fresh.parameters()))
+
+
+def test_the_same_seed_gives_the_same_encoder_and_another_seed_another(finished, demo_folder, tmp_path):
+    assert pretrain(demo_folder, tmp_path / "again").returncode == 0
+    assert_same_weights(finished[0], tmp_path / "again")
+    assert pretrain(demo_folder, tmp_path / "other", "--seed", "1").returncode == 0
+    with pytest.raises(AssertionError):
+        assert_same_weights(finished[0], tmp_path / "other")
+
+
+def test_finished_run_is_left_alone(finished, demo_folder):
+    before = (finished[0] / "encoder.safetensors").stat().st_mtime_ns
+    done = pretrain(demo_folder, finished[0])
+    assert done.returncode == 0 and "holds a finished run" in done.stdout
+    assert (finished[0] / "encoder.safetensors").stat().st_mtime_ns == before
+
+
+def wait_for_steps(out: Path, count: int, process: subprocess.Popen) -> None:
+    deadline_s = time.monotonic() + 90
+    metrics = out / "metrics.jsonl"
+    while not metrics.exists() or metrics.read_text().count('"loss"') < count:
+        assert process.poll() is None and time.monotonic() < deadline_s
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("after", [1, 3, 5])
+def test_killed_and_resumed_is_bit_identical(after, finished, demo_folder, tmp_path):
+    out = tmp_path / "killed"
+    often = ("--checkpoint-minutes", "0")
+    running = subprocess.Popen(command(demo_folder, out, *often), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_for_steps(out, after, running)
+    running.send_signal(signal.SIGKILL)
+    running.wait()
+    assert not (out / "encoder.safetensors").exists()
+    done = pretrain(demo_folder, out, *often)
+    assert done.returncode == 0, done.stderr
+    assert_same_weights(finished[0], out)
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "loss" in line] == list(range(6))
+
+
+def test_interrupted_saves_says_so_and_goes_on(finished, demo_folder, tmp_path):
+    out = tmp_path / "interrupted"
+    running = subprocess.Popen(command(demo_folder, out), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    wait_for_steps(out, 2, running)
+    running.send_signal(signal.SIGINT)
+    words, errors = running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert "the same command resumes there" in words and "Traceback" not in errors
+    assert pretrain(demo_folder, out).returncode == 0
+    assert_same_weights(finished[0], out)
+
+
+def test_a_resumed_run_keeps_the_precision_that_was_chosen_for_it(demo_folder, tmp_path):
+    """What suits the machine is measured when a run begins, and might come out otherwise when it goes on."""
+    out = tmp_path / "interrupted"
+    first = command(demo_folder, out, "--precision", "64-true")
+    running = subprocess.Popen(first, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_for_steps(out, 2, running)
+    running.send_signal(signal.SIGINT)
+    assert running.wait(timeout=60) == 130
+    left_open = [word for word in first if word not in ("--precision", "32-true", "64-true")]
+    done = subprocess.run(left_open, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "64-true" in done.stdout and "resuming after step" in done.stderr
+
+
+def test_held_out_categories_are_never_opened(demo_folder, tmp_path):
+    """Every held-out file, and all but train/good of the others, would raise an error if it were read."""
+    folder = Path(shutil.copytree(demo_folder, tmp_path / "data"))
+    for path in [
+        *folder.glob("bottle/**/*.png"),
+        *folder.glob("*/test/**/*.png"),
+        *folder.glob("*/ground_truth/**/*.png"),
+    ]:
+        path.unlink()
+        os.symlink("/proc/self/mem", path)
+    done = pretrain(folder, tmp_path / "run", "--steps", "1")
+    assert done.returncode == 0, done.stderr
+    assert "cannot be used" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--hold-out", "botle"), "did you mean bottle"),
+        (("--hold-out", "bottle,hazelnut,leather"), "leave one to learn from"),
+        (("--architecture", "resnet19"), "resnet18"),
+        (("--start", "/nowhere.pth"), "/nowhere.pth"),
+        (("--device", "cuda"), "--device cpu"),
+        (("--precision", "8"), "bf16-mixed"),
+        (("--data", "/nowhere"), "there is no folder /nowhere"),
+        (("--learning-rate", "1e30"), "not a number"),
+        (("--steps", "-1"), "--steps"),
+        (("--temperature", "0"), "--temperature"),
+        (("--crop-area-min", "2"), "--crop-area-min"),
+        (("--image-weight", "0", "--dense-weight", "0"), "nothing to learn"),
+    ],
+)
+def test_mistakes_are_one_sentence(options, words, demo_folder, tmp_path):
+    if options[0] == "--device" and torch.cuda.is_available():
+        options, words = ("--device", "tpu"), "cuda"
+    done = pretrain(demo_folder, tmp_path / "run", *options)
+    assert done.returncode == 2
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert words in line
+    assert "Traceback" not in done.stderr
+
+
+def test_other_options_into_the_same_folder_are_refused(finished, demo_folder, tmp_path):
+    out = tmp_path / "run"
+    long = ("--steps", "100000")
+    running = subprocess.Popen(command(demo_folder, out, *long), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_for_steps(out, 1, running)
+    second = pretrain(demo_folder, out, *long)
+    running.kill()
+    running.wait()
+    assert second.returncode == 2 and "another process trains in" in second.stderr
+    other = pretrain(demo_folder, out, *long, "--temperature", "0.3")
+    assert other.returncode == 2 and "temperature was 0.2 and is 0.3" in other.stderr
+
+
+def test_minutes_become_steps_once(demo_folder, tmp_path):
+    out = tmp_path / "timed"
+    options = [option for option in TINY if option not in ("--steps", "6")]
+    base = ["--data", str(demo_folder), "--out", str(out), *options]
+    assert run_command(main, Config, [*base, "--minutes", "0.03"]) == 0
+    assert load_encoder(out / "encoder.safetensors").origin.recipe["steps"] >= 1
+
+
+def test_two_processes_train_one_encoder(demo_folder, tmp_path):
+    out = tmp_path / "two"
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run([*launch, *command(demo_folder, out)[1:]], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "2 process(es)" in done.stdout
+    assert all(weight.isfinite().all() for weight in weights(out).values())
+
+
+@pytest.fixture(scope="module")
+def config(demo_folder) -> Config:
+    fabric = make_fabric("cpu", "32-true")
+    return prepared(Config(demo_folder, size_px=32, batch=8, hold_out=Names("bottle"), device="cpu"), fabric)[0]
+
+
+def test_every_epoch_shows_every_image_once(config):
+    count = 21
+    epoch = np.concatenate([batch_members(config, step, count) for step in range(2)])
+    assert len(set(epoch)) == 16 and epoch.max() < count
+    assert not np.array_equal(epoch[:8], batch_members(config, 2, count))
+    assert np.array_equal(batch_members(config, 5, count), batch_members(config, 5, count))
+
+
+def test_views_show_the_same_places_where_places_are_contrasted(config):
+    gradient = torch.arange(64, dtype=torch.uint8).repeat(64, 1)
+    pixels = torch.stack([gradient, gradient.T, gradient], dim=-1).repeat(4, 1, 1, 1) * 4
+    still = replace(config, jitter=0.0, blur=0.0)
+    first, second = make_views(still, 0, np.arange(4), pixels, None)[0].chunk(2)
+    assert torch.equal(first, second)
+    first, second = make_views(replace(still, dense_weight=0.0), 0, np.arange(4), pixels, None)[0].chunk(2)
+    assert not torch.allclose(first, second, atol=0.05)
+    views, masks = make_views(still, 0, np.arange(4), pixels, pixels)
+    second, synthetic = views.chunk(3)[1:]
+    assert torch.equal(second.movedim(1, -1)[~masks], synthetic.movedim(1, -1)[~masks])
+    assert masks.flatten(1).any(1).all()
+
+
+def test_learning_rate_rises_then_falls_to_zero(config):
+    rates = [learning_rate_at(step / 100, config) for step in range(101)]
+    assert max(rates) <= 1.02 * config.learning_rate
+    assert rates[0] > 0 and rates[:10] == sorted(rates[:10]) and rates[11:] == sorted(rates[11:], reverse=True)
+    assert rates[-1] == pytest.approx(0, abs=1e-12)
+
+
+def test_a_tenth_is_only_looked_at(demo_folder):
+    fabric = make_fabric("cpu", "32-true")
+    config, learned, unseen = prepared(Config(demo_folder, size_px=32, batch=8, hold_out=Names("bottle")), fabric)
+    assert not {r.path for r in learned.records} & {r.path for r in unseen.records}
+    assert len(learned) + len(unseen) == 24
+    assert all((record.split, record.defect) == ("train", "good") for record in learned.records + unseen.records)
+    assert config.hold_out == ("bottle",) and config.learning_rate == 1e-3
+
+
+def test_open_options_are_resolved_for_the_machine():
+    config = resolved(Config(optimizer="lars", batch=64), "cpu", "32-true")
+    assert (config.size_px, config.cache_px, config.batch, config.device) == (128, 256, 64, "cpu")
+    assert config.learning_rate == pytest.approx(0.6)
+
+
+def test_too_few_images_are_a_mistake(tmp_path, demo_folder):
+    (tmp_path / "nut/train/good").mkdir(parents=True)
+    shutil.copy(next(demo_folder.rglob("train/good/*.png")), tmp_path / "nut/train/good/0.png")
+    with pytest.raises(UserError, match="too few"):
+        prepared(Config(tmp_path, size_px=32, batch=8), make_fabric("cpu", "32-true"))
