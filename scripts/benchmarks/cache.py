@@ -15,60 +15,47 @@ if __name__ == "__main__":
     from pathlib import Path
 
     sys.path[0] = str(Path(__file__).resolve().parents[2])
-    from pretrain.command import run_command
-    from scripts.benchmarks.cache import Config, main
+    from pretrain.command import start
+    from scripts.benchmarks.config import Cache
 
-    sys.exit(run_command(main, Config))
+    start("scripts.benchmarks.cache:main", Cache)
 
 import contextlib
 import io
-import json
 import os
-import platform
 import resource
-import sys
+import shutil
 import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
+import numpy as np
+from PIL import Image
+
+from pretrain.data.cache import cache_root, open_cached
+from pretrain.demo import CATEGORIES, render_image
+from scripts.benchmarks.config import Cache
+from scripts.benchmarks.contestants.bare_decoder import decode_only
+from scripts.benchmarks.rounds import finish, in_rounds
+
 BATCH = 256
-TARGETS = {"build_over_bare": 0.9, "build_over_bare_times_4": 0.9, "read_over_decode": 50.0, "peak_growth": 1.1}
+AT_LEAST = {"build_over_bare": 0.9, "build_over_bare_times_4": 0.9, "read_over_decode": 50.0}
+AT_MOST = {"peak_growth": 1.1}
 
 
-@dataclass(frozen=True)
-class Config:
-    """Measure how fast the cache is built and read beside the bare decoder, and how much memory that takes.
-
-    Attributes:
-        images: How many 1024 px PNGs; building is measured with four times as many too, memory with ten times.
-        rounds: How often each is measured, in turn.
-        size_px: Side of the cached squares.
-        quick: Fewer images and rounds, for an answer within a minute.
-        check: Exit code 1 if a target is missed.
-    """
-
-    images: int = 500
-    rounds: int = 5
-    size_px: int = 256
-    quick: bool = False
-    check: bool = False
-
-
-def main(config: Config) -> int:
+def main(config: Cache) -> int:
     count, rounds = (150, 3) if config.quick else (config.images, config.rounds)
-    with tempfile.TemporaryDirectory() as place:
-        os.environ["HELDOUT_CACHE"] = f"{place}/cache"
-        paths = make_images(Path(place) / "images", count)
-        more = linked(paths, Path(place) / "times_4", 4)
-        building = in_rounds(
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["HELDOUT_CACHE"] = f"{folder}/cache"
+        paths = make_images(Path(folder) / "images", count)
+        more = linked(paths, Path(folder) / "times_4", 4)
+        building = medians(
             rounds,
             {
                 "bare_times_4": partial(bare, more),
@@ -77,8 +64,8 @@ def main(config: Config) -> int:
                 "build": partial(build, paths, config.size_px),
             },
         )
-        reading = in_rounds(rounds, reading_a_batch(paths, config.size_px))
-        peaks_mib = [peak_mib(Path(place), paths, factor, config.size_px) for factor in (1, 10)]
+        reading = medians(rounds, reading_a_batch(paths, config.size_px))
+        peaks_mib = [peak_mib(Path(folder), paths, factor, config.size_px) for factor in (1, 10)]
     figures = {
         **build_figures(building["bare"], building["build"], count, ""),
         **build_figures(building["bare_times_4"], building["build_times_4"], 4 * count, "_times_4"),
@@ -88,28 +75,18 @@ def main(config: Config) -> int:
         "peak_mib": peaks_mib,
         "peak_growth": peaks_mib[1] / peaks_mib[0],
     }
-    missed = [name for name, target in TARGETS.items() if not met(name, figures[name], target)]
-    print(f"{count} PNGs of 1024 px, cached at {config.size_px} px, medians of {rounds} interleaved rounds")
-    print("  the bare decoder: the same, in as many new processes, its result thrown away")
-    print_building(figures, count, "")
-    print_building(figures, 4 * count, "_times_4")
-    print(f"  read       {figures['read_batch_ms']:8.1f} ms for a random batch of {min(BATCH, count)}")
-    print(f"  decode     {figures['decode_batch_ms']:8.1f} ms for the same batch, all cores")
-    print(f"  ratio      {figures['read_over_decode']:8.0f}  (target: at least {TARGETS['read_over_decode']:.0f})")
-    print(f"  peak       {peaks_mib[0]:8.0f} MiB for {count} images, all processes together")
-    print(f"             {peaks_mib[1]:8.0f} MiB for {10 * count}")
-    print(f"  ratio      {figures['peak_growth']:8.2f}  (target: at most {TARGETS['peak_growth']})")
-    print(f"missed: {', '.join(missed)}" if missed else "all targets met")
-    hardware = {"cores": os.cpu_count(), "machine": platform.machine(), "python": platform.python_version()}
-    versions = {name: version(name) for name in ("kornia-rs", "pillow", "numpy")}
-    print(
-        json.dumps({"benchmark": "cache", "quick": config.quick, **figures, "missed": missed, **hardware, **versions})
-    )
-    return int(bool(missed) and config.check)
-
-
-def met(name: str, figure: float, target: float) -> bool:
-    return figure <= target if name == "peak_growth" else figure >= target
+    lines = [
+        f"{count} PNGs of 1024 px, cached at {config.size_px} px, medians of {rounds} interleaved rounds",
+        "  the bare decoder: the same, in as many new processes, its result thrown away",
+        *building_lines(figures, count, ""),
+        *building_lines(figures, 4 * count, "_times_4"),
+        f"  read       {figures['read_batch_ms']:8.1f} ms for a random batch of {min(BATCH, count)}",
+        f"  decode     {figures['decode_batch_ms']:8.1f} ms for the same batch, all cores",
+        f"  peak       {peaks_mib[0]:8.0f} MiB for {count} images, all processes together",
+        f"             {peaks_mib[1]:8.0f} MiB for {10 * count}",
+    ]
+    packages = ("kornia-rs", "pillow", "numpy")
+    return finish("cache", config, lines, figures, at_least=AT_LEAST, at_most=AT_MOST, packages=packages)
 
 
 class Spent(NamedTuple):
@@ -136,31 +113,22 @@ def build_figures(bare: Spent, build: Spent, count: int, times: str) -> dict[str
     }
 
 
-def print_building(figures: dict[str, float], count: int, times: str) -> None:
-    for name, what in (("build", "build"), ("bare", "bare_decoder")):
-        rate, cpu_ms = figures[f"{what}_images_per_s{times}"], figures[f"{what}_cpu_ms{times}"]
-        print(f"  {name:<10} {rate:8.0f} images/s of {count}, {cpu_ms:.2f} ms of a processor for each")
-    ratio, target = figures[f"build_over_bare{times}"], TARGETS[f"build_over_bare{times}"]
-    cpu_ratio = figures[f"cpu_build_over_bare{times}"]
-    print(f"  ratio      {ratio:8.2f}  (target: at least {target}), of those ms {cpu_ratio:.2f}")
+def building_lines(figures: dict[str, float], count: int, times: str) -> list[str]:
+    lines = []
+    for label, name in (("build", "build"), ("bare", "bare_decoder")):
+        rate, cpu_ms = figures[f"{name}_images_per_s{times}"], figures[f"{name}_cpu_ms{times}"]
+        lines.append(f"  {label:<10} {rate:8.0f} images/s of {count}, {cpu_ms:.2f} CPU ms each")
+    return [*lines, f"  CPU ratio  {figures[f'cpu_build_over_bare{times}']:8.2f}"]
 
 
-def in_rounds(rounds: int, contestants: dict[str, Callable[[], Spent]]) -> dict[str, Spent]:
-    """Medians of each, measured in turn: a slow spell of the machine hits all of them."""
-    spent: dict[str, list[Spent]] = {name: [] for name in contestants}
-    for _ in range(rounds):
-        for name, measure in contestants.items():
-            spent[name].append(measure())
-    return {name: Spent(*map(median, zip(*measured, strict=True))) for name, measured in spent.items()}
+def medians(rounds: int, contestants: dict[str, Callable[[], Spent]]) -> dict[str, Spent]:
+    """Nothing is warmed up: starting the processes is part of building."""
+    measured = in_rounds(rounds, contestants, warm_up=False)
+    return {name: Spent(*map(median, zip(*spent, strict=True))) for name, spent in measured.items()}
 
 
 def make_images(folder: Path, count: int, size_px: int = 1024) -> list[Path]:
     """PNGs with the grain of real ones: the demo set's, enlarged, with sensor noise; fifteen, repeated."""
-    import numpy as np
-    from PIL import Image
-
-    from pretrain.demo import CATEGORIES, render_image
-
     folder.mkdir(parents=True)
     generator = np.random.default_rng(0)
     originals = []
@@ -198,18 +166,8 @@ def bare(paths: list[Path]) -> Spent:
     return spent_on(decode_all)
 
 
-def decode_only(path: Path) -> None:
-    import kornia_rs.io
-
-    kornia_rs.io.decode_image_png_u8(path.read_bytes(), (1024, 1024), "rgb")
-
-
 def build(paths: list[Path], size_px: int) -> Spent:
     """Build the cache of all from nothing."""
-    import shutil
-
-    from pretrain.data.cache import cache_root, open_cached
-
     shutil.rmtree(cache_root(), ignore_errors=True)
     with contextlib.redirect_stderr(io.StringIO()):
         return spent_on(partial(open_cached, paths[0].parent, paths, size_px))
@@ -217,10 +175,6 @@ def build(paths: list[Path], size_px: int) -> Spent:
 
 def reading_a_batch(paths: list[Path], size_px: int) -> dict[str, Callable[[], Spent]]:
     """Read a random batch from the cache; decode the same batch in a pool that is already running."""
-    import numpy as np
-
-    from pretrain.data.cache import open_cached
-
     cached = open_cached(paths[0].parent, paths, size_px)
     rows = np.array([cached.entries[path].row for path in paths])
     generator = np.random.default_rng(0)
@@ -241,10 +195,10 @@ def reading_a_batch(paths: list[Path], size_px: int) -> dict[str, Callable[[], S
     return {"read": read, "decode": decode}
 
 
-def peak_mib(place: Path, paths: list[Path], factor: int, size_px: int) -> float:
+def peak_mib(parent: Path, paths: list[Path], factor: int, size_px: int) -> float:
     """Peak resident memory of building a cache of `factor` times the images (by hard links), in a process of its
     own: of that process, and of the largest of its decoders for each core."""
-    folder = place / f"memory_times_{factor}"
+    folder = parent / f"memory_times_{factor}"
     linked(paths, folder, factor)
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(peak_of_build, folder, size_px).result()

@@ -19,31 +19,36 @@ if __name__ == "__main__":
     from pathlib import Path
 
     sys.path[0] = str(Path(__file__).resolve().parents[2])
-    from pretrain.command import run_command
-    from scripts.benchmarks.infer import Config, main
+    from pretrain.command import start
+    from scripts.benchmarks.config import Infer
 
-    sys.exit(run_command(main, Config))
+    start("scripts.benchmarks.infer:main", Infer)
 
 import json
 import os
-import platform
-import shlex
 import subprocess
 import sys
 import tempfile
 import time
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
-from datetime import date
-from importlib.metadata import version
+from functools import partial
 from math import nan
 from pathlib import Path
 from statistics import median
 
+from sklearn.metrics import roc_auc_score
+
 from pretrain.command import UserError
+<<<<<<< HEAD
 from pretrain.encoder import commit
 from scripts.benchmarks.patches import CATEGORY, COARSE_GRID, DIMENSIONS, GRID, PEER, SIZE_PX, make_material, started
 from scripts.benchmarks.patches import make_peer as make_anomalib
+=======
+from scripts.benchmarks.config import Infer
+from scripts.benchmarks.patches import CATEGORY, COARSE_GRID, DIMENSIONS, GRID, PEER, SIZE_PX, make_material
+from scripts.benchmarks.peers import CONTESTANTS, Contestant, peer_python, started
+from scripts.benchmarks.rounds import finish, in_rounds, speedup
+>>>>>>> 7eeba97 (Benchmarks share rounds, targets, hardware and the last line (rounds.py), contestants' processes and the peers' environment (peers.py), and one light module of options)
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 OPENVINO = ("openvino", "onnx", "onnxscript")  # anomalib exports through onnx
@@ -57,74 +62,37 @@ AT_LEAST = {"faster_1_thread": 4.0, "faster_2_threads": 4.0, "auroc_gain": -0.00
 AT_MOST = {"start_s": 1.0}
 
 
-@dataclass(frozen=True)
-class Config:
-    """Measure how fast a model answers, beside anomalib's.
-
-    Attributes:
-        rounds: How often each is measured, in turn.
-        normals: Images to learn from.
-        peer_python: A Python that has anomalib and openvino. Default is one made beside the cache.
-        quick: Fewer rounds, normals and images.
-        check: Exit code 1 if a target is missed.
-        record: Append the table and the command to this Markdown file.
-    """
-
-    rounds: int = 7
-    normals: int = 200
-    peer_python: Path | None = None
-    quick: bool = False
-    check: bool = False
-    record: Path | None = None
-
-
-def main(config: Config) -> int:
+def main(config: Infer) -> int:
     rounds, normals = (2, 60) if config.quick else (config.rounds, config.normals)
-    peer_python = config.peer_python or make_peer()
-    with tempfile.TemporaryDirectory() as place:
-        files, labels = make_material(Path(place), normals)
-        models = make_models(Path(place), files["encoder"])
-        theirs = [peer_python, REPOSITORY / "scripts/benchmarks/contestants/anomalib_infer_contestant.py"]
-        make_theirs(theirs, Path(place), files)
+    python = config.peer_python or peer_python("anomalib", PEER, *OPENVINO)
+    with tempfile.TemporaryDirectory() as folder:
+        files, labels = make_material(Path(folder), normals)
+        models = make_models(Path(folder), files["encoder"])
+        theirs = [python, CONTESTANTS / "anomalib_infer.py"]
+        make_theirs(theirs, Path(folder), files)
         measured, scores = {}, {}
         for threads in THREADS:
-            commands = commands_of(models, theirs, Path(place), files["test"], threads)
-            measured[threads], scores = in_rounds(rounds, len(labels), commands, threads)
+            commands = commands_of(models, theirs, Path(folder), files["test"], threads)
+            measured[threads], scores = take_turns(rounds, len(labels), commands)
         starts = {name: [first_answer(command) for _ in range(rounds)] for name, command in commands.items()}
-        starts["detect.py run, onnx"] = [run_detect(models["onnx"], Path(place)) for _ in range(rounds)]
+        starts["detect.py run, onnx"] = [run_detect(models["onnx"], Path(folder)) for _ in range(rounds)]
     figures = figures_of(measured, scores, labels, starts)
-    missed = [name for name, target in AT_LEAST.items() if figures[name] < target]
-    missed += [name for name, target in AT_MOST.items() if figures[name] > target]
-    hardware = {"cores": os.cpu_count(), "machine": platform.machine(), "python": platform.python_version()}
-    versions = {"peer": PEER, **{name: version(name) for name in ("torch", "onnx", "onnxruntime")}}
-    table = "\n".join(table_of(figures, rounds, normals, versions))
-    print(table)
-    print(f"missed: {', '.join(missed)}" if missed else "all targets met")
-    metadata = {**asdict(config), "peer_python": None, "record": None, **figures, "missed": missed}
-    print(json.dumps({"benchmark": "infer", **metadata, **hardware, **versions}))
-    if config.record:
-        record(config.record, table, missed)
-    return int(bool(missed) and config.check)
+    return finish(
+        "infer",
+        config,
+        table_of(figures, rounds, normals),
+        {**figures, "peer": PEER},
+        at_least=AT_LEAST,
+        at_most=AT_MOST,
+        packages=("torch", "onnx", "onnxruntime"),
+    )
 
 
-def make_peer() -> Path:
-    """The environment of benchmark_patches.py, with openvino in it. Its Python."""
-    python = make_anomalib()
-    mark = python.parents[2] / "-".join(("ready", *OPENVINO))
-    if not mark.exists():
-        try:
-            subprocess.run([python, "-m", "pip", "install", "--quiet", *OPENVINO], check=True)
-        except subprocess.CalledProcessError as error:
-            raise UserError(f"openvino could not be installed ({error}); give a --peer-python that has it.") from None
-        mark.touch()
-    return python
-
-
-def make_models(place: Path, encoder: str) -> dict[str, Path]:
+def make_models(parent: Path, encoder: str) -> dict[str, Path]:
     """Ours, fitted and exported by the commands, by contestant."""
-    data, models = place / "demo", {}
+    data, models = parent / "demo", {}
     for grid in (COARSE_GRID, GRID):
-        folder = place / "models" / f"grid{grid}"
+        folder = parent / "models" / f"grid{grid}"
         options = OPTIONS.format(dimensions=DIMENSIONS, grid=grid)
         call("downstream/detect.py", "fit", "--data", data, "--category", CATEGORY, "--encoder", encoder,
              "--size-px", SIZE_PX, "--options", options, "--out", folder)  # fmt: skip
@@ -140,49 +108,49 @@ def make_models(place: Path, encoder: str) -> dict[str, Path]:
     return models
 
 
-def make_theirs(command: list, place: Path, files: dict[str, str]) -> None:
+def make_theirs(command: list, parent: Path, files: dict[str, str]) -> None:
     print("anomalib is fitted and exported", file=sys.stderr, flush=True)
-    with started([*command, json.dumps(theirs_of("torch", place, files["test"], 2))]) as contestant:
+    with started([*command, json.dumps(theirs_of("torch", parent, files["test"], 2))]) as contestant:
         contestant.do("make", weights=files["weights"], train=files["train"])
 
 
-def theirs_of(engine: str, place: Path, images: str, threads: int) -> dict:
-    folder = str(place / "anomalib")
+def theirs_of(engine: str, parent: Path, images: str, threads: int) -> dict:
+    folder = str(parent / "anomalib")
     return {"engine": engine, "folder": folder, "images": images, "threads": threads, "dimensions": DIMENSIONS}
 
 
-def commands_of(models: dict[str, Path], theirs: list, place: Path, images: str, threads: int) -> dict[str, list]:
+def commands_of(models: dict[str, Path], theirs: list, parent: Path, images: str, threads: int) -> dict[str, list]:
     """How each contestant is started with so many threads."""
-    ours = [sys.executable, REPOSITORY / "scripts/benchmarks/contestants/infer_contestant.py"]
+    ours = [sys.executable, CONTESTANTS / "ours_infer.py"]
     commands = {}
     for name, model in models.items():
         wanted = {"model": str(model), "images": images, "threads": threads, "bf16": name.endswith("bf16")}
         commands[name] = [*ours, json.dumps(wanted)]
     for name in THEIRS:
-        commands[name] = [*theirs, json.dumps(theirs_of(name.split()[1], place, images, threads))]
+        commands[name] = [*theirs, json.dumps(theirs_of(name.split()[1], parent, images, threads))]
     return commands
 
 
-def in_rounds(rounds: int, tests: int, commands: dict[str, list], threads: int) -> tuple[dict, dict]:
-    """By contestant and batch, a list over the rounds of seconds and CPU seconds an image; peak memory; and scores."""
-    measured = {name: {f"batch {batch}": [] for batch in BATCHES} for name in commands}
-    scores = {}
+def take_turns(rounds: int, tests: int, commands: dict[str, list]) -> tuple[dict, dict]:
+    """By contestant and batch, a list over the rounds of seconds and CPU seconds per image; peak memory; and scores."""
+    scores, peaks_mib = {}, {}
+
+    def turn(name: str, contestant: Contestant) -> dict[str, list[float]]:
+        spent = {}
+        for batch in BATCHES:
+            done = contestant.do("predict", batch=batch, count=tests)
+            spent[f"batch {batch}"] = [done[key] / tests for key in ("seconds", "cpu_seconds")]
+            scores[name], peaks_mib[name] = done["scores"], done["peak_mib"]
+        return spent
+
     with ExitStack() as stack:
-        running = {name: stack.enter_context(started(command)) for name, command in commands.items()}
-        for number in range(rounds + 1):
-            what = f"round {number} of {rounds}" if number else "warming up"
-            print(f"{threads} threads, {what}", file=sys.stderr, flush=True)
-            for name, contestant in running.items():
-                for batch in BATCHES:
-                    count = tests if not number else 16 * (1 if batch == 1 else 2)
-                    done = contestant.do("predict", batch=batch, count=count)
-                    if number:
-                        measured[name][f"batch {batch}"].append(
-                            [done[key] / count for key in ("seconds", "cpu_seconds")]
-                        )
-                    else:
-                        scores[name] = done["scores"]
-                    measured[name]["peak_mib"] = done["peak_mib"]
+        turns = {name: partial(turn, name, stack.enter_context(started(command))) for name, command in commands.items()}
+        results = in_rounds(rounds, turns)
+    measured = {
+        name: {f"batch {batch}": [spent[f"batch {batch}"] for spent in of_name] for batch in BATCHES}
+        | {"peak_mib": peaks_mib[name]}
+        for name, of_name in results.items()
+    }
     return measured, scores
 
 
@@ -195,12 +163,12 @@ def first_answer(command: list) -> tuple[float, float]:
     return took_s, children_cpu_s() - before
 
 
-def run_detect(model: Path, place: Path) -> tuple[float, float]:
+def run_detect(model: Path, parent: Path) -> tuple[float, float]:
     """The same of the whole command, one image in a file, results and all."""
-    image = next((place / "demo" / CATEGORY / "test" / "good").iterdir())
+    image = next((parent / "demo" / CATEGORY / "test" / "good").iterdir())
     before, start_s = children_cpu_s(), time.perf_counter()
     command = [sys.executable, REPOSITORY / "downstream" / "detect.py", "run", image, "--model", model]
-    subprocess.run([*command, "--out", place / "out"], check=False, capture_output=True)
+    subprocess.run([*command, "--out", parent / "out"], check=False, capture_output=True)
     return time.perf_counter() - start_s, children_cpu_s() - before
 
 
@@ -211,21 +179,19 @@ def children_cpu_s() -> float:
 
 def figures_of(measured: dict, scores: dict, labels: list[bool], starts: dict) -> dict:
     """Ratios are medians of each round's own; the fastest of ours is the one with the lowest median."""
-    from sklearn.metrics import roc_auc_score
-
     table = {}
     for threads, by_name in measured.items():
         for name, tasks in by_name.items():
             row = {"peak_mib": tasks["peak_mib"]}
             for batch in BATCHES:
                 rounds = tasks[f"batch {batch}"]
-                row[f"ms_{batch}"], row[f"cpu_ms_{batch}"] = (1e3 * median(one) for one in zip(*rounds, strict=True))
-                pairs = zip(by_name["anomalib torch"][f"batch {batch}"], rounds, strict=True)
-                row[f"faster_{batch}"] = median(theirs[0] / ours[0] for theirs, ours in pairs)
+                row[f"ms_{batch}"], row[f"cpu_ms_{batch}"] = (1e3 * median(each) for each in zip(*rounds, strict=True))
+                theirs = by_name["anomalib torch"][f"batch {batch}"]
+                row[f"faster_{batch}"] = speedup([spent[0] for spent in rounds], [spent[0] for spent in theirs])
             table[f"{name}, {threads}"] = row
-    aurocs = {name: float(roc_auc_score(labels, found)) for name, found in scores.items()}
+    aurocs = {name: float(roc_auc_score(labels, of_name)) for name, of_name in scores.items()}
     fastest = {threads: min(OURS, key=lambda name: table[f"{name}, {threads}"]["ms_1"]) for threads in THREADS}
-    started_s = {name: [median(one) for one in zip(*some, strict=True)] for name, some in starts.items()}
+    started_s = {name: [median(each) for each in zip(*of_name, strict=True)] for name, of_name in starts.items()}
     return {
         "fastest": fastest[2],
         "faster_1_thread": table[f"{fastest[1]}, 1"]["faster_1"],
@@ -238,11 +204,10 @@ def figures_of(measured: dict, scores: dict, labels: list[bool], starts: dict) -
     }
 
 
-def table_of(figures: dict, rounds: int, normals: int, versions: dict[str, str]) -> list[str]:
+def table_of(figures: dict, rounds: int, normals: int) -> list[str]:
     lines = [
         f"{normals} normals of generated {CATEGORY}s at {SIZE_PX} px, ResNet-18 with random weights; medians of",
         f"{rounds} interleaved rounds, milliseconds an image (CPU milliseconds);",
-        ", ".join(map(" ".join, versions.items())),
         f"{'':18}{'threads':>8}{'batch 1':>16}{'batch 16':>16}{'times anomalib':>16}{'peak MiB':>10}{'AUROC':>8}",
     ]
     for threads in THREADS:
@@ -254,18 +219,7 @@ def table_of(figures: dict, rounds: int, normals: int, versions: dict[str, str])
             lines.append(f"{name:18}{threads:8}{times[0]:>16}{times[1]:>16}{faster:>16}{peak:10.0f}{auroc:8.3f}")
     lines.append("start of the process to the first answer, seconds (CPU seconds):")
     lines += [f"  {name:22}{wall_s:7.2f} ({cpu_s:.2f})" for name, (wall_s, cpu_s) in figures["starts_s"].items()]
-    lines += [f"{name:20}{figures[name]:8.3g}  (target: at least {target:g})" for name, target in AT_LEAST.items()]
-    lines += [f"{name:20}{figures[name]:8.3g}  (target: at most {target:g})" for name, target in AT_MOST.items()]
     return [line.rstrip() for line in lines]
-
-
-def record(file: Path, table: str, missed: list[str]) -> None:
-    command = shlex.join(["python", "scripts/benchmarks/infer.py", *sys.argv[1:]])
-    metadata = f"{date.today()}, {os.cpu_count()} cores, {platform.machine()}, commit {commit()}"
-    indented = "\n".join(f"    {line}".rstrip() for line in table.splitlines())
-    verdict = f"missed: {', '.join(missed)}" if missed else "all targets met"
-    with open(file, "a") as opened:
-        opened.write(f"\n## Speed of answering\n\n{metadata}\n\n    {command}\n\n{indented}\n    {verdict}\n")
 
 
 def call(script: str, *arguments: object) -> None:

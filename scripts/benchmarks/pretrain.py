@@ -20,22 +20,19 @@ if __name__ == "__main__":
     from pathlib import Path
 
     sys.path[0] = str(Path(__file__).resolve().parents[2])
-    from pretrain.command import run_command
-    from scripts.benchmarks.pretrain import Config, main
+    from pretrain.command import start
+    from scripts.benchmarks.config import Pretrain
 
-    sys.exit(run_command(main, Config))
+    start("scripts.benchmarks.pretrain:main", Pretrain)
 
-import json
 import math
 import os
-import platform
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
-from importlib.metadata import version
 from itertools import count, islice, product
 from pathlib import Path
 from statistics import median
@@ -47,6 +44,8 @@ from pretrain.data.dataset import ImageSet, load
 from pretrain.simclr import batch_members, make_views, train_mode
 from pretrain.training.device import make_fabric, on_device, rank_positions
 from scripts.benchmarks.cache import build, make_images
+from scripts.benchmarks.config import Pretrain
+from scripts.benchmarks.rounds import finish, in_rounds, speedup
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -61,29 +60,6 @@ EPOCHS = 8  # the default length of a training on a CPU, over which building the
 CORES = os.cpu_count() or 1
 # What a contestant does when it is its turn. Gives a last number, a loss where it trains, and so waits for the device.
 Turn = Callable[[], float]
-
-
-@dataclass(frozen=True)
-class Config:
-    """Measure how fast SimCLR trains, beside lightly's stock way and beside the bare training step.
-
-    Attributes:
-        rounds: How often each is measured, in turn. Default is 5, with --quick 2.
-        steps: Training steps in a turn. Default is one for each core, at least 8, with --quick 2.
-        batch: Images a step. Default is 256 on a GPU, 64 without, with --quick 32.
-        size_px: Side of the views. Default is 224 on a GPU, 64 without.
-        device: cpu, cuda, or auto for a GPU where there is one.
-        quick: Fewer images and rounds, for an answer within a minute.
-        check: Exit code 1 if a target is missed.
-    """
-
-    rounds: int | None = None
-    steps: int | None = None
-    batch: int | None = None
-    size_px: int | None = None
-    device: str = "auto"
-    quick: bool = False
-    check: bool = False
 
 
 @dataclass(frozen=True)
@@ -103,41 +79,38 @@ class Plain(Recipe):
         return Strengths()
 
 
-def main(config: Config) -> int:
+def main(config: Pretrain) -> int:
     fabric, in_fp32 = make_fabric(config.device, None), make_fabric(config.device, "32-true")
     config = sized(config, fabric.device.type)
     with tempfile.TemporaryDirectory() as place:
         turns = contestants(config, Path(place), fabric, in_fp32)
-        seconds, last = in_rounds(config.rounds, turns)
+        seconds, last = take_turns(config.rounds, turns)
     figures = figures_of(config, seconds)
     targets = TARGETS[config.device]
-    missed = [name for name, target in targets.items() if figures[name] < target]
     losses = {name: last[name] for name in turns if not name.startswith(("cache", "views"))}
-    missed += [f"a finite loss of {name}" for name, loss in losses.items() if not math.isfinite(loss)]
+    missed = [f"a finite loss of {name}" for name, loss in losses.items() if not math.isfinite(loss)]
 
     precision, taken = fabric.strategy.precision.precision, config.steps * config.batch
-    print(f"{taken} PNGs, views of {config.size_px} px, batch {config.batch}, {config.device}, ours in {precision},")
-    print(f"medians of {config.rounds} interleaved rounds")
-    print(f"  {'images/s':28}" + "".join(f"{f'from {px} px':>15}" for px in SOURCES_PX))
+    lines = [
+        f"{taken} PNGs, views of {config.size_px} px, batch {config.batch}, {config.device}, ours in {precision},",
+        f"medians of {config.rounds} interleaved rounds",
+        f"  {'images/s':28}" + "".join(f"{f'from {px} px':>15}" for px in SOURCES_PX),
+    ]
     for label in dict.fromkeys(name.rpartition(" ")[0] for name in turns if not name.startswith("views")):
         rates = (figures["per_s"][f"{label} {px}"] for px in SOURCES_PX)
-        print(f"  {label:28}" + "".join(f"{rate:15.1f}" for rate in rates))
-    for name in (name for name in turns if name.startswith("views")):
-        print(f"  {name:28}{figures['per_s'][name]:15.0f} views/s, nothing else")
-    for name in (name for name, figure in figures.items() if isinstance(figure, float)):
-        target = f"  (target: at least {targets[name]:g})" if name in targets else ""
-        print(f"  {name:28}{figures[name]:15.2f}{target}")
+        lines.append(f"  {label:28}" + "".join(f"{rate:15.1f}" for rate in rates))
+    views = [name for name in turns if name.startswith("views")]
+    lines += [f"  {name:28}{figures['per_s'][name]:15.0f} views/s, nothing else" for name in views]
+    numbers = [name for name, figure in figures.items() if isinstance(figure, float) and name not in targets]
+    lines += [f"  {name:28}{figures[name]:15.2f}" for name in numbers]
     if config.device == "cpu":
-        print("  nothing here ran on a GPU, nor was torch.compile measured")
-    print(f"missed: {', '.join(missed)}" if missed else "all targets met")
-    hardware = {"cores": CORES, "machine": platform.machine(), "python": platform.python_version()}
-    versions = {name: version(name) for name in ("torch", "torchvision", "lightly", "kornia", "pillow")}
-    measured = {**figures, "last_losses": losses, "missed": missed, "precision": precision}
-    print(json.dumps({"benchmark": "pretrain", **asdict(config), **measured, **hardware, **versions}))
-    return int(bool(missed) and config.check)
+        lines.append("  nothing here ran on a GPU, nor was torch.compile measured")
+    figures |= {"last_losses": losses, "precision": precision}
+    packages = ("torch", "torchvision", "lightly", "kornia", "pillow")
+    return finish("pretrain", config, lines, figures, at_least=targets, packages=packages, missed=missed)
 
 
-def sized(config: Config, device: str) -> Config:
+def sized(config: Pretrain, device: str) -> Pretrain:
     """What was left open, chosen for the machine. With one step for each core, all of lightly's workers get a batch."""
     batch, size_px = (256, 224) if device == "cuda" else (32 if config.quick else 64, 64)
     rounds, steps = (2, 2) if config.quick else (5, max(8, CORES))
@@ -145,7 +118,7 @@ def sized(config: Config, device: str) -> Config:
     return replace(config, device=device, **{name: getattr(config, name) or value for name, value in sizes.items()})
 
 
-def contestants(config: Config, place: Path, fabric: "Fabric", in_fp32: "Fabric") -> dict[str, Turn]:
+def contestants(config: Pretrain, place: Path, fabric: "Fabric", in_fp32: "Fabric") -> dict[str, Turn]:
     """Named "WHAT SOURCE_PX"; those that are compared with each other stand side by side."""
     on_gpu = config.device == "cuda"
     sizes = {"batch": config.batch, "size_px": config.size_px, "cache_px": 2 * config.size_px, "device": config.device}
@@ -172,26 +145,22 @@ def contestants(config: Config, place: Path, fabric: "Fabric", in_fp32: "Fabric"
     return turns
 
 
-def in_rounds(rounds: int, turns: dict[str, Turn]) -> tuple[dict[str, list[float]], dict[str, float]]:
-    """Seconds of every turn, and the last number of each contestant. A slow spell of the machine hits all of them."""
-    seconds, last = {name: [] for name in turns}, {}
-    for number in range(rounds + 1):
-        print(f"round {number} of {rounds}" if number else "warming up", file=sys.stderr)
-        for name, turn in turns.items():
-            start_s = time.perf_counter()
-            last[name] = turn()
-            if number:  # the first turn starts workers and allocates
-                seconds[name].append(time.perf_counter() - start_s)
-    return seconds, last
+def take_turns(rounds: int, turns: dict[str, Turn]) -> tuple[dict[str, list[float]], dict[str, float]]:
+    """Seconds of every turn, and the last number of each contestant."""
+    last: dict[str, float] = {}
+
+    def timed(name: str) -> float:
+        start_s = time.perf_counter()
+        last[name] = turns[name]()
+        return time.perf_counter() - start_s
+
+    return in_rounds(rounds, {name: partial(timed, name) for name in turns}), last
 
 
-def figures_of(config: Config, seconds: dict[str, list[float]]) -> dict:
+def figures_of(config: Pretrain, seconds: dict[str, list[float]]) -> dict:
     """Rates from medians over the rounds; ratios are medians of each round's own."""
     images = config.steps * config.batch
     usual = {name: median(measured) for name, measured in seconds.items()}
-
-    def speedup(ours: str, theirs: str) -> list[float]:
-        return [their_s / our_s for our_s, their_s in zip(seconds[ours], seconds[theirs], strict=True)]
 
     made = {name: 2 * images if name.startswith("views") else images for name in usual}
     figures: dict = {"per_s": {name: made[name] / each_s for name, each_s in usual.items()}}
@@ -199,19 +168,21 @@ def figures_of(config: Config, seconds: dict[str, list[float]]) -> dict:
         stock = min((name for name in usual if name.startswith("lightly") and name.endswith(f" {px}")), key=usual.get)
         ours_s, stock_s, build_s = usual[f"ours {px}"], usual[stock], usual[f"cache built {px}"]
         figures[f"better_lightly_{px}"] = stock
-        figures[f"over_lightly_{px}"] = median(speedup(f"ours {px}", stock))
-        figures[f"fp32_over_lightly_{px}"] = median(speedup(f"ours in fp32 {px}", stock))
+        figures[f"over_lightly_{px}"] = speedup(seconds[f"ours {px}"], seconds[stock])
+        figures[f"fp32_over_lightly_{px}"] = speedup(seconds[f"ours in fp32 {px}"], seconds[stock])
         figures[f"with_build_over_lightly_{px}"] = EPOCHS * stock_s / (build_s + EPOCHS * ours_s)
         figures[f"cache_build_s_{px}"] = build_s
     for kind in ("", " resnet50") if config.device == "cuda" else ("",):
         name = kind.replace(" ", "_")
-        ratios = [ratio for px in SOURCES_PX for ratio in speedup(f"ours{kind} {px}", f"bare step{kind} {px}")]
-        figures[f"over_bare{name}"] = median(ratios)
+        ours_s, bare_s = (
+            [turn_s for px in SOURCES_PX for turn_s in seconds[f"{who}{kind} {px}"]] for who in ("ours", "bare step")
+        )
+        figures[f"over_bare{name}"] = speedup(ours_s, bare_s)
         figures[f"views_per_s{name}"] = median(2 * images / usual[f"ours{kind} {px}"] for px in SOURCES_PX)
     return figures
 
 
-def lightly_stock(config: Config, files: Path, workers: int) -> Turn:
+def lightly_stock(config: Pretrain, files: Path, workers: int) -> Turn:
     """One epoch as in lightly's tutorial on SimCLR. A turn begins and ends with empty queues, so that its workers
     neither start with batches that nobody paid for nor disturb whoever comes next."""
     import torch
@@ -242,7 +213,7 @@ def lightly_stock(config: Config, files: Path, workers: int) -> Turn:
     return epoch
 
 
-def ours(recipe: Recipe, config: Config, images: ImageSet, fabric: "Fabric", is_bare: bool = False) -> Turn:
+def ours(recipe: Recipe, config: Pretrain, images: ImageSet, fabric: "Fabric", is_bare: bool = False) -> Turn:
     """The next steps of a training as `pretrain/simclr.py` makes them, nothing prepared before a turn; or with
     `is_bare` on views made once: with this network and loss nothing can train faster."""
     import torch
@@ -276,7 +247,7 @@ def ours(recipe: Recipe, config: Config, images: ImageSet, fabric: "Fabric", is_
     return steps
 
 
-def views_alone(recipe: Recipe, config: Config, pixels: "Tensor", backend: str, compiled: str = "") -> Turn:
+def views_alone(recipe: Recipe, config: Pretrain, pixels: "Tensor", backend: str, compiled: str = "") -> Turn:
     """The views of as many steps, all of the same images: uint8 (b, h, w, 3), on the device."""
     import torch
 

@@ -17,71 +17,50 @@ if __name__ == "__main__":
     from pathlib import Path
 
     sys.path[0] = str(Path(__file__).resolve().parents[2])
-    from pretrain.command import run_command
-    from scripts.benchmarks.search import Config, main
+    from pretrain.command import start
+    from scripts.benchmarks.config import Search
 
-    sys.exit(run_command(main, Config))
+    start("scripts.benchmarks.search:main", Search)
 
 import contextlib
 import io
-import json
 import os
-import platform
 import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING
 
-from pretrain.command import Names
+import faiss
+import numpy as np
+from sklearn.neighbors import NearestNeighbors
 
-if TYPE_CHECKING:
-    import numpy as np
-
-    from embeddings.index import Index
+from embeddings.config import Extract
+from embeddings.encoding import Encoding, choose_encoder, make_source
+from embeddings.extract import extract
+from embeddings.index import Index
+from embeddings.index.exact import exact_distances
+from embeddings.index.kinds import breadth_name
+from embeddings.vectors import Vectors
+from pretrain.data.dataset import ImageSet, load
+from pretrain.demo import is_demo, make
+from scripts.benchmarks.config import Search
+from scripts.benchmarks.rounds import finish, in_rounds, seconds_of, speedup
 
 K, QUERIES = 10, 500
 SIZE_PX, DIMENSIONS = 224, 256
 MILLION = 1_000_000
 RANKED_AGAIN = 100  # of what codes find, by the vectors themselves, which stay on disk
-TARGETS = {"over_exact_1000000": 10.0, "recall_1000000": 0.95, "extract_over_bare": 0.9, "extract_peak_growth": 1.1}
+AT_LEAST = {"extract_over_bare": 0.9}
+AT_MOST = {"extract_peak_growth": 1.1}
+AT_LEAST_OF_A_MILLION = {"over_exact_1000000": 10.0, "recall_1000000": 0.95}
 
 
-@dataclass(frozen=True)
-class Config:
-    """Measure search beside faiss's exact index and scikit-learn, and extraction beside the bare encoder.
-
-    Attributes:
-        encoder: Encoder file, or random. Default is runs/simclr/encoder.safetensors where it may be used, else random.
-        data: Folder of images; 1 million vectors take 1276 and some for queries. Default is demo data.
-        sizes: How many vectors.
-        rounds: How often each is measured, in turn.
-        images: How many images are extracted beside the bare encoder.
-        out: Where the vectors are kept for another time.
-        quick: Few images and vectors, for an answer within a minute.
-        check: Exit code 1 if a target is missed.
-    """
-
-    encoder: Path | None = None
-    data: Path = Path("data/demo")
-    sizes: Names = Names("10000,100000,1000000")
-    rounds: int = 3
-    images: int = 256
-    out: Path = Path("runs/benchmark_search")
-    quick: bool = False
-    check: bool = False
-
-
-def main(config: Config) -> int:
-    from pretrain.demo import is_demo, make
+def main(config: Search) -> int:
 
     with tempfile.TemporaryDirectory() as place:
         data, out, sizes, rounds, images = config.data, config.out, config.sizes, config.rounds, config.images
@@ -90,41 +69,20 @@ def main(config: Config) -> int:
             make(data, categories=("bottle", "hazelnut", "leather"), train=20, good=2, defective=1)
         elif not data.exists() or (not any(data.iterdir()) and not is_demo(data)):
             make(data)
-        figures = extraction(data, config.encoder, images, rounds, Path(place))
+        figures, lines = extraction(data, config.encoder, images, rounds, Path(place))
         known, queries = patch_vectors(data, config.encoder, out)
         for size in map(int, sizes):
             # In a process of its own, so that the memory it takes is known.
             with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-                figures |= pool.submit(searches, known, queries, size, rounds, Path(place)).result()
-    missed = [name for name, target in TARGETS.items() if name in figures and not met(name, figures[name], target)]
-    print(f"missed: {', '.join(missed)}" if missed else "all targets met")
-    metadata = {"cores": os.cpu_count(), "machine": platform.machine(), "python": platform.python_version()}
-    versions = {name: version(name) for name in ("faiss-gpu", "scikit-learn", "torch", "numpy")}
-    print(
-        json.dumps({"benchmark": "search", "quick": config.quick, **figures, "missed": missed, **metadata, **versions})
-    )
-    return int(bool(missed) and config.check)
+                more_figures, more_lines = pool.submit(searches, known, queries, size, rounds, Path(place)).result()
+            figures, lines = figures | more_figures, lines + more_lines
+    at_least = AT_LEAST | (AT_LEAST_OF_A_MILLION if str(MILLION) in sizes else {})
+    packages = ("faiss-gpu", "scikit-learn", "torch", "numpy")
+    return finish("search", config, lines, figures, at_least=at_least, at_most=AT_MOST, packages=packages)
 
 
-def met(name: str, figure: float, target: float) -> bool:
-    return figure <= target if name.endswith("growth") else figure >= target
-
-
-def in_rounds(rounds: int, contestants: dict[str, Callable[[], float]]) -> dict[str, float]:
-    """Median seconds of each, measured in turn: a slow spell of the machine hits all of them."""
-    seconds: dict[str, list[float]] = {name: [] for name in contestants}
-    for _ in range(rounds):
-        for name, measure in contestants.items():
-            seconds[name].append(measure())
-    return {name: median(measured) for name, measured in seconds.items()}
-
-
-def extraction(data: Path, encoder: Path | None, count: int, rounds: int, place: Path) -> dict[str, float]:
+def extraction(data: Path, encoder: Path | None, count: int, rounds: int, place: Path) -> tuple[dict, list[str]]:
     """Images a second of the whole of `extract` and of the encoder alone, on cached images, both in fp32."""
-    import numpy as np
-
-    from embeddings.encoding import Encoding, choose_encoder, make_source
-    from pretrain.data.dataset import load
 
     chosen, path = choose_encoder(encoder, 0, is_demo=True)
     images = load(data, SIZE_PX)
@@ -133,35 +91,31 @@ def extraction(data: Path, encoder: Path | None, count: int, rounds: int, place:
     batches = [images.batch(range(start, min(start + 32, count))) for start in range(0, count, 32)]
 
     def bare() -> float:
-        start_s = time.perf_counter()
-        for batch in batches:
-            encoding.vectors(batch)
-        return time.perf_counter() - start_s
+        return seconds_of(lambda: [encoding.vectors(batch) for batch in batches])
 
-    extract_once(few, path, place / "warm")
-    bare()
     seconds = in_rounds(rounds, {"bare": bare, "extract": partial(extract_once, few, path, place / "extracted")})
     many = link_images(images, np.arange(4 * count) % len(images), place / "many")
     peaks_mib = []
     for folder in (few, many):
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
             peaks_mib.append(pool.submit(extraction_peak_mib, folder, path, place / f"{folder.name}-vectors").result())
+    bare_s, extract_s = median(seconds["bare"]), median(seconds["extract"])
     figures = {
-        "bare_images_per_s": count / seconds["bare"],
-        "extract_images_per_s": count / seconds["extract"],
-        "extract_over_bare": seconds["bare"] / seconds["extract"],
+        "bare_images_per_s": count / bare_s,
+        "extract_images_per_s": count / extract_s,
+        "extract_over_bare": speedup(seconds["extract"], seconds["bare"]),
         "extract_peak_mib": peaks_mib,
         "extract_peak_growth": peaks_mib[1] / peaks_mib[0],
     }
-    print(f"{count} cached images of {SIZE_PX} px, {chosen.architecture}, fp32, medians of {rounds} interleaved rounds")
-    print(f"  bare encoder      {figures['bare_images_per_s']:9.1f} images/s, from memory")
-    print(f"  extract           {figures['extract_images_per_s']:9.1f} images/s, from the first line to the last")
-    print(f"  ratio             {figures['extract_over_bare']:9.2f}  (target: at least {TARGETS['extract_over_bare']})")
-    print(f"  peak memory       {peaks_mib[0]:9.0f} MiB for {count} images, {peaks_mib[1]:.0f} for {4 * count}")
-    return figures
+    return figures, [
+        f"{count} cached images of {SIZE_PX} px, {chosen.architecture}, fp32, medians of {rounds} interleaved rounds",
+        f"  bare encoder      {count / bare_s:9.1f} images/s, from memory",
+        f"  extract           {count / extract_s:9.1f} images/s, from the first line to the last",
+        f"  peak memory       {peaks_mib[0]:9.0f} MiB for {count} images, {peaks_mib[1]:.0f} for {4 * count}",
+    ]
 
 
-def link_images(images, positions: "np.ndarray", folder: Path) -> Path:
+def link_images(images: ImageSet, positions: np.ndarray, folder: Path) -> Path:
     """A plain folder of some of the images; one that is asked for twice is there twice."""
     folder.mkdir()
     for number, position in enumerate(positions):
@@ -172,16 +126,12 @@ def link_images(images, positions: "np.ndarray", folder: Path) -> Path:
 
 def extract_once(folder: Path, encoder: Path, out: Path) -> float:
     """Seconds of one extraction into a new folder, its images cached."""
-    from embeddings.config import Extract
-    from embeddings.extract import extract
-    from pretrain.data.dataset import load
 
     shutil.rmtree(out, ignore_errors=True)
     with contextlib.redirect_stderr(io.StringIO()):
         load(folder, SIZE_PX, allow_plain=True)
-        start_s = time.perf_counter()
-        extract(Extract(data=folder, encoder=encoder, out=out, size_px=SIZE_PX, precision="32-true"))
-    return time.perf_counter() - start_s
+        asked = Extract(data=folder, encoder=encoder, out=out, size_px=SIZE_PX, precision="32-true")
+        return seconds_of(partial(extract, asked))
 
 
 def extraction_peak_mib(folder: Path, encoder: Path, out: Path) -> float:
@@ -218,12 +168,6 @@ class Memory:
 
 def patch_vectors(data: Path, encoder: Path | None, out: Path) -> tuple[Path, Path]:
     """Files of patch vectors to search, float32 rows in random order of images, and of queries from others."""
-    import numpy as np
-
-    from embeddings.config import Extract
-    from embeddings.encoding import choose_encoder
-    from embeddings.extract import extract
-    from embeddings.vectors import Vectors
 
     _, path = choose_encoder(encoder, 0, is_demo=True)
     asked = Extract(data=data, encoder=path, out=out / "vectors", form="patches", size_px=SIZE_PX,
@@ -231,7 +175,7 @@ def patch_vectors(data: Path, encoder: Path | None, out: Path) -> tuple[Path, Pa
     vectors = Vectors(extract(asked))
     generator = np.random.default_rng(0)
     order = generator.permutation(len(vectors.records))
-    needed = min(-(-MILLION // vectors.cells), round(0.9 * len(order)))
+    needed = min(-(-MILLION // vectors.per_image), round(0.9 * len(order)))
     known, others = order[:needed], order[needed:]
     files = out / "known.f32", out / "queries.f32"
     with open(files[0], "wb") as file:
@@ -243,19 +187,12 @@ def patch_vectors(data: Path, encoder: Path | None, out: Path) -> tuple[Path, Pa
     return files
 
 
-def searches(known: Path, queries_file: Path, size: int, rounds: int, place: Path) -> dict[str, float]:
+def searches(known: Path, queries_file: Path, size: int, rounds: int, place: Path) -> tuple[dict, list[str]]:
     """Figures of all contestants on the first `size` vectors."""
-    import faiss
-    import numpy as np
-    from sklearn.neighbors import NearestNeighbors
-
-    from embeddings.index import Index
-    from embeddings.index.kinds import breadth_name
 
     stored = np.memmap(known, np.float32, "r").reshape(-1, DIMENSIONS)[:size]
     queries = np.fromfile(queries_file, np.float32).reshape(-1, DIMENSIONS)
-    print(f"{len(stored)} patch vectors of {DIMENSIONS} dimensions, {len(queries)} queries at once, their {K} nearest",
-          flush=True)  # fmt: skip
+    lines = [f"{size} patch vectors of {DIMENSIONS} dimensions, {len(queries)} queries at once, their {K} nearest"]
     kinds = ["auto", *(["hnsw"] if size > 50_000 else []), *(["ivfpq"] if size == MILLION else [])]
     built: dict[str, Index] = {}
     figures: dict[str, float] = {}
@@ -278,87 +215,75 @@ def searches(known: Path, queries_file: Path, size: int, rounds: int, place: Pat
     shared = faiss.rev_swig_ptr(exact.get_xb(), size * DIMENSIONS).reshape(size, DIMENSIONS)  # no copy for scikit-learn
     neighbors = NearestNeighbors(n_neighbors=K, algorithm="brute", n_jobs=-1).fit(shared)
     contestants = {
-        "exact": partial(timed, lambda: exact.search(queries, K)),
-        "sklearn": partial(timed, lambda: neighbors.kneighbors(queries)),
-        **{kind: partial(timed, partial(index.search, queries, K)) for kind, index in built.items()},
+        "exact": partial(seconds_of, lambda: exact.search(queries, K)),
+        "sklearn": partial(seconds_of, lambda: neighbors.kneighbors(queries)),
+        **{kind: partial(seconds_of, partial(index.search, queries, K)) for kind, index in built.items()},
     }
     if "ivfpq" in built:
-        contestants["again"] = partial(timed, lambda: ranked_again(built["ivfpq"], stored, queries))
-    for contestant in contestants.values():
-        contestant()  # the first time is slower
+        contestants["again"] = partial(seconds_of, lambda: ranked_again(built["ivfpq"], stored, queries))
     seconds = in_rounds(rounds, contestants)
-    one = in_rounds(rounds, {
-        "exact": partial(timed, lambda: [exact.search(query[None], K) for query in queries[:20]]),
-        **{kind: partial(timed, partial(one_by_one, index, queries[:20])) for kind, index in built.items()},
+    alone = in_rounds(rounds, {
+        "exact": partial(seconds_of, lambda: [exact.search(query[None], K) for query in queries[:20]]),
+        **{kind: partial(seconds_of, partial(one_by_one, index, queries[:20])) for kind, index in built.items()},
     })  # fmt: skip
     truth = exact_reach(shared, exact.search(queries, K)[1], queries)
-    for name, spent_s in seconds.items():
+    for name, spent_s in {name: median(each) for name, each in seconds.items()}.items():
         figures[f"{name}_queries_per_s_{size}"] = len(queries) / spent_s
         line = f"  {names(name, built):28} {len(queries) / spent_s:9.0f} queries/s"
-        if name in one:
-            figures[f"{name}_single_ms_{size}"] = 50 * one[name]
-            line += f", {50 * one[name]:7.2f} ms for one alone"
+        if name in alone:
+            figures[f"{name}_single_ms_{size}"] = 50 * median(alone[name])
+            line += f", {50 * median(alone[name]):7.2f} ms for one alone"
         if name == "again":
             rows = ranked_again(built["ivfpq"], stored, queries)
             figures[f"again_recall_{size}"] = float((true_distances(shared, rows, queries) <= truth).mean())
             line += f", recall {figures[f'again_recall_{size}']:.3f}"
         if name in built:
-            found = built[name].search(queries, K)
-            recall = float((true_distances(shared, found.ids, queries) <= truth).mean())
+            nearest = built[name].search(queries, K)
+            recall = float((true_distances(shared, nearest.ids, queries) <= truth).mean())
             figures[f"{name}_recall_{size}"] = recall
             line += (f", recall {recall:.3f}; built in {figures[f'{name}_build_s_{size}']:.1f} s, "
                      f"in {figures[f'{name}_build_peak_mib_{size}']:.0f} MiB, "
                      f"{figures[f'{name}_mib_{size}']:.0f} MiB on disk")  # fmt: skip
-        print(line, flush=True)
-    figures[f"over_exact_{size}"] = seconds["exact"] / seconds["auto"]
-    figures[f"over_sklearn_{size}"] = seconds["sklearn"] / seconds["auto"]
+        lines.append(line)
+    figures[f"over_exact_{size}"] = speedup(seconds["auto"], seconds["exact"])
+    figures[f"over_sklearn_{size}"] = speedup(seconds["auto"], seconds["sklearn"])
     figures[f"recall_{size}"] = figures[f"auto_recall_{size}"]
-    target = f"  (target: at least {TARGETS['over_exact_1000000']:.0f})" if size == MILLION else ""
-    print(f"  ours over faiss's exact      {figures[f'over_exact_{size}']:9.1f}{target}")
-    print(f"  ours over scikit-learn       {figures[f'over_sklearn_{size}']:9.1f}", flush=True)
-    return figures
+    lines += [
+        f"  ours over faiss's exact      {figures[f'over_exact_{size}']:9.1f}",
+        f"  ours over scikit-learn       {figures[f'over_sklearn_{size}']:9.1f}",
+    ]
+    return figures, lines
 
 
-def timed(work: Callable[[], object]) -> float:
-    start_s = time.perf_counter()
-    work()
-    return time.perf_counter() - start_s
-
-
-def one_by_one(index: "Index", queries: "np.ndarray") -> None:
+def one_by_one(index: Index, queries: np.ndarray) -> None:
     for query in queries:
         index.search(query, K)
 
 
-def ranked_again(index: "Index", stored: "np.ndarray", queries: "np.ndarray") -> "np.ndarray":
+def ranked_again(index: Index, stored: np.ndarray, queries: np.ndarray) -> np.ndarray:
     """Rows (q, k) of the nearest by the vectors on disk among those that are the nearest by their codes."""
-    import numpy as np
-
-    from embeddings.index.exact import exact_distances
 
     rows = index.search(queries, RANKED_AGAIN).ids
     order = np.argsort(exact_distances(queries, stored, rows), axis=1)[:, :K]
     return np.take_along_axis(rows, order, 1)
 
 
-def names(name: str, built: dict[str, "Index"]) -> str:
+def names(name: str, built: dict[str, Index]) -> str:
     if name not in built:
         again = f"ours, ivfpq, {RANKED_AGAIN} ranked again"
         return {"exact": "faiss IndexFlatL2", "sklearn": "scikit-learn, brute", "again": again}[name]
-    from embeddings.index.kinds import breadth_name
 
     index = built[name]
     breadth = f", {breadth_name(index.spec.kind)} {index.nprobe or index.ef_search}" if index.recall else ""
     return f"ours, {'chosen: ' if name == 'auto' else ''}{index.spec.kind}{breadth}"
 
 
-def exact_reach(vectors: "np.ndarray", rows: "np.ndarray", queries: "np.ndarray") -> "np.ndarray":
+def exact_reach(vectors: np.ndarray, rows: np.ndarray, queries: np.ndarray) -> np.ndarray:
     """How far the exact neighbors reach (q, 1); of equally near vectors each will do."""
     return true_distances(vectors, rows, queries).max(axis=1, keepdims=True) * (1 + 1e-5) + 1e-9
 
 
-def true_distances(vectors: "np.ndarray", rows: "np.ndarray", queries: "np.ndarray") -> "np.ndarray":
+def true_distances(vectors: np.ndarray, rows: np.ndarray, queries: np.ndarray) -> np.ndarray:
     """Squared distances (q, k) from the definition."""
-    import numpy as np
 
     return np.square(vectors[rows].astype(np.float64) - queries[:, None]).sum(axis=2)

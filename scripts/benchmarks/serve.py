@@ -20,31 +20,34 @@ if __name__ == "__main__":
     from pathlib import Path
 
     sys.path[0] = str(Path(__file__).resolve().parents[2])
-    from pretrain.command import run_command
-    from scripts.benchmarks.serve import Config, main
+    from pretrain.command import start
+    from scripts.benchmarks.config import Serve
 
-    sys.exit(run_command(main, Config))
+    start("scripts.benchmarks.serve:main", Serve)
 
 import asyncio
-import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
+import psutil
+import torch
+
+from downstream.detect import Fit, fit
+from downstream.inspection.inspector import Inspector
 from pretrain.command import UserError
-
-if TYPE_CHECKING:
-    from downstream.inspection.inspector import Inspector
+from pretrain.data.decode import decode_bytes
+from pretrain.demo import make
+from scripts.benchmarks.config import Serve
+from scripts.benchmarks.rounds import finish, in_rounds
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CATEGORY, CLIENTS, IMAGES = "hazelnut", 32, 64
@@ -52,31 +55,9 @@ AT_LEAST = {"of_model": 0.8}
 AT_MOST = {"errors": 0, "memory_growth": 1.05}
 
 
-@dataclass(frozen=True)
-class Config:
-    """Measure the service beside its bare model.
-
-    Attributes:
-        rounds: How often each is measured, in turn.
-        requests: Requests in a round.
-        memory_requests: Requests over which memory is watched.
-        batch: At most so many images a forward, the service's --batch.
-        workers: Processes of the service, its --workers; with one for each core none waits for another's thread.
-        quick: Fewer rounds and requests.
-        check: Exit code 1 if a target is missed.
-    """
-
-    rounds: int = 5
-    requests: int = 640
-    memory_requests: int = 10_000
-    batch: int = 16
-    workers: int = 1
-    quick: bool = False
-    check: bool = False
-
-
 class Round(NamedTuple):
-    """Images a second of the three, CPU milliseconds an image of two, and each answer's milliseconds."""
+    """Images a second of the three, CPU milliseconds per image of two, the milliseconds of each answer, and how many
+    requests were not answered with 200."""
 
     model: float
     with_decoding: float
@@ -84,61 +65,55 @@ class Round(NamedTuple):
     model_cpu_ms: float
     service_cpu_ms: float
     milliseconds: list[float]
+    errors: int
 
 
-def main(config: Config) -> int:
+def main(config: Serve) -> int:
     rounds, requests, long = (
         (2, 320, 1000) if config.quick else (config.rounds, config.requests, config.memory_requests)
     )
-    with tempfile.TemporaryDirectory() as place:
-        files, inspector = make_material(Path(place), config.batch)
-        with served(Path(place), config) as (port, process):
+    with tempfile.TemporaryDirectory() as folder:
+        files, inspector = make_material(Path(folder), config.batch)
+        with served(Path(folder), config) as (port, process):
             bodies = [request_of(data, port) for data in files]
             ask(port, bodies, 4 * CLIENTS, CLIENTS)
-            measured, errors = [], 0
-            for number in range(rounds + 1):
-                print(f"round {number} of {rounds}" if number else "warming up", file=sys.stderr, flush=True)
-                one, wrong = one_round(port, process, bodies, files, inspector, requests)
-                measured, errors = measured + [one] * bool(number), errors + wrong
+            turn = partial(one_round, port, process, bodies, files, inspector, requests)
+            measured = in_rounds(rounds, {"all three": turn})["all three"]
             alone_ms, _ = ask(port, bodies, 100, 1)
             print(f"memory over {long} requests", file=sys.stderr, flush=True)
-            memory, wrong = memory_over(port, bodies, long, process)
-    figures = figures_of(measured, alone_ms, memory, errors + wrong)
-    missed = [name for name, target in AT_LEAST.items() if figures[name] < target]
-    missed += [name for name, target in AT_MOST.items() if figures[name] > target]
-    print_figures(figures, config.workers, rounds, requests, long)
-    print(f"missed: {', '.join(missed)}" if missed else "all targets met")
-    hardware = {"cores": os.cpu_count(), "machine": platform.machine(), "python": platform.python_version()}
-    versions = {name: version(name) for name in ("torch", "fastapi", "uvicorn", "sqlalchemy")}
-    metadata = {**asdict(config), **figures, "missed": missed}
-    print(json.dumps({"benchmark": "serve", **metadata, **hardware, **versions}))
-    return int(bool(missed) and config.check)
+            memory, errors = memory_over(port, bodies, long, process)
+    figures = figures_of(measured, alone_ms, memory, errors)
+    return finish(
+        "serve",
+        config,
+        table(figures, rounds, requests, long),
+        figures,
+        at_least=AT_LEAST,
+        at_most=AT_MOST,
+        packages=("torch", "fastapi", "uvicorn", "sqlalchemy"),
+    )
 
 
-def make_material(place: Path, batch: int) -> tuple[list[bytes], "Inspector"]:
-    """Image files, and a model fitted in `place`/models."""
-    from downstream.detect import Fit, fit
-    from downstream.inspection.inspector import Inspector
-    from pretrain.demo import make
-
-    os.environ["HELDOUT_CACHE"] = str(place / "cache")
-    make(place / "demo", categories=(CATEGORY,), train=IMAGES, good=6, defective=3)
-    model = place / "models" / CATEGORY
-    fit(Fit(data=place / "demo", category=CATEGORY, encoder=Path("random"), options="dimensions=100", out=model))
+def make_material(folder: Path, batch: int) -> tuple[list[bytes], Inspector]:
+    """Image files, and a model fitted in `folder`/models."""
+    os.environ["HELDOUT_CACHE"] = str(folder / "cache")
+    make(folder / "demo", categories=(CATEGORY,), train=IMAGES, good=6, defective=3)
+    model = folder / "models" / CATEGORY
+    fit(Fit(data=folder / "demo", category=CATEGORY, encoder=Path("random"), options="dimensions=100", out=model))
     inspector = Inspector.load(model)
     inspector.method.batch_size = batch
-    paths = sorted((place / "demo" / CATEGORY).glob("t*/*/*.png"))
+    paths = sorted((folder / "demo" / CATEGORY).glob("t*/*/*.png"))
     return [path.read_bytes() for path in paths[:IMAGES]], inspector
 
 
 @contextmanager
-def served(place: Path, config: Config) -> Iterator[tuple[int, int]]:
-    """The service on the model in `place`: its port, and the number of its process."""
-    command = [sys.executable, REPOSITORY / "downstream/serve.py", "--port", 0, "--models", place / "models",
-               "--results", place / "results.sqlite", "--images", place / "images", "--batch", config.batch,
+def served(folder: Path, config: Serve) -> Iterator[tuple[int, int]]:
+    """The service on the model in `folder`: its port, and the number of its process."""
+    command = [sys.executable, REPOSITORY / "downstream/serve.py", "--port", 0, "--models", folder / "models",
+               "--results", folder / "results.sqlite", "--images", folder / "images", "--batch", config.batch,
                "--workers", config.workers, "--decoders", max(1, 2 // config.workers)]  # fmt: skip
     environment = {name: value for name, value in os.environ.items() if not name.startswith("HELDOUT_TOKEN")}
-    with open(place / "log", "w") as log:
+    with open(folder / "log", "w") as log:
         process = subprocess.Popen(
             list(map(str, command)), stdout=subprocess.PIPE, stderr=log, text=True, env=environment
         )
@@ -147,7 +122,7 @@ def served(place: Path, config: Config) -> Iterator[tuple[int, int]]:
             if line.startswith("serving: "):
                 yield int(line.rpartition(":")[2]), process.pid
                 return
-        raise UserError(f"the service did not start: {(place / 'log').read_text()[-500:]}")
+        raise UserError(f"the service did not start: {(folder / 'log').read_text()[-500:]}")
     finally:
         process.terminate()
         process.communicate(timeout=60)
@@ -190,11 +165,9 @@ def ask(port: int, bodies: Sequence[bytes], count: int, clients: int) -> tuple[l
 
 
 def one_round(
-    port: int, process: int, bodies: Sequence[bytes], files: Sequence[bytes], inspector: "Inspector", requests: int
-) -> tuple[Round, int]:
+    port: int, process: int, bodies: Sequence[bytes], files: Sequence[bytes], inspector: Inspector, requests: int
+) -> Round:
     """Each of the three once."""
-    from pretrain.data.decode import decode_bytes
-
     decoded = [decode_bytes(data, inspector.size_px) for data in files]
 
     def judge(images: Sequence) -> None:
@@ -215,28 +188,24 @@ def one_round(
     milliseconds, errors = ask(port, bodies, requests, CLIENTS)
     service_s, service_cpu_s = time.perf_counter() - start_s, cpu_seconds(process) - service_cpu_s
     cpu_ms = (1e3 * model_cpu_s / count, 1e3 * service_cpu_s / requests)
-    return Round(count / model_s, count / decoding_s, requests / service_s, *cpu_ms, milliseconds), errors
+    return Round(count / model_s, count / decoding_s, requests / service_s, *cpu_ms, milliseconds, errors)
 
 
-def seconds_of(work) -> float:
-    import torch
-
+def seconds_of(work: Callable[[], object]) -> float:
     start_s = time.perf_counter()
     with torch.inference_mode():
         work()
     return time.perf_counter() - start_s
 
 
-def everyone(process: int) -> list:
+def processes(process: int) -> list[psutil.Process]:
     """The server and all that it started."""
-    import psutil
-
     server = psutil.Process(process)
     return [server, *server.children(recursive=True)]
 
 
 def cpu_seconds(process: int) -> float:
-    return sum(sum(one.cpu_times()[:2]) for one in everyone(process))
+    return sum(sum(one.cpu_times()[:2]) for one in processes(process))
 
 
 def memory_over(port: int, bodies: Sequence[bytes], count: int, process: int) -> tuple[list[float], int]:
@@ -244,7 +213,7 @@ def memory_over(port: int, bodies: Sequence[bytes], count: int, process: int) ->
     taken, errors = [], 0
     for _ in range(10):
         errors += ask(port, bodies, count // 10, CLIENTS)[1]
-        taken.append(sum(one.memory_info().rss for one in everyone(process)) / 2**20)
+        taken.append(sum(one.memory_info().rss for one in processes(process)) / 2**20)
     return taken, errors
 
 
@@ -259,27 +228,24 @@ def figures_of(measured: Sequence[Round], alone_ms: list[float], memory_mib: lis
         **{f"{name}_cpu_ms": median(getattr(one, f"{name}_cpu_ms") for one in measured) for name in rates[::2]},
         "of_model_and_decoding": median(one.service / one.with_decoding for one in measured),
         "p50_ms": ordered[len(ordered) // 2], "p99_ms": ordered[int(0.99 * len(ordered))],
-        "alone_p50_ms": median(alone_ms), "errors": errors, "memory_mib": memory_mib,
+        "alone_p50_ms": median(alone_ms), "errors": errors + sum(each.errors for each in measured),
+        "memory_mib": memory_mib,
         "memory_growth": memory_mib[-1] / memory_mib[0],
     }  # fmt: skip
 
 
-def print_figures(figures: dict, workers: int, rounds: int, requests: int, long: int) -> None:
-    print(
-        f"generated {CATEGORY}s of 256 px, PaDiM with a ResNet-18 at 224 px, medians of {rounds} interleaved rounds of"
-    )
-    print(f"{requests} images")
-    print(f"  model                {figures['model_per_s']:8.1f} images/s")
-    print(f"  model and decoding   {figures['with_decoding_per_s']:8.1f} images/s")
-    print(f"  service, {CLIENTS} clients  {figures['service_per_s']:8.1f} images/s")
-    print(f"  {CLIENTS} clients: p50 {figures['p50_ms']:.0f} ms, p99 {figures['p99_ms']:.0f} ms; ", end="")
-    print(f"one client: p50 {figures['alone_p50_ms']:.0f} ms")
+def table(figures: dict, rounds: int, requests: int, long: int) -> list[str]:
     first, *_, last = figures["memory_mib"]
-    print(f"  memory: {first:.0f} MiB after {long // 10} requests, {last:.0f} MiB after {long}")
-    for name, target in AT_LEAST.items():
-        print(f"  {name:22}{figures[name]:8.3g}  (target: at least {target:g})")
-    print(f"  {'of_model_and_decoding':22}{figures['of_model_and_decoding']:8.3g}")
-    cpu = f"{figures['model_cpu_ms']:.1f} of {figures['service_cpu_ms']:.1f} CPU ms an image"
-    print(f"  {'of_model_by_cpu':22}{figures['of_model_by_cpu']:8.3g}  ({cpu})")
-    for name, target in AT_MOST.items():
-        print(f"  {name:22}{figures[name]:8.3g}  (target: at most {target:g})")
+    return [
+        f"generated {CATEGORY}s of 256 px, PaDiM with a ResNet-18 at 224 px, medians of {rounds} interleaved rounds of",
+        f"{requests} images",
+        f"  model                {figures['model_per_s']:8.1f} images/s",
+        f"  model and decoding   {figures['with_decoding_per_s']:8.1f} images/s",
+        f"  service, {CLIENTS} clients  {figures['service_per_s']:8.1f} images/s",
+        f"  {CLIENTS} clients: p50 {figures['p50_ms']:.0f} ms, p99 {figures['p99_ms']:.0f} ms; "
+        f"one client: p50 {figures['alone_p50_ms']:.0f} ms",
+        f"  memory: {first:.0f} MiB after {long // 10} requests, {last:.0f} MiB after {long}",
+        f"  of_model_and_decoding {figures['of_model_and_decoding']:8.3g}",
+        f"  of_model_by_cpu       {figures['of_model_by_cpu']:8.3g}  ({figures['model_cpu_ms']:.1f} of "
+        f"{figures['service_cpu_ms']:.1f} CPU ms per image)",
+    ]

@@ -1,4 +1,4 @@
-"""anomalib's Padim, by torch or by OpenVINO, as a contestant of benchmark_infer.py, which starts this file.
+"""anomalib's Padim, by torch or by OpenVINO, as a contestant of infer.py, which starts this file.
 
 Needs a Python that has anomalib and openvino, where heldout is not. `make` fits and writes; the other processes only
 load what it wrote, by the shortest way, so that the time to the first answer is theirs at its best.
@@ -7,7 +7,7 @@ load what it wrote, by the shortest way, so that the time to the first answer is
 from pathlib import Path
 
 import numpy as np
-from infer_contestant import serve
+from protocol import serve
 
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)[:, None, None]
 STD = np.array([0.229, 0.224, 0.225], np.float32)[:, None, None]
@@ -25,7 +25,7 @@ class Contestant:
         """Fit by anomalib's own code, write the model's tensors, and export as anomalib does."""
         import torch
         from anomalib.models import Padim
-        from anomalib_contestant import Contestant as Fitted
+        from anomalib_patches import Contestant as Fitted
         from safetensors.torch import save_file
 
         fitted = Fitted("padim", weights, train, train, self.dimensions, 0.1)
@@ -43,10 +43,10 @@ class Contestant:
 
     def predict(self, batch: int, count: int) -> list[float]:
         self.run = self.run or getattr(self, f"open_{self.engine}")()
-        found = []
+        scores = []
         for start in range(0, count, batch):
-            found += self.run(images(self.images[start : min(start + batch, count)]))
-        return found
+            scores += self.run(images(self.images[start : min(start + batch, count)]))
+        return scores
 
     def open_torch(self):
         import torch

@@ -1,16 +1,11 @@
-"""anomalib's models as a contestant of benchmark_patches.py, which starts this file with a Python that has anomalib.
+"""anomalib's models as a contestant of patches.py, which starts this file with a Python that has anomalib.
 
-Reads one JSON object a line from standard input and answers each with one: seconds, peak memory, and scores on request.
 Imports nothing of heldout's.
 """
 
-import json
-import resource
-import sys
-import time
-
 import numpy as np
 import torch
+from protocol import serve
 
 MEAN = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
 STD = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
@@ -48,10 +43,10 @@ class Contestant:
         self.model.eval()
 
     def predict(self, batch: int, count: int) -> list[float]:
-        found = []
+        scores = []
         for start in range(0, count, batch):
-            found += self.model(images(self.test[start : start + batch])).pred_score.flatten().tolist()
-        return found
+            scores += self.model(images(self.test[start : start + batch])).pred_score.flatten().tolist()
+        return scores
 
 
 def images(pixels: np.ndarray) -> torch.Tensor:
@@ -59,18 +54,5 @@ def images(pixels: np.ndarray) -> torch.Tensor:
     return (torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2).float() / 255 - MEAN) / STD
 
 
-def main() -> None:
-    if len(sys.argv) != 2 or not sys.argv[1].startswith("{"):
-        sys.exit(__doc__)
-    contestant = Contestant(**json.loads(sys.argv[1]))
-    for line in sys.stdin:
-        task = json.loads(line)
-        start_s = time.perf_counter()
-        scores = getattr(contestant, task.pop("do"))(**task)
-        seconds = time.perf_counter() - start_s
-        peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        print(json.dumps({"seconds": seconds, "peak_mib": peak_mib, "scores": scores}), flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    serve(Contestant, __doc__)

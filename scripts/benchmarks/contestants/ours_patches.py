@@ -1,20 +1,15 @@
-"""Our patch methods as contestants of benchmark_patches.py, which starts this file.
+"""Our patch methods as contestants of patches.py, which starts this file."""
 
-Reads one JSON object a line from standard input and answers each with one: seconds, peak memory, and scores on request.
-"""
-
-import json
-import resource
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
-sys.path[0] = str(Path(__file__).resolve().parents[1])
-
 import numpy as np
 import torch
+from protocol import serve
 from torch.nn.functional import interpolate
+
+sys.path.append(str(Path(__file__).resolve().parents[3]))
 
 from downstream.methods.catalogue import method_class
 from pretrain.encoder import load_encoder
@@ -51,24 +46,11 @@ class Contestant:
 
     def predict(self, batch: int, count: int) -> list[float]:
         self.method.batch_size = batch
-        parts = self.method.predict(
+        predictions = self.method.predict(
             image for image, _ in zip(Images(self.test, self.size_px), range(count), strict=False)
         )
-        return torch.cat([part.scores for part in parts]).tolist()
-
-
-def main() -> None:
-    if len(sys.argv) != 2 or not sys.argv[1].startswith("{"):
-        sys.exit(__doc__)
-    contestant = Contestant(**json.loads(sys.argv[1]))
-    for line in sys.stdin:
-        task = json.loads(line)
-        start_s = time.perf_counter()
-        scores = getattr(contestant, task.pop("do"))(**task)
-        seconds = time.perf_counter() - start_s
-        peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        print(json.dumps({"seconds": seconds, "peak_mib": peak_mib, "scores": scores}), flush=True)
+        return torch.cat([prediction.scores for prediction in predictions]).tolist()
 
 
 if __name__ == "__main__":
-    main()
+    serve(Contestant, __doc__)

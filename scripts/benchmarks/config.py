@@ -1,0 +1,155 @@
+"""The options of every benchmark: light, so that `--help` answers before torch is imported."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pretrain.command import Names
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """What every benchmark can be told.
+
+    Attributes:
+        quick: Fewer rounds and images, for a rough answer within a minute.
+        check: Exit with code 1 where a target is missed.
+        record: Append the table and the command to this Markdown file.
+    """
+
+    quick: bool = False
+    check: bool = False
+    record: Path | None = None
+
+
+@dataclass(frozen=True)
+class Cache(Benchmark):
+    """Measure how fast the cache is built and read beside the bare decoder, and how much memory that takes.
+
+    Attributes:
+        images: Number of 1024 px PNGs; building is also measured with four times as many, memory with ten times.
+        rounds: Rounds in which all contestants take turns.
+        size_px: Side of the cached squares.
+    """
+
+    images: int = 500
+    rounds: int = 5
+    size_px: int = 256
+
+
+@dataclass(frozen=True)
+class Infer(Benchmark):
+    """Measure how fast a fitted model answers, native and exported, beside anomalib's.
+
+    Attributes:
+        rounds: Rounds in which all contestants take turns.
+        normals: Images to learn from.
+        peer_python: A Python that has anomalib and openvino. Default is one made beside the cache.
+    """
+
+    rounds: int = 7
+    normals: int = 200
+    peer_python: Path | None = None
+
+
+@dataclass(frozen=True)
+class Patches(Benchmark):
+    """Measure how fast patch methods are fitted and run, and their memory, beside anomalib's.
+
+    Attributes:
+        rounds: Rounds in which all contestants take turns.
+        normals: Images to learn from; memory is compared with ten times as many.
+        coarse_px: The coarse contestant resizes its images to this side.
+        patchcore_minutes: Stop anomalib's Patchcore where choosing its coreset takes longer.
+        peer_python: A Python that has anomalib. Default is one made beside the cache.
+    """
+
+    rounds: int = 5
+    normals: int = 200
+    coarse_px: int = 256
+    patchcore_minutes: float = 5.0
+    peer_python: Path | None = None
+
+
+@dataclass(frozen=True)
+class Pretrain(Benchmark):
+    """Measure how fast SimCLR trains, beside lightly's tutorial and beside the bare training step.
+
+    Attributes:
+        rounds: Rounds in which all contestants take turns. Default is 5, with --quick 2.
+        steps: Training steps per turn. Default is one for each core, at least 8, with --quick 2.
+        batch: Images per step. Default is 256 on a GPU, 64 without, with --quick 32.
+        size_px: Side of the views. Default is 224 on a GPU, 64 without.
+        device: cpu, cuda, or auto for a GPU where there is one.
+    """
+
+    rounds: int | None = None
+    steps: int | None = None
+    batch: int | None = None
+    size_px: int | None = None
+    device: str = "auto"
+
+
+@dataclass(frozen=True)
+class Restore(Benchmark):
+    """Measure SADNet and ours: seconds per megapixel, and PSNR after equal training time.
+
+    Attributes:
+        minutes: Minutes of training for each.
+        encoder: Encoder file for ours that did not see bottle and wood. Default is a random one.
+    """
+
+    minutes: float = 1.5
+    encoder: Path | None = None
+
+
+@dataclass(frozen=True)
+class Search(Benchmark):
+    """Measure search beside faiss's exact index and scikit-learn, and extraction beside the bare encoder.
+
+    Attributes:
+        encoder: Encoder file, or random. Default is runs/simclr/encoder.safetensors where it may be used, else random.
+        data: Folder of images; 1 million vectors take 1276 and more for queries. Default is demo data.
+        sizes: Numbers of vectors to search among.
+        rounds: Rounds in which all contestants take turns.
+        images: Number of images to extract beside the bare encoder.
+        out: Folder where the vectors are kept for another time.
+    """
+
+    encoder: Path | None = None
+    data: Path = Path("data/demo")
+    sizes: Names = Names("10000,100000,1000000")
+    rounds: int = 3
+    images: int = 256
+    out: Path = Path("runs/benchmark_search")
+
+
+@dataclass(frozen=True)
+class Serve(Benchmark):
+    """Measure the inspection service beside its bare model.
+
+    Attributes:
+        rounds: Rounds in which all contestants take turns.
+        requests: Requests per round.
+        memory_requests: Requests over which memory is watched.
+        batch: Images per forward pass, at most: the service's --batch.
+        workers: Processes of the service, its --workers; with one per core none waits for another's thread.
+    """
+
+    rounds: int = 5
+    requests: int = 640
+    memory_requests: int = 10_000
+    batch: int = 16
+    workers: int = 1
+
+
+@dataclass(frozen=True)
+class Vgg(Benchmark):
+    """Measure the training of VGG16-CAM with and without keeping the output of its frozen layers.
+
+    Attributes:
+        rounds: Epochs of each, which take turns.
+        images: Images per epoch, about a sixth of them held out.
+    """
+
+    rounds: int = 5
+    images: int = 80
