@@ -39,16 +39,10 @@ from statistics import median
 from sklearn.metrics import roc_auc_score
 
 from pretrain.command import UserError
-<<<<<<< HEAD
-from pretrain.encoder import commit
-from scripts.benchmarks.patches import CATEGORY, COARSE_GRID, DIMENSIONS, GRID, PEER, SIZE_PX, make_material, started
-from scripts.benchmarks.patches import make_peer as make_anomalib
-=======
 from scripts.benchmarks.config import Infer
 from scripts.benchmarks.patches import CATEGORY, COARSE_GRID, DIMENSIONS, GRID, PEER, SIZE_PX, make_material
 from scripts.benchmarks.peers import CONTESTANTS, Contestant, peer_python, started
 from scripts.benchmarks.rounds import finish, in_rounds, speedup
->>>>>>> 7eeba97 (Benchmarks share rounds, targets, hardware and the last line (rounds.py), contestants' processes and the peers' environment (peers.py), and one light module of options)
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 OPENVINO = ("openvino", "onnx", "onnxscript")  # anomalib exports through onnx
