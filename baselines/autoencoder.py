@@ -95,7 +95,7 @@ def load_images(config: Config) -> tuple[ImageSet, ImageSet]:
         records = tuple(Record(record.path, category, "train", GOOD) for record in images.records)
         images = replace(images, records=records)
     tests = images.subset([i for i, record in enumerate(images.records) if record.split == "test"])
-    tested = {entry.digest for entry in tests.entries}
+    tested = {entry.digest for entry in tests.entries}  # of pixels: the same image under another name counts too
     normals = images.subset([
         i for i, (record, entry) in enumerate(zip(images.records, images.entries, strict=True))
         if record.split == "train" and record.defect == GOOD and entry.digest not in tested

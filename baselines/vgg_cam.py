@@ -57,6 +57,7 @@ def train(config: Train) -> None:
     with run.held(config):
         if run.skip_if_finished():
             return
+        # Named by what it was made of: a run that resumes takes it as it is.
         frozen = config.out / f"frozen-{content(parts['train'])}.f32"
         with method.prepare(samples, frozen) as training:
             start = "from scratch" if config.weights == "random" else f"from {config.weights}, first ten layers frozen"

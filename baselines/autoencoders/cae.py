@@ -125,23 +125,24 @@ class BaselineCAE(nn.Module):
 
 
 class InceptionCAE(BaselineCAE):
-    """The same with windows of 1, 3 and 5 pixels and a pooled one side by side, a quarter of the width each."""
+    """The same with blocks of Inception (https://arxiv.org/abs/1409.4842)."""
 
     def _block(self, before: int, after: int) -> nn.Module:
         return Inception(before, after)
 
 
 class Inception(nn.Module):
-    """Three windows and a pooled one side by side: (b, before, h, w) -> (b, after, h, w)."""
+    """Windows of 1, 3 and 5 pixels and a pooled one side by side, a quarter of the width each: (b, before, h, w) ->
+    (b, after, h, w)."""
 
     def __init__(self, before: int, after: int) -> None:
         super().__init__()
-        self.parts = nn.ModuleList(convolution(before, after // 4, window, 1) for window in (1, 3, 5))
-        self.parts.append(nn.Sequential(nn.MaxPool2d(3, 1, 1), convolution(before, after // 4, 1, 1)))
+        self.branches = nn.ModuleList(convolution(before, after // 4, window, 1) for window in (1, 3, 5))
+        self.branches.append(nn.Sequential(nn.MaxPool2d(3, 1, 1), convolution(before, after // 4, 1, 1)))
         self.after = nn.Sequential(nn.BatchNorm2d(after), nn.LeakyReLU(LEAK))
 
     def forward(self, maps: Tensor) -> Tensor:
-        return self.after(cat([part(maps) for part in self.parts], dim=1))
+        return self.after(cat([branch(maps) for branch in self.branches], dim=1))
 
 
 class SkipCAE(nn.Module):
@@ -153,7 +154,7 @@ class SkipCAE(nn.Module):
     def __init__(self, size_px: int, channels: int = 3, latent: int = 64) -> None:
         super().__init__()
         widths = [min(256, 32 * 2 ** (number // 2)) for number in range(round(math.log2(size_px)))]
-        pairs = list(zip([channels, *widths], widths, strict=False))
+        pairs = list(zip([channels, *widths], widths, strict=False))  # of channels, before and after each block
         self.down = nn.ModuleList(self._block(convolution(before, after, 4, 2), after) for before, after in pairs)
         self.dense = nn.Sequential(
             nn.Flatten(),
@@ -224,7 +225,7 @@ class BackboneCAE(nn.Module):
         maps = self.middle(maps)
         for number, block in enumerate(self.up):
             maps = block(maps)
-            if number < len(self.shortcuts):
+            if number < len(self.shortcuts):  # the last one is as large as no level
                 maps = maps + self.shortcuts[number](levels[-2 - number])
         return self.last(maps)
 

@@ -14,13 +14,14 @@ from torch.nn import functional as F
 
 from pretrain.command import UserError, nearest
 
+# SSIM's window and constants (Wang et al. 2004, doi 10.1109/TIP.2003.819861), for values from 0 to 1.
 WINDOW_PX, SIGMA_PX = 11, 1.5
 C1, C2 = 0.01**2, 0.03**2
 # Wang, Simoncelli and Bovik 2003 (doi 10.1109/ACSSC.2003.1292216), from the finest scale to the coarsest.
 SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 # Structure may be negative, which has no root, and at 0 a root has an infinite slope.
 MIN_STRUCTURE = 1e-3
-LUMA = (0.299, 0.587, 0.114)
+LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as PIL's mode L
 
 
 def gray(images: Tensor) -> Tensor:
@@ -50,7 +51,7 @@ def multi_scale(restored: Tensor, images: Tensor, window_px: int) -> Tensor:
     scales = min(len(SCALE_WEIGHTS), 1 + int(math.log2(min(images.shape[-2:]) / window_px)))
     weights = torch.tensor(SCALE_WEIGHTS[:scales], device=images.device)
     product = images.new_ones(len(images), images.shape[1])  # (b, channels)
-    for scale, weight in enumerate(weights / weights.sum()):
+    for scale, weight in enumerate(weights / weights.sum()):  # with fewer scales the rest weighs as much more
         luminance, structure = _luminance_and_structure(restored, images, window_px)
         value = luminance * structure if scale == scales - 1 else structure
         product = product * value.mean((2, 3)).clamp(min=MIN_STRUCTURE) ** weight
@@ -94,7 +95,7 @@ def ssim_map(restored: Tensor, images: Tensor, window_px: int = WINDOW_PX) -> Te
     A Gaussian window of sigma 1.5 (Wang et al. 2004). Raises UserError where the window does not fit.
     """
     check_window(images, window_px)
-    return ssim(restored, images, window_px, eps=0.0)
+    return ssim(restored, images, window_px, eps=0.0)  # kornia's eps of 1e-12 would leave equal images a hair below 1
 
 
 def check_window(images: Tensor, window_px: int) -> None:

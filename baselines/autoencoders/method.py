@@ -212,7 +212,7 @@ class AutoEncoder:
         shown = self.shown(images)
         restored = self.network_.to(images.device)(shown).float()
         maps = self._smooth(residual_map(restored, shown, self._residual, self.window_px))
-        flat = maps.flatten(1)
+        flat = maps.flatten(1)  # (b, size_px * size_px)
         scores = flat.topk(max(1, round(self.top_share * flat.shape[1])), dim=1).values.mean(1)
         if maps.shape[-2:] != images.shape[-2:]:
             maps = F.interpolate(maps[:, None], images.shape[-2:], mode="bilinear")[:, 0]

@@ -27,7 +27,8 @@ MIN_PX, MAX_PX = 32, 1024
 
 
 class AE(nn.Module):
-    """Strided convolutions down to 4x4 and to `latent` numbers, and the same way back, without biases.
+    """Layers like DCGAN's (https://arxiv.org/abs/1511.06434): strided convolutions down to 4x4 and to `latent` numbers,
+    and the same way back, without biases.
 
     The width doubles from `width` at every halving, up to sixteen times, which is reached at 128 px.
     """
@@ -38,6 +39,7 @@ class AE(nn.Module):
         super().__init__()
         self.latent = latent
         halvings = round(math.log2(size_px)) - 2  # to 4x4
+        # At 128 px and width 128 that is 128 to 2048; larger images get further layers of 2048.
         widths = [width * 2 ** min(4, number) for number in range(halvings)]
         down = [nn.Conv2d(channels, width, 4, 2, 1, bias=False), nn.LeakyReLU(LEAK)]
         for before, after in zip(widths, widths[1:], strict=False):
@@ -53,14 +55,14 @@ class AE(nn.Module):
 
 
 class VAE(AE):
-    """The same with a Gaussian in place of each latent number. Its mean is what reconstructs an image: a sample would
-    give another score at each call."""
+    """The same with a Gaussian in place of each latent number (https://arxiv.org/abs/1312.6114). Its mean is what
+    reconstructs an image: a sample would give another score at each call."""
 
     codes = 2
 
     def distribution(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Means and log-variances of images: (b, latent, 1, 1) each."""
-        mean, log_variance = self.encoder(images).chunk(2, dim=1)
+        mean, log_variance = self.encoder(images).chunk(2, dim=1)  # (b, 2 * latent, 1, 1) halved
         return mean, log_variance
 
     def forward(self, images: Tensor) -> Tensor:
@@ -71,6 +73,7 @@ class VAE(AE):
         Gaussians from the standard one: -1/2 sum(1 + log variance - mean^2 - variance)."""
         mean, log_variance = self.distribution(images)
         divergence = -0.5 * (1 + log_variance - mean.square() - log_variance.exp()).sum((1, 2, 3))
+        # The sample is a function of mean and variance, so gradients reach both (the paper's reparameterization).
         return self.decoder(mean + (0.5 * log_variance).exp() * noise[:, :, None, None]), divergence
 
 

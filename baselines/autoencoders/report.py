@@ -100,6 +100,7 @@ def evaluate(method: AutoEncoder, tests: ImageSet, threshold: float, limit: floa
     predictions = list(method.predict(on_device(Images(tests), method)))
     scores = torch.cat([torch.zeros(0), *(prediction.scores.cpu() for prediction in predictions)]).numpy()
     figures = image_figures(labels, scores, threshold)._asdict()
+    # A defective image without a mask says nothing of pixels; a good one says that none is defective.
     has_truth = [i for i, record in enumerate(tests.records) if record.mask or not record.is_anomaly]
     if any(tests.records[i].mask for i in has_truth):
         maps = torch.cat([prediction.maps.cpu() for prediction in predictions]).numpy()  # (n, h, w)
@@ -139,6 +140,7 @@ def reconstructions(method: AutoEncoder, images: ImageSet, limit: float, title: 
     for position in chosen:
         (batch,) = batches(on_device([labelled[position].image], method), 1)
         restored, (prediction,) = method.reconstruct(batch), method.predict(batch)
+        # One scale for all images: white is twice the threshold.
         brightness = (prediction.maps / max(2 * limit, 1e-12)).clamp(0, 1)[:, None]
         mask = labelled[position].mask
         rows.append((images.records[position].defect, [

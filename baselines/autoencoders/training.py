@@ -115,6 +115,7 @@ def train(
     """
     learner = BestWeights(network)
     optimizer = torch.optim.Adam(network.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay)
+    # A session that resumes puts network, optimizer and state back before the first step.
     state = EpochState(recipe.learning_rate)
     batch = min(recipe.batch, len(learned))
     steps_in_epoch = recipe.steps_in_epoch(len(learned))
@@ -127,7 +128,7 @@ def train(
             order = np.random.default_rng([seed, epoch]).permutation(learned)
             batch_images = images(order[batch_number * batch :][:batch].tolist())
             batch_images = AUGMENTATIONS[recipe.augmentation](batch_images, seed, step)
-            with autocast():
+            with autocast():  # the reconstruction becomes fp32 again before it is compared
                 loss = losses(network, batch_images, recipe, (seed, step)).mean()
             loss.backward()
             optimizer.step()

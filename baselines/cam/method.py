@@ -74,7 +74,7 @@ class VggCam:
         def early(positions: Sequence[int]) -> Tensor:
             return network.early(self._fitting(torch.stack([samples[i].image for i in positions])))
 
-        if self.weights == RANDOM or not self.cached:
+        if self.weights == RANDOM or not self.cached:  # without pretrained weights nothing is frozen
             yield CamTraining(network, early, split, recipe)
             return
         with tempfile.TemporaryDirectory() as folder:
@@ -117,6 +117,7 @@ class VggCam:
             with torch.inference_mode():
                 late = self.network_.late(self.network_.early(self._fitting(batch)))
                 logits = self.network_.logits(late).double()
+                # -log P(good) = log(1 + exp(anomaly - good)): unlike a probability it does not saturate at 1.
                 scores = F.softplus(logits[:, ANOMALY] - logits[:, GOOD])
                 maps = self.network_.activation_maps(late)[:, None]
                 maps = F.interpolate(maps, batch.shape[-2:], mode="bilinear")[:, 0]
@@ -148,7 +149,7 @@ class VggCam:
 
     def _fitting(self, images: Tensor) -> Tensor:
         """Images as the network takes them. Raises UserError for those that are too small for its five poolings."""
-        images = images.to(self._device)
+        images = images.to(self._device)  # (b, 3, h, w)
         if self.input_px is not None and images.shape[-2:] != (self.input_px, self.input_px):
             images = F.interpolate(images, (self.input_px, self.input_px), mode="bilinear", antialias=True)
         if min(images.shape[-2:]) < MIN_PX:

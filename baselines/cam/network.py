@@ -16,7 +16,8 @@ from pretrain.encoder import IMAGENET_MEAN, IMAGENET_STD
 from pretrain.weights import imagenet_file, read_state_dict
 
 RANDOM, IMAGENET = "random", "imagenet"
-# torchvision's VGG16, configuration D: channels of its convolutions, and the poolings between its five blocks.
+# torchvision's VGG16, configuration D of https://arxiv.org/abs/1409.1556: channels of its convolutions, and the
+# poolings between its five blocks.
 POOL = 0
 LAYERS = (64, 64, POOL, 128, 128, POOL, 256, 256, 256, POOL, 512, 512, 512, POOL, 512, 512, 512)
 # Up to and with the ReLU of conv4_3 nothing is trained where weights were pretrained. The pooling that follows has no
@@ -62,6 +63,7 @@ class VggNetwork(nn.Module):
 
     def activation_maps(self, late: Tensor) -> Tensor:
         """conv5_3 (b, 512, h, w) -> (b, h, w): the sum over channels of their weight for `anomaly` times themselves."""
+        # The bias is left out: it says how often anything is anomalous, not where.
         return torch.einsum("bchw,c->bhw", late, self.classifier.weight[ANOMALY])
 
     def forward(self, images: Tensor) -> Tensor:
@@ -82,6 +84,7 @@ def make_network(weights: str = RANDOM, width: float = 1.0, seed: int = 0) -> Vg
         network = VggNetwork(width)
         for layer in network.features:
             if isinstance(layer, nn.Conv2d):
+                # As torchvision does: torch's own initial weights let the signal fade over thirteen layers.
                 nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
                 nn.init.zeros_(layer.bias)
     if weights != RANDOM:

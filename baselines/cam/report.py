@@ -71,6 +71,7 @@ def evaluate(method: VggCam, images: ImageSet, metadata: dict, config: Test) -> 
             predictions.append(prediction)
             progress.advance(len(prediction.scores))
     start = ", from scratch" if metadata["weights"] == "random" else f", {metadata['weights']}"
+    # Published decisions have no false-alarm rate behind them.
     as_probable = Threshold(AS_PROBABLE, math.nan, 0, "the more probable answer, as published.")
     return CamEvaluation(
         images=images,
@@ -164,7 +165,7 @@ def pixels_of(evaluation: CamEvaluation, category: str) -> dict:
 
 def probability(score: float) -> float:
     """Of being defective, from a score."""
-    return -math.expm1(-float(score))
+    return -math.expm1(-float(score))  # 1 - exp(-score), exact where the score is small
 
 
 def grid(evaluation: CamEvaluation) -> Image.Image:
@@ -235,6 +236,6 @@ def draw_curves(lines: list[dict], title: str) -> Image.Image:
 
 
 def _stated(threshold: Threshold) -> dict:
-    """Plain JSON, which has no NaN: a threshold that no rate stands behind says null."""
+    """Plain JSON, which has no NaN: a threshold without a false-alarm rate says null."""
     rate = threshold.false_alarm_rate
     return threshold._asdict() | {"false_alarm_rate": None if math.isnan(rate) else rate}

@@ -46,7 +46,7 @@ class CamRecipe:
 
 @dataclass
 class CamState:
-    """What a checkpoint holds beside weights and steps. Sums are over the images of the epoch that is going on."""
+    """What a checkpoint holds beside weights and steps. Sums are over the images of the current epoch."""
 
     loss_sum: float = 0.0
     correct: int = 0
@@ -82,7 +82,7 @@ class CamTraining:
         self.network, self.source, self.split, self.recipe, self.state = network, source, split, recipe, CamState()
         trained = [weights for weights in network.parameters() if weights.requires_grad]
         self.optimizer = torch.optim.Adam(trained, lr=recipe.learning_rate)
-        self.learner = BestWeights(network)
+        self.learner = BestWeights(network)  # what a session saves
         self.labels = split.labels.long().to(network.mean.device)
         self.class_weights = torch.tensor(CLASS_WEIGHTS, device=network.mean.device)
         self.steps_in_epoch = math.ceil(len(split.train) / recipe.batch)
@@ -111,12 +111,13 @@ class CamTraining:
         # Each epoch is a shuffle of its own, a function of the seed and its number alone.
         order = np.random.default_rng([self.recipe.seed, epoch]).permutation(self.split.train)
         batch = order[batch_number * self.recipe.batch :][: self.recipe.batch].tolist()
+        # Images are not augmented, so what the frozen layers give of each is the same in every epoch.
         logits = self.network.logits(self.network.late(self.source(batch)))  # (b, 2)
         loss = F.cross_entropy(logits, self.labels[batch], weight=self.class_weights)
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
-        value, state = loss.item(), self.state
+        value, state = loss.item(), self.state  # on a GPU it waits, but a step is 40 images of 224 px
         state.loss_sum += value * len(batch)
         state.correct += int((logits.argmax(1) == self.labels[batch]).sum())
         state.seen += len(batch)
@@ -126,11 +127,13 @@ class CamTraining:
         """Evaluate the held-out images, keep the weights if they are the best so far, and decide whether to go on."""
         state, recipe = self.state, self.recipe
         figures = EpochFigures(epoch, state.loss_sum / state.seen, state.correct / state.seen, *self.validate())
+        # Without held-out images the training loss decides: of a handful of images nothing can be spared.
         watched = figures.train_loss if figures.validation_loss is None else figures.validation_loss
         if state.best_loss is None or watched < state.best_loss:
             state.best_loss, state.best_epoch = watched, epoch
             self.learner.keep()
         has_reached = recipe.target_accuracy is not None and figures.train_accuracy > recipe.target_accuracy
+        # In the state, since a run that is killed now must not take another step when it resumes.
         state.is_over = epoch + 1 >= recipe.epochs or epoch - state.best_epoch >= recipe.patience or has_reached
         state.loss_sum, state.correct, state.seen = 0.0, 0, 0
         return figures

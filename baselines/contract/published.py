@@ -1,10 +1,10 @@
-"""What the project that this one grew from has published of the same question, for comparison, marked as published."""
+"""What the project that this one grew from has published for the same task, for comparison, marked as published."""
 
 from typing import NamedTuple
 
 
 class Reading(NamedTuple):
-    """Figures of calling images `positive`: which of the two kinds that is changes all but the first two."""
+    """Figures of one confusion matrix with `positive` as the positive class, which changes all but the first two."""
 
     positive: str
     accuracy: float | None
@@ -24,16 +24,16 @@ PUBLISHED_TRUE_GOOD, PUBLISHED_FALSE_ALARMS, PUBLISHED_MISSED, PUBLISHED_FOUND =
 def both_readings(true_good: int, false_alarms: int, missed: int, found: int) -> list[Reading]:
     """The same decisions with anomalies as the positive class, as everywhere here, and with good ones."""
     good, defective = true_good + false_alarms, missed + found
-    accuracy = _share(true_good + found, good + defective)
+    accuracy = _ratio(true_good + found, good + defective)
     balanced = None if not good or not defective else (true_good / good + found / defective) / 2
     readings = []
     for positive, true, wrong, overlooked in (
         ("anomaly", found, false_alarms, missed),
         ("good", true_good, missed, false_alarms),
     ):
-        precision, recall = _share(true, true + wrong), _share(true, true + overlooked)
+        precision, recall = _ratio(true, true + wrong), _ratio(true, true + overlooked)
         readings.append(
-            Reading(positive, accuracy, balanced, precision, recall, _share(2 * true, 2 * true + wrong + overlooked))
+            Reading(positive, accuracy, balanced, precision, recall, _ratio(2 * true, 2 * true + wrong + overlooked))
         )
     return readings
 
@@ -42,5 +42,5 @@ def published_readings() -> list[Reading]:
     return both_readings(PUBLISHED_TRUE_GOOD, PUBLISHED_FALSE_ALARMS, PUBLISHED_MISSED, PUBLISHED_FOUND)
 
 
-def _share(part: int, whole: int) -> float | None:
-    return part / whole if whole else None
+def _ratio(count: int, total: int) -> float | None:
+    return count / total if total else None

@@ -1,7 +1,7 @@
 """From a map to the regions that are above its threshold: where a defect is, how large, and how clear.
 
 A region is a set of pixels above the threshold that touch by a side or a corner. Maps have the size of the square that
-the model sees; areas, boxes and places are given in pixels of the original image, which was stretched to it.
+the model sees; areas, boxes and peaks are given in pixels of the original image, which was stretched to it.
 
 With a minimum area an image is defective if a region of at least that area is above the threshold. The threshold up to
 which an image is so is its score for that area (`area_score`): decisions by area are decisions by score.
@@ -20,6 +20,7 @@ from scipy.ndimage import find_objects, label
 from baselines.contract.threshold import finite, is_anomalous
 from pretrain.command import UserError
 
+# By a side or a corner.
 TOUCHING = np.ones((3, 3), dtype=bool)
 
 
@@ -92,8 +93,8 @@ def area_scores(
     """`area_score` for several minimum areas: float32 (areas,), never rising with the area.
 
     Exact: regions only grow and join as a threshold falls, so the largest one is sought by halving the map's own sorted
-    values. Of 224 x 224 pixels that takes 16 looks, and areas share them. Raises UserError for an area that is larger
-    than the image, of which no region can be, and for values that are not finite.
+    values. For 224 x 224 pixels that takes 16 labellings, which several areas share. Raises UserError for an area that
+    is larger than the image, of which no region can be, and for values that are not finite.
     """
     values = finite(anomaly_map).astype(np.float32, copy=False)  # as thresholds are compared
     if values.ndim != 2 or not values.size:
@@ -107,7 +108,7 @@ def area_scores(
     ratio = _original_pixels(values, original_size)
     levels = np.unique(values)[::-1]  # from the highest down
 
-    @cache
+    @cache  # the searches of several areas begin with the same ranks
     def largest(rank: int) -> int:
         labels, _ = label(values >= levels[rank], TOUCHING)
         return int(np.bincount(labels.ravel())[1:].max())

@@ -28,11 +28,11 @@ MIN_OWN_NORMALS = 8
 # Against 20 * (1 - 0.05) being a hair above 19.
 ROUNDING = 1e-9
 # A normal that is among its own references scores next to nothing, and its logarithm would outweigh all others.
-LEAST_OF_MEDIAN = 1e-3
+MIN_OF_MEDIAN = 1e-3
 
 
 class Threshold(NamedTuple):
-    """`value` in units of the score; `rate` of false alarms asked for; `count` of normals that it comes from; `why`, a
+    """`value` in units of the score; the false-alarm rate asked for; `count` of normals that it comes from; `why`, a
     sentence for a person: where it comes from and what so many normals can promise."""
 
     value: float
@@ -59,7 +59,7 @@ def finite(scores: ArrayLike) -> np.ndarray:
 
 
 def threshold_from_normals(scores: ArrayLike, false_alarm_rate: float) -> Threshold:
-    """The threshold above which a share of at most `rate` of further normals is expected.
+    """The threshold above which a share of at most `false_alarm_rate` of further normals is expected.
 
     `scores` (n,) are of normals of the category that the method did not learn from: held out, or left out in turn.
     Raises UserError without scores, for scores that are not finite, and for a rate that is not between 0 and 1.
@@ -88,15 +88,15 @@ def threshold_from_other_categories(
     """
     if not (math.isfinite(own_scale) and own_scale > 0):
         raise UserError(f"a scale of {own_scale} is no unit for scores: give references that are not all alike.")
-    parts = {category: _checked(scores, false_alarm_rate) for category, scores in calibration.items()}
-    empty = [category for category, part in parts.items() if not len(part)]
-    if empty or not parts:
+    checked = {category: _checked(scores, false_alarm_rate) for category, scores in calibration.items()}
+    empty = [category for category, scores in checked.items() if not len(scores)]
+    if empty or not checked:
         names = ", ".join(empty) or "the training categories"
         raise UserError(f"there are no calibration normals of {names}: give some, or {MIN_OWN_NORMALS} own references.")
-    pooled = np.concatenate(list(parts.values()))
-    weights = np.concatenate([np.full(len(part), 1 / len(part) / len(parts)) for part in parts.values()])
+    pooled = np.concatenate(list(checked.values()))
+    weights = np.concatenate([np.full(len(scores), 1 / len(scores) / len(checked)) for scores in checked.values()])
     value, source = _limit(pooled, weights, false_alarm_rate)
-    factor = f"{value:.4g}, from {len(parts)} training categories"
+    factor = f"{value:.4g}, from {len(checked)} training categories"
     why = f"{own_scale:.4g}, the scale of this category, times {factor}: {source}"
     return Threshold(own_scale * value, false_alarm_rate, len(pooled), why)
 
@@ -151,7 +151,7 @@ def _limit(scores: np.ndarray, weights: np.ndarray, false_alarm_rate: float) -> 
 
 def _student_t_bound(scores: np.ndarray, weights: np.ndarray, false_alarm_rate: float) -> tuple[float, str]:
     """The bound for one further draw of a log-normal distribution, or of a normal one, and which."""
-    is_log = scores.min() > LEAST_OF_MEDIAN * abs(np.median(scores))
+    is_log = scores.min() > MIN_OF_MEDIAN * abs(np.median(scores))
     values = np.log(scores) if is_log else scores
     effective = 1 / np.square(weights).sum()  # n where all weigh the same
     mean = (weights * values).sum()

@@ -29,10 +29,10 @@ def test_other_light_scores_higher(method):
 
 def test_the_middle_is_not_seen(method):
     images = [lit(seed, 0.4) for seed in range(20, 24)]
-    spoilt = [image.clone() for image in images]
-    for image in spoilt:
+    darkened = [image.clone() for image in images]
+    for image in darkened:
         image[:, 4:-4, 4:-4] = 0
-    assert torch.equal(scores(method, images), scores(method, spoilt))
+    assert torch.equal(scores(method, images), scores(method, darkened))
 
 
 def test_every_side_is_seen(method):

@@ -28,8 +28,8 @@ def pair() -> tuple[torch.Tensor, torch.Tensor]:
 
 def naive_parts(x: np.ndarray, y: np.ndarray, window_px: int = 11) -> tuple[np.ndarray, np.ndarray]:
     """Luminance and structure of one channel (h, w), by their definition, mirrored at the border."""
-    place = np.arange(window_px) - window_px // 2
-    weights = np.exp(-(place**2) / (2 * 1.5**2))
+    offset = np.arange(window_px) - window_px // 2
+    weights = np.exp(-(offset**2) / (2 * 1.5**2))
     weights /= weights.sum()
 
     def mean(values):
@@ -90,15 +90,15 @@ def test_squares_by_hand():
     assert float(LOSSES["l2"](restored, images, 3)) == 0.25 * 3 * 64
 
 
-@pytest.mark.parametrize("kind", RESIDUALS)
-def test_maps_are_never_negative_and_count_the_border(kind):
+@pytest.mark.parametrize("residual", RESIDUALS)
+def test_maps_are_never_negative_and_count_the_border(residual):
     images = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 0.2 + 0.4
     for value in (0.0, 1.0):  # darker and brighter than it should be
         restored = images.clone()
         restored[..., :3, :3] = value
-        found = residual_map(restored, images, kind)
-        assert found.shape == (1, 32, 32) and found.min() >= 0
-        assert found[0, 0, 0] > 0.01 and found[0, 0, 0] > 5 * found[0, 20:, 20:].max()
+        residuals = residual_map(restored, images, residual)
+        assert residuals.shape == (1, 32, 32) and residuals.min() >= 0
+        assert residuals[0, 0, 0] > 0.01 and residuals[0, 0, 0] > 5 * residuals[0, 20:, 20:].max()
 
 
 def test_a_window_that_does_not_fit_is_told():

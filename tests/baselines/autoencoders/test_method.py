@@ -16,7 +16,7 @@ tiny_cae = partial(ConvolutionalAutoEncoder, size_px=64, instances=14, train_bat
 
 
 def scores(method) -> torch.Tensor:
-    return torch.cat([part.scores for part in method.predict(NORMALS)])
+    return torch.cat([prediction.scores for prediction in method.predict(NORMALS)])
 
 
 @pytest.mark.parametrize(
@@ -35,27 +35,27 @@ def test_every_member_learns_and_is_saved(make, tmp_path):
     method = make().fit([]).refer(NORMALS)
     assert method.normal_scores_.shape == method.normal_peaks_.shape == (1,)
     assert (method.normal_peaks_ >= method.normal_scores_).all()
-    (part,) = method.predict(NORMALS)
-    assert part.maps.shape == (8, 48, 48) and part.maps.min() >= 0
+    (prediction,) = method.predict(NORMALS)
+    assert prediction.maps.shape == (8, 48, 48) and prediction.maps.min() >= 0
     method.save(tmp_path)
-    assert torch.equal(scores(load_any(tmp_path)), part.scores)
+    assert torch.equal(scores(load_any(tmp_path)), prediction.scores)
 
 
 def test_map_is_in_the_unit_of_the_score():
     """A score is the mean of a hundredth of the map's pixels, so it lies between its mean and its peak."""
     method = AutoEncoder(**TINY, blur=0.0, top_share=1.0).refer(NORMALS)
-    (part,) = method.predict([torch.nn.functional.interpolate(normal[None], 32)[0] for normal in NORMALS])
-    torch.testing.assert_close(part.scores, part.maps.mean((1, 2)))
+    (prediction,) = method.predict([torch.nn.functional.interpolate(normal[None], 32)[0] for normal in NORMALS])
+    torch.testing.assert_close(prediction.scores, prediction.maps.mean((1, 2)))
 
 
 def test_squared_map_by_hand():
     method = AutoEncoder(**TINY, blur=0.0).refer(NORMALS)
     image = torch.rand(1, 3, 32, 32)
-    (part,) = method.predict(image)
-    torch.testing.assert_close(part.maps[0], (method.reconstruct(image)[0] - image[0]).square().mean(0))
+    (prediction,) = method.predict(image)
+    torch.testing.assert_close(prediction.maps[0], (method.reconstruct(image)[0] - image[0]).square().mean(0))
 
 
-def test_a_handful_of_normals_is_looked_at_often_enough():
+def test_a_handful_of_normals_is_trained_on_often_enough():
     method = AutoEncoder(size_px=32, width=4, train_batch=4)
     assert method.recipe(3, 300).epochs == 300 and method.recipe(180, 300).epochs == 30
     assert AutoEncoder(epochs=None).recipe(180).epochs == 100

@@ -57,14 +57,14 @@ def material(demo_folder) -> Material:
     good = [i for i, record in enumerate(leather.records) if not record.is_anomaly]
     images = [Images(leather)[i] for i in good]
     normals, tests = images[:10], images[10:]
-    synthetic, masks = zip(*(blotched(image, place) for place, image in enumerate(tests)), strict=True)
+    synthetic, masks = zip(*(blotched(image, number) for number, image in enumerate(tests)), strict=True)
     return Material(Samples(others), normals, tests, list(synthetic), list(masks))
 
 
-def blotched(image: torch.Tensor, place: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """A bright square of a tenth of the side, at a place of its own, and its mask."""
+def blotched(image: torch.Tensor, number: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """A bright square of a tenth of the side, at a position of its own, and its mask."""
     mask = torch.zeros(image.shape[-2:], dtype=torch.bool)
-    top, left = 8 + 5 * (place % 8), 44 - 4 * (place % 9)
+    top, left = 8 + 5 * (number % 8), 44 - 4 * (number % 9)
     mask[top : top + 7, left : left + 7] = True
     return torch.where(mask, torch.tensor([1.0, 1.0, 0.2])[:, None, None], image), mask
 

@@ -96,7 +96,7 @@ def test_trivial_answers():
     assert (good.precision, good.recall, good.f1, good.false_alarm_rate) == (None, 0, 0, 0)
     assert (anomalous.true_good, anomalous.false_alarms, anomalous.missed, anomalous.found) == (0, 3, 0, 2)
     assert (anomalous.precision, anomalous.recall, anomalous.false_alarm_rate) == (0.4, 1, 1)
-    # On four defective images to one good one, as in many test sets, doing nothing looks well.
+    # On four defective images to one good one, as in many test sets, calling all of them defective looks good.
     assert always_anomalous([0, 1, 1, 1, 1]).f1 == pytest.approx(8 / 9)
 
 
@@ -119,7 +119,7 @@ def test_bootstrap_interval_is_that_of_resampled_images():
     generator = np.random.default_rng(2)
     aurocs = []
     for _ in range(4000):
-        good, defective = (generator.choice(scores[labels == kind], size=(labels == kind).sum()) for kind in (0, 1))
+        good, defective = (generator.choice(scores[labels == label], size=(labels == label).sum()) for label in (0, 1))
         ahead = defective[:, None] - good
         aurocs.append(((ahead > 0) + (ahead == 0) / 2).mean())
     assert interval == pytest.approx(np.quantile(aurocs, [0.025, 0.975]), abs=0.015)

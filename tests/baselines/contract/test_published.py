@@ -1,4 +1,4 @@
-"""One matrix, read with either kind as the positive class."""
+"""One matrix, read with either class as the positive one."""
 
 import pytest
 

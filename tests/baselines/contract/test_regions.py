@@ -38,7 +38,7 @@ def test_what_equals_the_threshold_is_good():
     assert regions(TWO, 9) == []
 
 
-def test_places_are_those_of_the_original_image():
+def test_peaks_and_boxes_are_those_of_the_original_image():
     # The image is 50 high and 160 wide: a map pixel is 10 high, 20 wide, 200 pixels.
     assert regions(TWO, 2, original_size=(50, 160)) == [
         Region(area_px=600, box=(0, 0, 40, 20), peak=9.0, center=(10, 5)),
@@ -80,11 +80,11 @@ def test_flat_and_empty_maps():
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_values_that_are_not_finite_are_refused(value):
-    spoilt = TWO.copy()
-    spoilt[1, 1] = value
+    damaged = TWO.copy()
+    damaged[1, 1] = value
     for function in (regions, region_mask):
         with pytest.raises(UserError, match="1 of 40 scores are NaN or infinite"):
-            function(spoilt, 2)
+            function(damaged, 2)
     with pytest.raises(ValueError, match=r"\(h, w\)"):
         regions(TWO[None], 2)
 
@@ -115,8 +115,8 @@ def test_equals_walking_from_pixel_to_pixel(seed):
     by_hand = set()
     for region in expected:
         rows, columns = zip(*region, strict=True)
-        peak = max(values[place] for place in region)
-        row, column = min(place for place in region if values[place] == peak)
+        peak = max(values[position] for position in region)
+        row, column = min(position for position in region if values[position] == peak)
         box = (min(columns), min(rows), max(columns) + 1, max(rows) + 1)
         by_hand.add(Region(len(region), box, float(peak), (column, row)))
     assert set(found) == by_hand and len(found) == len(by_hand)
@@ -149,7 +149,7 @@ def test_area_score_is_the_lowest_threshold_without_a_region(seed, size):
 
 
 @pytest.mark.parametrize("area_px", [1, 4, 20, 90])
-def test_a_image_has_a_region_if_and_only_if_its_area_score_is_above(area_px):
+def test_an_image_has_a_region_if_and_only_if_its_area_score_is_above(area_px):
     values = np.random.default_rng(3).normal(size=(17, 19)).astype(np.float32)
     score = area_score(values, area_px, (40, 25))
     around = [np.nextafter(np.float32(score), np.float32(end)) for end in (-np.inf, np.inf)]
@@ -169,10 +169,10 @@ def test_area_scores_of_flat_maps_and_impossible_areas():
     with pytest.raises(UserError, match="25 px is more than an image of 6x4 has"):
         area_score(flat, 25)
     assert area_score(flat, 25, (5, 5)) == 0.5
-    spoilt = TWO.copy()
-    spoilt[0, 0] = math.nan
+    damaged = TWO.copy()
+    damaged[0, 0] = math.nan
     with pytest.raises(UserError, match="NaN"):
-        area_score(spoilt, 1)
+        area_score(damaged, 1)
     for shape in ((0, 0), (2, 3, 4)):
         with pytest.raises(ValueError, match=r"\(h, w\)"):
             area_score(np.zeros(shape), 1)

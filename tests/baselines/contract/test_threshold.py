@@ -126,7 +126,9 @@ def test_tensors_and_lists_decide_alike():
 def test_other_categories_keep_the_rate_in_this_ones_unit():
     rates = []
     for repeat in range(300):
-        calibration = {str(part): log_normal(count, seed=repeat * 10 + part) for part, count in enumerate((15, 30, 60))}
+        calibration = {
+            str(number): log_normal(count, seed=repeat * 10 + number) for number, count in enumerate((15, 30, 60))
+        }
         rates.append(false_alarm_rates([threshold_from_other_categories(4.0, calibration, 0.05).value], scale=4.0))
     assert 0.025 < np.mean(rates) < 0.053
 
