@@ -58,7 +58,16 @@ def start_commands(commands: Mapping[str, tuple[str, type]]) -> NoReturn:
 def _imported(main: str) -> Callable[[Config], int | None]:
     """A function that is imported when it is called."""
     module, _, function = main.partition(":")
-    return lambda config: getattr(import_module(module), function)(config)
+
+    def call(config: Config) -> int | None:
+        # A spawned worker would first import the file that was typed, and with it torch and all else at its head, just
+        # to decode an image. What workers call lies in modules, so they need not know which file that was.
+        typed = sys.modules["__main__"]
+        typed.__spec__ = None
+        vars(typed).pop("__file__", None)
+        return getattr(import_module(module), function)(config)
+
+    return call
 
 
 def run_command(

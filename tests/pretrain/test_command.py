@@ -202,6 +202,35 @@ def test_help_loads_nothing_heavy(runnable):
         assert not loaded & {"numpy", "PIL", "kornia_rs"}
 
 
+def test_workers_do_not_import_the_file_that_was_typed(tmp_path):
+    (tmp_path / "options.py").write_text(
+        "from dataclasses import dataclass\n\n\n@dataclass(frozen=True)\nclass Options:\n    'Run.'\n"
+    )
+    (tmp_path / "tool.py").write_text(f"""
+if __name__ == "__main__":
+    import sys
+
+    sys.path.append({str(REPOSITORY)!r})
+    from options import Options
+
+    from pretrain.command import start
+
+    start("tool:main", Options)
+
+print("imported as", __name__, flush=True)
+
+
+def main(config):
+    from pretrain.workers import worker_pool
+
+    with worker_pool(1) as pool:
+        print(pool.submit(int, "7").result(), flush=True)
+""")
+    for command in ([tmp_path / "tool.py"], ["-m", "tool"]):
+        done = subprocess.run([sys.executable, *command], cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.stdout.split("\n") == ["imported as tool", "7", ""], done.stderr
+
+
 @dataclass(frozen=True)
 class Positional:
     """Take what stands without a flag.
