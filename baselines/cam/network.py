@@ -27,6 +27,14 @@ MIN_PX = 32
 GOOD, ANOMALY = 0, 1
 
 
+def start_arguments(quick: bool) -> dict[str, object]:
+    """What VGG16 begins with in a study: ImageNet's weights where torch's cache has them. Without, nothing is frozen,
+    and the published size would take hours on a processor to learn from a few hundred images."""
+    if has_imagenet_weights() and not quick:
+        return {"weights": IMAGENET}
+    return {"weights": RANDOM, "width": 0.25, "input_px": 128, "learning_rate": 1e-3}
+
+
 class VggNetwork(nn.Module):
     """float32 RGB (b, 3, h, w) in [0, 1], 32 px or more -> logits (b, 2) of good and anomaly.
 

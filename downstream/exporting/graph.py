@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from baselines.contract.method import Method
 from downstream.methods.padim import PaDiM
-from downstream.methods.patch_method import PatchMethod, enlargement, wholes
-from downstream.methods.patchcore import PatchBank
+from downstream.methods.patch_method import PatchMethod, pooled, upsampling_matrix
+from downstream.methods.patchcore import PatchCore
 from downstream.methods.references import background
 from pretrain.command import UserError
 from pretrain.encoder import LEVELS
@@ -18,11 +18,11 @@ from pretrain.encoder import LEVELS
 # A whitening matrix is triangular: of so many stripes, each is multiplied only as far as it is not zero. Reading the
 # matrices is what takes time for one image, and with 4 stripes 10 of 16 parts are read.
 STRIPES = 4
-# Patches of a bank that are compared at once, so that a batch needs no matrix of all patches times the whole bank.
-BANK_ROWS_AT_ONCE = 4096
+# Rows of a coreset that are compared at once, so that a batch needs no matrix of all patches times the coreset.
+CORESET_ROWS_AT_ONCE = 4096
 
 
-class Vectors(nn.Module):
+class PatchVectors(nn.Module):
     """Images -> patch vectors float32 (b, rows, columns, d), as `method.patches` gives them.
 
     Images are uint8 RGB (b, h, w, 3), or with `takes_floats` float32 RGB (b, 3, h, w) in [0, 1]. `b` is free, `h` and
@@ -43,31 +43,33 @@ class Vectors(nn.Module):
         return self._patches.traced(images)
 
 
-class Judge(nn.Module):
+class InspectionGraph(nn.Module):
     """Images, as `vectors` takes them -> score float32 (b,), map float32 (b, h, w), is_anomalous bool (b,).
 
-    Scores and maps are those of `method.predict` but for rounding. Raises UserError for a method that is no patch
-    statistics.
+    Scores and maps are those of `method.predict` but for rounding. Raises UserError for another method than PaDiM and
+    PatchCore.
     """
 
     def __init__(self, method: Method, size_px: int, threshold: float, takes_floats: bool = False) -> None:
         super().__init__()
         self.distances = _distances(method)
-        self.vectors = Vectors(method, size_px, takes_floats)
+        self.vectors = PatchVectors(method, size_px, takes_floats)
         self.size_px, self.takes_floats = size_px, takes_floats
-        rows, columns = method.places_.shape[:2]
-        self.register_buffer("down", enlargement(rows, size_px, method.blur, torch.device("cpu")))
-        self.register_buffer("across", enlargement(columns, size_px, method.blur, torch.device("cpu")).T.contiguous())
+        rows, columns = method.patch_sum_.shape[:2]
+        self.register_buffer("down", upsampling_matrix(rows, size_px, method.blur, torch.device("cpu")))
+        self.register_buffer(
+            "across", upsampling_matrix(columns, size_px, method.blur, torch.device("cpu")).T.contiguous()
+        )
         weights = torch.ones(rows, columns)
         if method.foreground:
-            weights = 1 - method.foreground * background(method.places_).float()
+            weights = 1 - method.foreground * background(method.patch_sum_).float()
         if isinstance(method, PaDiM):
-            weights = weights * method.weights_
+            weights = weights * method.position_weights_
         self.register_buffer("weights", weights)
         self.highest = max(1, round(method.top_share * size_px**2))
-        self.whole = method.whole
-        if self.whole:
-            self.register_buffer("wholes", method.wholes_)
+        self.image_weight = method.image_weight
+        if self.image_weight:
+            self.register_buffer("pooled_normals", method.pooled_)
             self.units = method.units_.tolist()
         self.register_buffer("threshold", torch.tensor(threshold, dtype=torch.float32))
 
@@ -75,14 +77,14 @@ class Judge(nn.Module):
         vectors = self.vectors(images)
         maps = self.down @ (self.distances(vectors) * self.weights) @ self.across
         scores = maps.flatten(1).topk(self.highest, dim=1).values.mean(1)
-        if self.whole:
-            apart = (wholes(vectors)[:, None] - self.wholes).square().sum(2).sqrt().amin(1)
-            scores = scores / self.units[0] + self.whole * apart / self.units[1]
+        if self.image_weight:
+            apart = (pooled(vectors)[:, None] - self.pooled_normals).square().sum(2).sqrt().amin(1)
+            scores = scores / self.units[0] + self.image_weight * apart / self.units[1]
         return scores, maps, scores > self.threshold
 
 
-class PlaceDistances(nn.Module):
-    """Mahalanobis distances of patches (b, rows, columns, d) to the Gaussians of their places: (b, rows, columns)."""
+class GaussianDistances(nn.Module):
+    """Mahalanobis distances of patches (b, rows, columns, d) to their positions' Gaussians: (b, rows, columns)."""
 
     def __init__(self, method: PaDiM) -> None:
         super().__init__()
@@ -97,25 +99,25 @@ class PlaceDistances(nn.Module):
             self.register_buffer(f"stripe{number}", whitening[:, start:end, :end].mT.contiguous())
 
     def forward(self, vectors: Tensor) -> Tensor:
-        centerd = (vectors.flatten(1, 2) - self.mean).transpose(0, 1)  # (p, b, d)
+        centered = (vectors.flatten(1, 2) - self.mean).transpose(0, 1)  # (p, b, d)
         squares = 0
         for number, end in enumerate(self.ends):
-            squares = squares + (centerd[:, :, :end] @ getattr(self, f"stripe{number}")).square().sum(2)  # (p, b)
+            squares = squares + (centered[:, :, :end] @ getattr(self, f"stripe{number}")).square().sum(2)  # (p, b)
         return squares.sqrt().T.unflatten(1, self.grid)
 
 
-class BankDistances(nn.Module):
-    """Mean distances of patches (b, rows, columns, d) to their nearest in the bank: (b, rows, columns)."""
+class CoresetDistances(nn.Module):
+    """Mean distances of patches (b, rows, columns, d) to their nearest in the coreset: (b, rows, columns)."""
 
-    def __init__(self, method: PatchBank) -> None:
+    def __init__(self, method: PatchCore) -> None:
         super().__init__()
-        self.neighbors = min(method.neighbors, len(method.bank_))
+        self.num_neighbors = min(method.num_neighbors, len(method.coreset_))
         self.register_buffer("center", method.center_)
         self.is_whitened = not torch.equal(method.whitening_, torch.eye(len(method.whitening_)))
         if self.is_whitened:
             self.register_buffer("whitening", method.whitening_)
-        self.register_buffer("bank", method.bank_)
-        for number, rows in enumerate(method.bank_.split(BANK_ROWS_AT_ONCE)):
+        self.register_buffer("coreset", method.coreset_)
+        for number, rows in enumerate(method.coreset_.split(CORESET_ROWS_AT_ONCE)):
             self.register_buffer(f"rows{number}", (-2 * rows.T).contiguous())
             self.register_buffer(f"squares{number}", rows.square().sum(1))
         self.parts = number + 1
@@ -129,24 +131,24 @@ class BankDistances(nn.Module):
         for number in range(self.parts):
             # Squared distances but for |x|^2, which is the same for all.
             apart = flat @ getattr(self, f"rows{number}") + getattr(self, f"squares{number}")
-            found = apart.topk(min(self.neighbors, apart.shape[1]), dim=1, largest=False)
-            far.append(found.values)
-            rows.append(found.indices + number * BANK_ROWS_AT_ONCE)
+            closest = apart.topk(min(self.num_neighbors, apart.shape[1]), dim=1, largest=False)
+            far.append(closest.values)
+            rows.append(closest.indices + number * CORESET_ROWS_AT_ONCE)
         nearest = torch.cat(rows, dim=1)
         if self.parts > 1:
-            nearest = nearest.gather(1, torch.cat(far, dim=1).topk(self.neighbors, dim=1, largest=False).indices)
-        # Again, by differences: the product above loses digits where a patch lies close to the bank.
-        distances = (self.bank[nearest] - flat[:, None]).square().sum(2).sqrt().mean(1)
+            nearest = nearest.gather(1, torch.cat(far, dim=1).topk(self.num_neighbors, dim=1, largest=False).indices)
+        # Again, by differences: the product above loses digits where a patch lies close to the coreset.
+        distances = (self.coreset[nearest] - flat[:, None]).square().sum(2).sqrt().mean(1)
         return distances.unflatten(0, shape)
 
 
 def _distances(method: Method) -> nn.Module:
     if type(method) is PaDiM:
-        return PlaceDistances(method)
-    if type(method) is PatchBank:
-        return BankDistances(method)
+        return GaussianDistances(method)
+    if type(method) is PatchCore:
+        return CoresetDistances(method)
     name = type(method).__name__
     reason = (
-        "is no patch statistics" if not isinstance(method, PatchMethod) else "has a head that is not taken over yet"
+        "compares no patches" if not isinstance(method, PatchMethod) else "has a network that is not taken over yet"
     )
-    raise UserError(f"{name} cannot be exported, it {reason}: fit with --method padim or bank, and export that.")
+    raise UserError(f"{name} cannot be exported, it {reason}: fit with --method padim or patchcore, and export that.")

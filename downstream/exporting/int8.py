@@ -20,19 +20,19 @@ import torch
 from torch import Tensor
 
 from baselines.contract.threshold import MIN_OWN_NORMALS, threshold_from_normals
-from downstream.exporting.graph import Vectors
+from downstream.exporting.graph import InspectionGraph, PatchVectors
 from downstream.exporting.onnx_file import onnx_model
 from downstream.inspection.inspector import Inspector
 from downstream.methods.exported import IMAGES, probe_image
 from pretrain.command import UserError
 
-# Normals that say how large the numbers inside the encoder become; more did not change that.
+# Normals that say how large activations inside the encoder become; more did not change that.
 CALIBRATED_ON = 64
-# Of the numbers of a layer, the rest is cut off: one outlier would make all others coarse.
+# Of the activations of a layer; the rest is cut off, as one outlier would make all others coarse.
 PERCENTILE = 99.999
-QUANTISED = ("Conv", "Add", "MaxPool")
+QUANTIZED = ("Conv", "Add", "MaxPool")
 # Means of a normal's patches, relative: the same images, decoded anew.
-SAME = 1e-3
+SAME_MEAN = 1e-3
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def refitted(
     """The model with statistics and thresholds learned through its int8 encoder from the same normals, the images
     that it was fitted to. Raises UserError where they are others, or too few for a threshold of their own."""
     check_same(model, normals)
-    vectors = Vectors(model.method, model.size_px, takes_floats).eval().requires_grad_(False)
+    vectors = PatchVectors(model.method, model.size_px, takes_floats).eval().requires_grad_(False)
     proto = quantized(onnx_model(vectors, ("vectors",)), normals, takes_floats, seven_bits)
     method = copy.copy(model.method)
     method._patches = QuantizedPatches(proto, takes_floats)
@@ -101,8 +101,8 @@ def check_same(model: Inspector, normals: Sequence[Tensor]) -> None:
         )
     for position in (0, len(normals) // 2, len(normals) - 1):
         seen = model.method.patches(normals[position][None]).mean((1, 2))[0]
-        kept = model.method.wholes_[position]
-        if (seen - kept).norm() > SAME * kept.norm():
+        kept = model.method.pooled_[position]
+        if (seen - kept).norm() > SAME_MEAN * kept.norm():
             raise UserError(
                 "the good images in --data are not those that the model was fitted to: name the folder that "
                 "detect.py fit was given, or fit the model anew."
@@ -110,18 +110,18 @@ def check_same(model: Inspector, normals: Sequence[Tensor]) -> None:
 
 
 def quantized(proto, normals: Sequence[Tensor], takes_floats: bool = False, seven_bits: bool = False):
-    """An ONNX graph whose encoder computes in int8, its scales found on some of the normals. The rest stays fp32."""
-    import onnx
+    """An ONNX graph whose encoder computes in int8, its scales calibrated on normals. The rest stays fp32."""
+    import onnx  # optional, as onnxruntime is: the extra `export`
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
-    with tempfile.TemporaryDirectory() as place, _quiet():
+    with tempfile.TemporaryDirectory() as folder, _silent():
         quantize_static(
             proto,
-            Path(place) / "int8.onnx",
+            Path(folder) / "int8.onnx",
             _Calibration(normals, takes_floats),
             quant_format=QuantFormat.QDQ,
             nodes_to_quantize=_nodes_of_encoder(proto),
-            op_types_to_quantize=list(QUANTISED),
+            op_types_to_quantize=list(QUANTIZED),
             per_channel=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
@@ -130,7 +130,7 @@ def quantized(proto, normals: Sequence[Tensor], takes_floats: bool = False, seve
             calibrate_method=CalibrationMethod.Percentile,
             extra_options={"CalibPercentile": PERCENTILE},
         )
-        return onnx.load(Path(place) / "int8.onnx")
+        return onnx.load(Path(folder) / "int8.onnx")
 
 
 def _nodes_of_encoder(proto) -> list[str]:
@@ -144,7 +144,7 @@ def _nodes_of_encoder(proto) -> list[str]:
             is_inside = node.op_type in ("Relu", "Add", "MaxPool") and inside.issuperset(node.input)
         if is_inside:
             inside.update(node.output)
-            if node.op_type in QUANTISED:
+            if node.op_type in QUANTIZED:
                 chosen.append(node.name)
     if not chosen:
         raise UserError("no convolution was found that int8 could be used for: export --to onnx.")
@@ -162,9 +162,9 @@ def drift(before: np.ndarray, after: np.ndarray, thresholds: tuple[float, float]
     return Drift(len(before), of, *aurocs, int((decided[0] != decided[1]).sum()))
 
 
-def probe_score_of(proto, judge) -> float:
+def quantized_probe_score(proto, graph: InspectionGraph) -> float:
     """What a quantized graph says of the image that is tried wherever its file is opened."""
-    answer = _session(proto).run(None, {IMAGES: probe_image(judge.size_px, judge.takes_floats)})
+    answer = _session(proto).run(None, {IMAGES: probe_image(graph.size_px, graph.takes_floats)})
     return float(answer[0][0])
 
 
@@ -181,8 +181,8 @@ class _Calibration:
     """What onnxruntime asks for images to calibrate on, one at a time."""
 
     def __init__(self, normals: Sequence[Tensor], takes_floats: bool) -> None:
-        some = np.linspace(0, len(normals) - 1, min(len(normals), CALIBRATED_ON)).astype(int)
-        self._images = (normals[int(i)] for i in some)
+        spread = np.linspace(0, len(normals) - 1, min(len(normals), CALIBRATED_ON)).astype(int)
+        self._images = (normals[int(i)] for i in spread)
         self._takes_floats = takes_floats
 
     def get_next(self) -> dict[str, np.ndarray] | None:
@@ -195,7 +195,7 @@ class _Calibration:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def _silent() -> Iterator[None]:
     """onnxruntime's quantization prints, and warns by the root logger."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)

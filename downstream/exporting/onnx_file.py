@@ -1,4 +1,4 @@
-"""From a fitted model to one file: ONNX, or torch's pt2. Nothing is written unless it answers as the model does."""
+"""From a fitted model to one ONNX file, which is not written unless it answers as the model does."""
 
 import json
 import logging
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from baselines.contract.model_folder import FILE
-from downstream.exporting.graph import Judge
+from downstream.exporting.graph import InspectionGraph
 from downstream.inspection.inspector import Inspector
 from downstream.methods.exported import FORMAT, HEADER_KEY, IMAGES, OUTPUTS, Exported, probe_image
 from pretrain.command import UserError
@@ -24,8 +24,8 @@ OPSET = 18
 MAX_BYTES = 2_000_000_000
 # Relative to the model's own answers; maps to the highest value of each.
 CLOSE = 1e-4
-# Or to this part of the threshold where the answer is less: an image that the bank itself holds is at no distance but
-# rounding (of 1e-6), which has no digits to agree in.
+# Or to this part of the threshold where the answer is less: an image that the coreset itself holds is at no distance
+# but rounding (of 1e-6), which has no digits to agree in.
 LEAST_SCALE = 0.5
 
 
@@ -50,35 +50,39 @@ class Parity:
         )
 
 
-def make_judge(model: Inspector, takes_floats: bool = False) -> Judge:
+def make_graph(model: Inspector, takes_floats: bool = False) -> InspectionGraph:
     """The whole graph of a model. Raises UserError for a method that has none, or one that is too large for a file."""
-    judge = Judge(model.method, model.size_px, model.threshold.value, takes_floats).eval().requires_grad_(False)
-    size = sum(buffer.nbytes for buffer in judge.state_dict().values())
+    graph = (
+        InspectionGraph(model.method, model.size_px, model.threshold.value, takes_floats).eval().requires_grad_(False)
+    )
+    size = sum(buffer.nbytes for buffer in graph.state_dict().values())
     if size > MAX_BYTES:
         raise UserError(
             f"the graph would take {size / 1e9:.1f} GB, and a file holds {MAX_BYTES / 1e9:g}: fit the model with "
             "fewer dimensions, or a coarser grid (--options dimensions=100,grid=28)."
         )
-    return judge
+    return graph
 
 
-def header_of(model: Inspector, folder: Path, kind: str, judge: Judge, probe_score: float, **more: object) -> str:
+def header_of(
+    model: Inspector, folder: Path, file_type: str, graph: InspectionGraph, probe_score: float, **more: object
+) -> str:
     """What a file says of itself, as JSON. `inspector` is what stands in the `inspector.json` of `folder`, but for the
     thresholds, which are this model's; `probe_score` what the graph says of `probe_image`."""
     encoder = model.method._opened_encoder()
-    packages = ("torch", "torchvision") if kind == "pt2" else ("torch", "torchvision", "onnx", "onnxruntime")
+    packages = ("torch", "torchvision", "onnx", "onnxruntime")
     decision = json.loads((folder / FILE).read_text())
     decision |= {"threshold": model.threshold._asdict(), "normal_scores": model.normal_scores}
     decision["map_threshold"] = model.map_threshold and model.map_threshold._asdict()
     metadata = {
         "format": FORMAT,
-        "kind": kind,
+        "type": file_type,
         "method": type(model.method).__name__,
         "category": model.category,
         "threshold": model.threshold.value,
         "size_px": model.size_px,
-        "takes_floats": judge.takes_floats,
-        "input": "float32 RGB (b, 3, h, w) in [0, 1]" if judge.takes_floats else "uint8 RGB (b, h, w, 3)",
+        "takes_floats": graph.takes_floats,
+        "input": "float32 RGB (b, 3, h, w) in [0, 1]" if graph.takes_floats else "uint8 RGB (b, h, w, 3)",
         "output": "score float32 (b,), map float32 (b, h, w), is_anomalous bool (b,): score > threshold",
         "architecture": encoder.architecture,
         "encoder_fingerprint": fingerprint(encoder),
@@ -92,13 +96,13 @@ def header_of(model: Inspector, folder: Path, kind: str, judge: Judge, probe_sco
 
 
 @torch.inference_mode()
-def probe_score(judge: Judge) -> float:
+def probe_score(graph: InspectionGraph) -> float:
     """What a graph says of the image that is tried wherever its file is opened."""
-    given = probe_image(judge.size_px, judge.takes_floats)
-    return float(judge(torch.from_numpy(given))[0])
+    given = probe_image(graph.size_px, graph.takes_floats)
+    return float(graph(torch.from_numpy(given))[0])
 
 
-def onnx_model(judge: torch.nn.Module, names: tuple[str, ...] = OUTPUTS):
+def onnx_model(graph: torch.nn.Module, names: tuple[str, ...] = OUTPUTS):
     """A module as an onnx.ModelProto, the batch free. Raises UserError where a package lacks or an operator cannot
     be."""
     try:
@@ -106,15 +110,15 @@ def onnx_model(judge: torch.nn.Module, names: tuple[str, ...] = OUTPUTS):
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise UserError(
-            f"export takes {error.name}: pip install onnx onnxruntime onnxscript (heldout[export])."
+            f"export takes {error.name}: pip install onnx onnxruntime onnxscript (or pip install -e '.[export]')."
         ) from None
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of torch's own internals
             program = torch.onnx.export(
-                judge,
-                (example(judge),),
+                graph,
+                (example(graph),),
                 dynamo=True,
                 dynamic_shapes={IMAGES: {0: torch.export.Dim("batch", min=1)}},
                 input_names=[IMAGES],
@@ -149,20 +153,20 @@ def write_checked(model: Inspector, path: Path, write, images: np.ndarray) -> Pa
     trial = path.with_name(f".{path.stem}.trial{path.suffix}")
     try:
         write(trial)
-        found = parity(model, Exported(trial), images)
-        if not found.holds:
+        result = parity(model, Exported(trial), images)
+        if not result.holds:
             raise UserError(
-                f"{path} is not written, since it answers otherwise than the model: {found} (limit {CLOSE:g})."
+                f"{path} is not written, since it answers otherwise than the model: {result} (limit {CLOSE:g})."
             )
         trial.replace(path)
     finally:
         trial.unlink(missing_ok=True)
-    return found
+    return result
 
 
 def parity(model: Inspector, exported: Exported, images: np.ndarray) -> Parity:
     """Compare a native model with an exported one on uint8 images (n, size, size, 3)."""
-    ours, theirs = answers(model.method, images), answers(exported, images)
+    ours, theirs = predicted_arrays(model.method, images), predicted_arrays(exported, images)
     # Exactly at the threshold either may be right.
     clear = np.abs(ours[0] / model.threshold.value - 1) > CLOSE
     decisions = (ours[0] > np.float32(model.threshold.value)) != theirs[2]
@@ -176,7 +180,7 @@ def parity(model: Inspector, exported: Exported, images: np.ndarray) -> Parity:
     )
 
 
-def answers(method, images: np.ndarray) -> list[np.ndarray]:
+def predicted_arrays(method, images: np.ndarray) -> list[np.ndarray]:
     """All that a method says of uint8 images (n, h, w, 3), a list of arrays."""
     given = images
     if not getattr(method, "takes_pixels", False):
@@ -185,10 +189,10 @@ def answers(method, images: np.ndarray) -> list[np.ndarray]:
     return [np.concatenate([np.asarray(array) for array in arrays]) for arrays in zip(*parts, strict=True)]
 
 
-def example(judge: torch.nn.Module) -> torch.Tensor:
+def example(graph: torch.nn.Module) -> torch.Tensor:
     """Images to take a graph down with; two, since of one the exporter would think that it always is one."""
-    size_px = judge.size_px
-    if judge.takes_floats:
+    size_px = graph.size_px
+    if graph.takes_floats:
         return torch.zeros(2, 3, size_px, size_px)
     return torch.zeros(2, size_px, size_px, 3, dtype=torch.uint8)
 

@@ -10,8 +10,15 @@ from PIL import Image, ImageDraw, ImageFont
 
 from baselines.contract.heatmap import draw_heatmap
 from baselines.contract.regions import region_mask
-from downstream.detect import records_of
-from downstream.inspection.area_choice import AreaRow, HeldOut, ThresholdRow, maps_of, normal_scores, synthetic
+from downstream.inspection.area_choice import (
+    AreaRow,
+    ThresholdRow,
+    ValidationImages,
+    maps_of,
+    normal_scores,
+    synthetic,
+)
+from downstream.inspection.images import records_to_inspect
 from downstream.inspection.inspector import Inspector
 from pretrain.command import UserError
 from pretrain.data.decode import Unreadable, decode, read_mask
@@ -50,7 +57,7 @@ def regions_chart(rows: Sequence[ThresholdRow], title: str) -> Image.Image:
         panel("mean area of a region, log10 of px", logarithms("mean_area_px")),
         panel("standard deviation of the areas, log10 of px", logarithms("std_area_px")),
     ]
-    return curves([one for one in panels if one.points], title)
+    return curves([curve for curve in panels if curve.points], title)
 
 
 def areas_chart(rows: Sequence[AreaRow], chosen: AreaRow, title: str) -> Image.Image:
@@ -64,7 +71,7 @@ def areas_chart(rows: Sequence[AreaRow], chosen: AreaRow, title: str) -> Image.I
     panels = [
         Curve(best, points("balanced_accuracy"), chosen.balanced_accuracy, ends),
         Curve("synthetic anomalies found", points("true_positive_rate"), ends=ends),
-        Curve("held-out good images passed", points("true_negative_rate"), ends=ends),
+        Curve("validation images passed", points("true_negative_rate"), ends=ends),
         Curve("threshold", points("threshold"), ends=ends),
     ]
     return curves(panels, title)
@@ -72,7 +79,7 @@ def areas_chart(rows: Sequence[AreaRow], chosen: AreaRow, title: str) -> Image.I
 
 def sizes_chart(rows: Sequence[ThresholdRow], areas: Sequence[np.ndarray], title: str) -> Image.Image:
     """Histograms of region areas, in octaves, at the lowest threshold and at rising ones."""
-    largest = max(max((int(one.max()) for one in areas if len(one)), default=1), 1)
+    largest = max(max((int(of_image.max()) for of_image in areas if len(of_image)), default=1), 1)
     edges = 2.0 ** np.arange(int(np.log2(largest)) + 2)
     chosen = np.linspace(0, len(rows) - 1, PANELS).astype(int)
     height_px = 2 * MARGIN_PX + TITLE_PX + PANELS // 2 * PANEL_HEIGHT_PX
@@ -106,16 +113,16 @@ def _draw_bars(
 
 
 def examples(
-    model: Inspector, held: HeldOut, best: AreaRow, data: Path, category: str | None, seed: int
+    model: Inspector, validation: ValidationImages, best: AreaRow, data: Path, category: str | None, seed: int
 ) -> Iterator[Example]:
-    """The held-out image that comes nearest to the threshold, one with a synthetic anomaly, and a defective test image
-    where the folder has one. Only to look at: nothing is chosen by them."""
-    worst = int(np.argmax(normal_scores(held, (best.area_px,))))
-    yield Example("validation", held.images.batch([worst])[0], held.maps[worst], held.sizes[worst])
-    own, image, mask = next(synthetic(held, 1, seed))
+    """The validation image that comes nearest to the threshold, one with a synthetic anomaly, and a defective test
+    image where the folder has one. Only to look at: nothing is chosen by them."""
+    worst = int(np.argmax(normal_scores(validation, (best.area_px,))))
+    yield Example("validation", validation.images.batch([worst])[0], validation.maps[worst], validation.sizes[worst])
+    own, image, mask = next(synthetic(validation, 1, seed))
     (synthetic_map,) = maps_of(model.method, [image])
     pixels = np.rint(255 * image.permute(1, 2, 0).numpy()).astype(np.uint8)
-    yield Example("synthetic", pixels, synthetic_map, held.sizes[own], mask)
+    yield Example("synthetic", pixels, synthetic_map, validation.sizes[own], mask)
     tested = _test_example(model, data, category) if has_layout(data) else None
     if tested is not None:
         yield tested
@@ -123,28 +130,28 @@ def examples(
 
 def _test_example(model: Inspector, data: Path, category: str | None) -> Example | None:
     try:
-        record = next(one for one in records_of([data], category or model.category) if one.is_anomaly)
-        found = decode(record.path, model.size_px)
+        record = next(record for record in records_to_inspect([data], category or model.category) if record.is_anomaly)
+        image = decode(record.path, model.size_px)
         mask = read_mask(record.mask, model.size_px) if record.mask else None
-    except (UserError, Unreadable, StopIteration):  # no test images, or a damaged one: there are others to look at
+    except (UserError, Unreadable, StopIteration):  # no test images, or a damaged one: the examples above remain
         return None
-    (tested_map,) = maps_of(model.method, [torch.from_numpy(found.pixels.copy()).permute(2, 0, 1).float().div(255)])
-    return Example(f"test, {record.defect}", found.pixels, tested_map, (found.height, found.width), mask)
+    (tested_map,) = maps_of(model.method, [torch.from_numpy(image.pixels.copy()).permute(2, 0, 1).float().div(255)])
+    return Example(f"test, {record.defect}", image.pixels, tested_map, (image.height, image.width), mask)
 
 
 def sample_sheet(examples: Sequence[Example], threshold: float, area_px: int, title: str) -> Image.Image:
-    """Each image, its map in gray, white at twice the threshold in every row, and its heat with the regions that
-    count outlined."""
+    """Each image, its map in gray, white at twice the threshold in every row, and its heatmap with the regions
+    that count outlined."""
     rows = []
     for example in examples:
         gray = np.clip(example.anomaly_map / max(2 * threshold, 1e-12), 0, 1)
         gray = np.repeat(np.rint(255 * gray).astype(np.uint8)[:, :, None], 3, axis=2)
         counting = region_mask(example.anomaly_map, threshold, area_px, example.size)
         hot = draw_heatmap(example.pixels, example.anomaly_map, threshold)
-        said = "DEFECTIVE: a region of the area" if counting.any() else "good: no region of the area"
+        verdict = "DEFECTIVE: a region of the area" if counting.any() else "good: no region of the area"
         rows.append((example.name, [
             Thumbnail(example.pixels, "image", example.mask),
             Thumbnail(gray, f"map, up to {example.anomaly_map.max():.3g}"),
-            Thumbnail(hot, said, counting),
+            Thumbnail(hot, verdict, counting),
         ]))  # fmt: skip
     return contact_sheet(rows, title, thumbnail_px=256)

@@ -22,7 +22,7 @@ from pretrain.command import UserError
 from pretrain.data.decode import Decoded, Unreadable, decode
 from pretrain.data.images import Problem
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # importing the contract imports torch, 1.5 s that a run of an exported model does without
     from baselines.contract.method import Method
 
 
@@ -40,7 +40,7 @@ class AreaRule(NamedTuple):
 
 @dataclass(frozen=True)
 class Inspection:
-    """What is known of one image, `width` x `height` pixels on disk.
+    """The verdict on one image, `width` x `height` pixels on disk.
 
     `confidence` is from 0.5 to 1. `regions` are in pixels of the original image; `anomaly_map` float32 (size_px,
     size_px) covers all of it, stretched, or is none where the method gives no maps. Above `map_threshold` a pixel
@@ -67,7 +67,7 @@ class Inspection:
 
 @dataclass
 class Inspector:
-    """Judges images of one category: `method` was fitted on squares of `size_px`, to which images are stretched.
+    """Inspects images of one category: `method` was fitted on squares of `size_px`, to which images are stretched.
 
     An image is defective if its score is above `threshold`; `normal_scores` are what confidence is measured by. With
     `minimum_area_px`, in pixels of the original image, smaller regions are dropped, and without any an image is
@@ -103,28 +103,32 @@ class Inspector:
             self.threshold = typed
 
     def inspect(self, paths: Sequence[Path]) -> Iterator[Inspection | Problem]:
-        """Judge image files, in their order; one that cannot be read is a Problem with its reason."""
+        """Inspect image files, in their order; one that cannot be read is a Problem with its reason."""
         with ThreadPoolExecutor(max_workers=4) as pool:
             for start in range(0, len(paths), self.method.batch_size):
                 chunk = paths[start : start + self.method.batch_size]
                 yield from self._inspected(chunk, list(pool.map(self._opened, chunk)))
 
     def inspect_decoded(self, names: Sequence[Path], images: Sequence[Decoded]) -> list[Inspection | Problem]:
-        """Judge images from memory, squares of `size_px`, in one batch: at most the method's `batch_size`."""
+        """Inspect images from memory, squares of `size_px`, in one batch: at most the method's `batch_size`."""
         return list(self._inspected(names, images)) if images else []
 
-    def at_threshold(self, found: Inspection, threshold: float) -> Inspection:
-        """The same image judged by another threshold. Regions move with it only where an area rule has one threshold
+    def at_threshold(self, inspection: Inspection, threshold: float) -> Inspection:
+        """The same image at another threshold. Regions move with it only where an area rule has one threshold
         for both; else they have their own."""
-        is_defective = bool(is_anomalous(found.score, threshold))
-        sure = confidence(found.score, threshold, self.decision_scores)
-        found = replace(found, threshold=threshold, is_defective=is_defective, confidence=sure)
+        moved = replace(
+            inspection,
+            threshold=threshold,
+            is_defective=bool(is_anomalous(inspection.score, threshold)),
+            confidence=confidence(inspection.score, threshold, self.decision_scores),
+        )
         if self.area_rule:
-            again = regions(found.anomaly_map, threshold, self.area_rule.minimum_area_px, (found.height, found.width))
-            return replace(found, map_threshold=threshold, regions=again)
-        if found.map_threshold is not None and self.minimum_area_px and not found.regions:
-            return replace(found, is_defective=False)
-        return found
+            size = (moved.height, moved.width)
+            above = regions(moved.anomaly_map, threshold, self.area_rule.minimum_area_px, size)
+            return replace(moved, map_threshold=threshold, regions=above)
+        if moved.map_threshold is not None and self.minimum_area_px and not moved.regions:
+            return replace(moved, is_defective=False)
+        return moved
 
     def save(self, folder: Path) -> None:
         """Write to `folder`, the method first: a folder without `inspector.json` is not finished."""
@@ -175,43 +179,59 @@ class Inspector:
                 yield image
                 continue
             anomaly_map = None if prediction.maps is None else np.asarray(prediction.maps[position])
-            judged = self._judged_by_area if self.area_rule else self._judged
-            yield judged(path, image, float(prediction.scores[position]), anomaly_map, milliseconds)
+            inspected = self._inspected_by_area if self.area_rule else self._inspected_by_score
+            yield inspected(path, image, float(prediction.scores[position]), anomaly_map, milliseconds)
             position += 1
 
     def _as_given(self, pixels: Sequence[np.ndarray]) -> Sequence:
         """Squares uint8 (h, w, 3) as the method takes them: an exported one as they are, and torch stays out of it."""
         if getattr(self.method, "takes_pixels", False):
             return pixels
-        import torch
+        import torch  # not above, as an exported model is run without
 
         return [torch.from_numpy(one.copy()).permute(2, 0, 1).float().div(255) for one in pixels]
 
-    def _judged_by_area(self, path: Path, image, _: float, anomaly_map: np.ndarray, ms: float) -> Inspection | Problem:
+    def _inspected_by_area(
+        self, path: Path, image, _: float, anomaly_map: np.ndarray, ms: float
+    ) -> Inspection | Problem:
         area_px, threshold, normal_scores = self.area_rule
         size = (image.height, image.width)
         try:
             score = area_score(anomaly_map, area_px, size)
         except UserError as error:  # an image that is smaller than the area
             return Problem(path, str(error))
-        is_defective, sure = (
-            bool(is_anomalous(score, threshold.value)),
-            confidence(score, threshold.value, normal_scores),
-        )
-        found = regions(anomaly_map, threshold.value, area_px, size)
         return Inspection(
-            path, image.width, image.height, score, threshold.value, is_defective, sure, ms, found, threshold.value,
-            anomaly_map,
-        )  # fmt: skip
+            path,
+            image.width,
+            image.height,
+            score,
+            threshold.value,
+            is_defective=bool(is_anomalous(score, threshold.value)),
+            confidence=confidence(score, threshold.value, normal_scores),
+            milliseconds=ms,
+            regions=regions(anomaly_map, threshold.value, area_px, size),
+            map_threshold=threshold.value,
+            anomaly_map=anomaly_map,
+        )
 
-    def _judged(self, path: Path, image, score: float, anomaly_map: np.ndarray | None, ms: float) -> Inspection:
-        is_defective, found, limit = bool(is_anomalous(score, self.threshold.value)), [], None
+    def _inspected_by_score(
+        self, path: Path, image, score: float, anomaly_map: np.ndarray | None, ms: float
+    ) -> Inspection:
+        is_defective, above, limit = bool(is_anomalous(score, self.threshold.value)), [], None
         if anomaly_map is not None and self.map_threshold is not None:
             limit = self.map_threshold.value
-            found = regions(anomaly_map, limit, self.minimum_area_px, (image.height, image.width))
-            is_defective = is_defective and (bool(found) or not self.minimum_area_px)
-        sure = confidence(score, self.threshold.value, self.normal_scores)
+            above = regions(anomaly_map, limit, self.minimum_area_px, (image.height, image.width))
+            is_defective = is_defective and (bool(above) or not self.minimum_area_px)
         return Inspection(
-            path, image.width, image.height, score, self.threshold.value, is_defective, sure, ms, found, limit,
-            anomaly_map,
-        )  # fmt: skip
+            path,
+            image.width,
+            image.height,
+            score,
+            self.threshold.value,
+            is_defective,
+            confidence=confidence(score, self.threshold.value, self.normal_scores),
+            milliseconds=ms,
+            regions=above,
+            map_threshold=limit,
+            anomaly_map=anomaly_map,
+        )

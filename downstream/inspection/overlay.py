@@ -1,4 +1,4 @@
-"""Where a defect is, as an image: heat on the scale of contract/heatmap.py, contours, boxes, and the verdict."""
+"""Where a defect is, as an image: a heatmap on the scale of contract/heatmap.py, contours, boxes, and the verdict."""
 
 from collections.abc import Sequence
 
@@ -23,7 +23,7 @@ def overlay(
     mask: np.ndarray | None = None,
     shown_px: int = 420,
 ) -> Image.Image:
-    """The image, the image under its heat with contour and boxes, the scale, and the verdict below.
+    """The image, the image under its heatmap with contour and boxes, the scale, and the verdict below.
 
     pixels uint8 (h, w, 3), as on disk; regions in its pixels; `mask` bool (h, w), where the defect really is. Without
     a map, the image and the verdict.
@@ -50,14 +50,14 @@ def overlay(
     return sheet
 
 
-def _draw_scale(sheet: Image.Image, place: tuple[int, int], width_px: int, threshold: float) -> None:
-    """The heat's colors from 0 to twice the threshold, on gray, with the threshold marked."""
+def _draw_scale(sheet: Image.Image, corner: tuple[int, int], width_px: int, threshold: float) -> None:
+    """The heatmap's colors from 0 to twice the threshold, on gray, with the threshold marked."""
     ramp = np.linspace(0, 2 * threshold, width_px, dtype=np.float32)[None].repeat(12, axis=0)
     strip = draw_heatmap(np.full((12, width_px, 3), 190, np.uint8), ramp, threshold)
-    left, top = place
+    left, top = corner
     sheet.paste(Image.fromarray(strip), (left, top + 6))
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
     draw.line((left + width_px // 2, top + 2, left + width_px // 2, top + 21), INK, 1)
     for share, anchor in ((0, "lt"), (0.5, "mt"), (1, "rt")):
-        words = f"threshold {threshold:.3g}" if share == 0.5 else f"{2 * share * threshold:.3g}"
-        draw.text((left + share * width_px, top + 24), words, FAINT, font, anchor=anchor)
+        label = f"threshold {threshold:.3g}" if share == 0.5 else f"{2 * share * threshold:.3g}"
+        draw.text((left + share * width_px, top + 24), label, FAINT, font, anchor=anchor)

@@ -1,35 +1,43 @@
-"""What an inspection leaves behind: a line of JSON and an image each, a table, and figures where labels are known."""
+"""What an inspection leaves behind: a line of JSON and an image each, a table, and figures where labels are known.
+
+Both commands write each inspection at once, so that a stopped run keeps what it has.
+"""
 
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import numpy as np
 from PIL import Image
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from safetensors.numpy import save
 
-from baselines.contract.metrics import image_figures
+from baselines.contract.metrics import ImageFigures, always_anomalous, always_good, image_figures, number
+from baselines.contract.regions import region_mask
 from downstream.inspection.inspector import Inspection, Inspector
 from downstream.inspection.overlay import overlay
+from downstream.methods.exported import HEADER_KEY
+from pretrain.command import UserError
 from pretrain.data.decode import decode, read_mask
 from pretrain.data.images import UNLABELLED, Problem, Record
 from pretrain.drawing import save_image
+from pretrain.files import write_json, write_whole
 
 ROWS_SHOWN = 20
 SHOWN_PX = 420
 
 
-class Findings:
-    """A context that takes one inspection after the other, and writes each at once: a stopped run keeps what it has."""
+class ResultsFile:
+    """A context with an open `results.jsonl` in `folder`; `overlays` says which images are drawn."""
 
-    def __init__(self, folder: Path, overlays: str, keep_maps: bool) -> None:
-        self.folder, self._overlays, self._keeps_maps = folder, overlays, keep_maps
-        self._labelled: list[tuple[Inspection, Record]] = []
-        self._shown: list[Inspection] = []
-        self._maps: dict[str, np.ndarray] = {}
-        self._count = 0
+    def __init__(self, folder: Path, overlays: str) -> None:
+        self.folder, self._overlays = folder, overlays
 
     def __enter__(self) -> Self:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -38,84 +46,215 @@ class Findings:
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._file.close()
+
+    def _is_drawn(self, inspection: Inspection) -> bool:
+        return self._overlays == "all" or (self._overlays == "defective" and inspection.is_defective)
+
+    def _write(self, line: dict) -> None:
+        self._file.write(json.dumps(line) + "\n")
+        self._file.flush()
+
+
+class DetectResults(ResultsFile):
+    """Results of detect.py: lines, images, and with `keep_maps` the anomaly maps."""
+
+    def __init__(self, folder: Path, overlays: str, keep_maps: bool) -> None:
+        super().__init__(folder, overlays)
+        self._keeps_maps = keep_maps
+        self._labelled: list[tuple[Inspection, Record]] = []
+        self._highest: list[Inspection] = []
+        self._maps: dict[str, np.ndarray] = {}
+        self._count = 0
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        super().__exit__(kind, error, trace)
         if self._maps:
-            import torch
+            # From numpy, as an exported model is run without torch; `pretrain`'s reader takes it as one of its own.
+            header = {HEADER_KEY: json.dumps({"of": "results.jsonl, by number of the line"})}
+            write_whole(self.folder / "maps.safetensors", save(self._maps, header))
 
-            from pretrain.files import write_tensors
-
-            maps = {number: torch.from_numpy(one) for number, one in self._maps.items()}
-            write_tensors(self.folder / "maps.safetensors", maps, {"of": "results.jsonl, by number of the line"})
-
-    def add(self, found: Inspection, record: Record) -> None:
+    def add(self, inspection: Inspection, record: Record) -> None:
         """Write one inspection down, and draw it if it is to be drawn."""
         self._count += 1
-        metadata = found.as_json()
-        if self._overlays == "all" or (self._overlays == "defective" and found.is_defective):
-            metadata["image"] = f"{self._count:05d}-{found.path.stem}.png"
-            save_image(drawn(found, record), self.folder / metadata["image"])
-        if self._keeps_maps and found.anomaly_map is not None:
-            self._maps[str(self._count)] = found.anomaly_map.copy()
+        line = inspection.as_json()
+        if self._is_drawn(inspection):
+            line["image"] = f"{self._count:05d}-{inspection.path.stem}.png"
+            save_image(drawn(inspection, record), self.folder / line["image"])
+        if self._keeps_maps and inspection.anomaly_map is not None:
+            self._maps[str(self._count)] = inspection.anomaly_map.copy()
         if record.defect != UNLABELLED:
-            metadata["label"] = record.defect
-            self._labelled.append((found, record))
-        self._file.write(json.dumps(metadata) + "\n")
-        self._file.flush()
-        self._shown.append(found)
-        self._shown.sort(key=lambda one: -one.score)
-        del self._shown[ROWS_SHOWN:]
+            line["label"] = record.defect
+            self._labelled.append((inspection, record))
+        self._write(line)
+        self._highest.append(inspection)
+        self._highest.sort(key=lambda inspection: -inspection.score)
+        del self._highest[ROWS_SHOWN:]
 
     def print_summary(self, model: Inspector, problems: Sequence[Problem]) -> None:
-        """The most anomalous images as a table, then what there was in all."""
-        from rich.console import Console
-        from rich.markup import escape
-        from rich.table import Table
-
-        rule = f", regions of {model.area_rule.minimum_area_px} px and more" if model.area_rule else ""
-        table = Table(title=escape(f"{model.category}: threshold {model.decision.value:.4g}{rule}"))
-        for header, side in (
-            ("score", "right"),
-            ("", "left"),
-            ("sure", "right"),
-            ("regions", "left"),
-            ("image", "left"),
-        ):
-            table.add_column(header, justify=side, no_wrap=header != "image", overflow="fold")
-        for found in self._shown:
-            verdict = "[red]DEFECTIVE[/]" if found.is_defective else "[green]good[/]"
-            areas = ", ".join(f"{region.area_px} px" for region in found.regions[:2])
-            more = f" +{len(found.regions) - 2}" if len(found.regions) > 2 else ""
-            sure = f"{found.confidence:.0%}"
-            table.add_row(f"{found.score:.4g}", verdict, sure, areas + more, escape(str(found.path)))
-        Console(width=None if sys.stdout.isatty() else 120).print(table)
-        if self._count > len(self._shown):
-            print(f"the {len(self._shown)} highest of {self._count}; all are in {self.folder / 'results.jsonl'}")
+        """The most anomalous images as a table, then the figures."""
+        Console(width=None if sys.stdout.isatty() else 120).print(self._table(model))
+        if self._count > len(self._highest):
+            print(f"the {len(self._highest)} highest of {self._count}; all are in {self.folder / 'results.jsonl'}")
         if self._labelled:
             self._print_figures(model)
         if problems:
             print(f"{len(problems)} images could not be read, see above")
         print(f"results: {self.folder / 'results.jsonl'}")
 
+    def _table(self, model: Inspector) -> Table:
+        rule = f", regions of {model.area_rule.minimum_area_px} px and more" if model.area_rule else ""
+        table = Table(title=escape(f"{model.category}: threshold {model.decision.value:.4g}{rule}"))
+        table.add_column("score", justify="right", no_wrap=True)
+        table.add_column("", no_wrap=True)
+        table.add_column("confidence", justify="right", no_wrap=True)
+        table.add_column("regions", no_wrap=True)
+        table.add_column("image", overflow="fold")
+        for inspection in self._highest:
+            verdict = "[red]DEFECTIVE[/]" if inspection.is_defective else "[green]good[/]"
+            areas = ", ".join(f"{region.area_px} px" for region in inspection.regions[:2])
+            more = f" +{len(inspection.regions) - 2}" if len(inspection.regions) > 2 else ""
+            path, confidence = escape(str(inspection.path)), f"{inspection.confidence:.0%}"
+            table.add_row(f"{inspection.score:.4g}", verdict, confidence, areas + more, path)
+        return table
+
     def _print_figures(self, model: Inspector) -> None:
         """How right the decisions were, where the folder says what is in an image."""
         labels = np.array([record.is_anomaly for _, record in self._labelled])
-        scores = np.array([found.score for found, _ in self._labelled])
+        scores = np.array([inspection.score for inspection, _ in self._labelled])
         figures = image_figures(labels, scores, model.decision.value)
-        shown = {name: getattr(figures, name) for name in ("auroc", "balanced_accuracy", "oracle_balanced_accuracy")}
-        words = ", ".join(f"{name.replace('_', ' ')} {'n/a' if v is None else f'{v:.3f}'}" for name, v in shown.items())
-        print(f"by the folder's labels: {words}")
+        names = ("auroc", "balanced_accuracy", "oracle_balanced_accuracy")
+        values = {name.replace("_", " "): getattr(figures, name) for name in names}
+        shown = (f"{name} {'n/a' if value is None else f'{value:.3f}'}" for name, value in values.items())
+        print(f"by the folder's labels: {', '.join(shown)}")
         print(
             f"  {figures.found} of {figures.defective} defective ones found, "
             f"{figures.false_alarms} false alarms among {figures.good} good ones"
         )
 
 
-def drawn(found: Inspection, record: Record) -> Image.Image:
-    """The image with its heat, regions and verdict, and the true defect where it is known."""
-    pixels = decode(found.path).pixels
+@dataclass(frozen=True)
+class Rates:
+    """Shares of defective images found and of good images passed, and their mean; None where there are none."""
+
+    true_positive_rate: float | None
+    true_negative_rate: float | None
+    balanced_accuracy: float | None
+
+    @classmethod
+    def of(cls, figures: ImageFigures) -> Self:
+        passed = None if figures.false_alarm_rate is None else 1 - figures.false_alarm_rate
+        return cls(figures.recall, passed, figures.balanced_accuracy)
+
+
+class AreaResults(ResultsFile):
+    """Results of area.py test: lines, images and masks, and figures beside trivial answers."""
+
+    def __init__(self, folder: Path, model: Inspector, overlays: str, saves_masks: bool) -> None:
+        super().__init__(folder, overlays)
+        self._model, self._saves_masks = model, saves_masks
+        self.problems: list[Problem] = []
+        self._inspections: list[Inspection] = []
+        self._records: list[Record] = []
+        self._names: set[Path] = set()
+        self._overlap_px, self._union_px, self._mask_count = 0, 0, 0
+
+    def add(self, inspection: Inspection, record: Record) -> None:
+        """Write one down, with its mask and its image where they are wanted."""
+        predicted = segmentation(inspection, self._model.area_rule.minimum_area_px)
+        name, line = self._name(record), {**inspection.as_json(), "label": record.defect}
+        if self._saves_masks:
+            line["segmentation"] = str(Path("masks") / name)
+            save_image(Image.fromarray(predicted), self.folder / "masks" / name)
+        if self._is_drawn(inspection):
+            line["image"] = str(Path("overlays") / name)
+            save_image(drawn(inspection, record), self.folder / "overlays" / name)
+        if record.mask is not None or not record.is_anomaly:
+            self._compare(predicted, record)
+        self._inspections.append(inspection)
+        self._records.append(record)
+        self._write(line)
+
+    def print_summary(self) -> None:
+        """Figures on the screen and in figures.json."""
+        if not self._inspections:
+            raise UserError("none of the test images could be inspected, see above: look at what they are.")
+        figures = self.figures()
+        write_json(self.folder / "figures.json", figures)
+        area_px, threshold = figures["minimum_area_px"], figures["threshold"]
+        print(f"{figures['category']}: a region of {area_px} px above {threshold:.5g} makes an image defective")
+        print(f"{'':22} {'TPR':>6} {'TNR':>6} {'balanced accuracy':>18}")
+        for name in ("by area", "all called good", "all called defective"):
+            rates = figures[name]
+            print(f"{name:22} " + f"{number(rates['true_positive_rate']):>6} {number(rates['true_negative_rate']):>6} "
+                  f"{number(rates['balanced_accuracy']):>18}")  # fmt: skip
+        counts = figures["confusion"]
+        print(f"confusion: {counts['found']} defective ones found, {counts['missed']} missed; "
+              f"{counts['true_good']} good ones passed, {counts['false_alarms']} false alarms")  # fmt: skip
+        for defect, counts in figures["defects"].items():
+            print(f"  {defect:20} {counts['called_defective']:>4} of {counts['images']:>4} called defective")
+        if figures["masks"]["images"]:
+            print(f"masks: IoU {number(figures['masks']['iou'])} with {figures['masks']['images']} true ones, over "
+                  f"all pixels of good images too")  # fmt: skip
+        if self.problems:
+            print(f"{len(self.problems)} images could not be inspected, see above")
+        print(f"results: {self.folder / 'figures.json'}")
+
+    def figures(self) -> dict:
+        """All figures, as plain JSON."""
+        labels = np.array([record.is_anomaly for record in self._records])
+        scores = np.array([inspection.score for inspection in self._inspections], np.float32)
+        area_px, threshold, _ = self._model.area_rule
+        by_area = image_figures(labels, scores, threshold.value)
+        defects = {}
+        for record, inspection in zip(self._records, self._inspections, strict=True):
+            counts = defects.setdefault(record.defect, {"images": 0, "called_defective": 0})
+            counts["images"] += 1
+            counts["called_defective"] += inspection.is_defective
+        return {
+            "category": self._model.category,
+            "minimum_area_px": area_px,
+            "threshold": threshold.value,
+            "threshold_comes_from": threshold.why,
+            "by area": asdict(Rates.of(by_area)),
+            "all called good": asdict(Rates.of(always_good(labels))),
+            "all called defective": asdict(Rates.of(always_anomalous(labels))),
+            "confusion": {name: getattr(by_area, name) for name in ("found", "missed", "true_good", "false_alarms")},
+            "figures": by_area._asdict(),
+            "defects": dict(sorted(defects.items())),
+            "masks": {"images": self._mask_count, "iou": self._overlap_px / self._union_px if self._union_px else None},
+            "problems": [{"path": str(problem.path), "reason": problem.reason} for problem in self.problems],
+        }
+
+    def _compare(self, predicted: np.ndarray, record: Record) -> None:
+        truth = read_mask(record.mask) if record.mask is not None else np.zeros_like(predicted)
+        if truth.shape == predicted.shape:
+            self._overlap_px += int((predicted & truth).sum())
+            self._union_px += int((predicted | truth).sum())
+            self._mask_count += record.mask is not None
+
+    def _name(self, record: Record) -> Path:
+        """DEFECT/NAME.png, as true masks are named; NAME.jpg.png where there is a NAME.png too."""
+        name = Path(record.defect, record.path.stem + ".png")
+        if name in self._names:
+            name = Path(record.defect, record.path.name + ".png")
+        self._names.add(name)
+        return name
+
+
+def segmentation(inspection: Inspection, minimum_area_px: int) -> np.ndarray:
+    """Bool (height, width) of the image on disk: the pixels of its regions."""
+    size = (inspection.height, inspection.width)
+    small = region_mask(inspection.anomaly_map, inspection.map_threshold, minimum_area_px, size)
+    return np.asarray(Image.fromarray(small).resize(size[::-1], Image.Resampling.NEAREST))
+
+
+def drawn(inspection: Inspection, record: Record) -> Image.Image:
+    """The image with its heatmap, regions and verdict, and the true defect where it is known."""
+    pixels = decode(inspection.path).pixels
     mask = read_mask(record.mask) if record.mask is not None else None
-    times = found.score / found.threshold if found.threshold > 0 else float("nan")
-    verdict = "DEFECTIVE" if found.is_defective else "good"
-    words = f"{verdict}: {times:.2f} times the threshold"
+    ratio = inspection.score / inspection.threshold if inspection.threshold > 0 else float("nan")
+    verdict = f"{'DEFECTIVE' if inspection.is_defective else 'good'}: {ratio:.2f} times the threshold"
     return overlay(
-        pixels, found.anomaly_map, found.map_threshold, found.regions, words, found.is_defective, mask, SHOWN_PX
-    )
+        pixels, inspection.anomaly_map, inspection.map_threshold, inspection.regions, verdict,
+        inspection.is_defective, mask, SHOWN_PX,
+    )  # fmt: skip

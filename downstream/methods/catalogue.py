@@ -1,47 +1,171 @@
-"""The methods of the project by the names that a user types. To add one: its file, and one line here."""
+"""The catalogue: every method that can be named, in one table. To add one: write its file, and add its entry here.
 
+Classes stand here by their dotted path and are imported when they are asked for: what runs an exported model needs no
+torch, and a command that is asked for help needs no method at all.
+"""
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from downstream.methods.exported import Exported
 from pretrain.command import UserError, nearest
+from pretrain.data.images import check_names
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # importing the contract imports torch, 1.5 s that a run of an exported model does without
     from baselines.contract.method import Method
 
-# Where each class is: a method is imported when it is asked for, not before.
+# The families, in the order in which tables list them.
+HEADS, CONTROLS = "heads on the encoder", "controls"
+PATCHES, REFERENCES = "patch statistics", "references"
+CLASS_ACTIVATION, AUTO_ENCODERS = "VGG16 with class activation maps", "auto-encoders"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One method: the name that a user types, its title and family in tables, and its class as a dotted path.
+
+    `quick` are arguments for `--quick`, beside smaller images and fewer seeds. `start` is the dotted path of a function
+    that chooses arguments by what the machine has: `start(quick) -> dict`. `in_detect` says whether `detect.py` fits
+    it; what needs labels alone or shows no product does not help there. `in_study` whether the study compares it.
+    """
+
+    name: str
+    title: str
+    family: str
+    path: str
+    quick: Mapping[str, object] = field(default_factory=dict)
+    start: str = ""
+    in_detect: bool = True
+    in_study: bool = True
+
+    @property
+    def method_class(self) -> "type[Method]":
+        return _imported(self.path)
+
+
+# Auto-encoders at the size of --quick, on which an epoch takes seconds.
+_SMALL = {"size_px": 64, "width": 16, "instances": 200}
+_SMALL_CAM = {"epochs": 3, "width": 0.25, "input_px": 64, "learning_rate": 1e-3}
+_CAM, _AE = "baselines.cam.", "baselines.autoencoders.method."
+
 METHODS = {
-    "padim": "downstream.methods.padim.PaDiM",
-    "bank": "downstream.methods.patchcore.PatchBank",
-    "residual": "downstream.methods.residual.Residual",
-    "ae": "baselines.autoencoders.method.AutoEncoder",
-    "vae": "baselines.autoencoders.method.VariationalAutoEncoder",
-    "cae": "baselines.autoencoders.method.ConvolutionalAutoEncoder",
-    "vgg-cam": "baselines.cam.method.VggCam",
-    "mean": "baselines.trivial.MeanImage",
-}
+    entry.name: entry
+    for entry in (
+        Entry("logistic", "logistic head", HEADS, "downstream.methods.heads.LogisticHead", in_detect=False),
+        Entry("knn", "k-NN head", HEADS, "downstream.methods.heads.KnnHead", in_detect=False),
+        Entry("fine-tuned", "fine-tuned encoder", HEADS, "downstream.methods.fine_tuned.FineTuned", {"epochs": 2},
+              in_detect=False),
+        Entry("padim", "PaDiM", PATCHES, "downstream.methods.padim.PaDiM", {"dimensions": 50}),
+        Entry("patchcore", "PatchCore", REFERENCES, "downstream.methods.patchcore.PatchCore"),
+        Entry("residual", "residuals", REFERENCES, "downstream.methods.residual.Residual"),
+        Entry("vgg-cam", "VGG16-CAM", CLASS_ACTIVATION, _CAM + "method.VggCam", _SMALL_CAM,
+              start=_CAM + "network.start_arguments"),
+        Entry("ae", "auto-encoder", AUTO_ENCODERS, _AE + "AutoEncoder", _SMALL),
+        Entry("vae", "variational auto-encoder", AUTO_ENCODERS, _AE + "VariationalAutoEncoder", _SMALL),
+        Entry("cae", "convolutional auto-encoder, SSIM", AUTO_ENCODERS, _AE + "ConvolutionalAutoEncoder",
+              {"size_px": 64, "instances": 200}),
+        Entry("mean", "mean image", CONTROLS, "baselines.trivial.MeanImage"),
+        Entry("frame", "frame only", CONTROLS, "baselines.frame.FrameColor", in_detect=False),
+    )
+}  # fmt: skip
 
 
-def method_class(name: str) -> "type[Method]":
-    """The class of a method by its name. Raises UserError for a name that is none."""
-    if name not in METHODS:
-        raise UserError(f"there is no method {name!r}; {nearest(name, METHODS)}")
-    module, _, kind = METHODS[name].rpartition(".")
-    return getattr(import_module(module), kind)
+@dataclass(frozen=True)
+class ConfiguredMethod:
+    """A method of the study: its entry, and `arguments`, those that differ from its defaults."""
+
+    entry: Entry
+    arguments: dict = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return self.entry.name
+
+    @property
+    def title(self) -> str:
+        """As the tables have it; that nothing was pretrained is said with it."""
+        if self.arguments.get("weights") == "random":
+            return f"{self.entry.title}, from scratch at {self.arguments['width']:g} of its width"
+        return self.entry.title
+
+    @property
+    def family(self) -> str:
+        return self.entry.family
+
+    @property
+    def is_control(self) -> bool:
+        return self.family == CONTROLS
+
+    @property
+    def sees_normals(self) -> bool:
+        return self.entry.method_class.sees_normals
+
+    @property
+    def needs_training(self) -> bool:
+        """Whether it cannot do without images of other categories."""
+        try:
+            self.make().fit([])
+        except UserError:
+            return True
+        return not self.sees_normals
+
+    @property
+    def takes_encoder(self) -> bool:
+        return "encoder" in _parameters(self.entry.method_class)
+
+    @property
+    def takes_seed(self) -> bool:
+        return "seed" in _parameters(self.entry.method_class)
+
+    def make(self, **more: object) -> "Method":
+        """A new one, not fitted; `more` are arguments such as `encoder` and `seed`."""
+        return self.entry.method_class(**self.arguments, **more)
 
 
-def load_any(folder: Path) -> "Method":
-    """The method that was saved to `folder`, whichever it is, or exported to a file. Raises UserError where there is
-    none."""
-    if folder.is_file():
-        from downstream.methods.exported import Exported
+def study_methods(names: Sequence[str] = (), quick: bool = False) -> list[ConfiguredMethod]:
+    """The methods that were asked for, default all, in the order of the catalogue; the controls always, last.
 
-        return Exported(folder)
-    from baselines.contract.method import read_method
+    Raises UserError for a name that is none.
+    """
+    known = {name: entry for name, entry in METHODS.items() if entry.in_study}
+    check_names(names, known, "method")
+    chosen = [entry for name, entry in known.items() if not names or name in names]
+    chosen += [entry for entry in known.values() if entry.family == CONTROLS and entry not in chosen]
+    return [ConfiguredMethod(entry, _arguments(entry, quick)) for entry in chosen]
 
-    _, metadata = read_method(folder)
-    for place in METHODS.values():
-        module, _, kind = place.rpartition(".")
-        if kind == metadata["method"]:
-            return getattr(import_module(module), kind).load(folder)
-    raise UserError(f"{folder} holds a method {metadata['method']!r} that this heldout does not know: update heldout.")
+
+def detect_class(name: str) -> "type[Method]":
+    """The class of a method that `detect.py` fits. Raises UserError for a name that is none."""
+    known = {name: entry for name, entry in METHODS.items() if entry.in_detect}
+    if name not in known:
+        raise UserError(f"there is no method {name!r}; {nearest(name, known)}")
+    return known[name].method_class
+
+
+def load_any(path: Path) -> "Method":
+    """The method saved in a folder, whichever it is, or an exported file. Raises UserError where there is none."""
+    if path.is_file():
+        return Exported(path)
+    class_name = _imported("baselines.contract.method.saved_class_name")(path)
+    for entry in METHODS.values():
+        if entry.path.rpartition(".")[2] == class_name:
+            return entry.method_class.load(path)
+    raise UserError(f"{path} holds a method {class_name!r} that this heldout does not know: update heldout.")
+
+
+def _arguments(entry: Entry, quick: bool) -> dict:
+    started = _imported(entry.start)(quick) if entry.start else {}
+    return {**started, **(entry.quick if quick else {})}
+
+
+def _parameters(method_class: type) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(method_class).parameters
+
+
+def _imported(path: str) -> object:
+    module, _, name = path.rpartition(".")
+    return getattr(import_module(module), name)

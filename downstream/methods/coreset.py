@@ -14,7 +14,7 @@ POOL = 4096
 # Squared distances computed at once, float32: 128 MiB.
 MAX_DISTANCES = 2**25
 # Of the mean squared length: nearer than this is the same vector, but for rounding.
-SAME = 1e-6
+SAME_VECTOR = 1e-6
 
 
 def coreset(vectors: Tensor, count: int, seed: int = 0, advance: Callable[[int], None] = lambda taken: None) -> Tensor:
@@ -23,7 +23,7 @@ def coreset(vectors: Tensor, count: int, seed: int = 0, advance: Callable[[int],
     Fewer come back where all others are copies of those taken. `advance` is told how many were taken, as they are.
     """
     squares = vectors.square().sum(1)
-    same = SAME * float(squares.mean())
+    same = SAME_VECTOR * float(squares.mean())
     chosen = torch.randint(len(vectors), (1,), generator=torch.Generator().manual_seed(seed)).to(vectors.device)
     distances = torch.full_like(squares, torch.inf)
     taken = []
@@ -35,9 +35,9 @@ def coreset(vectors: Tensor, count: int, seed: int = 0, advance: Callable[[int],
         if not missing:
             break
         step = max(1, MAX_DISTANCES // len(chosen))
-        for some in (slice(start, start + step) for start in range(0, len(vectors), step)):
-            nearest = squared_distances(vectors[some], vectors[chosen]).amin(1)
-            torch.minimum(distances[some], nearest, out=distances[some])
+        for chunk in (slice(start, start + step) for start in range(0, len(vectors), step)):
+            nearest = squared_distances(vectors[chunk], vectors[chosen]).amin(1)
+            torch.minimum(distances[chunk], nearest, out=distances[chunk])
         distances[chosen] = 0.0
         values, pool = distances.topk(min(POOL + 1, len(vectors)))
         if values[0] <= same:
@@ -53,11 +53,11 @@ def squared_distances(first: Tensor, second: Tensor) -> Tensor:
     return products.add_(first.square().sum(1, keepdim=True)).clamp_(min=0)
 
 
-def _farthest(vectors: Tensor, distances: Tensor, bound: float, most: int) -> list[int]:
+def _farthest(vectors: Tensor, distances: Tensor, bound: float, limit: int) -> list[int]:
     """Positions in the pool of those that are farthest in turn, until the farthest is nearer than `bound`."""
     between = squared_distances(vectors, vectors)
     distances, positions = distances.clone(), []
-    while len(positions) < most:
+    while len(positions) < limit:
         farthest = int(distances.argmax())
         if distances[farthest] < bound or distances[farthest] <= 0:
             break

@@ -18,17 +18,17 @@ from pretrain.command import UserError
 if TYPE_CHECKING:
     from torch import Tensor
 
-FORMAT = 1
+FORMAT = 2  # 2: names in the header
 HEADER_KEY = "heldout"
 IMAGES, OUTPUTS = "images", ("score", "map", "is_anomalous")
-SUFFIXES = (".onnx", ".pt2")
+SUFFIX = ".onnx"
 # Further from a whole number of 255ths, an image is not one of 8 bits.
 MAX_ROUNDED = 1e-2
 # How far a graph's answer may be, relative, from what it was where the file was made: other processors round otherwise.
-SAME, SAME_INT8 = 1e-3, 0.05
+TOLERANCE, TOLERANCE_INT8 = 1e-3, 0.05
 
 
-class Answer(NamedTuple):
+class ExportedPrediction(NamedTuple):
     """A `Prediction` that is made of arrays, and the decisions that the graph itself takes: float32 (b,), float32
     (b, h, w), bool (b,)."""
 
@@ -41,7 +41,7 @@ class Exported:
     """Fulfils the contract `Method`, but for learning. Images are arrays uint8 (h, w, 3), or tensors float32
     (3, h, w) in [0, 1], of the size that the method was fitted at; answers are arrays or tensors accordingly.
 
-    `metadata` are what `downstream/export.py` wrote into the file. `providers` are onnxruntime's, by default its CPU
+    `metadata` is what `downstream/export.py` wrote into the file. `providers` are onnxruntime's, by default its CPU
     one; `threads` default to OMP_NUM_THREADS, else to all cores. Raises UserError for a file that cannot be used.
     """
 
@@ -60,14 +60,9 @@ class Exported:
         threads = threads or int(os.environ.get("OMP_NUM_THREADS") or 0)
         if not self.path.is_file():
             raise UserError(f"there is no exported model {path}; python downstream/export.py MODEL makes one.")
-        if self.path.suffix == ".pt2":
-            from downstream.pt2 import open_pt2
-
-            header, self._run = open_pt2(self.path)
-        elif self.path.suffix == ".onnx":
-            header, self._run = _open_onnx(self.path, threads, providers)
-        else:
-            raise UserError(f"{path} is no exported model: name a folder that detect.py fit wrote, or {_or(SUFFIXES)}.")
+        if self.path.suffix != SUFFIX:
+            raise UserError(f"{path} is no exported model: name a folder that detect.py fit wrote, or an ONNX file.")
+        header, self._run = _open_onnx(self.path, threads, providers)
         self.metadata = _checked(header, self.path)
         self.size_px, self.takes_floats = self.metadata["size_px"], self.metadata["takes_floats"]
         self._try()
@@ -78,17 +73,17 @@ class Exported:
         """What stands in the model's `inspector.json`."""
         return self.metadata["inspector"]
 
-    def predict(self, images: "Iterable[np.ndarray | Tensor]") -> Iterator[Answer]:
+    def predict(self, images: "Iterable[np.ndarray | Tensor]") -> Iterator[ExportedPrediction]:
         """Scores, maps and decisions, batch by batch, in the order of the images."""
         remaining = iter(images)
         while batch := list(islice(remaining, self.batch_size)):
             is_tensor = not isinstance(batch[0], np.ndarray)
-            answer = self._run(np.ascontiguousarray(np.stack([self._as_input(image) for image in batch])))
+            arrays = self._run(np.ascontiguousarray(np.stack([self._as_input(image) for image in batch])))
             if is_tensor:
-                import torch
+                import torch  # whoever gives tensors has it; a run on arrays does without, and without its 1.5 s
 
-                answer = map(torch.from_numpy, answer)
-            yield Answer(*answer)
+                arrays = map(torch.from_numpy, arrays)
+            yield ExportedPrediction(*arrays)
 
     def fit(self, training: Sequence) -> NoReturn:
         self._cannot_learn()
@@ -101,13 +96,13 @@ class Exported:
 
     def _try(self) -> None:
         """Raises UserError where the graph does not answer as it did where the file was made."""
-        found = float(self._run(probe_image(self.size_px, self.takes_floats))[0][0])
-        is_int8 = self.metadata["kind"] == "onnx-int8"
-        expected, allowed = self.metadata["probe_score"], SAME_INT8 if is_int8 else SAME
-        if not abs(found - expected) <= allowed * abs(expected):
+        score = float(self._run(probe_image(self.size_px, self.takes_floats))[0][0])
+        is_int8 = self.metadata["type"] == "onnx-int8"
+        expected, allowed = self.metadata["probe_score"], TOLERANCE_INT8 if is_int8 else TOLERANCE
+        if not abs(score - expected) <= allowed * abs(expected):
             why = " or this processor lacks VNNI (then export with --seven-bits)" if is_int8 else ""
             raise UserError(
-                f"{self.path} answers {found:.5g} here to an image that it gave {expected:.5g} where it was made: the "
+                f"{self.path} answers {score:.5g} here to an image that it gave {expected:.5g} where it was made: the "
                 f"file is damaged{why}; export the model again."
             )
 
@@ -147,7 +142,7 @@ def _open_onnx(path: Path, threads: int, providers: Sequence) -> tuple:
     try:
         import onnxruntime
     except ImportError:
-        raise UserError(f"to run {path} takes onnxruntime: pip install onnxruntime (or heldout[export]).") from None
+        raise UserError(f"to run {path} takes onnxruntime: pip install onnxruntime.") from None
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     # Threads that wait by spinning take the cores from whoever shares the machine.
@@ -170,11 +165,10 @@ def _checked(header: str | None, path: Path) -> dict:
         raise UserError(f"{path} was not written by heldout's downstream/export.py: it lacks thresholds and all else.")
     try:
         metadata = json.loads(header)
-        if metadata["format"] > FORMAT:
-            raise UserError(
-                f"{path} was written by a newer heldout (format {metadata['format']}, this one reads {FORMAT})."
-            )
-        if missing := {"inspector", "size_px", "takes_floats", "kind", "probe_score"} - set(metadata):
+        if (number := metadata["format"]) != FORMAT:
+            age, what = ("a newer", "update heldout") if number > FORMAT else ("an older", "export the model again")
+            raise UserError(f"{path} was written by {age} heldout (format {number}, this one reads {FORMAT}): {what}.")
+        if missing := {"inspector", "size_px", "takes_floats", "type", "probe_score"} - set(metadata):
             raise KeyError(min(missing))
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"the header of {path} is damaged ({error}): export the model again.") from None
@@ -189,7 +183,3 @@ def _reason(error: Exception) -> str:
     if "Protobuf" in words or "INVALID_PROTOBUF" in words:
         return "it is damaged, cut off or no ONNX file; export the model again."
     return words[:200]
-
-
-def _or(words: Sequence[str]) -> str:
-    return " or ".join(f"*{word}" for word in words)

@@ -45,18 +45,18 @@ class FineTuned(Head):
             for epoch in range(self.epochs):
                 self.tuned_.train()
                 order = [parts.train[i] for i in torch.randperm(len(parts.train), generator=generator).tolist()]
-                for some in _groups(order, self.train_batch):
-                    images = torch.stack([training[i].image for i in some])
-                    mirrored = torch.rand(len(some), generator=generator) < 0.5
+                for batch in _groups(order, self.train_batch):
+                    images = torch.stack([training[i].image for i in batch])
+                    mirrored = torch.rand(len(batch), generator=generator) < 0.5
                     images = torch.where(mirrored[:, None, None, None], images.flip(3), images).to(self._device)
                     logits = self._logits(images)
                     losses = F.binary_cross_entropy_with_logits(
-                        logits, parts.labels[some].to(logits.device), reduction="none"
+                        logits, parts.labels[batch].to(logits.device), reduction="none"
                     )
                     optimizer.zero_grad()
-                    (losses * weights[some].to(logits.device)).mean().backward()
+                    (losses * weights[batch].to(logits.device)).mean().backward()
                     optimizer.step()
-                    progress.advance(len(some), note=f"epoch {epoch + 1}")
+                    progress.advance(len(batch), note=f"epoch {epoch + 1}")
                 loss = self._validation_loss(training, parts)
                 if best is None or loss < best[0]:
                     best, since = (loss, copy.deepcopy(self._state())), 0
@@ -66,7 +66,7 @@ class FineTuned(Head):
                     break
         self._restore(best[1])
 
-    def _judged(self, images: Tensor) -> Prediction:
+    def _predict_batch(self, images: Tensor) -> Prediction:
         return Prediction(F.softplus(self._logits(images)), None)
 
     def _logits(self, images: Tensor) -> Tensor:
@@ -100,6 +100,6 @@ class FineTuned(Head):
 def _groups(order: Sequence[int], size: int) -> Iterator[list[int]]:
     """Batches; a single image at the end is left out, since batch normalization needs several."""
     for start in range(0, len(order), size):
-        some = list(order[start : start + size])
-        if len(some) > 1:
-            yield some
+        batch = list(order[start : start + size])
+        if len(batch) > 1:
+            yield batch

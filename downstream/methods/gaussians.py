@@ -1,4 +1,4 @@
-"""A Gaussian for every place of a grid, from sums alone: images are taken in as they come and need not be kept.
+"""A Gaussian for every position of a grid, from sums alone: images are taken in as they come and need not be kept.
 
 Sums are about a shift, the mean of the first batch, so that float32 loses nothing by cancellation. Besides sum z and
 sum z z^T, the shrinkage of Ledoit and Wolf (2004) needs sum |z|^2 z and sum |z|^4.
@@ -10,18 +10,18 @@ from typing import NamedTuple, Self
 import torch
 from torch import Tensor
 
-# Places whose matrices are factored at once, in float64: 10 MB for 100 dimensions.
-PLACES_AT_ONCE = 128
-# Of a place's own variance, against rounding, and of the mean of all places: one where all normals are equal stays
+# Matrices that are factored at once, in float64: 10 MB for 100 dimensions.
+POSITIONS_AT_ONCE = 128
+# Of a position's own variance, against rounding, and of the mean of all: a position where all normals are equal stays
 # usable.
 FLOOR = 1e-5
 # Below, reading the matrices takes longest, and one product of vectors with them is twice as fast as any other way.
-FEW = 4
+SMALL_BATCH = 4
 
 
 @dataclass
 class Moments:
-    """Sums over `count` images, float32, at each of p places, of d dimensions. `count` is a tensor, to be saved."""
+    """Sums over `count` images, float32, at each of p positions, of d dimensions. `count` is a tensor, to be saved."""
 
     count: Tensor  # ()
     shift: Tensor  # (p, d)
@@ -33,9 +33,9 @@ class Moments:
     @classmethod
     def about(cls, vectors: Tensor) -> Self:
         """Empty sums about the mean of some vectors (b, p, d)."""
-        _, places, dimensions = vectors.shape
-        first, third = vectors.new_zeros(2, places, dimensions)
-        second, fourth = vectors.new_zeros(places, dimensions, dimensions), vectors.new_zeros(places)
+        _, positions, dimensions = vectors.shape
+        first, third = vectors.new_zeros(2, positions, dimensions)
+        second, fourth = vectors.new_zeros(positions, dimensions, dimensions), vectors.new_zeros(positions)
         return cls(torch.tensor(0), vectors.mean(0), first, second, third, fourth)
 
     def add(self, vectors: Tensor) -> None:
@@ -49,32 +49,32 @@ class Moments:
         self.fourth += squares.square().sum((1, 2))
 
     def variances(self) -> Tensor:
-        """Of each place, mean over the dimensions: (p,), float64."""
+        """Of each position, mean over the dimensions: (p,), float64."""
         mean = (self.first / self.count).double()
         squares = self.second.diagonal(dim1=1, dim2=2).double().mean(1) / self.count
         return (squares - mean.square().mean(1)).clamp(min=0)
 
     def variance(self) -> Tensor:
-        """Mean over dimensions and places, (); where images do not differ, of the places instead; never 0."""
+        """Mean over dimensions and positions, (); where images do not differ, between positions instead; never 0."""
         within = self.variances().mean()
         between = (self.shift + self.first / self.count).double().var(0, correction=0).mean()
         # What is left of equal numbers by rounding is no variance.
         return next((value for value in (within, between) if value > 1e-9 * self.shift.square().mean()), between + 1)
 
-    def covariances(self, places: slice, shrinkage: float | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """float64, of some places: the mean about the shift (p, d), the biased covariance (p, d, d), how much it is to
-        be shrunk towards a multiple of the identity (p, 1, 1), and that multiple (p, 1, 1). `shrinkage` from 0 to 1, or
-        none for the best amount after Ledoit and Wolf, as scikit-learn computes it."""
+    def covariances(self, positions: slice, shrinkage: float | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """float64, at a slice of the positions: the mean about the shift (p, d), the biased covariance (p, d, d), how
+        much it is to be shrunk towards a multiple of the identity (p, 1, 1), and that multiple (p, 1, 1). `shrinkage`
+        from 0 to 1, or none for the best amount after Ledoit and Wolf, as scikit-learn computes it."""
         count, dimensions = int(self.count), self.shift.shape[1]
-        mean, second = self.first[places].double() / count, self.second[places].double()
+        mean, second = self.first[positions].double() / count, self.second[positions].double()
         covariance = second / count - mean[:, :, None] * mean[:, None, :]
         multiple = covariance.diagonal(dim1=1, dim2=2).mean(1)  # (p,)
         amount = torch.full_like(multiple, shrinkage or 0)
         if shrinkage is None:
             length = mean.square().sum(1)
             fourth = (  # sum |x - mean|^4, by expansion about the shift
-                self.fourth[places].double()
-                - 4 * (self.third[places].double() * mean).sum(1)
+                self.fourth[positions].double()
+                - 4 * (self.third[positions].double() * mean).sum(1)
                 + 4 * torch.einsum("pi,pij,pj->p", mean, second, mean)
                 + 2 * length * second.diagonal(dim1=1, dim2=2).sum(1)
                 - 3 * count * length.square()
@@ -87,45 +87,45 @@ class Moments:
 
 
 class Gaussians(NamedTuple):
-    """`whitening` lower triangular (p, d, d): |whitening (x - mean)| is the Mahalanobis distance of x at a place."""
+    """`whitening` lower triangular (p, d, d): |whitening (x - mean)| is the Mahalanobis distance of x at a position."""
 
     mean: Tensor
     whitening: Tensor
 
     def distances(self, vectors: Tensor) -> Tensor:
         """Mahalanobis distances of vectors (b, p, d): (b, p)."""
-        centerd = (vectors - self.mean).transpose(0, 1)  # (p, b, d)
-        if len(vectors) < FEW:
-            return torch.bmm(centerd, self.whitening.mT).square().sum(2).sqrt().T
-        return torch.bmm(self.whitening, centerd.mT).square().sum(1).sqrt().T
+        centered = (vectors - self.mean).transpose(0, 1)  # (p, b, d)
+        if len(vectors) < SMALL_BATCH:
+            return torch.bmm(centered, self.whitening.mT).square().sum(2).sqrt().T
+        return torch.bmm(self.whitening, centered.mT).square().sum(1).sqrt().T
 
 
-def fitted(moments: Moments, shrinkage: float | None, members: Tensor) -> tuple[Gaussians, Tensor]:
+def fit_gaussians(moments: Moments, shrinkage: float | None, members: Tensor) -> tuple[Gaussians, Tensor]:
     """The Gaussians of all vectors taken in, and how far each member is from the Gaussians of all others.
 
-    `members` (n, m, p, d) are some of the normals that were taken in, m views of each (one, or several turned ones). A
-    member is left out with all its views, the distance is that of its first: (n, p), or (0, p) where nothing is left.
+    `members` (n, m, p, d) are of the normals that were taken in, m views of each (one, or several flipped and rotated
+    ones). A member is left out with all its views, the distance is that of its first: (n, p), or (0, p) where nothing is left.
     Leaving m vectors out is a change of rank m, so nothing is fitted again (Woodbury 1950); only the amount of
     shrinkage and the floor stay those of all.
     """
-    count, (places, dimensions) = int(moments.count), moments.shift.shape
+    count, (positions, dimensions) = int(moments.count), moments.shift.shape
     remaining = count - members.shape[1]
     gaussians = Gaussians(torch.empty_like(moments.shift), torch.empty_like(moments.second))
-    left_out = members.new_empty(len(members) if remaining > 0 else 0, places)
+    left_out = members.new_empty(len(members) if remaining > 0 else 0, positions)
     floor = FLOOR * moments.variance()
     identity = torch.eye(dimensions, dtype=torch.float64, device=members.device)
-    for start in range(0, places, PLACES_AT_ONCE):
-        some = slice(start, start + PLACES_AT_ONCE)
-        mean, covariance, amount, multiple = moments.covariances(some, shrinkage)
+    for start in range(0, positions, POSITIONS_AT_ONCE):
+        chunk = slice(start, start + POSITIONS_AT_ONCE)
+        mean, covariance, amount, multiple = moments.covariances(chunk, shrinkage)
         target = ((amount + FLOOR) * multiple + floor) * identity
-        gaussians.mean[some] = (moments.shift[some] + mean).float()
-        gaussians.whitening[some] = _whitening((1 - amount) * covariance + target).float()
+        gaussians.mean[chunk] = (moments.shift[chunk] + mean).float()
+        gaussians.whitening[chunk] = _whitening((1 - amount) * covariance + target).float()
         if remaining > 0:
             factor = torch.linalg.cholesky((1 - amount) * covariance * count / remaining + target)
-            deviations = (members[:, :, some] - moments.shift[some] - mean).permute(2, 3, 0, 1)  # (p, d, n, m)
+            deviations = (members[:, :, chunk] - moments.shift[chunk] - mean).permute(2, 3, 0, 1)  # (p, d, n, m)
             whitened = torch.linalg.solve_triangular(factor, deviations.flatten(2), upper=False)
             views = whitened.unflatten(2, members.shape[:2]).permute(0, 2, 3, 1)  # (p, n, m, d)
-            left_out[:, some] = _without_themselves(views, (1 - amount) / remaining, remaining).T.float()
+            left_out[:, chunk] = _without_themselves(views, (1 - amount) / remaining, remaining).T.float()
     return gaussians, left_out
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import ClassVar, Self
 
 import torch
+from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -42,7 +43,7 @@ def class_weights(labels: Tensor) -> Tensor:
 @dataclass(kw_only=True, eq=False, repr=False)
 class Head(ABC):
     """What all heads share. `encoder` is an Encoder, an encoder file, or what `make_encoder` starts from: random (with
-    `architecture` and `seed`), imagenet, a .pth. A image's score is minus the logarithm of the probability that it
+    `architecture` and `seed`), imagenet, a .pth. An image's score is minus the logarithm of the probability that it
     is good."""
 
     encoder: Encoder | str = "random"
@@ -57,7 +58,7 @@ class Head(ABC):
         """Learn from the learning part, choose by the validation part."""
 
     @abstractmethod
-    def _judged(self, images: Tensor) -> Prediction:
+    def _predict_batch(self, images: Tensor) -> Prediction:
         """Images (b, 3, h, w) -> their scores and maps."""
 
     def fit(self, training: Sequence[Sample]) -> Self:
@@ -81,7 +82,7 @@ class Head(ABC):
             raise NotFitted(f"{type(self).__name__} has not learned yet: call fit first.")
         for batch in batches(images, self.batch_size):
             with torch.inference_mode():
-                scores, maps = self._judged(batch.to(self._device))
+                scores, maps = self._predict_batch(batch.to(self._device))
             yield Prediction(scores.float(), maps)
 
     def save(self, folder: Path) -> None:
@@ -110,7 +111,7 @@ class Head(ABC):
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class FeatureHead(Head):
+class PooledFeatureHead(Head):
     """A head on averages over the image of the maps of `levels`, each channel in units of its spread."""
 
     levels: Sequence[str] = LEVELS
@@ -140,14 +141,12 @@ class FeatureHead(Head):
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class Logistic(FeatureHead):
+class LogisticHead(PooledFeatureHead):
     """Logistic regression. Of `strengths`, scikit-learn's C, the one is taken that tells held-out images best."""
 
     strengths: Sequence[float] = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 
     def _learn_features(self, features: Tensor, parts: Split) -> None:
-        from sklearn.linear_model import LogisticRegression
-
         learned, labels = features[parts.train].double().numpy(), parts.labels[parts.train].numpy()
         tried = []
         for strength in self.strengths:
@@ -155,40 +154,44 @@ class Logistic(FeatureHead):
             weights, offset = torch.from_numpy(model.coef_[0]), torch.from_numpy(model.intercept_)
             logits = features[parts.validation].double() @ weights + offset
             tried.append((balanced_loss(logits, parts.labels[parts.validation]), strength, weights, offset))
-        _, self.strength_, self.weights_, self.offset_ = min(tried, key=lambda one: one[:2])
+        _, self.strength_, self.weights_, self.offset_ = min(
+            tried, key=lambda result: result[:2]
+        )  # of equal losses the stronger penalty
 
-    def _judged(self, images: Tensor) -> Prediction:
+    def _predict_batch(self, images: Tensor) -> Prediction:
         weights = self.weights_.to(images.device)
         logits = self._features(images).double() @ weights + self.offset_.to(images.device)
         return Prediction(F.softplus(logits), None)
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class Neighbors(FeatureHead):
-    """The nearest labelled images vote, by cosine similarity over `temperature`; of `counts` of neighbors the one
-    is taken that tells held-out images best."""
+class KnnHead(PooledFeatureHead):
+    """The nearest labelled images vote, by cosine similarity over `temperature`; of `neighbor_counts` the one is taken
+    that tells held-out images best."""
 
-    counts: Sequence[int] = (5, 20, 50)
+    neighbor_counts: Sequence[int] = (5, 20, 50)
     temperature: float = 0.1
 
     def _learn_features(self, features: Tensor, parts: Split) -> None:
-        self.known_ = F.normalize(features[parts.train], dim=1)
+        self.features_ = F.normalize(features[parts.train], dim=1)
         self.votes_ = class_weights(parts.labels[parts.train])
         self.labels_ = parts.labels[parts.train]
         asked = F.normalize(features[parts.validation], dim=1)
         tried = []
-        for count in self.counts:
+        for count in self.neighbor_counts:
             tried.append((balanced_loss(self._logits(asked, count), parts.labels[parts.validation]), count))
-        _, self.count_ = min(tried)
+        _, self.num_neighbors_ = min(tried)
 
-    def _judged(self, images: Tensor) -> Prediction:
-        return Prediction(F.softplus(self._logits(F.normalize(self._features(images), dim=1), self.count_)), None)
+    def _predict_batch(self, images: Tensor) -> Prediction:
+        return Prediction(
+            F.softplus(self._logits(F.normalize(self._features(images), dim=1), self.num_neighbors_)), None
+        )
 
     def _logits(self, features: Tensor, count: int) -> Tensor:
         """Features (b, d) -> log of the votes for defective over those for good ones (b,). Every image has a vote of
         each kind that weighs as one of similarity 0, so that no logarithm is infinite."""
-        similarities = (features @ self.known_.to(features.device).T).double()  # (b, n)
-        nearest = similarities.topk(min(count, len(self.known_)), dim=1)
+        similarities = (features @ self.features_.to(features.device).T).double()  # (b, n)
+        nearest = similarities.topk(min(count, len(self.features_)), dim=1)
         votes = (nearest.values / self.temperature).exp() * self.votes_.to(features.device)[nearest.indices]
         is_defective = self.labels_.to(features.device)[nearest.indices] > 0
         defective, good = (votes * is_defective).sum(1), (votes * ~is_defective).sum(1)

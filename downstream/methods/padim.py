@@ -1,4 +1,4 @@
-"""PaDiM: what a patch of a good image looks like at every place, as one Gaussian a place.
+"""PaDiM: what the patch at every position of a good image looks like, as one Gaussian a position.
 
 Defard et al. 2020, https://arxiv.org/abs/2011.08785. Statistics are sums, so that memory does not grow with the number
 of normals, and new ones can be taken in without the old ones.
@@ -12,7 +12,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from downstream.methods.gaussians import Gaussians, Moments, fitted
+from downstream.methods.gaussians import Gaussians, Moments, fit_gaussians
 from downstream.methods.patch_method import PatchMethod, nearest_other
 from embeddings.patches import Patches
 from pretrain.command import UserError
@@ -25,19 +25,19 @@ MATRICES = ("second", "whitening")
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class PaDiM(PatchMethod):
-    """A Gaussian of `dimensions` channels at every place; a patch's distance is Mahalanobis'.
+    """A Gaussian of `dimensions` channels at every position; a patch's distance is Mahalanobis'.
 
     `reduction` chooses the channels: "random" ones, as published, or "orthogonal" mixtures of all; `dimensions` none
     keeps all. `shrinkage` from 0 to 1 pulls every covariance towards a multiple of the identity; none for the amount of
-    Ledoit and Wolf. `quiet` is how much less places count where normals hardly differ, such as an even background:
-    at 0 a shade of other light there outweighs every defect; at 1 a place of the mean variance counts 0.7. Products
-    must be posed alike, and images all of one size.
+    Ledoit and Wolf. `variance_weight` is how much less positions count where normals hardly vary, such as an even
+    background: at 0, as published, a shade of other light there outweighs every defect; at 1 a position of the mean
+    variance counts 0.7. Products must be posed alike, and images all of one size.
     """
 
     dimensions: int | None = 200
     reduction: str = "random"
     shrinkage: float | None = None
-    quiet: float = 1.0
+    variance_weight: float = 1.0
 
     def add(self, normals: Sequence[Tensor]) -> Self:
         """Take in further normals; the earlier ones are not needed any more. `normal_scores_` gain the new ones'."""
@@ -45,29 +45,29 @@ class PaDiM(PatchMethod):
         return self
 
     def _learn(self, normals: Sequence[Tensor]) -> None:
-        known = len(getattr(self, "wholes_", ()))
+        known = len(getattr(self, "pooled_", ()))
         kept, count = None, 0
         for views in self._views_of_normals(normals):
-            placed = views.flatten(2, 3)  # (b, m, places, d)
+            vectors = views.flatten(2, 3)  # (b, m, positions, d)
             if not hasattr(self, "moments_"):
-                self.moments_, self.grid_ = Moments.about(placed[:, 0]), list(views.shape[2:4])
-            self.moments_.add(placed.flatten(0, 1))
+                self.moments_, self.grid_ = Moments.about(vectors[:, 0]), list(views.shape[2:4])
+            self.moments_.add(vectors.flatten(0, 1))
             if kept is None:
-                most = max(1, MAX_KEPT_NUMBERS // placed[0].numel())
-                kept = placed.new_empty(min(len(normals), most), *placed.shape[1:])
-            some = placed[: len(kept) - count]
-            kept[count : count + len(some)] = some
-            count += len(some)
-        self.gaussians_, left_out = fitted(self.moments_, self.shrinkage, kept)
-        others = nearest_other(self.wholes_, range(known, known + len(left_out)))
-        self.weights_ = self._weights().view(self.grid_)
-        self._add_normals(left_out.unflatten(1, self.grid_) * self.weights_, others)
+                limit = max(1, MAX_KEPT_NUMBERS // vectors[0].numel())
+                kept = vectors.new_empty(min(len(normals), limit), *vectors.shape[1:])
+            first = vectors[: len(kept) - count]
+            kept[count : count + len(first)] = first
+            count += len(first)
+        self.gaussians_, left_out = fit_gaussians(self.moments_, self.shrinkage, kept)
+        others = nearest_other(self.pooled_, range(known, known + len(left_out)))
+        self.position_weights_ = self._weights().view(self.grid_)
+        self._add_normals(left_out.unflatten(1, self.grid_) * self.position_weights_, others)
 
     def distances(self, vectors: Tensor) -> Tensor:
         if list(vectors.shape[1:3]) != self.grid_:
             height, width = self.size_px_
             raise UserError(f"the images are of another size than the normals, {width}x{height}: give them that size.")
-        return self.gaussians_.distances(vectors.flatten(1, 2)).unflatten(1, self.grid_) * self.weights_
+        return self.gaussians_.distances(vectors.flatten(1, 2)).unflatten(1, self.grid_) * self.position_weights_
 
     def save(self, folder: Path) -> None:
         """Write the method and its encoder. Of matrices that are symmetric or triangular, half is written."""
@@ -94,11 +94,11 @@ class PaDiM(PatchMethod):
         return method
 
     def _weights(self) -> Tensor:
-        """How much each place counts, (places,)."""
+        """How much each position counts, (positions,)."""
         variances = self.moments_.variances()
-        if not self.quiet or not variances.any():  # of one normal nothing is known
+        if not self.variance_weight or not variances.any():  # of one normal nothing is known
             return torch.ones(len(variances))
-        return (variances / (variances + self.quiet * variances.mean())).sqrt().float()
+        return (variances / (variances + self.variance_weight * variances.mean())).sqrt().float()
 
     def _make_patches(self, encoder: Encoder) -> Patches:
         reduced = {"dimensions": self.dimensions, "reduction": self.reduction, "seed": self.seed}

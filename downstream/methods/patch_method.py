@@ -1,4 +1,4 @@
-"""What all methods of patch statistics share: images become patches, distances of patches become maps and scores."""
+"""What all patch methods share: images become patches, distances of patches become anomaly maps and scores."""
 
 import copy
 from abc import ABC, abstractmethod
@@ -38,10 +38,11 @@ class PatchMethod(ABC):
 
     encoder: an Encoder, an encoder file, or what `make_encoder` starts from: random (with `architecture` and `seed`),
         imagenet, a .pth file.
-    turns: which views of a normal are taken in beside itself; none, flips, turns, or both.
+    reference_views: which views of a normal are learned beside itself; none, flips, rotations, or both.
     foreground: how much less the background counts, 0 to 1; it is what resembles the normals' outermost patches.
-    whole: weight of the image as a whole, its distance to the nearest normal in the mean of its patches, beside the
-        patches. Each counts in units of what normals show of it, so a score is then no value of the map.
+    image_weight: weight of the image-level distance, from the pooled vector of an image (the mean of its patches) to
+        that of the nearest normal, beside the patches. Each counts in units of what normals show of it, so a score is
+        then no value of the map.
     blur: width of the Gaussian that smooths a map, as share of its side.
     top_share: a score is the mean of this share of the map, its highest values; of one pixel at least.
     """
@@ -51,9 +52,9 @@ class PatchMethod(ABC):
     levels: Sequence[str] = LEVELS[:3]
     grid: int | None = 28
     neighborhood: int = 3
-    turns: str = "none"
+    reference_views: str = "none"
     foreground: float = 0.0
-    whole: float = 0.0
+    image_weight: float = 0.0
     blur: float = 1 / 40
     top_share: float = 0.01
     seed: int = 0
@@ -93,7 +94,7 @@ class PatchMethod(ABC):
         for batch in batches(images, self.batch_size):
             vectors = self.patches(batch)
             maps = self._maps(self.distances(vectors), batch.shape[-2:])
-            yield Prediction(self._scores(maps, nearest(wholes(vectors), self.wholes_)), maps)
+            yield Prediction(self._scores(maps, nearest(pooled(vectors), self.pooled_)), maps)
 
     def patches(self, images: Tensor) -> Tensor:
         """float32 images (b, 3, h, w) -> patch vectors (b, rows, columns, d)."""
@@ -114,39 +115,39 @@ class PatchMethod(ABC):
         return method
 
     def _views_of_normals(self, normals: Sequence[Tensor]) -> Iterator[Tensor]:
-        """The patches of normals in all their views, batch by batch: (b, m, rows, columns, d). On the way, what whole
-        images look like is kept, and what each place does is summed up."""
+        """The patches of normals in all their views, batch by batch: (b, m, rows, columns, d). On the way, the pooled
+        vector of each image is kept, and the patches at each position are summed up."""
         for images in batches(normals, LEARNING_BATCH):
             self.size_px_ = getattr(self, "size_px_", list(images.shape[-2:]))
             if list(images.shape[-2:]) != self.size_px_:
                 raise UserError(
                     f"normals of {_size(images.shape[-2:])} and {_size(self.size_px_)}: give them one size."
                 )
-            views = torch.stack([self.patches(view) for view in views_of(images, self.turns)], dim=1)
-            means = wholes(views[:, 0])
-            self.wholes_ = torch.cat([getattr(self, "wholes_", means[:0]), means])
-            self.places_ = getattr(self, "places_", 0) + views[:, 0].sum(0)  # (rows, columns, d)
+            views = torch.stack([self.patches(view) for view in views_of(images, self.reference_views)], dim=1)
+            means = pooled(views[:, 0])  # (b, d)
+            self.pooled_ = torch.cat([getattr(self, "pooled_", means[:0]), means])
+            self.patch_sum_ = getattr(self, "patch_sum_", 0) + views[:, 0].sum(0)  # (rows, columns, d)
             yield views
 
-    def _add_normals(self, left_out: Tensor, whole_distances: Tensor) -> None:
-        """Score normals by the distances of their patches (n, rows, columns) and of their wholes (n,), each without
-        itself, and keep the scores. The first ones say in what units patches and wholes count."""
+    def _add_normals(self, left_out: Tensor, image_distances: Tensor) -> None:
+        """Score normals by the distances of their patches (n, rows, columns) and of their pooled vectors (n,), each
+        without itself, and keep the scores. The first ones say in what units the two distances count."""
         maps = self._maps(left_out, self.size_px_)
         if not hasattr(self, "units_"):
             has_two = len(maps) > 1
-            units = (self._highest(maps).mean(), whole_distances.mean()) if has_two else (torch.tensor(1.0),) * 2
+            units = (self._highest(maps).mean(), image_distances.mean()) if has_two else (torch.tensor(1.0),) * 2
             self.units_ = torch.stack(units).clamp(min=1e-12)
-        scores, peaks = self._scores(maps, whole_distances), maps.flatten(1).amax(1)
+        scores, peaks = self._scores(maps, image_distances), maps.flatten(1).amax(1)
         for name, new in (("normal_scores_", scores), ("normal_peaks_", peaks)):
             setattr(self, name, torch.cat([getattr(self, name, new[:0]), new]))
 
     def _maps(self, distances: Tensor, shape: Sequence[int]) -> Tensor:
         """Distances (b, rows, columns) as smooth maps at `shape`: (b, h, w)."""
         if self.foreground:
-            distances = distances * (1 - self.foreground * background(self.places_))
+            distances = distances * (1 - self.foreground * background(self.patch_sum_))
         down, across = (
-            enlargement(cells, pixels, self.blur, distances.device)
-            for cells, pixels in zip(distances.shape[-2:], shape, strict=True)
+            upsampling_matrix(patches, pixels, self.blur, distances.device)
+            for patches, pixels in zip(distances.shape[-2:], shape, strict=True)
         )
         return down @ distances @ across.T
 
@@ -154,11 +155,11 @@ class PatchMethod(ABC):
         flat = maps.flatten(1)
         return flat.topk(max(1, round(self.top_share * flat.shape[1])), dim=1).values.mean(1)
 
-    def _scores(self, maps: Tensor, whole_distances: Tensor) -> Tensor:
+    def _scores(self, maps: Tensor, image_distances: Tensor) -> Tensor:
         highest = self._highest(maps)
-        if not self.whole:
+        if not self.image_weight:
             return highest
-        return highest / self.units_[0] + self.whole * whole_distances / self.units_[1]
+        return highest / self.units_[0] + self.image_weight * image_distances / self.units_[1]
 
     def _make_patches(self, encoder: Encoder) -> Patches:
         return Patches(encoder, self.levels, grid=self.grid, neighborhood=self.neighborhood)
@@ -190,8 +191,8 @@ class PatchMethod(ABC):
         save_method(saved, folder)
 
 
-def wholes(vectors: Tensor) -> Tensor:
-    """Patches (b, rows, columns, d) -> what an image is as a whole: their mean, (b, d)."""
+def pooled(vectors: Tensor) -> Tensor:
+    """Patches (b, rows, columns, d) -> one vector an image, their mean: (b, d)."""
     return vectors.mean((1, 2))
 
 
@@ -214,11 +215,11 @@ def _size(shape: Sequence[int]) -> str:
 
 
 @cache
-def enlargement(cells: int, pixels: int, blur: float, device: torch.device) -> Tensor:
-    """What enlarges `cells` numbers to `pixels` by linear interpolation and then smooths them with a Gaussian of
-    `blur` times their length, as a matrix (pixels, cells): a map takes two matrix products."""
-    enlarged = F.interpolate(torch.eye(cells)[None], pixels, mode="linear")[0].T  # (pixels, cells)
-    place = torch.arange(pixels, dtype=torch.float64)
-    weights = torch.exp(-0.5 * ((place[:, None] - place) / max(blur * pixels, 1e-6)).square())
+def upsampling_matrix(patches: int, pixels: int, blur: float, device: torch.device) -> Tensor:
+    """What enlarges a row of `patches` numbers to `pixels` by linear interpolation and then smooths them with a
+    Gaussian of `blur` times their length, as a matrix (pixels, patches): a map takes two matrix products."""
+    enlarged = F.interpolate(torch.eye(patches)[None], pixels, mode="linear")[0].T  # (pixels, patches)
+    x = torch.arange(pixels, dtype=torch.float64)
+    weights = torch.exp(-0.5 * ((x[:, None] - x) / max(blur * pixels, 1e-6)).square())
     weights /= weights.sum(1, keepdim=True)  # at the border, of what there is
     return (weights.float() @ enlarged).to(device)

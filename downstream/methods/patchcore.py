@@ -1,7 +1,6 @@
-"""A bank of normal patches: how far is a patch from the nearest one that good images show anywhere.
+"""PatchCore: how far is a patch from the nearest one that good images show anywhere.
 
-PatchCore (Roth et al. 2021, https://arxiv.org/abs/2106.08265). Where things lie does not matter, so products may be
-posed freely.
+Roth et al. 2021, https://arxiv.org/abs/2106.08265. Positions do not matter, so products may be posed freely.
 """
 
 from collections.abc import Sequence
@@ -29,62 +28,62 @@ FLOOR = 0.01
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class PatchBank(PatchMethod):
-    """A coreset of `share` of all normal patches, MIN_PATCHES at least, and exact search among them by faiss.
+class PatchCore(PatchMethod):
+    """A coreset of `coreset_ratio` of all normal patches, MIN_PATCHES at least, and exact search in it by faiss.
 
     Patches are reduced to `dimensions` orthogonal mixtures of all channels and, with `whiten`, made to spread alike in
-    all directions. A patch's distance is the mean of those to its `neighbors` nearest ones.
+    all directions. A patch's distance is the mean of those to its `num_neighbors` nearest ones.
     """
 
     dimensions: int | None = 128
     whiten: bool = False
-    share: float = 0.1
-    neighbors: int = 1
+    coreset_ratio: float = 0.1
+    num_neighbors: int = 1
 
     def _learn(self, normals: Sequence[Tensor]) -> None:
-        self._fill(*self._candidates(normals))
-        some = self._left_out(normals)
-        self._add_normals(self._each_left_out(normals, some), nearest_other(self.wholes_, some))
+        self._choose_coreset(*self._candidates(normals))
+        positions = self._left_out(normals)
+        self._add_normals(self._each_left_out(normals, positions), nearest_other(self.pooled_, positions))
 
-    def _fill(self, candidates: Tensor, owners: Tensor) -> Tensor:
-        """Choose the bank from patches (n, d) of the normals numbered `owners` (n,); gives the chosen positions."""
+    def _choose_coreset(self, candidates: Tensor, owners: Tensor) -> Tensor:
+        """Choose the coreset from patches (n, d) of the normals numbered `owners` (n,); gives the chosen positions."""
         self.center_ = candidates.mean(0)
         self.whitening_ = self._search_space(candidates - self.center_)
         candidates = self._whitened(candidates)
-        count = max(round(self.share * len(candidates)), MIN_PATCHES, self.neighbors)
-        if count <= MIN_PATCHES:  # a moment
+        count = max(round(self.coreset_ratio * len(candidates)), MIN_PATCHES, self.num_neighbors)
+        if count <= MIN_PATCHES:  # takes a moment: no progress bar
             chosen = coreset(candidates, count, self.seed).sort().values
         else:
-            with Progress("choosing the bank's patches", min(count, len(candidates)), "patches") as progress:
+            with Progress("choosing the coreset", min(count, len(candidates)), "patches") as progress:
                 chosen = coreset(candidates, count, self.seed, progress.advance).sort().values
-        self.bank_, self.owners_ = candidates[chosen], owners[chosen]
+        self.coreset_, self.owners_ = candidates[chosen], owners[chosen]
         return chosen
 
-    def _search_space(self, centerd: Tensor) -> Tensor:
+    def _search_space(self, centered: Tensor) -> Tensor:
         """What turns patches (n, d), as they are, into those that are compared, as a matrix from the right."""
-        return whitening(centerd) if self.whiten else torch.eye(centerd.shape[1])
+        return whitening(centered) if self.whiten else torch.eye(centered.shape[1])
 
     def distances(self, vectors: Tensor) -> Tensor:
         flat = vectors.flatten(0, 2)
-        return self._judge(flat, *self._nearest(flat)).view(vectors.shape[:3])
+        return self._patch_scores(flat, *self._nearest(flat)).view(vectors.shape[:3])
 
-    def _judge(self, vectors: Tensor, distances: Tensor, rows: Tensor) -> Tensor:
-        """How strange patches (n, d) are, given their nearest in the bank, both (n, neighbors): (n,)."""
+    def _patch_scores(self, vectors: Tensor, distances: Tensor, rows: Tensor) -> Tensor:
+        """How strange patches (n, d) are, given their nearest in the coreset, both (n, num_neighbors): (n,)."""
         return distances.mean(1)
 
     def _nearest(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
-        """Distances and rows of the nearest in the bank, (n, neighbors) each, of patches (n, d)."""
+        """Distances and rows of the nearest in the coreset, (n, num_neighbors) each, of patches (n, d)."""
         if "_index" not in vars(self):
-            self._index = Index.build(self.bank_.numpy(), metric="l2", kind="flat")
-        found = self._index.search(self._whitened(vectors).numpy(), min(self.neighbors, len(self.bank_)))
-        return torch.from_numpy(found.distances), torch.from_numpy(found.ids)
+            self._index = Index.build(self.coreset_.numpy(), metric="l2", kind="flat")
+        neighbors = self._index.search(self._whitened(vectors).numpy(), min(self.num_neighbors, len(self.coreset_)))
+        return torch.from_numpy(neighbors.distances), torch.from_numpy(neighbors.ids)
 
     def _nearest_without(self, vectors: Tensor, own: int) -> tuple[Tensor, Tensor]:
         """The same among patches that are not of the normal `own`."""
         vectors, rows = self._whitened(vectors), torch.nonzero(self.owners_ != own)[:, 0]
-        others = self.bank_[rows]
-        found = squared_distances(vectors, others).topk(min(self.neighbors, len(others)), largest=False).indices
-        return (others[found] - vectors[:, None]).norm(dim=2), rows[found]
+        others = self.coreset_[rows]
+        nearest = squared_distances(vectors, others).topk(min(self.num_neighbors, len(others)), largest=False).indices
+        return (others[nearest] - vectors[:, None]).norm(dim=2), rows[nearest]
 
     def _candidates(self, normals: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Patches (n, d), and the number of the normal that each is of (n,)."""
@@ -98,18 +97,18 @@ class PatchBank(PatchMethod):
 
     def _left_out(self, normals: Sequence[Tensor]) -> list[int]:
         """Which normals are scored without themselves: none where there is only one."""
-        some = torch.linspace(0, len(normals) - 1, min(len(normals), MAX_LEFT_OUT)).long().tolist()
-        return some if len(normals) > 1 else []
+        spread = torch.linspace(0, len(normals) - 1, min(len(normals), MAX_LEFT_OUT)).long().tolist()
+        return spread if len(normals) > 1 else []
 
-    def _each_left_out(self, normals: Sequence[Tensor], some: Sequence[int]) -> Tensor:
-        """Distances of patches (n, rows, columns) of some normals, each to the bank without its own patches."""
-        maps = [self.places_.new_empty(0, *self.places_.shape[:2])]
-        for start in range(0, len(some), LEARNING_BATCH):
-            owners = some[start : start + LEARNING_BATCH]
+    def _each_left_out(self, normals: Sequence[Tensor], positions: Sequence[int]) -> Tensor:
+        """Distances of patches (n, rows, columns) of the normals at `positions`, each to the coreset without its own."""
+        maps = [self.patch_sum_.new_empty(0, *self.patch_sum_.shape[:2])]
+        for start in range(0, len(positions), LEARNING_BATCH):
+            owners = positions[start : start + LEARNING_BATCH]
             vectors = self.patches(torch.stack([normals[i] for i in owners]))
             for patches, own in zip(vectors.flatten(1, 2), owners, strict=True):
-                judged = self._judge(patches, *self._nearest_without(patches, own))
-                maps.append(judged.view(1, *vectors.shape[1:3]))
+                scores = self._patch_scores(patches, *self._nearest_without(patches, own))
+                maps.append(scores.view(1, *vectors.shape[1:3]))
         return torch.cat(maps)
 
     def _whitened(self, vectors: Tensor) -> Tensor:
@@ -125,7 +124,7 @@ class PatchBank(PatchMethod):
 
 
 def whitening(vectors: Tensor) -> Tensor:
-    """What gives centerd vectors (n, d) the same spread in all directions, uncorrelated: (d, d), from the right."""
+    """What gives centered vectors (n, d) the same spread in all directions, uncorrelated: (d, d), from the right."""
     covariance = (vectors.T @ vectors).double() / len(vectors)
     variance = covariance.diagonal().mean().clamp(min=1e-12)
     identity = torch.eye(len(covariance), dtype=torch.float64)

@@ -1,11 +1,13 @@
-"""The k normals that a method refers to: which ones, what is odd among them, and a threshold from them."""
+"""The reference images that a method refers to: which ones, what is odd among them, and a threshold from them."""
 
 import copy
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
+from torch import Tensor
 
+from baselines.contract.method import Images, Method
 from baselines.contract.threshold import (
     MIN_OWN_NORMALS,
     Threshold,
@@ -13,17 +15,13 @@ from baselines.contract.threshold import (
     threshold_from_other_categories,
 )
 from pretrain.command import UserError
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from baselines.contract.method import Method
+from pretrain.data.dataset import ImageSet
 
 # In robust standard deviations of the logarithm. Of 200 references drawn alike, one in a hundred sets has one above it.
 SUSPICIOUS_DEVIATIONS = 4.5
 MIN_TO_SUSPECT = 5
-TURNS = ("none", "flips", "turns", "both")
-# Of all places: less is no product, or no background; where a texture fills all, every twentieth place looks apart.
+REFERENCE_VIEWS = ("none", "flips", "rotations", "both")
+# Of all positions: less is no product, or no background; where a texture fills all, one in twenty looks apart.
 MIN_FOREGROUND = 0.15
 # Normals of a training category that are scored to learn how scores spread there.
 MAX_CALIBRATION_NORMALS = 40
@@ -40,15 +38,20 @@ def shots_of(text: str | int, count: int) -> int:
     return int(text)
 
 
-def kept_of(count: int, hold_out: float) -> int:
-    """How many of `count` normals are left to learn from if a share of them, at least one, is held out. Raises
+def fitting_count(count: int, validation_share: float) -> int:
+    """How many of `count` normals are left to fit to if a share of them, at least one, is kept for validation. Raises
     UserError where none would be."""
-    if not 0 <= hold_out < 1:
-        raise UserError(f"a share of {hold_out:g} cannot be held out: give one from 0 to below 1, such as 0.1.")
-    kept = count - max(1, round(hold_out * count)) if hold_out else count
-    if kept < 1:
-        raise UserError(f"of {count} good images none is left if {hold_out:g} are held out: give more images.")
-    return kept
+    if not 0 <= validation_share < 1:
+        raise UserError(
+            f"--validation-share {validation_share:g} cannot be: give 0 or more and less than 1, such as 0.1."
+        )
+    fitted = count - max(1, round(validation_share * count)) if validation_share else count
+    if fitted < 1:
+        raise UserError(
+            f"of {count} good images none is left to fit to with --validation-share {validation_share:g}: "
+            "give more images."
+        )
+    return fitted
 
 
 def draw(count: int, shots: int, seed: int) -> list[int]:
@@ -56,33 +59,36 @@ def draw(count: int, shots: int, seed: int) -> list[int]:
     return sorted(np.random.default_rng([seed, 0x5E]).permutation(count)[:shots].tolist())
 
 
-def views_of(images: "Tensor", turns: str) -> list["Tensor"]:
+def views_of(images: Tensor, reference_views: str) -> list[Tensor]:
     """Images (b, 3, h, w) and what else may be taken for a normal where products lie in any direction: `flips` along
-    either side and both, quarter `turns`, or `both`; `none` for the images alone."""
-    if turns not in TURNS:
-        raise UserError(f"references cannot be turned by {turns!r}; choose from {', '.join(TURNS)}.")
-    if turns in ("turns", "both") and images.shape[-1] != images.shape[-2]:
-        raise UserError("images that are not square cannot be turned by a quarter: give squares, or --turns flips.")
-    flipped = [images.flip(axes) for axes in ((-1,), (-2,))] if turns in ("flips", "both") else []
-    half = [images.flip((-1, -2))] if turns != "none" else []
-    quarters = [images.rot90(times, (-2, -1)) for times in (1, 3)] if turns in ("turns", "both") else []
-    diagonals = [quarter.flip(-1) for quarter in quarters] if turns == "both" else []
+    either side and both, `rotations` by quarters, or `both`; `none` for the images alone."""
+    if reference_views not in REFERENCE_VIEWS:
+        raise UserError(f"there are no reference_views {reference_views!r}; choose from {', '.join(REFERENCE_VIEWS)}.")
+    flips, rotations = reference_views in ("flips", "both"), reference_views in ("rotations", "both")
+    if rotations and images.shape[-1] != images.shape[-2]:
+        raise UserError(
+            "images that are not square cannot be rotated by a quarter: give squares, or reference_views=flips."
+        )
+    flipped = [images.flip(axes) for axes in ((-1,), (-2,))] if flips else []
+    half = [images.flip((-1, -2))] if flips or rotations else []
+    quarters = [images.rot90(times, (-2, -1)) for times in (1, 3)] if rotations else []
+    diagonals = [quarter.flip(-1) for quarter in quarters] if flips and rotations else []
     return [images, *flipped, *half, *quarters, *diagonals]
 
 
-def background(places: "Tensor") -> "Tensor":
-    """Which places (rows, columns, d), what normals show there on average, look like the outermost ones: bool (rows,
+def background(mean_patches: Tensor) -> Tensor:
+    """Which positions look like the outermost ones, by the mean patches of normals (rows, columns, d): bool (rows,
     columns). None do where nearly all or hardly any would: then the product fills the image."""
-    import torch
-
-    is_frame = torch.ones(places.shape[:2], dtype=torch.bool, device=places.device)
+    grid = mean_patches.shape[:2]
+    is_frame = torch.ones(grid, dtype=torch.bool, device=mean_patches.device)
     is_frame[1:-1, 1:-1] = False
-    frame = places[is_frame]
-    distances = torch.cdist(places.flatten(0, 1), frame, compute_mode="donot_use_mm_for_euclid_dist")
+    frame = mean_patches[is_frame]
+    distances = torch.cdist(mean_patches.flatten(0, 1), frame, compute_mode="donot_use_mm_for_euclid_dist")
+    # A patch of the frame is compared with the others of the frame: with itself it always agrees.
     distances[is_frame.flatten()] = distances[is_frame.flatten()].where(
-        torch.eye(len(frame), dtype=torch.bool, device=places.device).logical_not(), torch.inf
+        torch.eye(len(frame), dtype=torch.bool, device=mean_patches.device).logical_not(), torch.inf
     )
-    nearest = distances.amin(1).view(places.shape[:2])
+    nearest = distances.amin(1).view(grid)
     is_background = nearest <= nearest[is_frame].quantile(0.95)
     usable = MIN_FOREGROUND < float((~is_background).float().mean()) < 1 - MIN_FOREGROUND
     return is_background if usable else torch.zeros_like(is_background)
@@ -91,20 +97,21 @@ def background(places: "Tensor") -> "Tensor":
 def suspicious(scores: Sequence[float]) -> list[int]:
     """Positions of references that score far above the others, each left out in turn: perhaps a defect is among the
     normals. Worst first; of fewer than five, nothing can be said."""
+    # Scores of normals are about log-normal, so that the logarithms have one deviation whatever the method's unit.
     values = np.log(np.maximum(np.asarray(scores, float), 1e-12))
     if len(values) < MIN_TO_SUSPECT:
         return []
     center = np.median(values)
-    deviation = 1.4826 * np.median(np.abs(values - center))
-    far = np.flatnonzero(values - center > SUSPICIOUS_DEVIATIONS * max(deviation, 1e-9))
-    return sorted(far.tolist(), key=lambda position: -values[position])
+    deviation = 1.4826 * np.median(np.abs(values - center))  # of a normal distribution, that is its standard one
+    outliers = np.flatnonzero(values - center > SUSPICIOUS_DEVIATIONS * max(deviation, 1e-9))
+    return sorted(outliers.tolist(), key=lambda position: -values[position])
 
 
 def own_threshold(
-    method: "Method",
-    normals: Sequence["Tensor"],
+    method: Method,
+    normals: Sequence[Tensor],
     false_alarm_rate: float,
-    calibration: Mapping[str, Sequence["Tensor"]],
+    calibration: Mapping[str, Sequence[Tensor]],
     seed: int,
 ) -> Threshold:
     """For scores of a method that was referred to `normals`: from their scores, each left out in turn, if there are
@@ -119,7 +126,7 @@ def own_threshold(
 
 
 def spread_elsewhere(
-    method: "Method", shots: int, calibration: Mapping[str, Sequence["Tensor"]], seed: int
+    method: Method, shots: int, calibration: Mapping[str, Sequence[Tensor]], seed: int
 ) -> dict[str, np.ndarray]:
     """Scores of other categories' normals, in units of `scale_of` there, against `shots` references of each."""
     spreads = {}
@@ -132,7 +139,7 @@ def spread_elsewhere(
     return spreads
 
 
-def scale_of(method: "Method", normals: Sequence["Tensor"]) -> float:
+def scale_of(method: Method, normals: Sequence[Tensor]) -> float:
     """What normals of a category score about: the mean of its references', each left out in turn. A single one cannot
     be left out; how it scores moved by a hundredth of its side says how finely it is structured."""
     if len(method.normal_scores_):
@@ -141,3 +148,11 @@ def scale_of(method: "Method", normals: Sequence["Tensor"]) -> float:
     moved_px = max(1, round(only.shape[-1] / 100))
     moved = [only.roll(step, axis) for step in (-moved_px, moved_px) for axis in (-2, -1)]
     return float(np.concatenate([part.scores.cpu().numpy() for part in method.predict(moved)]).mean())
+
+
+def calibration_normals(others: ImageSet | None) -> dict[str, Images]:
+    """Good images of other categories, by category."""
+    if others is None:
+        return {}
+    good = others.subset([i for i, record in enumerate(others.records) if not record.is_anomaly])
+    return {category: Images(good.of(category)) for category in good.categories}

@@ -1,9 +1,9 @@
-"""Residuals: each patch minus the nearest normal one, judged by a head that was trained on other categories.
+"""Residuals: each patch minus the nearest normal one, read by a network that was trained on other categories.
 
 A residual no longer says what the product is, only what is wrong with it: what was learned of defects of some products
-holds for others (ResAD, Yao et al. 2024, https://arxiv.org/abs/2410.20047). The head is trained on synthetic
-anomalies, and
-on real ones where the training categories have masks; of the category it is used on it needs normals alone.
+holds for others (ResAD, Yao et al. 2024, https://arxiv.org/abs/2410.20047). The network is trained on
+synthetic anomalies, and on real ones where the training categories have masks; of the category it is used on it needs
+normals alone.
 """
 
 import copy
@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from baselines.contract.method import LEARNING_BATCH, NotFitted, Sample
 from downstream.methods.patch_method import nearest_other
-from downstream.methods.patchcore import PatchBank
+from downstream.methods.patchcore import PatchCore
 from embeddings.patches import Patches
 from pretrain.anomalies import add_anomaly
 from pretrain.command import UserError
@@ -29,32 +29,32 @@ from pretrain.encoder import Encoder
 from pretrain.progress import Progress
 
 # Of each training category.
-REFERENCES, LEARNED_FROM = 16, 48
-# A cell is defective if a mask covers this share of it, good if none of it, and else not learned from.
+MAX_REFERENCES, MAX_LEARNED_FROM = 16, 48
+# A patch is defective if a mask covers this share of it, good if none of it, and else not learned from.
 DEFECTIVE_SHARE = 0.25
-MIN_GOOD_CELLS = 24
-STEPS, CELLS_A_STEP = 400, 2048
-MAX_FOR_UNITS = 32
-LEARNED_ELSEWHERE = ("head_", "center_of_inputs_", "spread_of_inputs_")
-# Residuals in units of what normals show; what is stranger than this is no stranger.
+MIN_GOOD_PATCHES = 24  # of each image
+STEPS, PATCHES_PER_STEP = 400, 2048
+MAX_FOR_UNITS = 32  # normals that say what residuals are usual
+LEARNED_ELSEWHERE = ("network_", "center_of_inputs_", "spread_of_inputs_")
+# Residuals in units of what normals show; above this, all count alike.
 MAX_UNITS = 20.0
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class Residual(PatchBank):
-    """A bank in which each patch finds its nearest normal one, and a small network that reads the difference.
+class Residual(PatchCore):
+    """A coreset in which each patch finds its nearest normal one, and a small network that reads the difference.
 
     Differences are taken channel by channel, of all channels of the levels, without their sign and in units of what the
     category's normals show when each is left out; so they mean the same in every category. `hidden` is the network's
     width, 0 for a weighted sum.
     """
 
-    share: float = 0.02
+    coreset_ratio: float = 0.02
     hidden: int = 32
 
     def fit(self, training: Sequence[Sample]) -> Self:
-        """Train the head on normals of other categories, clean and with synthetic anomalies, and on real defects that
-        have masks; defective images without a mask teach it nothing. Raises UserError without normals to learn from."""
+        """Train the network on normals of other categories, clean and with synthetic anomalies, and on real defects
+        that have masks; defective images without a mask teach it nothing. Raises UserError without normals to learn from."""
         self._forget()
         normals, defective = defaultdict(list), defaultdict(list)
         for position, sample in enumerate(training):
@@ -72,88 +72,88 @@ class Residual(PatchBank):
                 progress.advance()
         inputs, labels = (torch.cat(part) for part in zip(*lessons, strict=True))
         self.center_of_inputs_, self.spread_of_inputs_ = inputs.mean(0), inputs.std(0) + 1e-6
-        head = trained_head(self._scaled(inputs), labels, self.hidden, self.seed)
-        self.head_ = nn.utils.parameters_to_vector(head.parameters()).detach()
+        network = trained_network(self._scaled(inputs), labels, self.hidden, self.seed)
+        self.network_ = nn.utils.parameters_to_vector(network.parameters()).detach()
         return self
 
     def _lessons(
         self, training: Sequence[Sample], normals: Sequence[int], defective: Sequence[int], number: int
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Inputs (n, c) and labels (n,) of cells of one category, against references of its own."""
+        """Inputs (n, c) and labels (n,) of patches of one category, against references of its own."""
         order = np.random.default_rng([self.seed, number]).permutation(normals).tolist()
-        count = min(REFERENCES, len(order) // 2)
+        count = min(MAX_REFERENCES, len(order) // 2)
         elsewhere = copy.copy(self)
         elsewhere._forget_normals()
         elsewhere._take_in([training[i].image for i in order[:count]])
-        learners = order[count : count + LEARNED_FROM]
+        learners = order[count : count + MAX_LEARNED_FROM]
         for start in range(0, len(learners), LEARNING_BATCH):
-            some = learners[start : start + LEARNING_BATCH]
-            clean = torch.stack([training[i].image for i in some])
+            batch = learners[start : start + LEARNING_BATCH]
+            clean = torch.stack([training[i].image for i in batch])
             synthetic, masks = add_anomaly(
-                clean, clean.roll(1, 0), self.seed, number, np.arange(start, start + len(some))
+                clean, clean.roll(1, 0), self.seed, number, np.arange(start, start + len(batch))
             )
-            yield elsewhere._cells(clean, torch.zeros_like(masks))
-            yield elsewhere._cells(synthetic, masks)
-        for position in defective[:LEARNED_FROM]:
-            yield elsewhere._cells(training[position].image[None], training[position].mask[None])
+            yield elsewhere._training_patches(clean, torch.zeros_like(masks))
+            yield elsewhere._training_patches(synthetic, masks)
+        for position in defective[:MAX_LEARNED_FROM]:
+            yield elsewhere._training_patches(training[position].image[None], training[position].mask[None])
 
-    def _cells(self, images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
-        """Of images and masks (b, h, w): inputs of all defective cells and of as many good ones, at least a few."""
+    def _training_patches(self, images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+        """Of images and masks (b, h, w): inputs of all defective patches and of as many good ones, at least a few."""
         vectors = self.patches(images)
         cover = F.adaptive_avg_pool2d(masks[:, None].float(), vectors.shape[1:3]).flatten()
         is_defective, is_good = cover >= DEFECTIVE_SHARE, torch.nonzero(cover == 0)[:, 0]
-        count = max(int(is_defective.sum()), MIN_GOOD_CELLS * len(images))
+        count = max(int(is_defective.sum()), MIN_GOOD_PATCHES * len(images))
         generator = torch.Generator().manual_seed(self.seed)
-        some = is_good[torch.randperm(len(is_good), generator=generator)[:count]]
-        chosen = torch.cat([torch.nonzero(is_defective)[:, 0], some])
+        good = is_good[torch.randperm(len(is_good), generator=generator)[:count]]
+        chosen = torch.cat([torch.nonzero(is_defective)[:, 0], good])
         flat = vectors.flatten(0, 2)[chosen]
         return self._inputs(flat, *self._nearest(flat)), is_defective[chosen].float()
 
     def _learn(self, normals: Sequence[Tensor]) -> None:
-        if not hasattr(self, "head_"):
+        if not hasattr(self, "network_"):
             raise NotFitted("Residual has learned of no other category yet: call fit first.")
         self._take_in(normals)
-        some = self._left_out(normals)
-        self._add_normals(self._each_left_out(normals, some), nearest_other(self.wholes_, some))
+        positions = self._left_out(normals)
+        self._add_normals(self._each_left_out(normals, positions), nearest_other(self.pooled_, positions))
 
     def _take_in(self, normals: Sequence[Tensor]) -> None:
-        """The bank, its patches as they are, and the units that residuals are in: the mean of each channel over some
-        normals, each left out; of a single one, over what the bank leaves of it."""
+        """The coreset, its patches as they are, and the units that residuals are in: the mean of each channel over up
+        to MAX_FOR_UNITS normals, each left out; of a single one, over what the coreset leaves of it."""
         candidates, owners = self._candidates(normals)
-        self.raw_ = candidates[self._fill(candidates, owners)]
-        found = []
+        self.coreset_features_ = candidates[self._choose_coreset(candidates, owners)]
+        usual = []
         for own in self._left_out(normals)[:MAX_FOR_UNITS] or [0]:
             patches = self.patches(normals[own][None]).flatten(0, 2)
             distances, rows = self._nearest_without(patches, own) if len(normals) > 1 else self._nearest(patches)
-            found.append(self._raw_inputs(patches, distances, rows).mean(0))
-        self.units_of_inputs_ = torch.stack(found).mean(0).clamp(min=1e-9)
+            usual.append(self._raw_inputs(patches, distances, rows).mean(0))
+        self.units_of_inputs_ = torch.stack(usual).mean(0).clamp(min=1e-9)
 
-    def _judge(self, vectors: Tensor, distances: Tensor, rows: Tensor) -> Tensor:
-        """The evidence of a defect, above that of no residual at all: 0 or more, as the head never falls."""
-        head = Head(len(self.units_of_inputs_), self.hidden)
-        nn.utils.vector_to_parameters(self.head_, head.parameters())
+    def _patch_scores(self, vectors: Tensor, distances: Tensor, rows: Tensor) -> Tensor:
+        """The evidence of a defect, above that of no residual at all: 0 or more, as the network never falls."""
+        network = MonotoneNetwork(len(self.units_of_inputs_), self.hidden)
+        nn.utils.vector_to_parameters(self.network_, network.parameters())
         with torch.inference_mode():
             inputs = self._inputs(vectors, distances, rows)
-            return head(self._scaled(inputs)) - head(self._scaled(torch.zeros_like(inputs[:1])))
+            return network(self._scaled(inputs)) - network(self._scaled(torch.zeros_like(inputs[:1])))
 
     def _inputs(self, vectors: Tensor, distances: Tensor, rows: Tensor) -> Tensor:
-        """What the head reads of patches (n, c), given their nearest: (n, c + 1)."""
+        """What the network reads of patches (n, c), given their nearest: (n, c + 1)."""
         units = self._raw_inputs(vectors, distances, rows) / self.units_of_inputs_
         return units.clamp(max=MAX_UNITS).log1p()
 
     def _raw_inputs(self, vectors: Tensor, distances: Tensor, rows: Tensor) -> Tensor:
-        """Residuals of all channels, and how far the patch is from the bank: (n, c + 1)."""
-        return torch.cat([(vectors - self.raw_[rows[:, 0]]).abs(), distances[:, :1]], dim=1)
+        """Residuals of all channels, and how far the patch is from the coreset: (n, c + 1)."""
+        return torch.cat([(vectors - self.coreset_features_[rows[:, 0]]).abs(), distances[:, :1]], dim=1)
 
     def _scaled(self, inputs: Tensor) -> Tensor:
         return (inputs - self.center_of_inputs_) / self.spread_of_inputs_
 
-    def _search_space(self, centerd: Tensor) -> Tensor:
+    def _search_space(self, centered: Tensor) -> Tensor:
         """Residuals are of all channels, the search is among `dimensions` mixtures of them."""
         generator = torch.Generator().manual_seed(self.seed)
-        dimensions = min(self.dimensions or centerd.shape[1], centerd.shape[1])
-        mixture = torch.linalg.qr(torch.randn(centerd.shape[1], dimensions, generator=generator))[0]
-        return mixture @ super()._search_space(centerd @ mixture)
+        dimensions = min(self.dimensions or centered.shape[1], centered.shape[1])
+        mixture = torch.linalg.qr(torch.randn(centered.shape[1], dimensions, generator=generator))[0]
+        return mixture @ super()._search_space(centered @ mixture)
 
     def _forget_normals(self) -> None:
         learned = {name: value for name, value in vars(self).items() if name in LEARNED_ELSEWHERE}
@@ -164,7 +164,7 @@ class Residual(PatchBank):
         return Patches(encoder, self.levels, grid=self.grid, neighborhood=self.neighborhood)
 
 
-class Head(nn.Module):
+class MonotoneNetwork(nn.Module):
     """Reads residuals (n, c) and gives evidence of a defect (n,). It never falls where a residual grows: its weights
     are kept above 0, so that what it has not seen in training cannot count as good."""
 
@@ -185,19 +185,19 @@ class Head(nn.Module):
         return inputs[:, 0]
 
 
-def trained_head(inputs: Tensor, labels: Tensor, hidden: int, seed: int) -> Head:
-    """A head that tells cells (n, c) apart by their labels (n,), both kinds weighing the same."""
+def trained_network(inputs: Tensor, labels: Tensor, hidden: int, seed: int) -> MonotoneNetwork:
+    """A network that tells patches (n, c) apart by their labels (n,), both kinds weighing the same."""
     generator = torch.Generator().manual_seed(seed)
-    head = Head(inputs.shape[1], hidden)
-    head.draw(generator)
-    optimizer = torch.optim.AdamW(head.parameters(), lr=0.03, weight_decay=0)
+    network = MonotoneNetwork(inputs.shape[1], hidden)
+    network.draw(generator)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=0.03, weight_decay=0)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
     share = labels.mean().clamp(1e-3, 1 - 1e-3)
     for _ in range(STEPS):
-        some = torch.randint(len(inputs), (CELLS_A_STEP,), generator=generator)
-        weights = torch.where(labels[some] > 0, 0.5 / share, 0.5 / (1 - share))
-        F.binary_cross_entropy_with_logits(head(inputs[some]), labels[some], weights).backward()
+        batch = torch.randint(len(inputs), (PATCHES_PER_STEP,), generator=generator)
+        weights = torch.where(labels[batch] > 0, 0.5 / share, 0.5 / (1 - share))
+        F.binary_cross_entropy_with_logits(network(inputs[batch]), labels[batch], weights).backward()
         optimizer.step()
         optimizer.zero_grad()
         schedule.step()
-    return head
+    return network

@@ -9,7 +9,7 @@ from downstream.inspection.inspector import FILE, Inspector
 from pretrain.command import UserError, nearest
 
 # What downstream/export.py writes: a model in one file.
-EXPORTED = (".onnx", ".pt2")
+EXPORTED = (".onnx",)
 # The one in use, and the one before it for those who still wait for an answer of it.
 MODELS_REMEMBERED = 2
 

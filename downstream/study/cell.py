@@ -21,7 +21,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 from baselines.contract.method import Images, Method, Samples
 from baselines.contract.metrics import pixel_figures
 from baselines.contract.threshold import MIN_OWN_NORMALS, Threshold, threshold_from_normals
-from downstream.methods.lineup import Entrant
+from downstream.methods.catalogue import ConfiguredMethod
 from downstream.methods.references import draw, own_threshold, shots_of
 from downstream.study.folds import Material
 from downstream.study.memory import peak_megabytes, reset_peak
@@ -80,7 +80,7 @@ class Work(NamedTuple):
     """A cell with what is needed to compute it."""
 
     cell: Cell
-    entrant: Entrant
+    method: ConfiguredMethod
     encoder: Encoder | None
     material: Material
 
@@ -99,13 +99,13 @@ class Fitted:
         key = json.dumps([*metadata, [str(record.path) for record in training.records]])
         if key != self.key:
             self.key, self.method = "", None  # one at a time in memory
-            arguments = dict(cell.arguments)
-            if work.entrant.takes_seed:
+            arguments = {}
+            if work.method.takes_seed:
                 arguments["seed"] = cell.seed
-            if work.entrant.takes_encoder:
+            if work.method.takes_encoder:
                 arguments["encoder"] = work.encoder.to(device)
             start_s = time.perf_counter()
-            self.method = work.entrant.kind(**arguments).fit(Samples(training))
+            self.method = work.method.make(**arguments).fit(Samples(training))
             self.fit_s, self.key = time.perf_counter() - start_s, key
         return self.method
 

@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
-from downstream.methods.lineup import HEADS, Entrant, entrants
+from downstream.methods.catalogue import HEADS, ConfiguredMethod, study_methods
 from downstream.study.cell import IMAGENET, NONE, RANDOM, SIMCLR, Cell, Row, Work
 from downstream.study.config import Evaluate
 from downstream.study.encoders import Pretrained, choose_encoders, imagenet_encoder
@@ -51,11 +51,11 @@ def make_study(config: Evaluate) -> Study:
             f"--false-alarm-rate {config.false_alarm_rate} cannot be kept: "
             "give a share above 0 and below 1, such as 0.05."
         )
-    taking_part = entrants(config.methods, config.quick)
+    methods = study_methods(config.methods, config.quick)
     folder = choose_folder(config.data)
     folds = make_folds(config.protocol, folder, config.train, config.test)
     if config.protocol == ONE_CLASS:
-        taking_part = [entrant for entrant in taking_part if not entrant.needs_training]
+        methods = [method for method in methods if not method.needs_training]
     tested = [fold.test for fold in folds]
     chosen, warnings = choose_encoders(config.encoder, folder, tested, config.allow_seen)
     wanted = sorted({category for fold in folds for category in (fold.test, *fold.train)})
@@ -68,13 +68,11 @@ def make_study(config: Evaluate) -> Study:
     works = [
         work
         for seed in seeds
-        for entrant in taking_part
-        for kind in opened.kinds(entrant)
-        for number in (
-            shots if entrant.sees_normals and not entrant.is_control else [ALL if entrant.sees_normals else ""]
-        )
+        for method in methods
+        for kind in opened.kinds(method)
+        for number in (shots if method.sees_normals and not method.is_control else [ALL if method.sees_normals else ""])
         for material in materials
-        for work in [_work(entrant, kind, number, seed, material, opened, size_px, config)]
+        for work in [_work(method, kind, number, seed, material, opened, size_px, config)]
         if work is not None
     ]
     masks = {
@@ -84,7 +82,7 @@ def make_study(config: Evaluate) -> Study:
         if record.mask
     }
     return Study(
-        works, {"masks": masks} | _metadata(config, folder, folds, chosen, warnings, seeds, shots, size_px, taking_part)
+        works, {"masks": masks} | _metadata(config, folder, folds, chosen, warnings, seeds, shots, size_px, methods)
     )
 
 
@@ -99,8 +97,8 @@ class _Encoders:
         found = imagenet_encoder(self.architecture)
         self.imagenet = found and Opened(found, fingerprint(found))
 
-    def kinds(self, entrant: Entrant) -> list[str]:
-        if not entrant.takes_encoder:
+    def kinds(self, method: ConfiguredMethod) -> list[str]:
+        if not method.takes_encoder:
             return [NONE]
         has_simclr = any(self.chosen.values())
         return [SIMCLR] * has_simclr + [RANDOM] + [IMAGENET] * (self.imagenet is not None)
@@ -120,7 +118,7 @@ class _Encoders:
 
 
 def _work(
-    entrant: Entrant,
+    method: ConfiguredMethod,
     kind: str,
     shots: str,
     seed: int,
@@ -134,17 +132,17 @@ def _work(
         return None
     opened = encoders.of(kind, material.fold.test, seed) if kind else None
     cell = Cell(
-        row=Row(entrant.name, kind, shots),
+        row=Row(method.name, kind, shots),
         category=material.fold.test,
         seed=seed,
         train=material.fold.train,
-        arguments=entrant.arguments,
+        arguments=method.arguments,
         encoder_id=opened.identity if opened else "",
         material=material.digest,
         size_px=size_px,
         false_alarm_rate=config.false_alarm_rate,
     )
-    return Work(cell, entrant, opened.encoder if opened else None, material)
+    return Work(cell, method, opened.encoder if opened else None, material)
 
 
 def _too_few(material: Material, shots: Sequence[str]) -> list[str]:
@@ -162,7 +160,7 @@ def _metadata(
     seeds: Sequence[int],
     shots: Sequence[str],
     size_px: int,
-    taking_part: Sequence[Entrant],
+    methods: Sequence[ConfiguredMethod],
 ) -> dict:
     files = {one.path: one for used in chosen.values() for one in used}
     return {
@@ -198,7 +196,7 @@ def _metadata(
                 "is_head": one.family == HEADS,
                 "arguments": one.arguments,
             }
-            for one in taking_part
+            for one in methods
         ],
         "warnings": list(warnings),
         "machine": f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}",

@@ -5,7 +5,7 @@ import onnx
 import pytest
 from fitted_models import run_export
 
-from downstream.exporting.onnx_file import CLOSE, answers
+from downstream.exporting.onnx_file import CLOSE, predicted_arrays
 from downstream.inspection.inspector import Inspector
 
 
@@ -22,7 +22,7 @@ def test_int8_learns_its_threshold_anew_and_says_what_it_costs(padim_folder, dem
     assert found.threshold.value == pytest.approx(found.method.metadata["threshold"])
     operators = {node.op_type for node in onnx.load(out).graph.node}
     assert {"QuantizeLinear", "DequantizeLinear"} <= operators
-    before, after = answers(native.method, nut_pixels)[0], answers(found.method, nut_pixels)[0]
+    before, after = predicted_arrays(native.method, nut_pixels)[0], predicted_arrays(found.method, nut_pixels)[0]
     assert np.corrcoef(before, after)[0, 1] > 0.95
     assert not np.allclose(before, after, rtol=CLOSE)
 

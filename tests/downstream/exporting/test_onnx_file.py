@@ -6,7 +6,7 @@ import torch
 from fitted_models import MODELS, SIZE_PX, fitted, run_detect, run_export
 
 from downstream.exporting import onnx_file as exporting
-from downstream.exporting.onnx_file import CLOSE, answers, parity
+from downstream.exporting.onnx_file import CLOSE, parity, predicted_arrays
 from downstream.inspection.inspector import Inspector
 from downstream.methods.exported import Exported
 from pretrain.command import UserError
@@ -18,13 +18,13 @@ def test_every_backend_answers_as_the_model_does(name, backend, demo_folder, nut
     folder = fitted(tmp_path / "model", demo_folder, name)
     native = Inspector.load(folder)
     # So that there are decisions of both kinds.
-    native.decide_at(float(np.median(answers(native.method, nut_pixels)[0])))
+    native.decide_at(float(np.median(predicted_arrays(native.method, nut_pixels)[0])))
     native.save_decision(folder)
     assert run_export(folder, "--to", backend) == 0
     file = Exported(folder.with_suffix(f".{backend}"), batch_size=7)
     found = parity(native, file, nut_pixels)
     assert found.count == len(nut_pixels) and found.holds, found
-    scores, _, decisions = answers(file, nut_pixels)
+    scores, _, decisions = predicted_arrays(file, nut_pixels)
     assert (decisions == (scores > np.float32(native.threshold.value))).all()
     assert 0 < decisions.sum() < len(decisions)
 
@@ -50,7 +50,9 @@ def test_floats_may_be_asked_for(padim_folder, onnx_file, tmp_path, nut_pixels):
     assert run_export(padim_folder, "--input", "float", "--out", tmp_path / "float.onnx") == 0
     floats = Exported(tmp_path / "float.onnx")
     assert floats.takes_floats and not Exported(onnx_file).takes_floats
-    np.testing.assert_allclose(answers(floats, nut_pixels)[0], answers(Exported(onnx_file), nut_pixels)[0], rtol=1e-5)
+    np.testing.assert_allclose(
+        predicted_arrays(floats, nut_pixels)[0], predicted_arrays(Exported(onnx_file), nut_pixels)[0], rtol=1e-5
+    )
     between = torch.from_numpy(nut_pixels[0]).permute(2, 0, 1) / 255 * 0.999 + 0.0003
     (native,) = Inspector.load(padim_folder).method.predict([between])
     (found,) = floats.predict([between])

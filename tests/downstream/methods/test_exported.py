@@ -15,7 +15,7 @@ from conftest import REPOSITORY
 from fitted_models import SIZE_PX, run_detect
 from PIL import Image
 
-from downstream.exporting.onnx_file import CLOSE, answers
+from downstream.exporting.onnx_file import CLOSE, predicted_arrays
 from downstream.inspection.inspector import Inspector
 from downstream.methods import exported
 from downstream.methods.exported import Exported
@@ -23,9 +23,9 @@ from pretrain.command import UserError
 
 
 def test_the_batch_is_free_and_does_not_matter(onnx_file, nut_pixels):
-    alone, together = (answers(Exported(onnx_file, batch_size=size), nut_pixels[:9]) for size in (1, 9))
+    alone, together = (predicted_arrays(Exported(onnx_file, batch_size=size), nut_pixels[:9]) for size in (1, 9))
     np.testing.assert_allclose(alone[0], together[0], rtol=1e-5)
-    one, two = (answers(Exported(onnx_file, threads=threads), nut_pixels[:9]) for threads in (1, 2))
+    one, two = (predicted_arrays(Exported(onnx_file, threads=threads), nut_pixels[:9]) for threads in (1, 2))
     np.testing.assert_allclose(one[0], two[0], rtol=1e-5)
 
 
@@ -43,7 +43,7 @@ def test_the_snippet_of_the_readme_needs_neither_torch_nor_heldout(onnx_file, pa
     numbers, words = done.stdout.splitlines()
     score, threshold, decision = numbers.split()
     native = Inspector.load(padim_folder)
-    expected, _ = answers(native.method, nut_pixels[:1])
+    expected, _ = predicted_arrays(native.method, nut_pixels[:1])
     assert float(score) == pytest.approx(expected[0], rel=CLOSE)
     assert float(threshold) == native.threshold.value
     assert decision == str(bool(expected[0] > native.threshold.value))

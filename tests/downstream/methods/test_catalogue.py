@@ -1,9 +1,9 @@
 """Who takes part: every line of methods.py, and nothing that was planned is missing."""
 
 import pytest
+from downstream.methods.lineup import FAMILIES, FURTHER, built, entrants
 
 from downstream.methods import lineup
-from downstream.methods.lineup import FAMILIES, FURTHER, built, entrants
 from pretrain.command import UserError
 
 

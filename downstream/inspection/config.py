@@ -1,0 +1,159 @@
+"""The options of detect.py and area.py."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from pretrain.command import Names
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Fit a method to good images of one product, find its threshold, and write a model.
+
+    Attributes:
+        data: Good images; a plain folder, a category in MVTec AD's layout (its train/good), or a folder of them.
+        category: Which category, where the folder holds several.
+        method: padim (a Gaussian per position), patchcore (nearest normal patch), residual (with --train), or another
+            from downstream/methods/catalogue.py.
+        encoder: Encoder file. Default is runs/simclr/encoder.safetensors where it may be used, else random weights.
+        shots: Number of good images to refer to, or all.
+        validation_share: Share of the good images to leave out of the model, for downstream/area.py to decide by.
+        false_alarm_rate: Share of good images that may be called defective; the threshold follows from it.
+        minimum_area: Ignore regions of fewer pixels; an image whose regions are all ignored is good.
+        train: Folder of other categories, to learn from (residual) and to calibrate with few references.
+        train_categories: Only these of them.
+        size_px: Side of the square that images are stretched to.
+        options: Arguments of the method, such as reference_views=flips,dimensions=50.
+        seed: Seed of the draw of references, and of the method.
+        out: Folder to write the model to. Default is models/CATEGORY.
+    """
+
+    data: Path
+    category: str | None = None
+    method: str = "padim"
+    encoder: Path | None = None
+    shots: str = "all"
+    validation_share: float = 0.0
+    false_alarm_rate: float = 0.1
+    minimum_area: int = 0
+    train: Path | None = None
+    train_categories: Names = Names()
+    size_px: int = 224
+    options: str = ""
+    seed: int = 0
+    out: Path | None = None
+
+
+@dataclass(frozen=True)
+class Run:
+    """Run a model over images: which are defective, and where.
+
+    Attributes:
+        images: Images, or folders of images; of a folder in MVTec AD's layout, the test images.
+        model: Folder of a model that fit wrote, or an ONNX file that downstream/export.py made of one.
+        out: Folder for results.jsonl and the images.
+        overlays: Which images to draw with heatmap, contours and boxes.
+        threshold: Another threshold than the model's.
+        maps: Also write every anomaly map, as it is, to maps.safetensors.
+    """
+
+    model: Path
+    images: tuple[Path, ...] = field(default=(), metadata={"positional": True})
+    out: Path = Path("runs/detect")
+    overlays: Literal["all", "defective", "none"] = "defective"
+    threshold: float | None = None
+    maps: bool = False
+
+
+@dataclass(frozen=True)
+class AreaFinetune:
+    """Plot what helps to choose a minimum area, and recommend one.
+
+    Attributes:
+        model: Folder of a model; with --method it is written there.
+        data: Good images, some of which the model was not fitted to; of a category in MVTec AD's layout, train/good.
+        category: Which category, where the folder holds several. Default is the model's.
+        method: Fit this method first, as downstream/detect.py fit does.
+        validation_share: Of a model fitted here, the share of good images to leave out of it.
+        encoder: Of a model fitted here, the encoder file.
+        train: Of a model fitted here, the folder of other categories to learn from (residual).
+        size_px: Of a model fitted here, the side of the square that images are stretched to.
+        options: Of a model fitted here, arguments of the method, such as dimensions=50.
+        false_alarm_rate: Share of good images that may be called defective. Default is none of the validation images.
+        synthetic: Number of synthetic anomalies to compare areas by.
+        seed: Seed of the validation images and of the synthetic anomalies.
+        out: Folder for the plots and tables.
+    """
+
+    model: Path
+    data: Path
+    category: str | None = None
+    method: str | None = None
+    validation_share: float = 0.1
+    encoder: Path | None = None
+    train: Path | None = None
+    size_px: int = 224
+    options: str = ""
+    false_alarm_rate: float | None = None
+    synthetic: int = 200
+    seed: int = 0
+    out: Path = Path("runs/area")
+
+
+@dataclass(frozen=True)
+class AreaValidate:
+    """Find the lowest threshold at which no validation image has a region of the area, and keep both in the model.
+
+    Attributes:
+        model: Folder of a model; with --method it is written there.
+        data: Good images, some of which the model was not fitted to; of a category in MVTec AD's layout, train/good.
+        area: The minimum area, in pixels of the original images.
+        category: Which category, where the folder holds several. Default is the model's.
+        method: Fit this method first, as downstream/detect.py fit does.
+        validation_share: Of a model fitted here, the share of good images to leave out of it.
+        encoder: Of a model fitted here, the encoder file.
+        train: Of a model fitted here, the folder of other categories to learn from (residual).
+        size_px: Of a model fitted here, the side of the square that images are stretched to.
+        options: Of a model fitted here, arguments of the method, such as dimensions=50.
+        false_alarm_rate: Share of good images that may be called defective. Default is none of the validation images.
+        seed: Seed of the draw of validation images.
+    """
+
+    model: Path
+    data: Path
+    area: int
+    category: str | None = None
+    method: str | None = None
+    validation_share: float = 0.1
+    encoder: Path | None = None
+    train: Path | None = None
+    size_px: int = 224
+    options: str = ""
+    false_alarm_rate: float | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class AreaTest:
+    """Inspect labelled images at the model's area and threshold: share of right decisions, IoU of the regions.
+
+    Attributes:
+        model: Folder of a model that validate was run on.
+        data: Labelled images; a category in MVTec AD's layout, or a folder of several.
+        category: Which category, where the folder holds several. Default is the model's.
+        area: Another minimum area than the model's; needs its threshold.
+        threshold: Another threshold than the model's.
+        overlays: Which images to draw with heatmap, contours and boxes.
+        masks: Also write the regions of each image as a black and white PNG of its size and name.
+        out: Folder for the figures, masks and overlays.
+    """
+
+    model: Path
+    data: Path
+    category: str | None = None
+    area: int | None = None
+    threshold: float | None = None
+    overlays: Literal["all", "defective", "none"] = "defective"
+    masks: bool = True
+    out: Path = Path("runs/area/test")

@@ -1,0 +1,118 @@
+"""detect.py fit: a method fitted to good images, its thresholds, and the model written to a folder."""
+
+import inspect
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+import yaml
+from torch import Tensor
+
+from baselines.contract.method import Images, Method, Samples
+from baselines.contract.threshold import MIN_OWN_NORMALS, Threshold, threshold_from_normals
+from downstream.inspection.config import Fit
+from downstream.inspection.images import good_images
+from downstream.inspection.inspector import Inspector
+from downstream.methods.catalogue import detect_class
+from downstream.methods.references import (
+    calibration_normals,
+    draw,
+    fitting_count,
+    own_threshold,
+    shots_of,
+    suspicious,
+)
+from embeddings.encoding import choose_encoder
+from pretrain.command import UserError, nearest
+from pretrain.data.dataset import ImageSet, data_name, load
+from pretrain.demo import is_demo
+
+
+def fit(config: Fit) -> None:
+    """Fit, report, and write the model."""
+    normals = good_images(config.data, config.category, config.size_px)
+    (category,) = normals.categories
+    shots = shots_of(config.shots, fitting_count(len(normals), config.validation_share))
+    references = normals.subset(draw(len(normals), shots, config.seed))
+    method = make_method(config)
+    others = load(config.train, config.size_px, config.train_categories) if config.train else None
+    if others is not None:
+        others = others.subset([i for i, record in enumerate(others.records) if record.category != category])
+    if others is None and not method.sees_normals:
+        raise UserError(f"{config.method} learns from labelled images of other products: name their folder by --train.")
+    images = Images(references)
+    method.fit(Samples(others) if others else []).refer(images)
+    if scores_normals := not method.sees_normals and len(references) >= MIN_OWN_NORMALS:
+        score_normals(method, images)
+    threshold = own_threshold(method, images, config.false_alarm_rate, calibration_normals(others), config.seed)
+    map_threshold = map_threshold_of(method, config, len(references))
+    metadata = {
+        "data": data_name(config.data),
+        "normals": len(references),
+        "method": config.method,
+        "false_alarm_rate": config.false_alarm_rate,
+        "learned_from": [entry.digest.hex() for entry in references.entries],
+    }
+    scores = method.normal_scores_.tolist()
+    model = Inspector(method, category, config.size_px, threshold, map_threshold, config.minimum_area, scores, metadata)
+    out = config.out or Path("models") / category
+    model.save(out)
+    learned = f"{len(references)} good images of {category} ({data_name(config.data)})"
+    if not method.sees_normals:
+        learned = f"{len(others)} labelled images of {', '.join(others.categories)}; it learned nothing of {learned}"
+    print(f"{config.method} fitted to {learned}")
+    print(f"threshold {threshold.value:.4g} at {config.false_alarm_rate:.0%} false alarms: {threshold.why}")
+    if len(scores) == len(references) and (method.sees_normals or scores_normals):
+        print_suspicious(references, scores, threshold)
+    print(f"model: {out}")
+    print(f"next:  python downstream/detect.py run IMAGE_OR_FOLDER --model {out}")
+
+
+def make_method(config: Fit) -> Method:
+    """The method that was asked for, with its options. Raises UserError for one that it does not have."""
+    method_class = detect_class(config.method)
+    allowed = set(inspect.signature(method_class).parameters)
+    try:  # as YAML, so that levels=[level2,level3] is a list
+        arguments = yaml.safe_load("{" + config.options.replace("=", ": ") + "}")
+    except yaml.YAMLError:
+        raise UserError(f"--options {config.options} cannot be read: give NAME=VALUE,NAME=VALUE.") from None
+    for name in arguments:
+        if name not in allowed:
+            raise UserError(f"{config.method} has no option {name!r}; {nearest(name, allowed)}")
+    if "encoder" in allowed:
+        encoder, path = choose_encoder(config.encoder, config.seed, is_demo(config.data))
+        seen = encoder.origin.categories if encoder.origin else ()
+        print(f"encoder: {path}" + (f", which saw {', '.join(seen)}" if seen else ""))
+        arguments = {"encoder": encoder, **arguments}
+    if "seed" in allowed:
+        arguments = {"seed": config.seed, **arguments}
+    return method_class(**arguments)
+
+
+def score_normals(method: Method, images: Sequence[Tensor]) -> None:
+    """Take the threshold from the user's good images: a method that learned nothing of them may be asked about them,
+    and they say more of this product than those of the products it learned from."""
+    batches = list(method.predict(images))
+    method.normal_scores_ = torch.cat([batch.scores for batch in batches])
+    if batches[0].maps is not None:
+        method.normal_peaks_ = torch.cat([batch.maps.flatten(1).amax(1) for batch in batches])
+
+
+def map_threshold_of(method: Method, config: Fit, count: int) -> Threshold | None:
+    """The threshold above which a pixel belongs to a region; none where the method has no maps of `count` normals."""
+    peaks = getattr(method, "normal_peaks_", ())
+    if len(peaks):
+        return threshold_from_normals(peaks.numpy(), config.false_alarm_rate)
+    if config.minimum_area:
+        raise UserError(
+            f"--minimum-area needs a threshold for maps, which {config.method} does not find of {count}: leave it out, "
+            f"and python downstream/area.py validate finds one with good images that were left out of the model."
+        )
+    return None
+
+
+def print_suspicious(references: ImageSet, scores: Sequence[float], threshold: Threshold) -> None:
+    """A defect among the good images makes all thresholds lax: name what looks like one."""
+    for position in suspicious(scores):
+        path, ratio = references.records[position].path, scores[position] / threshold.value
+        print(f"suspicious: {path} scores {ratio:.1f} times the threshold among the good ones; look at it")
