@@ -55,7 +55,7 @@ _NAMES = {
     "load_encoder": "pretrain.encoder",
     "Index": "embeddings.index",
     "Inspector": "downstream.inspection.inspector",
-    **{path.rpartition(".")[2]: path.rpartition(".")[0] for path in METHODS.values()},
+    **{method.path.rpartition(".")[2]: method.path.rpartition(".")[0] for method in METHODS.values()},
 }
 __all__ = ["load", *_NAMES]
 
@@ -78,7 +78,7 @@ def load(path: Path | str) -> object:
     path = Path(path)
     if path.is_file() or (path / inspector.FILE).is_file():
         return inspector.Inspector.load(path)
-    return import_module("downstream.methods.catalogue").load_any(path)
+    return import_module("downstream.methods.loading").load_any(path)
 
 
 def main() -> int:

@@ -220,7 +220,8 @@ def first_line(path: Path) -> str:
 
 def demo_models() -> Path:
     """A model of demo images, so that there is something to see; made once, and said."""
-    from downstream.detect import Fit, fit
+    from downstream.inspection.config import Fit
+    from downstream.inspection.fitting import fit
     from pretrain.demo import make
 
     model = DEMO_MODELS / "demo-hazelnut"

@@ -7,13 +7,15 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
-from torch import Tensor
 
 from pretrain.command import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # In the header of our safetensors files: without it a file is another program's.
 HEADER_KEY = "heldout"
@@ -58,13 +60,15 @@ def alone(path: Path, waiting: str) -> Iterator[None]:
         lock.release()
 
 
-def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict) -> None:
+def write_tensors(path: Path, tensors: "dict[str, Tensor]", metadata: dict) -> None:
     """Write `tensors`, and `metadata` as JSON in the header. A reader finds the old file or the new one, never half."""
+    from safetensors.torch import save  # not above: a run of an exported model does without torch and its 1.5 s
+
     data = save({name: tensor.contiguous() for name, tensor in tensors.items()}, {HEADER_KEY: json.dumps(metadata)})
     write_whole(path, data)
 
 
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict]:
+def read_tensors(path: Path) -> "tuple[dict[str, Tensor], dict]":
     """The tensors and the metadata of a file written by `write_tensors`. Raises UserError for any other file."""
     if not path.is_file():
         raise UserError(f"there is no file {path}.")

@@ -82,7 +82,8 @@ def demo_folder(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def models_folder(demo_folder, tmp_path_factory) -> Path:
     """Two small models for the service: PaDiM with an encoder of its own, and the mean image without one."""
-    from downstream.detect import Fit, fit
+    from downstream.inspection.config import Fit
+    from downstream.inspection.fitting import fit
 
     folder = tmp_path_factory.mktemp("service") / "models"
     common = {"data": demo_folder, "category": "hazelnut", "size_px": 64}
@@ -115,15 +116,6 @@ def onnx_file(padim_folder) -> Path:
 
     assert run_export(padim_folder) == 0
     return padim_folder.with_suffix(".onnx")
-
-
-@pytest.fixture(scope="session")
-def pt2_file(padim_folder) -> Path:
-    """The same as torch's kind of file."""
-    from fitted_models import run_export
-
-    assert run_export(padim_folder, "--to", "pt2") == 0
-    return padim_folder.with_suffix(".pt2")
 
 
 @pytest.fixture(scope="session")

@@ -3,29 +3,32 @@
 from pathlib import Path
 
 from downstream import detect, export
+from downstream.exporting.config import Config
+from downstream.inspection.config import Fit, Run
+from downstream.inspection.fitting import fit
 from pretrain.command import run_command, run_commands
 
 SIZE_PX = 64
-BANK = "grid=8,dimensions=16,share=0.2"
+PATCHCORE = "grid=8,dimensions=16,coreset_ratio=0.2"
 # One line for each kind of statistics, with what is special in its graph.
 MODELS = {
     "padim": ("padim", "dimensions=24,grid=8"),
     "every channel, background": (
         "padim",
-        "dimensions=null,grid=4,neighborhood=1,levels=[level2],foreground=0.5,whole=0.5",
+        "dimensions=null,grid=4,neighborhood=1,levels=[level2],foreground=0.5,image_weight=0.5",
     ),
-    "mixed channels": ("padim", "dimensions=7,grid=8,reduction=orthogonal,quiet=0.0"),
-    "bank": ("bank", BANK),
-    "bank, several neighbors": ("bank", BANK + ",neighbors=3,whiten=true,whole=1.0"),
+    "mixed channels": ("padim", "dimensions=7,grid=8,reduction=orthogonal,variance_weight=0.0"),
+    "patchcore": ("patchcore", PATCHCORE),
+    "patchcore, several neighbors": ("patchcore", PATCHCORE + ",num_neighbors=3,whiten=true,image_weight=1.0"),
 }
 
 
 def run_export(*arguments: object) -> int:
-    return run_command(export.main, export.Config, list(map(str, arguments)))
+    return run_command(export.main, Config, list(map(str, arguments)))
 
 
 def run_detect(*arguments: object) -> int:
-    return run_commands({"fit": (detect.fit, detect.Fit), "run": (detect.run, detect.Run)}, list(map(str, arguments)))
+    return run_commands({"fit": (fit, Fit), "run": (detect.run, Run)}, list(map(str, arguments)))
 
 
 def fitted(folder: Path, data: Path, name: str = "padim", *more: object) -> Path:

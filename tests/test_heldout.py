@@ -103,7 +103,7 @@ def test_the_import_is_light_and_the_names_are_there():
 
 def test_every_method_has_a_name_there():
     assert len(METHODS) > 5
-    assert {path.rpartition(".")[2] for path in METHODS.values()} < {*heldout.__all__}
+    assert {method.path.rpartition(".")[2] for method in METHODS.values()} < {*heldout.__all__}
 
 
 def test_an_unknown_name_is_an_attribute_error():

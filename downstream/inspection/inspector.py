@@ -17,7 +17,7 @@ from baselines.contract.method import check_format
 from baselines.contract.model_folder import FILE, FORMAT, write_metadata, write_model
 from baselines.contract.regions import Region, area_score, regions
 from baselines.contract.threshold import Threshold, confidence, is_anomalous
-from downstream.methods.catalogue import load_any
+from downstream.methods.loading import load_any
 from pretrain.command import UserError
 from pretrain.data.decode import Decoded, Unreadable, decode
 from pretrain.data.images import Problem

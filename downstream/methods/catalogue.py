@@ -8,10 +8,8 @@ import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from downstream.methods.exported import Exported
 from pretrain.command import UserError, nearest
 from pretrain.data.images import check_names
 
@@ -44,7 +42,7 @@ class Entry:
 
     @property
     def method_class(self) -> "type[Method]":
-        return _imported(self.path)
+        return imported(self.path)
 
 
 # Auto-encoders at the size of --quick, on which an epoch takes seconds.
@@ -146,19 +144,8 @@ def detect_class(name: str) -> "type[Method]":
     return known[name].method_class
 
 
-def load_any(path: Path) -> "Method":
-    """The method saved in a folder, whichever it is, or an exported file. Raises UserError where there is none."""
-    if path.is_file():
-        return Exported(path)
-    class_name = _imported("baselines.contract.method.saved_class_name")(path)
-    for entry in METHODS.values():
-        if entry.path.rpartition(".")[2] == class_name:
-            return entry.method_class.load(path)
-    raise UserError(f"{path} holds a method {class_name!r} that this heldout does not know: update heldout.")
-
-
 def _arguments(entry: Entry, quick: bool) -> dict:
-    started = _imported(entry.start)(quick) if entry.start else {}
+    started = imported(entry.start)(quick) if entry.start else {}
     return {**started, **(entry.quick if quick else {})}
 
 
@@ -166,6 +153,7 @@ def _parameters(method_class: type) -> Mapping[str, inspect.Parameter]:
     return inspect.signature(method_class).parameters
 
 
-def _imported(path: str) -> object:
+def imported(path: str) -> object:
+    """What a dotted path names."""
     module, _, name = path.rpartition(".")
     return getattr(import_module(module), name)

@@ -104,8 +104,8 @@ def fit_gaussians(moments: Moments, shrinkage: float | None, members: Tensor) ->
     """The Gaussians of all vectors taken in, and how far each member is from the Gaussians of all others.
 
     `members` (n, m, p, d) are of the normals that were taken in, m views of each (one, or several flipped and rotated
-    ones). A member is left out with all its views, the distance is that of its first: (n, p), or (0, p) where nothing is left.
-    Leaving m vectors out is a change of rank m, so nothing is fitted again (Woodbury 1950); only the amount of
+    ones). A member is left out with all its views, the distance is that of its first: (n, p), or (0, p) where nothing
+    is left. Leaving m vectors out is a change of rank m, so nothing is fitted again (Woodbury 1950); only the amount of
     shrinkage and the floor stay those of all.
     """
     count, (positions, dimensions) = int(moments.count), moments.shift.shape

@@ -101,7 +101,7 @@ class PatchCore(PatchMethod):
         return spread if len(normals) > 1 else []
 
     def _each_left_out(self, normals: Sequence[Tensor], positions: Sequence[int]) -> Tensor:
-        """Distances of patches (n, rows, columns) of the normals at `positions`, each to the coreset without its own."""
+        """Distances of patches (n, rows, columns) of the normals at `positions`, each without its own."""
         maps = [self.patch_sum_.new_empty(0, *self.patch_sum_.shape[:2])]
         for start in range(0, len(positions), LEARNING_BATCH):
             owners = positions[start : start + LEARNING_BATCH]

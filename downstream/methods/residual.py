@@ -54,7 +54,7 @@ class Residual(PatchCore):
 
     def fit(self, training: Sequence[Sample]) -> Self:
         """Train the network on normals of other categories, clean and with synthetic anomalies, and on real defects
-        that have masks; defective images without a mask teach it nothing. Raises UserError without normals to learn from."""
+        that have masks; defective images without a mask teach it nothing. Raises UserError without normals."""
         self._forget()
         normals, defective = defaultdict(list), defaultdict(list)
         for position, sample in enumerate(training):

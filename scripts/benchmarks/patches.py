@@ -56,7 +56,7 @@ CATEGORY = "hazelnut"
 PADIM = {
     "dimensions": DIMENSIONS,
     "neighborhood": 1,
-    "quiet": 0.0,
+    "variance_weight": 0.0,
     "grid": GRID,
     "blur": 1 / 64,
     "top_share": 0.0,
@@ -65,7 +65,7 @@ PADIM = {
 OURS = {
     "ours": ("padim", PADIM),
     "ours, coarse": ("padim", {**PADIM, "grid": COARSE_GRID}),
-    "patchcore": ("bank", {"levels": ["level2", "level3"], "grid": COARSE_GRID, "share": SHARE, "batch_size": BATCH}),
+    "patchcore": ("patchcore", {"levels": ["level2", "level3"], "grid": COARSE_GRID, "coreset_ratio": SHARE, "batch_size": BATCH}),
 }
 AT_LEAST = {
     "fit": 2.5, "single": 1.8, "batched": 3.0, "coarse_fit": 4.0, "coarse_single": 3.0, "coarse_batched": 5.0,

@@ -16,7 +16,9 @@ from safetensors.torch import load_file
 from baselines.autoencoder import main
 from baselines.autoencoders.config import Config
 from baselines.contract.metrics import number
-from downstream.detect import Fit, Run, fit, run
+from downstream.detect import run
+from downstream.inspection.config import Fit, Run
+from downstream.inspection.fitting import fit
 from pretrain.command import Names, UserError, read_config, run_command, run_commands
 from pretrain.training.session import Session
 

@@ -15,7 +15,9 @@ from PIL import Image
 from baselines import vgg_cam
 from baselines.cam import config
 from baselines.cam.training import CamTraining
-from downstream.detect import Fit, Run, fit, run
+from downstream.detect import run
+from downstream.inspection.config import Fit, Run
+from downstream.inspection.fitting import fit
 from pretrain.command import run_commands
 from pretrain.data.dataset import load
 from pretrain.files import read_tensors

@@ -15,10 +15,11 @@ from scipy.ndimage import label
 
 from baselines.contract.method import Prediction
 from baselines.trivial import MeanImage
-from downstream import area, detect
+from downstream import area
+from downstream.detect import run
 from downstream.inspection.area_choice import (
     AreaRow,
-    HeldOut,
+    ValidationImages,
     area_table,
     area_threshold,
     maps_of,
@@ -26,13 +27,16 @@ from downstream.inspection.area_choice import (
     threshold_rows,
 )
 from downstream.inspection.area_plots import regions_chart, sizes_chart
+from downstream.inspection.config import AreaFinetune, AreaTest, AreaValidate, Fit, Run
+from downstream.inspection.fitting import fit
+from downstream.inspection.images import good_images
 from downstream.inspection.inspector import Inspector
 from pretrain.command import UserError, run_commands
 from pretrain.data.dataset import ImageSet
 from pretrain.data.decode import read_mask
 
-COMMANDS = {"finetune": (area.finetune, area.Finetune), "validate": (area.validate, area.Validate)}
-COMMANDS |= {"test": (area.test, area.Test), "fit": (detect.fit, detect.Fit), "run": (detect.run, detect.Run)}
+COMMANDS = {"finetune": (area.finetune, AreaFinetune), "validate": (area.validate, AreaValidate)}
+COMMANDS |= {"test": (area.test, AreaTest), "fit": (fit, Fit), "run": (run, Run)}
 SMALL = ("--size-px", "64", "--encoder", "random", "--options", "dimensions=24,grid=8,neighborhood=1")
 
 
@@ -44,7 +48,7 @@ def typed(*arguments: object) -> int:
 def fitted(demo_folder, tmp_path_factory):
     """8 of 12 good images were learned from."""
     folder = tmp_path_factory.mktemp("models") / "hazelnut"
-    words = ("--data", demo_folder, "--category", "hazelnut", "--hold-out", "0.33", "--out", folder)
+    words = ("--data", demo_folder, "--category", "hazelnut", "--validation-share", "0.33", "--out", folder)
     assert typed("fit", *words, *SMALL) == 0
     return folder
 
@@ -61,10 +65,10 @@ def validated(model, demo_folder):
     return model
 
 
-def held_of(*maps: np.ndarray) -> HeldOut:
+def held_of(*maps: np.ndarray) -> ValidationImages:
     """Held-out maps without images, as large as the maps."""
 
-    class Sized(HeldOut):
+    class Sized(ValidationImages):
         sizes = [one.shape for one in maps]
 
     return Sized(ImageSet("", 8, (), (), np.empty(0)), maps)
@@ -80,7 +84,7 @@ def test_validate_finds_the_lowest_threshold_without_a_region(validated, demo_fo
     kept = Inspector.load(validated)
     area_px, threshold, scores = kept.area_rule
     learned = set(kept.metadata["learned_from"])
-    goods = detect.good_images(detect.Fit(demo_folder, "hazelnut", size_px=64))
+    goods = good_images(demo_folder, "hazelnut", 64)
     paths = [r.path for r, e in zip(goods.records, goods.entries, strict=True) if e.digest.hex() not in learned]
     assert len(paths) == len(scores) == 4 and len(learned) == 8 and area_px == 60 and threshold.count == 4
     found = list(kept.inspect(paths))
@@ -140,7 +144,7 @@ def test_a_image_is_defective_if_and_only_if_it_has_a_region(validated, demo_fol
     assert list(figures["by area"].values()) == pytest.approx(rates)
     assert list(figures["all called good"].values()) == [0, 1, 0.5]
     assert list(figures["all called defective"].values()) == [1, 0, 0.5]
-    assert sum(part["images"] for part in figures["kinds"].values()) == len(lines)
+    assert sum(part["images"] for part in figures["defects"].values()) == len(lines)
     assert 0 <= figures["masks"]["iou"] <= 1 and figures["masks"]["images"] == len(bad)
 
 
@@ -178,12 +182,12 @@ def test_finetune_draws_and_recommends(model, demo_folder, tmp_path, capsys):
     assert (again / "areas.csv").read_text() == (out / "areas.csv").read_text()
 
 
-@pytest.mark.parametrize("method", ["bank", "residual", "mean"])
+@pytest.mark.parametrize("method", ["patchcore", "residual", "mean"])
 def test_every_method_with_maps_fits_itself(method, demo_folder, tmp_path):
     more = {"mean": ("--size-px", "64"), "residual": (*SMALL[:-1], "dimensions=16,grid=8", "--train", demo_folder)}
     words = ("--model", tmp_path / "model", "--data", demo_folder, "--category", "hazelnut")
     options = more.get(method, (*SMALL[:-1], "dimensions=16,grid=8"))
-    assert typed("validate", *words, "--method", method, "--hold-out", "0.3", "--area", "40", *options) == 0
+    assert typed("validate", *words, "--method", method, "--validation-share", "0.3", "--area", "40", *options) == 0
     assert typed("test", *words, "--out", tmp_path / "out", "--overlays", "none", "--no-masks") == 0
     assert not (tmp_path / "out" / "masks").exists() and not (tmp_path / "out" / "overlays").exists()
 
@@ -193,11 +197,11 @@ def test_one_held_out_gray_image_of_another_size(model, tmp_path, capsys):
     goods.mkdir()
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (50, 90), np.uint8)).save(goods / "gray.png")
     assert typed("validate", "--model", model, "--data", goods, "--area", "100") == 0
-    assert "hold out more good images than one" in capsys.readouterr().out
+    assert "leave out more good images than one" in capsys.readouterr().out
     assert typed("validate", "--model", model, "--data", goods, "--area", "4501") == 2
     assert "4501 px is more than an image of 90x50 has" in capsys.readouterr().err
     assert typed("finetune", "--model", model, "--data", goods, "--out", tmp_path / "out", "--synthetic", "2") == 2
-    assert "hold out 2 or more" in capsys.readouterr().err
+    assert "leave out 2 or more" in capsys.readouterr().err
 
 
 def test_flat_images(tmp_path):
@@ -229,7 +233,7 @@ def test_a_image_smaller_than_the_area_is_named_and_the_rest_goes_on(validated, 
     (data / "test" / "good" / "broken.png").write_bytes(b"no image")
     assert typed("test", "--model", validated, "--data", data, "--out", tmp_path / "out") == 0
     words = capsys.readouterr()
-    assert "60 px is more than an image of 7x7 has" in words.err and "2 images could not be judged" in words.out
+    assert "60 px is more than an image of 7x7 has" in words.err and "2 images could not be inspected" in words.out
     problems = json.loads((tmp_path / "out" / "figures.json").read_text())["problems"]
     assert [problem["path"].rsplit("/")[-1] for problem in problems] == ["broken.png", "tiny.png"]
 
@@ -258,10 +262,10 @@ def test_images_of_one_name_keep_their_masks_apart(validated, demo_folder, tmp_p
         (("validate", "--model", "NEW", "--data", "DEMO", "--category", "bottle", "--method", "men", "--area", "5"),
          "did you mean mean"),
         (("validate", "--model", "NEW", "--data", "DEMO", "--method", "mean", "--area", "5"), "--category"),
-        (("validate", "--model", "NEW", "--data", "DEMO", "--method", "mean", "--area", "5", "--hold-out", "0"),
-         "with --hold-out 0 no good image"),
+        (("validate", "--model", "NEW", "--data", "DEMO", "--method", "mean", "--area", "5", "--validation-share", "0"),
+         "with --validation-share 0 no good image"),
         (("validate", "--model", "NEW", "--data", "DEMO", "--category", "bottle", "--method", "mean", "--area", "5",
-          "--hold-out", "1"), "a share of 1 cannot be held out"),
+          "--validation-share", "1"), "--validation-share 1 cannot be"),
         (("finetune", "--model", "MODEL", "--data", "DEMO", "--synthetic", "0"), "--synthetic 0 compares nothing"),
         (("test", "--model", "MODEL", "--data", "DEMO"), "has no minimum area yet"),
         (("test", "--model", "MODEL", "--data", "DEMO", "--area", "5"), "has no minimum area yet"),
@@ -323,7 +327,7 @@ def test_each_image_is_judged_at_the_threshold_of_the_others():
     assert rows[1] == AreaRow(8, 5.0, pytest.approx(2 / 3), pytest.approx(2 / 3), pytest.approx(2 / 3))
     assert recommended(rows) == rows[1]
     assert recommended([rows[1], rows[1]._replace(area_px=6), rows[0]]).area_px == 6
-    with pytest.raises(UserError, match="hold out 2 or more"):
+    with pytest.raises(UserError, match="leave out 2 or more"):
         area_table([4], normals[:1, :1], copies[:1, :1], np.array([0]), None)
 
 

@@ -9,7 +9,9 @@ import pytest
 from PIL import Image
 
 from baselines.contract.regions import Region
-from downstream.detect import Fit, Run, fit, run
+from downstream.detect import run
+from downstream.inspection.config import Fit, Run
+from downstream.inspection.fitting import fit
 from downstream.inspection.inspector import Inspection, Inspector
 from downstream.inspection.overlay import overlay
 from pretrain.command import UserError, run_commands
@@ -107,7 +109,7 @@ def test_a_defect_among_the_good_ones_is_named(demo_folder, blotched, tmp_path, 
     assert suspects and "sneaked in.png" in suspects[0]
 
 
-@pytest.mark.parametrize("method", ["bank", "residual", "mean"])
+@pytest.mark.parametrize("method", ["patchcore", "residual", "mean"])
 def test_every_method_can_be_fitted_and_run(method, demo_folder, blotched, tmp_path):
     options = {"mean": ("--size-px", "64"), "residual": (*SMALL[:-1], "dimensions=16,grid=8", "--train", demo_folder)}
     more = options.get(method, (*SMALL[:-1], "dimensions=16,grid=8"))
@@ -169,12 +171,15 @@ def test_mistakes_are_one_sentence(arguments, words, model, demo_folder, tmp_pat
     assert error.startswith("error:") and words in error
 
 
-def test_a_damaged_or_newer_model_is_a_mistake(model, tmp_path):
+def test_a_damaged_newer_or_older_model_is_a_mistake(model, tmp_path):
     copied = tmp_path / "model"
     shutil.copytree(model, copied)
     metadata = json.loads((copied / "inspector.json").read_text())
     (copied / "inspector.json").write_text(json.dumps({**metadata, "format": 99}))
     with pytest.raises(UserError, match="newer heldout"):
+        Inspector.load(copied)
+    (copied / "inspector.json").write_text(json.dumps({**metadata, "format": 2}))
+    with pytest.raises(UserError, match="older heldout.*fit the model again"):
         Inspector.load(copied)
     (copied / "inspector.json").write_text("{")
     with pytest.raises(UserError, match="damaged"):

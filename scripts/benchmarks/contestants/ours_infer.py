@@ -24,7 +24,7 @@ class Contestant:
             return
         import torch
 
-        from downstream.methods.catalogue import load_any
+        from downstream.methods.loading import load_any
 
         torch.set_num_threads(threads)
         self.method = load_any(Path(model))

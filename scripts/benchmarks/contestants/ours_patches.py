@@ -11,7 +11,7 @@ from torch.nn.functional import interpolate
 
 sys.path.append(str(Path(__file__).resolve().parents[3]))
 
-from downstream.methods.catalogue import method_class
+from downstream.methods.catalogue import detect_class
 from pretrain.encoder import load_encoder
 
 
@@ -37,7 +37,7 @@ class Contestant:
     """A method with some arguments on images in .npy files, uint8 (n, h, w, 3)."""
 
     def __init__(self, method: str, encoder: str, train: str, test: str, size_px: int, arguments: dict) -> None:
-        self.method = method_class(method)(encoder=load_encoder(encoder), **arguments)
+        self.method = detect_class(method)(encoder=load_encoder(encoder), **arguments)
         self.train, self.test = np.load(train, mmap_mode="r"), np.load(test, mmap_mode="r")
         self.size_px = size_px
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from baselines.autoencoders.method import AutoEncoder, ConvolutionalAutoEncoder, VariationalAutoEncoder
-from downstream.methods.catalogue import load_any
+from downstream.methods.loading import load_any
 from pretrain.command import UserError
 from pretrain.encoder import Encoder
 

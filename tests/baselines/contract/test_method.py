@@ -24,9 +24,9 @@ from baselines.contract.method import (
 from baselines.restoration.restorer import SadNetRestorer
 from baselines.trivial import FrameColor, MeanImage
 from downstream.methods.fine_tuned import FineTuned
-from downstream.methods.heads import Logistic, Neighbors
+from downstream.methods.heads import KnnHead, LogisticHead
 from downstream.methods.padim import PaDiM
-from downstream.methods.patchcore import PatchBank
+from downstream.methods.patchcore import PatchCore
 from downstream.methods.residual import Residual
 from pretrain.command import UserError
 from pretrain.data.dataset import load
@@ -36,11 +36,11 @@ from pretrain.files import write_tensors
 METHODS = {
     "mean image": MeanImage,
     "frame color": FrameColor,
-    "logistic head": Logistic,
-    "k-NN head": Neighbors,
+    "logistic head": LogisticHead,
+    "k-NN head": KnnHead,
     "fine-tuned": partial(FineTuned, epochs=2, train_batch=8),
     "VGG16-CAM": partial(VggCam, width=1 / 16, input_px=32, epochs=2, train_batch=8, learning_rate=1e-3),
-    "patch bank": partial(PatchBank, levels=("level1", "level2"), dimensions=32),
+    "PatchCore": partial(PatchCore, levels=("level1", "level2"), dimensions=32),
     "residual": partial(Residual, levels=("level1", "level2"), dimensions=32),
     "auto-encoder": partial(AutoEncoder, size_px=32, width=4, instances=60, train_batch=4),
     "VAE": partial(VariationalAutoEncoder, size_px=32, width=4, instances=60, train_batch=4),

@@ -11,13 +11,13 @@ from downstream.inspection.inspector import Inspector
 
 def test_int8_learns_its_threshold_anew_and_says_what_it_costs(padim_folder, demo_folder, tmp_path, nut_pixels, capsys):
     out = tmp_path / "int8.onnx"
-    lenient = ("--most-auroc-lost", 0.2, "--most-decisions-changed", 0.3)
+    lenient = ("--max-auroc-loss", 0.2, "--max-changed-decisions", 0.3)
     assert run_export(padim_folder, "--to", "onnx-int8", "--data", demo_folder, "--out", out, *lenient) == 0
     words = capsys.readouterr().out
     assert "image AUROC" in words and "before" in words and "decisions changed" in words
     found = Inspector.load(out)
     native = Inspector.load(padim_folder)
-    assert found.method.metadata["kind"] == "onnx-int8"
+    assert found.method.metadata["type"] == "onnx-int8"
     assert found.threshold.value != native.threshold.value
     assert found.threshold.value == pytest.approx(found.method.metadata["threshold"])
     operators = {node.op_type for node in onnx.load(out).graph.node}
@@ -29,7 +29,7 @@ def test_int8_learns_its_threshold_anew_and_says_what_it_costs(padim_folder, dem
 
 def test_int8_that_moved_too_far_is_refused(padim_folder, demo_folder, tmp_path, capsys):
     out = tmp_path / "int8.onnx"
-    strict = ("--most-auroc-lost", -2)
+    strict = ("--max-auroc-loss", -2)
     assert run_export(padim_folder, "--to", "onnx-int8", "--data", demo_folder, "--out", out, *strict) == 2
     assert "moved too far" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())

@@ -36,7 +36,7 @@ def test_the_snippet_of_the_readme_needs_neither_torch_nor_heldout(onnx_file, pa
     Image.fromarray(nut_pixels[0]).save(tmp_path / "image.png")
     forbidden = ("torch", "torchvision", "pretrain", "embeddings", "baselines", "downstream", "onnx", "kornia_rs")
     program = f"import sys\nsys.modules |= dict.fromkeys({forbidden})  # so that importing them fails\n{snippet}"
-    program += "print(heat.shape, metadata['category'], metadata['kind'])"
+    program += "print(heat.shape, metadata['category'], metadata['type'])"
     command = [sys.executable, "-c", program]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -50,22 +50,19 @@ def test_the_snippet_of_the_readme_needs_neither_torch_nor_heldout(onnx_file, pa
     assert words == f"(1, {SIZE_PX}, {SIZE_PX}) hazelnut onnx"
 
 
-def test_the_file_says_what_it_is_and_nothing_of_the_machine_that_made_it(onnx_file, pt2_file):
-    for file in (onnx_file, pt2_file):
-        data = file.read_bytes()
-        assert str(REPOSITORY).encode() not in data and b"site-packages" not in data
+def test_the_file_says_what_it_is_and_nothing_of_the_machine_that_made_it(onnx_file):
+    data = onnx_file.read_bytes()
+    assert str(REPOSITORY).encode() not in data and b"site-packages" not in data
     onnx.checker.check_model(onnx_file)
     metadata = Exported(onnx_file).metadata
     assert metadata["threshold"] == json.loads(metadata["inspector"])["threshold"]["value"]
     assert {"encoder_fingerprint", "encoder_saw", "versions", "commit", "architecture"} <= set(metadata)
 
 
-@pytest.mark.parametrize("kind", ["onnx", "pt2"])
-def test_detect_takes_a_file_as_it_takes_a_folder(kind, padim_folder, onnx_file, pt2_file, demo_folder, tmp_path):
-    file = {"onnx": onnx_file, "pt2": pt2_file}[kind]
+def test_detect_takes_a_file_as_it_takes_a_folder(padim_folder, onnx_file, demo_folder, tmp_path):
     codes = [
         run_detect("run", demo_folder / "hazelnut", "--model", given, "--out", tmp_path / name, "--overlays", "none")
-        for name, given in (("native", padim_folder), ("exported", file))
+        for name, given in (("native", padim_folder), ("exported", onnx_file))
     ]
     assert codes[0] == codes[1]
     ours, theirs = (
@@ -85,7 +82,8 @@ def test_an_onnx_file_is_run_without_torch(onnx_file, demo_folder, tmp_path):
     program = (
         "import sys\n"
         "from pathlib import Path\n"
-        "from downstream.detect import Run, run\n"
+        "from downstream.detect import run\n"
+        "from downstream.inspection.config import Run\n"
         "model, image, out = map(Path, sys.argv[1:])\n"
         "run(Run(model, (image,), out, overlays='all'))\n"
         "print('loaded', *sys.modules)"
@@ -98,10 +96,9 @@ def test_an_onnx_file_is_run_without_torch(onnx_file, demo_folder, tmp_path):
     assert len(list((tmp_path / "out").glob("*.png"))) == 1
 
 
-@pytest.mark.parametrize("kind", ["onnx", "pt2"])
-def test_damaged_files_get_a_word(kind, onnx_file, pt2_file, tmp_path):
-    data = {"onnx": onnx_file, "pt2": pt2_file}[kind].read_bytes()
-    file = tmp_path / f"x.{kind}"
+def test_damaged_files_get_a_word(onnx_file, tmp_path):
+    data = onnx_file.read_bytes()
+    file = tmp_path / "x.onnx"
     for damaged in (data[: len(data) // 2], b"", b"not a model", data[:1000]):
         file.write_bytes(damaged)
         with pytest.raises(UserError, match="damaged|not written by heldout"):
@@ -132,10 +129,12 @@ def with_header(source: Path, target: Path, change) -> Path:
     return target
 
 
-def test_newer_and_foreign_files_get_a_word(onnx_file, tmp_path):
+def test_newer_older_and_foreign_files_get_a_word(onnx_file, tmp_path):
     target = tmp_path / "x.onnx"
     with pytest.raises(UserError, match="newer heldout"):
         Exported(with_header(onnx_file, target, lambda metadata: metadata.update(format=99)))
+    with pytest.raises(UserError, match="older heldout.*export the model again"):
+        Exported(with_header(onnx_file, target, lambda metadata: metadata.update(format=1)))
     with pytest.raises(UserError, match="damaged"):
         Exported(with_header(onnx_file, target, lambda metadata: metadata.pop("size_px") and None))
     with pytest.raises(UserError, match="damaged"):

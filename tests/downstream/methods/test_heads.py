@@ -9,10 +9,10 @@ from torch.nn import functional as F
 from baselines.contract.method import Sample
 from baselines.contract.split import split_samples
 from downstream.methods.fine_tuned import FineTuned
-from downstream.methods.heads import Logistic, Neighbors, class_weights
+from downstream.methods.heads import KnnHead, LogisticHead, class_weights
 from pretrain.command import UserError
 
-HEADS = {"logistic": Logistic, "neighbors": Neighbors, "fine-tuned": FineTuned}
+HEADS = {"logistic": LogisticHead, "knn": KnnHead, "fine-tuned": FineTuned}
 
 
 def sample(number: int, kind: str, category: str = "nut", copy_of: int | None = None) -> Sample:
@@ -33,7 +33,7 @@ def training() -> list[Sample]:
 
 def test_good_ones_alone_are_a_mistake():
     with pytest.raises(UserError, match="learns from both"):
-        Logistic().fit([sample(i, "good") for i in range(10)])
+        LogisticHead().fit([sample(i, "good") for i in range(10)])
 
 
 def test_both_classes_weigh_alike():
@@ -55,9 +55,9 @@ def test_heads_learn_what_can_be_learned(kind, training):
     assert len(head.normal_scores_) == 7
 
 
-def test_neighbors_vote_as_written():
-    head = Neighbors(temperature=0.5)
-    head.known_ = F.normalize(torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]), dim=1)
+def test_nearest_images_vote_as_written():
+    head = KnnHead(temperature=0.5)
+    head.features_ = F.normalize(torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]), dim=1)
     head.labels_, head.votes_ = torch.tensor([1.0, 0.0, 0.0]), torch.tensor([1.5, 0.75, 0.75])
     found = head._logits(torch.tensor([[1.0, 0.0]]), count=2)
     defective = 1.5 * torch.tensor(1.0 / 0.5).exp()

@@ -7,7 +7,7 @@ import torch
 from baselines.contract.threshold import threshold_from_normals
 from baselines.trivial import MeanImage
 from downstream.methods.references import (
-    TURNS,
+    REFERENCE_VIEWS,
     background,
     draw,
     own_threshold,
@@ -42,13 +42,13 @@ def test_shots_that_cannot_be_are_mistakes(text, words):
 
 def test_views_are_distinct_and_each_a_turn_of_the_image():
     image = torch.arange(3 * 4 * 4).float().view(1, 3, 4, 4)
-    counts = {turns: len(views_of(image, turns)) for turns in TURNS}
-    assert counts == {"none": 1, "flips": 4, "turns": 4, "both": 8}
+    counts = {views: len(views_of(image, views)) for views in REFERENCE_VIEWS}
+    assert counts == {"none": 1, "flips": 4, "rotations": 4, "both": 8}
     views = views_of(image, "both")
     assert len({tuple(view.flatten().tolist()) for view in views}) == 8
     assert all(view.flatten().sort().values.equal(image.flatten()) for view in views)
     with pytest.raises(UserError, match="not square"):
-        views_of(image[..., :2], "turns")
+        views_of(image[..., :2], "rotations")
     with pytest.raises(UserError, match="choose from none"):
         views_of(image, "twists")
 
@@ -63,9 +63,9 @@ def test_a_defect_among_the_references_is_suspicious_and_ordinary_ones_are_not()
 
 
 def test_background_is_what_looks_like_the_frame():
-    places = torch.zeros(10, 10, 4) + 0.01 * torch.rand(10, 10, 4, generator=torch.Generator().manual_seed(0))
-    places[3:7, 3:7] = 1.0
-    found = background(places)
+    mean_patches = torch.zeros(10, 10, 4) + 0.01 * torch.rand(10, 10, 4, generator=torch.Generator().manual_seed(0))
+    mean_patches[3:7, 3:7] = 1.0
+    found = background(mean_patches)
     assert not found[3:7, 3:7].any()
     assert found.float().mean() > 0.7
     textured = torch.rand(28, 28, 4, generator=torch.Generator().manual_seed(1))

@@ -1,0 +1,22 @@
+"""A method from where it was saved, whichever it is: a folder, or an exported file."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from downstream.methods.catalogue import METHODS, imported
+from downstream.methods.exported import Exported
+from pretrain.command import UserError
+
+if TYPE_CHECKING:  # importing the contract imports torch, 1.5 s that a run of an exported model does without
+    from baselines.contract.method import Method
+
+
+def load_any(path: Path) -> "Method":
+    """The method saved in a folder, whichever it is, or an exported file. Raises UserError where there is none."""
+    if path.is_file():
+        return Exported(path)
+    class_name = imported("baselines.contract.method.saved_class_name")(path)
+    for entry in METHODS.values():
+        if entry.path.rpartition(".")[2] == class_name:
+            return entry.method_class.load(path)
+    raise UserError(f"{path} holds a method {class_name!r} that this heldout does not know: update heldout.")
