@@ -1,57 +1,74 @@
-"""The contract of `baselines/contract/method.py` as checks that any method can be put through.
+"""The suite that every method passes: each check is one promise of the contract in `baselines/contract/method.py`.
 
-A check takes `make`, which builds a fresh unfitted method from keyword arguments, and `material`; it raises
-AssertionError where the method breaks the contract. `test_method.py` runs every method through every check, and proves
-on methods that were broken on purpose that the checks can fail. Checks that only read a fitted method share one, and
-all methods share one other process: fitting and starting Python took most of the suite's time.
+A check takes `make`, which gives a fresh unfitted method from keyword arguments, and `material`; it raises
+AssertionError where the method breaks the contract. `tests/downstream/methods/test_catalogue.py` runs every method of
+the catalogue through every check, and `tests/baselines/contract/test_method.py` proves on methods that were broken on
+purpose that the checks can fail.
 """
 
 import atexit
+import copy
 import inspect
 import multiprocessing
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from multiprocessing.pool import Pool
 from pathlib import Path
-from typing import NamedTuple
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from baselines.contract.method import Method, NotFitted, Prediction, Sample
+from baselines.contract.method import Images, Method, NotFitted, Prediction, Sample, Samples
+from pretrain.data.dataset import load
 
 Make = Callable[..., Method]
 CLOSE = {"rtol": 1e-5, "atol": 1e-9}
 
 
-class Material(NamedTuple):
-    """`training` of other categories; `normals` and `tests` of the category that is tested, and the same tests with
-    `synthetic` defects."""
+@dataclass(frozen=True, eq=False)
+class Material:
+    """`training` of other categories; `normals`, and `tests` with `synthetic` ones, of the category that is tested.
+    `fitted` holds each method fitted to it, for all checks that only read."""
 
     training: Sequence[Sample]
     normals: list[Tensor]
     tests: list[Tensor]
     synthetic: list[Tensor]
     synthetic_masks: list[Tensor]
+    fitted: dict[Make, Method] = field(default_factory=dict)
+
+
+def make_material(folder: Path, size_px: int) -> Material:
+    """Of a demo set: good leather, with and without a blatant defect; methods that learn from others have hazelnuts."""
+    image_set = load(folder, size_px)
+    leather, others = image_set.of("leather"), image_set.of("hazelnut")
+    images = [Images(leather)[i] for i, record in enumerate(leather.records) if not record.is_anomaly]
+    normals, tests = images[:10], images[10:]
+    synthetic, masks = zip(*(_blotched(image, number) for number, image in enumerate(tests)), strict=True)
+    return Material(Samples(others), normals, tests, list(synthetic), list(masks))
+
+
+def _blotched(image: Tensor, number: int) -> tuple[Tensor, Tensor]:
+    """A bright square of a tenth of the side, at a position of its own, and its mask."""
+    mask = torch.zeros(image.shape[-2:], dtype=torch.bool)
+    top, left = 8 + 5 * (number % 8), 44 - 4 * (number % 9)
+    mask[top : top + 7, left : left + 7] = True
+    return torch.where(mask, torch.tensor([1.0, 1.0, 0.2])[:, None, None], image), mask
+
+
+def shared(make: Make, material: Material) -> Method:
+    """The method fitted once for all checks that only read it."""
+    if make not in material.fitted:
+        material.fitted[make] = ready(make(), material)
+    return material.fitted[make]
 
 
 def ready(method: Method, material: Material) -> Method:
     """Fitted, and referred to the test category's normals."""
     return method.fit(material.training).refer(material.normals)
-
-
-_shared: dict[Make, Method] = {}
-
-
-def fitted(make: Make, material: Material) -> Method:
-    """The same ready method for all checks that leave it as it is."""
-    if make not in _shared:
-        _shared.clear()  # the checks of a method follow one another, and one network in memory is enough
-        _shared[make] = ready(make(), material)
-    return _shared[make]
 
 
 def predict(method: Method, images: Sequence[Tensor]) -> Prediction:
@@ -72,7 +89,7 @@ def assert_same(first: Prediction, second: Prediction, exactly: bool = False) ->
 
 
 def check_has_the_shape_of_a_method(make: Make, material: Material) -> None:
-    method = fitted(make, material)
+    method = shared(make, material)
     assert isinstance(method, Method)
     assert isinstance(method.sees_normals, bool)
 
@@ -90,7 +107,7 @@ def check_asks_to_be_fitted_first(make: Make, material: Material) -> None:
 
 
 def check_predictions_are_complete(make: Make, material: Material) -> None:
-    scores, maps = predict(fitted(make, material), material.tests)
+    scores, maps = predict(shared(make, material), material.tests)
     assert scores.shape == (len(material.tests),)
     assert scores.dtype == torch.float32
     assert scores.isfinite().all()
@@ -101,11 +118,11 @@ def check_predictions_are_complete(make: Make, material: Material) -> None:
 
 
 def check_no_images_no_predictions(make: Make, material: Material) -> None:
-    assert list(fitted(make, material).predict([])) == []
+    assert list(shared(make, material).predict([])) == []
 
 
 def check_fit_forgets_what_was_before(make: Make, material: Material) -> None:
-    once = predict(fitted(make, material), material.tests)
+    once = predict(shared(make, material), material.tests)
     others = [material.training[i] for i in range(0, len(material.training), 2)]
     method = make().fit(others).refer(material.tests)
     assert_same(once, predict(ready(method, material), material.tests), exactly=True)
@@ -113,7 +130,7 @@ def check_fit_forgets_what_was_before(make: Make, material: Material) -> None:
 
 def check_randomness_comes_from_the_arguments(make: Make, material: Material) -> None:
     torch.manual_seed(1)
-    first = ready(make(), material)
+    first = shared(make, material)
     torch.manual_seed(2)
     second = ready(make(), material)
     assert_same(predict(first, material.tests), predict(second, material.tests), exactly=True)
@@ -121,13 +138,13 @@ def check_randomness_comes_from_the_arguments(make: Make, material: Material) ->
 
 
 def check_batch_size_does_not_matter(make: Make, material: Material) -> None:
-    together = predict(fitted(make, material), material.tests)
+    together = predict(shared(make, material), material.tests)
     for batch_size in (1, 3):
         assert_same(together, predict(ready(make(batch_size=batch_size), material), material.tests))
 
 
 def check_neighbors_do_not_matter(make: Make, material: Material) -> None:
-    method = fitted(make, material)
+    method = shared(make, material)
     alone = predict(method, material.tests)
     among = predict(method, [*material.synthetic, *material.tests[::-1]])
     reversed_maps = None if among.maps is None else among.maps[len(material.synthetic) :].flip(0)
@@ -135,7 +152,7 @@ def check_neighbors_do_not_matter(make: Make, material: Material) -> None:
 
 
 def check_threads_do_not_matter(make: Make, material: Material) -> None:
-    method = fitted(make, material)
+    method = shared(make, material)
     threads = torch.get_num_threads()
     before = predict(method, material.tests)
     try:
@@ -153,7 +170,7 @@ def check_images_stay_as_they_are(make: Make, material: Material) -> None:
 
 
 def check_saved_is_loaded(make: Make, material: Material) -> None:
-    method = fitted(make, material)
+    method = shared(make, material)
     with tempfile.TemporaryDirectory() as folder:
         method.save(Path(folder))
         suffixes = {path.suffix for path in Path(folder).rglob("*") if path.is_file()}
@@ -164,17 +181,17 @@ def check_saved_is_loaded(make: Make, material: Material) -> None:
 
 
 def check_another_process_agrees(make: Make, material: Material) -> None:
-    method = fitted(make, material)
+    method = shared(make, material)
     with tempfile.TemporaryDirectory() as folder:
         method.save(Path(folder))
         work = (type(method), folder, torch.stack(material.tests).numpy(), torch.get_num_threads())
-        scores = _other_process().apply(_scores_elsewhere, work)
+        scores = _another_process().apply(_scores_elsewhere, work)
     torch.testing.assert_close(predict(method, material.tests).scores, torch.from_numpy(scores), rtol=0, atol=0)
 
 
 def check_normal_scores_are_not_in_sample(make: Make, material: Material) -> None:
     """Normals that were learned from look better than they are; one's own normal scores must not be those."""
-    method = fitted(make, material)
+    method = shared(make, material)
     assert method.normal_scores_.ndim == 1
     assert method.normal_scores_.isfinite().all()
     if hasattr(method, "held_out_"):  # it sets some normals aside, and learns from the others alone
@@ -187,13 +204,13 @@ def check_normal_scores_are_not_in_sample(make: Make, material: Material) -> Non
 
 
 def check_one_normal_is_enough(make: Make, material: Material) -> None:
-    method = make().fit(material.training).refer(material.normals[:1])
+    method = copy.copy(shared(make, material)).refer(material.normals[:1])
     assert predict(method, material.tests).scores.isfinite().all()
 
 
 def check_finds_synthetic_defects(make: Make, material: Material) -> None:
     """The same images with a blatant defect score higher, and the map is hottest at the defect."""
-    method = fitted(make, material)
+    method = shared(make, material)
     clean, synthetic = predict(method, material.tests), predict(method, material.synthetic)
     assert (synthetic.scores > clean.scores).float().mean() > 0.8
     if synthetic.maps is not None:
@@ -211,15 +228,16 @@ def grown(mask: Tensor, by_px: int = 4) -> Tensor:
 
 
 @cache
-def _other_process() -> Pool:
+def _another_process() -> Pool:
+    """One for all methods: to import torch takes longer than any check."""
     pool = multiprocessing.get_context("spawn").Pool(1)
     atexit.register(pool.terminate)
     return pool
 
 
-def _scores_elsewhere(cls: type, folder: str, images: np.ndarray, threads: int) -> np.ndarray:
+def _scores_elsewhere(method_class: type, folder: str, images, threads: int):
     torch.set_num_threads(threads)
-    return predict(cls.load(Path(folder)), list(torch.from_numpy(images))).scores.numpy()
+    return predict(method_class.load(Path(folder)), list(torch.from_numpy(images))).scores.numpy()
 
 
 CHECKS = [check for name, check in sorted(globals().items()) if name.startswith("check_")]

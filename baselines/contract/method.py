@@ -18,6 +18,7 @@ from typing import NamedTuple, Protocol, Self, TypeVar, runtime_checkable
 import torch
 from torch import Tensor
 
+from baselines.contract.model_folder import check_format
 from pretrain.command import UserError
 from pretrain.data.dataset import ImageSet
 from pretrain.data.decode import read_mask
@@ -196,13 +197,6 @@ def load_method(cls: type[Loaded], folder: Path) -> Loaded:
     for name, value in {**metadata["learned"], **tensors}.items():
         setattr(method, name, value)
     return method
-
-
-def check_format(path: Path, number: int, ours: int) -> None:
-    """Raise UserError unless a file's format `number` is the one that is written here, `ours`."""
-    if number != ours:
-        age, remedy = ("newer", "update heldout") if number > ours else ("older", "fit the model again")
-        raise UserError(f"{path} was written by a {age} heldout (format {number}, this one reads {ours}): {remedy}.")
 
 
 def _argument_names(cls: type) -> list[str]:

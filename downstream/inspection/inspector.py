@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 
 import numpy as np
 
-from baselines.contract.method import check_format
-from baselines.contract.model_folder import FILE, FORMAT, write_metadata, write_model
+from baselines.contract.model_folder import FILE, FORMAT, check_format, write_metadata, write_model
 from baselines.contract.regions import Region, area_score, regions
 from baselines.contract.threshold import Threshold, confidence, is_anomalous
 from downstream.methods.loading import load_any

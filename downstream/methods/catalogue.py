@@ -67,7 +67,7 @@ METHODS = {
         Entry("cae", "convolutional auto-encoder, SSIM", AUTO_ENCODERS, _AE + "ConvolutionalAutoEncoder",
               {"size_px": 64, "instances": 200}),
         Entry("mean", "mean image", CONTROLS, "baselines.trivial.MeanImage"),
-        Entry("frame", "frame only", CONTROLS, "baselines.frame.FrameColor", in_detect=False),
+        Entry("frame", "frame only", CONTROLS, "baselines.trivial.FrameColor", in_detect=False),
     )
 }  # fmt: skip
 

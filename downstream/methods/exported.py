@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple, NoReturn
 
 import numpy as np
 
+from baselines.contract.model_folder import check_format
 from pretrain.command import UserError
 
 if TYPE_CHECKING:
@@ -165,9 +166,7 @@ def _checked(header: str | None, path: Path) -> dict:
         raise UserError(f"{path} was not written by heldout's downstream/export.py: it lacks thresholds and all else.")
     try:
         metadata = json.loads(header)
-        if (number := metadata["format"]) != FORMAT:
-            age, what = ("a newer", "update heldout") if number > FORMAT else ("an older", "export the model again")
-            raise UserError(f"{path} was written by {age} heldout (format {number}, this one reads {FORMAT}): {what}.")
+        check_format(path, metadata["format"], FORMAT, "export")
         if missing := {"inspector", "size_px", "takes_floats", "type", "probe_score"} - set(metadata):
             raise KeyError(min(missing))
     except (KeyError, TypeError, ValueError) as error:

@@ -15,7 +15,8 @@ def load_any(path: Path) -> "Method":
     """The method saved in a folder, whichever it is, or an exported file. Raises UserError where there is none."""
     if path.is_file():
         return Exported(path)
-    class_name = imported("baselines.contract.method.saved_class_name")(path)
+    _, metadata = imported("baselines.contract.method.read_method")(path)
+    class_name = metadata["method"]
     for entry in METHODS.values():
         if entry.path.rpartition(".")[2] == class_name:
             return entry.method_class.load(path)

@@ -1,15 +1,11 @@
-"""Every method through the shared suite, and the suite through methods that were broken on purpose."""
-
-from functools import partial
+"""The suite of all methods, tried on methods that were broken on purpose; and what the contract's helpers do."""
 
 import method_suite
 import pytest
 import torch
-from method_suite import CHECKS, Material
+from method_suite import Material, make_material
 from torch import nn
 
-from baselines.autoencoders.method import AutoEncoder, ConvolutionalAutoEncoder, VariationalAutoEncoder
-from baselines.cam.method import VggCam
 from baselines.contract.method import (
     FORMAT,
     METHOD_FILE,
@@ -23,65 +19,16 @@ from baselines.contract.method import (
 )
 from baselines.restoration.restorer import SadNetRestorer
 from baselines.trivial import FrameColor, MeanImage
-from downstream.methods.fine_tuned import FineTuned
-from downstream.methods.heads import KnnHead, LogisticHead
-from downstream.methods.padim import PaDiM
-from downstream.methods.patchcore import PatchCore
-from downstream.methods.residual import Residual
 from pretrain.command import UserError
 from pretrain.data.dataset import load
 from pretrain.files import write_tensors
 
-# One line for each method of the project.
-METHODS = {
-    "mean image": MeanImage,
-    "frame color": FrameColor,
-    "logistic head": LogisticHead,
-    "k-NN head": KnnHead,
-    "fine-tuned": partial(FineTuned, epochs=2, train_batch=8),
-    "VGG16-CAM": partial(VggCam, width=1 / 16, input_px=32, epochs=2, train_batch=8, learning_rate=1e-3),
-    "PatchCore": partial(PatchCore, levels=("level1", "level2"), dimensions=32),
-    "residual": partial(Residual, levels=("level1", "level2"), dimensions=32),
-    "auto-encoder": partial(AutoEncoder, size_px=32, width=4, instances=60, train_batch=4),
-    "VAE": partial(VariationalAutoEncoder, size_px=32, width=4, instances=60, train_batch=4),
-    "CAE": partial(ConvolutionalAutoEncoder, size_px=64, instances=30, train_batch=4),
-    "PaDiM": partial(PaDiM, levels=("level1", "level2"), dimensions=40),
-}
 SIZE_PX = 64
 
 
 @pytest.fixture(scope="module")
 def material(demo_folder) -> Material:
-    image_set = load(demo_folder, SIZE_PX)
-    leather, others = image_set.of("leather"), image_set.of("hazelnut")
-    good = [i for i, record in enumerate(leather.records) if not record.is_anomaly]
-    images = [Images(leather)[i] for i in good]
-    normals, tests = images[:10], images[10:]
-    synthetic, masks = zip(*(blotched(image, number) for number, image in enumerate(tests)), strict=True)
-    return Material(Samples(others), normals, tests, list(synthetic), list(masks))
-
-
-def blotched(image: torch.Tensor, number: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """A bright square of a tenth of the side, at a position of its own, and its mask."""
-    mask = torch.zeros(image.shape[-2:], dtype=torch.bool)
-    top, left = 8 + 5 * (number % 8), 44 - 4 * (number % 9)
-    mask[top : top + 7, left : left + 7] = True
-    return torch.where(mask, torch.tensor([1.0, 1.0, 0.2])[:, None, None], image), mask
-
-
-# A frame does not show a product, and what a head knows of defects it has from other products.
-PROMISE_NO_FINDS = ("frame color", "logistic head", "k-NN head", "fine-tuned", "VGG16-CAM")
-CASES = [
-    pytest.param(make, check, id=f"{name}-{check.__name__.removeprefix('check_')}")
-    for name, make in METHODS.items()
-    for check in CHECKS
-    if name not in PROMISE_NO_FINDS or check is not method_suite.check_finds_synthetic_defects
-]
-
-
-@pytest.mark.parametrize(("make", "check"), CASES)
-def test_method(make, check, material):
-    check(make, material)
+    return make_material(demo_folder, SIZE_PX)
 
 
 class Scaled(MeanImage):

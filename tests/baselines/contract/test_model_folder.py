@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 import pytest
 
-from baselines.contract.method import METHOD_FILE, check_format
-from baselines.contract.model_folder import FILE, FORMAT, write_metadata, write_model
+from baselines.contract.method import METHOD_FILE
+from baselines.contract.model_folder import FILE, FORMAT, check_format, write_metadata, write_model
 from baselines.contract.threshold import Threshold
 from baselines.trivial import MeanImage
 from pretrain.command import UserError

@@ -1,6 +1,10 @@
-"""The catalogue: what is listed can be imported, and takes part where its entry says so."""
+"""The catalogue: what is listed takes part where its entry says so, and every method passes the shared suite."""
 
+from functools import partial
+
+import method_suite
 import pytest
+from method_suite import CHECKS, Material, make_material
 
 from downstream.methods.catalogue import CONTROLS, METHODS, PATCHES, Entry, detect_class, study_methods
 from pretrain.command import UserError
@@ -50,3 +54,47 @@ def test_who_needs_other_categories():
     needing = {method.name for method in study_methods() if method.needs_training}
     assert {"logistic", "knn", "fine-tuned", "residual"} <= needing
     assert not needing & {"padim", "patchcore", "mean", "frame"}
+
+
+# Every method at a size at which a check takes a moment.
+LEVELS = ("level1", "level2")
+SMALL_AE = {"size_px": 32, "width": 4, "instances": 60, "train_batch": 4}
+SMALL = {
+    "logistic": {},
+    "knn": {},
+    "fine-tuned": {"epochs": 2, "train_batch": 8},
+    "padim": {"levels": LEVELS, "dimensions": 40},
+    "patchcore": {"levels": LEVELS, "dimensions": 32},
+    "residual": {"levels": LEVELS, "dimensions": 32},
+    "vgg-cam": {"width": 1 / 16, "input_px": 32, "epochs": 2, "train_batch": 8, "learning_rate": 1e-3},
+    "ae": SMALL_AE,
+    "vae": SMALL_AE,
+    "cae": {"size_px": 64, "instances": 30, "train_batch": 4},
+    "mean": {},
+    "frame": {},
+}
+MAKE = {name: partial(METHODS[name].method_class, **arguments) for name, arguments in SMALL.items()}
+# A frame does not show a product, and what a head knows of defects it has from other products.
+PROMISE_NO_FINDS = ("frame", "logistic", "knn", "fine-tuned", "vgg-cam")
+
+
+@pytest.fixture(scope="module")
+def material(demo_folder) -> Material:
+    return make_material(demo_folder, 64)
+
+
+def test_no_method_is_left_out_of_the_suite():
+    assert set(SMALL) == set(METHODS)
+
+
+@pytest.mark.parametrize(
+    ("name", "check"),
+    [
+        pytest.param(name, check, id=f"{name}-{check.__name__.removeprefix('check_')}")
+        for name in SMALL
+        for check in CHECKS
+        if name not in PROMISE_NO_FINDS or check is not method_suite.check_finds_synthetic_defects
+    ],
+)
+def test_method(name, check, material):
+    check(MAKE[name], material)
