@@ -5,17 +5,17 @@ that is not defined, for want of good or of defective ones, is None and is shown
 verdict, and never NaN, which would spoil a mean.
 """
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from kornia.metrics import ssim as ssim_maps
 from numpy.typing import ArrayLike
 from scipy.ndimage import label
-from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
-from torch import Tensor
 
 from baselines.contract.regions import TOUCHING
 from baselines.contract.threshold import finite, is_anomalous
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # Above 30 % false positives a map is of no use (Bergmann et al. 2021, https://doi.org/10.1007/s11263-020-01400-4).
 AUPRO_LIMIT = 0.3
@@ -73,6 +73,9 @@ def image_figures(labels: ArrayLike, scores: ArrayLike, threshold: float) -> Ima
     called, has_both = found + false_alarms, bool(good and defective)
     auroc = average_precision = oracle = None
     if has_both:
+        # 0.7 s that an inspection of unlabelled images does without.
+        from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
+
         auroc = float(roc_auc_score(is_defective, ranked))
         average_precision = float(average_precision_score(is_defective, ranked))
         false_rates, true_rates, _ = roc_curve(is_defective, ranked)
@@ -169,7 +172,7 @@ def pixel_figures(maps: ArrayLike, masks: ArrayLike, threshold: float) -> PixelF
     )
 
 
-def psnr(restored: Tensor, clean: Tensor, masks: Tensor | None = None) -> Tensor:
+def psnr(restored: "Tensor", clean: "Tensor", masks: "Tensor | None" = None) -> "Tensor":
     """Peak signal-to-noise ratio in dB of images (b, 3, h, w) in [0, 1], each by itself: float64 (b,).
 
     Over the pixels of `masks` (b, h, w) bool where given. inf where nothing differs; NaN where a mask is empty.
@@ -178,12 +181,14 @@ def psnr(restored: Tensor, clean: Tensor, masks: Tensor | None = None) -> Tensor
     return -10 * _mean_over(errors, masks).log10()
 
 
-def ssim(restored: Tensor, clean: Tensor, masks: Tensor | None = None) -> Tensor:
+def ssim(restored: "Tensor", clean: "Tensor", masks: "Tensor | None" = None) -> "Tensor":
     """Structural similarity of images (b, 3, h, w) in [0, 1], each by itself, at most 1: float64 (b,).
 
     Gaussian window of 11 pixels (Wang et al. 2004), mirrored at the border, so that every pixel has a value: those of
     `masks` (b, h, w) bool are averaged where given, NaN where a mask is empty.
     """
+    from kornia.metrics import ssim as ssim_maps  # imports torch, 1.5 s that figures of decisions do without
+
     maps = ssim_maps(restored.float(), clean.float(), SSIM_WINDOW_PX, eps=0.0)  # (b, 3, h, w)
     return _mean_over(maps.mean(dim=1).double(), masks)
 
@@ -230,7 +235,7 @@ def _area_to_limit(above: np.ndarray, reached: np.ndarray, overlap: np.ndarray) 
     return float(np.trapezoid(overlaps, rates) / AUPRO_LIMIT)
 
 
-def _mean_over(maps: Tensor, masks: Tensor | None) -> Tensor:
+def _mean_over(maps: "Tensor", masks: "Tensor | None") -> "Tensor":
     """(b, h, w) -> (b,): the mean over an image, or over the pixels of its mask."""
     if masks is None:
         return maps.mean(dim=(1, 2))

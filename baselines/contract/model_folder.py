@@ -37,8 +37,8 @@ def write_metadata(folder: Path, **metadata: object) -> None:
 def check_format(path: Path, number: int, ours: int, maker: str = "fit") -> None:
     """Raise UserError unless a file's format `number` is the one that is written here, `ours`."""
     if number != ours:
-        age, remedy = ("newer", "update heldout") if number > ours else ("older", f"{maker} the model again")
-        raise UserError(f"{path} was written by a {age} heldout (format {number}, this one reads {ours}): {remedy}.")
+        age, remedy = ("a newer", "update heldout") if number > ours else ("an older", f"{maker} the model again")
+        raise UserError(f"{path} was written by {age} heldout (format {number}, this one reads {ours}): {remedy}.")
 
 
 def _with_names(value: object) -> object:
