@@ -1,6 +1,7 @@
 """What the tests share: a small demo set on disk, and a cache that is thrown away."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -107,6 +108,32 @@ def padim_folder(demo_folder, tmp_path_factory) -> Path:
     from fitted_models import fitted
 
     return fitted(tmp_path_factory.mktemp("models") / "nut", demo_folder)
+
+
+@pytest.fixture(scope="session")
+def area_folder(demo_folder, tmp_path_factory) -> Path:
+    """A PaDiM fitted to 8 of the 12 good images of a demo category: four are left to validate an area by."""
+    from fitted_models import SMALL, run_detect
+
+    folder = tmp_path_factory.mktemp("models") / "hazelnut"
+    data = ("--data", demo_folder, "--category", "hazelnut", "--validation-share", "0.33")
+    assert run_detect("fit", *data, "--out", folder, *SMALL) == 0
+    return folder
+
+
+@pytest.fixture
+def blotched(demo_folder, tmp_path) -> Path:
+    """A folder of two good images, one of which was given a blatant defect, at a known position."""
+    from PIL import Image
+
+    folder = tmp_path / "line 3"
+    folder.mkdir()
+    paths = sorted((demo_folder / "hazelnut" / "test" / "good").iterdir())[:2]
+    shutil.copy(paths[0], folder / "a good.png")
+    image = Image.open(paths[1]).convert("RGB")
+    image.paste((255, 0, 255), (100, 60, 140, 110))
+    image.save(folder / "b bad.png")
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from downstream import detect, export
+from downstream import area, detect, export
 from downstream.exporting.config import Config
-from downstream.inspection.config import Fit, Run
+from downstream.inspection.config import AreaFinetune, AreaTest, AreaValidate, Fit, Run
 from downstream.inspection.fitting import fit
 from pretrain.command import run_command, run_commands
 
@@ -23,12 +23,22 @@ MODELS = {
 }
 
 
+SMALL = ("--size-px", SIZE_PX, "--encoder", "random", "--options", "dimensions=24,grid=8,neighborhood=1")
+
+
 def run_export(*arguments: object) -> int:
     return run_command(export.main, Config, list(map(str, arguments)))
 
 
 def run_detect(*arguments: object) -> int:
     return run_commands({"fit": (fit, Fit), "run": (detect.run, Run)}, list(map(str, arguments)))
+
+
+def run_area(*arguments: object) -> int:
+    """area.py's commands, and detect.py's."""
+    commands = {"finetune": (area.finetune, AreaFinetune), "validate": (area.validate, AreaValidate)}
+    commands |= {"test": (area.test, AreaTest), "fit": (fit, Fit), "run": (detect.run, Run)}
+    return run_commands(commands, list(map(str, arguments)))
 
 
 def fitted(folder: Path, data: Path, name: str = "padim", *more: object) -> Path:

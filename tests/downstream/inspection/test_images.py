@@ -1,0 +1,31 @@
+"""Which images are good, and which are inspected, of folders as people have them."""
+
+import pytest
+
+from downstream.inspection.images import good_images, records_to_inspect
+from pretrain.command import UserError
+
+
+def test_good_images_are_train_good_or_all_of_a_plain_folder(demo_folder):
+    nuts = good_images(demo_folder, "hazelnut", 32)
+    assert nuts.categories == ["hazelnut"] or tuple(nuts.categories) == ("hazelnut",)
+    assert {record.path.parent.parent.name for record in nuts.records} == {"train"} and len(nuts) == 12
+    plain = good_images(demo_folder / "hazelnut" / "test", "bolt", 32)
+    assert {(record.category, record.split, record.defect) for record in plain.records} == {("bolt", "train", "good")}
+    assert len(plain) == len(list((demo_folder / "hazelnut" / "test").rglob("*.png")))
+    with pytest.raises(UserError, match="several categories: choose one with --category, of bottle, hazelnut, leather"):
+        good_images(demo_folder, None, 32)
+
+
+def test_test_images_of_a_laid_out_folder_are_inspected_and_all_of_others(demo_folder):
+    nuts = records_to_inspect([demo_folder], "hazelnut")
+    assert {record.category for record in nuts} == {"hazelnut"} and {record.split for record in nuts} == {"test"}
+    # The only category of a folder is inspected, whatever it is called.
+    assert records_to_inspect([demo_folder / "hazelnut"], "bolt") == records_to_inspect(
+        [demo_folder / "hazelnut"], "hazelnut"
+    )
+    (image, *_) = (record.path for record in nuts)
+    (named,) = records_to_inspect([image], "bolt")
+    assert named.path == image and named.category == "bolt" and not named.defect
+    with pytest.raises(UserError, match="there is no image and no folder .*nowhere"):
+        records_to_inspect([demo_folder / "nowhere"], "bolt")

@@ -1,0 +1,50 @@
+"""Models in use: areas, company, and folders of others."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from downstream.inspection.inspector import Inspection, Inspector
+from pretrain.command import UserError
+from pretrain.data.images import Problem
+
+
+def test_a_minimum_area_drops_small_regions(padim_folder, blotched, tmp_path):
+    inspector = Inspector.load(padim_folder)
+    (_, usual) = inspector.inspect(sorted(blotched.iterdir()))
+    assert usual.is_defective and usual.regions
+    inspector.minimum_area_px = max(region.area_px for region in usual.regions) + 1
+    (_, strict) = inspector.inspect(sorted(blotched.iterdir()))
+    assert strict.score == usual.score and not strict.regions and not strict.is_defective
+
+
+def test_a_model_is_the_same_after_loading_and_in_any_company(padim_folder, blotched):
+    paths = sorted(blotched.iterdir())
+    together = list(Inspector.load(padim_folder).inspect(paths))
+    alone = [*Inspector.load(padim_folder).inspect(paths[:1]), *Inspector.load(padim_folder).inspect(paths[1:])]
+    for first, second in zip(together, alone, strict=True):
+        assert isinstance(first, Inspection) and not isinstance(first, Problem)
+        assert first.score == pytest.approx(second.score, rel=1e-5)
+        np.testing.assert_allclose(first.anomaly_map, second.anomaly_map, rtol=1e-4)
+
+
+def test_a_damaged_newer_or_older_model_is_a_mistake(padim_folder, tmp_path):
+    copied = tmp_path / "model"
+    shutil.copytree(padim_folder, copied)
+    metadata = json.loads((copied / "inspector.json").read_text())
+    (copied / "inspector.json").write_text(json.dumps({**metadata, "format": 99}))
+    with pytest.raises(UserError, match="newer heldout"):
+        Inspector.load(copied)
+    (copied / "inspector.json").write_text(json.dumps({**metadata, "format": 2}))
+    with pytest.raises(UserError, match="older heldout.*fit the model again"):
+        Inspector.load(copied)
+    (copied / "inspector.json").write_text("{")
+    with pytest.raises(UserError, match="damaged"):
+        Inspector.load(copied)
+    (copied / "inspector.json").write_text(json.dumps(metadata))
+    weights = (copied / "encoder.safetensors").read_bytes()
+    (copied / "encoder.safetensors").write_bytes(weights[: len(weights) // 2])
+    with pytest.raises(UserError, match="damaged"):
+        Inspector.load(copied)
