@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from baselines.contract.threshold import MIN_OWN_NORMALS, threshold_from_normals
@@ -155,8 +156,6 @@ def drift(before: np.ndarray, after: np.ndarray, thresholds: tuple[float, float]
     """Of scores (n,) by the model and by the file, each with its threshold. `labels` bool (n,)."""
     aurocs = (None, None)
     if 0 < labels.sum() < len(labels):
-        from sklearn.metrics import roc_auc_score
-
         aurocs = tuple(float(roc_auc_score(labels, scores)) for scores in (before, after))
     decided = [scores > np.float32(value) for scores, value in zip((before, after), thresholds, strict=True)]
     return Drift(len(before), of, *aurocs, int((decided[0] != decided[1]).sum()))
@@ -169,7 +168,7 @@ def quantized_probe_score(proto, graph: InspectionGraph) -> float:
 
 
 def _session(proto):
-    import onnxruntime
+    import onnxruntime  # optional: the extra `export`
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3

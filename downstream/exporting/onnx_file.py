@@ -140,7 +140,7 @@ def onnx_model(graph: torch.nn.Module, names: tuple[str, ...] = OUTPUTS):
 
 def write_onnx(proto, header: str, path: Path) -> None:
     """Write with its header, whole."""
-    from onnx.helper import set_model_props
+    from onnx.helper import set_model_props  # optional, as above
 
     set_model_props(proto, {HEADER_KEY: header})
     write_whole(path, proto.SerializeToString())

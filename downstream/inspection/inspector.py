@@ -188,7 +188,7 @@ class Inspector:
             return pixels
         import torch  # not above, as an exported model is run without
 
-        return [torch.from_numpy(one.copy()).permute(2, 0, 1).float().div(255) for one in pixels]
+        return [torch.from_numpy(image.copy()).permute(2, 0, 1).float().div(255) for image in pixels]
 
     def _inspected_by_area(
         self, path: Path, image, _: float, anomaly_map: np.ndarray, ms: float

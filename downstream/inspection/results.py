@@ -44,7 +44,7 @@ class ResultsFile:
         self._file = open(self.folder / "results.jsonl", "w", encoding="utf-8")  # noqa: SIM115, closed in __exit__
         return self
 
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, error_class: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._file.close()
 
     def _is_drawn(self, inspection: Inspection) -> bool:
@@ -66,8 +66,8 @@ class DetectResults(ResultsFile):
         self._maps: dict[str, np.ndarray] = {}
         self._count = 0
 
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        super().__exit__(kind, error, trace)
+    def __exit__(self, error_class: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        super().__exit__(error_class, error, trace)
         if self._maps:
             # From numpy, as an exported model is run without torch; `pretrain`'s reader takes it as one of its own.
             header = {HEADER_KEY: json.dumps({"of": "results.jsonl, by number of the line"})}

@@ -141,7 +141,7 @@ def probe_image(size_px: int, takes_floats: bool) -> np.ndarray:
 def _open_onnx(path: Path, threads: int, providers: Sequence) -> tuple:
     """The header of an ONNX file, and what runs it on a batch."""
     try:
-        import onnxruntime
+        import onnxruntime  # optional: the extra `export`
     except ImportError:
         raise UserError(f"to run {path} takes onnxruntime: pip install onnxruntime.") from None
     options = onnxruntime.SessionOptions()
