@@ -5,7 +5,6 @@ import re
 import shutil
 import subprocess
 import sys
-import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -29,14 +28,16 @@ def test_the_batch_is_free_and_does_not_matter(onnx_file, nut_pixels):
     np.testing.assert_allclose(one[0], two[0], rtol=1e-5)
 
 
-def test_the_snippet_of_the_readme_needs_neither_torch_nor_heldout(onnx_file, padim_folder, nut_pixels, tmp_path):
-    text = (REPOSITORY / "README.md").read_text()
-    (snippet,) = re.findall(r"\n((?:    import json\n)(?:    .*\n)+)", text)
-    snippet = textwrap.dedent(snippet).replace("models/bolt.onnx", str(onnx_file))
+def test_the_snippet_of_the_documentation_needs_neither_torch_nor_heldout(
+    onnx_file, padim_folder, nut_pixels, tmp_path
+):
+    text = (REPOSITORY / "docs/export.md").read_text()
+    (snippet,) = re.findall(r"```python\n(import json\n.+?)```", text, re.DOTALL)
+    snippet = snippet.replace("models/bolt.onnx", str(onnx_file))
     Image.fromarray(nut_pixels[0]).save(tmp_path / "image.png")
     forbidden = ("torch", "torchvision", "pretrain", "embeddings", "baselines", "downstream", "onnx", "kornia_rs")
     program = f"import sys\nsys.modules |= dict.fromkeys({forbidden})  # so that importing them fails\n{snippet}"
-    program += "print(heat.shape, metadata['category'], metadata['type'])"
+    program += "print(anomaly_map.shape, metadata['category'], metadata['type'])"
     command = [sys.executable, "-c", program]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
