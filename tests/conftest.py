@@ -122,6 +122,21 @@ def area_folder(demo_folder, tmp_path_factory) -> Path:
 
 
 @pytest.fixture
+def area_model(area_folder, tmp_path) -> Path:
+    """A copy that a test may change."""
+    return shutil.copytree(area_folder, tmp_path / "model")
+
+
+@pytest.fixture
+def validated(area_model, demo_folder) -> Path:
+    """The same with a rule: 60 pixels."""
+    from fitted_models import run_area
+
+    assert run_area("validate", "--model", area_model, "--data", demo_folder, "--area", "60") == 0
+    return area_model
+
+
+@pytest.fixture
 def blotched(demo_folder, tmp_path) -> Path:
     """A folder of two good images, one of which was given a blatant defect, at a known position."""
     from PIL import Image

@@ -14,35 +14,23 @@ from PIL import Image
 from downstream.inspection.inspector import Inspector
 
 
-@pytest.fixture
-def model(area_folder, tmp_path):
-    """A copy that a test may change."""
-    return shutil.copytree(area_folder, tmp_path / "model")
-
-
-@pytest.fixture
-def validated(model, demo_folder):
-    assert run_area("validate", "--model", model, "--data", demo_folder, "--area", "60") == 0
-    return model
-
-
-def test_detect_decides_by_the_area_from_then_on(model, demo_folder, tmp_path, capsys):
+def test_detect_decides_by_the_area_from_then_on(area_model, demo_folder, tmp_path, capsys):
     image = tmp_path / "bad.png"
     with Image.open(next((demo_folder / "hazelnut" / "test" / "good").iterdir())) as good:
         harmed = good.convert("RGB")
     harmed.paste((255, 0, 255), (100, 60, 140, 110))
     harmed.save(image)
-    before = Inspector.load(model)
-    assert run_area("validate", "--model", model, "--data", demo_folder, "--area", "60") == 0
-    after = Inspector.load(model)
+    before = Inspector.load(area_model)
+    assert run_area("validate", "--model", area_model, "--data", demo_folder, "--area", "60") == 0
+    after = Inspector.load(area_model)
     assert after.threshold == before.threshold and after.normal_scores == before.normal_scores
-    assert run_area("run", image, "--model", model, "--out", tmp_path / "out") == 1
+    assert run_area("run", image, "--model", area_model, "--out", tmp_path / "out") == 1
     assert "regions of 60 px and more" in capsys.readouterr().out
     (line,) = (tmp_path / "out" / "results.jsonl").read_text().splitlines()
     found = json.loads(line)
     assert found["threshold"] == found["map_threshold"] == after.area_rule.threshold.value < found["score"]
     assert found["is_defective"] and all(region["area_px"] >= 60 for region in found["regions"])
-    assert run_area("run", image, "--model", model, "--out", tmp_path / "out", "--threshold", found["score"]) == 0
+    assert run_area("run", image, "--model", area_model, "--out", tmp_path / "out", "--threshold", found["score"]) == 0
     (line,) = (tmp_path / "out" / "results.jsonl").read_text().splitlines()
     assert json.loads(line)["regions"] == []  # what equals the threshold is good, and shows no region
 
@@ -57,15 +45,17 @@ def test_every_method_with_maps_fits_itself(method, demo_folder, tmp_path):
     assert not (tmp_path / "out" / "masks").exists() and not (tmp_path / "out" / "overlays").exists()
 
 
-def test_one_held_out_gray_image_of_another_size(model, tmp_path, capsys):
+def test_one_held_out_gray_image_of_another_size(area_model, tmp_path, capsys):
     goods = tmp_path / "goods"
     goods.mkdir()
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (50, 90), np.uint8)).save(goods / "gray.png")
-    assert run_area("validate", "--model", model, "--data", goods, "--area", "100") == 0
+    assert run_area("validate", "--model", area_model, "--data", goods, "--area", "100") == 0
     assert "leave out more good images than one" in capsys.readouterr().out
-    assert run_area("validate", "--model", model, "--data", goods, "--area", "4501") == 2
+    assert run_area("validate", "--model", area_model, "--data", goods, "--area", "4501") == 2
     assert "4501 px is more than an image of 90x50 has" in capsys.readouterr().err
-    assert run_area("finetune", "--model", model, "--data", goods, "--out", tmp_path / "out", "--synthetic", "2") == 2
+    assert (
+        run_area("finetune", "--model", area_model, "--data", goods, "--out", tmp_path / "out", "--synthetic", "2") == 2
+    )
     assert "leave out 2 or more" in capsys.readouterr().err
 
 

@@ -40,12 +40,6 @@ def has_region(anomaly_map: np.ndarray, threshold: float, pixels: int) -> bool:
     return bool((np.bincount(labels.ravel())[1:] >= pixels).any())
 
 
-@pytest.fixture
-def validated(model, demo_folder):
-    assert run_area("validate", "--model", model, "--data", demo_folder, "--area", "60") == 0
-    return model
-
-
 def test_validate_finds_the_lowest_threshold_without_a_region(validated, demo_folder):
     """Of all values of the maps, tried one by one on both sides of it."""
     kept = Inspector.load(validated)

@@ -2,24 +2,16 @@
 
 import csv
 import json
-import shutil
 
-import pytest
 from fitted_models import run_area
 from PIL import Image
 
 from downstream.inspection.inspector import Inspector
 
 
-@pytest.fixture
-def model(area_folder, tmp_path):
-    """A copy that a test may change."""
-    return shutil.copytree(area_folder, tmp_path / "model")
-
-
-def test_finetune_draws_and_recommends(model, demo_folder, tmp_path, capsys):
+def test_finetune_draws_and_recommends(area_model, demo_folder, tmp_path, capsys):
     out = tmp_path / "out"
-    words = ("--model", model, "--data", demo_folder, "--synthetic", "10", "--out", out)
+    words = ("--model", area_model, "--data", demo_folder, "--synthetic", "10", "--out", out)
     assert run_area("finetune", *words) == 0
     said = capsys.readouterr().out
     found = json.loads((out / "finetune.json").read_text())
@@ -32,7 +24,7 @@ def test_finetune_draws_and_recommends(model, demo_folder, tmp_path, capsys):
     for name in ("regions", "sizes", "areas", "samples"):
         with Image.open(out / f"{name}.png") as drawn:
             assert min(drawn.size) > 200
-    assert Inspector.load(model).area_rule is None  # to recommend is not to decide
+    assert Inspector.load(area_model).area_rule is None  # to recommend is not to decide
     again = tmp_path / "again"
     assert run_area("finetune", *words[:-1], again) == 0
     assert (again / "areas.csv").read_text() == (out / "areas.csv").read_text()

@@ -11,18 +11,6 @@ from PIL import Image
 from pretrain.data.decode import read_mask
 
 
-@pytest.fixture
-def model(area_folder, tmp_path):
-    """A copy that a test may change."""
-    return shutil.copytree(area_folder, tmp_path / "model")
-
-
-@pytest.fixture
-def validated(model, demo_folder):
-    assert run_area("validate", "--model", model, "--data", demo_folder, "--area", "60") == 0
-    return model
-
-
 def test_an_image_is_defective_if_and_only_if_it_has_a_region(validated, demo_folder, tmp_path):
     out = tmp_path / "out"
     words = ("--model", validated, "--data", demo_folder, "--out", out, "--overlays", "all")
