@@ -65,7 +65,10 @@ PADIM = {
 OURS = {
     "ours": ("padim", PADIM),
     "ours, coarse": ("padim", {**PADIM, "grid": COARSE_GRID}),
-    "patchcore": ("patchcore", {"levels": ["level2", "level3"], "grid": COARSE_GRID, "coreset_ratio": SHARE, "batch_size": BATCH}),
+    "patchcore": (
+        "patchcore",
+        {"levels": ["level2", "level3"], "grid": COARSE_GRID, "coreset_ratio": SHARE, "batch_size": BATCH},
+    ),
 }
 AT_LEAST = {
     "fit": 2.5, "single": 1.8, "batched": 3.0, "coarse_fit": 4.0, "coarse_single": 3.0, "coarse_batched": 5.0,

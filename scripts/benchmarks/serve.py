@@ -41,7 +41,8 @@ from typing import NamedTuple
 import psutil
 import torch
 
-from downstream.detect import Fit, fit
+from downstream.inspection.config import Fit
+from downstream.inspection.fitting import fit
 from downstream.inspection.inspector import Inspector
 from pretrain.command import UserError
 from pretrain.data.decode import decode_bytes
