@@ -58,6 +58,7 @@ def open_index(vectors: Vectors, config: Build | None = None) -> Index:
         if not any(map(len, differences(index, vectors))):
             return index
     folder.mkdir(exist_ok=True)
+    # Two first searches at once would both build: the second waits and finds the index of the first.
     with alone(folder / "building", f"another process is building the index in {folder}; waiting for it."):
         if not config.rebuild and (folder / CURRENT).exists():  # by now, perhaps
             index = Index.load(folder)

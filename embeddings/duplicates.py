@@ -92,6 +92,7 @@ def near_pairs(vectors: Vectors, closer_than: float, categories: Sequence[str] =
         rows = vectors.of_images(positions)[:, 0]
         nearest = Index.build(rows).search(rows, min(NEIGHBORS + 1, len(rows)))
         is_other = nearest.ids != np.arange(len(rows))[:, None]
+        # Of each image the nearest other one; itself is at distance 0.
         usual = float(np.median(np.where(is_other, nearest.distances, np.inf).min(axis=1)))
         for row, distances, ids in zip(range(len(rows)), nearest.distances, nearest.ids, strict=True):
             for distance, neighbor in zip(distances, ids, strict=True):

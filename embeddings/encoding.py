@@ -62,6 +62,7 @@ class Encoding:
         if source.form == "patches":
             chosen = {"grid": source.grid, "dimensions": source.dimensions, "seed": source.seed}
             self._patches = Patches(self._encoder, source.levels, **chosen)
+        # One blank image tells the grid and the dimensions of any architecture.
         blank = self(np.zeros((1, source.size_px, source.size_px, 3), np.uint8))
         self.dimensions = blank.shape[-1]
         self.grid = tuple(blank.shape[1:3])

@@ -66,6 +66,7 @@ def extract(config: Extract) -> Path:
     if config.batch < 1:
         raise UserError(f"{config.batch} images make no batch: give 1 or more.")
     fabric = make_fabric(config.device, "32-true")
+    # The first process fills the cache and makes demo data; the others find both.
     with fabric.rank_zero_first():
         folder = choose_folder(config.data)
         encoder, encoder_path = choose_encoder(config.encoder, config.seed, is_demo(folder))
@@ -82,6 +83,7 @@ def extract(config: Extract) -> Path:
             describe(out, config, encoding, images, encoder, encoder_path)
             mend(out, encoding.per_image, encoding.dimensions)
         fabric.barrier()
+        # A changed image has another digest: its old vectors count as gone, and it gets a new id.
         known = {(line.record.path, line.digest): line.id for line in read_lines(out, images.folder)}
         first_id = next_id(out)
         fabric.barrier()
@@ -107,6 +109,7 @@ def write_shard(
     world_size: int,
 ) -> None:
     """Encode this process's share of the `missing` (id, position); the first process also records the `gone` ids."""
+    # Interleaved, so that processes get equally many images of each category, which differ in size on disk.
     share = missing[rank::world_size]
     batches = [share[start : start + batch] for start in range(0, len(share), batch)]
     leads = rank == 0

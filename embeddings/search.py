@@ -85,6 +85,7 @@ def search(config: Search, paths: Sequence[Path], vectors: Vectors, index: Index
     origin = 0.0
     if config.differences:
         origin = mean_of_good(vectors, config.category)
+        # The stored index knows only vectors as they are; of one category there are few enough to build one now.
         index = Index.build(vectors.of_images(allowed)[:, 0] - origin, vectors.image_ids[allowed], kind="flat")
     encoding = Encoding(encoder_of(vectors.config, config.encoder), vectors.source)
     results = []

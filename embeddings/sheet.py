@@ -61,4 +61,5 @@ def thumbnail(path: Path, mask: Path | None = None, size_px: int = THUMBNAIL_PX)
         return None
     data = BytesIO()
     Image.fromarray(pixels).save(data, "JPEG", quality=80)
+    # Inside the page, so that it can be sent to somebody as one file.
     return "data:image/jpeg;base64," + base64.b64encode(data.getvalue()).decode()

@@ -23,6 +23,7 @@ from pretrain.command import UserError
 from pretrain.data.images import Record, check_names
 from pretrain.files import write_json
 
+# Of config.json and the lines: raised where their names or meanings change.
 FORMAT = 1
 SECONDS_BETWEEN_COMMITS = 1.0
 
@@ -57,6 +58,7 @@ class Vectors:
         self._start = np.array([line.position for line in self._lines], np.int64) * self.per_image
         self._rows = {}
         for shard in np.unique(self._shard):
+            # A mapped file costs no memory until its rows are read; one that lost its end is noticed here, not later.
             path = shard_files(folder, shard)[0]
             lines_end = self._start[self._shard == shard].max() + self.per_image
             if (path.stat().st_size if path.exists() else 0) < lines_end * self.dimensions * 4:
@@ -83,6 +85,7 @@ class Vectors:
 
     def __getitem__(self, rows: np.ndarray | slice) -> np.ndarray:
         """Copies of `rows`, float32 (m, dimensions)."""
+        # Index.build reads this array as if it were in memory, by blocks of rows.
         rows = np.arange(*rows.indices(len(self))) if isinstance(rows, slice) else np.asarray(rows, np.int64)
         images, patches = np.divmod(rows, self.per_image)
         result = np.empty((len(rows), self.dimensions), np.float32)
@@ -133,6 +136,7 @@ class ShardWriter:
         image_bytes, stored = per_image * dimensions * 4, os.fstat(self._rows.fileno()).st_size
         self._lines.seek(0)
         whole_bytes = images = 0
+        # A line counts if it is whole and all rows before its end are there: the two files can be torn apart by a kill.
         for line in self._lines:
             is_image = not line.startswith(b'{"gone"')
             if not line.endswith(b"\n") or (images + is_image) * image_bytes > stored:

@@ -67,6 +67,7 @@ def write_generation(
     that the new one `follows` (None: there is none), unless it is to be replaced whatever it is.
     """
     with sole_writer(folder):
+        # Two writers that loaded the same index would otherwise lose the changes of the first.
         if not replace and (current := _current_name(folder)) != follows:
             raise UserError(
                 f"{folder} was {'changed' if current and follows else 'written' if current else 'removed'} by another "
@@ -78,6 +79,7 @@ def write_generation(
             for name, write in writers.items():
                 path = folder / _file_name(generation, name)
                 write(path)
+                # On disk before current.json names it: after a power cut the name must not lead to an empty file.
                 with open(path, "rb+") as file:
                     os.fsync(file.fileno())
                 files[name] = {"bytes": path.stat().st_size, "crc32": _checksum(path)}

@@ -128,6 +128,7 @@ class Index:
         if len(vectors.shape) != 2 or vectors.shape[1] != self.dimensions:
             raise UserError(f"vectors of shape {vectors.shape} do not fit an index of {self.dimensions} dimensions.")
         ids = self._new_ids(len(vectors), ids)
+        # All are checked before the first goes in, so that an error leaves the index as it was.
         for rows in _blocks(len(vectors)):
             prepared(vectors, rows, self.metric, ids)
         self._append(vectors, ids)
@@ -142,6 +143,7 @@ class Index:
             raise UserError(
                 f"{len(unknown)} ids are not in the index ({unknown[0]} is the first): nothing was removed."
             )
+        # faiss numbers rows; ids are kept here, since flat and hnsw cannot store their own.
         self._engine.remove(rows)
         self._ids[rows] = -1
         if self.spec.kind == "flat":
@@ -220,6 +222,7 @@ class Index:
         """The index in a folder. `mapped` leaves the vectors on disk, to be read where a search needs them, and does
         not check every byte of them; such an index can be searched, not changed. Raises UserError for anything else."""
         folder = Path(folder)
+        # Readers take no lock: one that meets a replacement in the middle reads again.
         while True:
             metadata = read_current(folder)
             try:
