@@ -47,12 +47,21 @@ def start(main: str, config: type, check: Callable[[Config], None] = lambda conf
         check(config)
         return _imported(main)(config)
 
+    _forget_repeated_path()
     sys.exit(run_command(checked, config))
 
 
 def start_commands(commands: Mapping[str, tuple[str, type]]) -> NoReturn:
     """`start` for a file with several commands."""
+    _forget_repeated_path()
     sys.exit(run_commands({name: (_imported(main), config) for name, (main, config) in commands.items()}))
+
+
+def _forget_repeated_path() -> None:
+    """A runnable file puts its checkout first on the path. Installed, that is site-packages, which must not come before
+    the standard library and is on the path already."""
+    if sys.path[0] in sys.path[1:]:
+        del sys.path[0]
 
 
 def _imported(main: str) -> Callable[[Config], int | None]:

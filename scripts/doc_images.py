@@ -8,50 +8,85 @@ the study's report; dashboard.png: the service's page with one of the products. 
 extra (Playwright, which downloads nothing).
 """
 
+if __name__ == "__main__":
+    import sys
+    from pathlib import Path
+
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+    from pretrain.command import start
+    from scripts.doc_images import DocImages
+
+    start("scripts.doc_images:main", DocImages)
+
 import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
 
+from pretrain.command import UserError
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 IMAGES = REPOSITORY / "docs" / "images"
-DEMO, RUNS = REPOSITORY / "data" / "demo", REPOSITORY / "runs" / "demo"
 # What demo.sh holds out, and a defect of each that can be seen at this size.
 SHOWN = {"bottle": "broken_large", "pill": "crack", "wood": "hole"}
 SIDE_PX, GAP_PX = 200, 8
 COLORS = 96  # a palette of so many keeps a picture below 200 kB
 
 
-def main() -> int:
-    encoder, report = RUNS / "simclr" / "encoder.safetensors", RUNS / "study" / "report.html"
+@dataclass(frozen=True)
+class DocImages:
+    """Draw the pictures of README.md and docs/.
+
+    Attributes:
+        data: The demo images.
+        runs: What demo.sh computed on them.
+    """
+
+    data: Path = Path("data/demo")
+    runs: Path = Path("runs/demo")
+
+
+def main(config: DocImages) -> int:
+    encoder, report = config.runs / "simclr" / "encoder.safetensors", config.runs / "study" / "report.html"
     if not (encoder.is_file() and report.is_file()):
-        print("error: the pictures are made from the demo's results: bash scripts/demo.sh makes them.", file=sys.stderr)
-        return 2
+        raise UserError(f"{config.runs} has no encoder and no report of the demo: bash scripts/demo.sh makes them.")
     IMAGES.mkdir(parents=True, exist_ok=True)
-    work = RUNS / "doc-images"
+    work = config.runs / "doc-images"
     for category in SHOWN:
-        heldout("detect", "fit", "--data", DEMO, "--category", category, "--encoder", encoder, "--out", work / category)
-    save(detections(work), "detect")
-    photograph(report.as_uri(), "report")
-    dashboard(work)
+        heldout(
+            "detect",
+            "fit",
+            "--data",
+            config.data,
+            "--category",
+            category,
+            "--encoder",
+            encoder,
+            "--out",
+            work / category,
+        )
+    save(detections(config.data, work), "detect")
+    photograph(report.resolve().as_uri(), "report")
+    dashboard(config.data, work)
     return 0
 
 
 def heldout(*arguments: object) -> None:
     command = [sys.executable, REPOSITORY / "heldout.py", *arguments]
-    code = subprocess.run(list(map(str, command)), cwd=REPOSITORY, check=False).returncode
+    code = subprocess.run(list(map(str, command)), check=False).returncode
     if code not in (0, 1):  # 1: something is defective
-        raise SystemExit(f"{' '.join(map(str, command))} ended with exit code {code}")
+        raise UserError(f"{' '.join(map(str, command))} ended with exit code {code}.")
 
 
-def detections(work: Path) -> Image.Image:
+def detections(data: Path, work: Path) -> Image.Image:
     """Each product as it was taken, above it as `detect run` draws it."""
     step = SIDE_PX + GAP_PX
     sheet = Image.new("RGB", (2 * len(SHOWN) * step - GAP_PX, SIDE_PX), "white")
     for column, (category, defect) in enumerate(SHOWN.items()):
-        path = sorted((DEMO / category / "test" / defect).glob("*.png"))[0]
+        path = sorted((data / category / "test" / defect).glob("*.png"))[0]
         out = work / f"{category}-run"
         shutil.rmtree(out, ignore_errors=True)
         heldout("detect", "run", path, "--model", work / category, "--out", out)
@@ -62,13 +97,13 @@ def detections(work: Path) -> Image.Image:
     return sheet
 
 
-def dashboard(work: Path) -> None:
+def dashboard(data: Path, work: Path) -> None:
     """The page after one image was dropped on it."""
     category, defect = next(iter(SHOWN.items()))
-    path = sorted((DEMO / category / "test" / defect).glob("*.png"))[0]
+    path = sorted((data / category / "test" / defect).glob("*.png"))[0]
     command = [sys.executable, REPOSITORY / "downstream" / "serve.py", "--models", work / category, "--port", "0",
                "--results", work / "results.sqlite"]  # fmt: skip
-    with subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, text=True, cwd=REPOSITORY) as server:
+    with subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, text=True) as server:
         try:
             address = next(line.split()[1] for line in server.stdout if line.startswith("serving: "))
             photograph(address, "dashboard", upload=path)
@@ -83,7 +118,7 @@ def photograph(url: str, name: str, upload: Path | None = None) -> None:
     programs = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
     chromium = next(filter(None, map(shutil.which, programs)), None)
     if chromium is None:
-        raise SystemExit("error: Chromium is not installed; on Debian: apt install chromium")
+        raise UserError("Chromium is not installed; on Debian: apt install chromium")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium)
         page = browser.new_page(viewport={"width": 1100, "height": 700})
@@ -102,7 +137,3 @@ def save(image: Image.Image, name: str) -> None:
     path = IMAGES / f"{name}.png"
     image.convert("RGB").quantize(COLORS).save(path, optimize=True)
     print(f"{path.relative_to(REPOSITORY)}: {path.stat().st_size // 1024} kB")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -6,8 +6,19 @@
 No figure is typed here: each is looked up in a table or printed output that a command wrote to RESULTS.md.
 """
 
+if __name__ == "__main__":
+    import sys
+    from pathlib import Path
+
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+    from pretrain.command import start
+    from scripts.glance import Glance
+
+    start("scripts.glance:main", Glance)
+
 import re
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -33,10 +44,18 @@ SPEEDS = (
 )
 
 
-def main(arguments: list[str]) -> int:
-    if {*arguments} - {"--check"}:
-        print(__doc__)
-        return 0 if {*arguments} & {"-h", "--help"} else 2
+@dataclass(frozen=True)
+class Glance:
+    """Write the table Results at a glance into README.md and RESULTS.md.
+
+    Attributes:
+        check: Write nothing; exit code 1 if the files would change.
+    """
+
+    check: bool = False
+
+
+def main(config: Glance) -> int:
     results = (REPOSITORY / "RESULTS.md").read_text()
     sections = sections_of(results)
     table = glance(sections)
@@ -46,12 +65,12 @@ def main(arguments: list[str]) -> int:
     }
     changed = {path: text for path, text in changed.items() if text != path.read_text()}
     for path, text in changed.items():
-        if "--check" in arguments:
+        if config.check:
             print(f"error: {path.name} is not what python scripts/glance.py writes.", file=sys.stderr)
         else:
             path.write_text(text)
             print(f"wrote {path.name}")
-    return 1 if changed and "--check" in arguments else 0
+    return 1 if changed and config.check else 0
 
 
 def sections_of(text: str) -> dict[str, str]:
@@ -107,7 +126,3 @@ def with_glance(text: str, table: str) -> str:
     if not mark:
         raise LookupError(f"the marks {BEGIN} and {END} are missing")
     return f"{before}{BEGIN}\n\n{table}\n\n{END}{after}"
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
