@@ -74,7 +74,7 @@ def main(config: LeaveOneOut) -> None:
             options = ["--data", config.data, "--hold-out", group, "--seed", seed, "--out", run]
             call("pretrain/simclr.py", *options, *shlex.split(config.pretrain))
             encoders.append(run / "encoder.safetensors")
-    # A study's seed s takes a category's encoder number s: numbered from 0, every one takes part once.
+    # Seed number s of a study takes encoder number s of those that did not see the category: each is used once.
     seeds = ",".join(str(number) for number in range(len(config.seeds)))
     options = ["--protocol", "leave-one-out", "--data", config.data, "--test", Names(left_out), "--seeds", seeds]
     options += ["--encoder", ",".join(map(str, encoders)), "--methods", config.methods, "--out", config.out / "study"]

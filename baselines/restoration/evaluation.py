@@ -171,6 +171,7 @@ def restored_figures(restored: Tensor, clean: Tensor, mask: Tensor | None) -> Re
     if mask is None or not mask.any():
         return RestoredFigures(*overall)
     inside = mask[None]
+    # The original multiplies both images by the mask, and then averages over all pixels.
     blackened = [image * inside[:, None] for image in both]
     return RestoredFigures(
         *overall,
@@ -194,6 +195,7 @@ def restore_at_size(
     restored = restore(stretched(pair.degraded, size))[0]
     if interpolate:
         return pair.degraded, stretched(restored, pair.clean.shape[-2:])[0], pair.clean, pair.mask
+    # Nearest neighbor, so that the mask stays one of whole pixels.
     mask = pair.mask if pair.mask is None else F.interpolate(pair.mask[None, None].float(), size)[0, 0] > 0.5
     return stretched(pair.degraded, size)[0], restored, stretched(pair.clean, size)[0], mask
 
@@ -263,6 +265,7 @@ def format_mean(mean: MeanFigure, digits: int) -> str:
 
 def _mean(values: Sequence[float | None]) -> MeanFigure:
     known = [value for value in values if value is not None]
+    # One perfect image of infinite PSNR would make every mean infinite: they are counted apart.
     finite = [value for value in known if math.isfinite(value)]
     return MeanFigure(math.fsum(finite) / len(finite) if finite else None, len(known), len(known) - len(finite))
 

@@ -83,7 +83,7 @@ def read_exact(path: Path) -> ExactImage:
         return ExactImage(_floats(pixels[..., :3], MAX_16_BIT), False, True, alpha)
     with Image.open(path) as opened:
         image = ImageOps.exif_transpose(opened)
-        if image.mode.startswith("I"):
+        if image.mode.startswith("I"):  # 16-bit gray, which Pillow keeps
             return ExactImage(_floats(np.asarray(image)[..., None], MAX_16_BIT), True, True)
         is_gray, alpha = image.mode in GRAY_MODES, None
         if image.has_transparency_data:

@@ -65,6 +65,7 @@ class PairFolder(Sequence[NamedPair]):
 
     def check(self, min_px: int = 1) -> "PairFolder":
         """Read every pair once: one that does not fit is reported before hours are spent on the others."""
+        # Decoders release Python's lock, so that threads read as fast as processes would.
         with ThreadPoolExecutor(max_workers=4) as pool:
             for files, pair in zip(self.files, pool.map(read_pair, self.files), strict=True):
                 height, width = pair.clean.shape[-2:]
@@ -83,7 +84,7 @@ def find_pairs(folder: Path) -> list[PairFiles]:
         raise UserError(f"there is no folder {folder} of pairs; expected {LAYOUT}.")
     pairs, unpaired = [], []
     for parent, inner, _ in os.walk(folder):
-        inner.sort()
+        inner.sort()  # in place, as os.walk has it: the order of files differs between disks
         if DEGRADED not in inner:
             continue
         degraded, clean, masks = (_by_name(Path(parent, part)) for part in (DEGRADED, CLEAN, MASKS))

@@ -29,7 +29,7 @@ class PairBatch(NamedTuple):
     masks: Tensor
 
     def to(self, device: torch.device) -> "PairBatch":
-        return PairBatch(*(part.to(device) for part in self))
+        return PairBatch(*(tensor.to(device) for tensor in self))
 
 
 class NamedPair(NamedTuple):
@@ -86,15 +86,15 @@ class CroppedPairs:
         self.pairs, self.crop_px, self.seed = pairs, crop_px, seed
 
     def batch(self, positions: Sequence[int]) -> PairBatch:
-        parts = []
+        crops = []
         for position, row in zip(positions, uniforms(positions, 6, self.seed, "crop"), strict=True):
             number = shuffled(position, len(self.pairs), self.seed)
             pair = self.pairs[number]
             check_pair(pair, f"pair {number}")
             check_crop(self.crop_px, pair.clean)
             mask = torch.zeros_like(pair.clean[0], dtype=torch.bool) if pair.mask is None else pair.mask
-            parts.append([cut(part, self.crop_px, *row) for part in (pair.degraded, pair.clean, mask)])
-        return PairBatch(*(torch.stack(part) for part in zip(*parts, strict=True)))
+            crops.append([cut(image, self.crop_px, *row) for image in (pair.degraded, pair.clean, mask)])
+        return PairBatch(*(torch.stack(batch) for batch in zip(*crops, strict=True)))
 
 
 class DegradedImages(Sequence[NamedPair]):
@@ -115,6 +115,7 @@ class DegradedImages(Sequence[NamedPair]):
         mask = sample.mask
         if mask is None and not sample.label:  # a good image has no defect; a defective one's is not known
             mask = torch.zeros_like(sample.image[0], dtype=torch.bool)
+        # Keyed by content: a copy in another folder, or another order of files, is degraded alike.
         degraded = degrade(sample.image[None], self.severity, self.seed, [digest])[0]
         name = sample.path.relative_to(self.images.folder).with_suffix("").as_posix()
         return NamedPair(name, sample.category, Pair(degraded, sample.image, mask))
@@ -128,13 +129,15 @@ def good_images(images: ImageSet) -> Images:
     return Images(images.subset([i for i, record in enumerate(images.records) if not record.is_anomaly]))
 
 
-def cut(part: Tensor, crop_px: int, down: float, across: float, *mirrored: float) -> Tensor:
+def cut(image: Tensor, crop_px: int, down: float, across: float, *mirrored: float) -> Tensor:
     """A square of (..., h, w): `down` and `across` in [0, 1) say where, and each number of `mirrored` below a half
     flips a side."""
-    top, left = (int(start * (side - crop_px + 1)) for start, side in zip((down, across), part.shape[-2:], strict=True))
-    part = part[..., top : top + crop_px, left : left + crop_px]
+    top, left = (
+        int(start * (side - crop_px + 1)) for start, side in zip((down, across), image.shape[-2:], strict=True)
+    )
+    image = image[..., top : top + crop_px, left : left + crop_px]
     sides = [side for side, draw in zip((-1, -2), mirrored, strict=False) if draw < 0.5]
-    return part.flip(sides) if sides else part
+    return image.flip(sides) if sides else image
 
 
 def shuffled(position: int, count: int, seed: int) -> int:
@@ -156,10 +159,10 @@ def check_crop(crop_px: int, image: Tensor) -> None:
 def check_pair(pair: Pair, name: str) -> None:
     """Raise UserError where the images of a pair differ in size or are not finite."""
     if pair.degraded.shape != pair.clean.shape:
-        sizes = [f"{part.shape[-1]}x{part.shape[-2]}" for part in (pair.degraded, pair.clean)]
+        sizes = [f"{image.shape[-1]}x{image.shape[-2]}" for image in (pair.degraded, pair.clean)]
         raise UserError(f"{name}: the degraded image is {sizes[0]} and the clean one {sizes[1]}: they must be alike.")
     if pair.mask is not None and pair.mask.shape != pair.clean.shape[-2:]:
-        sizes = [f"{part.shape[-1]}x{part.shape[-2]}" for part in (pair.mask, pair.clean)]
+        sizes = [f"{image.shape[-1]}x{image.shape[-2]}" for image in (pair.mask, pair.clean)]
         raise UserError(f"{name}: the mask is {sizes[0]} and its image {sizes[1]}: they must be alike.")
     if not (pair.degraded.isfinite().all() and pair.clean.isfinite().all()):
         raise UserError(f"{name}: an image has values that are NaN or infinite; leave it out, or make it again.")

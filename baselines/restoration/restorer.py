@@ -132,12 +132,14 @@ class NetworkRestorer(ABC):
         """A restorer that restores bit for bit as the saved one. Raises UserError if the folder holds something
         else."""
         restorer = load_method(cls, folder)
+        # load_method leaves the tensors as attributes; they are the network's, under their names in the file.
         names = [name for name in vars(restorer) if name.startswith(PREFIX)]
         state = {name.removeprefix(PREFIX).removesuffix("_"): vars(restorer).pop(name) for name in names}
         network = restorer.loaded_network(folder)
         try:
+            # Not strict: a subclass keeps some of the weights, such as its encoder's, in a file of their own.
             missing, unexpected = network.load_state_dict(state, strict=False)
-        except RuntimeError:
+        except RuntimeError:  # a tensor of another shape
             missing = unexpected = list(state)
         if unexpected or set(missing) & set(restorer.names_saved(network)):
             raise UserError(f"{folder} does not hold the weights of this {cls.__name__}: train it anew.")

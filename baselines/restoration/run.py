@@ -42,6 +42,7 @@ def train_restorer(config: TrainConfig, make_restorer: Callable[[TrainConfig], N
     check_length(config)
     run, restorer = Run(config.out), make_restorer(config)
     restorer.recipe.check()
+    # All that can be refused is refused before the folder is made.
     pairs = make_training_pairs(config, make_fabric(config.device, "32-true").device)
     with run.held(config):
         if run.skip_if_finished():
@@ -89,7 +90,7 @@ def length_in_steps(config: Train, count: int, training: RestorerTraining, sessi
 
 
 def take_steps(session: Session, training: RestorerTraining, validation: "Validation") -> None:
-    """Take the steps that are left, validating some ten times."""
+    """Take the steps that are left, validating about ten times."""
     every = max(1, math.ceil(session.steps / VALIDATIONS))
     for step in session:
         figures = training.train_step(step)

@@ -47,8 +47,8 @@ def _synthetic(config: Train, device: torch.device | str) -> TrainingPairs:
     if not len(validation):  # too few to hold any out
         learning = validation = good
     training, held_out = (
-        SyntheticPairs(good_images(part), config.severity, config.crop_px, ENDLESS, seed, device)
-        for part, seed in ((learning, config.seed), (validation, VALIDATION_SEED))
+        SyntheticPairs(good_images(images), config.severity, config.crop_px, ENDLESS, seed, device)
+        for images, seed in ((learning, config.seed), (validation, VALIDATION_SEED))
     )
     summary = {
         "data": data_name(config.data),

@@ -57,7 +57,7 @@ class EncoderRestorer(NetworkRestorer):
         """Write the encoder, as it was trained here, to a file of its own, and the rest."""
         self.network_.encoder.save(folder / ENCODER_FILE)
         saved = copy.copy(self)
-        saved.encoder = ENCODER_FILE
+        saved.encoder = ENCODER_FILE  # a module is no argument that could be written as JSON
         NetworkRestorer.save(saved, folder)
 
     def saved_state(self) -> dict[str, Tensor]:

@@ -132,6 +132,7 @@ def train(config: RestorationStudy, row: str, seed: int, encoder: Path | None, o
         train_restorer(SadNetTrain(**shared, **SADNET[row]), sadnet.make_restorer)
         return
     start, _, variant = row.partition("-")
+    # The other starts, random and imagenet, are options of that name.
     encoder = encoder if start == "simclr" else Path(start)
     options = OURS[variant and f"-{variant}"]
     train_restorer(Train(**shared, encoder=encoder, batch_size=8, **options), make_restorer)
@@ -148,6 +149,7 @@ def evaluate_cell(run: Path, images: ImageSet, severity: str, encoder: Path | No
         tests = of_category.subset([i for i, record in enumerate(of_category.records) if record.split == "test"])
         versions: dict[str, list[torch.Tensor]] = {CLEAN: [], DEGRADED: [], RESTORED: []}
         for name, _, (degraded, clean, mask) in DegradedImages(tests, severity):
+            # Restoring alone is timed, not degrading, nor figures.
             start_s = time.perf_counter()
             restored = restorer.restore(degraded[None])[0]
             seconds, pixels = seconds + time.perf_counter() - start_s, pixels + degraded[0].numel()
