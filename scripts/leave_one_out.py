@@ -49,7 +49,7 @@ class LeaveOneOut:
     categories: Names = Names()
     groups: str = ""
     seeds: Names = Names("0")
-    methods: Names = Names("padim")
+    methods: Names = Names("padim,patchcore")
     out: Path = Path("runs/leave_one_out")
     pretrain: str = ""
     evaluate: str = ""

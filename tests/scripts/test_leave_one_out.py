@@ -7,6 +7,7 @@ import pytest
 
 from downstream.study.config import Evaluate
 from pretrain.command import Names, UserError, read_config
+from pretrain.config import Config
 from scripts import leave_one_out
 from scripts.leave_one_out import REPOSITORY, LeaveOneOut
 
@@ -30,14 +31,14 @@ def test_every_category_is_left_out_by_an_encoder_of_each_seed(demo_folder, comm
     leave_one_out.main(LeaveOneOut(demo_folder, seeds=Names("3,5"), **options))
     *pretrainings, (script, arguments) = commands
     assert [name for name, _ in pretrainings] == ["pretrain/simclr.py"] * 6 and script == "downstream/evaluate.py"
-    options = [dict(zip(arguments[::2], arguments[1::2], strict=True)) for _, arguments in pretrainings]
-    assert {(given["--hold-out"], given["--seed"]) for given in options} == {
-        (name, seed) for name in ("bottle", "hazelnut", "leather") for seed in ("3", "5")
+    configs = [read_config(Config, arguments) for _, arguments in pretrainings]
+    assert {(config.hold_out, config.seed) for config in configs} == {
+        (Names(name), seed) for name in ("bottle", "hazelnut", "leather") for seed in (3, 5)
     }
-    assert all(given["--steps"] == "5" and given["--data"] == str(demo_folder) for given in options)
+    assert all(config.steps == 5 and config.data == demo_folder for config in configs)
     study = read_config(Evaluate, arguments)
     assert study.protocol == "leave-one-out" and study.size_px == 64 and study.record == tmp_path / "R.md"
-    assert study.encoder == Names(f"{given['--out']}/encoder.safetensors" for given in options)
+    assert study.encoder == Names(str(config.out / "encoder.safetensors") for config in configs)
     # Each seed of the study takes the next encoder of those that did not see the category.
     assert study.seeds == Names("0,1") and study.test == Names("bottle,hazelnut,leather")
 
@@ -45,7 +46,7 @@ def test_every_category_is_left_out_by_an_encoder_of_each_seed(demo_folder, comm
 def test_groups_are_left_out_together(demo_folder, commands, tmp_path):
     leave_one_out.main(LeaveOneOut(demo_folder, groups="bottle,leather", out=tmp_path))
     assert len(commands) == 2
-    assert "bottle,leather" in commands[0][1]
+    assert read_config(Config, commands[0][1]).hold_out == Names("bottle,leather")
 
 
 def test_a_command_that_fails_ends_it(demo_folder, monkeypatch, tmp_path):
