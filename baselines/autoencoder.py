@@ -23,7 +23,6 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import torch
 from lightning_fabric import Fabric
 
 from baselines.autoencoders.config import Config
@@ -34,7 +33,8 @@ from baselines.contract.method import Images
 from pretrain.command import Names, UserError
 from pretrain.data.dataset import ImageSet, choose_folder, data_name, load
 from pretrain.data.images import GOOD, Record, category_folders, check_names, has_layout
-from pretrain.training.device import make_fabric
+from pretrain.training.device import choose_device
+from pretrain.training.fabric import make_fabric
 from pretrain.training.run import Run
 from pretrain.training.session import Session
 
@@ -48,7 +48,7 @@ def main(config: Config) -> None:
     folder = choose_folder(config.data)
     categories = sorted(category_folders(folder)) if has_layout(folder) else [folder.resolve().name]
     check_names(config.category, categories, f"category in {folder}")
-    on_gpu = config.device != "cpu" and torch.cuda.is_available()
+    on_gpu = choose_device(config.device).type == "cuda"
     fabric = make_fabric(config.device, config.precision or (None if on_gpu else "32-true"))
     if fabric.world_size > 1:
         raise UserError("an auto-encoder is trained by one process: start it without torchrun, a category on each GPU.")

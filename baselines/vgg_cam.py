@@ -36,7 +36,7 @@ from pretrain.command import UserError
 from pretrain.data.dataset import ImageSet, choose_folder, data_name, load
 from pretrain.drawing import save_image
 from pretrain.files import write_json
-from pretrain.training.device import make_fabric
+from pretrain.training.fabric import make_fabric
 from pretrain.training.run import Run
 from pretrain.training.session import Session
 

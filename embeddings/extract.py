@@ -47,7 +47,7 @@ from pretrain.data.dataset import ImageSet, choose_folder, data_name, load
 from pretrain.demo import is_demo
 from pretrain.encoder import Encoder
 from pretrain.progress import Progress
-from pretrain.training.device import make_fabric
+from pretrain.training.fabric import make_fabric
 
 
 def main(config: Extract) -> None:

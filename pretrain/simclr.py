@@ -46,7 +46,8 @@ from pretrain.dense import DenseContrast, Positions
 from pretrain.encoder import Encoder, make_encoder
 from pretrain.loss import nt_xent
 from pretrain.report import Report
-from pretrain.training.device import make_fabric, on_device, rank_positions
+from pretrain.training.device import on_device
+from pretrain.training.fabric import make_fabric, rank_positions
 from pretrain.training.run import Run
 from pretrain.training.session import Session
 from pretrain.views import blur, crop_and_resize, draw_pair, drop_color, flip, jitter_color, render

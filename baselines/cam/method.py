@@ -23,6 +23,7 @@ from baselines.cam.training import CamRecipe, CamTraining
 from baselines.contract.method import NotFitted, Prediction, Sample, batches, forget, load_method, save_method
 from baselines.contract.split import split_samples
 from pretrain.command import UserError
+from pretrain.training.device import choose_device
 from pretrain.training.session import Session
 
 # What a tensor of the network is called in a method's file.
@@ -145,7 +146,7 @@ class VggCam:
 
     @property
     def _device(self) -> torch.device:
-        return torch.device("cuda" if self.device != "cpu" and torch.cuda.is_available() else "cpu")
+        return choose_device(self.device)
 
     def _fitting(self, images: Tensor) -> Tensor:
         """Images as the network takes them. Raises UserError for those that are too small for its five poolings."""

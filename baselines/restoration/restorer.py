@@ -16,6 +16,7 @@ from baselines.restoration.sadnet_network import SadNet
 from baselines.restoration.tiling import restore_in_tiles, tile_px_for
 from baselines.restoration.training import RestorerRecipe, RestorerTraining
 from pretrain.command import UserError
+from pretrain.training.device import choose_device
 from pretrain.training.session import Session
 
 # Before the names of the network's tensors in a restorer's file.
@@ -155,7 +156,7 @@ class NetworkRestorer(ABC):
 
     @property
     def _device(self) -> torch.device:
-        return torch.device("cuda" if self.device != "cpu" and torch.cuda.is_available() else "cpu")
+        return choose_device(self.device)
 
     def _forget(self) -> None:
         forget(self)

@@ -21,7 +21,7 @@ from pretrain.data.dataset import choose_folder
 from pretrain.degrade import severity_named
 from pretrain.drawing import Curve, curves, save_image
 from pretrain.files import write_json
-from pretrain.training.device import make_fabric
+from pretrain.training.fabric import make_fabric
 from pretrain.training.run import Run
 from pretrain.training.session import TIMED_STEPS, Session
 

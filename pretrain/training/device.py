@@ -1,44 +1,28 @@
-"""Which device, how many processes, what precision: whatever depends on the machine a training runs on."""
+"""Which device, what is faster on it, and how images get there."""
 
 import math
 import os
 import time
 from collections.abc import Callable, Sequence
 
-import numpy as np
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor
 
 from pretrain.command import UserError
 from pretrain.data.dataset import ImageSet
 
 DEVICES = ("auto", "cpu", "cuda")
-PRECISIONS = ("bf16-mixed", "32-true", "64-true")
 
 
-def make_fabric(device: str, precision: str | None) -> Fabric:
-    """Fabric on one process, or on those that torchrun started, on one machine or several. Already launched."""
+def choose_device(device: str) -> torch.device:
+    """auto is the GPU where there is one. Raises UserError for a GPU that torch does not find."""
     if device not in DEVICES:
         raise UserError(f"there is no device {device}; choose from {', '.join(DEVICES)}.")
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError(
             "torch finds no CUDA device here; use --device cpu, or install a torch build that fits the GPU."
         )
-    accelerator = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
-    precision = precision or ("bf16-mixed" if has_bf16(accelerator) else "32-true")
-    if precision not in PRECISIONS:
-        raise UserError(f"there is no precision {precision}; choose from {', '.join(PRECISIONS)}.")
-    processes, here = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    fabric = Fabric(
-        accelerator=accelerator,
-        devices=here,
-        num_nodes=processes // here,
-        strategy="ddp" if processes > 1 else "auto",
-        precision=precision,
-    )
-    fabric.launch()
-    return fabric
+    return torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 def has_bf16(accelerator: str) -> bool:
@@ -77,9 +61,3 @@ def on_device(images: ImageSet, device: torch.device) -> Callable[[Sequence[int]
             everything[start : part.stop] = torch.from_numpy(images.batch(part)).to(device)
         return lambda positions: everything[torch.as_tensor(positions, device=device)]
     return lambda positions: torch.from_numpy(images.batch(positions)).to(device)
-
-
-def rank_positions(batch: int, fabric: Fabric) -> np.ndarray:
-    """Where this process's share of a global batch lies in it."""
-    share = batch // fabric.world_size
-    return np.arange(share) + share * fabric.global_rank

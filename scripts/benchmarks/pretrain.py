@@ -42,7 +42,8 @@ from pretrain.config import Config as Recipe
 from pretrain.config import Strengths
 from pretrain.data.dataset import ImageSet, load
 from pretrain.simclr import batch_members, make_views, train_mode
-from pretrain.training.device import make_fabric, on_device, rank_positions
+from pretrain.training.device import on_device
+from pretrain.training.fabric import make_fabric, rank_positions
 from scripts.benchmarks.cache import build, make_images
 from scripts.benchmarks.config import Pretrain
 from scripts.benchmarks.rounds import finish, in_rounds, speedup

@@ -13,7 +13,7 @@ from pretrain.command import UserError
 from pretrain.config import Config
 from pretrain.encoder import make_encoder
 from pretrain.simclr import SimCLR, batch_members, make_optimizer, make_views, parameter_groups, train_mode
-from pretrain.training.device import make_fabric, rank_positions
+from pretrain.training.fabric import make_fabric, rank_positions
 
 CONFIG = Config(
     size_px=32,

@@ -22,7 +22,7 @@ from pretrain.command import Names, UserError, run_command
 from pretrain.config import Config, resolved
 from pretrain.encoder import Encoder, load_encoder
 from pretrain.simclr import batch_members, learning_rate_at, main, make_views, prepared
-from pretrain.training.device import make_fabric
+from pretrain.training.fabric import make_fabric
 
 TINY = ("--size-px", "32", "--batch", "8", "--steps", "6", "--precision", "32-true", "--hold-out", "bottle")
 
