@@ -48,7 +48,7 @@ def served(models: Path, folder: Path, *options: object, token: str | None = Non
     """`downstream/serve.py` on `models`, with its results in `folder`; stopped at the end if it still runs."""
     folder.mkdir(exist_ok=True)
     command = [sys.executable, REPOSITORY / "downstream/serve.py", "--models", models, "--port", "0",
-               "--images", folder / "images"]  # fmt: skip
+               "--kept-images", folder / "images"]  # fmt: skip
     if "--results" not in options:
         command += ["--results", folder / "results.sqlite"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}

@@ -10,8 +10,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 # What may be asked without the token: the page, which has no data in it, and whether the service is alive.
-OPEN_PLACES = ("/health", "/api/health")
-GUARDED = ("/api/", "/metrics", "/openapi.json")
+OPEN_PATHS = ("/health", "/api/health")
+GUARDED_PATHS = ("/api/", "/metrics", "/openapi.json")
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
     "font-src 'self'; manifest-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -63,26 +63,26 @@ class Access:
     def _refusal(self, path: str, headers: Headers) -> JSONResponse | None:
         host = headers.get("host", "")
         if "*" not in self.hosts and _without_port(host).lower() not in self.hosts:
-            return _said(400, "this host name is not served here: start the service with --hosts NAME.")
+            return _error(400, "this host name is not served here: start the service with --allowed-hosts NAME.")
         origin, site = headers.get("origin"), headers.get("sec-fetch-site")
         is_foreign = origin is not None and origin.partition("://")[2].lower() != host.lower()
         if is_foreign or (site == "cross-site" and _is_guarded(path)):
-            return _said(403, "pages of other sites may not ask here.")
-        if self.token is None or not _is_guarded(path) or path in OPEN_PLACES:
+            return _error(403, "pages of other sites may not ask here.")
+        if self.token is None or not _is_guarded(path) or path in OPEN_PATHS:
             return None
-        kind, _, given = headers.get("authorization", "").partition(" ")
-        if kind.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), self.token.encode()):
+        scheme, _, given = headers.get("authorization", "").partition(" ")
+        if scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), self.token.encode()):
             return None
-        return _said(401, "send the token: Authorization: Bearer TOKEN.", {"WWW-Authenticate": "Bearer"})
+        return _error(401, "send the token: Authorization: Bearer TOKEN.", {"WWW-Authenticate": "Bearer"})
 
 
 def _is_guarded(path: str) -> bool:
-    return path.startswith(GUARDED)
+    return path.startswith(GUARDED_PATHS)
 
 
 def _without_port(host: str) -> str:
     return host.partition("]")[0] + "]" if host.startswith("[") else host.partition(":")[0]
 
 
-def _said(status: int, detail: str, headers: dict[str, str] | None = None) -> JSONResponse:
+def _error(status: int, detail: str, headers: dict[str, str] | None = None) -> JSONResponse:
     return JSONResponse({"detail": detail}, status, headers)

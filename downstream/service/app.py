@@ -20,30 +20,31 @@ from starlette.types import ASGIApp
 
 from downstream.service.access import Access
 from downstream.service.batching import Busy
-from downstream.service.decoding import Refused
+from downstream.service.config import Settings
+from downstream.service.decoding import RefusedImage
 from downstream.service.limits import BodyLimits
 from downstream.service.models import NoSuchModel
-from downstream.service.monitoring import Watch, start_logging
+from downstream.service.monitoring import Monitoring, start_logging
 from downstream.service.openapi import with_examples
 from downstream.service.routes import API
 from downstream.service.schemas import own_version
-from downstream.service.service import Service, Settings
+from downstream.service.service import Service
 from pretrain.command import UserError
 
 # Where a worker process finds its settings: it is started with nothing but a name to import.
 ENVIRONMENT = "HELDOUT_SERVICE"
 WEB = Path(__file__).with_name("web")
 # Beside the images that wait, so many requests may be on their way in or out.
-REQUESTS_BESIDE = 64
+MAX_OTHER_REQUESTS = 64
 # Of all bodies on their way in; beyond 1 MiB a part of one lies in a temporary file.
-BODY_BYTES_AT_ONCE = 1 << 30
-# So many of the largest images make the largest request.
-IMAGES_OF_FULL_SIZE = 4
+MAX_BODY_BYTES_AT_ONCE = 1 << 30
+# The largest request has so many images of the largest size.
+MAX_FULL_SIZE_IMAGES = 4
 
 
-def make_app(settings: Settings) -> ASGIApp:
-    """The application; all that can be wrong with its settings is said now. Raises UserError."""
-    service = Service(settings)
+def make_app(service: Service) -> ASGIApp:
+    """The application around a service, from the network inwards: metrics and log, access, limits, endpoints."""
+    settings = service.settings
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -53,25 +54,25 @@ def make_app(settings: Settings) -> ASGIApp:
 
     app = FastAPI(
         title="heldout", version=own_version(), lifespan=lifespan, docs_url=None, redoc_url=None,
-        description="Is this product defective, and where: the models of `downstream/detect.py fit`, over HTTP.",
+        description="Is this product defective, and where: models that `downstream/detect.py fit` made, over HTTP.",
         exception_handlers=HANDLERS,
     )  # fmt: skip
     app.state.service = service
-    plain = app.openapi
-    app.openapi = lambda: with_examples(plain())
+    describe = app.openapi
+    app.openapi = lambda: with_examples(describe())
     app.include_router(API)
     app.mount("/", StaticFiles(directory=WEB, html=True))
-    most_bytes = IMAGES_OF_FULL_SIZE * settings.image_bytes + (1 << 20)
-    most_at_once, at_once_bytes = settings.waiting + REQUESTS_BESIDE, max(BODY_BYTES_AT_ONCE, 2 * most_bytes)
-    guarded = BodyLimits(app, most_bytes, settings.timeout_s, most_at_once, at_once_bytes)
-    return Watch(Access(guarded, settings.hosts, settings.token), service)
+    max_bytes = MAX_FULL_SIZE_IMAGES * settings.max_image_bytes + (1 << 20)
+    max_at_once = settings.max_waiting + MAX_OTHER_REQUESTS
+    limited = BodyLimits(app, max_bytes, settings.timeout_s, max_at_once, max(MAX_BODY_BYTES_AT_ONCE, 2 * max_bytes))
+    return Monitoring(Access(limited, settings.allowed_hosts, settings.token), service.metrics)
 
 
 def app_from_environment() -> ASGIApp:
     """For worker processes. Each ends with the one that started it, also if that is killed and can tell nobody."""
     start_logging()
     threading.Thread(target=_follow_parent, daemon=True).start()
-    return make_app(Settings(**json.loads(os.environ[ENVIRONMENT])))
+    return make_app(Service(Settings(**json.loads(os.environ[ENVIRONMENT]))))
 
 
 def _follow_parent() -> None:
@@ -80,15 +81,15 @@ def _follow_parent() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
-async def _problem(status: int, detail: str, headers: dict | None, _: Request, error: Exception) -> JSONResponse:
+async def _error(status: int, detail: str, headers: dict | None, _: Request, error: Exception) -> JSONResponse:
     return JSONResponse({"detail": detail or str(error)}, status, headers)
 
 
-async def _http(_: Request, error: HTTPException) -> JSONResponse:
+async def _http_error(_: Request, error: HTTPException) -> JSONResponse:
     return JSONResponse({"detail": str(error.detail)}, error.status_code, error.headers)
 
 
-async def _refused(_: Request, error: Refused) -> JSONResponse:
+async def _refused(_: Request, error: RefusedImage) -> JSONResponse:
     return JSONResponse({"detail": f"{error}."}, error.status)
 
 
@@ -96,20 +97,20 @@ async def _busy(_: Request, error: Busy) -> JSONResponse:
     return JSONResponse({"detail": f"{error}."}, 429, {"Retry-After": str(error.retry_s)})
 
 
-async def _invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+async def _invalid_fields(_: Request, error: RequestValidationError) -> JSONResponse:
     """Which field and why, without what was in it."""
-    reasons = [f"{' '.join(map(str, one['loc'][1:]))}: {one['msg']}" for one in error.errors()[:5]]
+    reasons = [f"{' '.join(map(str, field['loc'][1:]))}: {field['msg']}" for field in error.errors()[:5]]
     return JSONResponse({"detail": "; ".join(reasons)}, 422)
 
 
 HANDLERS = {
-    HTTPException: _http,
-    Refused: _refused,
+    HTTPException: _http_error,
+    RefusedImage: _refused,
     Busy: _busy,
-    RequestValidationError: _invalid,
-    NoSuchModel: partial(_problem, 404, "", None),
-    UserError: partial(_problem, 409, "", None),
-    TimeoutError: partial(_problem, 503, "the answer took too long: try again.", {"Retry-After": "5"}),
-    SQLAlchemyError: partial(_problem, 503, "the database does not answer: try again.", {"Retry-After": "5"}),
-    Exception: partial(_problem, 500, "a fault of the service; its log says more.", None),
+    RequestValidationError: _invalid_fields,
+    NoSuchModel: partial(_error, 404, "", None),
+    UserError: partial(_error, 409, "", None),
+    TimeoutError: partial(_error, 503, "the answer took too long: try again.", {"Retry-After": "5"}),
+    SQLAlchemyError: partial(_error, 503, "the database does not answer: try again.", {"Retry-After": "5"}),
+    Exception: partial(_error, 500, "a fault of the service; its log says more.", None),
 }

@@ -15,9 +15,9 @@ from typing import Generic, TypeVar
 Item = TypeVar("Item")
 Outcome = TypeVar("Outcome")
 
-# Over so many answers the speed is measured that Retry-After is made of.
-ANSWERS_REMEMBERED = 64
-LONGEST_RETRY_S = 60
+# Retry-After is made of the speed at which so many answers were given.
+MAX_REMEMBERED_ANSWERS = 64
+MAX_RETRY_S = 60
 
 
 class Busy(Exception):
@@ -29,22 +29,22 @@ class Busy(Exception):
 
 
 class Admission:
-    """Counts what was accepted and is not answered yet, `most` at once. Whoever comes in is answered."""
+    """Counts what was accepted and is not answered yet, `max_in_progress` at once. Whoever comes in is answered."""
 
-    def __init__(self, most: int) -> None:
-        self.most, self.inside = most, 0
-        self._left_s: deque[float] = deque(maxlen=ANSWERS_REMEMBERED)
+    def __init__(self, max_in_progress: int) -> None:
+        self.max_in_progress, self.in_progress = max_in_progress, 0
+        self._left_s: deque[float] = deque(maxlen=MAX_REMEMBERED_ANSWERS)
 
     @contextmanager
     def enter(self, count: int = 1) -> Iterator[None]:
         """Hold `count` places. Raises Busy, at once, if there are not so many."""
-        if self.inside + count > self.most:
+        if self.in_progress + count > self.max_in_progress:
             raise Busy(self.retry_s())
-        self.inside += count
+        self.in_progress += count
         try:
             yield
         finally:
-            self.inside -= count
+            self.in_progress -= count
             self._left_s.extend([time.monotonic()] * count)
 
     def retry_s(self) -> int:
@@ -52,20 +52,20 @@ class Admission:
         if len(self._left_s) < 2:
             return 1
         seconds = time.monotonic() - self._left_s[0]
-        return min(LONGEST_RETRY_S, max(1, math.ceil(self.inside * seconds / len(self._left_s))))
+        return min(MAX_RETRY_S, max(1, math.ceil(self.in_progress * seconds / len(self._left_s))))
 
 
 class Batcher(Generic[Item, Outcome]):
-    """Hands items that wait, up to `most_at_once`, to `process` in one thread, and each caller its own outcome.
+    """Hands items that wait, up to `max_at_once`, to `process` in one thread, and each caller its own outcome.
 
     `process` gives an outcome for each item, in their order; one that is an exception is raised to its caller alone,
     and one that it raises, to all of them. A caller that was cancelled meanwhile is left out.
     """
 
-    def __init__(self, process: Callable[[Sequence[Item]], Sequence[Outcome]], most_at_once: int, name: str) -> None:
-        self._process, self._most_at_once = process, most_at_once
+    def __init__(self, process: Callable[[Sequence[Item]], Sequence[Outcome]], max_at_once: int, name: str) -> None:
+        self._process, self._max_at_once = process, max_at_once
         self._waiting: deque[tuple[Item, asyncio.Future]] = deque()
-        self._came = asyncio.Event()
+        self._has_items = asyncio.Event()
         self._is_stopping = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=name)
         self._task: asyncio.Task | None = None
@@ -77,7 +77,7 @@ class Batcher(Generic[Item, Outcome]):
     async def stop(self) -> None:
         """Finish all that was handed in, then end."""
         self._is_stopping = True
-        self._came.set()
+        self._has_items.set()
         if self._task is not None:
             await self._task
         self._thread.shutdown()
@@ -91,15 +91,15 @@ class Batcher(Generic[Item, Outcome]):
             raise Busy(1)
         future = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future))
-        self._came.set()
+        self._has_items.set()
         return await future
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
         while self._waiting or not self._is_stopping:
             if not self._waiting:
-                self._came.clear()
-                await self._came.wait()
+                self._has_items.clear()
+                await self._has_items.wait()
                 continue
             batch = self._next()
             if not batch:
@@ -118,7 +118,7 @@ class Batcher(Generic[Item, Outcome]):
 
     def _next(self) -> list[tuple[Item, asyncio.Future]]:
         batch: list[tuple[Item, asyncio.Future]] = []
-        while self._waiting and len(batch) < self._most_at_once:
+        while self._waiting and len(batch) < self._max_at_once:
             item, future = self._waiting.popleft()
             if not future.done():
                 batch.append((item, future))

@@ -1,4 +1,4 @@
-"""What the service remembers: results, settings, and vectors of images that were kept. SQLite, or PostgreSQL by URL.
+"""Results, settings, and vectors of images that were kept: in SQLite, or in PostgreSQL by URL.
 
 A result that was added is on disk: SQLite writes ahead and waits for the disk at every commit, so a killed server loses
 nothing that it answered. Text is all that either database has to understand, so both behave alike.
@@ -29,6 +29,7 @@ from sqlalchemy import (
     event,
     func,
     insert,
+    inspect,
     make_url,
     select,
 )  # fmt: skip
@@ -36,16 +37,16 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModu
 
 from pretrain.command import UserError
 
-FORMAT = 1
+FORMAT = 2
 BUSY_S = 15
-ROWS_AT_ONCE = 1000
+ROWS_PER_PAGE = 1000
 # SQLite counts by itself in columns of this very type alone.
-NUMBER = BigInteger().with_variant(Integer, "sqlite")
+ID_TYPE = BigInteger().with_variant(Integer, "sqlite")
 
 TABLES = MetaData()
 RESULTS = Table(
     "results", TABLES,
-    Column("id", NUMBER, primary_key=True, autoincrement=True),
+    Column("id", ID_TYPE, primary_key=True, autoincrement=True),
     Column("created", String(24), nullable=False, index=True),  # UTC, 2026-01-31T23:59:59.123Z: sorts as text
     Column("model", Text, nullable=False),
     Column("category", Text, nullable=False),
@@ -63,7 +64,7 @@ RESULTS = Table(
 )  # fmt: skip
 IMAGES = Table(
     "images", TABLES,
-    Column("id", NUMBER, primary_key=True, autoincrement=True),
+    Column("id", ID_TYPE, primary_key=True, autoincrement=True),
     Column("digest", String(64), nullable=False, unique=True),
     Column("file", Text, nullable=False),
     Column("source", Text, nullable=False),  # what made the vector, as JSON; empty: nothing did
@@ -76,7 +77,7 @@ SETTINGS = Table(
 )  # fmt: skip
 
 
-class Result(NamedTuple):
+class StoredResult(NamedTuple):
     """One answered image; `regions` are plain dictionaries, `digest` is SHA-256 of the file, `id` none until kept."""
 
     created: str
@@ -96,7 +97,7 @@ class Result(NamedTuple):
     id: int | None = None
 
 
-class Kept(NamedTuple):
+class StoredImage(NamedTuple):
     """An image that was kept: its file, and its vector, float32 as bytes, with what made it."""
 
     digest: str
@@ -107,7 +108,7 @@ class Kept(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Filter:
+class ResultFilter:
     """Which results: all that is given must hold. `since` is included and `until` is not; both are UTC texts."""
 
     model: str | None = None
@@ -116,8 +117,8 @@ class Filter:
     digest: str | None = None
     since: str | None = None
     until: str | None = None
-    least_score: float | None = None
-    most_score: float | None = None
+    min_score: float | None = None
+    max_score: float | None = None
 
     def conditions(self) -> list:
         columns = RESULTS.c
@@ -128,18 +129,18 @@ class Filter:
             "digest": lambda value: columns.digest == value,
             "since": lambda value: columns.created >= value,
             "until": lambda value: columns.created < value,
-            "least_score": lambda value: columns.score >= value,
-            "most_score": lambda value: columns.score <= value,
+            "min_score": lambda value: columns.score >= value,
+            "max_score": lambda value: columns.score <= value,
         }
         return [wanted[name](value) for name, value in vars(self).items() if value is not None]
 
 
-class Store:
-    """A database at `place`: a file of SQLite's, or a URL that begins with postgresql://. Raises UserError where
-    there is none, or one of a newer heldout. May be used from any thread."""
+class Database:
+    """A SQLite file, or a PostgreSQL URL that begins with postgresql://. Raises UserError where there is none, or
+    one of another format. May be used from any thread."""
 
-    def __init__(self, place: str, password: str | None = None) -> None:
-        self.url = url_of(place, password)
+    def __init__(self, location: str, password: str | None = None) -> None:
+        self.url = url_of(location, password)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         if self.is_sqlite:
             Path(self.url.database).parent.mkdir(parents=True, exist_ok=True)
@@ -147,10 +148,11 @@ class Store:
         try:
             self._engine = create_engine(self.url, pool_pre_ping=not self.is_sqlite, pool_size=8, **options)
         except ModuleNotFoundError:
-            raise UserError("PostgreSQL needs psycopg: pip install heldout[postgres].") from None
+            raise UserError("PostgreSQL needs psycopg: pip install -e '.[postgres]' in the checkout.") from None
         if self.is_sqlite:
             event.listen(self._engine, "connect", _write_ahead)
         try:
+            self._check_format()
             self._make_tables()
         except DBAPIError as error:
             raise UserError(
@@ -166,7 +168,7 @@ class Store:
     def close(self) -> None:
         self._engine.dispose()
 
-    def add(self, results: Sequence[Result]) -> list[int]:
+    def add_results(self, results: Sequence[StoredResult]) -> list[int]:
         """Keep results, all in one commit, and give their ids."""
         rows = [{**result._asdict(), "regions": json.dumps(result.regions)} for result in results]
         for row in rows:
@@ -175,20 +177,20 @@ class Store:
             statement = insert(RESULTS).returning(RESULTS.c.id, sort_by_parameter_order=True)
             return list(connection.execute(statement, rows).scalars())
 
-    def results(self, wanted: Filter, limit: int, before: int | None = None) -> list[Result]:
+    def results(self, wanted: ResultFilter, limit: int, before: int | None = None) -> list[StoredResult]:
         """Results, the newest first, with ids below `before`."""
         conditions = wanted.conditions() + ([RESULTS.c.id < before] if before is not None else [])
         statement = select(RESULTS).where(and_(True, *conditions)).order_by(RESULTS.c.id.desc()).limit(limit)
-        return [_result(row) for row in self._all(statement)]
+        return [_stored_result(row) for row in self._all(statement)]
 
-    def every(self, wanted: Filter) -> Iterator[Result]:
+    def all_results(self, wanted: ResultFilter) -> Iterator[StoredResult]:
         """All of them, the newest first, whatever is added meanwhile; memory does not grow with them."""
         before = None
-        while page := self.results(wanted, ROWS_AT_ONCE, before):
+        while page := self.results(wanted, ROWS_PER_PAGE, before):
             yield from page
             before = page[-1].id
 
-    def count(self, wanted: Filter) -> int:
+    def count(self, wanted: ResultFilter) -> int:
         counted = select(func.count().label("count")).select_from(RESULTS)
         (row,) = self._all(counted.where(and_(True, *wanted.conditions())))
         return row["count"]
@@ -210,7 +212,7 @@ class Store:
                 if attempt:
                     raise
 
-    def add_image(self, image: Kept) -> None:
+    def add_image(self, image: StoredImage) -> None:
         """Remember an image that was kept; one that is known already stays as it is."""
         row = image._asdict()
         del row["id"]
@@ -220,14 +222,14 @@ class Store:
         except IntegrityError:
             pass
 
-    def image(self, digest: str) -> Kept | None:
+    def image(self, digest: str) -> StoredImage | None:
         rows = self._all(select(IMAGES).where(IMAGES.c.digest == digest))
-        return _kept(rows[0]) if rows else None
+        return _stored_image(rows[0]) if rows else None
 
-    def images_after(self, image_id: int, source: str) -> list[Kept]:
+    def images_after(self, image_id: int, source: str) -> list[StoredImage]:
         """Those with a vector of `source` and a higher id, the lowest id first."""
         conditions = and_(IMAGES.c.id > image_id, IMAGES.c.source == source)
-        return [_kept(row) for row in self._all(select(IMAGES).where(conditions).order_by(IMAGES.c.id))]
+        return [_stored_image(row) for row in self._all(select(IMAGES).where(conditions).order_by(IMAGES.c.id))]
 
     def check(self) -> None:
         """Raises DBAPIError where the database does not answer."""
@@ -237,6 +239,19 @@ class Store:
         with self._engine.connect() as connection:
             return list(connection.execute(statement).mappings())
 
+    def _check_format(self) -> None:
+        """Before any table is made: one of another format is left as it is."""
+        if not inspect(self._engine).has_table(SETTINGS.name):
+            return
+        stored = int(self.settings().get("format", FORMAT))
+        if stored > FORMAT:
+            raise UserError(f"{self} was written by a newer heldout (format {stored}): update heldout.")
+        if stored < FORMAT:
+            raise UserError(
+                f"{self} was written by an older heldout (format {stored}, this one has {FORMAT}): name another "
+                f"database by --results."
+            )
+
     def _make_tables(self) -> None:
         for attempt in range(3):
             try:
@@ -245,25 +260,22 @@ class Store:
             except DBAPIError:  # several processes that start together: one of them was quicker
                 if attempt == 2:
                     raise
-        stored = self.settings().get("format")
-        if stored is None:
+        if "format" not in self.settings():
             self.set("format", str(FORMAT))
-        elif int(stored) > FORMAT:
-            raise UserError(f"{self} was written by a newer heldout (format {stored}): update heldout.")
 
 
-def url_of(place: str, password: str | None = None) -> URL:
+def url_of(location: str, password: str | None = None) -> URL:
     """Raises UserError for a URL of anything but SQLite or PostgreSQL."""
-    if "://" not in place:
-        return URL.create("sqlite", database=place)
+    if "://" not in location:
+        return URL.create("sqlite", database=location)
     try:
-        url = make_url(place)
+        url = make_url(location)
         if url.get_backend_name() == "postgresql":
             return (url if password is None else url.set(password=password)).set(drivername="postgresql+psycopg")
     except (ArgumentError, NoSuchModuleError, ValueError):
         pass
-    kind = place.partition("://")[0]
-    raise UserError(f"results cannot be kept in {kind}://...: give a file, or postgresql://USER@HOST/NAME.")
+    scheme = location.partition("://")[0]
+    raise UserError(f"results cannot be kept in {scheme}://...: give a file, or postgresql://USER@HOST/NAME.")
 
 
 def _write_ahead(connection, _) -> None:
@@ -271,12 +283,12 @@ def _write_ahead(connection, _) -> None:
     connection.execute("PRAGMA synchronous=FULL")
 
 
-def _result(row: Mapping) -> Result:
-    return Result(**{**row, "regions": json.loads(row["regions"])})
+def _stored_result(row: Mapping) -> StoredResult:
+    return StoredResult(**{**row, "regions": json.loads(row["regions"])})
 
 
-def _kept(row: Mapping) -> Kept:
-    return Kept(**{**row, "vector": bytes(row["vector"])})
+def _stored_image(row: Mapping) -> StoredImage:
+    return StoredImage(**{**row, "vector": bytes(row["vector"])})
 
 
 def _reason(error: DBAPIError) -> str:

@@ -1,6 +1,6 @@
 """Images from strangers, decoded in a bounded way: by content, after their size is known, in processes of their own.
 
-A decoder is the part of a service that hostile bytes reach. So an image's kind is told from its bytes, its pixels are
+A decoder is the part of a service that hostile bytes reach. So an image's format is told from its bytes, its pixels are
 counted from its header, and it is unpacked in a process that has limited memory and time: where that is used up, or the
 decoder comes down, one image is refused and another process takes over.
 """
@@ -12,6 +12,8 @@ from functools import cache
 from io import BytesIO
 from typing import NamedTuple
 
+from PIL import Image, UnidentifiedImageError
+
 from pretrain.data.decode import FORMATS, Decoded, Unreadable, decode_bytes
 from pretrain.workers import worker_pool
 
@@ -20,7 +22,7 @@ MAX_JPEG_SCANS = 100
 MEMORY_BYTES = 4 << 30
 
 
-class Refused(Exception):
+class RefusedImage(Exception):
     """An image that is not taken; `status` is HTTP's, the text says why."""
 
     def __init__(self, status: int, reason: str) -> None:
@@ -31,91 +33,89 @@ class Refused(Exception):
         return self.reason
 
 
-class Kind(NamedTuple):
+class ImageType(NamedTuple):
     """What the bytes are, one of FORMATS, and a suffix for a file of them."""
 
     format: str
     suffix: str
 
 
-def kind_of(data: bytes) -> Kind:
-    """By the first bytes, whatever name and type came with them. Raises Refused (415) for what is no image."""
+def image_type_of(data: bytes) -> ImageType:
+    """By the first bytes, whatever name and type came with them. Raises RefusedImage (415) for what is no image."""
     if data[:8] == b"\x89PNG\r\n\x1a\n":
-        return Kind("PNG", ".png")
+        return ImageType("PNG", ".png")
     if data[:3] == b"\xff\xd8\xff":
-        return Kind("JPEG", ".jpg")
+        return ImageType("JPEG", ".jpg")
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return Kind("WEBP", ".webp")
+        return ImageType("WEBP", ".webp")
     if data[:4] in (b"II*\0", b"MM\0*"):
-        return Kind("TIFF", ".tif")
+        return ImageType("TIFF", ".tif")
     if data[:2] == b"BM":
-        return Kind("BMP", ".bmp")
-    raise Refused(415, f"not an image that can be read ({', '.join(FORMATS)})" if data else "the file is empty")
+        return ImageType("BMP", ".bmp")
+    raise RefusedImage(415, f"not an image that can be read ({', '.join(FORMATS)})" if data else "the file is empty")
 
 
-def check_size(data: bytes, most_pixels: int) -> None:
-    """From the header alone. Raises Refused: 413 for too many pixels, 422 for a header that cannot be read."""
-    from PIL import Image, UnidentifiedImageError
-
-    kind = kind_of(data)
-    if kind.format == "JPEG" and data.count(b"\xff\xda") > MAX_JPEG_SCANS:
-        raise Refused(422, f"more than {MAX_JPEG_SCANS} passes over the image: save it again as an ordinary JPEG")
-    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # judged here, by a stricter number
+def check_size(data: bytes, max_pixels: int) -> None:
+    """From the header alone. Raises RefusedImage: 413 for too many pixels, 422 for a header that cannot be read."""
+    image_type = image_type_of(data)
+    if image_type.format == "JPEG" and data.count(b"\xff\xda") > MAX_JPEG_SCANS:
+        raise RefusedImage(422, f"more than {MAX_JPEG_SCANS} passes over the image: save it again as an ordinary JPEG")
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # checked below, by a stricter number
     try:
-        with Image.open(BytesIO(data), formats=[kind.format]) as image:
+        with Image.open(BytesIO(data), formats=[image_type.format]) as image:
             width, height = image.size
     except UnidentifiedImageError:
-        raise Refused(422, "damaged: its header cannot be read") from None
+        raise RefusedImage(422, "damaged: its header cannot be read") from None
     except Exception as error:  # whatever a hostile header brings about
-        raise Refused(422, f"damaged: its header cannot be read ({type(error).__name__})") from None
+        raise RefusedImage(422, f"damaged: its header cannot be read ({type(error).__name__})") from None
     finally:
         Image.MAX_IMAGE_PIXELS = limit
-    if width * height > most_pixels:
-        sizes = f"{width} x {height} pixels are more than the {most_pixels / 1e6:g} million that are taken"
-        raise Refused(413, sizes)
+    if width * height > max_pixels:
+        sizes = f"{width} x {height} pixels are more than the {max_pixels / 1e6:g} million that are taken"
+        raise RefusedImage(413, sizes)
 
 
-def decode_limited(data: bytes, size_px: int, most_pixels: int) -> Decoded | Refused:
+def decode_limited(data: bytes, size_px: int, max_pixels: int) -> Decoded | RefusedImage:
     """`decode_checked` for a process that does nothing else."""
     limit_memory()
-    return decode_checked(data, size_px, most_pixels)
+    return decode_checked(data, size_px, max_pixels)
 
 
-def decode_checked(data: bytes, size_px: int, most_pixels: int) -> Decoded | Refused:
+def decode_checked(data: bytes, size_px: int, max_pixels: int) -> Decoded | RefusedImage:
     """The image as a square of `size_px`, or why not."""
     try:
-        check_size(data, most_pixels)
+        check_size(data, max_pixels)
         return decode_bytes(data, size_px)
-    except Refused as refused:
+    except RefusedImage as refused:
         return refused
     except Unreadable as unreadable:
-        return Refused(422, str(unreadable))
+        return RefusedImage(422, str(unreadable))
     except MemoryError:
-        return Refused(413, "needs more memory than is given to one image")
+        return RefusedImage(413, "needs more memory than is given to one image")
 
 
 class Decoders:
     """`count` processes that decode, each image within `seconds`; further images wait until one is free."""
 
-    def __init__(self, count: int, most_pixels: int, seconds: float) -> None:
-        self.count, self.most_pixels, self.seconds = count, most_pixels, seconds
-        self._places = asyncio.Semaphore(2 * count)
+    def __init__(self, count: int, max_pixels: int, seconds: float) -> None:
+        self.count, self.max_pixels, self.seconds = count, max_pixels, seconds
+        self._slots = asyncio.Semaphore(2 * count)
         self._tasks: set[asyncio.Task] = set()
         self._pool = self._started()
 
     async def decode(self, data: bytes, size_px: int) -> Decoded:
-        """A square of `size_px`. Raises Refused. A caller that is cancelled leaves the image behind, and this goes on
-        until it is decoded or its time is over: else a hostile one could keep its process."""
+        """A square of `size_px`. Raises RefusedImage. The image of a caller that was cancelled is decoded all the same,
+        until its time is over: else a hostile one could keep its process."""
         task = asyncio.ensure_future(self._decode(data, size_px))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         outcome = await asyncio.shield(task)
-        if isinstance(outcome, Refused):
+        if isinstance(outcome, RefusedImage):
             raise outcome
         return outcome
 
-    async def _decode(self, data: bytes, size_px: int) -> Decoded | Refused:
-        async with self._places:
+    async def _decode(self, data: bytes, size_px: int) -> Decoded | RefusedImage:
+        async with self._slots:
             try:
                 return await self._decode_in(self._pool, data, size_px)
             except (BrokenProcessPool, TimeoutError):
@@ -125,10 +125,10 @@ class Decoders:
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    async def _decode_in(self, pool: ProcessPoolExecutor, data: bytes, size_px: int) -> Decoded | Refused:
+    async def _decode_in(self, pool: ProcessPoolExecutor, data: bytes, size_px: int) -> Decoded | RefusedImage:
         loop = asyncio.get_running_loop()
         try:
-            task = loop.run_in_executor(pool, decode_limited, data, size_px, self.most_pixels)
+            task = loop.run_in_executor(pool, decode_limited, data, size_px, self.max_pixels)
             return await asyncio.wait_for(task, self.seconds)
         except (BrokenProcessPool, TimeoutError):
             if pool is self._pool:
@@ -136,12 +136,12 @@ class Decoders:
             _end(pool)
             raise
 
-    async def _decode_alone(self, data: bytes, size_px: int) -> Decoded | Refused:
+    async def _decode_alone(self, data: bytes, size_px: int) -> Decoded | RefusedImage:
         pool = worker_pool(1)
         try:
             return await self._decode_in(pool, data, size_px)
         except (BrokenProcessPool, TimeoutError):
-            return Refused(422, "brings the decoder down, or takes it too long: a hostile file?")
+            return RefusedImage(422, "brings the decoder down, or takes it too long: a hostile file?")
         finally:
             _end(pool)
 

@@ -13,37 +13,35 @@ LINGER_BYTES, LINGER_S = 64 << 20, 3.0
 
 
 class BodyLimits:
-    """Middleware: 413 for a body of more than `most_bytes`, 408 for one that takes longer than `seconds`, and 429 for
-    more than `most_at_once` requests with a body at a time, or more than `most_bytes_at_once` in all their bodies."""
+    """Middleware: 413 for a body of more than `max_bytes`, 408 for one that takes longer than `seconds`, and 429 for
+    more than `max_at_once` requests with a body at a time, or more than `max_bytes_at_once` in all their bodies."""
 
-    def __init__(
-        self, app: ASGIApp, most_bytes: int, seconds: float, most_at_once: int, most_bytes_at_once: int
-    ) -> None:
-        self.app, self.most_bytes, self.seconds, self.most_at_once = app, most_bytes, seconds, most_at_once
-        self.most_bytes_at_once = most_bytes_at_once
-        self.inside = self.bytes_inside = 0
+    def __init__(self, app: ASGIApp, max_bytes: int, seconds: float, max_at_once: int, max_bytes_at_once: int) -> None:
+        self.app, self.max_bytes, self.seconds, self.max_at_once = app, max_bytes, seconds, max_at_once
+        self.max_bytes_at_once = max_bytes_at_once
+        self.in_progress = self.bytes_in_progress = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["method"] in ("GET", "HEAD", "OPTIONS"):
             await self.app(scope, receive, send)
             return
         problem = None
-        if self.inside >= self.most_at_once:
+        if self.in_progress >= self.max_at_once:
             problem = JSONResponse({"detail": "too many requests at once: try again."}, 429, {"Retry-After": "1"})
-        elif _declared_bytes(scope) > self.most_bytes:
+        elif _declared_bytes(scope) > self.max_bytes:
             problem = JSONResponse({"detail": self._too_large()}, 413)
         if problem is not None:
             await _linger(receive)
             problem.headers["Connection"] = "close"
             await problem(scope, receive, send)
             return
-        self.inside += 1
+        self.in_progress += 1
         body = _Body()
         try:
             await self.app(scope, self._counted(receive, body), send)
         finally:
-            self.inside -= 1
-            self.bytes_inside -= body.count
+            self.in_progress -= 1
+            self.bytes_in_progress -= body.count
 
     def _counted(self, receive: Receive, body: "_Body") -> Receive:
         is_over, end_s = False, time.monotonic() + self.seconds
@@ -59,13 +57,13 @@ class BodyLimits:
                 raise HTTPException(408, reason, {"Connection": "close"}) from None
             size = len(message.get("body", b""))
             body.count += size
-            self.bytes_inside += size
+            self.bytes_in_progress += size
             is_over = not message.get("more_body", False)
-            if body.count > self.most_bytes:
+            if body.count > self.max_bytes:
                 if not is_over:
                     await _linger(receive)
                 raise HTTPException(413, self._too_large(), {"Connection": "close"})
-            if self.bytes_inside > self.most_bytes_at_once:
+            if self.bytes_in_progress > self.max_bytes_at_once:
                 if not is_over:
                     await _linger(receive)
                 raise HTTPException(429, "too much at once: try again.", {"Retry-After": "1", "Connection": "close"})
@@ -74,7 +72,7 @@ class BodyLimits:
         return counted
 
     def _too_large(self) -> str:
-        return f"a request may have {self.most_bytes / 2**20:g} MiB at most."
+        return f"a request may have {self.max_bytes / 2**20:g} MiB at most."
 
 
 @dataclass

@@ -1,9 +1,15 @@
 """The models that the service may load: the folders in one folder, by name, and never by a path."""
 
+import math
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
+
+import numpy as np
+from scipy.special import stdtrit
 
 from downstream.inspection.inspector import FILE, Inspector
 from pretrain.command import UserError, nearest
@@ -11,7 +17,9 @@ from pretrain.command import UserError, nearest
 # What downstream/export.py writes: a model in one file.
 EXPORTED = (".onnx",)
 # The one in use, and the one before it for those who still wait for an answer of it.
-MODELS_REMEMBERED = 2
+MAX_MODELS_IN_MEMORY = 2
+# Points of `confidence_curve`, closer where the page shows a digit more: lines between them are less than 5e-5 off.
+CONFIDENCES = (*np.linspace(0.5, 0.9, 101), *np.linspace(0.901, 0.99, 90), *np.linspace(0.9902, 0.9998, 49))
 
 
 class NoSuchModel(Exception):
@@ -19,7 +27,7 @@ class NoSuchModel(Exception):
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedModel:
     """A model in memory. `written_ns` tells whether it was written again since, `fingerprint` whether it is the same
     model, also where it was copied."""
 
@@ -38,70 +46,86 @@ class Loaded:
         network = getattr(self.inspector.method, "network_", None)
         return "cpu" if network is None else str(next(network.parameters()).device)
 
+    @cached_property
+    def confidence_curve(self) -> list[tuple[float, float]]:
+        return confidence_curve(self.inspector.decision_scores)
+
     @property
     def reconstructs(self) -> bool:
         """Whether a score is how far an image is from its reconstruction."""
         return hasattr(self.inspector.method, "reconstruct")
 
 
-class Shelf:
+class Models:
     """The models in `folder`, folders and exported files, or the one that `folder` itself is. Raises UserError where
     there is none."""
 
-    def __init__(self, folder: Path, batch: int) -> None:
-        self._folder, self._batch, self._lock = folder, batch, threading.Lock()
-        self._loaded: dict[str, Loaded] = {}
+    def __init__(self, folder: Path, batch_size: int) -> None:
+        self._folder, self._batch_size, self._lock = folder, batch_size, threading.Lock()
+        self._loaded: dict[str, LoadedModel] = {}
         if not self.names():
             raise UserError(f"there is no model in {folder}; python downstream/detect.py fit makes one.")
 
     def names(self) -> list[str]:
-        return sorted(self._places())
+        return sorted(self._paths())
 
-    def place_of(self, name: str) -> Path:
+    def path_of(self, name: str) -> Path:
         """Its folder or exported file. Raises NoSuchModel."""
-        places = self._places()
-        if name not in places:
-            raise NoSuchModel(f"there is no model of that name; {nearest(name, places)}")
-        return places[name]
+        paths = self._paths()
+        if name not in paths:
+            raise NoSuchModel(f"there is no model of that name; {nearest(name, paths)}")
+        return paths[name]
 
-    def load(self, name: str) -> Loaded:
-        """From memory, or from its place if that is new. One that is gone from there, or is being written just now,
+    def load(self, name: str) -> LoadedModel:
+        """From memory, or from its path if that is new. One that is gone from there, or is being written just now,
         goes on as it was. Raises NoSuchModel, and UserError for a damaged one."""
         with self._lock:
             loaded = self._loaded.pop(name, None)
             try:
-                place = self.place_of(name)
-                written_ns = decision_file(place).stat().st_mtime_ns
+                path = self.path_of(name)
+                written_ns = decision_file(path).stat().st_mtime_ns
             except (NoSuchModel, FileNotFoundError):
                 if loaded is None:
                     raise
             else:
                 if loaded is None or loaded.written_ns != written_ns:
-                    loaded = self._read(name, place, written_ns)
+                    loaded = self._read(name, path, written_ns)
             self._loaded[name] = loaded
-            while len(self._loaded) > MODELS_REMEMBERED:
+            while len(self._loaded) > MAX_MODELS_IN_MEMORY:
                 del self._loaded[next(iter(self._loaded))]
             return loaded
 
-    def _read(self, name: str, place: Path, written_ns: int) -> Loaded:
-        fingerprint = sha256(decision_file(place).read_bytes()).hexdigest()[:16]
-        inspector = Inspector.load(place)
-        inspector.method.batch_size = self._batch
-        return Loaded(name, inspector, written_ns, fingerprint)
+    def _read(self, name: str, path: Path, written_ns: int) -> LoadedModel:
+        fingerprint = sha256(decision_file(path).read_bytes()).hexdigest()[:16]
+        inspector = Inspector.load(path)
+        inspector.method.batch_size = self._batch_size
+        return LoadedModel(name, inspector, written_ns, fingerprint)
 
-    def _places(self) -> dict[str, Path]:
+    def _paths(self) -> dict[str, Path]:
         if is_model(self._folder):
             return {self._folder.resolve().name: self._folder}
         if not self._folder.is_dir():
             return {}
-        return {place.name: place for place in self._folder.iterdir() if is_model(place)}
+        return {path.name: path for path in self._folder.iterdir() if is_model(path)}
 
 
-def is_model(place: Path) -> bool:
+def is_model(path: Path) -> bool:
     """Whether a folder or file looks like a model."""
-    return place.suffix in EXPORTED if place.is_file() else (place / FILE).is_file()
+    return path.suffix in EXPORTED if path.is_file() else (path / FILE).is_file()
 
 
-def decision_file(place: Path) -> Path:
+def decision_file(path: Path) -> Path:
     """The file that is written last, and says how the model decides."""
-    return place if place.is_file() else place / FILE
+    return path if path.is_file() else path / FILE
+
+
+def confidence_curve(normal_scores: Sequence[float]) -> list[tuple[float, float]]:
+    """`threshold.confidence` as pairs of distance to the threshold and confidence, so that a page can decide again
+    without Student's t; empty where confidence is 0.5, not known, at every distance."""
+    normals = np.asarray(normal_scores, np.float64)
+    deviation = normals.std(ddof=1) if len(normals) > 1 else 0.0
+    if deviation == 0:
+        return []
+    unit = deviation * math.sqrt(1 + 1 / len(normals))
+    distances = unit * stdtrit(len(normals) - 1, CONFIDENCES)
+    return [(float(f"{d:.6g}"), round(float(c), 4)) for d, c in zip(distances, CONFIDENCES, strict=True)]

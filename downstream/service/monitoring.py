@@ -1,4 +1,4 @@
-"""What the one who runs the service sees: a line of JSON a request, without any content, and figures for Prometheus."""
+"""For whoever runs the service: a line of JSON a request, without any content, and metrics for Prometheus."""
 
 import json
 import logging
@@ -7,20 +7,17 @@ import secrets
 import sys
 import time
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-if TYPE_CHECKING:
-    from downstream.service.service import Service
-
 LOG = logging.getLogger("heldout.service")
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+# A client may send any word as the method: labels are made of these alone, else it could fill the memory with them.
 METHODS = ("GET", "PUT", "POST", "HEAD", "OPTIONS", "DELETE")
-# Set by serve.py where several workers share their figures; read by prometheus_client when it is imported.
-SHARED = "PROMETHEUS_MULTIPROC_DIR"
+# Set by serve.py where several workers share their metrics; prometheus_client reads it when it is imported.
+MULTIPROCESS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 
 
 class JsonLines(logging.Formatter):
@@ -45,59 +42,71 @@ def start_logging(level: str = "info") -> None:
         logger.setLevel(level.upper())
 
 
-class Figures:
-    """Prometheus's; `inside` counts what was accepted and is not answered."""
+class Metrics:
+    """What Prometheus asks for."""
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        own = {"registry": self.registry}
-        self.requests = Counter("heldout_requests", "Answered requests.", ("method", "route", "status"), **own)
-        self.seconds = Histogram("heldout_request_seconds", "Time to the answer.", ("route",), buckets=SECONDS, **own)
-        self.images = Counter("heldout_images", "Judged images.", ("model", "verdict"), **own)
-        self.refused = Counter("heldout_images_refused", "ImageSet that were not judged.", ("status",), **own)
-        self.batch = Histogram("heldout_batch_images", "ImageSet a forward.", buckets=(1, 2, 4, 8, 16, 32, 64), **own)
-        self.inside = Gauge("heldout_images_inside", "Not answered yet.", multiprocess_mode="livesum", **own)
+        self.registry = registry = CollectorRegistry()
+        self.requests = Counter(
+            "heldout_http_requests", "Answered requests.", ("method", "route", "status"), registry=registry
+        )
+        self.request_seconds = Histogram(
+            "heldout_http_request_duration_seconds", "Time to the answer.", ("route",), buckets=SECONDS,
+            registry=registry,
+        )  # fmt: skip
+        self.images = Counter("heldout_images_inspected", "Inspected images.", ("model", "verdict"), registry=registry)
+        self.refused_images = Counter(
+            "heldout_images_refused", "Images that could not be inspected.", ("status",), registry=registry
+        )
+        self.batch_size = Histogram(
+            "heldout_forward_batch_size", "Images in a forward pass.", buckets=(1, 2, 4, 8, 16, 32, 64),
+            registry=registry,
+        )  # fmt: skip
+        self.in_progress = Gauge(
+            "heldout_images_in_progress", "Images accepted and not answered yet.", multiprocess_mode="livesum",
+            registry=registry,
+        )  # fmt: skip
 
     def text(self) -> tuple[bytes, str]:
         """Of all workers, and its media type."""
         registry = self.registry
-        if os.environ.get(SHARED):
+        if os.environ.get(MULTIPROCESS_FOLDER):
             registry = CollectorRegistry()
             MultiProcessCollector(registry)
         return generate_latest(registry), CONTENT_TYPE_LATEST
 
 
-class Watch:
+class Monitoring:
     """Outermost middleware: gives each request an id, logs and counts it, and logs what went wrong with it."""
 
-    def __init__(self, app: ASGIApp, service: "Service") -> None:
-        self.app, self.service, self.figures = app, service, service.figures
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self.app, self.metrics = app, metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        request_id, start_s, status, is_whole = secrets.token_hex(8), time.perf_counter(), 0, False
+        request_id, start_s, status, is_complete = secrets.token_hex(8), time.perf_counter(), 0, False
 
-        async def noted(message: Message) -> None:
-            nonlocal status, is_whole
-            is_whole = message["type"] == "http.response.body" and not message.get("more_body", False)
+        async def observed(message: Message) -> None:
+            nonlocal status, is_complete
+            is_complete = message["type"] == "http.response.body" and not message.get("more_body", False)
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
             await send(message)
 
         try:
-            await self.app(scope, receive, noted)
+            await self.app(scope, receive, observed)
         except Exception:
             LOG.exception("a fault of the service", extra={"metadata": {"request": request_id}})
-            if not is_whole:
+            if not is_complete:
                 raise  # so that the connection is cut
         finally:
             seconds = time.perf_counter() - start_s
             route = getattr(scope.get("route"), "path", "other")
             method = scope["method"] if scope["method"] in METHODS else "other"
-            self.figures.requests.labels(method, route, status).inc()
-            self.figures.seconds.labels(route).observe(seconds)
+            self.metrics.requests.labels(method, route, status).inc()
+            self.metrics.request_seconds.labels(route).observe(seconds)
             metadata = {"request": request_id, "method": method, "route": route, "status": status}
             LOG.info("request", extra={"metadata": metadata | {"milliseconds": round(1e3 * seconds, 2)}})

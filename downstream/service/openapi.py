@@ -1,4 +1,4 @@
-"""What the endpoints have in common: the service that they ask, the examples, and what else they may answer."""
+"""What the endpoints' descriptions have in common: the service that they ask, examples, answers to what is wrong."""
 
 import json
 from pathlib import Path
@@ -6,28 +6,29 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
-from downstream.service.schemas import Problem
+from downstream.service.schemas import ErrorResponse
 from downstream.service.service import Service
 
 EXAMPLES = json.loads(Path(__file__).with_name("examples.json").read_text())
-WORDS = {
-    400: "The request is no request: its form cannot be read, or its host name is not served.",
+STATUS_DESCRIPTIONS = {
+    400: "The form cannot be read, or the host name is not served.",
     401: "The token is missing or wrong.",
     403: "From a page of another site.",
-    404: "There is no such thing.",
+    404: "There is nothing of that name.",
     408: "The body took too long.",
     409: "It cannot be done now.",
     413: "Too many bytes, or too many pixels.",
-    415: "Not a kind of image that is taken.",
+    415: "Not an image format that is taken.",
     422: "A field is missing or wrong, or an image is damaged.",
     429: "Too much is waiting; Retry-After says when to come back.",
     503: "The answer took too long, or the database does not answer; Retry-After says when to come back.",
 }
 
 
-def said(*statuses: int) -> dict:
-    """What else an endpoint may answer."""
-    return {status: {"model": Problem, "description": WORDS[status]} for status in (400, 401, 403, 503, *statuses)}
+def error_responses(*statuses: int) -> dict:
+    """What an endpoint may answer where something is wrong, whatever the request, and by these statuses."""
+    all_statuses = (400, 401, 403, 503, *statuses)
+    return {status: {"model": ErrorResponse, "description": STATUS_DESCRIPTIONS[status]} for status in all_statuses}
 
 
 def with_examples(description: dict) -> dict:
@@ -44,4 +45,4 @@ def service_of(request: Request) -> Service:
     return request.app.state.service
 
 
-Serving = Annotated[Service, Depends(service_of)]
+ServiceDependency = Annotated[Service, Depends(service_of)]

@@ -1,6 +1,6 @@
 """What can be asked of the service itself: how it is, which model it uses, by which threshold.
 
-Each endpoint is thin: what it means stands in `answers.py`, what it does in `service.py`. Those about images and
+Each endpoint is thin: what it means stands in `schemas.py`, what it does in `service.py`. Those about images and
 about results have files of their own; API has them all.
 """
 
@@ -10,18 +10,18 @@ from fastapi import APIRouter, Response
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.responses import JSONResponse
 
-from downstream.service.openapi import Serving, said
+from downstream.service.openapi import ServiceDependency, error_responses
 from downstream.service.routes_images import IMAGES
 from downstream.service.routes_results import RESULTS
 from downstream.service.schemas import (
-    HealthAnswer,
-    LimitsAnswer,
-    LoadRequest,
-    ModelAnswer,
-    ModelsAnswer,
-    StatusAnswer,
-    ThresholdAnswer,
+    HealthResponse,
+    LimitsResponse,
+    LoadModelRequest,
+    ModelResponse,
+    ModelsResponse,
+    StatusResponse,
     ThresholdRequest,
+    ThresholdResponse,
     own_version,
 )
 from downstream.service.service import Current
@@ -29,79 +29,79 @@ from downstream.service.service import Current
 API = APIRouter()
 
 
-@API.get("/health", responses=said(), response_model=HealthAnswer, include_in_schema=False)
-@API.get("/api/health", responses=said(), response_model=HealthAnswer)
-async def health(serving: Serving) -> JSONResponse:
-    """Whether images can be judged and results kept: 200, else 503. Needs no token."""
+@API.get("/health", responses=error_responses(), response_model=HealthResponse, include_in_schema=False)
+@API.get("/api/health", responses=error_responses(), response_model=HealthResponse)
+async def health(service: ServiceDependency) -> JSONResponse:
+    """Whether images can be inspected and results kept: 200, else 503. Needs no token."""
     try:
-        await asyncio.to_thread(serving.store.check)
+        await asyncio.to_thread(service.database.check)
         has_database = True
     except SQLAlchemyError:
         has_database = False
-    answer = HealthAnswer(status="ok" if has_database else "unavailable", model_loaded=True, database=has_database)
+    answer = HealthResponse(status="ok" if has_database else "unavailable", model_loaded=True, database=has_database)
     return JSONResponse(answer.model_dump(), 200 if has_database else 503)
 
 
-@API.get("/api/status", responses=said())
-async def status(serving: Serving) -> StatusAnswer:
+@API.get("/api/status", responses=error_responses())
+async def status(service: ServiceDependency) -> StatusResponse:
     """Which model is in use, by which threshold, and what may be sent."""
-    current, settings = await asyncio.to_thread(serving.current), serving.settings
-    return StatusAnswer(
+    current, settings = await asyncio.to_thread(service.current), service.settings
+    return StatusResponse(
         model_loaded=True, model=current.loaded.name, category=current.loaded.inspector.category,
         method=current.loaded.method, size_px=current.loaded.inspector.size_px, threshold=current.threshold,
-        device=current.loaded.device, version=own_version(), inside=serving.admission.inside,
-        search=serving.similar.source is not None,
-        limits=LimitsAnswer(
-            image_bytes=settings.image_bytes, image_pixels=settings.image_pixels,
-            images_a_request=settings.most_images, waiting_images=settings.waiting,
+        device=current.loaded.device, version=own_version(), images_in_progress=service.admission.in_progress,
+        has_search=service.similar_images.source is not None,
+        limits=LimitsResponse(
+            max_image_bytes=settings.max_image_bytes, max_image_pixels=settings.max_image_pixels,
+            max_images_per_request=settings.max_images, max_waiting_images=settings.max_waiting,
         ),
     )  # fmt: skip
 
 
-@API.get("/api/models", responses=said())
-async def models(serving: Serving) -> ModelsAnswer:
+@API.get("/api/models", responses=error_responses())
+async def models(service: ServiceDependency) -> ModelsResponse:
     """The models that can be loaded."""
-    current = await asyncio.to_thread(serving.current)
-    names = await asyncio.to_thread(serving.shelf.names)
-    return ModelsAnswer(models=[ModelAnswer(name=name, is_loaded=name == current.loaded.name) for name in names])
+    current = await asyncio.to_thread(service.current)
+    names = await asyncio.to_thread(service.models.names)
+    return ModelsResponse(models=[ModelResponse(name=name, is_loaded=name == current.loaded.name) for name in names])
 
 
-@API.post("/api/load_model", responses=said(404, 408, 409, 413, 422, 429))
-async def load_model(wanted: LoadRequest, serving: Serving) -> ThresholdAnswer:
-    """Use another of the models, by its name. Images that wait are judged by the one that they came for."""
-    return threshold_answer(await asyncio.to_thread(serving.choose, wanted.name))
+@API.post("/api/load_model", responses=error_responses(404, 408, 409, 413, 422, 429))
+async def load_model(wanted: LoadModelRequest, service: ServiceDependency) -> ThresholdResponse:
+    """Use another of the models, by its name. Images that wait are inspected by the one that they came for."""
+    return threshold_response(await asyncio.to_thread(service.use_model, wanted.name))
 
 
-@API.get("/api/threshold", responses=said())
-async def get_threshold(serving: Serving) -> ThresholdAnswer:
+@API.get("/api/threshold", responses=error_responses())
+async def get_threshold(service: ServiceDependency) -> ThresholdResponse:
     """The threshold in force, where the model's own comes from, and scores of good images to see it against."""
-    return threshold_answer(await asyncio.to_thread(serving.current))
+    return threshold_response(await asyncio.to_thread(service.current))
 
 
-@API.put("/api/threshold", responses=said(408, 413, 422, 429))
-async def put_threshold(wanted: ThresholdRequest, serving: Serving) -> ThresholdAnswer:
+@API.put("/api/threshold", responses=error_responses(408, 413, 422, 429))
+async def put_threshold(wanted: ThresholdRequest, service: ServiceDependency) -> ThresholdResponse:
     """Decide by another threshold from now on, also after a restart; null goes back to the model's own."""
-    return threshold_answer(await asyncio.to_thread(serving.set_threshold, wanted.value))
+    return threshold_response(await asyncio.to_thread(service.set_threshold, wanted.value))
 
 
-@API.get("/metrics", response_class=Response, responses=said() | {200: {"content": {"text/plain": {}}}})
-async def metrics(serving: Serving) -> Response:
-    """Figures for Prometheus."""
-    serving.figures.inside.set(serving.admission.inside)
-    text, media_type = serving.figures.text()
+@API.get("/metrics", response_class=Response, responses=error_responses() | {200: {"content": {"text/plain": {}}}})
+async def metrics(service: ServiceDependency) -> Response:
+    """Metrics for Prometheus."""
+    service.metrics.in_progress.set(service.admission.in_progress)
+    text, media_type = service.metrics.text()
     return Response(text, headers={"Content-Type": media_type})
 
 
-def threshold_answer(current: Current) -> ThresholdAnswer:
-    """Where an area rule decides, the score has the area in it already, and the slider needs no other."""
+def threshold_response(current: Current) -> ThresholdResponse:
+    """With an area rule the area is in the score already, so the page needs no minimum area to decide again."""
     inspector = current.loaded.inspector
     limit = inspector.area_rule.threshold if inspector.area_rule else inspector.map_threshold
-    return ThresholdAnswer(
+    return ThresholdResponse(
         model=current.loaded.name, value=current.threshold, fitted=inspector.decision.value,
         false_alarm_rate=inspector.decision.false_alarm_rate,
         why=inspector.decision.why, map_threshold=limit and limit.value,
         minimum_area_px=0 if inspector.area_rule else inspector.minimum_area_px,
-        normal_scores=inspector.decision_scores,
+        normal_scores=inspector.decision_scores, confidence_curve=current.loaded.confidence_curve,
     )  # fmt: skip
 
 

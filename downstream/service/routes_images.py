@@ -1,4 +1,4 @@
-"""What can be asked about an image: is it defective, and which ones are like it."""
+"""What can be asked about an image: whether it is defective, and which images are similar."""
 
 import asyncio
 import hashlib
@@ -9,125 +9,128 @@ from fastapi import APIRouter, File, Form, Response, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
-from downstream.service.database import Filter
-from downstream.service.decoding import Refused
-from downstream.service.openapi import WORDS, Serving, said
+from downstream.service.database import ResultFilter
+from downstream.service.decoding import RefusedImage
+from downstream.service.openapi import STATUS_DESCRIPTIONS, ServiceDependency, error_responses
 from downstream.service.schemas import (
-    Answer,
-    BatchAnswer,
-    BatchProblem,
-    Failure,
-    MapKind,
-    NeighborAnswer,
-    SearchAnswer,
+    BatchErrorResponse,
+    BatchResponse,
+    ImageFailure,
+    ImageResponse,
+    MapFormat,
+    NeighborResponse,
+    SearchResponse,
     safe_name,
 )
 from downstream.service.service import Service
-from downstream.service.similar import Neighbor
+from downstream.service.similar_images import SimilarImage
 
 IMAGES = APIRouter()
-IMAGE_PROBLEMS = (408, 413, 415, 422, 429)
+IMAGE_ERRORS = (408, 413, 415, 422, 429)
 MAX_NEIGHBORS = 100
 
 Threshold = Annotated[
     float | None, Form(allow_inf_nan=False, description="Decide by this threshold, this once.", examples=[1.5])
 ]
-Map = Annotated[MapKind, Form(description="How the map is to be given.")]
+Map = Annotated[MapFormat, Form(description="Format of the anomaly map in the answer.")]
 Keep = Annotated[bool, Form(description="Keep the image itself, under the digest of its content.")]
 
 
-@IMAGES.post("/api/test_image", responses=said(*IMAGE_PROBLEMS))
+@IMAGES.post("/api/test_image", responses=error_responses(*IMAGE_ERRORS))
 async def test_image(
-    serving: Serving,
+    service: ServiceDependency,
     image: Annotated[UploadFile, File(description="PNG, JPEG, BMP, TIFF or WebP, told by content.")],
     threshold: Threshold = None,
     map: Map = "none",
     keep: Keep = False,
-) -> Answer:
-    """Judge one image. The result is on disk before the answer is sent."""
-    with serving.admission.enter():
-        async with asyncio.timeout(serving.settings.timeout_s):
-            current = await asyncio.to_thread(serving.current)
-            return await serving.judge(image, current, 0, threshold, map, keep)
+) -> ImageResponse:
+    """Inspect one image. The result is on disk before the answer is sent."""
+    with service.admission.enter():
+        async with asyncio.timeout(service.settings.timeout_s):
+            current = await asyncio.to_thread(service.current)
+            return await service.inspect(image, current, 0, threshold, map, keep)
 
 
 @IMAGES.post(
-    "/api/batch_test", response_model=BatchAnswer,
-    responses=said(*IMAGE_PROBLEMS) | {422: {"model": BatchProblem, "description": WORDS[422]}},
+    "/api/batch_test", response_model=BatchResponse,
+    responses=error_responses(*IMAGE_ERRORS)
+    | {422: {"model": BatchErrorResponse, "description": STATUS_DESCRIPTIONS[422]}},
 )  # fmt: skip
 async def batch_test(
-    serving: Serving,
-    images: Annotated[list[UploadFile], File(description="ImageSet, each as for test_image.")],
+    service: ServiceDependency,
+    images: Annotated[list[UploadFile], File(description="Images, each as for test_image.")],
     threshold: Threshold = None,
     map: Map = "none",
     keep: Keep = False,
-) -> BatchAnswer | JSONResponse:
-    """Judge several images; those that cannot be judged are named with the reason. 422 if none can."""
+) -> BatchResponse | JSONResponse:
+    """Inspect several images; those that cannot be are named with the reason. 422 if none can."""
     start_s = time.perf_counter()
-    most = min(serving.settings.most_images, serving.settings.waiting)
+    most = min(service.settings.max_images, service.settings.max_waiting)
     if len(images) > most:
         raise HTTPException(413, f"{len(images)} images in one request: at most {most} are taken.")
 
-    async def one(position: int, upload: UploadFile) -> Answer | Failure:
+    async def inspected(position: int, upload: UploadFile) -> ImageResponse | ImageFailure:
         try:
-            return await serving.judge(upload, current, position, threshold, map, keep)
-        except Refused as refused:
+            return await service.inspect(upload, current, position, threshold, map, keep)
+        except RefusedImage as refused:
             name = safe_name(upload.filename)
-            return Failure(position=position, name=name, status=refused.status, reason=f"{refused}.")
+            return ImageFailure(position=position, name=name, status=refused.status, reason=f"{refused}.")
 
-    with serving.admission.enter(len(images)):
-        async with asyncio.timeout(serving.settings.timeout_s):
-            current = await asyncio.to_thread(serving.current)
-            outcomes = await asyncio.gather(*(one(position, upload) for position, upload in enumerate(images)))
-    results = [outcome for outcome in outcomes if isinstance(outcome, Answer)]
-    failures = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
+    with service.admission.enter(len(images)):
+        async with asyncio.timeout(service.settings.timeout_s):
+            current = await asyncio.to_thread(service.current)
+            outcomes = await asyncio.gather(*(inspected(position, upload) for position, upload in enumerate(images)))
+    results = [outcome for outcome in outcomes if isinstance(outcome, ImageResponse)]
+    failures = [outcome for outcome in outcomes if isinstance(outcome, ImageFailure)]
     if not results:
-        detail = f"none of {len(images)} images can be judged; the first one: {failures[0].reason}"
-        return JSONResponse(BatchProblem(detail=detail, failures=failures).model_dump(), 422)
+        detail = f"none of {len(images)} images can be inspected; the first: {failures[0].reason}"
+        return JSONResponse(BatchErrorResponse(detail=detail, failures=failures).model_dump(), 422)
     seconds = round(time.perf_counter() - start_s, 4)
-    return BatchAnswer(results=results, failures=failures, total_processed=len(results), response_time=seconds)
+    return BatchResponse(results=results, failures=failures, total_processed=len(results), response_time=seconds)
 
 
-@IMAGES.post("/api/search", responses=said(409, *IMAGE_PROBLEMS))
+@IMAGES.post("/api/search", responses=error_responses(409, *IMAGE_ERRORS))
 async def search(
-    serving: Serving,
+    service: ServiceDependency,
     image: Annotated[UploadFile, File(description="An image as for test_image; it is not kept.")],
     k: Annotated[int, Form(ge=1, le=MAX_NEIGHBORS)] = 8,
-) -> SearchAnswer:
-    """The images most similar to one: of those that were kept, and of the folder of --vectors."""
-    similar = serving.similar
+) -> SearchResponse:
+    """The images most similar to this one, of those that were kept and of the folder of --vectors."""
+    similar = service.similar_images
     if similar.source is None:
         raise HTTPException(409, "nothing to search with: start the service with --vectors or --encoder.")
-    with serving.admission.enter():
-        async with asyncio.timeout(serving.settings.timeout_s):
+    with service.admission.enter():
+        async with asyncio.timeout(service.settings.timeout_s):
             data = await image.read()
-            query_image = await serving.decoded(data, similar.source.size_px)
+            query_image = await service.decoded(data, similar.source.size_px)
             vector = await asyncio.to_thread(similar.vector, query_image.pixels)
             digest = hashlib.sha256(data).hexdigest()
             neighbors, count = await asyncio.to_thread(similar.search, vector, k, digest)
-            answers = await asyncio.to_thread(lambda: [neighbor_answer(serving, one) for one in neighbors])
-    return SearchAnswer(neighbors=answers, searched=count)
+            responses = await asyncio.to_thread(
+                lambda: [neighbor_response(service, neighbor) for neighbor in neighbors]
+            )
+    return SearchResponse(neighbors=responses, num_searched=count)
 
 
 @IMAGES.get(
     "/api/images/{origin}/{key}", response_class=Response,
-    responses=said(404, 422) | {200: {"content": {"image/jpeg": {}}, "description": "At most 512 px."}},
+    responses=error_responses(404, 422) | {200: {"content": {"image/jpeg": {}}, "description": "At most 512 px."}},
 )  # fmt: skip
-async def image(serving: Serving, origin: Literal["kept", "index"], key: str) -> Response:
+async def image(service: ServiceDependency, origin: Literal["kept", "index"], key: str) -> Response:
     """An image that was kept, by its digest, or one of the folder of --vectors, by its number there."""
-    data = await asyncio.to_thread(serving.similar.shown, origin, key)
+    data = await asyncio.to_thread(service.similar_images.thumbnail, origin, key)
     if data is None:
         raise HTTPException(404, "there is no such image.")
     return Response(data, media_type="image/jpeg")
 
 
-def neighbor_answer(serving: Service, found: Neighbor) -> NeighborAnswer:
-    """With what is known of a kept image: how it was judged last."""
-    name, category, is_defective = found.name, found.category, None
-    if found.origin == "kept":
-        for last in serving.store.results(Filter(digest=found.key), 1):
+def neighbor_response(service: Service, neighbor: SimilarImage) -> NeighborResponse:
+    """With what is known of a kept image: its latest result."""
+    name, category, is_defective = neighbor.name, neighbor.category, None
+    if neighbor.origin == "kept":
+        for last in service.database.results(ResultFilter(digest=neighbor.key), 1):
             name, category, is_defective = last.name, last.category, last.is_defective
-    return NeighborAnswer(
-        distance=found.distance, origin=found.origin, image=f"/api/images/{found.origin}/{found.key}", name=name,
-        category=category, defect=found.defect, is_defective=is_defective,
+    return NeighborResponse(
+        distance=neighbor.distance, origin=neighbor.origin, image=f"/api/images/{neighbor.origin}/{neighbor.key}",
+        name=name, category=category, defect=neighbor.defect, is_defective=is_defective,
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""What can be asked about what was answered: pages, filters, and all of it as CSV."""
+"""What can be asked about earlier results: pages, filters, and all of them as CSV."""
 
 import asyncio
 import csv
@@ -11,17 +11,17 @@ from fastapi import APIRouter, Depends, Query, Response
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, StreamingResponse
 
-from downstream.service.database import Filter
-from downstream.service.openapi import EXAMPLES, Serving, said
-from downstream.service.schemas import Judged, ResultsAnswer, judged
+from downstream.service.database import ResultFilter
+from downstream.service.openapi import EXAMPLES, ServiceDependency, error_responses
+from downstream.service.schemas import ResultResponse, ResultsResponse, result_fields
 from downstream.service.service import Service
 
 RESULTS = APIRouter()
 MAX_RESULTS = 500
 MAX_ID = 2**63 - 1
-CSV_FIELDS = [name for name in Judged.model_fields if name != "regions"]
-# A spreadsheet takes what begins so for a formula.
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
+CSV_FIELDS = [name for name in ResultResponse.model_fields if name != "regions"]
+# A spreadsheet would run a cell that begins so as a formula (CSV injection).
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
 def moment(value: datetime | None) -> str | None:
@@ -38,56 +38,57 @@ def moment(value: datetime | None) -> str | None:
 def wanted_results(
     model: Annotated[str | None, Query(max_length=255)] = None,
     is_defective: bool | None = None,
-    name: Annotated[str | None, Query(max_length=200, description="A part of the file's name.")] = None,
+    name: Annotated[str | None, Query(max_length=200, description="Part of the file name.")] = None,
     digest: Annotated[str | None, Query(pattern="^[0-9a-f]{64}$")] = None,
     since: datetime | None = None,
     until: datetime | None = None,
-    least_score: Annotated[float | None, Query(allow_inf_nan=False)] = None,
-    most_score: Annotated[float | None, Query(allow_inf_nan=False)] = None,
-) -> Filter:
+    min_score: Annotated[float | None, Query(allow_inf_nan=False)] = None,
+    max_score: Annotated[float | None, Query(allow_inf_nan=False)] = None,
+) -> ResultFilter:
     for text in (model, name):
         if text and not text.isprintable():
             raise HTTPException(422, "model and name have printable characters only.")
-    return Filter(model, is_defective, name, digest, moment(since), moment(until), least_score, most_score)
+    return ResultFilter(model, is_defective, name, digest, moment(since), moment(until), min_score, max_score)
 
 
 @RESULTS.get(
-    "/api/results", response_model=ResultsAnswer,
-    responses=said(422) | {200: {"content": {"application/json": {}, "text/csv": {"example": EXAMPLES["csv"]}}}},
+    "/api/results", response_model=ResultsResponse,
+    responses=error_responses(422)
+    | {200: {"content": {"application/json": {}, "text/csv": {"example": EXAMPLES["csv"]}}}},
 )  # fmt: skip
 async def results(
-    serving: Serving,
-    wanted: Annotated[Filter, Depends(wanted_results)],
+    service: ServiceDependency,
+    wanted: Annotated[ResultFilter, Depends(wanted_results)],
     limit: Annotated[int, Query(ge=1, le=MAX_RESULTS)] = 50,
     before: Annotated[int | None, Query(ge=0, le=MAX_ID, description="Only results of lower numbers.")] = None,
     format: Annotated[Literal["json", "csv"], Query(description="csv gives all that pass, without pages.")] = "json",
 ) -> Response:
-    """What was answered, the newest first."""
-    store = serving.store
+    """Earlier results, the newest first."""
+    database = service.database
     if format == "csv":
         headers = {"Content-Disposition": 'attachment; filename="results.csv"'}
-        return StreamingResponse(as_csv(serving, wanted), media_type="text/csv; charset=utf-8", headers=headers)
-    found = await asyncio.to_thread(store.results, wanted, limit + 1, before)
-    total = await asyncio.to_thread(store.count, wanted)
+        return StreamingResponse(as_csv(service, wanted), media_type="text/csv; charset=utf-8", headers=headers)
+    found = await asyncio.to_thread(database.results, wanted, limit + 1, before)
+    total = await asyncio.to_thread(database.count, wanted)
     page = found[:limit]
     following = page[-1].id if len(found) > limit else None
-    answer = ResultsAnswer(results=[Judged(**judged(one)) for one in page], total=total, next_before=following)
-    return JSONResponse(answer.model_dump())
+    shown = [ResultResponse(**result_fields(result)) for result in page]
+    return JSONResponse(ResultsResponse(results=shown, total=total, next_before=following).model_dump())
 
 
-async def as_csv(serving: Service, wanted: Filter) -> AsyncIterator[str]:
+async def as_csv(service: Service, wanted: ResultFilter) -> AsyncIterator[str]:
     """A line a result, page by page."""
-    rows = serving.store.every(wanted)
+    rows = service.database.all_results(wanted)
     yield line_of([*CSV_FIELDS, "regions"])
     while page := await asyncio.to_thread(lambda: [row for row, _ in zip(rows, range(500), strict=False)]):
         lines = []
         for row in page:
-            fields = judged(row)
+            fields = result_fields(row)
             lines.append(line_of([*(fields[name] for name in CSV_FIELDS), len(row.regions)]))
         yield "".join(lines)
 
 
 def line_of(values: list) -> str:
     file = io.StringIO()
-    csv.writer(file).writerow(f"'{v}" if isinstance(v, str) and v.startswith(FORMULA) else v for v in values)
+    csv.writer(file).writerow(f"'{v}" if isinstance(v, str) and v.startswith(FORMULA_STARTS) else v for v in values)
     return file.getvalue()

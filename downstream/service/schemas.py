@@ -1,11 +1,11 @@
-"""What the service says, as its clients read it: every field with its meaning, and an example."""
+"""What the service answers, as its clients read it: every field with its meaning."""
 
 import base64
 import math
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from io import BytesIO
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from PIL import Image
@@ -14,25 +14,25 @@ from pydantic import BaseModel, ConfigDict, Field
 from baselines.contract.heatmap import draw_heatmap
 from baselines.contract.regions import Region
 from downstream.inspection.inspector import Inspection
-from downstream.service.database import Result
-from downstream.service.models import Loaded
+from downstream.service.database import StoredResult
+from downstream.service.models import LoadedModel
 
-MapKind = Literal["none", "array", "png"]
-LONGEST_NAME = 200
-DIGITS = 6
+MapFormat = Literal["none", "array", "png"]
+MAX_NAME_LENGTH = 200
+MAP_DIGITS = 6
 
 
-class Said(BaseModel):
-    """Field names such as model_loaded are wanted here."""
+class Schema(BaseModel):
+    """Pydantic would warn of field names such as model_loaded."""
 
     model_config = ConfigDict(protected_namespaces=())
 
 
-class Problem(Said):
+class ErrorResponse(Schema):
     detail: str = Field(description="One sentence for a person.", examples=["damaged or cut off (truncated file)"])
 
 
-class RegionAnswer(Said):
+class RegionResponse(Schema):
     """Where something is, in pixels of the original image."""
 
     area_px: int
@@ -41,14 +41,14 @@ class RegionAnswer(Said):
     center: tuple[int, int] = Field(description="x and y of that value.")
 
 
-class Judged(Said):
-    """What is kept of an image."""
+class ResultResponse(Schema):
+    """What the database has of an inspected image."""
 
     id: int = Field(description="Number of the result; GET /api/results has it again.")
     created: str = Field(description="UTC.", examples=["2026-01-31T23:59:59.123Z"])
     model: str
     category: str
-    name: str = Field(description="The file's name as the client gave it; not used for anything.")
+    name: str = Field(description="The file name that the client gave; only ever shown.")
     digest: str = Field(description="SHA-256 of the file.")
     width: int
     height: int
@@ -56,67 +56,67 @@ class Judged(Said):
     threshold: float
     is_defective: bool
     confidence: float = Field(description="How sure the decision is: 0.5 at the threshold, at most 1.")
-    regions: list[RegionAnswer] = Field(description="The highest peak first.")
-    milliseconds: float = Field(description="In the service, from the last byte in to the answer.")
+    regions: list[RegionResponse] = Field(description="The highest peak first.")
+    milliseconds: float = Field(description="Time in the service, from the last byte in to the answer.")
     is_kept: bool = Field(description="Whether the image itself was kept.")
 
 
-class Answer(Judged):
-    """One image's judgement."""
+class ImageResponse(ResultResponse):
+    """The inspection of one image."""
 
-    position: int = Field(description="Among the images of the request, from 0.")
+    position: int = Field(description="Position of the image in the request, from 0.")
     reconstruction_error: float | None = Field(
-        description="The score again if the model is an auto-encoder, whose score is that; else null."
+        description="An auto-encoder's anomaly score, which is its reconstruction error; null for other methods."
     )
-    map_threshold: float | None = Field(description="Above it a pixel of the map belongs to a region.")
+    map_threshold: float | None = Field(description="Pixels of the map above it belong to a region.")
     anomaly_map: list[list[float]] | str | None = Field(
-        description="By the field `map`: null; rows of numbers, stretched over the whole image; or a data: URL of a "
-        "PNG with alpha to lay over the image, colored on one scale that is tied to map_threshold."
+        description="As the form's `map` asks. none: null. array: rows of numbers, stretched over the whole image. "
+        "png: a data: URL of a PNG with alpha to lay over the image, its colors on a scale tied to map_threshold."
     )
-    model_milliseconds: float = Field(description="The model's share of the batch that the image was in.")
+    model_milliseconds: float = Field(description="Time of the model for the image's batch, divided by its images.")
 
 
-class Failure(Said):
+class ImageFailure(Schema):
     position: int
     name: str
-    status: int = Field(description="What HTTP status the image would have had alone.")
+    status: int = Field(description="The HTTP status of the image had it come alone.")
     reason: str
 
 
-class BatchAnswer(Said):
-    results: list[Answer]
-    failures: list[Failure]
-    total_processed: int = Field(description="How many were judged.")
+class BatchResponse(Schema):
+    results: list[ImageResponse]
+    failures: list[ImageFailure]
+    total_processed: int = Field(description="Number of inspected images.")
     response_time: float = Field(description="Seconds.")
 
 
-class BatchProblem(Problem):
+class BatchErrorResponse(ErrorResponse):
     """What is wrong with a request, or with each of its images."""
 
-    failures: list[Failure] = Field(default=[], description="Each image, where none could be judged.")
+    failures: list[ImageFailure] = Field(default=[], description="Each image, where none could be inspected.")
 
 
-class ModelAnswer(Said):
+class ModelResponse(Schema):
     name: str
     is_loaded: bool
 
 
-class ModelsAnswer(Said):
-    models: list[ModelAnswer]
+class ModelsResponse(Schema):
+    models: list[ModelResponse]
 
 
-class LoadRequest(Said):
+class LoadModelRequest(Schema):
     name: str = Field(min_length=1, max_length=255, description="One of GET /api/models.", examples=["hazelnut"])
 
 
-class LimitsAnswer(Said):
-    image_bytes: int
-    image_pixels: int
-    images_a_request: int
-    waiting_images: int
+class LimitsResponse(Schema):
+    max_image_bytes: int
+    max_image_pixels: int
+    max_images_per_request: int
+    max_waiting_images: int
 
 
-class StatusAnswer(Said):
+class StatusResponse(Schema):
     model_loaded: bool
     model: str
     category: str
@@ -125,57 +125,61 @@ class StatusAnswer(Said):
     threshold: float
     device: str
     version: str
-    inside: int = Field(description="ImageSet accepted by this worker and not answered yet.")
-    search: bool = Field(description="Whether POST /api/search has an encoder.")
-    limits: LimitsAnswer
+    images_in_progress: int = Field(description="Images accepted by this worker and not answered yet.")
+    has_search: bool = Field(description="Whether there is an encoder for POST /api/search.")
+    limits: LimitsResponse
 
 
-class HealthAnswer(Said):
+class HealthResponse(Schema):
     status: Literal["ok", "unavailable"]
     model_loaded: bool
     database: bool
 
 
-class ThresholdRequest(Said):
+class ThresholdRequest(Schema):
     value: float | None = Field(
         allow_inf_nan=False, description="The new threshold; null goes back to the model's own.", examples=[1.25]
     )
 
 
-class ThresholdAnswer(Said):
+class ThresholdResponse(Schema):
     model: str
     value: float = Field(description="In force now.")
     fitted: float = Field(description="The model's own, from good images.")
-    false_alarm_rate: float = Field(description="The share of false alarms that the model's own was made for.")
+    false_alarm_rate: float = Field(description="The false-alarm rate that the model's own was chosen for.")
     why: str = Field(description="Where the model's own comes from.")
     map_threshold: float | None
-    minimum_area_px: int = Field(description="If above 0, an image without any region is good whatever its score.")
+    minimum_area_px: int = Field(description="If above 0, an image without a region is good whatever its score.")
     normal_scores: list[float] = Field(description="Scores of good images that the model did not learn from.")
+    confidence_curve: list[Annotated[list[float], Field(min_length=2, max_length=2)]] = Field(
+        description="Confidence by the distance of a score to the threshold: pairs of distance and confidence, joined "
+        "by lines; beyond the last one it stays. Empty: 0.5 at every distance."
+    )
 
 
-class ResultsAnswer(Said):
-    results: list[Judged] = Field(description="The newest first.")
-    total: int = Field(description="How many there are with this filter.")
+class ResultsResponse(Schema):
+    results: list[ResultResponse] = Field(description="The newest first.")
+    total: int = Field(description="Number of results with this filter.")
     next_before: int | None = Field(description="Give it as `before` for the next page; null: there is none.")
 
 
-class NeighborAnswer(Said):
+class NeighborResponse(Schema):
     distance: float = Field(description="1 - cosine, from 0 to 2.")
-    origin: Literal["kept", "index"] = Field(description="An image kept by the service, or one of --vectors.")
-    image: str = Field(description="Where the image is, at most 512 px.", examples=["/api/images/index/3"])
+    origin: Literal["kept", "index"] = Field(description="kept: by the service; index: of the folder of --vectors.")
+    image: str = Field(description="Path of the image, at most 512 px.", examples=["/api/images/index/3"])
     name: str
     category: str
     defect: str = Field(description="From the folder of --vectors; empty: not known.")
-    is_defective: bool | None = Field(description="Of a kept image, as it was judged last; null: not known.")
+    is_defective: bool | None = Field(description="Latest verdict on a kept image; null: not known.")
 
 
-class SearchAnswer(Said):
-    neighbors: list[NeighborAnswer] = Field(description="The nearest first; never the image itself.")
-    searched: int = Field(description="Among so many.")
+class SearchResponse(Schema):
+    neighbors: list[NeighborResponse] = Field(description="The nearest first; never the image itself.")
+    num_searched: int = Field(description="Number of images searched.")
 
 
 def own_version() -> str:
-    """Of the heldout that is installed; one that runs from a checkout may be none."""
+    """Of the installed heldout; a checkout that was never installed has none."""
     try:
         return version("heldout")
     except PackageNotFoundError:
@@ -189,55 +193,60 @@ def now() -> str:
 def safe_name(name: str | None) -> str:
     """The last part of a client's file name, of printable characters, which is only ever shown."""
     last = (name or "").replace("\\", "/").rpartition("/")[2]
-    return "".join(c for c in last if c.isprintable())[-LONGEST_NAME:]
+    return "".join(c for c in last if c.isprintable())[-MAX_NAME_LENGTH:]
 
 
-def result_of(found: Inspection, loaded: Loaded, name: str, digest: str, milliseconds: float, is_kept: bool) -> Result:
-    """What is to be kept of an inspection."""
-    return Result(
-        now(), loaded.name, loaded.inspector.category, name, digest, found.width, found.height, found.score,
-        found.threshold, found.is_defective, found.confidence, [plain(region) for region in found.regions],
-        round(milliseconds, 3), is_kept,
+def stored_result(
+    inspection: Inspection, loaded: LoadedModel, name: str, digest: str, milliseconds: float, is_kept: bool
+) -> StoredResult:
+    """What the database keeps of an inspection."""
+    return StoredResult(
+        now(), loaded.name, loaded.inspector.category, name, digest, inspection.width, inspection.height,
+        inspection.score, inspection.threshold, inspection.is_defective, inspection.confidence,
+        [region_fields(region) for region in inspection.regions], round(milliseconds, 3), is_kept,
     )  # fmt: skip
 
 
-def plain(region: Region) -> dict:
+def region_fields(region: Region) -> dict:
     """A region as JSON has it."""
     return {**region._asdict(), "box": list(region.box), "center": list(region.center)}
 
 
-def judged(result: Result) -> dict:
-    """The fields of Judged."""
+def result_fields(result: StoredResult) -> dict:
+    """The fields of ResultResponse."""
     fields = result._asdict()
     return {"anomaly_score": fields.pop("score"), **fields}
 
 
-def answer_of(result: Result, found: Inspection, loaded: Loaded, position: int, kind: MapKind) -> Answer:
-    return Answer(
-        **judged(result),
+def image_response(
+    result: StoredResult, inspection: Inspection, loaded: LoadedModel, position: int, map_format: MapFormat
+) -> ImageResponse:
+    return ImageResponse(
+        **result_fields(result),
         position=position,
-        reconstruction_error=found.score if loaded.reconstructs else None,
-        map_threshold=found.map_threshold,
-        anomaly_map=map_as(kind, found),
-        model_milliseconds=round(found.milliseconds, 3),
+        reconstruction_error=inspection.score if loaded.reconstructs else None,
+        map_threshold=inspection.map_threshold,
+        anomaly_map=encoded_map(map_format, inspection),
+        model_milliseconds=round(inspection.milliseconds, 3),
     )
 
 
-def map_as(kind: MapKind, found: Inspection) -> list | str | None:
-    if kind == "none" or found.anomaly_map is None:
+def encoded_map(map_format: MapFormat, inspection: Inspection) -> list | str | None:
+    if map_format == "none" or inspection.anomaly_map is None:
         return None
-    if kind == "array":
-        highest = float(np.abs(found.anomaly_map).max())
-        places = DIGITS - math.ceil(math.log10(highest)) if highest > 0 else 0
-        return np.round(found.anomaly_map.astype(np.float64), places).tolist()
-    limit = found.threshold if found.map_threshold is None else found.map_threshold
+    if map_format == "array":
+        highest = float(np.abs(inspection.anomaly_map).max())
+        decimals = MAP_DIGITS - math.ceil(math.log10(highest)) if highest > 0 else 0
+        return np.round(inspection.anomaly_map.astype(np.float64), decimals).tolist()
+    limit = inspection.threshold if inspection.map_threshold is None else inspection.map_threshold
     file = BytesIO()
-    heat_over_nothing(found.anomaly_map, limit).save(file, "PNG")
+    transparent_heatmap(inspection.anomaly_map, limit).save(file, "PNG")
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
 
 
-def heat_over_nothing(anomaly_map: np.ndarray, threshold: float) -> Image.Image:
-    """The heat of a map (h, w) with alpha. How opaque it is shows in what is left of black and white beneath it."""
+def transparent_heatmap(anomaly_map: np.ndarray, threshold: float) -> Image.Image:
+    """The heatmap of an anomaly map (h, w) as RGBA. `draw_heatmap` blends it with an image: how much black and white
+    still differ beneath it tells how opaque it is."""
     black = np.zeros((*anomaly_map.shape, 3), np.uint8)
     over_black = draw_heatmap(black, anomaly_map, threshold).astype(np.float32)
     over_white = draw_heatmap(black + 255, anomaly_map, threshold).astype(np.float32)

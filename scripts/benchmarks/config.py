@@ -131,7 +131,7 @@ class Serve(Benchmark):
         rounds: Rounds in which all contestants take turns.
         requests: Requests per round.
         memory_requests: Requests over which memory is watched.
-        batch: Images per forward pass, at most: the service's --batch.
+        batch: Images per forward pass, at most: the service's --batch-size.
         workers: Processes of the service, its --workers; with one per core none waits for another's thread.
     """
 

@@ -111,7 +111,7 @@ def make_material(folder: Path, batch: int) -> tuple[list[bytes], Inspector]:
 def served(folder: Path, config: Serve) -> Iterator[tuple[int, int]]:
     """The service on the model in `folder`: its port, and the number of its process."""
     command = [sys.executable, REPOSITORY / "downstream/serve.py", "--port", 0, "--models", folder / "models",
-               "--results", folder / "results.sqlite", "--images", folder / "images", "--batch", config.batch,
+               "--results", folder / "results.sqlite", "--kept-images", folder / "kept", "--batch-size", config.batch,
                "--workers", config.workers, "--decoders", max(1, 2 // config.workers)]  # fmt: skip
     environment = {name: value for name, value in os.environ.items() if not name.startswith("HELDOUT_TOKEN")}
     with open(folder / "log", "w") as log:

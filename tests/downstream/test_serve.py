@@ -7,18 +7,21 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 import httpx
 import pytest
 from serving import image_bytes, postgres, served
 
-from downstream.serve import Config, main, settings_of
+from downstream.serve import main, settings_of
 from downstream.service.app import make_app
-from downstream.service.database import Filter, Store
-from downstream.service.service import Service, Settings
+from downstream.service.config import Config, Settings
+from downstream.service.database import Database, ResultFilter
+from downstream.service.service import Service
 from pretrain.command import UserError, run_command
 
 TOKEN = "a token of some length"
@@ -47,27 +50,46 @@ def killed_and_started_again(models: Path, folder: Path, results: str) -> None:
         serving.client.post("/api/load_model", json={"name": "mean"})
         serving.client.put("/api/threshold", json={"value": 0.125})
         sent = [pool.submit(send, serving.url, number) for number in range(400)]
-        while serving.client.get("/api/results", params={"limit": 1}).json()["total"] < 20:
+        while sum(future.done() and future.result() is not None for future in sent) < 20:
             time.sleep(0.02)
         serving.process.kill()
         answered = {future.result() for future in sent} - {None}
     assert 20 <= len(answered) < 400  # it was killed in the middle
-    with served(models, folder, "--results", results) as serving:
-        assert serving.client.get("/api/results").json()["total"] >= len(answered)
-        judged = serving.test(image_bytes()).json()
-        assert (judged["model"], judged["threshold"]) == ("mean", 0.125)  # what was set is there as well
-    store = Store(results)
-    kept = {one.id for one in store.every(Filter())}
-    store.close()
+    again = Service(settings_of(Config(models=models, results=results, kept_images=folder / "images")))
+    total, inspected = asked(again, total_and_inspection)
+    assert total.json()["total"] >= len(answered)
+    assert (inspected.json()["model"], inspected.json()["threshold"]) == ("mean", 0.125)  # what was set is there too
+    database = Database(results)
+    kept = {one.id for one in database.all_results(ResultFilter())}
+    database.close()
     assert answered <= kept
 
 
+def asked(service: Service, ask: Callable) -> tuple:
+    """What `ask(client)` gets of a service that runs in this process meanwhile."""
+
+    async def answered() -> tuple:
+        await service.start()
+        transport = httpx.ASGITransport(make_app(service))
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            answers = await ask(client)
+        await service.stop()
+        return answers
+
+    return asyncio.run(answered())
+
+
+async def total_and_inspection(client: httpx.AsyncClient) -> tuple[httpx.Response, httpx.Response]:
+    total = await client.get("/api/results")
+    return total, await client.post("/api/test_image", files={"image": image_bytes()})
+
+
 def test_a_stop_answers_what_was_accepted(models_folder, tmp_path):
-    with served(models_folder, tmp_path / "served", "--batch", "2") as serving, ThreadPoolExecutor(24) as pool:
+    with served(models_folder, tmp_path / "served", "--batch-size", "2") as serving, ThreadPoolExecutor(24) as pool:
         data = image_bytes(size=(900, 700))
         sent = [pool.submit(serving.test, data) for _ in range(24)]
         end_s = time.monotonic() + 20
-        while serving.client.get("/api/status").json()["inside"] < 6:
+        while serving.client.get("/api/status").json()["images_in_progress"] < 6:
             assert time.monotonic() < end_s
         assert serving.stop() == 0
         outcomes = Counter()
@@ -77,16 +99,16 @@ def test_a_stop_answers_what_was_accepted(models_folder, tmp_path):
             except httpx.TransportError:  # came after the stop: not accepted
                 outcomes["not accepted"] += 1
         assert outcomes[200] >= 6 and set(outcomes) <= {200, "not accepted"}
-    store = Store(str(tmp_path / "served" / "results.sqlite"))
-    assert store.count(Filter()) == outcomes[200]
-    store.close()
+    database = Database(str(tmp_path / "served" / "results.sqlite"))
+    assert database.count(ResultFilter()) == outcomes[200]
+    database.close()
 
 
 @pytest.fixture(scope="module")
 def guarded(models_folder, tmp_path_factory):
     """A server with a token and little room, which ends by Ctrl-C."""
     folder = tmp_path_factory.mktemp("guarded")
-    with served(models_folder, folder, "--waiting", "3", token=TOKEN) as serving:
+    with served(models_folder, folder, "--max-waiting", "3", token=TOKEN) as serving:
         yield serving
         assert serving.stop(signal.SIGINT) in (0, 130)
 
@@ -99,7 +121,7 @@ def test_beyond_what_may_wait_clients_are_told_when_to_come_back(guarded):
     assert set(statuses) == {200, 429} and statuses[200] >= 3
     assert all(int(answer.headers["Retry-After"]) >= 1 for answer in answers if answer.status_code == 429)
     assert guarded.test(image_bytes()).status_code == 200
-    assert guarded.client.get("/api/status").json()["inside"] == 0
+    assert guarded.client.get("/api/status").json()["images_in_progress"] == 0
 
 
 def test_a_token_from_the_environment(guarded):
@@ -111,34 +133,29 @@ def test_a_token_from_the_environment(guarded):
 
 @pytest.fixture
 def settings(models_folder, tmp_path) -> Settings:
-    return settings_of(Config(models=models_folder, results=str(tmp_path / "x.sqlite"), images=tmp_path / "images"))
+    return settings_of(
+        Config(models=models_folder, results=str(tmp_path / "x.sqlite"), kept_images=tmp_path / "images")
+    )
 
 
 def test_an_image_that_takes_too_long_is_given_up(settings):
-    app = make_app(replace(settings, timeout_s=1e-9))
+    async def inspection_and_health(client: httpx.AsyncClient) -> tuple[httpx.Response, httpx.Response]:
+        answer = await client.post("/api/test_image", files={"image": image_bytes()})
+        return answer, await client.get("/api/health")
 
-    async def asked() -> tuple[httpx.Response, httpx.Response]:
-        await app.service.start()
-        transport = httpx.ASGITransport(app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
-            answer = await client.post("/api/test_image", files={"image": image_bytes()})
-            health = await client.get("/api/health")
-        await app.service.stop()
-        return answer, health
-
-    answer, health = asyncio.run(asked())
+    answer, health = asked(Service(replace(settings, timeout_s=1e-9)), inspection_and_health)
     assert answer.status_code in (408, 503) and "detail" in answer.json()
     assert health.status_code == 200
 
 
 def test_the_model_named_at_the_start_is_used_whatever_was_chosen_last(settings):
-    store = Store(settings.results)
+    database = Database(settings.results)
     for chosen, named, used in (("mean", None, "mean"), ("mean", "hazelnut", "hazelnut"), ("gone", None, "hazelnut")):
-        store.set("model", chosen)
+        database.set("model", chosen)
         service = Service(replace(settings, model=named))
         assert service.current().loaded.name == used
-        service.store.close()
-    store.close()
+        service.database.close()
+    database.close()
 
 
 def test_several_workers_agree(models_folder, tmp_path):
@@ -154,8 +171,8 @@ def test_several_workers_agree(models_folder, tmp_path):
         with ThreadPoolExecutor(8) as pool:
             ids = list(pool.map(lambda number: send(serving.url, number), range(24)))
         assert len(set(ids)) == 24 and None not in ids
-        figures = httpx.get(f"{serving.url}/metrics", verify=False).text  # of both workers together
-        (line,) = (line for line in figures.splitlines() if line.startswith("heldout_requests_total{")
+        metrics = httpx.get(f"{serving.url}/metrics", verify=False).text  # of both workers together
+        (line,) = (line for line in metrics.splitlines() if line.startswith("heldout_http_requests_total{")
                    and '"/api/test_image"' in line)  # fmt: skip
         assert float(line.split()[-1]) == 24
         assert serving.stop() == 0
@@ -172,7 +189,7 @@ def test_several_workers_agree(models_folder, tmp_path):
         ({"token_file": Path("short.txt")}, "16 plain characters"),
         ({"port": 70000}, "there is no port 70000"),
         ({"host": "no.such.host.invalid"}, "cannot listen at no.such.host.invalid"),
-        ({"waiting": 0}, "--waiting 0 makes no service"),
+        ({"max_waiting": 0}, "--max-waiting 0 makes no service"),
         ({"timeout_s": -1.0}, "--timeout-s -1.0 makes no service"),
         ({"results": "mysql://x"}, "results cannot be kept in mysql"),
         ({"vectors": Path("nowhere")}, "nowhere"),
@@ -194,11 +211,12 @@ def test_a_port_that_is_taken_is_told(models_folder, tmp_path, monkeypatch, caps
     assert f"127.0.0.1:{port}" in capsys.readouterr().err
 
 
-def test_what_is_not_installed_is_named(models_folder, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_what_is_not_installed_is_named(monkeypatch):
+    for name in [name for name in sys.modules if name.startswith("downstream.serv")]:
+        monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "fastapi", None)
-    with pytest.raises(UserError, match=r"the service needs fastapi: pip install heldout\[serve\]"):
-        main(Config(models=models_folder, port=0))
+    with pytest.raises(UserError, match=r"the service needs fastapi: pip install -e '\.\[serve\]'"):
+        import_module("downstream.serve")
 
 
 def test_secrets_and_places_from_files_and_the_environment(models_folder, tmp_path, monkeypatch):
@@ -208,4 +226,4 @@ def test_secrets_and_places_from_files_and_the_environment(models_folder, tmp_pa
     config = Config(models=models_folder, token_file=tmp_path / "token", results_password_file=tmp_path / "password")
     settings = settings_of(config)
     assert (settings.token, settings.results, settings.results_password) == (TOKEN, "postgresql://x@y/z", "pass word")
-    assert "*" in settings.hosts and "*" not in settings_of(Config(models=models_folder / "mean")).hosts
+    assert "*" in settings.allowed_hosts and "*" not in settings_of(Config(models=models_folder / "mean")).allowed_hosts

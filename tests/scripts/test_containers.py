@@ -12,8 +12,8 @@ import pytest
 import yaml
 from conftest import REPOSITORY
 
-from downstream.serve import Config
 from downstream.service.access import HEADERS
+from downstream.service.config import Config
 from pretrain.command import read_config
 
 FOLDER = REPOSITORY / "scripts" / "containers"

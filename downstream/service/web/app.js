@@ -128,7 +128,7 @@ session.addEventListener("model", () => {
   byId("model").value = model.model;
   byId("model").disabled = false;
   queue.limits = status.limits;
-  similar.isPossible = status.search;
+  similar.isPossible = status.has_search;
   history.models(models);
   showHeatKey(model.map_threshold);
   byId("stage-earlier").replaceChildren(...(session.recent.length

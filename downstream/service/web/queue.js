@@ -99,7 +99,7 @@ export class Queue extends EventTarget {
   }
 
   #refuseTooLarge(file) {
-    const most = this.limits?.image_bytes;
+    const most = this.limits?.max_image_bytes;
     if (file.size === 0) throw new Trouble("The file is empty: choose another.");
     if (most && file.size > most) {
       throw new Trouble(`${bytes(file.size)} are too many: send a picture of at most ${bytes(most)}.`);

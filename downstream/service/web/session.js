@@ -59,8 +59,8 @@ export class Session extends EventTarget {
   }
 
   confidence(answer) {
-    if (answer.model !== this.model?.model) return answer.confidence;
-    return confidence(answer.anomaly_score, this.trial, this.model.normal_scores);
+    if (answer.model !== this.model?.model || this.trial === answer.threshold) return answer.confidence;
+    return confidence(answer.anomaly_score, this.trial, this.model.confidence_curve);
   }
 
   threshold(answer) {

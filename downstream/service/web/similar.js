@@ -51,7 +51,7 @@ export class Similar {
       if (neighbors.length === 0) {
         return say("Nothing to compare with yet: tick “Keep pictures” and judge some, or start the service with --vectors.");
       }
-      await this.#draw(neighbors, found.searched, blob, item, signal);
+      await this.#draw(neighbors, found.num_searched, blob, item, signal);
     } catch (error) {
       if (error.name !== "AbortError" && !signal.aborted) say(error.message);
     }

@@ -171,16 +171,16 @@ def test_images_of_another_size_and_learning_are_refused(onnx_file, nut_pixels):
 
 
 def test_the_service_takes_an_exported_file_beside_its_model(padim_folder, onnx_file, nut_pixels):
-    from downstream.service.models import Shelf
+    from downstream.service.models import Models
     from downstream.service.service import Job, forward
     from pretrain.data.decode import Decoded
 
-    shelf = Shelf(padim_folder.parent, batch=4)
-    assert {padim_folder.name, onnx_file.name} <= set(shelf.names())
+    models = Models(padim_folder.parent, batch_size=4)
+    assert {padim_folder.name, onnx_file.name} <= set(models.names())
     images = [Decoded(one, *one.shape[:2]) for one in nut_pixels[:4]]
     native, exported = (
         forward([Job(loaded, "", image) for image in images])
-        for loaded in (shelf.load(padim_folder.name), shelf.load(onnx_file.name))
+        for loaded in (models.load(padim_folder.name), models.load(onnx_file.name))
     )
     for one, other in zip(native, exported, strict=True):
         assert other.score == pytest.approx(one.score, rel=1e-4) and other.is_defective == one.is_defective

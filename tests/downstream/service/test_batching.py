@@ -124,11 +124,11 @@ def test_no_more_are_admitted_than_there_are_places():
             pass
         assert busy.value.retry_s >= 1
         with admission.enter():
-            assert admission.inside == 3
-        assert admission.inside == 2
+            assert admission.in_progress == 3
+        assert admission.in_progress == 2
     with pytest.raises(ZeroDivisionError), admission.enter(3):
         raise ZeroDivisionError
-    assert admission.inside == 0
+    assert admission.in_progress == 0
 
 
 def test_when_to_come_back_is_told_by_the_speed_of_late(monkeypatch):

@@ -27,7 +27,7 @@ def browser():
 
 @pytest.fixture(scope="module")
 def serving(models_folder, tmp_path_factory):
-    with served(models_folder, tmp_path_factory.mktemp("dashboard"), "--image-mb", "1", token=TOKEN) as serving:
+    with served(models_folder, tmp_path_factory.mktemp("dashboard"), "--max-image-mb", "1", token=TOKEN) as serving:
         yield serving
         assert "Traceback" not in serving.log
 

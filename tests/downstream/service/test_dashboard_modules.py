@@ -12,7 +12,7 @@ from conftest import REPOSITORY
 from playwright.sync_api import Page
 
 from baselines.contract.heatmap import draw_heatmap
-from baselines.contract.threshold import confidence
+from downstream.service.models import confidence_curve
 
 WEB = REPOSITORY / "downstream/service/web"
 
@@ -43,8 +43,12 @@ def test_the_page_computes_what_the_service_computes(browser, pages):
     cases += [(1.0, 0.0, [2.0, 2.0, 2.0]), (1e6, 0.0, [0.0, 1.0]), (0.0, 0.0, [1.0, 2.0])]
     values = (random.random((6, 9)) * 30).astype(np.float32)
     with opened(browser, pages, expected=("404",)) as page:  # it has no favicon.ico
-        got = run_in_page(page, "decision.js", "cases.map(one => module.confidence(...one))", cases)
-        assert got == pytest.approx([confidence(*one) for one in cases], abs=1e-9)
+        curves = [(score, value, confidence_curve(normals)) for score, value, normals in cases]
+        got = run_in_page(page, "decision.js", "cases.map(one => module.confidence(...one))", curves)
+        joined = [
+            np.interp(abs(score - value), *zip(*(curve or [(0, 0.5)]), strict=True)) for score, value, curve in curves
+        ]
+        assert got == pytest.approx(joined, abs=1e-12)
         for threshold in (12.0, -1.0):
             painted = run_in_page(page, "heatmap.js", PAINT, [values.ravel().tolist(), 9, 6, threshold])
             rgba = np.array(painted, np.float32).reshape(6, 9, 4)

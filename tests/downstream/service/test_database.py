@@ -1,21 +1,23 @@
 """Both databases, the same behaviour; what was added is there after a kill."""
 
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from conftest import REPOSITORY
 from serving import postgres
 
-from downstream.service.database import Filter, Kept, Result, Store, url_of
+from downstream.service.database import FORMAT, Database, ResultFilter, StoredImage, StoredResult, url_of
 from pretrain.command import UserError
 
 
-def result(number: int = 0, **changes: object) -> Result:
-    usual = Result(
+def result(number: int = 0, **changes: object) -> StoredResult:
+    usual = StoredResult(
         f"2026-01-{number % 28 + 1:02d}T10:00:00.000Z", "bolt", "bolts", f"image {number}.png", f"{number:064x}",
         64, 48, 0.1 + number, 2.5, number > 2, 0.9,
         [{"area_px": 3, "box": [0, 1, 2, 3], "peak": 1.5, "center": [1, 1]}], 12.5,
@@ -30,68 +32,68 @@ def postgres_url(tmp_path_factory):
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def place(request, tmp_path) -> str:
+def location(request, tmp_path) -> str:
     if request.param == "sqlite":
         return str(tmp_path / "new" / "results.sqlite")
     url = request.getfixturevalue("postgres_url")
-    store = Store(url)
-    with store._engine.begin() as connection:
+    database = Database(url)
+    with database._engine.begin() as connection:
         for table in ("results", "images", "settings"):
             connection.exec_driver_sql(f"TRUNCATE {table} RESTART IDENTITY")
-    store.close()
+    database.close()
     return url
 
 
 @pytest.fixture
-def store(place):
-    store = Store(place)
-    yield store
-    store.close()
+def database(location):
+    database = Database(location)
+    yield database
+    database.close()
 
 
-def test_results_come_back_as_they_were_the_newest_first(store):
+def test_results_come_back_as_they_were_the_newest_first(database):
     odd = result(1, name="é — 漢字 'quoted\" %_\\.png", score=1e-300, threshold=-3.4e38, regions=[])
-    assert store.add([result(0), odd]) == [1, 2]
-    assert store.add([result(3)]) == [3]
-    assert store.results(Filter(), 10) == [result(3, id=3), odd._replace(id=2), result(0, id=1)]
+    assert database.add_results([result(0), odd]) == [1, 2]
+    assert database.add_results([result(3)]) == [3]
+    assert database.results(ResultFilter(), 10) == [result(3, id=3), odd._replace(id=2), result(0, id=1)]
 
 
-def test_pages_join_without_a_gap_while_more_comes(store):
-    store.add([result(number) for number in range(10)])
-    first = store.results(Filter(), 4)
-    store.add([result(99)])
-    second = store.results(Filter(), 4, first[-1].id)
+def test_pages_join_without_a_gap_while_more_comes(database):
+    database.add_results([result(number) for number in range(10)])
+    first = database.results(ResultFilter(), 4)
+    database.add_results([result(99)])
+    second = database.results(ResultFilter(), 4, first[-1].id)
     assert [one.id for one in first + second] == [10, 9, 8, 7, 6, 5, 4, 3]
-    assert [one.id for one in store.every(Filter())] == list(range(11, 0, -1))
+    assert [one.id for one in database.all_results(ResultFilter())] == list(range(11, 0, -1))
 
 
 @pytest.mark.parametrize(
     ("wanted", "numbers"),
     [
-        (Filter(), {0, 1, 2, 3, 4}),
-        (Filter(model="bolt"), {0, 1, 2, 3}),
-        (Filter(model="Bolt"), set()),
-        (Filter(is_defective=True), {3, 4}),
-        (Filter(is_defective=False), {0, 1, 2}),
-        (Filter(name="IMAGE 1"), {1}),
-        (Filter(name="%"), set()),
-        (Filter(digest=f"{2:064x}"), {2}),
-        (Filter(since="2026-01-03T10:00:00.000Z"), {2, 3, 4}),
-        (Filter(until="2026-01-03T10:00:00.000Z"), {0, 1}),
-        (Filter(least_score=1.1, most_score=3.2), {1, 2, 3}),
-        (Filter(model="bolt", is_defective=True, name="' OR 1=1 --"), set()),
+        (ResultFilter(), {0, 1, 2, 3, 4}),
+        (ResultFilter(model="bolt"), {0, 1, 2, 3}),
+        (ResultFilter(model="Bolt"), set()),
+        (ResultFilter(is_defective=True), {3, 4}),
+        (ResultFilter(is_defective=False), {0, 1, 2}),
+        (ResultFilter(name="IMAGE 1"), {1}),
+        (ResultFilter(name="%"), set()),
+        (ResultFilter(digest=f"{2:064x}"), {2}),
+        (ResultFilter(since="2026-01-03T10:00:00.000Z"), {2, 3, 4}),
+        (ResultFilter(until="2026-01-03T10:00:00.000Z"), {0, 1}),
+        (ResultFilter(min_score=1.1, max_score=3.2), {1, 2, 3}),
+        (ResultFilter(model="bolt", is_defective=True, name="' OR 1=1 --"), set()),
     ],
 )
-def test_filters(store, wanted, numbers):
-    store.add([result(number, model="nut" if number == 4 else "bolt") for number in range(5)])
-    found = store.results(wanted, 100)
+def test_filters(database, wanted, numbers):
+    database.add_results([result(number, model="nut" if number == 4 else "bolt") for number in range(5)])
+    found = database.results(wanted, 100)
     assert {int(one.digest, 16) for one in found} == numbers
-    assert store.count(wanted) == len(numbers)
+    assert database.count(wanted) == len(numbers)
 
 
-def test_settings_are_seen_by_others_and_stay(place):
-    first, second = Store(place), Store(place)
-    assert first.settings() == {"format": "1"}
+def test_settings_are_seen_by_others_and_stay(location):
+    first, second = Database(location), Database(location)
+    assert first.settings() == {"format": "2"}
     first.set("model", "bolt")
     assert second.settings()["model"] == "bolt"
     second.set("model", "nut")
@@ -99,74 +101,74 @@ def test_settings_are_seen_by_others_and_stay(place):
     first.set("threshold nut", None)
     first.close()
     second.close()
-    again = Store(place)
-    assert again.settings() == {"format": "1", "model": "nut"}
+    again = Database(location)
+    assert again.settings() == {"format": "2", "model": "nut"}
     again.close()
 
 
-def test_kept_images_are_known_by_their_content(store):
-    image = Kept("a" * 64, "a.png", "encoder 1", b"\0\1\2")
-    store.add_image(image)
-    store.add_image(image._replace(file="other.png"))
-    store.add_image(Kept("b" * 64, "b.png", "encoder 2", b"\3"))
-    assert store.image("a" * 64) == image._replace(id=store.image("a" * 64).id)
-    assert store.image("c" * 64) is None
-    (one,) = store.images_after(0, "encoder 1")
-    assert one.file == "a.png" and store.images_after(one.id, "encoder 1") == []
+def test_kept_images_are_known_by_their_content(database):
+    image = StoredImage("a" * 64, "a.png", "encoder 1", b"\0\1\2")
+    database.add_image(image)
+    database.add_image(image._replace(file="other.png"))
+    database.add_image(StoredImage("b" * 64, "b.png", "encoder 2", b"\3"))
+    assert database.image("a" * 64) == image._replace(id=database.image("a" * 64).id)
+    assert database.image("c" * 64) is None
+    (one,) = database.images_after(0, "encoder 1")
+    assert one.file == "a.png" and database.images_after(one.id, "encoder 1") == []
 
 
-def test_many_threads_and_connections_lose_nothing(place):
-    stores = [Store(place), Store(place)]
+def test_many_threads_and_connections_lose_nothing(location):
+    databases = [Database(location), Database(location)]
     threads = [
-        threading.Thread(target=lambda store=store, number=number: [store.add([result(number)]) for _ in range(20)])
-        for number, store in enumerate(stores * 3)
+        threading.Thread(target=lambda db=db, number=number: [db.add_results([result(number)]) for _ in range(20)])
+        for number, db in enumerate(databases * 3)
     ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert stores[0].count(Filter()) == 120
-    assert len({one.id for one in stores[1].every(Filter())}) == 120
-    for store in stores:
-        store.close()
+    assert databases[0].count(ResultFilter()) == 120
+    assert len({one.id for one in databases[1].all_results(ResultFilter())}) == 120
+    for database in databases:
+        database.close()
 
 
 KILLED = """
 import os, signal, sys
 sys.path[:0] = sys.argv[2:]
 from test_database import result
-from downstream.service.database import Store
-store = Store(sys.argv[1])
+from downstream.service.database import Database
+database = Database(sys.argv[1])
 for number in range(1000):
-    print(*store.add([result(number)]), flush=True)
+    print(*database.add_results([result(number)]), flush=True)
     if number == 20:
         os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-def test_what_was_added_survives_a_kill(place):
+def test_what_was_added_survives_a_kill(location):
     done = subprocess.run(
-        [sys.executable, "-c", KILLED, place, str(Path(__file__).parent), str(REPOSITORY / "tests")],
+        [sys.executable, "-c", KILLED, location, str(Path(__file__).parent), str(REPOSITORY / "tests")],
         cwd=REPOSITORY, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == -signal.SIGKILL, done.stderr
     answered = list(map(int, done.stdout.split()))
     assert len(answered) == 21
-    store = Store(place)
-    assert [one.id for one in store.every(Filter())] == answered[::-1]
-    store.close()
+    database = Database(location)
+    assert [one.id for one in database.all_results(ResultFilter())] == answered[::-1]
+    database.close()
 
 
 def test_sqlite_writes_ahead_and_waits_for_the_disk(tmp_path):
-    store = Store(str(tmp_path / "results.sqlite"))
-    with store._engine.connect() as connection:
+    database = Database(str(tmp_path / "results.sqlite"))
+    with database._engine.connect() as connection:
         assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
         assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2
-    store.close()
+    database.close()
 
 
 @pytest.mark.parametrize(
-    ("place", "words"),
+    ("location", "words"),
     [
         ("mysql://x@y/z", "results cannot be kept in mysql"),
         ("no kind://x", "give a file, or postgresql"),
@@ -174,23 +176,40 @@ def test_sqlite_writes_ahead_and_waits_for_the_disk(tmp_path):
         ("FILE", "cannot be kept in"),
     ],
 )
-def test_a_place_that_is_none_is_a_mistake(place, words, tmp_path):
+def test_a_place_that_is_none_is_a_mistake(location, words, tmp_path):
     (tmp_path / "text.sqlite").write_text("this is text, and long enough not to be taken for an empty database\n" * 20)
     with pytest.raises(UserError, match=words):
-        Store(str(tmp_path / "text.sqlite") if place == "FILE" else place)
+        Database(str(tmp_path / "text.sqlite") if location == "FILE" else location)
 
 
-def test_a_newer_database_is_a_mistake(place):
-    store = Store(place)
-    store.set("format", "99")
-    store.close()
-    with pytest.raises(UserError, match="newer heldout"):
-        Store(place)
+@pytest.mark.parametrize(
+    ("format", "words"),
+    [
+        ("99", r"newer heldout \(format 99\): update heldout"),
+        ("1", r"older heldout \(format 1, this one has 2\): name another database by --results"),
+    ],
+)
+def test_a_database_of_another_format_is_refused(database, location, format, words):
+    database.set("format", format)
+    with pytest.raises(UserError, match=words):
+        Database(location)
+    database.set("format", str(FORMAT))
+    Database(location).close()
+
+
+def test_an_older_database_is_left_as_it_is(tmp_path):
+    with closing(sqlite3.connect(tmp_path / "results.sqlite")) as connection:
+        connection.execute("CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL)")
+        connection.execute("INSERT INTO settings VALUES ('format', '1')")
+        connection.commit()
+        with pytest.raises(UserError, match="older heldout"):
+            Database(str(tmp_path / "results.sqlite"))
+        assert connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall() == [("settings",)]
 
 
 def test_a_password_is_never_shown():
     url = url_of("postgresql://me@127.0.0.1/name", "secret word")
     assert url.password == "secret word" and "secret" not in str(url)
     with pytest.raises(UserError) as error:
-        Store("postgresql://me:secret@127.0.0.1:1/name")
+        Database("postgresql://me:secret@127.0.0.1:1/name")
     assert "secret" not in str(error.value)

@@ -14,7 +14,7 @@ from png_files import png_chunk
 from serving import image_bytes
 
 from downstream.service import decoding
-from downstream.service.decoding import Decoders, Refused, check_size, decode_checked, kind_of
+from downstream.service.decoding import Decoders, RefusedImage, check_size, decode_checked, image_type_of
 
 KINDS = {"PNG": ".png", "JPEG": ".jpg", "BMP": ".bmp", "TIFF": ".tif", "WEBP": ".webp"}
 
@@ -27,15 +27,15 @@ def claimed(width: int, height: int) -> bytes:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_kind_is_told_by_content(kind):
-    assert kind_of(image_bytes(kind=kind)) == (kind, KINDS[kind])
+    assert image_type_of(image_bytes(kind=kind)) == (kind, KINDS[kind])
     decoded = decode_checked(image_bytes(kind=kind), 16, 10_000)
     assert decoded.pixels.shape == (16, 16, 3) and (decoded.width, decoded.height) == (40, 30)
 
 
 @pytest.mark.parametrize("data", [b"", b"GIF89a" + bytes(50), b"%PDF-1.7", b"<svg xmlns=''/>", b"\x89PNG", bytes(100)])
 def test_what_is_no_image_is_refused_whatever_it_is_called(data):
-    with pytest.raises(Refused) as refused:
-        kind_of(data)
+    with pytest.raises(RefusedImage) as refused:
+        image_type_of(data)
     assert refused.value.status == 415
 
 
@@ -43,7 +43,7 @@ def test_pixels_are_counted_before_anything_is_unpacked():
     for width, height in ((50_000, 50_000), (2**31 - 1, 2**31 - 1), (101, 100)):
         start_s = time.perf_counter()
         refused = decode_checked(claimed(width, height), 16, 10_000)
-        assert isinstance(refused, Refused) and refused.status in (413, 422)
+        assert isinstance(refused, RefusedImage) and refused.status in (413, 422)
         assert time.perf_counter() - start_s < 2
     check_size(image_bytes(size=(100, 100)), 10_000)
 
@@ -55,12 +55,12 @@ def test_a_jpeg_of_a_thousand_passes_is_refused():
     assert decode_checked(usual, 16, 10_000).pixels.shape == (16, 16, 3)
     at = usual.rindex(b"\xff\xda")
     refused = decode_checked(usual[:at] + usual[at:-2] * 1000 + b"\xff\xd9", 16, 10_000)
-    assert isinstance(refused, Refused) and refused.status == 422 and "passes" in str(refused)
+    assert isinstance(refused, RefusedImage) and refused.status == 422 and "passes" in str(refused)
 
 
 def test_a_damaged_image_is_refused_with_its_reason():
     refused = decode_checked(image_bytes()[:200], 16, 10_000)
-    assert isinstance(refused, Refused) and refused.status == 422 and "damaged" in str(refused)
+    assert isinstance(refused, RefusedImage) and refused.status == 422 and "damaged" in str(refused)
 
 
 def test_a_refusal_comes_back_from_its_process_with_its_reason():
@@ -70,7 +70,7 @@ def test_a_refusal_comes_back_from_its_process_with_its_reason():
         try:
             large = image_bytes(size=(101, 100))
             for data, status, word in ((image_bytes()[:200], 422, "damaged"), (large, 413, "million")):
-                with pytest.raises(Refused, match=word) as refused:
+                with pytest.raises(RefusedImage, match=word) as refused:
                     await decoders.decode(data, 16)
                 assert refused.value.status == status
             assert decoders._pool is pool
@@ -95,13 +95,13 @@ def test_pixels_are_those_that_every_command_sees(tmp_path):
     assert np.array_equal(asyncio.run(test()).pixels, decode(tmp_path / "image.png", 32).pixels)
 
 
-def bring_down(data: bytes, size_px: int, most_pixels: int):
+def bring_down(data: bytes, size_px: int, max_pixels: int):
     """What a decoder with a fault might do, by the image's last byte."""
     if data.endswith(b"kill"):
         os._exit(1)
     if data.endswith(b"hang"):
         time.sleep(60)
-    return decode_checked(data, size_px, most_pixels)
+    return decode_checked(data, size_px, max_pixels)
 
 
 @pytest.mark.parametrize("end", [b"kill", b"hang"])
@@ -122,5 +122,5 @@ def test_an_image_that_brings_its_process_down_harms_no_other(end, monkeypatch):
 
     outcomes = asyncio.run(test())
     (refused,) = (outcome for outcome in outcomes if isinstance(outcome, BaseException))
-    assert outcomes[3] is refused and isinstance(refused, Refused) and refused.status == 422
+    assert outcomes[3] is refused and isinstance(refused, RefusedImage) and refused.status == 422
     assert all(outcome.pixels.shape == (16, 16, 3) for outcome in outcomes if outcome is not refused)

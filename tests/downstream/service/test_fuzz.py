@@ -37,8 +37,8 @@ def temporary(tmp_path_factory) -> Path:
 def serving(models_folder, temporary, tmp_path_factory) -> Iterator[Serving]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TMPDIR", str(temporary))  # whatever the server writes on the way is seen
-        with served(models_folder, tmp_path_factory.mktemp("served"), "--model", "mean", "--megapixels", "4",
-                    "--image-mb", "1", "--timeout-s", "20") as serving:  # fmt: skip
+        with served(models_folder, tmp_path_factory.mktemp("served"), "--model", "mean", "--max-megapixels", "4",
+                    "--max-image-mb", "1", "--timeout-s", "20") as serving:  # fmt: skip
             yield serving
 
 

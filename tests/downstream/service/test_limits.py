@@ -9,7 +9,7 @@ from fastapi import FastAPI, Request
 from downstream.service.limits import BodyLimits
 
 
-def limited(most_bytes=1000, seconds=0.3, most_at_once=2, work_s=0.0, most_bytes_at_once=10_000) -> BodyLimits:
+def limited(max_bytes=1000, seconds=0.3, max_at_once=2, work_s=0.0, max_bytes_at_once=10_000) -> BodyLimits:
     app = FastAPI()
 
     @app.api_route("/", methods=["GET", "POST"])
@@ -18,7 +18,7 @@ def limited(most_bytes=1000, seconds=0.3, most_at_once=2, work_s=0.0, most_bytes
         await asyncio.sleep(work_s)
         return len(body)
 
-    return BodyLimits(app, most_bytes, seconds, most_at_once, most_bytes_at_once)
+    return BodyLimits(app, max_bytes, seconds, max_at_once, max_bytes_at_once)
 
 
 def client(app) -> httpx.AsyncClient:
@@ -78,18 +78,18 @@ def test_too_many_at_once_are_told_to_come_back():
             statuses = [answer.status_code for answer in answers]
             assert sorted(statuses) == [200] * 3 + [429] * 3 and statuses[-1] == 200
             assert all(answer.headers["Retry-After"] == "1" for answer in answers if answer.status_code == 429)
-            assert app.inside == 0 and (await ask.post("/", content=b"x")).json() == 1
+            assert app.in_progress == 0 and (await ask.post("/", content=b"x")).json() == 1
 
     asyncio.run(test())
 
 
 def test_all_bodies_together_are_bounded():
     async def test():
-        app = limited(work_s=0.2, most_at_once=9, most_bytes_at_once=2500)
+        app = limited(work_s=0.2, max_at_once=9, max_bytes_at_once=2500)
         async with client(app) as ask:
             answers = await asyncio.gather(*(ask.post("/", content=b"x" * 1000) for _ in range(4)))
             assert sorted(answer.status_code for answer in answers) == [200, 200, 429, 429]
             assert all("Retry-After" in answer.headers for answer in answers if answer.status_code == 429)
-            assert app.bytes_inside == 0 and (await ask.post("/", content=b"x" * 1000)).json() == 1000
+            assert app.bytes_in_progress == 0 and (await ask.post("/", content=b"x" * 1000)).json() == 1000
 
     asyncio.run(test())

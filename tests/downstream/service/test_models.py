@@ -9,64 +9,64 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from baselines.contract.threshold import Threshold
+from baselines.contract.threshold import Threshold, confidence
 from downstream.inspection.inspector import AreaRule, Inspection, Inspector
-from downstream.service.decoding import Refused
-from downstream.service.models import MODELS_REMEMBERED, NoSuchModel, Shelf
+from downstream.service.decoding import RefusedImage
+from downstream.service.models import MAX_MODELS_IN_MEMORY, Models, NoSuchModel, confidence_curve
 from downstream.service.service import Job, forward
 from pretrain.command import UserError
 from pretrain.data.decode import decode
 
 
 @pytest.fixture
-def models(models_folder, tmp_path) -> Path:
+def folder(models_folder, tmp_path) -> Path:
     return Path(shutil.copytree(models_folder, tmp_path / "models"))
 
 
-def test_models_have_the_names_of_their_places(models):
-    (models / "exported.onnx").write_bytes(b"no model")
-    (models / "half written").mkdir()
-    (models / "notes.txt").write_text("{}")
-    shelf = Shelf(models, 4)
-    assert shelf.names() == ["exported.onnx", "hazelnut", "mean"]
-    assert Shelf(models / "mean", 4).names() == ["mean"]
+def test_models_have_the_names_of_their_places(folder):
+    (folder / "exported.onnx").write_bytes(b"no model")
+    (folder / "half written").mkdir()
+    (folder / "notes.txt").write_text("{}")
+    models = Models(folder, 4)
+    assert models.names() == ["exported.onnx", "hazelnut", "mean"]
+    assert Models(folder / "mean", 4).names() == ["mean"]
     with pytest.raises(NoSuchModel, match="did you mean hazelnut"):
-        shelf.load("hazlenut")
+        models.load("hazlenut")
     with pytest.raises(NoSuchModel):
-        shelf.load("half written")
+        models.load("half written")
     with pytest.raises(UserError, match="exported"):
-        shelf.load("exported.onnx")
-    assert shelf.load("mean").inspector.method.batch_size == 4
+        models.load("exported.onnx")
+    assert models.load("mean").inspector.method.batch_size == 4
 
 
 def test_no_model_at_all_is_a_mistake(tmp_path):
-    for folder in (tmp_path, tmp_path / "nothing"):
+    for path in (tmp_path, tmp_path / "nothing"):
         with pytest.raises(UserError, match="there is no model"):
-            Shelf(folder, 4)
+            Models(path, 4)
 
 
-def test_a_model_is_read_again_when_it_was_written_again(models):
-    shelf = Shelf(models, 4)
-    before = shelf.load("mean")
-    assert shelf.load("mean") is before
-    path = models / "mean" / "inspector.json"
+def test_a_model_is_read_again_when_it_was_written_again(folder):
+    models = Models(folder, 4)
+    before = models.load("mean")
+    assert models.load("mean") is before
+    path = folder / "mean" / "inspector.json"
     metadata = json.loads(path.read_text())
     metadata["threshold"]["value"] = 123.0
     path.write_text(json.dumps(metadata))
     os.utime(path, ns=(1, before.written_ns + 1000))
-    after = shelf.load("mean")
+    after = models.load("mean")
     assert after.inspector.decision.value == 123.0 and after.fingerprint != before.fingerprint
     path.unlink()  # while it is being written: what was in memory goes on
-    assert shelf.load("mean") is after
+    assert models.load("mean") is after
 
 
-def test_only_a_few_models_stay_in_memory(models):
+def test_only_a_few_models_stay_in_memory(folder):
     for number in range(3):
-        shutil.copytree(models / "mean", models / f"mean {number}")
-    shelf = Shelf(models, 4)
-    loaded = [shelf.load(name) for name in shelf.names()]
-    assert len(shelf._loaded) == MODELS_REMEMBERED
-    assert shelf.load(loaded[-1].name) is loaded[-1]
+        shutil.copytree(folder / "mean", folder / f"mean {number}")
+    models = Models(folder, 4)
+    loaded = [models.load(name) for name in models.names()]
+    assert len(models._loaded) == MAX_MODELS_IN_MEMORY
+    assert models.load(loaded[-1].name) is loaded[-1]
 
 
 def judged(inspector: Inspector, path: Path) -> Inspection:
@@ -75,8 +75,8 @@ def judged(inspector: Inspector, path: Path) -> Inspection:
 
 
 @pytest.mark.parametrize("rule", ["score", "minimum area", "area rule"])
-def test_another_threshold_decides_as_if_the_model_had_it(rule, models, demo_folder):
-    inspector = Inspector.load(models / "hazelnut")
+def test_another_threshold_decides_as_if_the_model_had_it(rule, folder, demo_folder):
+    inspector = Inspector.load(folder / "hazelnut")
     paths = sorted((demo_folder / "hazelnut" / "test").glob("*/*.png"))[::4]
     if rule == "minimum area":
         inspector.minimum_area_px = 20_000
@@ -100,12 +100,25 @@ def test_another_threshold_decides_as_if_the_model_had_it(rule, models, demo_fol
     assert False in verdicts
 
 
-def test_an_image_that_a_model_cannot_judge_is_refused_alone(models, demo_folder):
-    loaded = Shelf(models, 4).load("hazelnut")
+def test_an_image_that_a_model_cannot_judge_is_refused_alone(folder, demo_folder):
+    loaded = Models(folder, 4).load("hazelnut")
     threshold = Threshold(1.0, 0.1, 4, "made for this test")
     loaded = replace(loaded, inspector=Inspector(**vars(loaded.inspector)))
     loaded.inspector.area_rule = AreaRule(10_000, threshold, [0.5])
     image = decode(next((demo_folder / "hazelnut" / "test" / "good").iterdir()), 64)
     small, large = forward([Job(loaded, "", image._replace(height=9, width=9)), Job(loaded, "", image)])
-    assert isinstance(small, Refused) and small.status == 422 and "10000" in str(small).replace(",", "")
+    assert isinstance(small, RefusedImage) and small.status == 422 and "10000" in str(small).replace(",", "")
     assert isinstance(large, Inspection)
+
+
+def test_the_curve_of_confidence_is_that_of_decisions():
+    random = np.random.default_rng(0)
+    cases = [(float(random.normal()), float(random.normal()), random.normal(size=n).tolist()) for n in range(60)]
+    cases += [(1.0, 0.0, [2.0, 2.0, 2.0]), (1e6, 0.0, [0.0, 1.0]), (0.0, 0.0, [1.0, 2.0])]
+    for score, threshold, normals in cases:
+        wanted = confidence(score, threshold, normals)
+        curve = np.array(confidence_curve(normals) or [(0.0, 0.5)])
+        assert (np.diff(curve, axis=0) > 0).all()
+        got = np.interp(abs(score - threshold), *curve.T)
+        assert got == pytest.approx(min(wanted, 0.9998), abs=5e-5)
+    assert confidence_curve([]) == confidence_curve([1.0]) == confidence_curve([3.0, 3.0]) == []

@@ -19,22 +19,22 @@ from downstream.inspection.inspector import Inspector
 from downstream.service.openapi import EXAMPLES
 from downstream.service.routes_results import CSV_FIELDS
 from downstream.service.schemas import (
-    Answer,
-    BatchAnswer,
-    HealthAnswer,
-    ModelsAnswer,
-    ResultsAnswer,
-    SearchAnswer,
-    StatusAnswer,
-    ThresholdAnswer,
+    BatchResponse,
+    HealthResponse,
+    ImageResponse,
+    ModelsResponse,
+    ResultsResponse,
+    SearchResponse,
+    StatusResponse,
+    ThresholdResponse,
     safe_name,
 )
 
 
 @pytest.fixture(scope="module")
 def serving(models_folder, tmp_path_factory):
-    with served(models_folder, tmp_path_factory.mktemp("served"), "--megapixels", "1", "--image-mb", "1",
-                "--most-images", "5") as serving:  # fmt: skip
+    with served(models_folder, tmp_path_factory.mktemp("served"), "--max-megapixels", "1", "--max-image-mb", "1",
+                "--max-images", "5") as serving:  # fmt: skip
         yield serving
         assert "Traceback" not in serving.log
 
@@ -66,7 +66,7 @@ def test_an_image_is_judged_as_the_command_judges_it(serving, good, bad, models_
         (tmp_path / name).write_bytes(data)
         (wanted,) = inspector.inspect([tmp_path / name])
         answer = serving.test(data, name).json()
-        assert Answer(**answer).anomaly_score == pytest.approx(wanted.score, rel=1e-5)
+        assert ImageResponse(**answer).anomaly_score == pytest.approx(wanted.score, rel=1e-5)
         assert answer["is_defective"] == wanted.is_defective == (name == "bad.png")
         assert answer["confidence"] == pytest.approx(wanted.confidence, rel=1e-4)
         assert [region["box"] for region in answer["regions"]] == [list(region.box) for region in wanted.regions]
@@ -126,7 +126,7 @@ def test_forms_that_are_none(serving):
 
 def test_a_batch_says_which_failed_and_why(serving, good, bad):
     files = [("images", ("a.png", good)), ("images", ("b.txt", b"no")), ("images", ("c.png", bad))]
-    answer = BatchAnswer(**serving.client.post("/api/batch_test", files=files).json())
+    answer = BatchResponse(**serving.client.post("/api/batch_test", files=files).json())
     assert [(one.position, one.name, one.is_defective) for one in answer.results] == [
         (0, "a.png", False),
         (2, "c.png", True),
@@ -140,7 +140,7 @@ def test_a_batch_says_which_failed_and_why(serving, good, bad):
 
 
 def test_a_threshold_for_once_for_all_and_back(serving, bad):
-    fitted = ThresholdAnswer(**serving.client.get("/api/threshold").json())
+    fitted = ThresholdResponse(**serving.client.get("/api/threshold").json())
     assert fitted.value == fitted.fitted and len(fitted.normal_scores) == 12
     assert not serving.test(bad, threshold=1e9).json()["is_defective"]
     assert serving.test(bad).json()["is_defective"]
@@ -158,13 +158,13 @@ def test_a_threshold_for_once_for_all_and_back(serving, bad):
 
 
 def test_models_are_loaded_by_name_and_by_nothing_else(serving, bad, models_folder):
-    assert ModelsAnswer(**serving.client.get("/api/models").json()).model_dump()["models"] == [
+    assert ModelsResponse(**serving.client.get("/api/models").json()).model_dump()["models"] == [
         {"name": "hazelnut", "is_loaded": True},
         {"name": "mean", "is_loaded": False},
     ]
     assert serving.client.post("/api/load_model", json={"name": "mean"}).json()["model"] == "mean"
     assert serving.test(bad).json()["model"] == "mean"
-    status = StatusAnswer(**serving.client.get("/api/status").json())
+    status = StatusResponse(**serving.client.get("/api/status").json())
     assert (status.model, status.method, status.category) == ("mean", "mean", "hazelnut")
     for name in ("nothing", "..", ".", "../models/mean", str(models_folder / "mean"), "mean/", "mean\0", "MEAN"):
         assert serving.client.post("/api/load_model", json={"name": name}).status_code == 404
@@ -184,7 +184,7 @@ def test_a_damaged_model_is_refused_and_the_one_in_use_stays(serving, models_fol
 
 def test_results_are_paged_and_filtered(serving, good, bad):
     ids = [serving.test(data, f"page {number}.png").json()["id"] for number, data in enumerate((good, bad, good, bad))]
-    page = ResultsAnswer(**serving.client.get("/api/results", params={"limit": 3, "name": "PAGE"}).json())
+    page = ResultsResponse(**serving.client.get("/api/results", params={"limit": 3, "name": "PAGE"}).json())
     assert [one.id for one in page.results] == ids[:0:-1] and page.total == 4
     rest = serving.client.get("/api/results", params={"limit": 3, "name": "page", "before": page.next_before}).json()
     assert [one["id"] for one in rest["results"]] == ids[:1] and rest["next_before"] is None
@@ -215,8 +215,8 @@ def test_kept_images_are_found_again(serving, good, bad):
     assert serving.test(good, "kept good.png", keep=True).json()["is_kept"]
     serving.test(bad, "kept bad.png", keep=True)
     serving.test(bad, "kept bad again.png", keep=True)
-    found = SearchAnswer(**serving.client.post("/api/search", files={"image": good}, data={"k": 5}).json())
-    assert found.searched == 2
+    found = SearchResponse(**serving.client.post("/api/search", files={"image": good}, data={"k": 5}).json())
+    assert found.num_searched == 2
     (neighbor,) = found.neighbors
     assert (neighbor.name, neighbor.is_defective, neighbor.origin) == ("kept bad again.png", True, "kept")
     shown = serving.client.get(neighbor.image)
@@ -231,20 +231,20 @@ def test_kept_images_are_found_again(serving, good, bad):
     assert serving.client.post("/api/search", files={"image": b"no"}).status_code == 415
 
 
-def test_figures_for_prometheus(serving, good):
+def test_metrics_for_prometheus(serving, good):
     serving.test(good)
     families = {family.name: family for family in text_string_to_metric_families(serving.client.get("/metrics").text)}
-    judged = {sample.labels["verdict"]: sample.value for sample in families["heldout_images"].samples
+    judged = {sample.labels["verdict"]: sample.value for sample in families["heldout_images_inspected"].samples
               if sample.name.endswith("_total")}  # fmt: skip
     assert judged["good"] >= 1
-    routes = {sample.labels["route"] for sample in families["heldout_requests"].samples}
+    routes = {sample.labels["route"] for sample in families["heldout_http_requests"].samples}
     assert "/api/test_image" in routes
-    assert families["heldout_images_inside"].samples[0].value == 0
+    assert families["heldout_images_in_progress"].samples[0].value == 0
 
 
 def test_health_page_and_unknown_places(serving):
     for place in ("/health", "/api/health"):
-        assert HealthAnswer(**serving.client.get(place).json()).status == "ok"
+        assert HealthResponse(**serving.client.get(place).json()).status == "ok"
     page = serving.client.get("/")
     assert page.status_code == 200 and page.headers["Content-Type"].startswith("text/html")
     for place in ("/nothing", "/api/nothing", "/..%2f..%2fsetup.cfg", "/docs", "/redoc"):
@@ -264,12 +264,14 @@ def test_logs_have_no_contents(serving, good):
 
 def test_examples_in_the_description_are_of_the_form_that_it_says(serving):
     described = serving.client.get("/openapi.json").json()
-    kinds = {"status": StatusAnswer, "test_image": Answer, "batch_test": BatchAnswer, "results": ResultsAnswer,
-             "search": SearchAnswer, "threshold": ThresholdAnswer, "load_model": ThresholdAnswer,
-             "models": ModelsAnswer, "health": HealthAnswer}  # fmt: skip
-    for name, kind in kinds.items():
-        assert set(EXAMPLES[name]) == set(kind.model_fields)
-        kind(**EXAMPLES[name])
+    schemas = {
+        "status": StatusResponse, "test_image": ImageResponse, "batch_test": BatchResponse, "results": ResultsResponse,
+        "search": SearchResponse, "threshold": ThresholdResponse, "load_model": ThresholdResponse,
+        "models": ModelsResponse, "health": HealthResponse,
+    }  # fmt: skip
+    for name, schema in schemas.items():
+        assert set(EXAMPLES[name]) == set(schema.model_fields)
+        schema(**EXAMPLES[name])
         (operation, *_) = described["paths"][f"/api/{name}"].values()
         assert operation["responses"]["200"]["content"]["application/json"]["example"] == EXAMPLES[name]
     responses = described["paths"]["/api/test_image"]["post"]["responses"]

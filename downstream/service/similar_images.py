@@ -1,4 +1,4 @@
-"""Images like this one: among those that the service kept, and those in a folder from embeddings/extract.py."""
+"""Search for similar images: among those that the service kept, and in a folder from embeddings/extract.py."""
 
 import json
 import re
@@ -10,8 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from downstream.service.database import Kept, Store
-from downstream.service.decoding import Kind
+from downstream.service.database import Database, StoredImage
+from downstream.service.decoding import ImageType
 from embeddings.build import open_index
 from embeddings.encoding import Encoding, Source, encoder_of, make_source
 from embeddings.index import Index
@@ -20,11 +20,11 @@ from pretrain.data.decode import Unreadable, decode
 from pretrain.encoder import load_encoder
 from pretrain.files import write_whole
 
-SHOWN_PX = 512
+THUMBNAIL_PX = 512
 DIGEST = re.compile("[0-9a-f]{64}")
 
 
-class Neighbor(NamedTuple):
+class SimilarImage(NamedTuple):
     """An image that was found: `key` leads to it, a digest or an id; what is not known of it is empty."""
 
     distance: float
@@ -35,12 +35,12 @@ class Neighbor(NamedTuple):
     defect: str = ""
 
 
-class Similar:
+class SimilarImages:
     """Vectors of one encoder: that of `vectors`, a folder from embeddings/extract.py, else of `encoder`, a file, else
     none: then images can be kept, not searched for. May be used from any thread."""
 
-    def __init__(self, vectors: Path | None, encoder: Path | None, images: Path, store: Store) -> None:
-        self._images, self._store, self._lock = images, store, threading.Lock()
+    def __init__(self, vectors: Path | None, encoder: Path | None, images: Path, database: Database) -> None:
+        self._images, self._database, self._lock = images, database, threading.Lock()
         self._vectors = open_vectors(vectors) if vectors else None
         self._index = open_index(self._vectors) if self._vectors else None
         self._kept: Index | None = None
@@ -61,16 +61,16 @@ class Similar:
             (vector,) = self._encoding.vectors(pixels[None])
         return vector
 
-    def keep(self, data: bytes, digest: str, kind: Kind, pixels: np.ndarray | None) -> None:
+    def keep(self, data: bytes, digest: str, image_type: ImageType, pixels: np.ndarray | None) -> None:
         """Keep an image's file under its digest, with its vector if `pixels` are given for one."""
-        file = f"{digest}{kind.suffix}"
+        file = f"{digest}{image_type.suffix}"
         if not (self._images / file).exists():
             write_whole(self._images / file, data)
         has_vector = pixels is not None and self._encoding is not None
         vector = self.vector(pixels).astype(np.float32).tobytes() if has_vector else b""
-        self._store.add_image(Kept(digest, file, self._source_text if has_vector else "", vector))
+        self._database.add_image(StoredImage(digest, file, self._source_text if has_vector else "", vector))
 
-    def search(self, vector: np.ndarray, k: int, own_digest: str) -> tuple[list[Neighbor], int]:
+    def search(self, vector: np.ndarray, k: int, own_digest: str) -> tuple[list[SimilarImage], int]:
         """The `k` nearest, or as many as there are, without the image itself; and among how many."""
         with self._lock:
             self._catch_up()
@@ -78,8 +78,8 @@ class Similar:
             count = sum(len(index) for index in (self._kept, self._index) if index is not None)
         return sorted(found)[:k], count
 
-    def shown(self, origin: str, key: str) -> bytes | None:
-        """An image that `search` found as JPEG of at most SHOWN_PX; none where there is no such image."""
+    def thumbnail(self, origin: str, key: str) -> bytes | None:
+        """An image that `search` found as JPEG of at most THUMBNAIL_PX; none where there is no such image."""
         path = self._path(origin, key)
         try:
             if path is None:
@@ -87,7 +87,7 @@ class Similar:
             image = Image.fromarray(decode(path).pixels)
         except Unreadable:
             return None
-        image.thumbnail((SHOWN_PX, SHOWN_PX))
+        image.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
         file = BytesIO()
         image.save(file, "JPEG", quality=90)
         return file.getvalue()
@@ -95,7 +95,7 @@ class Similar:
     def _path(self, origin: str, key: str) -> Path | None:
         """Made of what was stored, never of what a client wrote."""
         if origin == "kept":
-            image = self._store.image(key) if DIGEST.fullmatch(key) else None
+            image = self._database.image(key) if DIGEST.fullmatch(key) else None
             return self._images / image.file if image else None
         if origin != "index" or self._vectors is None or not (key.isascii() and key.isdigit() and len(key) < 19):
             return None
@@ -106,7 +106,7 @@ class Similar:
         """Take in what was kept since, by this process or another."""
         if self._encoding is None:
             return
-        new = self._store.images_after(self._last_id, self._source_text)
+        new = self._database.images_after(self._last_id, self._source_text)
         if not new:
             return
         vectors = np.stack([np.frombuffer(image.vector, np.float32) for image in new])
@@ -119,21 +119,21 @@ class Similar:
         self._digests |= {image.id: image.digest for image in new}
         self._last_id = new[-1].id
 
-    def _among_kept(self, vector: np.ndarray, k: int, own_digest: str) -> list[Neighbor]:
+    def _among_kept(self, vector: np.ndarray, k: int, own_digest: str) -> list[SimilarImage]:
         if self._kept is None:
             return []
         found = self._kept.search(vector[None], min(k + 1, len(self._kept)))
         pairs = zip(found.distances[0], found.ids[0], strict=True)
-        named = [Neighbor(float(distance), "kept", self._digests[int(i)]) for distance, i in pairs]
+        named = [SimilarImage(float(distance), "kept", self._digests[int(i)]) for distance, i in pairs]
         return [neighbor for neighbor in named if neighbor.key != own_digest]
 
-    def _among_indexed(self, vector: np.ndarray, k: int) -> list[Neighbor]:
+    def _among_indexed(self, vector: np.ndarray, k: int) -> list[SimilarImage]:
         if self._index is None:
             return []
         found = self._index.search(vector[None], min(k, len(self._index)), source=self.source.as_json())
         positions = self._vectors.positions_of(found.ids[0])
         return [
-            Neighbor(float(distance), "index", str(i), record.path.name, record.category, record.defect)
+            SimilarImage(float(distance), "index", str(i), record.path.name, record.category, record.defect)
             for distance, i, record in zip(
                 found.distances[0], found.ids[0], (self._vectors.records[p] for p in positions), strict=True
             )
