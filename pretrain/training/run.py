@@ -21,6 +21,9 @@ from torch.optim import Optimizer
 from pretrain.command import Names, UserError
 from pretrain.files import read_tensors, write_tensors, write_whole
 
+# Of checkpoints. 2: of one session for all trainings, with its length, its seconds and a state.
+FORMAT = 2
+
 
 class Run:
     """One training's folder. Only the process that holds the folder writes to it."""
@@ -96,13 +99,21 @@ class Run:
                     tensors[f"optimizer.{position}.{name}"] = value
                 else:
                     scalars[f"{position}.{name}"] = value
-        write_tensors(self.checkpoint_file, tensors, {**metadata, "optimizer": scalars})
+        write_tensors(self.checkpoint_file, tensors, {**metadata, "format": FORMAT, "optimizer": scalars})
 
     def restore(self, module: nn.Module, optimizer: Optimizer) -> dict | None:
-        """Put a checkpoint back and return its metadata; None where there is none. Writes nothing."""
+        """Put a checkpoint back and return its metadata; None where there is none. Writes nothing.
+
+        Raises UserError for a checkpoint of another format.
+        """
         if not self.checkpoint_file.exists():
             return None
         tensors, metadata = read_tensors(self.checkpoint_file)
+        if (number := metadata.get("format", 1)) != FORMAT:
+            raise UserError(
+                f"{self.checkpoint_file} is of format {number} and this heldout resumes format {FORMAT}: finish it "
+                "with the version that began it, or choose another --out."
+            )
         module.load_state_dict(
             {name.removeprefix("module."): t for name, t in tensors.items() if name[:7] == "module."}
         )

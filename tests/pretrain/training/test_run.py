@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from pretrain.command import Names, UserError
+from pretrain.files import write_tensors
 from pretrain.simclr import make_optimizer
 from pretrain.training.run import Run
 
@@ -215,6 +216,13 @@ def test_going_on_equals_never_having_stopped(name, tmp_path):
     assert state["1.num_batches_tracked"] == 7 and any("moment" in key or "exp_avg" in key for key in state)
     assert (name != "adamw") or state["0.step"] == 7
     assert list(tmp_path.iterdir()) == [run.checkpoint_file]
+
+
+def test_a_checkpoint_of_an_older_heldout_is_refused(tmp_path):
+    run, layer = Run(tmp_path), nn.Linear(1, 1)
+    write_tensors(run.checkpoint_file, {"module.weight": layer.weight}, {"step": 3, "optimizer": {}})
+    with pytest.raises(UserError, match="is of format 1 and this heldout resumes format 2: .* another --out"):
+        run.restore(layer, torch.optim.SGD(layer.parameters()))
 
 
 def test_nothing_to_restore(tmp_path):
