@@ -16,18 +16,22 @@ if __name__ == "__main__":
 
     start("downstream.compare:main", Compare)
 
-import json
 import sys
-from pathlib import Path
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from baselines.contract.metrics import number
+from downstream.report.terminal import WIDTH
+from downstream.study.cell import CellResult, RowKey
 from downstream.study.config import Compare
+from downstream.study.figures import won_by
+from downstream.study.record import Results, read_results, read_study
+from downstream.study.significance import difference, holm
 from pretrain.command import UserError
 from pretrain.files import write_json
-
-if TYPE_CHECKING:
-    from downstream.study.cell import Row
-    from downstream.study.summary import Results
 
 # What a reader must know before taking a difference for that of the methods.
 SETTINGS = (
@@ -46,11 +50,13 @@ SETTINGS = (
 
 def main(config: Compare) -> None:
     """Print the rows that both have, and the settings that differ."""
-    studies = [_study(folder) for folder in (config.first, config.second)]
-    rows = compared(*(results for _, results in studies))
+    folders = (config.first, config.second)
+    studies = [read_study(folder) for folder in folders]
+    results = [read_results(folder, study["cells"])[0] for folder, study in zip(folders, studies, strict=True)]
+    rows = compare_rows(*results)
     if not rows:
         raise UserError(f"{config.first} and {config.second} have no row, category and seed in common.")
-    settings = differing(*(study for study, _ in studies))
+    settings = differing_settings(*studies)
     print_table(rows, config)
     for name, (first, second) in settings.items():
         print(f"differs: {name}: {first} | {second}")
@@ -59,39 +65,30 @@ def main(config: Compare) -> None:
         print(f"comparison: {config.json}")
 
 
-def compared(first: "Results", second: "Results") -> list[dict]:
+def compare_rows(first: Results, second: Results) -> list[dict]:
     """For each row that both have: mean image AUROC of both over common categories and seeds, the difference, its p
     where the same images were tested, and p after Holm's correction."""
-    from downstream.study.significance import holm
-
-    rows = [found for row in first if row in second if (found := _row(row, first, second)) is not None]
+    common = [_compare_row(row, first[row], second[row]) for row in first if row in second]
+    rows = [row for row in common if row is not None]
     tested = [row for row in rows if row["p"] is not None]
     for row, p in zip(tested, holm([row["p"] for row in tested]), strict=True):
         row["p_holm"] = p
     return rows
 
 
-def differing(first: dict, second: dict) -> dict[str, tuple]:
+def differing_settings(first: dict, second: dict) -> dict[str, tuple]:
     """The settings in which two studies differ, and the encoders by their fingerprints."""
     described = [
         {name: study[name] for name in SETTINGS}
         | {"encoders": sorted(encoder["fingerprint"] for encoder in study["encoders"])}
         for study in (first, second)
     ]
-    return {
-        name: (described[0][name], described[1][name])
-        for name in described[0]
-        if described[0][name] != described[1][name]
-    }
+    pairs = {name: (described[0][name], described[1][name]) for name in described[0]}
+    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
 
 def print_table(rows: list[dict], config: Compare) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    from baselines.contract.metrics import number
-    from downstream.report.terminal import WIDTH
-
+    """The comparison on a terminal, 100 columns where the output is piped."""
     table = Table(title="image AUROC on what both have", pad_edge=False)
     for header in ("row", "categories", "first", "second", "second - first", "p (Holm)"):
         table.add_column(header, justify="left" if header == "row" else "right", no_wrap=True)
@@ -103,26 +100,21 @@ def print_table(rows: list[dict], config: Compare) -> None:
     print(f"first: {config.first}\nsecond: {config.second}")
 
 
-def _row(row: "Row", first: "Results", second: "Results") -> dict | None:
-    import numpy as np
-
-    from downstream.study.significance import difference, won_pairs
-
+def _compare_row(
+    row: RowKey, first: Mapping[str, Mapping[int, CellResult]], second: Mapping[str, Mapping[int, CellResult]]
+) -> dict | None:
+    """One row of both studies; none where they have no category and seed in common."""
     pairs, names, is_same = [], [], True
-    for category in first[row].keys() & second[row].keys():
-        ours, theirs = first[row][category], second[row][category]
-        seeds = sorted(ours.keys() & theirs.keys())
+    for category in sorted(first.keys() & second.keys()):
+        seeds = sorted(first[category].keys() & second[category].keys())
         if not seeds:
             continue
-        matrices = [
-            won_pairs(found[seeds[0]].labels, np.stack([found[seed].scores for seed in seeds]))
-            for found in (ours, theirs)
-        ]
-        if any(matrix is None for matrix in matrices):
+        pair = [won_by({seed: study[category][seed] for seed in seeds}) for study in (first, second)]
+        if any(matrix is None for matrix in pair):
             continue
-        pairs.append(matrices)
+        pairs.append(pair)
         names.append(category)
-        is_same &= ours[seeds[0]].paths == theirs[seeds[0]].paths
+        is_same &= first[category][seeds[0]].paths == second[category][seeds[0]].paths
     if not pairs:
         return None
     means = [float(np.mean([pair[side].mean() for pair in pairs])) for side in (0, 1)]
@@ -135,14 +127,3 @@ def _row(row: "Row", first: "Results", second: "Results") -> dict | None:
         "difference": means[1] - means[0],
         "p": tested and tested.p,
     }
-
-
-def _study(folder: Path) -> "tuple[dict, Results]":
-    from downstream.evaluate import STUDY_FILE
-    from downstream.study.summary import read_results
-
-    file = folder / STUDY_FILE
-    if not file.is_file():
-        raise UserError(f"there is no study in {folder}; python downstream/evaluate.py --out {folder} makes one.")
-    study = json.loads(file.read_text())
-    return study, read_results(folder, study["cells"])[0]

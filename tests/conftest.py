@@ -71,6 +71,22 @@ def study_folder(demo_folder, encoder_file, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def study(study_folder) -> dict:
+    """Its plan, study.json."""
+    from downstream.study.record import read_study
+
+    return read_study(study_folder)
+
+
+@pytest.fixture(scope="session")
+def summarized(study_folder, study) -> tuple:
+    """All its figures, and its cells by row, category and seed."""
+    from downstream.study.summary import summarize
+
+    return summarize(study_folder, study)
+
+
+@pytest.fixture(scope="session")
 def demo_folder(tmp_path_factory) -> Path:
     """Three categories of generated products: 12 train/good, 6 test/good and 3 of each defect."""
     from pretrain.demo import make

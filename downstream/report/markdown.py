@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from datetime import date
 
 from baselines.contract.metrics import number
-from downstream.report.terminal import title, versus
-from downstream.study.cell import NONE, RANDOM
+from downstream.report.rows import category_auroc, controls_last, mean_figure, study_title
+from downstream.report.terminal import versus_random
+from downstream.study.cell import NO_ENCODER, RANDOM
 
 FIGURES = {
     "auroc": "image AUROC",
@@ -21,64 +22,64 @@ FIGURES = {
 
 def as_markdown(summary: dict, heading: str) -> str:
     """Heading, date, machine and command, then a table of averages and two by category."""
-    metadata = (
-        f"{date.today()}, {os.cpu_count()} cores, {platform.machine()}, seeds {','.join(map(str, summary['seeds']))}"
-    )
-    rows = sorted(summary["rows"], key=lambda row: row["is_control"])
-    categories = summary["categories"]
-    parts = [
+    machine = f"{os.cpu_count()} cores, {platform.machine()}"
+    seeds = f"seeds {','.join(map(str, summary['seeds']))}"
+    rate = f"false-alarm rate {summary['false_alarm_rate']:g}"
+    rows, categories = controls_last(summary["rows"]), summary["categories"]
+    paragraphs = [
         f"## {heading}",
-        f"{metadata}, commit {summary['commit']}; {title(summary)}; rate {summary['false_alarm_rate']:g}",
+        f"{date.today()}, {machine}, {seeds}, commit {summary['commit']}; {study_title(summary)}; {rate}",
         f"    {summary['command']}",
-        table(["row", *FIGURES.values(), "over random"], [averages(row) for row in rows]),
+        markdown_table(["row", *FIGURES.values(), "over random"], [averages(row) for row in rows]),
         "Image AUROC by category:",
-        table(["row", *categories], [by_category(row, categories, "auroc") for row in rows]),
+        markdown_table(["row", *categories], [by_category(row, categories, "auroc") for row in rows]),
         "Balanced accuracy by category:",
-        table(["row", *categories], [by_category(row, categories, "balanced_accuracy") for row in rows]),
-        *cut_lines(rows),
+        markdown_table(["row", *categories], [by_category(row, categories, "balanced_accuracy") for row in rows]),
     ]
-    return "\n\n".join(parts) + "\n"
+    if gains := pretraining_gains(rows):
+        paragraphs.append("\n".join(gains))
+    return "\n\n".join(paragraphs) + "\n"
 
 
 def averages(row: dict) -> list[str]:
-    """Means over categories, ± standard deviation over seeds; the last cell is the test against the random encoder."""
-    return [row["name"], *(_figure(row["figures"].get(name)) for name in FIGURES), versus(row).strip()]
+    """Means over categories, ± standard deviation over seeds; last the test against the random encoder."""
+    return [row["name"], *(_figure(row["figures"].get(name)) for name in FIGURES), versus_random(row).strip()]
 
 
 def by_category(row: dict, categories: Sequence[str], name: str) -> list[str]:
-    found = (row["categories"].get(category) for category in categories)
-    return [row["name"], *(_figure(one and one["figures"][name]) for one in found)]
+    """One figure of a row on each category."""
+    figures = (row["categories"].get(category, {}).get("figures", {}) for category in categories)
+    return [row["name"], *(_figure(in_category.get(name)) for in_category in figures)]
 
 
-def cut_lines(rows: Sequence[dict]) -> list[str]:
+def pretraining_gains(rows: Sequence[dict]) -> list[str]:
     """For each row that has a random control: what of the control's error pretraining takes away, and where it adds."""
     lines = []
     for row in rows:
-        control = next((one for one in rows if _is_control_of(one, row)), None)
+        control = next((candidate for candidate in rows if _is_control_of(candidate, row)), None)
         if control is None:
             continue
-        before, after = (1 - one["figures"]["auroc"]["mean"] for one in (control, row))
-        change = {
-            name: found["figures"]["auroc"]["mean"] - control["categories"][name]["figures"]["auroc"]["mean"]
-            for name, found in row["categories"].items()
-            if name in control["categories"]
+        before, after = (1 - mean_figure(side, "auroc") for side in (control, row))
+        gain = {
+            category: category_auroc(row, category) - category_auroc(control, category)
+            for category in row["categories"]
+            if category in control["categories"]
         }
-        worst = min(change, key=change.get)
+        least = min(gain, key=gain.get)
         lines.append(
             f"- {row['name']}: 1 - AUROC from {before:.3f} to {after:.3f}, {1 - after / before:+.0%} cut; "
-            f"the least gain on {worst}, {change[worst]:+.3f}"
+            f"the least gain on {least}, {gain[least]:+.3f}"
         )
-    return ["\n".join(lines)] if lines else []
+    return lines
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    return "\n".join(f"| {' | '.join(texts)} |" for texts in (header, ["---"] * len(header), *rows))
 
 
-def _is_control_of(one: dict, row: dict) -> bool:
-    same = all(one[name] == row[name] for name in ("method", "shots"))
-    return same and one["encoder"] == RANDOM and row["encoder"] not in (RANDOM, NONE)
+def _is_control_of(candidate: dict, row: dict) -> bool:
+    is_same = all(candidate[name] == row[name] for name in ("method", "shots"))
+    return is_same and candidate["encoder"] == RANDOM and row["encoder"] not in (RANDOM, NO_ENCODER)
 
 
 def _figure(figure: dict | None) -> str:

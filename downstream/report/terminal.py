@@ -2,9 +2,14 @@
 
 import sys
 
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
 from baselines.contract.metrics import number
-from downstream.study.cell import NONE
-from downstream.study.summary import failure_lines
+from downstream.report.rows import best_figures, category_auroc, controls_last, study_title
+from downstream.study.cell import NO_ENCODER
+from downstream.study.warnings import failure_warnings
 
 COLUMNS = {
     "auroc": "image\nAUROC",
@@ -14,12 +19,11 @@ COLUMNS = {
     "pixel_aupro": "pixel\nAUPRO",
 }
 WIDTH = 100
+MAX_CATEGORIES = 5  # so many columns fit beside the rows' names
 
 
 def print_tables(summary: dict) -> None:
     """The main table, what the rows are tested against, restorers, and warnings."""
-    from rich.console import Console
-
     console = Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False)
     console.print(main_table(summary))
     console.print(
@@ -29,102 +33,69 @@ def print_tables(summary: dict) -> None:
         markup=False,
     )
     console.print(categories_table(summary))
-    if restored := summary["restoration"]:
-        console.print(restoration_table(restored))
-        console.print(f"{restored['lead']} {restored['note']}", style="dim", markup=False)
-    for warning in summary["warnings"]:
+    if restoration := summary["restoration"]:
+        console.print(restoration_table(restoration))
+        console.print(f"{restoration['lead']} {restoration['note']}", style="dim", markup=False)
+    for warning in [*summary["warnings"], *failure_warnings(summary["failures"])]:
         console.print(f"warning: {warning}", markup=False)
-    for line in failure_lines(summary["failures"]):
-        console.print(f"warning: {line}", markup=False)
 
 
-def restoration_table(restored: dict):
-    from rich.table import Table
-
-    table = Table(title="restorers", pad_edge=False)
-    for place, heading in enumerate(restored["columns"]):
-        table.add_column(heading, justify="right" if place else "left", overflow="fold")
-    for row in restored["rows"]:
-        table.add_row(*row)
-    return table
-
-
-def main_table(summary: dict):
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table(title=escape(title(summary)), pad_edge=False)
+def main_table(summary: dict) -> Table:
+    """Every row with its figures, controls and trivial answers dimmed below."""
+    table = Table(title=escape(study_title(summary)), pad_edge=False)
     table.add_column("\nmethod")
     table.add_column("\nencoder", no_wrap=True)
     table.add_column("saw of the\ncategory", no_wrap=True)
     for header in COLUMNS.values():
         table.add_column(header, justify="right", no_wrap=True)
     table.add_column("vs\nrandom", justify="right", no_wrap=True)
-    best = best_values(summary)
-    for row in sorted(summary["rows"], key=lambda row: row["is_control"]):
-        cells = [f"[bold]{cell}[/]" if (row["name"], name) in best else cell for name, cell in _cells(row)]
-        table.add_row(escape(row["title"]), row["encoder"] if row["encoder"] != NONE else "-", row["saw"], *cells,
-                      versus(row), style="dim" if row["is_control"] else None)  # fmt: skip
+    best = best_figures(summary["rows"], [name for name in COLUMNS if name != "interval"])
+    for row in controls_last(summary["rows"]):
+        texts = {name: _figure(row, name) for name in COLUMNS}
+        marked = [f"[bold]{text}[/]" if (row["name"], name) in best else text for name, text in texts.items()]
+        encoder = row["encoder"] if row["encoder"] != NO_ENCODER else "-"
+        style = "dim" if row["is_control"] else None
+        table.add_row(escape(row["title"]), encoder, row["saw"], *marked, versus_random(row), style=style)
     for trivial in summary["trivial"]:
-        table.add_row(trivial["title"], "-", "nothing", *(cell for _, cell in _cells(trivial)), "", style="dim")
+        table.add_row(trivial["title"], "-", "nothing", *(_figure(trivial, name) for name in COLUMNS), "", style="dim")
     return table
 
 
-def categories_table(summary: dict):
-    """Image AUROC, a column for each test category; of many, below each other is not needed: terminals wrap."""
-    from rich.markup import escape
-    from rich.table import Table
-
-    shown = summary["categories"][:5]
+def categories_table(summary: dict) -> Table:
+    """Image AUROC, a column for each of the first test categories."""
+    shown = summary["categories"][:MAX_CATEGORIES]
     more = len(summary["categories"]) - len(shown)
     table = Table(title="image AUROC by category" + (f" ({more} more in the report)" if more else ""), pad_edge=False)
     table.add_column("row", no_wrap=True)
     for category in shown:
         table.add_column(escape(category), justify="right", no_wrap=True)
-    for row in sorted(summary["rows"], key=lambda row: row["is_control"]):
-        found = [row["categories"].get(category) for category in shown]
-        values = [number(one["figures"]["auroc"]["mean"]) if one else "n/a" for one in found]
+    for row in controls_last(summary["rows"]):
+        values = (number(category_auroc(row, category)) for category in shown)
         table.add_row(escape(row["name"]), *values, style="dim" if row["is_control"] else None)
     return table
 
 
-def title(summary: dict) -> str:
-    count = len(summary["categories"])
-    seeds = len(summary["seeds"])
-    quick = ", --quick" if summary["quick"] else ""
-    return (f"{summary['data']}, {summary['protocol']}: {count} test categor{'y' if count == 1 else 'ies'}, "
-            f"{seeds} seed{'' if seeds == 1 else 's'}{quick}")  # fmt: skip
+def restoration_table(restoration: dict) -> Table:
+    """The restorers, a row each; the first column names them."""
+    table = Table(title="restorers", pad_edge=False)
+    first, *others = restoration["columns"]
+    table.add_column(first, overflow="fold")
+    for heading in others:
+        table.add_column(heading, justify="right", overflow="fold")
+    for row in restoration["rows"]:
+        table.add_row(*row)
+    return table
 
 
-def best_values(summary: dict) -> set[tuple[str, str]]:
-    """(row, figure) of the highest values, as far as two digits show, among rows that are no controls."""
-    best = set()
-    rows = [row for row in summary["rows"] if not row["is_control"]]
-    for name in COLUMNS:
-        if name == "interval":
-            continue
-        values = {row["name"]: row["figures"][name]["mean"] for row in rows if row["figures"][name]["mean"] is not None}
-        if values:
-            highest = round(max(values.values()), 3)
-            best |= {(row, name) for row, value in values.items() if round(value, 3) == highest}
-    return best
+def versus_random(row: dict) -> str:
+    """AUROC minus that of the same row with the random encoder, with a star where chance is unlikely."""
+    test = row["versus_random"]
+    return f"{test['difference']:+.3f}{'*' if test['p_holm'] < 0.05 else ' '}" if test else ""
 
 
-def versus(row: dict) -> str:
-    control = row["control"]
-    if control is None:
-        return ""
-    return f"{control['difference']:+.3f}{'*' if control['p_holm'] < 0.05 else ' '}"
-
-
-def _cells(row: dict) -> list[tuple[str, str]]:
-    cells = []
-    for name in COLUMNS:
-        figure = row["figures"].get(name, {"mean": None, "std": None})
-        text = number(figure["mean"])
-        if name == "auroc" and figure["std"] is not None:
-            text += f"±{number(figure['std'])}"
-        if name == "interval":
-            text = " ".join(number(end, 2) for end in row["interval"]) if row.get("interval") else ""
-        cells.append((name, text))
-    return cells
+def _figure(row: dict, name: str) -> str:
+    if name == "interval":
+        return " ".join(number(end, 2) for end in row["interval"]) if row.get("interval") else ""
+    figure = row["figures"].get(name, {"mean": None, "std": None})
+    deviation = f"±{number(figure['std'])}" if name == "auroc" and figure["std"] is not None else ""
+    return number(figure["mean"]) + deviation

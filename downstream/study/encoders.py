@@ -1,107 +1,122 @@
-"""Which encoder files may be judged on which categories: never on one that they saw, never demo ones on other data."""
+"""Which encoder files may be tested on which categories: never on one that they saw, never demo ones on other data."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torchvision.models import get_model_weights
 
 from pretrain.command import UserError
+from pretrain.demo import is_demo
+from pretrain.encoder import Encoder, fingerprint, load_encoder, make_encoder
 from pretrain.files import HEADER_KEY
-
-if TYPE_CHECKING:
-    from pretrain.encoder import Encoder
-    from pretrain.weights import Origin
+from pretrain.weights import Origin
 
 RUNS = Path("runs")
-NO_ENCODER = "none"
+# What `--encoder` is given where no pretrained encoder is wanted.
+WITHOUT = "none"
+ARCHITECTURE = "resnet18"  # of the random encoder where there is no pretrained one to compare with
 
 
 @dataclass(frozen=True)
-class Pretrained:
-    """An encoder file that can be read, opened."""
+class PretrainedEncoder:
+    """An encoder file, opened."""
 
     path: Path
-    encoder: "Encoder"
+    encoder: Encoder
     fingerprint: str
 
     @property
-    def origin(self) -> "Origin | None":
+    def origin(self) -> Origin | None:
         return self.encoder.origin
 
     @property
     def saw(self) -> tuple[str, ...]:
+        """The categories that it was pretrained on."""
         return self.origin.categories if self.origin else ()
+
+
+class ControlEncoders:
+    """What pretrained encoders are compared with: a random one of the same architecture for each seed, and
+    torchvision's ImageNet weights where they are at hand. Each is made once."""
+
+    def __init__(self, chosen: Mapping[str, Sequence[PretrainedEncoder]]) -> None:
+        files = [file for of_category in chosen.values() for file in of_category]
+        self.architecture = files[0].encoder.architecture if files else ARCHITECTURE
+        encoder = imagenet_encoder(self.architecture)
+        self.imagenet = encoder and (encoder, fingerprint(encoder))
+        self._random: dict[tuple[str, int], tuple[Encoder, str]] = {}
+
+    def random(self, architecture: str, seed: int) -> tuple[Encoder, str]:
+        """An untrained encoder and its fingerprint."""
+        if (architecture, seed) not in self._random:
+            encoder = Encoder(architecture, seed).eval()
+            self._random[architecture, seed] = encoder, fingerprint(encoder)
+        return self._random[architecture, seed]
 
 
 def choose_encoders(
     asked: Sequence[str], folder: Path, categories: Sequence[str], allow_seen: bool = False
-) -> tuple[dict[str, list[Pretrained]], list[str]]:
-    """For each test category the encoders that it may be judged with, and warnings. `asked` are files, or `none`;
+) -> tuple[dict[str, list[PretrainedEncoder]], list[str]]:
+    """For each test category the encoders that it may be tested with, and warnings. `asked` are files, or `none`;
     without any, the newest finished one of the same data set.
 
     Raises UserError where a category is left without, with the command that makes what is missing.
     """
-    from pretrain.demo import is_demo
-
-    if tuple(asked) == (NO_ENCODER,):
+    if tuple(asked) == (WITHOUT,):
         return {category: [] for category in categories}, []
     if not asked:
         return _newest(folder, categories, allow_seen), []
-    opened, warnings = _opened(asked)
-    if not is_demo(folder) and (demo := [one for one in opened if one.origin and one.origin.is_demo]):
+    files, warnings = _readable(asked)
+    if not is_demo(folder) and (demo := [file for file in files if file.origin and file.origin.is_demo]):
         raise UserError(
             f"{demo[0].path} was pretrained on demo data and says nothing of real products: pretrain one on {folder} "
-            f"({_command(folder, categories)})."
+            f"({_pretraining_command(folder, categories)})."
         )
     chosen = {}
     for category in categories:
-        chosen[category] = [one for one in opened if allow_seen or category not in one.saw]
+        chosen[category] = [file for file in files if allow_seen or category not in file.saw]
         if not chosen[category]:
             raise UserError(
                 f"every encoder given saw {category}, so figures there would say nothing of unseen products: leave it "
                 f"out of --test, add --allow-seen to say so aloud, or make an encoder that did not see it: "
-                f"{_command(folder, [category])}"
+                f"{_pretraining_command(folder, [category])}"
             )
-        if seeing := [str(one.path) for one in chosen[category] if category in one.saw]:
+        if seeing := [str(file.path) for file in chosen[category] if category in file.saw]:
             warnings.append(f"{category} was seen in pretraining by {', '.join(seeing)} (--allow-seen)")
     return chosen, warnings
 
 
-def imagenet_encoder(architecture: str) -> "Encoder | None":
+def imagenet_encoder(architecture: str) -> Encoder | None:
     """torchvision's ImageNet weights if torch's cache has them; nothing is ever downloaded here."""
-    import torch
-    from torchvision.models import get_model_weights
-
-    from pretrain.encoder import make_encoder
-
     url = get_model_weights(architecture).DEFAULT.url
     if not (Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[1]).is_file():
         return None
     return make_encoder(architecture, "imagenet").eval()
 
 
-def _opened(paths: Sequence[str]) -> tuple[list[Pretrained], list[str]]:
+def _readable(paths: Sequence[str]) -> tuple[list[PretrainedEncoder], list[str]]:
     """Those that can be read; a warning for each that cannot. Raises UserError where none can."""
-    opened, warnings = [], []
+    files, reasons = [], []
     for path in map(Path, paths):
         try:
-            opened.append(_open(path))
+            files.append(_open(path))
         except UserError as error:
-            warnings.append(f"an encoder is left out: {error}")
-    if not opened:
-        raise UserError(" ".join(warning.removeprefix("an encoder is left out: ") for warning in warnings))
-    return opened, warnings
+            reasons.append(str(error))
+    if not files:
+        raise UserError(" ".join(reasons))
+    return files, [f"an encoder is left out: {reason}" for reason in reasons]
 
 
-def _open(path: Path) -> Pretrained:
-    from pretrain.encoder import fingerprint, load_encoder
-
+def _open(path: Path) -> PretrainedEncoder:
     encoder = load_encoder(path)
-    return Pretrained(path, encoder, fingerprint(encoder))
+    return PretrainedEncoder(path, encoder, fingerprint(encoder))
 
 
-def _newest(folder: Path, categories: Sequence[str], allow_seen: bool) -> dict[str, list[Pretrained]]:
+def _newest(folder: Path, categories: Sequence[str], allow_seen: bool) -> dict[str, list[PretrainedEncoder]]:
     """The newest finished encoder of the same data set that saw none of the categories; if there is none, for each
     category the newest that did not see it."""
     saw = {}
@@ -118,8 +133,8 @@ def _newest(folder: Path, categories: Sequence[str], allow_seen: bool) -> dict[s
             missing = [name for name in categories if all(name in seen for seen in saw.values())]
             raise UserError(
                 f"there is no finished encoder in {RUNS}/ that was pretrained on this data set without "
-                f"{', '.join(missing)}; this makes one: {_command(folder, categories)} (or name files with --encoder, "
-                f"or give --encoder {NO_ENCODER} for what needs no pretraining)."
+                f"{', '.join(missing)}; this makes one: {_pretraining_command(folder, categories)} (or name files with "
+                f"--encoder, or give --encoder {WITHOUT} to do without a pretrained one)."
             )
         chosen[category] = fitting[0]
     opened = {path: _open(path) for path in set(chosen.values())}
@@ -127,11 +142,7 @@ def _newest(folder: Path, categories: Sequence[str], allow_seen: bool) -> dict[s
 
 
 def _categories_seen(path: Path, folder: Path) -> set[str] | None:
-    """What the encoder in a file saw; none where it was made on other data, or cannot be read."""
-    from safetensors import SafetensorError, safe_open
-
-    from pretrain.demo import is_demo
-
+    """The categories in an encoder file's header; none where it was made on other data, or cannot be read."""
     try:
         with safe_open(path, framework="pt") as file:  # the header alone
             origin = json.loads((file.metadata() or {}).get(HEADER_KEY, "{}")).get("origin") or {}
@@ -143,6 +154,6 @@ def _categories_seen(path: Path, folder: Path) -> set[str] | None:
     return set(origin["categories"])
 
 
-def _command(folder: Path, categories: Sequence[str]) -> str:
+def _pretraining_command(folder: Path, categories: Sequence[str]) -> str:
     name = "-".join(categories)
     return f"python pretrain/simclr.py --data {folder} --hold-out {','.join(categories)} --out {RUNS}/without-{name}"

@@ -16,10 +16,10 @@ from pretrain.data.dataset import ImageSet
 from pretrain.data.images import GOOD, category_folders, check_names
 
 HELD_OUT, ONE_CLASS, LEAVE_ONE_OUT = "held-out", "one-class", "leave-one-out"
-PROTOCOLS = (HELD_OUT, ONE_CLASS, LEAVE_ONE_OUT)
 DEFAULT_TRAIN, DEFAULT_TEST = Names("capsule,hazelnut,leather"), Names("bottle,pill,wood")
-# Of the labelled images of the training categories. A method that stops early holds out 15 % of all itself.
-LEARNING, CALIBRATION = 0.85, 0.15
+# Of the labeled images of the training categories: 70 % fit, 15 % validation, 15 % calibration. A method that stops
+# early takes its validation images out of what it fits to, so both are one part here.
+FIT_SHARE, CALIBRATION_SHARE = 0.85, 0.15
 
 
 @dataclass(frozen=True)
@@ -32,55 +32,56 @@ class Fold:
 
 def make_folds(protocol: str, folder: Path, train: Names | None, test: Names | None) -> list[Fold]:
     """The folds of a protocol. Raises UserError for categories that are not there, or are on both sides."""
-    found = category_folders(folder)
+    present = category_folders(folder)
     if protocol != HELD_OUT and train:
         raise UserError(f"--protocol {protocol} chooses what to train on itself: leave --train out.")
-    test = test or (DEFAULT_TEST if protocol == HELD_OUT else Names(sorted(found)))
+    test = test or (DEFAULT_TEST if protocol == HELD_OUT else Names(sorted(present)))
     train = train or (DEFAULT_TRAIN if protocol == HELD_OUT else Names())
-    check_names([*train, *test], found, f"category in {folder}")
-    if both := sorted(set(train) & set(test)):
+    check_names([*train, *test], present, f"category in {folder}")
+    if on_both_sides := sorted(set(train) & set(test)):
         raise UserError(
-            f"{', '.join(both)} is in --train and in --test: figures there would say nothing of unseen products; "
-            "name each category once."
+            f"{', '.join(on_both_sides)} is in --train and in --test: figures there would say nothing of unseen "
+            "products; name each category once."
         )
     if protocol == LEAVE_ONE_OUT:
-        if len(found) < 2:
+        if len(present) < 2:
             raise UserError(f"{folder} has one category: with it left out there is nothing to learn from.")
-        return [Fold(category, tuple(sorted(set(found) - {category}))) for category in test]
+        return [Fold(category, tuple(sorted(set(present) - {category}))) for category in test]
     return [Fold(category, tuple(train)) for category in test]
 
 
-class Material:
-    """The images of one fold."""
+class FoldImages:
+    """The images of one fold: `tests` and `normals` of the test category, `labeled` of the training categories."""
 
     def __init__(self, images: ImageSet, fold: Fold) -> None:
         self.fold = fold
         of_test = images.of(fold.test)
         self.tests = of_test.subset(_positions(of_test, "test"))
-        tested = {entry.digest for entry in self.tests.entries}
         normals = of_test.subset(_positions(of_test, "train", GOOD))
-        apart = [i for i, entry in enumerate(normals.entries) if entry.digest not in tested]
-        self.normals, self.dropped_normals = normals.subset(apart), len(normals) - len(apart)
-        self.labelled = images.subset([i for i, record in enumerate(images.records) if record.category in fold.train])
+        # A test image that also lies in train/good would be referred to: it is dropped there, by its pixels.
+        tested = {entry.digest for entry in self.tests.entries}
+        not_tested = [i for i, entry in enumerate(normals.entries) if entry.digest not in tested]
+        self.normals, self.dropped_normals = normals.subset(not_tested), len(normals) - len(not_tested)
+        self.labeled = images.subset([i for i, record in enumerate(images.records) if record.category in fold.train])
 
     def training(self, seed: int) -> tuple[ImageSet, dict[str, ImageSet]]:
-        """What to learn from, and by category the normals that thresholds are calibrated with: disjoint."""
-        if not len(self.labelled):
-            return self.labelled, {}
-        parts = self.labelled.split({"learning": LEARNING, "calibration": CALIBRATION}, seed)
-        calibration = parts["calibration"]
+        """What methods fit to, and by category the normals that thresholds are calibrated with: disjoint."""
+        if not len(self.labeled):
+            return self.labeled, {}
+        split = self.labeled.split({"learning": FIT_SHARE, "calibration": CALIBRATION_SHARE}, seed)
+        calibration = split["calibration"]
         good = calibration.subset([i for i, record in enumerate(calibration.records) if not record.is_anomaly])
-        return parts["learning"], {category: good.of(category) for category in good.categories}
+        return split["learning"], {category: good.of(category) for category in good.categories}
 
     @cached_property
     def digest(self) -> str:
         """16 hexadecimal digits that change with any image, label or mask of the fold."""
         digest = blake2b(digest_size=8)
-        for images in (self.tests, self.normals, self.labelled):
+        for images in (self.tests, self.normals, self.labeled):
             for record, entry in zip(images.records, images.entries, strict=True):
-                mask = record.mask.stat().st_size if record.mask else None
-                place = f"{record.category}/{record.split}/{record.defect}/{record.path.name}"
-                digest.update(f"{place} {mask} {images.size_px} ".encode() + entry.digest)
+                mask_bytes = record.mask.stat().st_size if record.mask else None
+                name = f"{record.category}/{record.split}/{record.defect}/{record.path.name}"
+                digest.update(f"{name} {mask_bytes} {images.size_px} ".encode() + entry.digest)
         return digest.hexdigest()
 
 
@@ -95,30 +96,6 @@ def check_content(images: ImageSet, folds: Sequence[Fold]) -> None:
                     f"the same image is trained on and tested on: {learned[0].path} and {tested[0].path}; remove "
                     "one, or leave one of the two categories out."
                 )
-
-
-def warnings_about(material: Material) -> list[str]:
-    """What keeps figures of a test category from being complete, or from being believed."""
-    category, tests = material.fold.test, material.tests
-    defective = [record for record in tests.records if record.is_anomaly]
-    lines = []
-    if not len(tests):
-        lines.append(f"{category}: no test images, so nothing can be measured")
-    elif not defective or len(defective) == len(tests):
-        lines.append(f"{category}: all {len(tests)} test images are {'defective' if defective else 'good'}: "
-                     "no figure that compares the two is defined")  # fmt: skip
-    without_mask = sum(record.mask is None for record in defective)
-    if defective and without_mask == len(defective):
-        lines.append(f"{category}: no masks, so there are no pixel figures")
-    elif without_mask:
-        lines.append(f"{category}: {without_mask} of {len(defective)} defective test images have no mask; pixel "
-                     "figures are of the others")  # fmt: skip
-    if material.dropped_normals:
-        lines.append(f"{category}: {material.dropped_normals} images of train/{GOOD} are also test images; no "
-                     "method refers to them")  # fmt: skip
-    if not len(material.normals):
-        lines.append(f"{category}: no normals in train/{GOOD}, so methods that refer to normals are left out")
-    return lines
 
 
 def _positions(images: ImageSet, split: str, defect: str | None = None) -> list[int]:

@@ -1,31 +1,25 @@
-"""How much memory a piece of work took at most."""
+"""The most memory that a cell took."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import torch
+import torch
 
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
-def reset_peak(device: "torch.device") -> None:
+def reset_peak(device: torch.device) -> None:
     """Forget the highest use so far, where the system can: on a GPU, and on Linux."""
-    import torch
-
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return
     try:
-        CLEAR.write_text("5")
-    except OSError:  # not Linux, or not allowed: then the highest use of the whole process is told
+        CLEAR.write_text("5")  # man 5 proc: resets VmHWM to what is used now
+    except OSError:  # not Linux, or not allowed: then the peak is that of the whole process
         return
 
 
-def peak_megabytes(device: "torch.device") -> float | None:
+def peak_megabytes(device: torch.device) -> float | None:
     """The highest use since `reset_peak`: of the GPU, or of the whole process; none where the system does not say."""
-    import torch
-
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e6
     try:

@@ -1,24 +1,25 @@
-"""The plan of a study: every cell that is to be computed, and the metadata that its report tells."""
+"""The plan of a study: every cell that is to be computed, and what its report tells of how it was made."""
 
 import math
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple
 
-from downstream.methods.catalogue import HEADS, ConfiguredMethod, study_methods
-from downstream.study.cell import IMAGENET, NONE, RANDOM, SIMCLR, Cell, Row, Work
+from downstream.methods.catalogue import ConfiguredMethod, study_methods
+from downstream.study.cell import IMAGENET, NO_ENCODER, RANDOM, SIMCLR, Cell, RowKey
+from downstream.study.compute import CellTask
 from downstream.study.config import Evaluate
-from downstream.study.encoders import Pretrained, choose_encoders, imagenet_encoder
-from downstream.study.folds import ONE_CLASS, Fold, Material, check_content, make_folds, warnings_about
+from downstream.study.encoders import ControlEncoders, PretrainedEncoder, choose_encoders
+from downstream.study.folds import ONE_CLASS, Fold, FoldImages, check_content, make_folds
+from downstream.study.warnings import fold_warnings, shots_warnings
 from pretrain.command import Names, UserError
 from pretrain.data.dataset import choose_folder, data_name, load
 from pretrain.demo import is_demo
-from pretrain.encoder import Encoder, commit, fingerprint
+from pretrain.encoder import Encoder, commit
 
 SIZE_PX, QUICK_SIZE_PX = 224, 64
 SEEDS, QUICK_SEEDS = Names("0,1,2"), Names("0")
@@ -26,26 +27,59 @@ SHOTS = Names("4,all")
 ALL = "all"
 
 
-class Opened(NamedTuple):
-    """An encoder to judge, and what identifies it."""
-
-    encoder: Encoder
-    identity: str
-
-
 @dataclass(frozen=True)
-class Study:
+class StudyPlan:
     """All cells, in the order in which they are computed, and `metadata` for the report, plain JSON."""
 
-    works: Sequence[Work]
+    tasks: Sequence[CellTask]
     metadata: dict
 
 
-def make_study(config: Evaluate) -> Study:
+@dataclass(frozen=True)
+class Settings:
+    """A config with its defaults resolved and checked."""
+
+    folder: Path
+    folds: Sequence[Fold]
+    methods: Sequence[ConfiguredMethod]
+    seeds: Sequence[int]
+    shots: Sequence[str]
+    size_px: int
+    false_alarm_rate: float
+
+
+def plan_study(config: Evaluate) -> StudyPlan:
     """Read the images and the encoders and plan the cells. Raises UserError for what must not be compared."""
+    settings = resolve(config)
+    folds, folder = settings.folds, settings.folder
+    chosen, warnings = choose_encoders(config.encoder, folder, [fold.test for fold in folds], config.allow_seen)
+    categories = sorted({category for fold in folds for category in (fold.test, *fold.train)})
+    images = load(folder, settings.size_px, categories)
+    check_content(images, folds)
+    images_by_fold = [FoldImages(images, fold) for fold in folds]
+    numbers = [int(shots) for shots in settings.shots if shots != ALL]
+    warnings += [line for fold in images_by_fold for line in fold_warnings(fold)]
+    warnings += [line for fold in images_by_fold for line in shots_warnings(fold, numbers)]
+    masks = {
+        str(record.path.relative_to(folder)): str(record.mask.relative_to(folder))
+        for fold in images_by_fold
+        for record in fold.tests.records
+        if record.mask
+    }
+    metadata = {
+        "masks": masks,
+        **_settings_metadata(config, settings),
+        "encoders": _encoders_metadata(chosen),
+        "warnings": warnings,
+        **_machine_metadata(),
+    }
+    return StudyPlan(list(make_tasks(settings, images_by_fold, chosen)), metadata)
+
+
+def resolve(config: Evaluate) -> Settings:
+    """The config's defaults and checks. Raises UserError for values that cannot be used."""
     seeds = _seeds(config.seeds or (QUICK_SEEDS if config.quick else SEEDS))
     shots = _shots(config.shots or SHOTS)
-    size_px = config.size_px or (QUICK_SIZE_PX if config.quick else SIZE_PX)
     if not 0 < config.false_alarm_rate < 1:
         raise UserError(
             f"--false-alarm-rate {config.false_alarm_rate} cannot be kept: "
@@ -56,152 +90,113 @@ def make_study(config: Evaluate) -> Study:
     folds = make_folds(config.protocol, folder, config.train, config.test)
     if config.protocol == ONE_CLASS:
         methods = [method for method in methods if not method.needs_training]
-    tested = [fold.test for fold in folds]
-    chosen, warnings = choose_encoders(config.encoder, folder, tested, config.allow_seen)
-    wanted = sorted({category for fold in folds for category in (fold.test, *fold.train)})
-    images = load(folder, size_px, wanted)
-    check_content(images, folds)
-    materials = [Material(images, fold) for fold in folds]
-    warnings += [line for material in materials for line in warnings_about(material)]
-    warnings += [line for material in materials for line in _too_few(material, shots)]
-    opened = _Encoders(chosen)
-    works = [
-        work
-        for seed in seeds
-        for method in methods
-        for kind in opened.kinds(method)
-        for number in (shots if method.sees_normals and not method.is_control else [ALL if method.sees_normals else ""])
-        for material in materials
-        for work in [_work(method, kind, number, seed, material, opened, size_px, config)]
-        if work is not None
-    ]
-    masks = {
-        str(record.path.relative_to(folder)): str(record.mask.relative_to(folder))
-        for material in materials
-        for record in material.tests.records
-        if record.mask
-    }
-    return Study(
-        works, {"masks": masks} | _metadata(config, folder, folds, chosen, warnings, seeds, shots, size_px, methods)
-    )
+    size_px = config.size_px or (QUICK_SIZE_PX if config.quick else SIZE_PX)
+    return Settings(folder, folds, methods, seeds, shots, size_px, config.false_alarm_rate)
 
 
-class _Encoders:
-    """The encoders of each kind, opened once."""
-
-    def __init__(self, chosen: dict[str, list[Pretrained]]) -> None:
-        self.chosen = chosen
-        known = [one for files in chosen.values() for one in files]
-        self.architecture = known[0].encoder.architecture if known else "resnet18"
-        self._random: dict[tuple[str, int], Opened] = {}
-        found = imagenet_encoder(self.architecture)
-        self.imagenet = found and Opened(found, fingerprint(found))
-
-    def kinds(self, method: ConfiguredMethod) -> list[str]:
-        if not method.takes_encoder:
-            return [NONE]
-        has_simclr = any(self.chosen.values())
-        return [SIMCLR] * has_simclr + [RANDOM] + [IMAGENET] * (self.imagenet is not None)
-
-    def of(self, kind: str, category: str, seed: int) -> Opened | None:
-        """Of several files each seed takes another."""
-        if kind == IMAGENET:
-            return self.imagenet
-        files = self.chosen[category]
-        if kind == SIMCLR:
-            return Opened(files[seed % len(files)].encoder, files[seed % len(files)].fingerprint)
-        architecture = files[seed % len(files)].encoder.architecture if files else self.architecture
-        if (architecture, seed) not in self._random:
-            encoder = Encoder(architecture, seed).eval()
-            self._random[architecture, seed] = Opened(encoder, fingerprint(encoder))
-        return self._random[architecture, seed]
+def make_tasks(
+    settings: Settings, images_by_fold: Sequence[FoldImages], chosen: Mapping[str, Sequence[PretrainedEncoder]]
+) -> Iterator[CellTask]:
+    """Every cell, in an order in which those that can share a fitted method follow each other."""
+    controls = ControlEncoders(chosen)
+    for seed in settings.seeds:
+        for method in settings.methods:
+            for encoder_name in _encoder_names(method, chosen, controls):
+                for shots in _shots_of(method, settings.shots):
+                    for images in images_by_fold:
+                        if shots.isdigit() and int(shots) > len(images.normals):
+                            continue  # warned of by shots_warnings
+                        row = RowKey(method.name, encoder_name, shots)
+                        encoder, fingerprint = _encoder(encoder_name, chosen[images.fold.test], seed, controls)
+                        yield CellTask(_cell(row, seed, method, images, fingerprint, settings), method, encoder, images)
 
 
-def _work(
-    method: ConfiguredMethod,
-    kind: str,
-    shots: str,
-    seed: int,
-    material: Material,
-    encoders: _Encoders,
-    size_px: int,
-    config: Evaluate,
-) -> Work | None:
-    """A cell; none where a number of references was asked for that the category does not have."""
-    if shots.isdigit() and int(shots) > len(material.normals):
-        return None
-    opened = encoders.of(kind, material.fold.test, seed) if kind else None
-    cell = Cell(
-        row=Row(method.name, kind, shots),
-        category=material.fold.test,
+def _cell(
+    row: RowKey, seed: int, method: ConfiguredMethod, images: FoldImages, fingerprint: str, settings: Settings
+) -> Cell:
+    return Cell(
+        row=row,
+        category=images.fold.test,
         seed=seed,
-        train=material.fold.train,
+        train=images.fold.train,
         arguments=method.arguments,
-        encoder_id=opened.identity if opened else "",
-        material=material.digest,
-        size_px=size_px,
-        false_alarm_rate=config.false_alarm_rate,
+        encoder_id=fingerprint,
+        images_id=images.digest,
+        size_px=settings.size_px,
+        false_alarm_rate=settings.false_alarm_rate,
     )
-    return Work(cell, method, opened.encoder if opened else None, material)
 
 
-def _too_few(material: Material, shots: Sequence[str]) -> list[str]:
-    category, count = material.fold.test, len(material.normals)
-    missing = [number for number in shots if number != ALL and 0 < count < int(number)]
-    return [f"{category}: {count} normals, so there are no rows with {', '.join(missing)}"] if missing else []
+def _encoder_names(
+    method: ConfiguredMethod, chosen: Mapping[str, Sequence[PretrainedEncoder]], controls: ControlEncoders
+) -> list[str]:
+    if not method.takes_encoder:
+        return [NO_ENCODER]
+    return [SIMCLR] * any(chosen.values()) + [RANDOM] + [IMAGENET] * (controls.imagenet is not None)
 
 
-def _metadata(
-    config: Evaluate,
-    folder: Path,
-    folds: Sequence[Fold],
-    chosen: dict[str, list[Pretrained]],
-    warnings: Sequence[str],
-    seeds: Sequence[int],
-    shots: Sequence[str],
-    size_px: int,
-    methods: Sequence[ConfiguredMethod],
-) -> dict:
-    files = {one.path: one for used in chosen.values() for one in used}
+def _encoder(
+    name: str, files: Sequence[PretrainedEncoder], seed: int, controls: ControlEncoders
+) -> tuple[Encoder | None, str]:
+    """An encoder and its fingerprint. Of several files each seed takes another; the random one has its architecture."""
+    if name == NO_ENCODER:
+        return None, ""
+    if name == IMAGENET:
+        return controls.imagenet
+    file = files[seed % len(files)] if files else None
+    if name == SIMCLR:
+        return file.encoder, file.fingerprint
+    return controls.random(file.encoder.architecture if file else controls.architecture, seed)
+
+
+def _shots_of(method: ConfiguredMethod, shots: Sequence[str]) -> Sequence[str]:
+    """Numbers of references: a control that refers to normals gets all of them."""
+    if not method.sees_normals:
+        return [""]
+    return [ALL] if method.is_control else shots
+
+
+def _settings_metadata(config: Evaluate, settings: Settings) -> dict:
     return {
-        "data": data_name(folder),
-        "folder": str(folder),
-        "is_demo": is_demo(folder),
+        "data": data_name(settings.folder),
+        "folder": str(settings.folder),
+        "is_demo": is_demo(settings.folder),
         "protocol": config.protocol,
-        "folds": [{"test": fold.test, "train": list(fold.train)} for fold in folds],
-        "seeds": list(seeds),
-        "shots": list(shots),
-        "size_px": size_px,
-        "false_alarm_rate": config.false_alarm_rate,
+        "folds": [{"test": fold.test, "train": list(fold.train)} for fold in settings.folds],
+        "seeds": list(settings.seeds),
+        "shots": list(settings.shots),
+        "size_px": settings.size_px,
+        "false_alarm_rate": settings.false_alarm_rate,
         "quick": config.quick,
         "allow_seen": config.allow_seen,
-        "encoders": [
-            {
-                "file": str(path),
-                "fingerprint": one.fingerprint,
-                "architecture": one.encoder.architecture,
-                "data": one.origin.data if one.origin else "not known",
-                "saw": list(one.saw),
-                "recipe": one.origin.recipe if one.origin else {},
-                "judged_on": [category for category, used in chosen.items() if one in used],
-            }
-            for path, one in files.items()
-        ],
         "methods": [
-            {
-                "name": one.name,
-                "title": one.title,
-                "family": one.family,
-                "is_control": one.is_control,
-                "is_head": one.family == HEADS,
-                "arguments": one.arguments,
-            }
-            for one in methods
+            {name: getattr(method, name) for name in ("name", "title", "family", "is_control", "arguments")}
+            for method in settings.methods
         ],
-        "warnings": list(warnings),
+    }
+
+
+def _encoders_metadata(chosen: Mapping[str, Sequence[PretrainedEncoder]]) -> list[dict]:
+    files = {file.path: file for of_category in chosen.values() for file in of_category}
+    return [
+        {
+            "file": str(path),
+            "fingerprint": file.fingerprint,
+            "architecture": file.encoder.architecture,
+            "data": file.origin.data if file.origin else "not known",
+            "saw": list(file.saw),
+            "recipe": file.origin.recipe if file.origin else {},
+            "tested_on": [category for category, of_category in chosen.items() if file in of_category],
+        }
+        for path, file in files.items()
+    ]
+
+
+def _machine_metadata() -> dict:
+    packages = ("torch", "torchvision", "scikit-learn", "numpy")
+    return {
         "machine": f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}",
-        "versions": {name: version(name) for name in ("torch", "torchvision", "scikit-learn", "numpy")}
-        | {"python": platform.python_version()},
+        "versions": {name: version(name) for name in packages} | {"python": platform.python_version()},
         "commit": commit(),
         "date": datetime.now().strftime("%Y-%m-%d %H:%M"),
     }

@@ -34,7 +34,7 @@ def won_pairs(labels: ArrayLike, scores: ArrayLike) -> np.ndarray | None:
     return ((defective > good) + 0.5 * (defective == good)).mean(0)
 
 
-def mean_interval(matrices: Sequence[np.ndarray], seed: int = 0, level: float = 0.95) -> Interval | None:
+def mean_interval(matrices: Sequence[np.ndarray], seed: int = 0, confidence: float = 0.95) -> Interval | None:
     """Between which values the mean AUROC over categories lies when each one's good and defective images are drawn
     again, apart, with replacement. None without categories."""
     if not matrices:
@@ -46,18 +46,18 @@ def mean_interval(matrices: Sequence[np.ndarray], seed: int = 0, level: float = 
         rows = generator.multinomial(defective, np.full(defective, 1 / defective), RESAMPLES) / defective
         columns = generator.multinomial(good, np.full(good, 1 / good), RESAMPLES) / good
         means += ((rows @ matrix) * columns).sum(1) / len(matrices)
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
     return Interval(float(low), float(high))
 
 
 def difference(first: Sequence[np.ndarray], second: Sequence[np.ndarray]) -> Difference | None:
     """Of the same images judged by two methods, category by category. None where nothing can be said: without
-    categories, or where a category has a single image of a kind."""
+    categories, or where a category has a single good or defective image."""
     if not first:
         return None
     value = variance = 0.0
-    for one, other in zip(first, second, strict=True):
-        apart = one - other  # paired: the same images
+    for won_by_first, won_by_second in zip(first, second, strict=True):
+        apart = won_by_first - won_by_second  # paired: the same images
         if min(apart.shape) < 2:
             return None
         value += apart.mean() / len(first)

@@ -9,34 +9,42 @@ from pathlib import Path
 import pytest
 from conftest import REPOSITORY
 
-
-def compare(*arguments: object) -> subprocess.CompletedProcess:
-    command = [sys.executable, REPOSITORY / "downstream/compare.py", *arguments]
-    return subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+from downstream.compare import main
+from downstream.study.config import Compare
+from pretrain.command import UserError
 
 
 def test_a_study_does_not_differ_from_itself(study_folder, tmp_path):
-    done = compare("--first", study_folder, "--second", study_folder, "--json", tmp_path / "comparison.json")
+    command = [sys.executable, REPOSITORY / "downstream/compare.py", "--first", study_folder, "--second", study_folder,
+               "--json", tmp_path / "comparison.json"]  # fmt: skip
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    found = json.loads((tmp_path / "comparison.json").read_text())
-    assert found["differs"] == {} and len(found["rows"]) == 8
-    assert all(row["difference"] == 0 and row["p_holm"] == 1 for row in found["rows"])
+    comparison = json.loads((tmp_path / "comparison.json").read_text())
+    assert comparison["differs"] == {} and len(comparison["rows"]) == 8
+    assert all(row["difference"] == 0 and row["p_holm"] == 1 for row in comparison["rows"])
 
 
-def test_only_what_both_have_is_compared_and_what_differs_is_said(study_folder, tmp_path):
+def test_only_what_both_have_is_compared_and_what_differs_is_said(study_folder, tmp_path, capsys):
     other = Path(shutil.copytree(study_folder, tmp_path / "other"))
     for path in other.glob("cells/bottle/knn-*"):
         path.unlink()
     study = json.loads((other / "study.json").read_text())
     (other / "study.json").write_text(json.dumps(study | {"size_px": 96}))
-    done = compare("--first", study_folder, "--second", other)
-    assert done.returncode == 0
-    assert "differs: size_px: 64 | 96" in done.stdout
-    assert "padim-SimCLR-all-normals" in done.stdout and "knn" not in done.stdout
+    main(Compare(study_folder, other))
+    printed = capsys.readouterr().out
+    assert "differs: size_px: 64 | 96" in printed
+    assert "padim-SimCLR-all-normals" in printed and "knn" not in printed
 
 
-@pytest.mark.parametrize("missing", ["--first", "--second"])
+@pytest.mark.parametrize("missing", ["first", "second"])
 def test_a_folder_without_a_study_is_a_mistake(study_folder, tmp_path, missing):
-    folders = {"--first": study_folder, "--second": study_folder} | {missing: tmp_path}
-    done = compare(*(part for pair in folders.items() for part in pair))
-    assert done.returncode == 2 and "there is no study in" in done.stderr
+    folders = {"first": study_folder, "second": study_folder} | {missing: tmp_path}
+    with pytest.raises(UserError, match="there is no study in"):
+        main(Compare(**folders))
+
+
+def test_studies_without_a_common_cell_are_a_mistake(study_folder, tmp_path):
+    study = json.loads((study_folder / "study.json").read_text())
+    (tmp_path / "study.json").write_text(json.dumps(study))
+    with pytest.raises(UserError, match="have no row, category and seed in common"):
+        main(Compare(study_folder, tmp_path))

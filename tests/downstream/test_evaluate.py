@@ -1,4 +1,4 @@
-"""The command of the study: what it leaves, that it goes on after a kill, and what it says to bad input."""
+"""The command of the study: what it leaves, that it resumes after a kill, and what it says to bad input."""
 
 import json
 import os
@@ -12,32 +12,38 @@ from pathlib import Path
 
 import pytest
 from conftest import REPOSITORY, STUDY_OPTIONS
+from filelock import FileLock
 
-from downstream.evaluate import compare_restorers
-from downstream.study import folds as protocol
-from downstream.study.cell import read
+from downstream.evaluate import compare_restorers, main
+from downstream.study import folds
+from downstream.study.cell import read_cell
 from downstream.study.config import Evaluate
-from downstream.study.summary import RESTORATION_FILE
-from pretrain.command import Names
-from pretrain.files import read_tensors, write_tensors
+from downstream.study.record import RESTORATION_FILE
+from pretrain.command import Names, UserError, read_config
 
 SCRIPT = str(REPOSITORY / "downstream/evaluate.py")
 
 
-def evaluate(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess:
-    command = [sys.executable, SCRIPT, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd)
+def evaluate(*arguments: object) -> int:
+    """The command in this process; torch is imported already."""
+    return main(read_config(Evaluate, list(map(str, arguments))))
 
 
 def cells(out: Path) -> dict[str, Path]:
     return {path.name: path for path in out.glob("cells/*/*.safetensors")}
 
 
-def test_all_parts_are_there(study_folder):
+@pytest.fixture
+def options(demo_folder, encoder_file) -> tuple:
+    """Those of the study that all tests share."""
+    return ("--data", demo_folder, "--encoder", encoder_file, *STUDY_OPTIONS)
+
+
+def test_all_cells_are_there(study_folder):
     # k-NN with 2 encoders, PaDiM with 2 encoders and 2 numbers of references, 2 controls; 2 seeds.
     assert len(cells(study_folder)) == (2 + 4 + 2) * 2
     report = json.loads((study_folder / "report.json").read_text())
-    assert report["parts"] == {"finished": 16, "planned": 16}
+    assert report["cells"] == {"finished": 16, "planned": 16}
     assert report["failures"] == []
     assert {row["name"] for row in report["rows"]} >= {"knn-SimCLR", "padim-random-2-normals", "frame-all-normals"}
     assert (study_folder / "report.html").stat().st_size < 15e6
@@ -50,10 +56,10 @@ def test_table_fits_a_hundred_columns_and_names_what_it_is(study_folder):
     assert "demo data" in printed
 
 
-def test_killed_and_gone_on_is_uninterrupted(study_folder, demo_folder, encoder_file, tmp_path):
+def test_a_killed_study_resumes_to_what_an_uninterrupted_one_has(study_folder, options, tmp_path):
     out = tmp_path / "study"
-    options = ["--data", demo_folder, "--encoder", encoder_file, "--out", out, *STUDY_OPTIONS]
-    process = subprocess.Popen([sys.executable, SCRIPT, *map(str, options)], stderr=subprocess.DEVNULL)
+    command = [sys.executable, SCRIPT, *map(str, options), "--out", str(out)]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
     while len(cells(out)) < 3:
         assert process.poll() is None and time.monotonic() < deadline
@@ -62,26 +68,26 @@ def test_killed_and_gone_on_is_uninterrupted(study_folder, demo_folder, encoder_
     process.wait()
     before = {name: path.stat().st_mtime_ns for name, path in cells(out).items()}
     assert 3 <= len(before) < 16
-    assert evaluate("--only-report", "--out", out).returncode == 0
-    assert json.loads((out / "report.json").read_text())["parts"]["finished"] == len(before)
-    assert evaluate(*options).returncode == 0
+    assert evaluate("--only-report", "--out", out) == 0
+    assert json.loads((out / "report.json").read_text())["cells"]["finished"] == len(before)
+    assert evaluate(*options, "--out", out) == 0
     after = cells(out)
     assert {name: after[name].stat().st_mtime_ns for name in before} == before
     assert after.keys() == cells(study_folder).keys()
     for name, path in after.items():
-        ours, theirs = read(path), read(cells(study_folder)[name])
+        ours, theirs = read_cell(path), read_cell(cells(study_folder)[name])
         assert ours.scores.tolist() == theirs.scores.tolist()
         assert ours.threshold == theirs.threshold and ours.pixel == theirs.pixel
 
 
-def test_damaged_part_is_computed_again_and_others_are_not(study_folder, demo_folder, encoder_file, tmp_path):
+def test_a_damaged_cell_is_computed_again_and_others_are_not(study_folder, options, tmp_path, capsys):
     out = Path(shutil.copytree(study_folder, tmp_path / "study"))
     damaged, *others = cells(out).values()
     damaged.write_bytes(damaged.read_bytes()[:200])
     before = {path: path.stat().st_mtime_ns for path in others}
-    done = evaluate("--data", demo_folder, "--encoder", encoder_file, "--out", out, *STUDY_OPTIONS)
-    assert done.returncode == 0 and "It is computed again." in done.stderr
-    read(damaged)
+    assert evaluate(*options, "--out", out) == 0
+    assert "It is computed again." in capsys.readouterr().err
+    read_cell(damaged)
     assert {path: path.stat().st_mtime_ns for path in others} == before
 
 
@@ -90,63 +96,53 @@ def test_only_report_needs_no_images(study_folder, tmp_path):
     study = json.loads((out / "study.json").read_text())
     (out / "study.json").write_text(json.dumps(study | {"folder": str(tmp_path / "gone")}))
     (out / "report.html").unlink()
-    done = evaluate("--only-report", "--out", out)
-    assert done.returncode == 0, done.stderr
+    assert evaluate("--only-report", "--out", out) == 0
     assert "not on this disk any more" in (out / "report.html").read_text()
     figures = [json.loads((folder / "report.json").read_text())["rows"] for folder in (out, study_folder)]
     assert figures[0] == figures[1]
 
 
 @pytest.mark.parametrize(
-    ("options", "words"),
+    ("typed", "words"),
     [
         (("--train", "bottle,leather", "--test", "bottle"), "is in --train and in --test"),
-        (("--train", "leather", "--test", "hazelnut"), "every encoder given saw hazelnut"),
-        (("--train", "leather", "--test", "bottel"), "did you mean bottle?"),
-        (("--train", "leather", "--test", "bottle", "--methods", "padimm"), "did you mean padim?"),
-        (("--train", "leather", "--test", "bottle", "--shots", "0"), "--shots 0"),
-        (("--train", "leather", "--test", "bottle", "--seeds", "a"), "which is no seed"),
-        (("--train", "leather", "--test", "bottle", "--false-alarm-rate", "1.5"), "--false-alarm-rate 1.5"),
         (("--only-report",), "there is no study in"),
     ],
 )
-def test_mistakes_are_one_sentence(options, words, demo_folder, encoder_file, tmp_path):
-    done = evaluate("--data", demo_folder, "--encoder", encoder_file, "--out", tmp_path / "study", *options)
+def test_mistakes_are_one_sentence(typed, words, demo_folder, encoder_file, tmp_path):
+    command = [SCRIPT, "--data", demo_folder, "--encoder", encoder_file, "--out", tmp_path / "study", *typed]
+    done = subprocess.run([sys.executable, *map(str, command)], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert words in done.stderr and "Traceback" not in done.stderr
     assert not cells(tmp_path / "study")
 
 
-def test_out_that_cannot_be_written_is_a_sentence(demo_folder, encoder_file, tmp_path):
+def test_out_that_cannot_be_written_is_a_sentence(options, tmp_path):
     (tmp_path / "file").write_text("in the way")
-    done = evaluate("--data", demo_folder, "--encoder", encoder_file, "--out", tmp_path / "file/study", *STUDY_OPTIONS)
+    command = [sys.executable, SCRIPT, *map(str, options), "--out", str(tmp_path / "file/study")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "put that right, or name another place" in done.stderr and "Traceback" not in done.stderr
 
 
-def test_poor_categories_are_told_and_the_rest_goes_on(demo_folder, encoder_file, tmp_path):
+def test_poor_categories_are_told_and_the_rest_goes_on(demo_folder, tmp_path, capsys):
     """bottle has no test images, hazelnut no normals and no masks, leather one test image."""
     folder = Path(shutil.copytree(demo_folder, tmp_path / "copy"))
-    shutil.copytree(demo_folder / "leather", folder / "tile")
-    for path in folder.glob("tile/*/*/*.png"):  # other images than leather's
-        path.write_bytes((demo_folder / "bottle" / path.relative_to(folder / "tile")).read_bytes()) if (
-            demo_folder / "bottle" / path.relative_to(folder / "tile")
-        ).exists() else path.unlink()
     shutil.rmtree(folder / "bottle/test")
     shutil.rmtree(folder / "hazelnut/train")
     shutil.rmtree(folder / "hazelnut/ground_truth")
     for path in sorted(folder.glob("leather/test/*/*.png"))[1:]:
         path.unlink()
     out = tmp_path / "study"
-    done = evaluate(
+    assert evaluate(
         "--data", folder, "--encoder", "none", "--out", out, "--protocol", "one-class", "--methods", "padim",
         "--test", "bottle,hazelnut,leather", "--shots", "all", "--seeds", "0", "--size-px", "32",
-    )  # fmt: skip
-    assert done.returncode == 1
-    assert "Traceback" not in done.stderr
-    said = " ".join(done.stdout.split())
+    ) == 1  # fmt: skip
+    printed = capsys.readouterr()
+    assert "Traceback" not in printed.err
+    told = " ".join(printed.out.split())
     for words in ("bottle: no test images", "hazelnut: no normals in train/good", "leather: all 1 test images"):
-        assert words in said
+        assert words in told
     report = json.loads((out / "report.json").read_text())
     (padim,) = (row for row in report["rows"] if row["method"] == "padim")
     assert list(padim["categories"]) == ["leather"]
@@ -154,26 +150,26 @@ def test_poor_categories_are_told_and_the_rest_goes_on(demo_folder, encoder_file
     assert "n/a" in (out / "report.html").read_text()
 
 
-def test_other_options_are_other_parts(study_folder, demo_folder, encoder_file, tmp_path):
+def test_other_options_are_other_cells(study_folder, demo_folder, encoder_file, tmp_path):
     """Nothing of a study with another rate or another encoder is taken for this one's."""
     out = tmp_path / "study"
     options = ("--train", "hazelnut,leather", "--test", "bottle", "--methods", "padim", "--shots", "2", "--seeds", "0",
-               "--size-px", "64", "--false-alarm-rate", "0.2")  # fmt: skip
-    assert evaluate("--data", demo_folder, "--encoder", encoder_file, "--out", out, *options).returncode == 0
+               "--size-px", "64", "--false-alarm-rate", "0.2", "--device", "cpu")  # fmt: skip
+    assert evaluate("--data", demo_folder, "--encoder", encoder_file, "--out", out, *options) == 0
     assert not cells(out).keys() & cells(study_folder).keys()
-    (first,) = (read(path) for name, path in cells(out).items() if name.startswith("padim-SimCLR-2-normals-seed-0"))
-    (other,) = (read(p) for name, p in cells(study_folder).items() if name.startswith("padim-SimCLR-2-normals-seed-0"))
+    start = "padim-SimCLR-2-normals-seed-0"
+    (first,) = (read_cell(path) for name, path in cells(out).items() if name.startswith(start))
+    (other,) = (read_cell(path) for name, path in cells(study_folder).items() if name.startswith(start))
     assert first.scores.tolist() == other.scores.tolist()
     assert first.threshold.value < other.threshold.value
 
 
-def test_two_at_once_into_one_folder_is_refused(study_folder, demo_folder, encoder_file):
-    from filelock import FileLock
-
-    with FileLock(study_folder / "lock"):
-        done = evaluate("--data", demo_folder, "--encoder", encoder_file, "--out", study_folder, *STUDY_OPTIONS)
-    assert done.returncode == 2
-    assert "another process computes in" in done.stderr
+def test_two_at_once_into_one_folder_is_refused_and_leaves_its_plan_alone(study_folder, options, tmp_path):
+    out = Path(shutil.copytree(study_folder, tmp_path / "study"))
+    before = (out / "study.json").read_bytes()
+    with FileLock(out / "lock"), pytest.raises(UserError, match="another process computes in"):
+        evaluate(*options, "--out", out, "--false-alarm-rate", "0.2")
+    assert (out / "study.json").read_bytes() == before
 
 
 def test_help_is_quick():
@@ -190,18 +186,9 @@ def test_help_is_quick():
     assert not loaded & {"torch", "torchvision", "sklearn", "faiss"}
 
 
-def test_part_of_another_format_is_a_mistake(study_folder, tmp_path):
-    from pretrain.command import UserError
-
-    tensors, metadata = read_tensors(next(iter(cells(study_folder).values())))
-    write_tensors(tmp_path / "cell.safetensors", tensors, {"cell": metadata["cell"]})
-    with pytest.raises(UserError, match="is no finished cell"):
-        read(tmp_path / "cell.safetensors")
-
-
 def test_restorers_are_compared_on_the_same_categories(demo_folder, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(protocol, "DEFAULT_TRAIN", Names("hazelnut,leather"))
-    monkeypatch.setattr(protocol, "DEFAULT_TEST", Names("bottle"))
+    monkeypatch.setattr(folds, "DEFAULT_TRAIN", Names("hazelnut,leather"))
+    monkeypatch.setattr(folds, "DEFAULT_TEST", Names("bottle"))
     config = Evaluate(
         data=demo_folder, encoder=Names("none"), quick=True, restoration_minutes=0.02, device="cpu", out=tmp_path
     )

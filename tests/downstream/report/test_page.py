@@ -1,23 +1,16 @@
 """The page: self-contained, complete, and safe whatever a folder is called."""
 
 import copy
-import json
 import re
 
 import pytest
 
-from downstream.report.page import answer, write_report
-from downstream.study.summary import summarize
+from downstream.report.page import main_finding, write_report
 
 
 @pytest.fixture(scope="module")
 def page(study_folder) -> str:
     return (study_folder / "report.html").read_text()
-
-
-@pytest.fixture(scope="module")
-def summarized(study_folder):
-    return summarize(study_folder, json.loads((study_folder / "study.json").read_text()))
 
 
 def test_page_needs_nothing_from_elsewhere(page):
@@ -48,26 +41,58 @@ def test_restorers_have_a_table_of_their_own(page, summarized, tmp_path):
 
 def test_every_test_category_has_curves_decisions_and_images(page, summarized):
     summary, results = summarized
-    judged = [row for row in summary["rows"] if not row["is_control"]]
+    rows = [row for row in summary["rows"] if not row["is_control"]]
     assert page.count('class="roc"') == len(summary["categories"]) == 1
-    assert page.count('class="histogram"') == page.count('class="confusion"') == len(judged)
-    assert page.count('class="gallery"') == len(judged)
-    assert page.count("data:image/jpeg") >= 3 * len(judged)
+    assert page.count('class="histogram"') == page.count('class="confusion"') == len(rows)
+    assert page.count('class="gallery"') == len(rows)
+    assert page.count("data:image/jpeg") >= 3 * len(rows)
 
 
-def test_names_are_escaped(summarized, tmp_path):
-    summary, results = summarized
-    spoilt = copy.deepcopy(summary)
-    spoilt["data"], spoilt["warnings"] = "<b>data</b>", ["<script>alert(1)</script>"]
-    write_report(spoilt, results, tmp_path / "report.html")
+HOSTILE = '"><script>alert(1)</script>'
+
+
+def test_whatever_comes_from_outside_is_escaped(summarized, tmp_path):
+    """Names of data, categories, defects, files, methods and encoders, warnings, and the command."""
+    summary, results = copy.deepcopy(summarized)
+    summary |= {"data": HOSTILE, "warnings": [HOSTILE], "command": HOSTILE, "machine": HOSTILE, "commit": HOSTILE,
+                "categories": [HOSTILE], "images": {HOSTILE: summary["images"]["bottle"]}}  # fmt: skip
+    summary["encoders"][0] |= {"file": HOSTILE, "data": HOSTILE, "saw": [HOSTILE]}
+    summary["folds"] = [{"test": HOSTILE, "train": [HOSTILE]}]
+    for row in summary["rows"]:
+        in_category = row["categories"].pop("bottle")
+        in_category["defects"] = dict.fromkeys([HOSTILE], in_category["defects"]["scratch"])
+        in_category["thresholds"]["0"]["why"] = HOSTILE
+        row["categories"][HOSTILE] = in_category
+        row |= {"title": HOSTILE, "family": HOSTILE, "encoder_saw": HOSTILE}
+    for by_category in results.values():
+        by_category[HOSTILE] = by_category.pop("bottle")
+        for result in by_category[HOSTILE].values():
+            result.paths, result.defects = ([HOSTILE] * len(result.paths) for _ in range(2))
+    write_report(summary, results, tmp_path / "report.html")
     text = (tmp_path / "report.html").read_text()
-    assert "<script>" not in text and "<b>data</b>" not in text
-    assert "&lt;script&gt;" in text
+    assert "<script" not in text and HOSTILE not in text
+    assert text.count("&lt;script&gt;") > 50
 
 
-def test_answer_names_the_highest_row_and_its_control(summarized):
+def test_a_name_that_is_not_utf8_is_shown_with_question_marks(summarized, tmp_path):
+    summary, results = summarized
+    write_report({**summary, "data": "caf\udce9"}, results, tmp_path / "report.html")
+    assert "caf?" in (tmp_path / "report.html").read_text()
+
+
+def test_the_finding_is_the_highest_row_and_its_control(page, summarized):
     summary, _ = summarized
     rows = [row for row in summary["rows"] if not row["is_control"]]
     best = max(rows, key=lambda row: row["figures"]["auroc"]["mean"])
-    words = answer(summary)
-    assert best["title"] in words and f"{best['figures']['auroc']['mean']:.3f}" in words and best["saw"] in words
+    finding = main_finding(summary)
+    assert finding["best"] is best and finding["rows"] == len(rows)
+    assert finding["better"] + finding["worse"] + finding["undecided"] == finding["tested"] == 3
+    lead = page[page.index('<p class="lead">') : page.index("Guessing has 0.5.")]
+    for words in (
+        best["title"],
+        f"{best['figures']['auroc']['mean']:.3f}",
+        best["saw"],
+        "The same with random weights",
+    ):
+        assert words in lead
+    assert main_finding({**summary, "rows": []}) is None

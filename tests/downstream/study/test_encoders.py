@@ -1,13 +1,14 @@
 """Which encoder may be judged on which category."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
-from downstream.study.encoders import choose_encoders
+from downstream.study.encoders import ControlEncoders, PretrainedEncoder, choose_encoders
 from pretrain.command import UserError
-from pretrain.encoder import Encoder
+from pretrain.encoder import Encoder, fingerprint
 from pretrain.files import read_tensors, write_tensors
 from pretrain.weights import Origin
 
@@ -31,8 +32,8 @@ def made(run: Path, *saw: str, data: str = DATA, demo: bool = False, finished: b
 
 
 def chosen(asked, categories, folder=Path(DATA), **options) -> dict[str, list[str]]:
-    found, _ = choose_encoders(asked, folder, categories, **options)
-    return {category: [str(one.path) for one in files] for category, files in found.items()}
+    by_category, _ = choose_encoders(asked, folder, categories, **options)
+    return {category: [str(file.path) for file in files] for category, files in by_category.items()}
 
 
 def test_each_category_takes_those_that_never_saw_it(here):
@@ -50,8 +51,8 @@ def test_a_category_that_all_saw_is_refused_with_the_command_that_helps(here):
 
 def test_allow_seen_takes_it_and_says_so(here):
     path = made(here / "a", "nut", "pill")
-    found, warnings = choose_encoders([path], Path(DATA), ["nut"], allow_seen=True)
-    assert [one.saw for one in found["nut"]] == [("nut", "pill")]
+    files, warnings = choose_encoders([path], Path(DATA), ["nut"], allow_seen=True)
+    assert [file.saw for file in files["nut"]] == [("nut", "pill")]
     assert warnings == [f"nut was seen in pretraining by {path} (--allow-seen)"]
 
 
@@ -62,7 +63,7 @@ def test_demo_encoders_are_refused_on_other_data(here):
 
 def test_default_is_the_newest_finished_one_of_the_same_data(here):
     runs = here / "runs"
-    for place, (name, saw, metadata) in enumerate(
+    for age, (name, saw, options) in enumerate(
         [
             ("old", ("pill",), {}),
             ("new", ("pill", "wood"), {}),
@@ -72,11 +73,9 @@ def test_default_is_the_newest_finished_one_of_the_same_data(here):
             ("demo", ("pill",), {"demo": True}),
         ]
     ):
-        made(runs / name, *saw, **metadata)
+        made(runs / name, *saw, **options)
         if (mark := runs / name / "finished").exists():
-            import os
-
-            os.utime(mark, (1000 + place, 1000 + place))
+            os.utime(mark, (1000 + age, 1000 + age))
     assert chosen([], ["nut"]) == {"nut": ["runs/new/encoder.safetensors"]}
 
 
@@ -106,8 +105,8 @@ def test_damaged_and_newer_files_are_left_out_with_a_word(here):
     write_tensors(newer, tensors, {**metadata, "format": 99})
     damaged = here / "damaged.safetensors"
     damaged.write_bytes(Path(good).read_bytes()[:5000])
-    found, warnings = choose_encoders([str(newer), good, str(damaged)], Path(DATA), ["nut"])
-    assert [str(one.path) for one in found["nut"]] == [good]
+    files, warnings = choose_encoders([str(newer), good, str(damaged)], Path(DATA), ["nut"])
+    assert [str(file.path) for file in files["nut"]] == [good]
     assert len(warnings) == 2 and "update heldout" in warnings[0] and "damaged" in warnings[1]
     with pytest.raises(UserError, match="update heldout"):
         choose_encoders([str(newer)], Path(DATA), ["nut"])
@@ -118,3 +117,12 @@ def test_a_file_of_the_default_that_cannot_be_read_is_passed_over(here):
     made(here / "runs/b", "pill")
     (here / "runs/b/encoder.safetensors").write_bytes(b"\x10" + json.dumps({}).encode())
     assert chosen([], ["nut"]) == {"nut": ["runs/a/encoder.safetensors"]}
+
+
+def test_random_controls_have_the_architecture_and_are_made_once(here):
+    file = PretrainedEncoder(here / "encoder.safetensors", Encoder("resnet34", 0), "")
+    controls = ControlEncoders({"nut": [file]})
+    encoder, identity = controls.random(controls.architecture, 3)
+    assert encoder.architecture == "resnet34" and identity == fingerprint(Encoder("resnet34", 3))
+    assert controls.random("resnet34", 3)[0] is encoder
+    assert controls.random("resnet34", 4)[1] != identity

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from downstream.study.folds import Fold, Material, check_content, make_folds, warnings_about
+from downstream.study.folds import Fold, FoldImages, check_content, make_folds
+from downstream.study.warnings import fold_warnings
 from pretrain.command import Names, UserError
 from pretrain.data.dataset import load
 
@@ -18,8 +19,8 @@ def folder(demo_folder, tmp_path) -> Path:
     return Path(shutil.copytree(demo_folder, tmp_path / "copy"))
 
 
-def material(folder: Path, test: str = "bottle", train: tuple[str, ...] = ("hazelnut", "leather")) -> Material:
-    return Material(load(folder, SIZE_PX), Fold(test, train))
+def fold_images(folder: Path, test: str = "bottle", train: tuple[str, ...] = ("hazelnut", "leather")) -> FoldImages:
+    return FoldImages(load(folder, SIZE_PX), Fold(test, train))
 
 
 def test_held_out_tests_each_category_with_the_same_training(demo_folder):
@@ -53,21 +54,21 @@ def test_categories_that_cannot_be_are_refused(demo_folder, protocol, train, tes
 
 
 def test_what_is_learned_calibrated_and_tested_is_disjoint(demo_folder):
-    found = material(demo_folder)
-    learning, calibration = found.training(seed=0)
-    paths = [{record.path for record in part.records} for part in (learning, *calibration.values(), found.tests)]
+    images = fold_images(demo_folder)
+    learning, calibration = images.training(seed=0)
+    paths = [{record.path for record in part.records} for part in (learning, *calibration.values(), images.tests)]
     assert sum(map(len, paths)) == len(set().union(*paths))
     assert {record.category for record in learning.records} == {"hazelnut", "leather"} == set(calibration)
     assert all(not record.is_anomaly for part in calibration.values() for record in part.records)
-    assert {record.category for record in found.tests.records} == {"bottle"}
-    assert all(record.split == "train" and not record.is_anomaly for record in found.normals.records)
+    assert {record.category for record in images.tests.records} == {"bottle"}
+    assert all(record.split == "train" and not record.is_anomaly for record in images.normals.records)
 
 
 def test_parts_have_the_promised_sizes_and_vary_with_the_seed(demo_folder):
-    found = material(demo_folder)
-    learning, _ = found.training(seed=0)
-    assert len(learning) / len(found.labelled) == pytest.approx(0.85, abs=0.06)
-    again, other = found.training(seed=0)[0], found.training(seed=1)[0]
+    images = fold_images(demo_folder)
+    learning, _ = images.training(seed=0)
+    assert len(learning) / len(images.labeled) == pytest.approx(0.85, abs=0.06)
+    again, other = images.training(seed=0)[0], images.training(seed=1)[0]
     assert learning.records == again.records != other.records
 
 
@@ -81,37 +82,19 @@ def test_the_same_image_on_both_sides_is_refused(folder):
 
 def test_normals_that_are_test_images_are_not_referred_to(folder):
     shutil.copy(folder / "bottle/test/good/000.png", folder / "bottle/train/good/900.png")
-    found = material(folder)
-    assert found.dropped_normals == 1
-    assert "900.png" not in {record.path.name for record in found.normals.records}
-    assert any("1 images of train/good are also test images" in line for line in warnings_about(found))
+    images = fold_images(folder)
+    assert images.dropped_normals == 1
+    assert "900.png" not in {record.path.name for record in images.normals.records}
+    assert any("1 images of train/good are also test images" in line for line in fold_warnings(images))
 
 
 def test_digest_changes_with_images_labels_and_sizes(folder):
-    before = material(folder).digest
-    assert material(folder).digest == before
-    assert Material(load(folder, 64), Fold("bottle", ("hazelnut", "leather"))).digest != before
+    before = fold_images(folder).digest
+    assert fold_images(folder).digest == before
+    assert FoldImages(load(folder, 64), Fold("bottle", ("hazelnut", "leather"))).digest != before
     (folder / "hazelnut/train/good/003.png").unlink()
-    fewer = material(folder).digest
+    fewer = fold_images(folder).digest
     assert fewer != before
     moved = next((folder / "bottle/test/scratch").glob("*.png"))
     moved.rename(folder / "bottle/test/good/901.png")
-    assert material(folder).digest not in (before, fewer)
-
-
-@pytest.mark.parametrize(
-    ("removed", "words"),
-    [
-        ("bottle/ground_truth", "no masks, so there are no pixel figures"),
-        ("bottle/test/good", "all 12 test images are defective"),
-        ("bottle/test", "no test images"),
-        ("bottle/train", "no normals in train/good"),
-    ],
-)
-def test_what_is_missing_is_warned_of(folder, removed, words):
-    shutil.rmtree(folder / removed)
-    assert any(words in line for line in warnings_about(material(folder)))
-
-
-def test_nothing_is_warned_of_where_nothing_is_missing(demo_folder):
-    assert warnings_about(material(demo_folder)) == []
+    assert fold_images(folder).digest not in (before, fewer)

@@ -1,0 +1,47 @@
+"""What the tables of the page show."""
+
+from downstream.report.tables import MAX_NAMES, decisions_table, results_table, thresholds_table
+
+
+def test_rows_stand_by_family_with_the_controls_last(summarized):
+    summary, _ = summarized
+    families = results_table(summary)["families"]
+    assert families[-1][0] == "controls"
+    assert sum(len(rows) for _, rows in families) == len(summary["rows"])
+
+
+def test_the_highest_are_marked_in_the_table_and_by_category(summarized):
+    summary, _ = summarized
+    table = results_table(summary)
+    aurocs = {
+        row["name"]: round(row["figures"]["auroc"]["mean"], 3) for row in summary["rows"] if not row["is_control"]
+    }
+    best = {name for name, value in aurocs.items() if value == max(aurocs.values())}
+    assert {row for row, figure in table["best"] if figure == "auroc"} == best
+    assert table["best_in_category"] == {(name, "bottle") for name in best}  # it is the one category
+    for row in summary["rows"]:
+        ((bottle),) = table["by_category"][row["name"]]
+        assert bottle["auroc"] == row["categories"]["bottle"]["figures"]["auroc"]["mean"]
+
+
+def test_many_categories_that_an_encoder_saw_are_counted(summarized):
+    summary, _ = summarized
+    row = {**summary["rows"][0], "encoder_saw": ", ".join("abcdef")}
+    few = {**summary["rows"][1], "encoder_saw": ", ".join("abcdef"[:MAX_NAMES])}
+    words = results_table({**summary, "rows": [row, few]})["encoder_saw"]
+    assert words[row["name"]] == "6 other categories" and words[few["name"]] == "a, b, c, d"
+
+
+def test_decisions_stand_beside_the_trivial_and_the_published_ones(summarized):
+    summary, _ = summarized
+    rows = decisions_table(summary)
+    assert len(rows) == len(summary["rows"]) + 2 + 1
+    assert "as published" in rows[-1]["title"] and all(row["is_control"] for row in rows[-3:])
+    assert [reading["positive"] for reading in rows[0]["readings"]] == ["anomaly", "good"]
+
+
+def test_each_threshold_says_where_it_comes_from(summarized):
+    summary, _ = summarized
+    lines = thresholds_table(summary)
+    assert len(lines) == len(summary["rows"])
+    assert all(line["why"] and line["category"] == "bottle" for line in lines)

@@ -1,0 +1,50 @@
+"""The study on a terminal."""
+
+import io
+
+from rich.console import Console
+
+from downstream.report.terminal import MAX_CATEGORIES, WIDTH, categories_table, main_table, print_tables, versus_random
+
+
+def shown(table) -> str:
+    console = Console(width=WIDTH, file=io.StringIO())
+    console.print(table)
+    return console.file.getvalue()
+
+
+def test_every_row_and_trivial_answer_stands_in_the_table(summarized):
+    summary, _ = summarized
+    text = shown(main_table(summary))
+    for row in [*summary["rows"], *summary["trivial"]]:
+        assert row["title"] in text
+    assert text.index("PaDiM") < text.index("frame only") < text.index("always good")
+
+
+def test_of_many_categories_the_first_are_shown_and_the_others_counted(summarized):
+    summary, _ = summarized
+    names = ["bottle", *(f"product {i}" for i in range(MAX_CATEGORIES + 1))]
+    text = shown(categories_table({**summary, "categories": names}))
+    assert "(2 more in the report)" in text and "n/a" in text and "product 4" not in text
+
+
+def test_names_are_no_markup_and_failures_are_told(summarized, capsys):
+    summary, _ = summarized
+    failure = {
+        "row": {"method": "padim", "encoder": "", "shots": "all"},
+        "category": "nut",
+        "seed": 0,
+        "reason": "dark",
+    }
+    table = {"lead": "Restored.", "columns": ["restored by", "PSNR"], "rows": [["sadnet", "31.00"]], "note": "Read it."}
+    print_tables({**summary, "data": "[red]data[/red]", "warnings": ["a [bold] one"], "failures": [failure],
+                  "restoration": table})  # fmt: skip
+    printed = capsys.readouterr().out
+    for words in ("[red]data[/red]", "warning: a [bold] one", "on nut): dark", "sadnet", "31.00", "Restored. Read it."):
+        assert words in printed
+
+
+def test_a_star_says_that_chance_is_unlikely():
+    assert versus_random({"versus_random": None}) == ""
+    assert versus_random({"versus_random": {"difference": 0.1, "p_holm": 0.01}}) == "+0.100*"
+    assert versus_random({"versus_random": {"difference": -0.1, "p_holm": 0.2}}) == "-0.100 "
