@@ -19,7 +19,6 @@ from types import TracebackType
 from typing import Protocol, Self
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -30,6 +29,17 @@ from pretrain.training.run import Run
 # Reading a loss makes a GPU wait for it.
 STEPS_BETWEEN_READINGS = {"cpu": 1, "cuda": 20}
 TIMED_STEPS = 4
+
+
+class Processes(Protocol):
+    """What a session asks of lightning's Fabric, whose import takes seconds that a training alone need not wait."""
+
+    world_size: int
+    is_global_zero: bool
+
+    def all_reduce(self, data: Tensor, reduce_op: str) -> Tensor: ...
+
+    def broadcast(self, obj: int) -> int: ...
 
 
 class State(Protocol):
@@ -51,7 +61,7 @@ class Session:
         module: nn.Module,
         optimizer: Optimizer,
         run: Run | None = None,
-        fabric: Fabric | None = None,
+        fabric: Processes | None = None,
         state: State | None = None,
         checkpoint_minutes: float = 1.0,
         describe: Callable[[dict[str, float]], str] = lambda figures: f"loss {figures['loss']:.4g}",
@@ -169,7 +179,7 @@ class Session:
 
 
 @contextmanager
-def stop_asked(fabric: Fabric | None) -> Iterator[Callable[[], bool]]:
+def stop_asked(fabric: Processes | None) -> Iterator[Callable[[], bool]]:
     """Gives a function that says, alike on all ranks, whether somebody pressed Ctrl-C or asked the process to end.
 
     A second Ctrl-C stops at once.
