@@ -116,7 +116,6 @@ def test_the_graph_is_that_of_the_whole_project():
     assert "pretrain.encoder" in edges["downstream.methods.padim"] | edges["downstream.methods.patch_method"]
 
 
-@pytest.mark.xfail(reason="rooms are being put in order", strict=False)
 def test_no_import_runs_in_a_circle():
     assert circle(graph(REPOSITORY)) == []
 
@@ -125,12 +124,10 @@ def test_no_import_runs_up_or_across_or_into_scripts_and_tests():
     assert forbidden(REPOSITORY) == []
 
 
-@pytest.mark.xfail(reason="rooms are being put in order", strict=False)
 def test_no_function_imports_a_module_of_the_project():
     assert inside_functions(REPOSITORY) == []
 
 
-@pytest.mark.xfail(reason="rooms are being put in order", strict=False)
 def test_every_module_has_tests_or_a_reason_to_have_none():
     assert untested(REPOSITORY) == []
 
