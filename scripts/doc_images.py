@@ -3,7 +3,7 @@
     bash scripts/demo.sh
     python scripts/doc_images.py
 
-detect.png: defective products that the demo's encoder never saw, beside what `detect run` draws; report.png:
+detect.png: products that the demo's encoder never saw, beside what `detect run` draws of them; report.png:
 the study's report; dashboard.png: the service's page with one of the products. The last two need Chromium and the test
 extra (Playwright, which downloads nothing).
 """
@@ -18,6 +18,7 @@ if __name__ == "__main__":
 
     start("scripts.doc_images:main", DocImages)
 
+import json
 import shutil
 import subprocess
 import sys
@@ -30,9 +31,8 @@ from pretrain.command import UserError
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 IMAGES = REPOSITORY / "docs" / "images"
-# What demo.sh holds out, and a defect of each that can be seen at this size.
-SHOWN = {"bottle": "broken_large", "pill": "crack", "wood": "hole"}
-SIDE_PX, GAP_PX = 200, 8
+SHOWN = ("bottle", "pill", "wood")  # what demo.sh holds out
+WIDTH_PX, GAP_PX = 400, 12
 COLORS = 96  # a palette of so many keeps a picture below 200 kB
 
 
@@ -68,9 +68,10 @@ def main(config: DocImages) -> int:
             "--out",
             work / category,
         )
-    save(detections(config.data, work), "detect")
+    inspect(config.data, work)
+    save(detections(work), "detect")
     photograph(report.resolve().as_uri(), "report")
-    dashboard(config.data, work)
+    dashboard(work)
     return 0
 
 
@@ -81,26 +82,34 @@ def heldout(*arguments: object) -> None:
         raise UserError(f"{' '.join(map(str, command))} ended with exit code {code}.")
 
 
-def detections(data: Path, work: Path) -> Image.Image:
-    """Each product as it was taken, above it as `detect run` draws it."""
-    step = SIDE_PX + GAP_PX
-    sheet = Image.new("RGB", (2 * len(SHOWN) * step - GAP_PX, SIDE_PX), "white")
-    for column, (category, defect) in enumerate(SHOWN.items()):
-        path = sorted((data / category / "test" / defect).glob("*.png"))[0]
+def inspect(data: Path, work: Path) -> None:
+    for category in SHOWN:
         out = work / f"{category}-run"
-        shutil.rmtree(out, ignore_errors=True)
-        heldout("detect", "run", path, "--model", work / category, "--out", out)
-        (drawn,) = out.rglob("*.png")
-        for side, file in enumerate((path, drawn)):
-            image = Image.open(file).convert("RGB").resize((SIDE_PX, SIDE_PX), Image.Resampling.LANCZOS)
-            sheet.paste(image, ((2 * column + side) * step, 0))
+        heldout("detect", "run", data / category, "--model", work / category, "--out", out, "--overlays", "all")
+
+
+def detections(work: Path) -> Image.Image:
+    """Of each product the test image with the highest score, as `detect run` draws it: without and with heatmap."""
+    drawings = [Image.open(highest(work / f"{category}-run")[1]).convert("RGB") for category in SHOWN]
+    drawings = [drawing.resize((WIDTH_PX, WIDTH_PX * drawing.height // drawing.width)) for drawing in drawings]
+    step = WIDTH_PX + GAP_PX
+    sheet = Image.new("RGB", (len(drawings) * step - GAP_PX, max(drawing.height for drawing in drawings)), "white")
+    for column, drawing in enumerate(drawings):
+        sheet.paste(drawing, (column * step, 0))
     return sheet
 
 
-def dashboard(data: Path, work: Path) -> None:
+def highest(run: Path) -> tuple[Path, Path]:
+    """The image that a run of `detect` gave the highest score, and its drawing."""
+    results = [json.loads(line) for line in (run / "results.jsonl").read_text().splitlines()]
+    number, result = max(enumerate(results, 1), key=lambda numbered: numbered[1]["score"])
+    return Path(result["path"]), run / f"{number:05}-{Path(result['path']).stem}.png"
+
+
+def dashboard(work: Path) -> None:
     """The page after one image was dropped on it."""
-    category, defect = next(iter(SHOWN.items()))
-    path = sorted((data / category / "test" / defect).glob("*.png"))[0]
+    category = SHOWN[0]
+    path, _ = highest(work / f"{category}-run")
     command = [sys.executable, REPOSITORY / "downstream" / "serve.py", "--models", work / category, "--port", "0",
                "--results", work / "results.sqlite"]  # fmt: skip
     with subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, text=True) as server:

@@ -6,6 +6,7 @@ prepare_environment test
 
 ruff check --quiet .
 ruff format --quiet --check .
+NO_MKDOCS_2_WARNING=1 mkdocs build --quiet --strict # the site of docs/, into site/
 # Two processes of one thread each, since most tests wait for something or compute too little to divide. A file's tests
 # stay together: they share what its fixtures trained. `-n 0` is one process, as a debugger wants it.
 OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile -m "not slow and not gpu" "$@"

@@ -1,0 +1,144 @@
+"""What README.md and docs/ tell people to type exists: every command is parsed by its own options, every flag named in
+a sentence is one of some command, and generated parts are as the commands that write them would write them."""
+
+import re
+import runpy
+import shlex
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+import heldout
+from pretrain import command
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+# Of every command (jsonargparse's own), and of programs that are not ours.
+OTHER_FLAGS = {
+    "--help",
+    "--config",
+    "--print_config",
+    "--strict",
+    "--nproc-per-node",
+    "--shell",
+    "--index-url",
+    "--check",
+}
+WITHOUT_OPTIONS = ("doctor",)
+
+
+def file_of(module: str) -> Path:
+    return (REPOSITORY / module.replace(".", "/")).with_suffix(".py")
+
+
+def commands_in(text: str) -> list[list[str]]:
+    """The lines of code blocks, fenced or indented, that run a file of the project, as words from the file on."""
+    found, fenced = [], False
+    for line in text.splitlines():
+        if line.startswith("```"):
+            fenced = line not in ("```", "```python") and not fenced
+        elif fenced or line.startswith("    "):
+            try:
+                words = shlex.split(line, comments=True)
+            except ValueError:  # prose in an indented list, with an apostrophe
+                continue
+            starts = [i for i, word in enumerate(words) if re.fullmatch(r"heldout|\w+(/\w+)+\.py", word)]
+            if starts and (words[0] == "heldout" or {"python", "torchrun"} & {*words[: starts[0]]}):
+                found.append(words[starts[0] :])
+    return found
+
+
+COMMANDS = [(page, words) for page in PAGES for words in commands_in(page.read_text())]
+
+
+class Captured(Exception):
+    """A command's options, before anything of it ran."""
+
+
+@pytest.fixture
+def configs_of(monkeypatch):
+    """The dataclasses that a file reads its command line into, by subcommand; None for a file with one command."""
+
+    def capture(commands):
+        raise Captured(commands)
+
+    def configs(path: Path) -> dict[str | None, type]:
+        monkeypatch.setattr(sys, "path", [*sys.path])  # a file that is typed puts its checkout first
+        monkeypatch.setattr(sys, "argv", [str(path)])
+        for one, several in (("start", "start_commands"), ("run_command", "run_commands")):
+            monkeypatch.setattr(command, one, lambda main, config, *_: capture({None: config}))
+            monkeypatch.setattr(command, several, lambda pairs: capture({name: c for name, (_, c) in pairs.items()}))
+        with pytest.raises(Captured) as captured:
+            runpy.run_path(str(path), run_name="__main__")
+        return captured.value.args[0]
+
+    return configs
+
+
+def parsed(configs: dict[str | None, type], arguments: list[str]) -> None:
+    """Read arguments as the command would. Raises SystemExit where it would refuse them."""
+    config = configs[None] if None in configs else configs[arguments.pop(0)]
+    command.read_config(config, arguments)
+
+
+def test_the_pages_show_commands():
+    assert len(PAGES) > 12 and len(COMMANDS) > 50
+    assert commands_in("a\n\n    A=1 python a/b.py c --d  # e\n\n```bash\ntorchrun -n 2 a/b.py\n```\nheldout x\n") == [
+        ["a/b.py", "c", "--d"], ["a/b.py"],
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("page", "words"), COMMANDS, ids=[f"{p.name}: {shlex.join(w)}" for p, w in COMMANDS])
+def test_a_command_is_as_its_options_are(page, words, configs_of, capsys):
+    file, *arguments = words
+    path = file_of(heldout.COMMANDS[arguments.pop(0)]) if file == "heldout" else REPOSITORY / file
+    if arguments == ["--help"] or path.stem in WITHOUT_OPTIONS:
+        assert path.is_file()
+        return
+    try:
+        parsed(configs_of(path), arguments)
+    except SystemExit:
+        pytest.fail(f"{page.name}: {shlex.join(words)}\n{capsys.readouterr().err}")
+
+
+def test_a_flag_that_is_none_fails(configs_of):
+    with pytest.raises(SystemExit):
+        parsed(configs_of(file_of("pretrain.demo")), ["--no-such-flag", "1"])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_flags_in_sentences_exist(page, configs_of):
+    known = set(OTHER_FLAGS)
+    for path in map(file_of, heldout.COMMANDS.values()):
+        for config in {} if path.stem in WITHOUT_OPTIONS else configs_of(path).values():
+            known |= {f"--{prefix}{f.name.replace('_', '-')}" for f in fields(config) for prefix in ("", "no-")}
+    sentences = "\n".join(re.findall(r"`[^`\n]*`", page.read_text()))
+    assert {*re.findall(r"(?<![\w-])--[a-z][\w-]+", sentences)} - known == set()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_in_sentences_exist(page):
+    paths = re.findall(
+        r"`((?:pretrain|embeddings|baselines|downstream|scripts|tests|docs)/[\w./-]+)`", page.read_text()
+    )
+    links = [link for link in re.findall(r"\]\(([\w./-]+)\)", page.read_text()) if "://" not in link]
+    assert [path for path in paths if not (REPOSITORY / path).exists()] == []
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_the_walk_quotes_the_code_as_it_is():
+    sources = [REPOSITORY / "pretrain" / name for name in ("simclr.py", "loss.py", "views.py")]
+    code = {line for path in sources for line in path.read_text().splitlines()}
+    quoted = re.findall(r"```python\n(.*?)```", (REPOSITORY / "docs/simclr.md").read_text(), re.DOTALL)
+    assert len(quoted) > 2
+    assert [line for block in quoted for line in block.splitlines() if line not in code] == []
+
+
+def test_the_table_at_a_glance_is_what_its_command_writes():
+    done = subprocess.run(
+        [sys.executable, REPOSITORY / "scripts/glance.py", "--check"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
