@@ -6,6 +6,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from configparser import ConfigParser
 from pathlib import Path
 
 import pytest
@@ -101,6 +102,17 @@ def test_images_copy_what_is_there_and_are_nobodys(file):
     assert served and all("HEALTHCHECK" in stage for stage in served)
     users = re.findall(r"(?m)^USER (\d+):\d+", "\n".join(lines))
     assert users and "0" not in users
+
+
+def test_all_that_is_installed_is_copied():
+    """pip reads the version from heldout.py: without that file no image is built."""
+    setup = ConfigParser()
+    setup.read(REPOSITORY / "setup.cfg")
+    packages = [name.rstrip("*") for name in setup["options.packages.find"]["include"].split()]
+    modules = [f"{name}.py" for name in setup["options"]["py_modules"].split()]
+    files = ["setup.cfg", "pyproject.toml", "README.md", setup["metadata"]["license_files"]]
+    copied = re.findall(r"(?m)^COPY (?!--from)(.*) \S+$", (FOLDER / "Containerfile").read_text())
+    assert {*packages, *modules, *files} == {source for line in copied for source in line.split()}
 
 
 def test_the_service_understands_how_it_is_started():
