@@ -23,13 +23,11 @@ if __name__ == "__main__":
 import shlex
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from filelock import FileLock, Timeout
 
 from downstream.report.markdown import as_markdown
 from downstream.report.page import write_report
@@ -43,8 +41,9 @@ from downstream.study.plan import StudyPlan, plan_study
 from downstream.study.record import RESTORATION_FILE, is_finished, read_study, write_study
 from downstream.study.summary import summarize
 from pretrain.command import Names, UserError
-from pretrain.files import write_json
+from pretrain.files import sole_writer, write_json
 from pretrain.progress import Progress
+from pretrain.training.device import choose_device
 
 
 def main(config: Evaluate) -> int:
@@ -53,7 +52,7 @@ def main(config: Evaluate) -> int:
         write_reports(config)
         return 0
     plan = plan_study(config)
-    with locked(config.out):
+    with sole_writer(config.out, "computes in", "another --out"):
         write_plan(plan, config.out)
         failures = compute_missing(plan.tasks, config.out, choose_device(config.device))
         write_plan(plan, config.out, failures)
@@ -68,21 +67,6 @@ def write_plan(plan: StudyPlan, out: Path, failures: Sequence[dict] = ()) -> Non
     command = shlex.join(["python", "downstream/evaluate.py", *sys.argv[1:]])
     cells = [str(task.cell.file(Path())) for task in plan.tasks]
     write_study(out, {**plan.metadata, "command": command, "failures": list(failures), "cells": cells})
-
-
-@contextmanager
-def locked(out: Path) -> Iterator[None]:
-    """Nobody else computes in the folder meanwhile."""
-    out.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(out / "lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise UserError(f"another process computes in {out}: wait for it, or choose another --out.") from None
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def compute_missing(tasks: Sequence[CellTask], out: Path, device: torch.device) -> list[dict]:
@@ -126,16 +110,6 @@ def compare_restorers(config: Evaluate) -> bool:
         return False
     write_json(config.out / RESTORATION_FILE, table._asdict())
     return True
-
-
-def choose_device(name: str) -> torch.device:
-    if name not in ("auto", "cpu", "cuda"):
-        raise UserError(f"there is no device {name}; choose from auto, cpu, cuda.")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UserError(
-            "torch finds no CUDA device here; use --device cpu, or install a torch build that fits the GPU."
-        )
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 def write_reports(config: Evaluate) -> None:

@@ -31,7 +31,6 @@ import torch
 
 from embeddings.config import Extract
 from embeddings.encoding import Encoding, Source, choose_encoder, make_source, safe_precision
-from embeddings.index.generations import sole_writer
 from embeddings.vectors import (
     ShardWriter,
     Vectors,
@@ -46,6 +45,7 @@ from pretrain.command import UserError
 from pretrain.data.dataset import ImageSet, choose_folder, data_name, load
 from pretrain.demo import is_demo
 from pretrain.encoder import Encoder
+from pretrain.files import sole_writer
 from pretrain.progress import Progress
 from pretrain.training.fabric import make_fabric
 

@@ -46,6 +46,22 @@ def write_json(path: Path, metadata: object) -> None:
 
 
 @contextmanager
+def sole_writer(folder: Path, does: str = "writes into", choose: str = "another folder") -> Iterator[None]:
+    """Make a folder, and hold the right to write into it. Raises UserError at once if another process has it: what it
+    `does` there, and what to `choose` instead. The system frees it when its holder dies."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / "lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UserError(f"another process {does} {folder}: wait for it, or choose {choose}.") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
 def alone(path: Path, waiting: str) -> Iterator[None]:
     """Hold the lock file `path`; say `waiting` if another process has it. The system frees it when its holder dies."""
     lock = FileLock(path)

@@ -12,10 +12,10 @@ if __name__ == "__main__":
     from pathlib import Path
 
     sys.path[0] = str(Path(__file__).resolve().parents[1])
-    from pretrain.command import run_command
-    from scripts.fetch_mvtec import Config, main
+    from pretrain.command import start
+    from scripts.fetch_mvtec import Config
 
-    sys.exit(run_command(main, Config))
+    start("scripts.fetch_mvtec:main", Config)
 
 import hashlib
 import json
@@ -33,9 +33,8 @@ from pathlib import Path, PurePosixPath
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
-from filelock import FileLock, Timeout
-
 from pretrain.command import Names, UserError, nearest
+from pretrain.files import sole_writer
 
 SHARE = "https://www.mydrive.ch/shares/150996/b52ecdcbf521176e9db9c731f2304b27/download/420938113-1629960298"
 URL = f"{SHARE}/mvtec_anomaly_detection.tar.xz"
@@ -118,13 +117,8 @@ def check(config: Config) -> None:
 
 def fetch(config: Config, wanted: list[str]) -> None:
     work, kept = config.out / ".fetch_mvtec", config.out / "mvtec_anomaly_detection.tar.xz"
-    work.mkdir(parents=True, exist_ok=True)
     part, note = work / "archive.part", work / "archive.json"
-    try:  # two runs that append to one file would spoil it; the lock falls with the process, however that ends
-        lock = FileLock(work / "lock").acquire(timeout=0)
-    except Timeout:
-        raise UserError(f"another run is fetching into {config.out}: wait for it, or stop it first.") from None
-    with lock:
+    with sole_writer(work, "fetches into", "another --out"):  # two that append to one file would spoil it
         # one that is kept, whether by the user or by an earlier run, is read and never changed
         archive = kept if kept.exists() else download(config, part, note, wanted)
         print(f"checking the SHA-256 of {amount(archive.stat().st_size)}", flush=True)

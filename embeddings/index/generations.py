@@ -7,15 +7,12 @@ written last. A writer that is killed leaves files that nobody reads; the next o
 import json
 import os
 import zlib
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from secrets import token_hex
 
-from filelock import FileLock, Timeout
-
 from pretrain.command import UserError
-from pretrain.files import write_whole
+from pretrain.files import sole_writer, write_whole
 
 CURRENT = "current.json"
 BLOCK_BYTES = 1 << 24
@@ -90,21 +87,6 @@ def write_generation(
             raise
         _remove_others(folder, generation)
     return generation
-
-
-@contextmanager
-def sole_writer(folder: Path) -> Iterator[None]:
-    """The right to write into a folder. Raises UserError at once if another process has it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / "lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise UserError(f"another process writes into {folder}: wait for it, or choose another folder.") from None
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _current_name(folder: Path) -> str | None:

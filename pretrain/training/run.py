@@ -14,12 +14,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 import yaml
-from filelock import FileLock, Timeout
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from pretrain.command import Names, UserError
-from pretrain.files import read_tensors, write_tensors, write_whole
+from pretrain.files import read_tensors, sole_writer, write_tensors, write_whole
 
 # Of checkpoints. 2: of one session for all trainings, with its length, its seconds and a state.
 FORMAT = 2
@@ -47,22 +46,11 @@ class Run:
     @contextmanager
     def held(self, config: object) -> Iterator[None]:
         """The right to write into the folder; UserError if another process has it, or it belongs to other options."""
-        with as_user_errors(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.folder / "lock")
-            try:
-                lock.acquire(timeout=0)
-            except Timeout:
-                raise UserError(
-                    f"another process trains in {self.folder}: wait for it or choose another --out."
-                ) from None
-            try:
-                for unfinished in self.folder.glob(".*.part"):  # by killed writers, each as large as a checkpoint
-                    unfinished.unlink()
-                self._keep(config)
-                yield
-            finally:
-                lock.release()
+        with as_user_errors(self.folder), sole_writer(self.folder, "trains in", "another --out"):
+            for unfinished in self.folder.glob(".*.part"):  # by killed writers, each as large as a checkpoint
+                unfinished.unlink()
+            self._keep(config)
+            yield
 
     def config(self) -> dict:
         """The stored configuration, plain."""

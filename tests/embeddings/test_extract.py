@@ -20,12 +20,12 @@ from embeddings import vectors
 from embeddings.config import Extract
 from embeddings.encoding import Source
 from embeddings.extract import default_folder, extract
-from embeddings.index.generations import sole_writer
 from embeddings.patches import Patches
 from embeddings.vectors import Vectors, shard_files
 from pretrain.command import Names
 from pretrain.data.dataset import load
 from pretrain.encoder import Encoder, fingerprint
+from pretrain.files import sole_writer
 
 SIZE_PX = 64
 

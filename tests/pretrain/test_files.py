@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from pretrain.command import UserError
-from pretrain.files import read_tensors, write_json, write_tensors, write_whole
+from pretrain.files import read_tensors, sole_writer, write_json, write_tensors, write_whole
 
 TENSORS = {"weight": torch.randn(3, 4), "count": torch.tensor(7), "view": torch.arange(6).reshape(2, 3).T}
 METADATA = {"name": "größe", "levels": ["a", "b"], "rate": 1e-4, "none": None}
@@ -71,6 +71,18 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
         write_tensors(path, {}, {})
     assert read_tensors(path)[1] == METADATA
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_has_one_writer_at_a_time(tmp_path):
+    folder = tmp_path / "made" / "here"
+    with (
+        sole_writer(folder),
+        pytest.raises(UserError, match=f"^another process trains in {folder}: wait for it, or choose another --out.$"),
+        sole_writer(folder, "trains in", "another --out"),
+    ):
+        pytest.fail("two writers")
+    with sole_writer(folder):
+        pass
 
 
 def test_damaged_foreign_and_missing_files_are_mistakes(tmp_path):

@@ -163,7 +163,7 @@ def test_stopped_download_goes_on(server, out, capsys, deadly):
     server.pause_s = 0.2
     process, part = started(server, out, stderr=subprocess.PIPE, text=True), out / ".fetch_mvtec" / "archive.part"
     wait_for(lambda: part.exists() and part.stat().st_size > 100_000)
-    assert fetched(server, out) == 2 and "another run is fetching" in capsys.readouterr().err
+    assert fetched(server, out) == 2 and "another process fetches into" in capsys.readouterr().err
     process.send_signal(deadly)
     words = process.communicate()[1]
     assert words == ("stopped; the same command resumes.\n" if deadly == signal.SIGINT else "")

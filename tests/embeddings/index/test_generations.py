@@ -13,7 +13,8 @@ from clustered_vectors import VECTORS
 from refusals import refusal
 
 from embeddings.index import Index
-from embeddings.index.generations import CURRENT, sole_writer
+from embeddings.index.generations import CURRENT
+from pretrain.files import sole_writer
 
 
 def test_damaged_truncated_and_missing_indexes_are_one_sentence(tmp_path):
