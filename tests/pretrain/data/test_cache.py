@@ -74,7 +74,7 @@ def forbid_decoding(monkeypatch) -> None:
     def refuse(paths, *rest):
         raise AssertionError(f"decodes {len(paths)} images again")
 
-    monkeypatch.setattr(decode_pool, "decode_rows", refuse)
+    monkeypatch.setattr(cache, "decode_rows", refuse)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -99,9 +99,7 @@ def test_only_what_changed_is_decoded_again(folder, monkeypatch):
     gone.unlink()
     decoded = []
     original = decode_pool.decode_rows
-    monkeypatch.setattr(
-        decode_pool, "decode_rows", lambda paths, *rest: decoded.extend(paths) or original(paths, *rest)
-    )
+    monkeypatch.setattr(cache, "decode_rows", lambda paths, *rest: decoded.extend(paths) or original(paths, *rest))
     after = open_all(folder)
     assert decoded == [changed, touched]
     assert_right(folder, after)

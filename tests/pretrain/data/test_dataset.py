@@ -134,7 +134,7 @@ def test_copies_are_found_whatever_their_format(folder):
 def test_folder_typed_then_real_then_demo(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     made = []
-    monkeypatch.setattr("pretrain.demo.make", lambda folder: made.append(folder))
+    monkeypatch.setattr("pretrain.data.dataset.make", lambda folder: made.append(folder))
     assert choose_folder(Path("typed")) == Path("typed")
     assert made == [] and capsys.readouterr().err == ""
     assert choose_folder(None) == dataset.DEMO_DATA
