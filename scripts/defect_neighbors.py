@@ -14,7 +14,7 @@ if __name__ == "__main__":
 
     sys.path[0] = str(Path(__file__).resolve().parents[1])
     from pretrain.command import start
-    from scripts.defect_neighbors import DefectNeighbors
+    from scripts.config import DefectNeighbors
 
     start("scripts.defect_neighbors:main", DefectNeighbors)
 
@@ -24,7 +24,6 @@ import platform
 import shlex
 import sys
 from collections import defaultdict
-from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from statistics import mean, stdev
@@ -36,32 +35,10 @@ from pretrain.data.dataset import load
 from pretrain.data.images import category_folders, check_names
 from pretrain.encoder import Encoder, commit, load_encoder
 from pretrain.files import write_whole
+from scripts.config import DefectNeighbors
 
 ENCODERS = (str(RANDOM), "pretrained")
 FIGURES = ("among_defective_1", "among_defective_5")
-
-
-@dataclass(frozen=True)
-class DefectNeighbors:
-    """Measure how often neighbors share a defect, on categories that the encoder never saw.
-
-    Attributes:
-        data: Folder of categories in MVTec AD's layout.
-        categories: Categories to measure. Default is each of the folder's.
-        seeds: Seeds of the encoders, pretrained and random.
-        runs: Folder in which scripts/leave_one_out.py left the encoders.
-        size_px: Side of the square that images are stretched to.
-        json: Write all figures to this file.
-        record: Append the tables to this file.
-    """
-
-    data: Path
-    categories: Names = Names()
-    seeds: Names = Names("0")
-    runs: Path = Path("runs/leave_one_out")
-    size_px: int = 224
-    json: Path | None = None
-    record: Path | None = None
 
 
 def main(config: DefectNeighbors) -> None:

@@ -12,49 +12,20 @@ if __name__ == "__main__":
 
     sys.path[0] = str(Path(__file__).resolve().parents[1])
     from pretrain.command import start
-    from scripts.leave_one_out import LeaveOneOut
+    from scripts.config import LeaveOneOut
 
     start("scripts.leave_one_out:main", LeaveOneOut)
 
 import shlex
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 from pretrain.command import Names, UserError
 from pretrain.data.images import category_folders, check_names
+from scripts.config import LeaveOneOut
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-
-
-@dataclass(frozen=True)
-class LeaveOneOut:
-    """Pretrain without each category in turn, and evaluate on it beside a random encoder.
-
-    Attributes:
-        data: Folder of categories in MVTec AD's layout.
-        categories: Categories to leave out. Default is each of the folder's.
-        groups: Leave several out at once, such as a,b;c,d, which takes fewer encoders.
-        seeds: One encoder for each seed.
-        methods: Methods of downstream/evaluate.py to compare the encoders with.
-        out: Folder of the runs; the same command resumes them.
-        pretrain: Further options for pretrain/simclr.py, such as "--steps 50".
-        evaluate: Further options for downstream/evaluate.py, such as "--size-px 128".
-        heading: Heading of the tables in the record.
-        record: Append the tables to this Markdown file.
-    """
-
-    data: Path
-    categories: Names = Names()
-    groups: str = ""
-    seeds: Names = Names("0")
-    methods: Names = Names("padim,patchcore")
-    out: Path = Path("runs/leave_one_out")
-    pretrain: str = ""
-    evaluate: str = ""
-    heading: str = "Left out of pretraining"
-    record: Path | None = None
 
 
 def main(config: LeaveOneOut) -> None:

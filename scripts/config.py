@@ -1,0 +1,58 @@
+"""The options of the scripts: light, so that `--help` answers before torch is imported."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pretrain.command import Names
+
+
+@dataclass(frozen=True)
+class DefectNeighbors:
+    """Measure how often neighbors share a defect, on categories that the encoder never saw.
+
+    Attributes:
+        data: Folder of categories in MVTec AD's layout.
+        categories: Categories to measure. Default is each of the folder's.
+        seeds: Seeds of the encoders, pretrained and random.
+        runs: Folder in which scripts/leave_one_out.py left the encoders.
+        size_px: Side of the square that images are stretched to.
+        json: Write all figures to this file.
+        record: Append the tables to this file.
+    """
+
+    data: Path
+    categories: Names = Names()
+    seeds: Names = Names("0")
+    runs: Path = Path("runs/leave_one_out")
+    size_px: int = 224
+    json: Path | None = None
+    record: Path | None = None
+
+
+@dataclass(frozen=True)
+class LeaveOneOut:
+    """Pretrain without each category in turn, and evaluate on it beside a random encoder.
+
+    Attributes:
+        data: Folder of categories in MVTec AD's layout.
+        categories: Categories to leave out. Default is each of the folder's.
+        groups: Leave several out at once, such as a,b;c,d, which takes fewer encoders.
+        seeds: One encoder for each seed.
+        methods: Methods of downstream/evaluate.py to compare the encoders with.
+        out: Folder of the runs; the same command resumes them.
+        pretrain: Further options for pretrain/simclr.py, such as "--steps 50".
+        evaluate: Further options for downstream/evaluate.py, such as "--size-px 128".
+        heading: Heading of the tables in the record.
+        record: Append the tables to this Markdown file.
+    """
+
+    data: Path
+    categories: Names = Names()
+    groups: str = ""
+    seeds: Names = Names("0")
+    methods: Names = Names("padim,patchcore")
+    out: Path = Path("runs/leave_one_out")
+    pretrain: str = ""
+    evaluate: str = ""
+    heading: str = "Left out of pretraining"
+    record: Path | None = None
