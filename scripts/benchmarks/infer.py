@@ -6,9 +6,9 @@
     python scripts/benchmarks/infer.py --record RESULTS.md
 
 All see the same generated images of one product at 256 px through the same ResNet-18 with the same random weights,
-100 random dimensions of levels 1 to 3. Ours has a Gaussian for each of 32 x 32 places, anomalib's for each of 64 x 64;
-one row is ours on 64 x 64. Ours are made by the commands themselves, `detect.py fit` and `export.py`. Each contestant
-is a process of its own; they take turns, and only one works at a time. Preprocessing is part of every time.
+100 random dimensions of levels 1 to 3. Ours has a Gaussian for each of 32 x 32 positions, anomalib's for each of
+64 x 64; one row is ours on 64 x 64. Ours are made by the commands themselves, `detect.py fit` and `export.py`. Each
+contestant is a process of its own; they take turns, and only one works at a time. Preprocessing is part of every time.
 
 Targets: the fastest of ours, alone with an image, 4 times as fast as anomalib's torch Padim with as many threads, and
 its image AUROC no more than 0.005 lower; from the start of a process to its first answer less than 1 s.

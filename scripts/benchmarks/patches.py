@@ -4,7 +4,7 @@
     python scripts/benchmarks/patches.py --quick    # fewer rounds and images, no Patchcore
     python scripts/benchmarks/patches.py --check    # exit code 1 where a target is missed
 
-All see the same generated images of one product (200 to learn from, 50 to judge) at 256 px through the same ResNet-18
+All see the same generated images of one product (200 to learn from, 50 to test on) at 256 px through the same ResNet-18
 with the same random weights; PaDiM has 100 random dimensions of levels 1 to 3, PatchCore a tenth of the patches of
 levels 2 and 3. Each contestant is a process of its own; they take turns, and only one works at a time. Ours finds a
 threshold while it is fitted, each normal being left out in turn; anomalib's models do not.
@@ -138,9 +138,9 @@ def take_turns(rounds: int, tests: int, commands: dict[str, list]) -> tuple[dict
 
     with ExitStack() as stack:
         turns = {name: partial(turn, name, stack.enter_context(started(command))) for name, command in commands.items()}
-        memory_bank = turns.pop("patchcore")  # it has a limit and no rival: once warm, once measured
+        patchcore = turns.pop("patchcore")  # it has a limit and no peer: once warm, once measured
         measured = in_rounds(rounds, turns)
-        measured |= in_rounds(1, {"patchcore": memory_bank})
+        measured |= in_rounds(1, {"patchcore": patchcore})
     by_task = {
         name: {task: [each[task] for each in results] for task in ("fit", "single", "batched")}
         for name, results in measured.items()
@@ -149,7 +149,7 @@ def take_turns(rounds: int, tests: int, commands: dict[str, list]) -> tuple[dict
 
 
 def peak_mib(command: list, repeat: int) -> float:
-    """Peak memory of a fresh process that is fitted to the normals, `repeat` times over, and judges some images."""
+    """Peak memory of a fresh process that is fitted to the normals, `repeat` times over, and predicts a batch."""
     with started(command) as contestant:
         contestant.do("fit", repeat=repeat)
         return contestant.do("predict", batch=BATCH, count=BATCH)["peak_mib"]
@@ -180,7 +180,7 @@ def figures_of(measured: dict, scores: dict, labels: list[bool], peaks: dict[str
 
     figures = {task: faster("ours", task) for task in ("fit", "single", "batched")}
     figures |= {f"coarse_{task}": faster("ours, coarse", task) for task in ("fit", "single", "batched")}
-    aurocs = {name: float(roc_auc_score(labels, found)) for name, found in scores.items()}
+    aurocs = {name: float(roc_auc_score(labels, predicted)) for name, predicted in scores.items()}
     figures["coarse_auroc_gain"] = aurocs["ours, coarse"] - aurocs["anomalib"]
     figures |= {"peak_gb": peaks["ours"] * 2**20 / 1e9, "peak_growth": peak_of_more / peaks["ours, coarse"]}
     figures |= {"patchcore_fit_s": measured["patchcore"]["fit"][0], "auroc": aurocs, "peak_mib": peaks}

@@ -36,21 +36,25 @@ from functools import partial
 from itertools import count, islice, product
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING
 
+import torch
+import torchvision
+from lightly import data, loss, transforms
+from lightly.models.modules import SimCLRProjectionHead
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from pretrain import views
 from pretrain.config import Config as Recipe
 from pretrain.config import Strengths
 from pretrain.data.dataset import ImageSet, load
-from pretrain.simclr import batch_members, make_views, train_mode
+from pretrain.encoder import make_encoder
+from pretrain.simclr import SimCLR, batch_members, make_optimizer, make_views, train_mode
 from pretrain.training.device import on_device
 from pretrain.training.fabric import make_fabric, rank_positions
 from scripts.benchmarks.cache import build, make_images
 from scripts.benchmarks.config import Pretrain
 from scripts.benchmarks.rounds import finish, in_rounds, speedup
-
-if TYPE_CHECKING:
-    from lightning_fabric import Fabric
-    from torch import Tensor
 
 SOURCES_PX = (256, 1024)
 TARGETS = {
@@ -83,8 +87,8 @@ class Plain(Recipe):
 def main(config: Pretrain) -> int:
     fabric, in_fp32 = make_fabric(config.device, None), make_fabric(config.device, "32-true")
     config = sized(config, fabric.device.type)
-    with tempfile.TemporaryDirectory() as place:
-        turns = contestants(config, Path(place), fabric, in_fp32)
+    with tempfile.TemporaryDirectory() as folder:
+        turns = contestants(config, Path(folder), fabric, in_fp32)
         seconds, last = take_turns(config.rounds, turns)
     figures = figures_of(config, seconds)
     targets = TARGETS[config.device]
@@ -119,7 +123,7 @@ def sized(config: Pretrain, device: str) -> Pretrain:
     return replace(config, device=device, **{name: getattr(config, name) or value for name, value in sizes.items()})
 
 
-def contestants(config: Pretrain, place: Path, fabric: "Fabric", in_fp32: "Fabric") -> dict[str, Turn]:
+def contestants(config: Pretrain, parent: Path, fabric: Fabric, in_fp32: Fabric) -> dict[str, Turn]:
     """Named "WHAT SOURCE_PX"; those that are compared with each other stand side by side."""
     on_gpu = config.device == "cuda"
     sizes = {"batch": config.batch, "size_px": config.size_px, "cache_px": 2 * config.size_px, "device": config.device}
@@ -127,11 +131,11 @@ def contestants(config: Pretrain, place: Path, fabric: "Fabric", in_fp32: "Fabri
     recipes = {"": plain, " resnet50": replace(plain, architecture="resnet50")} if on_gpu else {"": plain}
     turns: dict[str, Turn] = {}
     for px in SOURCES_PX:
-        folder = place / str(px)
+        folder = parent / str(px)
         paths = make_images(folder / "product" / "train" / "good", config.steps * config.batch, px)
-        os.environ["HELDOUT_CACHE"] = str(place / "cache")
+        os.environ["HELDOUT_CACHE"] = str(parent / "cache")
         images = load(folder, plain.cache_px, normals_only=True)
-        os.environ["HELDOUT_CACHE"] = str(place / "cache_built_again")
+        os.environ["HELDOUT_CACHE"] = str(parent / "cache_built_again")
         turns[f"cache built {px}"] = partial(build, paths, plain.cache_px)
         for workers in (CORES,) if on_gpu else (0, CORES):
             turns[f"lightly {workers} workers {px}"] = lightly_stock(config, paths[0].parent, workers)
@@ -186,11 +190,6 @@ def figures_of(config: Pretrain, seconds: dict[str, list[float]]) -> dict:
 def lightly_stock(config: Pretrain, files: Path, workers: int) -> Turn:
     """One epoch as in lightly's tutorial on SimCLR. A turn begins and ends with empty queues, so that its workers
     neither start with batches that nobody paid for nor disturb whoever comes next."""
-    import torch
-    import torchvision
-    from lightly import data, loss, transforms
-    from lightly.models.modules import SimCLRProjectionHead
-
     on_gpu = config.device == "cuda"
     dataset = data.LightlyDataset(str(files), transform=transforms.SimCLRTransform(input_size=config.size_px))
     queue = {"num_workers": workers, "persistent_workers": workers > 0, "pin_memory": on_gpu}
@@ -214,14 +213,9 @@ def lightly_stock(config: Pretrain, files: Path, workers: int) -> Turn:
     return epoch
 
 
-def ours(recipe: Recipe, config: Pretrain, images: ImageSet, fabric: "Fabric", is_bare: bool = False) -> Turn:
+def ours(recipe: Recipe, config: Pretrain, images: ImageSet, fabric: Fabric, is_bare: bool = False) -> Turn:
     """The next steps of a training as `pretrain/simclr.py` makes them, nothing prepared before a turn; or with
     `is_bare` on views made once: with this network and loss nothing can train faster."""
-    import torch
-
-    from pretrain.encoder import make_encoder
-    from pretrain.simclr import SimCLR, make_optimizer
-
     encoder = make_encoder(recipe.architecture, recipe.start, seed=recipe.seed, input_size_px=recipe.size_px)
     torch.manual_seed(recipe.seed)
     module = SimCLR(encoder, recipe.image_weight, recipe.dense_weight, recipe.temperature)
@@ -230,7 +224,7 @@ def ours(recipe: Recipe, config: Pretrain, images: ImageSet, fabric: "Fabric", i
     train_mode(module, recipe.freeze_batch_norm)
     positions, pixels_of = rank_positions(recipe.batch, fabric), on_device(images, fabric.device)
 
-    def views_of(step: int) -> tuple["Tensor", "Tensor | None"]:
+    def views_of(step: int) -> tuple[Tensor, Tensor | None]:
         chosen = batch_members(recipe, step, len(images))
         return make_views(recipe, step, positions, pixels_of(chosen[positions]), None)
 
@@ -248,12 +242,8 @@ def ours(recipe: Recipe, config: Pretrain, images: ImageSet, fabric: "Fabric", i
     return steps
 
 
-def views_alone(recipe: Recipe, config: Pretrain, pixels: "Tensor", backend: str, compiled: str = "") -> Turn:
+def views_alone(recipe: Recipe, config: Pretrain, pixels: Tensor, backend: str, compiled: str = "") -> Turn:
     """The views of as many steps, all of the same images: uint8 (b, h, w, 3), on the device."""
-    import torch
-
-    from pretrain import views
-
     # Color alone: the blur's kernel is as wide as the draws ask for, and would be compiled again in every step.
     jitter = torch.compile(views.jitter_color) if compiled else views.jitter_color
     augmentations = [jitter if augment is views.jitter_color else augment for augment in views.AUGMENTATIONS]

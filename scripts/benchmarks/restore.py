@@ -76,12 +76,12 @@ def main(config: Restore) -> int:
 
 
 def make_material(folder: Path) -> tuple[SyntheticPairs, list[NamedPair]]:
-    """Pairs of generated products to learn from, and defective images of others to judge by."""
+    """Pairs of generated products to learn from, and defective images of others to test on."""
     os.environ["HELDOUT_CACHE"] = str(folder / "cache")
     make(folder / "demo", categories=(*TRAIN, *TEST), train=20, good=0, defective=2)
     good = good_images(load(folder / "demo", SIZE_PX, TRAIN))
     tests = load(folder / "demo", SIZE_PX, TEST)
-    tests = tests.subset([i for i, one in enumerate(tests.records) if one.is_anomaly])
+    tests = tests.subset([i for i, record in enumerate(tests.records) if record.is_anomaly])
     return SyntheticPairs(good, SEVERITY, CROP_PX, ENDLESS, 0, "cpu"), list(DegradedImages(tests, SEVERITY))
 
 
@@ -124,9 +124,9 @@ def figures_of(
     """Speed is the median of each round's own ratio; SADNet is taken at its better learning rate."""
     values = {}
     for name, restorer in contestants.items():
-        found = mean_figures([one for one, _ in evaluate_pairs(tests, restorer.restore, name)])
+        means = mean_figures([evaluated for evaluated, _ in evaluate_pairs(tests, restorer.restore, name)])
         for who in (DEGRADED, name):
-            values[who] = {kind: found[who][kind].value for kind in ("psnr", "masked_psnr")}
+            values[who] = {figure: means[who][figure].value for figure in ("psnr", "masked_psnr")}
     best = max((name for name in contestants if name != "ours"), key=lambda name: values[name]["masked_psnr"])
     return {
         "speed": speedup(seconds["ours"], seconds[best]),

@@ -61,44 +61,43 @@ AT_LEAST_OF_A_MILLION = {"over_exact_1000000": 10.0, "recall_1000000": 0.95}
 
 
 def main(config: Search) -> int:
-
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory() as temporary:
         data, out, sizes, rounds, images = config.data, config.out, config.sizes, config.rounds, config.images
         if config.quick:
-            data, out, sizes, rounds, images = Path(place) / "demo", Path(place) / "out", ("10000",), 2, 48
+            data, out, sizes, rounds, images = Path(temporary) / "demo", Path(temporary) / "out", ("10000",), 2, 48
             make(data, categories=("bottle", "hazelnut", "leather"), train=20, good=2, defective=1)
         elif not data.exists() or (not any(data.iterdir()) and not is_demo(data)):
             make(data)
-        figures, lines = extraction(data, config.encoder, images, rounds, Path(place))
+        figures, lines = extraction(data, config.encoder, images, rounds, Path(temporary))
         known, queries = patch_vectors(data, config.encoder, out)
         for size in map(int, sizes):
             # In a process of its own, so that the memory it takes is known.
             with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-                more_figures, more_lines = pool.submit(searches, known, queries, size, rounds, Path(place)).result()
+                more_figures, more_lines = pool.submit(searches, known, queries, size, rounds, Path(temporary)).result()
             figures, lines = figures | more_figures, lines + more_lines
     at_least = AT_LEAST | (AT_LEAST_OF_A_MILLION if str(MILLION) in sizes else {})
     packages = ("faiss-gpu", "scikit-learn", "torch", "numpy")
     return finish("search", config, lines, figures, at_least=at_least, at_most=AT_MOST, packages=packages)
 
 
-def extraction(data: Path, encoder: Path | None, count: int, rounds: int, place: Path) -> tuple[dict, list[str]]:
+def extraction(data: Path, encoder: Path | None, count: int, rounds: int, folder: Path) -> tuple[dict, list[str]]:
     """Images a second of the whole of `extract` and of the encoder alone, on cached images, both in fp32."""
-
     chosen, path = choose_encoder(encoder, 0, is_demo=True)
     images = load(data, SIZE_PX)
-    few = link_images(images, np.linspace(0, len(images) - 1, count).astype(int), place / "few")
+    few = link_images(images, np.linspace(0, len(images) - 1, count).astype(int), folder / "few")
     encoding = Encoding(chosen, make_source(chosen, "pooled", size_px=SIZE_PX))
     batches = [images.batch(range(start, min(start + 32, count))) for start in range(0, count, 32)]
 
     def bare() -> float:
         return seconds_of(lambda: [encoding.vectors(batch) for batch in batches])
 
-    seconds = in_rounds(rounds, {"bare": bare, "extract": partial(extract_once, few, path, place / "extracted")})
-    many = link_images(images, np.arange(4 * count) % len(images), place / "many")
+    seconds = in_rounds(rounds, {"bare": bare, "extract": partial(extract_once, few, path, folder / "extracted")})
+    many = link_images(images, np.arange(4 * count) % len(images), folder / "many")
     peaks_mib = []
-    for folder in (few, many):
+    for images_folder in (few, many):
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-            peaks_mib.append(pool.submit(extraction_peak_mib, folder, path, place / f"{folder.name}-vectors").result())
+            vectors_folder = folder / f"{images_folder.name}-vectors"
+            peaks_mib.append(pool.submit(extraction_peak_mib, images_folder, path, vectors_folder).result())
     bare_s, extract_s = median(seconds["bare"]), median(seconds["extract"])
     figures = {
         "bare_images_per_s": count / bare_s,
@@ -126,7 +125,6 @@ def link_images(images: ImageSet, positions: np.ndarray, folder: Path) -> Path:
 
 def extract_once(folder: Path, encoder: Path, out: Path) -> float:
     """Seconds of one extraction into a new folder, its images cached."""
-
     shutil.rmtree(out, ignore_errors=True)
     with contextlib.redirect_stderr(io.StringIO()):
         load(folder, SIZE_PX, allow_plain=True)
@@ -168,7 +166,6 @@ class Memory:
 
 def patch_vectors(data: Path, encoder: Path | None, out: Path) -> tuple[Path, Path]:
     """Files of patch vectors to search, float32 rows in random order of images, and of queries from others."""
-
     _, path = choose_encoder(encoder, 0, is_demo=True)
     asked = Extract(data=data, encoder=path, out=out / "vectors", form="patches", size_px=SIZE_PX,
                        dimensions=DIMENSIONS)  # fmt: skip
@@ -187,9 +184,8 @@ def patch_vectors(data: Path, encoder: Path | None, out: Path) -> tuple[Path, Pa
     return files
 
 
-def searches(known: Path, queries_file: Path, size: int, rounds: int, place: Path) -> tuple[dict, list[str]]:
+def searches(known: Path, queries_file: Path, size: int, rounds: int, folder: Path) -> tuple[dict, list[str]]:
     """Figures of all contestants on the first `size` vectors."""
-
     stored = np.memmap(known, np.float32, "r").reshape(-1, DIMENSIONS)[:size]
     queries = np.fromfile(queries_file, np.float32).reshape(-1, DIMENSIONS)
     lines = [f"{size} patch vectors of {DIMENSIONS} dimensions, {len(queries)} queries at once, their {K} nearest"]
@@ -201,11 +197,11 @@ def searches(known: Path, queries_file: Path, size: int, rounds: int, place: Pat
             start_s = time.perf_counter()
             index = Index.build(stored, metric="l2", kind=kind)
             build_s = time.perf_counter() - start_s
-        index.save(place / f"index-{size}-{kind}")
+        index.save(folder / f"index-{size}-{kind}")
         figures |= {
             f"{kind}_build_s_{size}": build_s,
             f"{kind}_build_peak_mib_{size}": memory.peak_mib - memory.before_mib,
-            f"{kind}_mib_{size}": sum(f.stat().st_size for f in (place / f"index-{size}-{kind}").iterdir()) / 2**20,
+            f"{kind}_mib_{size}": sum(f.stat().st_size for f in (folder / f"index-{size}-{kind}").iterdir()) / 2**20,
         }
         if index.recall:
             figures[f"{kind}_{breadth_name(index.spec.kind)}_{size}"] = index.nprobe or index.ef_search
@@ -262,7 +258,6 @@ def one_by_one(index: Index, queries: np.ndarray) -> None:
 
 def ranked_again(index: Index, stored: np.ndarray, queries: np.ndarray) -> np.ndarray:
     """Rows (q, k) of the nearest by the vectors on disk among those that are the nearest by their codes."""
-
     rows = index.search(queries, RANKED_AGAIN).ids
     order = np.argsort(exact_distances(queries, stored, rows), axis=1)[:, :K]
     return np.take_along_axis(rows, order, 1)
@@ -272,7 +267,6 @@ def names(name: str, built: dict[str, Index]) -> str:
     if name not in built:
         again = f"ours, ivfpq, {RANKED_AGAIN} ranked again"
         return {"exact": "faiss IndexFlatL2", "sklearn": "scikit-learn, brute", "again": again}[name]
-
     index = built[name]
     breadth = f", {breadth_name(index.spec.kind)} {index.nprobe or index.ef_search}" if index.recall else ""
     return f"ours, {'chosen: ' if name == 'auto' else ''}{index.spec.kind}{breadth}"
@@ -285,5 +279,4 @@ def exact_reach(vectors: np.ndarray, rows: np.ndarray, queries: np.ndarray) -> n
 
 def true_distances(vectors: np.ndarray, rows: np.ndarray, queries: np.ndarray) -> np.ndarray:
     """Squared distances (q, k) from the definition."""
-
     return np.square(vectors[rows].astype(np.float64) - queries[:, None]).sum(axis=2)

@@ -171,17 +171,17 @@ def one_round(
     """Each of the three once."""
     decoded = [decode_bytes(data, inspector.size_px) for data in files]
 
-    def judge(images: Sequence) -> None:
+    def predict(images: Sequence) -> None:
         inspector.inspect_decoded([Path()] * len(images), images)
 
     size = inspector.method.batch_size
     starts = [start % len(files) for start in range(0, requests, size)]
     model_cpu_s = time.process_time()
-    model_s = seconds_of(lambda: [judge(decoded[start : start + size]) for start in starts])
+    model_s = seconds_of(lambda: [predict(decoded[start : start + size]) for start in starts])
     model_cpu_s = time.process_time() - model_cpu_s
     decoding_s = seconds_of(
         lambda: [
-            judge([decode_bytes(data, inspector.size_px) for data in files[start : start + size]]) for start in starts
+            predict([decode_bytes(data, inspector.size_px) for data in files[start : start + size]]) for start in starts
         ]
     )
     count = sum(len(files[start : start + size]) for start in starts)
@@ -206,7 +206,7 @@ def processes(process: int) -> list[psutil.Process]:
 
 
 def cpu_seconds(process: int) -> float:
-    return sum(sum(one.cpu_times()[:2]) for one in processes(process))
+    return sum(sum(each.cpu_times()[:2]) for each in processes(process))
 
 
 def memory_over(port: int, bodies: Sequence[bytes], count: int, process: int) -> tuple[list[float], int]:
@@ -214,20 +214,20 @@ def memory_over(port: int, bodies: Sequence[bytes], count: int, process: int) ->
     taken, errors = [], 0
     for _ in range(10):
         errors += ask(port, bodies, count // 10, CLIENTS)[1]
-        taken.append(sum(one.memory_info().rss for one in processes(process)) / 2**20)
+        taken.append(sum(each.memory_info().rss for each in processes(process)) / 2**20)
     return taken, errors
 
 
 def figures_of(measured: Sequence[Round], alone_ms: list[float], memory_mib: list[float], errors: int) -> dict:
     """Ratios are medians of each round's own."""
-    ordered = sorted(one for each in measured for one in each.milliseconds)
+    ordered = sorted(ms for each in measured for ms in each.milliseconds)
     rates = ("model", "with_decoding", "service")
     return {
-        **{f"{name}_per_s": median(getattr(one, name) for one in measured) for name in rates},
-        "of_model": median(one.service / one.model for one in measured),
-        "of_model_by_cpu": median(one.model_cpu_ms / one.service_cpu_ms for one in measured),
-        **{f"{name}_cpu_ms": median(getattr(one, f"{name}_cpu_ms") for one in measured) for name in rates[::2]},
-        "of_model_and_decoding": median(one.service / one.with_decoding for one in measured),
+        **{f"{name}_per_s": median(getattr(each, name) for each in measured) for name in rates},
+        "of_model": median(each.service / each.model for each in measured),
+        "of_model_by_cpu": median(each.model_cpu_ms / each.service_cpu_ms for each in measured),
+        **{f"{name}_cpu_ms": median(getattr(each, f"{name}_cpu_ms") for each in measured) for name in rates[::2]},
+        "of_model_and_decoding": median(each.service / each.with_decoding for each in measured),
         "p50_ms": ordered[len(ordered) // 2], "p99_ms": ordered[int(0.99 * len(ordered))],
         "alone_p50_ms": median(alone_ms), "errors": errors + sum(each.errors for each in measured),
         "memory_mib": memory_mib,
