@@ -26,8 +26,8 @@ from baselines.autoencoders.training import (
     Autocast,
     AutoEncoderRecipe,
     OpenSession,
-    hold_out,
     recipe_of,
+    split_positions,
     train,
 )
 from baselines.contract.method import (
@@ -56,14 +56,14 @@ class AutoEncoder:
     so that a category takes minutes on two cores.
 
     model: which architecture; a name of ARCHITECTURES.
-    size_px: side of the square that images are reduced to; what fits, the architecture says.
-    width, latent, skips: how wide, size of the bottleneck, whether there are skip connections; where there are any.
+    size_px: side of the square that images are reduced to; the architecture says which fit.
+    width, latent, skips: channels, size of the bottleneck, skip connections; of the architectures that have them.
     start, backbone: weights and architecture of the encoder of `backbone`; random, imagenet, a .pth or an encoder file.
     loss: mse, l2, ssim or mssim, for SSIM with a window of `window_px`; color: rgb or gray.
     residual: the map, squared, absolute or ssim; by default what the loss suggests.
-    epochs: passes over the normals; `instances`: images that are looked at in all, instead.
+    epochs: passes over the normals; `instances`: images to train on in all, instead.
     train_batch: images in a step; few, so that a category's 200 or so give enough steps. `batch_size` is how many are
-        judged at once, which does not matter.
+        predicted at once, which does not matter.
     blur: width of the Gaussian that smooths a map, as share of its side; top_share: see above.
     """
 
@@ -115,7 +115,7 @@ class AutoEncoder:
         self.fit([])
         if not len(normals):
             raise UserError("no normal images to refer to: give at least one.")
-        learned, held_out = hold_out(len(normals), self.seed)
+        learned, held_out = split_positions(len(normals), self.seed)
         recipe = self.recipe(len(learned), min_steps)
         network = self.make_network().to(normals[0].device)
 

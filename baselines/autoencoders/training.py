@@ -92,8 +92,8 @@ class EpochState:
     is_over: bool = False
 
 
-def hold_out(count: int, seed: int) -> tuple[list[int], list[int]]:
-    """Positions of `count` images to learn from, and of the tenth that is held out: one at least, none of one."""
+def split_positions(count: int, seed: int) -> tuple[list[int], list[int]]:
+    """Positions of `count` images to learn from, and those of the tenth that is held out: one at least, none of one."""
     order = np.random.default_rng([seed, 0xAE]).permutation(count).tolist()
     held_out = max(1, round(HELD_OUT_SHARE * count)) if count > 1 else 0
     return sorted(order[held_out:]), sorted(order[:held_out])

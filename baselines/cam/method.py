@@ -36,8 +36,8 @@ class VggCam:
     minus the logarithm of the probability that it is good; its map is the evidence for `anomaly` at each position, with
     a sign.
 
-    `width` scales the channels, for trials and tests; `input_px` is what images are stretched to before they are
-    looked at, as they come by default. With `cached`, what frozen layers give is computed once. `device` is cpu, cuda
+    `width` scales the channels, for trials and tests; `input_px` is the side that images are stretched to; by default
+    they stay as they come. With `cached`, what frozen layers give is computed once. `device` is cpu, cuda
     or auto.
     """
 

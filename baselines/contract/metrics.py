@@ -1,4 +1,4 @@
-"""How methods are judged: figures of images, of pixels, and of restored images.
+"""How methods are evaluated: figures of images, of pixels, and of restored images.
 
 Positive means ANOMALY, and what scores above the threshold is called anomalous (`threshold.is_anomalous`). A figure
 that is not defined, for want of good or of defective ones, is None and is shown as 'n/a': never 0, which would be a
@@ -213,10 +213,10 @@ def _pair(labels: ArrayLike, scores: ArrayLike) -> tuple[np.ndarray, np.ndarray]
 
 def _region_weights(is_defect: np.ndarray) -> np.ndarray:
     """(n, h, w) -> (p,): for each defective pixel, in their order, what it adds to the mean overlap of regions."""
-    within_a_image = np.zeros((3, 3, 3), dtype=bool)
-    within_a_image[1] = TOUCHING
+    within_an_image = np.zeros((3, 3, 3), dtype=bool)
+    within_an_image[1] = TOUCHING
     has_defect = is_defect.any(axis=(1, 2))
-    labels, count = label(is_defect[has_defect], within_a_image)
+    labels, count = label(is_defect[has_defect], within_an_image)
     numbers = labels[is_defect[has_defect]]
     return 1 / np.bincount(numbers)[numbers] / count
 

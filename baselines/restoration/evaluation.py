@@ -101,7 +101,7 @@ def evaluate_restorer(config: Evaluate, load_restorer: Load) -> None:
     if first_of_defect:
         save_image(sheet(list(first_of_defect.values()), f"{name}: first image of each defect"), out / "images.png")
     print(f"figures:  {out / 'results.json'}, categories.csv, images.csv")
-    print(f"images: {out / 'images'}")
+    print(f"images:   {out / 'images'}")
 
 
 def select_pairs(config: Evaluate, summary: dict) -> Selection:

@@ -9,14 +9,14 @@ import torch
 from torch import nn
 
 from baselines.autoencoders.networks import make_network
-from baselines.autoencoders.training import AutoEncoderRecipe, hold_out, losses, recipe_of, train
+from baselines.autoencoders.training import AutoEncoderRecipe, losses, recipe_of, split_positions, train
 from pretrain.command import Stopped, UserError
 from pretrain.training.run import Run
 from pretrain.training.session import Session
 
 IMAGES = torch.rand(12, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 0.3 + 0.3
 RECIPE = AutoEncoderRecipe(epochs=4, batch=4, learning_rate=2e-3, augmentation="affine")
-LEARNED, HELD_OUT = hold_out(12, 0)
+LEARNED, HELD_OUT = split_positions(12, 0)
 open_session = partial(Session, "training")
 
 
@@ -35,9 +35,9 @@ def vector(network: nn.Module) -> torch.Tensor:
 
 def test_a_tenth_is_held_out():
     for count, expected in ((1, 0), (2, 1), (10, 1), (19, 2), (200, 20)):
-        learned, held_out = hold_out(count, 3)
+        learned, held_out = split_positions(count, 3)
         assert len(held_out) == expected and sorted(learned + held_out) == list(range(count))
-    assert hold_out(50, 0) != hold_out(50, 1)
+    assert split_positions(50, 0) != split_positions(50, 1)
 
 
 def test_same_seed_same_weights_whatever_the_global_generator():
