@@ -1,8 +1,8 @@
-"""Synthetic anomalies: images of good products, harmed in one place each, with the mask of the harm.
+"""Synthetic anomalies: images of good products, each damaged in one region, with the mask of the damage.
 
 Hard negatives of the same image for SimCLR, training signal for heads, and validation where no real defect exists.
-The kinds follow CutPaste (Li et al. 2021), DRAEM (Zavrtanik et al. 2021), NSA (Schlüter et al. 2022) and what real
-products suffer. What is learned must carry over to defects that nobody planted, so color, texture, outline, size and
+The types follow CutPaste (Li et al. 2021), DRAEM (Zavrtanik et al. 2021), NSA (Schlüter et al. 2022) and what real
+products suffer. What is learned must carry over to defects that nobody drew, so color, texture, outline, size and
 strength all vary. Every shape is where a field is lowest, cut at the level at which it covers the area drawn.
 """
 
@@ -19,16 +19,16 @@ from torch import Tensor
 from pretrain.random_numbers import uniforms
 
 ON_OBJECT_SHARE = 0.8  # of the defects; the rest lies anywhere
-CELLS = 16  # along each side, in which the object is told from its background
-NOISE_CELLS = (4, 8, 16, 32)
-NOISE_COLUMNS = 2 * (sum(cells**2 for cells in NOISE_CELLS) + 1)
+GRID = 16  # positions along each side, at which the object is separated from its background
+NOISE_GRIDS = (4, 8, 16, 32)
+NOISE_COLUMNS = 2 * (sum(grid**2 for grid in NOISE_GRIDS) + 1)
 
 
 @dataclass(frozen=True)
-class Kinds:
-    """How often each kind of defect is drawn, relative to the others."""
+class AnomalyTypes:
+    """How often each type of defect is drawn, relative to the others."""
 
-    patch: float = 0.14  # a piece of the same image in another place
+    patch: float = 0.14  # a piece of the same image, moved
     scar: float = 0.08  # the same, long and thin
     foreign: float = 0.14  # a piece of another image; without one, a texture
     texture: float = 0.14  # noise in some color, in scattered shapes
@@ -64,13 +64,14 @@ class _Site(NamedTuple):
     noise: Tensor  # (b, 1, h, w): about a unit strong, not the one that made the outline rough
     angle: Tensor  # (b, 1, 1, 1): of the shape's length against the image's rows
     center: Tensor  # (b, 2): y, x in pixels
-    elsewhere: Tensor  # (b, 2): another place, to copy from
+    elsewhere: Tensor  # (b, 2): another point, to copy from
 
 
-def draw_kinds(kinds: Kinds, seed: int, step: int, positions: Sequence[int] | np.ndarray) -> list[str]:
-    """The kind of defect that `plant` puts into the images at `positions`."""
-    names, weights = zip(*asdict(kinds).items(), strict=True)
+def draw_types(types: AnomalyTypes, seed: int, step: int, positions: Sequence[int] | np.ndarray) -> list[str]:
+    """The type of defect that `add_anomaly` gives the images at `positions`."""
+    names, weights = zip(*asdict(types).items(), strict=True)
     bounds = np.cumsum(weights) / sum(weights)
+    # Keys such as "kind" are a part of the stream: spelled otherwise, every seed would draw other anomalies.
     return [names[i] for i in np.searchsorted(bounds[:-1], uniforms(positions, 1, seed, step, "kind")[:, 0], "right")]
 
 
@@ -82,13 +83,13 @@ def add_anomaly(
     step: int,
     positions: Sequence[int] | np.ndarray,
     strength: float | tuple[float, float] = (0.1, 1.0),
-    kinds: Kinds | None = None,
+    types: AnomalyTypes | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Plant one defect into every image.
+    """Give every image one synthetic defect.
 
-    images, sources float32 (b, 3, h, w) in [0, 1] -> images alike and masks bool (b, h, w). Outside its mask a
+    images, sources float32 (b, 3, h, w) in [0, 1] -> images alike and masks bool (b, h, w). Outside its mask an
     image stays as it was, bit for bit. `sources[i]` is where a foreign piece for `images[i]` comes from. `strength`,
-    or a range to draw it from, goes from 0, hardly seen, to 1, obvious. What is planted depends only on the image,
+    or a range to draw it from, goes from 0, hardly seen, to 1, obvious. The anomaly depends only on the image,
     its source, seed, step and the image's position in the global batch.
     """
     if images.dtype != torch.float32 or images.ndim != 4 or images.shape[1] != 3 or len(images) != len(positions):
@@ -101,24 +102,24 @@ def add_anomaly(
             part = slice(start, start + at_once)
             origins, own = None if sources is None else sources[part], np.asarray(positions)[part]
             synthetic[part], masks[part] = _synthetic(
-                images[part], origins, (seed, step), own, strength, kinds or Kinds()
+                images[part], origins, (seed, step), own, strength, types or AnomalyTypes()
             )
     return synthetic, masks
 
 
-def _synthetic(images, sources, key, positions, strength, kinds) -> tuple[Tensor, Tensor]:
+def _synthetic(images, sources, key, positions, strength, types) -> tuple[Tensor, Tensor]:
     stand_in = "texture" if sources is None else "foreign"
-    names = [stand_in if name == "foreign" else name for name in draw_kinds(kinds, *key, positions)]
+    names = [stand_in if name == "foreign" else name for name in draw_types(types, *key, positions)]
     chance = torch.from_numpy(uniforms(positions, 32, *key, "defect")).to(images.device)
     lowest, highest = strength if isinstance(strength, tuple) else (strength, strength)
     strengths = _between(chance[:, 0], lowest, highest)[:, None, None, None]
     site = _sites(images, names, chance[:, 1:16], _noise(uniforms(positions, NOISE_COLUMNS, *key, "noise"), images))
     content = torch.empty_like(images)
-    for kind in set(names):
-        rows = torch.tensor([row for row, name in enumerate(names) if name == kind], device=images.device)
-        origins = sources if kind == "foreign" else images
+    for anomaly_type in set(names):
+        rows = torch.tensor([row for row, name in enumerate(names) if name == anomaly_type], device=images.device)
+        origins = sources if anomaly_type == "foreign" else images
         own_site, own_chance = _Site(*(field[rows] for field in site)), chance[rows, 16:, None, None, None]
-        content[rows] = _PAINTERS[kind](images[rows], origins[rows], own_site, own_chance, strengths[rows])
+        content[rows] = _PAINTERS[anomaly_type](images[rows], origins[rows], own_site, own_chance, strengths[rows])
     blended = torch.lerp(images, content, _between(strengths, 0.5, 1.0) * site.edge).clamp_(0, 1)
     blended = torch.where(site.mask, blended, images)  # bit for bit: lerp by 0 may round
     return _made_visible(images, blended, site, 0.015 + 0.05 * strengths), site.mask[:, 0]
@@ -149,7 +150,7 @@ def _sites(images: Tensor, names: list[str], chance: Tensor, noise: Tensor) -> _
     angular = torch.tensor([name in ("patch", "scar") for name in names], device=images.device)[:, None, None, None]
     field = torch.where(angular, torch.maximum(flat, steep), torch.hypot(flat, steep))
     # What happens to a product ends where the product does.
-    row, column = (center / extent_px * CELLS).long().clamp_(0, CELLS - 1).unbind(1)
+    row, column = (center / extent_px * GRID).long().clamp_(0, GRID - 1).unbind(1)
     here = interest[torch.arange(len(images), device=images.device), row, column][:, None, None]
     away = 1 - (interest / here).sqrt().clamp_(max=1)
     field = field + size_px * (roughness * noise[:, :1] + _enlarged(away[:, None], images.shape[2:]))
@@ -170,29 +171,29 @@ def _level(field: Tensor, area: Tensor) -> Tensor:
 
 
 def _interest(images: Tensor) -> Tensor:
-    """How much each cell looks like the product, (b, cells, cells): unlike the image's border, or not plain."""
-    cells = F.adaptive_avg_pool2d(images, CELLS)
-    spread = (F.adaptive_avg_pool2d(images.square(), CELLS) - cells.square()).clamp_(min=0).sqrt()
-    border = torch.cat((cells[:, :, 0], cells[:, :, -1], cells[:, :, :, 0], cells[:, :, :, -1]), dim=2)
-    difference = (cells - border.mean(dim=2)[:, :, None, None]).abs()
+    """How much each position looks like the product, (b, GRID, GRID): unlike the image's border, or not plain."""
+    means = F.adaptive_avg_pool2d(images, GRID)
+    spread = (F.adaptive_avg_pool2d(images.square(), GRID) - means.square()).clamp_(min=0).sqrt()
+    border = torch.cat((means[:, :, 0], means[:, :, -1], means[:, :, :, 0], means[:, :, :, -1]), dim=2)
+    difference = (means - border.mean(dim=2)[:, :, None, None]).abs()
     return (difference + 2 * spread).mean(dim=1).square() + 1e-6
 
 
 def _pick(interest: Tensor, chance: Tensor) -> Tensor:
-    """A point (b, 2), y and x as shares, in a cell drawn by its interest, or anywhere. chance (b, 4)."""
+    """A point (b, 2), y and x as shares, at a position drawn by its interest, or anywhere. chance (b, 4)."""
     total = torch.where(chance[:, 3:] > ON_OBJECT_SHARE, 1.0, interest.flatten(1)).cumsum(dim=1)
-    cell = torch.searchsorted(total, chance[:, :1] * total[:, -1:]).clamp_(max=CELLS**2 - 1)
-    return (torch.cat((cell // CELLS, cell % CELLS), dim=1) + chance[:, 1:3].clamp(max=0.999)) / CELLS
+    index = torch.searchsorted(total, chance[:, :1] * total[:, -1:]).clamp_(max=GRID**2 - 1)
+    return (torch.cat((index // GRID, index % GRID), dim=1) + chance[:, 1:3].clamp(max=0.999)) / GRID
 
 
 def _noise(chance: np.ndarray, images: Tensor) -> Tensor:
     """Two fields of noise (b, 2, h, w), about a unit strong: Perlin's octaves, with values in place of gradients."""
     chance = torch.from_numpy(chance).to(images.device).view(len(images), 2, -1)
-    *lattices, fineness = chance.split([cells**2 for cells in NOISE_CELLS] + [1], dim=2)
+    *lattices, fineness = chance.split([grid**2 for grid in NOISE_GRIDS] + [1], dim=2)
     persistence, field, power = _between(fineness[..., None], 0.3, 1.0), 0.0, 0.0
-    for octave, (cells, lattice) in enumerate(zip(NOISE_CELLS, lattices, strict=True)):
+    for octave, (grid, lattice) in enumerate(zip(NOISE_GRIDS, lattices, strict=True)):
         weight = persistence**octave
-        field = field + _enlarged(weight * (lattice.unflatten(2, (cells, cells)) - 0.5), images.shape[2:])
+        field = field + _enlarged(weight * (lattice.unflatten(2, (grid, grid)) - 0.5), images.shape[2:])
         power = power + (0.2 * weight) ** 2
     return field / power.sqrt()
 
@@ -216,8 +217,8 @@ def _copied(images: Tensor, origins: Tensor, site: _Site, chance: Tensor, streng
 
 def _sampled(images: Tensor, center: Tensor, y: Tensor, x: Tensor) -> Tensor:
     """The images at y and x (b, 1, h, w), pixels from `center` (b, 2); beyond their border they are mirrored."""
-    place = torch.stack((x[:, 0] + center[:, 1, None, None], y[:, 0] + center[:, 0, None, None]), dim=-1)
-    grid = (2 * place + 1) / torch.tensor(images.shape[:1:-1], device=images.device) - 1
+    points = torch.stack((x[:, 0] + center[:, 1, None, None], y[:, 0] + center[:, 0, None, None]), dim=-1)
+    grid = (2 * points + 1) / torch.tensor(images.shape[:1:-1], device=images.device) - 1
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
 
 
@@ -277,7 +278,7 @@ def _dent(images: Tensor, origins: Tensor, site: _Site, chance: Tensor, strength
 def _erased(images: Tensor, origins: Tensor, site: _Site, chance: Tensor, strengths: Tensor) -> Tensor:
     """What is left without detail, a little lighter or darker."""
     return (
-        _enlarged(F.adaptive_avg_pool2d(images, CELLS // 2), images.shape[2:])
+        _enlarged(F.adaptive_avg_pool2d(images, GRID // 2), images.shape[2:])
         + 0.25 * (chance[:, 0] - 0.5)
         + 0.02 * site.noise
     )

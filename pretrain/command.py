@@ -80,12 +80,12 @@ def _imported(main: str) -> Callable[[Config], int | None]:
 
 
 def run_command(
-    main: Callable[[Config], int | None], kind: type[Config], arguments: Sequence[str] | None = None
+    main: Callable[[Config], int | None], config_class: type[Config], arguments: Sequence[str] | None = None
 ) -> int:
-    """Read `kind` from the command line and call `main` with it. Returns the exit code: 2 for a user's mistake,
+    """Read a Config from the command line and call `main` with it. Returns the exit code: 2 for a user's mistake,
     130 after Ctrl-C, else what `main` returns (None is 0). Defaults < `--config x.yaml` < flags."""
     try:
-        return main(read_config(kind, arguments)) or 0
+        return main(read_config(config_class, arguments)) or 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -95,7 +95,7 @@ def run_command(
     except BrokenPipeError:  # whoever read the output has gone
         return 1
     except OSError as error:  # a full disk, a folder in the way of a file, a missing permission
-        print(f"error: {error}; put that right, or name another place.", file=sys.stderr)
+        print(f"error: {error}; put that right, or name another path.", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("stopped.", file=sys.stderr)
@@ -110,39 +110,40 @@ def run_commands(commands: Mapping[str, tuple[Callable, type]], arguments: Seque
         return run_command(*commands[name], typed[1:])
     if name in ("-h", "--help"):
         print(f"usage: {Path(sys.argv[0]).name} {{{','.join(commands)}}} [options]\n")
-        for command, (_, kind) in commands.items():
-            print(f"  {command:10}{' '.join((kind.__doc__ or '').split('Attributes:')[0].split())}")
+        for command, (_, config_class) in commands.items():
+            print(f"  {command:10}{' '.join((config_class.__doc__ or '').split('Attributes:')[0].split())}")
         print("\nEach of them explains itself with --help.")
         return 0
     print(f"error: there is no command {name}; {nearest(name, commands)}", file=sys.stderr)
     return 2
 
 
-def read_config(kind: type[Config], arguments: Sequence[str] | None = None) -> Config:
-    """The dataclass `kind` as the command line (default: sys.argv) and its `--config` file describe it.
+def read_config(config_class: type[Config], arguments: Sequence[str] | None = None) -> Config:
+    """A dataclass as the command line (default: sys.argv) and its `--config` file describe it.
 
     A bool field is a bare flag, with a `--no-` form; a field without default must be given; one whose metadata says
     `positional` takes all that is typed without a flag, and `aliases` in it are other flags for the field.
     """
+    # 0.2 s that everybody does without who imports this module only to raise UserError.
     import docstring_parser
     import jsonargparse
     from jsonargparse.typing import register_type
 
     register_type(Names, str, Names, deserializer_exceptions=(TypeError,), fail_already_registered=False)
-    types = get_type_hints(kind)
+    types = get_type_hints(config_class)
 
     class Parser(jsonargparse.ArgumentParser):
         def error(self, message: str, error: Exception | None = None) -> None:
             print(f"error: {_one_sentence(message, types)}", file=sys.stderr)
             raise SystemExit(2)
 
-    documented = docstring_parser.parse(kind.__doc__ or "")
+    documented = docstring_parser.parse(config_class.__doc__ or "")
     # A runnable that builds on another one describes only what it adds.
-    families = [docstring_parser.parse(inspect.cleandoc(one.__doc__ or "")) for one in reversed(kind.__mro__)]
+    families = [docstring_parser.parse(inspect.cleandoc(base.__doc__ or "")) for base in reversed(config_class.__mro__)]
     described = {parameter.arg_name: parameter.description for family in families for parameter in family.params}
     parser = Parser(description=documented.short_description, allow_abbrev=False)
     parser.add_argument("--config", action="config", help="YAML file of these options; flags typed beside it win.")
-    for field in fields(kind):
+    for field in fields(config_class):
         default = field.default if field.default_factory is MISSING else field.default_factory()
         shown = {"help": described[field.name]}
         if field.metadata.get("positional"):
@@ -159,13 +160,13 @@ def read_config(kind: type[Config], arguments: Sequence[str] | None = None) -> C
             shown["type"] = types[field.name]
         parser.add_argument(_flag(field.name), **shown)
     typed = sys.argv[1:] if arguments is None else list(arguments)
-    read = parser.parse_args(_known_flags(typed, kind))
-    return kind(**{name: _of_type(read[name], types[name]) for name in types})
+    read = parser.parse_args(_known_flags(typed, config_class))
+    return config_class(**{name: _of_type(read[name], types[name]) for name in types})
 
 
-def _known_flags(arguments: Sequence[str], kind: type) -> list[str]:
+def _known_flags(arguments: Sequence[str], config_class: type) -> list[str]:
     """The command line with each alias as the flag that it stands for."""
-    flags = {alias: _flag(field.name) for field in fields(kind) for alias in field.metadata.get("aliases", ())}
+    flags = {alias: _flag(field.name) for field in fields(config_class) for alias in field.metadata.get("aliases", ())}
     split = (argument.partition("=") for argument in arguments)
     return [flags.get(flag, flag) + equals + value for flag, equals, value in split]
 
@@ -195,13 +196,13 @@ def _flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def _in_words(kind: object) -> str:
+def _in_words(hint: object) -> str:
     """A type as the user reads it."""
-    choices = [choice for choice in get_args(kind) if choice is not type(None)]
-    if get_origin(kind) is Literal:
+    choices = [choice for choice in get_args(hint) if choice is not type(None)]
+    if get_origin(hint) is Literal:
         return f"one of {', '.join(map(str, choices))}"
-    if get_origin(kind) is tuple:
+    if get_origin(hint) is tuple:
         return f"a list of {len(choices)}, such as [{','.join('1' * len(choices))}]"
     if choices:
         return " or ".join(map(_in_words, choices))
-    return {int: "a whole number", float: "a number"}.get(kind, getattr(kind, "__name__", str(kind)))
+    return {int: "a whole number", float: "a number"}.get(hint, getattr(hint, "__name__", str(hint)))

@@ -37,7 +37,7 @@ from pretrain.workers import usable_cores, worker_pool
 
 GENERATOR = 1  # raised whenever an image of the same seed would come out differently
 MARKER = "demo.json"
-KINDS = {
+DEFECTS = {
     "bottle": ("broken_large", "broken_small", "contamination", "scratch"),
     "cable": ("bent_wire", "cable_swap", "cut_insulation", "missing_wire", "poke_insulation"),
     "capsule": ("crack", "faulty_imprint", "poke", "scratch", "squeeze"),
@@ -54,7 +54,7 @@ KINDS = {
     "wood": ("color", "hole", "liquid", "scratch"),
     "zipper": ("broken_teeth", "fabric_border", "fabric_interior", "split_teeth", "squeezed_teeth"),
 }
-CATEGORIES = tuple(KINDS)
+CATEGORIES = tuple(DEFECTS)
 
 
 def main(config: Demo) -> None:
@@ -63,16 +63,18 @@ def main(config: Demo) -> None:
 
 
 def render_image(
-    category: str, split: str, kind: str, index: int, seed: int, harmed: bool = True
+    category: str, split: str, defect: str, index: int, seed: int, harmed: bool = True
 ) -> tuple[np.ndarray, np.ndarray]:
     """One image, a pure function of its arguments: image (256, 256, 3) uint8, mask (256, 256) bool, empty for "good".
 
     `harmed=False` gives the clean twin of a defective image: same product, pose, light and noise, without the defect.
     """
-    if category not in KINDS:
+    if category not in DEFECTS:
         raise UserError(f"the demo set has no category {category}; {nearest(category, CATEGORIES)}")
-    if kind not in ("good", *KINDS[category]):
-        raise UserError(f"the demo set has no {category} of kind {kind}; {nearest(kind, ('good', *KINDS[category]))}")
+    if defect not in ("good", *DEFECTS[category]):
+        raise UserError(
+            f"the demo set has no {category} with defect {defect}; {nearest(defect, ('good', *DEFECTS[category]))}"
+        )
     draw = {
         "bottle": moulded.bottle,
         "cable": hardware.cable,
@@ -92,14 +94,14 @@ def render_image(
     }[category]
 
     def stream(number: int) -> np.random.Generator:
-        return np.random.default_rng([seed, zlib.crc32(f"{category}/{split}/{kind}".encode()), index, number])
+        return np.random.default_rng([seed, zlib.crc32(f"{category}/{split}/{defect}".encode()), index, number])
 
     scene, light, harm, sensor, bad = range(5)  # apart, so that the defect moves no other random draw
     surface = draw(stream(scene), Harm("good", 0.0, stream(harm)))
     mask = np.zeros(surface.height.shape, bool)
-    if kind != "good":
+    if defect != "good":
         severity = stream(bad).uniform()
-        damaged = draw(stream(scene), Harm(kind, severity, stream(harm)))
+        damaged = draw(stream(scene), Harm(defect, severity, stream(harm)))
         mask = changed(surface, damaged)
         surface = damaged if harmed else surface
     lamp = Light.draw(stream(light))
@@ -127,7 +129,7 @@ def make(
     """
     out, categories = Path(out), tuple(categories) or CATEGORIES
     for name in categories:
-        if name not in KINDS:
+        if name not in DEFECTS:
             raise UserError(f"the demo set has no category {name}; {nearest(name, CATEGORIES)}")
     for name, value in {"seed": seed, "train": train, "good": good, "defective": defective}.items():
         if value < 0:
@@ -152,18 +154,18 @@ def make(
             _make_whole(out, marker, list(_jobs(categories, train, good, defective)), seed, workers)
     except OSError as error:
         raise UserError(
-            f"the demo data cannot be written to {out} ({error}); make room or choose another place."
+            f"the demo data cannot be written to {out} ({error}); make room or choose another folder."
         ) from None
 
 
 def _make_whole(out: Path, marker: dict, jobs: list["Job"], seed: int, workers: int | None) -> None:
-    """Draw beside `out`, and move the set to its place once it is whole; the lock is held."""
+    """Draw beside `out`, and rename the set once it is whole; the lock is held."""
     unfinished, replaced = (out.parent / f".{out.name}.{state}" for state in ("unfinished", "replaced"))
     shutil.rmtree(unfinished, ignore_errors=True)  # what a killed process left
     shutil.rmtree(replaced, ignore_errors=True)
     try:
         unfinished.mkdir()
-        for folder in {path for job in jobs for path in (_place(*job).parent, _mask_place(*job).parent)}:
+        for folder in {path for job in jobs for path in (_image_path(*job).parent, _mask_path(*job).parent)}:
             (unfinished / folder).mkdir(parents=True, exist_ok=True)
         _draw_all(unfinished, seed, jobs, workers or usable_cores())
         (unfinished / MARKER).write_text(json.dumps(marker, indent=1) + "\n")
@@ -176,7 +178,7 @@ def _make_whole(out: Path, marker: dict, jobs: list["Job"], seed: int, workers: 
     print(f"{out}: {len(jobs)} generated images of {len(marker['categories'])} products, seed {seed}", file=sys.stderr)
 
 
-Job = tuple[str, str, str, int]  # category, split, kind, index
+Job = tuple[str, str, str, int]  # category, split, defect, index
 
 
 def _marker(folder: Path) -> dict:
@@ -190,27 +192,27 @@ def _marker(folder: Path) -> dict:
 def _jobs(categories: tuple[str, ...], train: int, good: int, defective: int) -> Iterator[Job]:
     for category in categories:
         counts = [("train", "good", train), ("test", "good", good)]
-        counts += [("test", kind, defective) for kind in KINDS[category]]
-        for split, kind, count in counts:
-            yield from ((category, split, kind, index) for index in range(count))
+        counts += [("test", defect, defective) for defect in DEFECTS[category]]
+        for split, defect, count in counts:
+            yield from ((category, split, defect, index) for index in range(count))
 
 
-def _place(category: str, split: str, kind: str, index: int) -> Path:
-    return Path(category, split, kind, f"{index:03d}.png")
+def _image_path(category: str, split: str, defect: str, index: int) -> Path:
+    return Path(category, split, defect, f"{index:03d}.png")
 
 
-def _mask_place(category: str, split: str, kind: str, index: int) -> Path:
-    """Where an image's mask goes; a good one has none, and this is its own place."""
-    image = _place(category, split, kind, index)
-    return image if kind == "good" else Path(category, "ground_truth", kind, f"{index:03d}_mask.png")
+def _mask_path(category: str, split: str, defect: str, index: int) -> Path:
+    """Where an image's mask goes; a good one has none, and this is its own path."""
+    image = _image_path(category, split, defect, index)
+    return image if defect == "good" else Path(category, "ground_truth", defect, f"{index:03d}_mask.png")
 
 
 def _draw(folder: Path, seed: int, job: Job) -> None:
     image, mask = render_image(*job, seed)
     quick = {"compress_level": 1, "compress_type": zlib.Z_RLE}  # noise holds no repeats worth searching for
-    Image.fromarray(image).save(folder / _place(*job), **quick)
-    if _mask_place(*job) != _place(*job):
-        Image.fromarray(mask.astype("uint8") * 255).save(folder / _mask_place(*job), **quick)
+    Image.fromarray(image).save(folder / _image_path(*job), **quick)
+    if _mask_path(*job) != _image_path(*job):
+        Image.fromarray(mask.astype("uint8") * 255).save(folder / _mask_path(*job), **quick)
 
 
 def _draw_all(folder: Path, seed: int, jobs: list[Job], workers: int) -> None:

@@ -1,5 +1,5 @@
-"""Contrast between positions: what a feature map says at one position must be the same in two views of it, and
-different from what it says at every other position, and at the same one with a synthetic anomaly.
+"""Contrast between positions: a feature map at one position must be the same in two views of it, and different
+from the map at every other position, and at the same one with a synthetic anomaly.
 
 SimCLR contrasts whole images, and learns to overlook what is local; defects are local. Here two views show the SAME
 crop in other colors, so that a spot of the product is found again at the same position of the map (Wang et al. 2021,
@@ -26,6 +26,7 @@ class Positions:
     """Which positions of a map take part: as many of every image, so that ranks bring equal batches."""
 
     def __init__(self, seed: int, step: int, positions: Sequence[int] | np.ndarray, device: torch.device) -> None:
+        # The key is a part of the stream: spelled otherwise, every seed would contrast other positions.
         chance = uniforms(positions, POSITIONS_ANYWHERE, seed, step, "places")
         self.chance = torch.from_numpy(chance).to(device)  # (b, POSITIONS_ANYWHERE)
 

@@ -87,8 +87,8 @@ class Monitor:
         return figures
 
     def _synthetic_auroc(self, encoder: Encoder, references: Tensor, clean: Tensor, synthetic: Tensor) -> float:
-        bank = _patches(encoder, references, self.device).flatten(0, 1)
-        scores = [_farthest(_patches(encoder, images, self.device), bank) for images in (clean, synthetic)]
+        known = _patches(encoder, references, self.device).flatten(0, 1)
+        scores = [_farthest(_patches(encoder, images, self.device), known) for images in (clean, synthetic)]
         if not all(score.isfinite().all() for score in scores):
             return math.nan
         labels = [0] * len(clean) + [1] * len(synthetic)
@@ -127,7 +127,7 @@ def _unaugmented(image_set: ImageSet, count: int, size_px: int) -> Tensor:
 
 
 def _patches(encoder: Encoder, images: Tensor, device: torch.device) -> Tensor:
-    """Unit vectors of the middle levels on one grid, smoothed over 3 x 3 cells: (n, cells, c)."""
+    """Unit vectors of the middle levels on one grid, smoothed over 3 x 3 positions: (n, positions, c)."""
 
     def on_one_grid(part: Tensor) -> Tensor:
         maps = list(encoder(part, PATCH_LEVELS).values())
@@ -138,10 +138,10 @@ def _patches(encoder: Encoder, images: Tensor, device: torch.device) -> Tensor:
     return _in_parts(on_one_grid, images, device)
 
 
-def _farthest(patches: Tensor, bank: Tensor) -> Tensor:
-    """How far the strangest patch of an image is from its nearest in the bank: (n, cells, c), (m, c) -> (n,)."""
-    parts = patches.flatten(0, 1).split(max(1, DISTANCES_AT_ONCE // len(bank)))
-    return torch.cat([torch.cdist(part, bank).amin(1) for part in parts]).view(len(patches), -1).amax(1)
+def _farthest(patches: Tensor, known: Tensor) -> Tensor:
+    """How far the strangest patch of an image is from its nearest known one: (n, positions, c), (m, c) -> (n,)."""
+    parts = patches.flatten(0, 1).split(max(1, DISTANCES_AT_ONCE // len(known)))
+    return torch.cat([torch.cdist(part, known).amin(1) for part in parts]).view(len(patches), -1).amax(1)
 
 
 def _in_parts(function, images: Tensor, device: torch.device, at_once: int = 32) -> Tensor:

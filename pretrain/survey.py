@@ -85,12 +85,12 @@ def print_table(images: ImageSet, name: str) -> None:
     table.add_column("\nkinds of defect")
     for category in images.categories:
         of_category = images.of(category)
-        kinds = Counter((record.split, record.defect) for record in of_category.records)
+        counted = Counter((record.split, record.defect) for record in of_category.records)
         defects = Counter(record.defect for record in of_category.records if record.is_anomaly)
         table.add_row(
             escape(category),
-            str(kinds["train", GOOD]),
-            str(kinds["test", GOOD]),
+            str(counted["train", GOOD]),
+            str(counted["test", GOOD]),
             str(sum(defects.values())),
             str(sum(record.mask is not None for record in of_category.records)),
             _shapes(of_category),
@@ -120,11 +120,11 @@ def sheet_rows(images: ImageSet, columns: int = 9) -> list[tuple[str, list[Thumb
 
 
 def as_json(images: ImageSet, name: str, warnings: list[str]) -> dict:
-    """The same report for machines: counts by category, split and kind; problems; warnings."""
+    """The same report for machines: counts by category, split and defect; problems; warnings."""
     counts: dict = {category: {split: {} for split in SPLITS} for category in images.categories}
     for record in images.records:
-        kinds = counts[record.category][record.split]
-        kinds[record.defect] = kinds.get(record.defect, 0) + 1
+        counted = counts[record.category][record.split]
+        counted[record.defect] = counted.get(record.defect, 0) + 1
     return {
         "data": name,
         "images": counts,

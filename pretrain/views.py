@@ -54,19 +54,19 @@ def draw(
     """The numbers of one view for the images at `positions` of the global batch.
 
     `geometry_view` takes crop and flips from another view: `draw(..., view=1, geometry_view=0)` and
-    `draw(..., view=0)` show the same places in other colors, as dense contrast needs.
+    `draw(..., view=0)` show the same crop in other colors, as dense contrast needs.
     """
     count = len(positions)
     geometry = uniforms(
         positions, 4 * CROP_ATTEMPTS + 2, seed, step, "geometry", view if geometry_view is None else geometry_view
     )
     # Keys are a part of the stream: spelled otherwise, every seed would see other views.
-    color = uniforms(positions, 8, seed, step, "colour", view)
-    geometry, color = torch.from_numpy(geometry), torch.from_numpy(color)
-    jittered = color[:, 0] < strengths.jitter_probability
-    swing = (2 * color[:, 1:5] - 1) * jittered[:, None]
+    tone = uniforms(positions, 8, seed, step, "colour", view)
+    geometry, tone = torch.from_numpy(geometry), torch.from_numpy(tone)
+    jittered = tone[:, 0] < strengths.jitter_probability
+    swing = (2 * tone[:, 1:5] - 1) * jittered[:, None]
     lowest, highest = strengths.blur_sigma_px
-    sigma_px = lowest + (highest - lowest) * color[:, 7]
+    sigma_px = lowest + (highest - lowest) * tone[:, 7]
     return Draws(
         crop=_crops(strengths, geometry[:, 2:].reshape(count, CROP_ATTEMPTS, 4)),
         flip_horizontal=geometry[:, 0] < strengths.flip_horizontal_probability,
@@ -75,16 +75,16 @@ def draw(
         contrast=(1 + strengths.contrast * swing[:, 1]).clamp_(min=0),
         saturation=(1 + strengths.saturation * swing[:, 2]).clamp_(min=0),
         hue_turns=strengths.hue_turns * swing[:, 3],
-        gray=color[:, 5] < strengths.gray_probability,
-        blur_sigma_px=torch.where(color[:, 6] < strengths.blur_probability, sigma_px, 0.0),
+        gray=tone[:, 5] < strengths.gray_probability,
+        blur_sigma_px=torch.where(tone[:, 6] < strengths.blur_probability, sigma_px, 0.0),
     )
 
 
 def draw_pair(
     strengths: Strengths, seed: int, step: int, positions: Sequence[int] | np.ndarray, same_crop: bool = False
 ) -> tuple[Draws, Draws]:
-    """The numbers of both views. With `same_crop` they show one crop in two colorings: only there can a place of
-    the one be looked for in the other."""
+    """The numbers of both views. With `same_crop` they show one crop in two colorings: only then does a position
+    of the one show what the same position of the other does."""
     second = draw(strengths, seed, step, positions, view=1, geometry_view=0 if same_crop else None)
     return draw(strengths, seed, step, positions, view=0), second
 

@@ -82,36 +82,36 @@ def open_cached(folder: Path, paths: Sequence[Path], size_px: int, workers: int 
     Raises UserError if the store cannot be written or its disk is full; what was decoded by then is kept.
     """
     refuse_import_by_worker()  # it would wait for the lock that its parent holds
-    place = store_folder(folder, size_px)
+    store_path = store_folder(folder, size_px)
     try:
-        place.mkdir(parents=True, exist_ok=True)
+        store_path.mkdir(parents=True, exist_ok=True)
         try:
-            return _open(place, folder, paths, size_px, workers)
+            return _open(store_path, folder, paths, size_px, workers)
         except sqlite3.DatabaseError as error:
             if isinstance(error, sqlite3.OperationalError):
                 raise
-            print(f"the cache in {place} is damaged ({error}); making it anew.", file=sys.stderr)
-            with _sole_writer(place):
+            print(f"the cache in {store_path} is damaged ({error}); making it anew.", file=sys.stderr)
+            with _sole_writer(store_path):
                 for name in ("index.sqlite", "index.sqlite-journal", "pixels.u8"):
-                    (place / name).unlink(missing_ok=True)
-            return _open(place, folder, paths, size_px, workers)
+                    (store_path / name).unlink(missing_ok=True)
+            return _open(store_path, folder, paths, size_px, workers)
     except (OSError, sqlite3.OperationalError) as error:
         if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "disk is full" in str(error):
             raise UserError(
-                f"no space left for the cache in {place}: free some, or name a folder on another disk in "
+                f"no space left for the cache in {store_path}: free some, or name a folder on another disk in "
                 "HELDOUT_CACHE; the same command then goes on where this one stopped."
             ) from None
         raise UserError(
-            f"the cache in {place} cannot be used ({error}); name another folder in HELDOUT_CACHE."
+            f"the cache in {store_path} cannot be used ({error}); name another folder in HELDOUT_CACHE."
         ) from None
 
 
-def _open(place: Path, folder: Path, paths: Sequence[Path], size_px: int, workers: int | None) -> Cached:
+def _open(store_path: Path, folder: Path, paths: Sequence[Path], size_px: int, workers: int | None) -> Cached:
     keys, problems = _keys(paths)
-    with closing(_Store(place, folder, size_px)) as store:
+    with closing(_Store(store_path, folder, size_px)) as store:
         entries = store.entries(keys)
         if len(entries) < len(keys):
-            with _sole_writer(place):
+            with _sole_writer(store_path):
                 entries = store.entries(keys)  # another process may have filled it while this one waited
                 problems += store.fill(keys, [path for path in keys if path not in entries], workers)
                 entries = store.entries(keys)
@@ -132,19 +132,19 @@ def _keys(paths: Sequence[Path]) -> tuple[dict[Path, Key], list[Problem]]:
     return keys, problems
 
 
-def _sole_writer(place: Path) -> AbstractContextManager[None]:
+def _sole_writer(store_path: Path) -> AbstractContextManager[None]:
     """The right to append to a store."""
-    return alone(place / "lock", f"another process is filling the cache in {place}; waiting for it.")
+    return alone(store_path / "lock", f"another process is filling the cache in {store_path}; waiting for it.")
 
 
 class _Store:
     """The rows and the index of one image folder at one size."""
 
-    def __init__(self, place: Path, folder: Path, size_px: int) -> None:
-        self._place, self._folder, self._size_px = place, folder, size_px
+    def __init__(self, store_path: Path, folder: Path, size_px: int) -> None:
+        self._path, self._folder, self._size_px = store_path, folder, size_px
         self._row_bytes = size_px * size_px * 3
-        self._pixel_file = place / "pixels.u8"
-        self._index = sqlite3.connect(place / "index.sqlite", timeout=60.0)
+        self._pixel_file = store_path / "pixels.u8"
+        self._index = sqlite3.connect(store_path / "index.sqlite", timeout=60.0)
         self._index.execute(SCHEMA)
 
     def close(self) -> None:
@@ -153,10 +153,10 @@ class _Store:
     def entries(self, keys: Mapping[Path, Key]) -> dict[Path, Entry]:
         """Those of the images that are cached as they are on disk now."""
         rows_on_disk = self._rows_on_disk()
-        found = {row[0]: row[1:] for row in self._index.execute("SELECT * FROM images")}
+        stored = {row[0]: row[1:] for row in self._index.execute("SELECT * FROM images")}
         entries = {}
         for path, key in keys.items():
-            *cached_key, row, height, width, digest, file_digest = found.get(self._name(path), (None,) * 7)
+            *cached_key, row, height, width, digest, file_digest = stored.get(self._name(path), (None,) * 7)
             if tuple(cached_key) == key and row < rows_on_disk:
                 entries[path] = Entry(row, height, width, digest, file_digest)
         return entries
@@ -205,7 +205,7 @@ class _Store:
         ready.clear()
 
     def _check_space(self, count: int) -> None:
-        free, needed = shutil.disk_usage(self._place).free, count * self._row_bytes
+        free, needed = shutil.disk_usage(self._path).free, count * self._row_bytes
         if needed > free:
             raise OSError(errno.ENOSPC, f"{needed / 1e9:.1f} GB needed, {free / 1e9:.1f} GB free")
 

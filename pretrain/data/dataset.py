@@ -102,11 +102,11 @@ def load(
     if workers is not None and workers < 1:
         raise UserError(f"{workers} workers cannot decode: give 1 or more, or leave it out for one per core.")
     is_plain = allow_plain and folder.is_dir() and not has_layout(folder)
-    found = scan_plain(folder, categories) if is_plain else scan(folder, categories, normals_only)
-    cached = open_cached(folder, [record.path for record in found.records], size_px, workers)
-    records = tuple(record for record in found.records if record.path in cached.entries)
+    scanned = scan_plain(folder, categories) if is_plain else scan(folder, categories, normals_only)
+    cached = open_cached(folder, [record.path for record in scanned.records], size_px, workers)
+    records = tuple(record for record in scanned.records if record.path in cached.entries)
     records, mask_problems = _with_fitting_masks(records, cached.entries)
-    problems = (*found.problems, *cached.problems, *mask_problems)
+    problems = (*scanned.problems, *cached.problems, *mask_problems)
     if problems:
         print(f"{len(problems)} files in {folder} cannot be used:", file=sys.stderr)
     for problem in problems:

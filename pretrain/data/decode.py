@@ -120,14 +120,14 @@ def _decode_plain_png(data: bytes) -> Decoded | None:
 
 
 def _png_chunks(data: bytes) -> set[bytes]:
-    """The kinds of parts that a PNG has, as far as it is whole. Their lengths lead from one to the next: to search the
-    pixels for the names takes a hundredth of decoding them."""
-    kinds, position = set(), 8
+    """The names of a PNG's chunks, as far as it is whole. Their lengths lead from one to the next: to search the pixels
+    for the names takes a hundredth of decoding them."""
+    names, position = set(), 8
     while position + 8 <= len(data):
-        length, kind = struct.unpack_from(">I4s", data, position)
-        kinds.add(kind)
+        length, name = struct.unpack_from(">I4s", data, position)
+        names.add(name)
         position += 12 + length
-    return kinds
+    return names
 
 
 def _decode_with_pillow(file: BinaryIO, size_px: int | None) -> Decoded:
@@ -148,7 +148,7 @@ def _pillow(file: BinaryIO, read: "Callable[[Image.Image], Read]") -> Read:
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # oversize is judged below; the rest is chatter about metadata
+            warnings.simplefilter("ignore")  # oversize is refused below; the rest is chatter about metadata
             with Image.open(file, formats=FORMATS) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise Image.DecompressionBombError
@@ -208,7 +208,7 @@ def _whole_factor(pixels: np.ndarray, size_px: int) -> int:
 def _box_means(pixels: np.ndarray, factor: int) -> np.ndarray:
     """Means of squares of `factor` pixels, rounded: the sums of at most 16 x 16 fit in 16 bits.
 
-    First the sums down the columns, then along the rows: at every place, though only one in `factor` is used, since
+    First the sums down the columns, then along the rows: at every position, though only one in `factor` is used, since
     numpy adds neighboring numbers many times as fast as distant ones. So many at once stay in a core's own cache.
     """
     height, width = pixels.shape[0] // factor, pixels.shape[1] // factor

@@ -55,28 +55,28 @@ class Scan(NamedTuple):
 def scan(folder: Path, categories: Collection[str] = (), normals_only: bool = False) -> Scan:
     """List the images of `categories` (default: of all), or of their train/good alone. Raises UserError where there is
     nothing to list."""
-    found = category_folders(folder)
-    check_names(categories, found, f"category in {folder}")
+    folders = category_folders(folder)
+    check_names(categories, folders, f"category in {folder}")
     records: list[Record] = []
     problems: list[Problem] = []
-    for category in sorted(categories or found):
-        masks = {} if normals_only else _masks_by_kind(found[category] / "ground_truth", problems)
+    for category in sorted(categories or folders):
+        masks = {} if normals_only else _masks_by_defect(folders[category] / "ground_truth", problems)
         for split in SPLITS[:1] if normals_only else SPLITS:
-            for kind_folder in _subfolders(found[category] / split):
-                kind = kind_folder.name
-                if normals_only and kind != GOOD:
+            for defect_folder in _subfolders(folders[category] / split):
+                defect = defect_folder.name
+                if normals_only and defect != GOOD:
                     continue
-                of_kind = masks.get(kind, {}) if split == "test" and kind != GOOD else {}
-                for path in _images(kind_folder):
-                    records.append(Record(path, category, split, kind, of_kind.get(path.stem)))
+                of_defect = masks.get(defect, {}) if split == "test" and defect != GOOD else {}
+                for path in _images(defect_folder):
+                    records.append(Record(path, category, split, defect, of_defect.get(path.stem)))
             problems += [
                 Problem(path, f"lies in {split}/ itself; move it into {split}/{GOOD}/ or {split}/DEFECT/")
-                for path in _images(found[category] / split)
+                for path in _images(folders[category] / split)
             ]
         used = {record.mask for record in records}
-        for kind, of_kind in masks.items():
-            reason = "a mask of a good image" if kind == GOOD else "a mask without its image"
-            problems += [Problem(mask, reason) for mask in of_kind.values() if mask not in used]
+        for defect, of_defect in masks.items():
+            reason = "a mask of a good image" if defect == GOOD else "a mask without its image"
+            problems += [Problem(mask, reason) for mask in of_defect.values() if mask not in used]
     if not records:
         raise UserError(f"no images in {folder}; expected them as CATEGORY/train/good/NAME.png.")
     return Scan(folder, tuple(records), tuple(problems))
@@ -88,11 +88,11 @@ def scan_plain(folder: Path, categories: Collection[str] = ()) -> Scan:
     if not folder.is_dir():
         category_folders(folder)  # says what is wrong
     records = []
-    for place, inner, _ in os.walk(folder):
+    for parent, inner, _ in os.walk(folder):
         inner[:] = [name for name in inner if not name.startswith(".")]
-        name = Path(place).relative_to(folder).as_posix()
+        name = Path(parent).relative_to(folder).as_posix()
         category = folder.resolve().name if name == "." else name
-        records += [Record(path, category, UNLABELLED, UNLABELLED) for path in _images(Path(place))]
+        records += [Record(path, category, UNLABELLED, UNLABELLED) for path in _images(Path(parent))]
     check_names(categories, {record.category for record in records}, f"subfolder with images in {folder}")
     records = sorted(
         (record for record in records if not categories or record.category in categories),
@@ -105,7 +105,7 @@ def scan_plain(folder: Path, categories: Collection[str] = ()) -> Scan:
 
 def has_layout(folder: Path) -> bool:
     """Whether a folder is, or holds, categories with train/ or test/."""
-    return any((place / split).is_dir() for place in (folder, *_subfolders(folder)) for split in SPLITS)
+    return any((parent / split).is_dir() for parent in (folder, *_subfolders(folder)) for split in SPLITS)
 
 
 def category_folders(folder: Path) -> dict[str, Path]:
@@ -116,10 +116,12 @@ def category_folders(folder: Path) -> dict[str, Path]:
         raise UserError(f"there is no folder {folder}; name one with --data, or leave it out to use the demo data.")
     if any((folder / split).is_dir() for split in SPLITS):
         return {folder.resolve().name: folder}
-    found = {inner.name: inner for inner in _subfolders(folder) if any((inner / split).is_dir() for split in SPLITS)}
-    if not found:
+    categories = {
+        inner.name: inner for inner in _subfolders(folder) if any((inner / split).is_dir() for split in SPLITS)
+    }
+    if not categories:
         raise UserError(f"no category in {folder}; expected images as {folder}/CATEGORY/train/good/NAME.png.")
-    return found
+    return categories
 
 
 def check_names(names: Iterable[str], allowed: Collection[str], what: str) -> None:
@@ -171,12 +173,12 @@ def split_records(
     return {part: sorted(positions) for part, positions in parts.items()}
 
 
-def _part_at(place: float, fractions: Mapping[str, float]) -> str:
-    """Which part an image belongs to whose place among its like, from 0 to 1, is given."""
+def _part_at(share: float, fractions: Mapping[str, float]) -> str:
+    """Which part an image belongs to that comes after the given share, 0 to 1, of its like."""
     end = 0.0
     for part, fraction in fractions.items():
         end += fraction
-        if place < end:
+        if share < end:
             return part
     return part
 
@@ -196,13 +198,13 @@ def _images(folder: Path) -> list[Path]:
     )
 
 
-def _masks_by_kind(folder: Path, problems: list[Problem]) -> dict[str, dict[str, Path]]:
-    """Masks by kind and by the stem of their image: NAME_mask.png, as MVTec has them, or NAME.png."""
+def _masks_by_defect(folder: Path, problems: list[Problem]) -> dict[str, dict[str, Path]]:
+    """Masks by defect and by the stem of their image: NAME_mask.png, as MVTec has them, or NAME.png."""
     masks: dict[str, dict[str, Path]] = {}
-    for kind_folder in _subfolders(folder):
-        of_kind = masks.setdefault(kind_folder.name, {})
-        for path in _images(kind_folder):
-            known = of_kind.setdefault(path.stem.removesuffix("_mask"), path)
+    for defect_folder in _subfolders(folder):
+        of_defect = masks.setdefault(defect_folder.name, {})
+        for path in _images(defect_folder):
+            known = of_defect.setdefault(path.stem.removesuffix("_mask"), path)
             if known != path:
                 problems.append(Problem(path, f"a second mask of the image that {known.name} belongs to"))
     return masks

@@ -122,7 +122,7 @@ def test_out_that_cannot_be_written_is_a_sentence(options, tmp_path):
     command = [sys.executable, SCRIPT, *map(str, options), "--out", str(tmp_path / "file/study")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert "put that right, or name another place" in done.stderr and "Traceback" not in done.stderr
+    assert "put that right, or name another path" in done.stderr and "Traceback" not in done.stderr
 
 
 def test_poor_categories_are_told_and_the_rest_goes_on(demo_folder, tmp_path, capsys):

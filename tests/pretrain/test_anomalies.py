@@ -7,9 +7,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pretrain.anomalies import FORMS, ON_OBJECT_SHARE, Kinds, add_anomaly, draw_kinds
+from pretrain.anomalies import FORMS, ON_OBJECT_SHARE, AnomalyTypes, add_anomaly, draw_types
 
-NAMES = [field.name for field in fields(Kinds)]
+NAMES = [field.name for field in fields(AnomalyTypes)]
 
 
 def products(count: int, height_px: int = 64, width_px: int = 64) -> torch.Tensor:
@@ -22,8 +22,8 @@ def products(count: int, height_px: int = 64, width_px: int = 64) -> torch.Tenso
     return torch.lerp(torch.full_like(grain, 0.6), (color + 0.2 * grain).clamp(0, 1), disc)
 
 
-def only(name: str) -> Kinds:
-    return Kinds(**{other: float(other == name) for other in NAMES})
+def only(name: str) -> AnomalyTypes:
+    return AnomalyTypes(**{other: float(other == name) for other in NAMES})
 
 
 def change_inside(images: torch.Tensor, synthetic: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
@@ -44,9 +44,9 @@ def test_masks_are_exact_and_harm_is_seen(extent_px):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_kind_is_seen_even_on_plain_images(name):
+def test_every_type_is_seen_even_on_plain_images(name):
     images = torch.linspace(0, 1, 12)[:, None, None, None].expand(12, 3, 64, 64).contiguous()
-    synthetic, masks = add_anomaly(images, images, 0, 0, range(12), strength=0.0, kinds=only(name))
+    synthetic, masks = add_anomaly(images, images, 0, 0, range(12), strength=0.0, types=only(name))
     assert torch.equal(torch.where(masks[:, None], images, synthetic), images)
     assert change_inside(images, synthetic, masks).min() > 0.014
     # Where harm was allowed it happened: hardly a pixel inside is as it was.
@@ -56,7 +56,7 @@ def test_every_kind_is_seen_even_on_plain_images(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_areas_spread_over_the_range_of_their_kind(name):
     images = products(96)
-    _, masks = add_anomaly(images, images.roll(1, dims=0), 0, 0, range(96), kinds=only(name))
+    _, masks = add_anomaly(images, images.roll(1, dims=0), 0, 0, range(96), types=only(name))
     smallest, largest = FORMS[name][0]
     area, pixel = masks.float().mean(dim=(1, 2)), 1 / 64**2
     assert area.min() >= smallest - 1e-6 and area.max() <= largest + 3 * pixel
@@ -92,34 +92,34 @@ def test_what_is_synthetic_is_a_pure_function_of_image_and_position():
 
 def test_kinds_occur_as_often_as_stated():
     positions = range(5000)
-    counts = Counter(draw_kinds(Kinds(), 0, 0, positions))
-    total = sum(asdict(Kinds()).values())
-    for name, weight in asdict(Kinds()).items():
+    counts = Counter(draw_types(AnomalyTypes(), 0, 0, positions))
+    total = sum(asdict(AnomalyTypes()).values())
+    for name, weight in asdict(AnomalyTypes()).items():
         assert counts[name] / 5000 == pytest.approx(weight / total, abs=0.02)
-    assert set(draw_kinds(only("dent"), 0, 0, positions)) == {"dent"}
+    assert set(draw_types(only("dent"), 0, 0, positions)) == {"dent"}
 
 
 def test_foreign_pieces_come_from_their_own_source():
     images = products(16)
     synthetic, masks = add_anomaly(
-        images, torch.zeros_like(images), 0, 0, range(16), strength=1.0, kinds=only("foreign")
+        images, torch.zeros_like(images), 0, 0, range(16), strength=1.0, types=only("foreign")
     )
     other, other_masks = add_anomaly(
-        images, torch.ones_like(images), 0, 0, range(16), strength=1.0, kinds=only("foreign")
+        images, torch.ones_like(images), 0, 0, range(16), strength=1.0, types=only("foreign")
     )
     assert torch.equal(masks, other_masks)
     brighter = ((other - synthetic).mean(dim=1) * masks).sum(dim=(1, 2)) / masks.sum(dim=(1, 2))
     # Half are blended in, which takes away the mean of a plain source; the others show it.
     assert 4 <= int((brighter > 0.3).sum()) <= 12
     without, texture = (
-        add_anomaly(images, None, 0, 0, range(16), kinds=only(name))[0] for name in ("foreign", "texture")
+        add_anomaly(images, None, 0, 0, range(16), types=only(name))[0] for name in ("foreign", "texture")
     )
     assert torch.equal(without, texture)
 
 
 def test_defects_lie_on_the_product_mostly():
     images = products(200)
-    _, masks = add_anomaly(images, images.roll(1, dims=0), 0, 0, range(200), kinds=only("hole"))
+    _, masks = add_anomaly(images, images.roll(1, dims=0), 0, 0, range(200), types=only("hole"))
     y, x = torch.linspace(-1, 1, 64)[:, None], torch.linspace(-1, 1, 64)
     disc = y**2 + x**2 < 0.35
     on_product = ((masks & disc).sum(dim=(1, 2)) > 0.5 * masks.sum(dim=(1, 2))).float().mean()

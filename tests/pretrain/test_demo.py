@@ -15,11 +15,11 @@ from PIL import Image
 from scipy.ndimage import distance_transform_edt, gaussian_filter
 
 from pretrain.command import UserError
-from pretrain.demo import CATEGORIES, KINDS, MARKER, is_demo, make, render_image
+from pretrain.demo import CATEGORIES, DEFECTS, MARKER, is_demo, make, render_image
 
 SCRIPT = REPOSITORY / "pretrain/demo.py"
 HALO_PX = 16  # how far a changed outline moves shadow, shading and lens blur
-EVERY_KIND = [(category, kind) for category in CATEGORIES for kind in KINDS[category]]
+EVERY_DEFECT = [(category, defect) for category in CATEGORIES for defect in DEFECTS[category]]
 
 
 def digest(folder: Path) -> dict[str, str]:
@@ -39,11 +39,11 @@ def test_layout_and_counts(tiny):
     for category in ("pill", "grid"):
         assert len(list((tiny / category / "train" / "good").glob("*.png"))) == 3
         assert len(list((tiny / category / "test" / "good").glob("*.png"))) == 2
-        assert {folder.name for folder in (tiny / category / "test").iterdir()} == {"good", *KINDS[category]}
-        for kind in KINDS[category]:
-            with Image.open(tiny / category / "test" / kind / "000.png") as image:
+        assert {folder.name for folder in (tiny / category / "test").iterdir()} == {"good", *DEFECTS[category]}
+        for defect in DEFECTS[category]:
+            with Image.open(tiny / category / "test" / defect / "000.png") as image:
                 assert (image.mode, image.size, image.format) == ("RGB", (256, 256), "PNG")
-            with Image.open(tiny / category / "ground_truth" / kind / "000_mask.png") as mask:
+            with Image.open(tiny / category / "ground_truth" / defect / "000_mask.png") as mask:
                 assert (mask.mode, mask.size, mask.format) == ("L", (256, 256), "PNG")
                 assert set(np.unique(mask)) == {0, 255}
     assert is_demo(tiny)
@@ -65,14 +65,14 @@ def test_a_image_depends_on_each_of_its_arguments():
 
 
 @cache
-def rendered(category: str, kind: str, index: int) -> tuple[np.ndarray, np.ndarray]:
-    return render_image(category, "test", kind, index, seed=5)
+def rendered(category: str, defect: str, index: int) -> tuple[np.ndarray, np.ndarray]:
+    return render_image(category, "test", defect, index, seed=5)
 
 
-@pytest.mark.parametrize(("category", "kind"), EVERY_KIND)
-def test_mask_is_where_the_image_differs_from_its_clean_twin(category, kind):
-    bad, mask = rendered(category, kind, 0)
-    clean, same_mask = render_image(category, "test", kind, 0, seed=5, harmed=False)
+@pytest.mark.parametrize(("category", "defect"), EVERY_DEFECT)
+def test_mask_is_where_the_image_differs_from_its_clean_twin(category, defect):
+    bad, mask = rendered(category, defect, 0)
+    clean, same_mask = render_image(category, "test", defect, 0, seed=5, harmed=False)
     assert mask.any() and mask.mean() < 0.3
     assert np.array_equal(mask, same_mask)
     change = np.abs(bad.astype(int) - clean).max(axis=2)
@@ -115,7 +115,7 @@ def frames() -> dict[str, tuple[np.ndarray, np.ndarray]]:
     features = {}
     for category in CATEGORIES:
         good = [rendered(category, "good", index) for index in range(12)]
-        bad = [rendered(category, kind, index) for kind in KINDS[category] for index in range(3)]
+        bad = [rendered(category, defect, index) for defect in DEFECTS[category] for index in range(3)]
         features[category] = tuple(np.stack([frame_features(*pair) for pair in pairs]) for pairs in (good, bad))
     return features
 

@@ -20,7 +20,7 @@ IMAGES = 4
 
 
 def features(parts: int, seed: int = 0, dtype=torch.float64) -> dict[str, Tensor]:
-    """Maps of two views of four images, or of three parts with the planted ones; all want a gradient."""
+    """Maps of two views of four images, or of three parts with the synthetic anomalies; all want a gradient."""
     generator = torch.Generator().manual_seed(seed)
     return {
         level: torch.randn(parts * IMAGES, CHANNELS[level], *side, generator=generator, dtype=dtype, requires_grad=True)
@@ -105,7 +105,7 @@ def test_half_precision_is_contrasted_in_full():
 
 
 def test_synthetic_places_that_look_clean_cost_more():
-    """The planted part as the clean one itself, as something unrelated, and not there at all."""
+    """The anomalous part as the clean one itself, as something unrelated, and not there at all."""
     module, drawn, masks = DenseContrast({"level2": 32}), Positions(0, 0, range(IMAGES), CPU), synthetic_masks()
     module.projections["level2"] = torch.nn.Identity()
     generator = torch.Generator().manual_seed(0)
@@ -177,7 +177,7 @@ def test_one_covered_cell_is_repeated_and_four_are_all_taken():
 
 
 def test_the_same_place_is_compared():
-    """Maps that name their cells: unit vectors of the position, projected by nothing, are all told apart."""
+    """Maps that name their positions: unit vectors of the position, projected by nothing, are all told apart."""
     module, drawn = DenseContrast({"level2": 16}, width=16, dimensions=16), Positions(0, 0, range(1), CPU)
     module.projections["level2"] = torch.nn.Identity()
     names = F.one_hot(torch.arange(16)).float().T.reshape(1, 16, 4, 4)

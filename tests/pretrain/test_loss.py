@@ -80,7 +80,7 @@ def test_closed_forms():
     assert collapsed.loss == pytest.approx(math.log(31), abs=1e-6) == chance_loss(16)
     assert collapsed.accuracy == 0
     assert nt_xent(same, same, 0.1, same[:5]).loss == pytest.approx(math.log(36), abs=1e-6) == chance_loss(16, 5)
-    # Pairs alike, different pairs at right angles: one rival of weight exp(1/t), the 2N - 2 others of weight 1.
+    # Pairs alike, different pairs at right angles: the positive of weight exp(1/t), the 2N - 2 others of weight 1.
     apart = nt_xent(torch.eye(8), torch.eye(8) * 3, 0.5)
     assert apart.loss == pytest.approx(math.log(1 + 14 * math.exp(-2)), abs=1e-6)
     assert apart.accuracy == 1
@@ -139,11 +139,11 @@ def test_places_of_feature_maps_are_rows():
 
 def test_nan_is_not_hidden():
     first, second, _ = views(8)
-    spoilt = first.detach().clone()
-    spoilt[3, 2] = math.nan
-    assert nt_xent(spoilt, second, 0.1).loss.isnan()
-    spoilt[3, 2] = math.inf
-    assert nt_xent(spoilt, second, 0.1).loss.isnan()
+    damaged = first.detach().clone()
+    damaged[3, 2] = math.nan
+    assert nt_xent(damaged, second, 0.1).loss.isnan()
+    damaged[3, 2] = math.inf
+    assert nt_xent(damaged, second, 0.1).loss.isnan()
 
 
 def test_no_gradient_is_asked_or_given():

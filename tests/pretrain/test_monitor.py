@@ -165,7 +165,7 @@ def test_looking_leaves_everything_as_it_was(freeze, looking):
     """Also the frozen batch normalization in the middle of a training encoder."""
     module = SimCLR(make_encoder("resnet18", input_size_px=32), 0.3, 1.0, 0.2)
     train_mode(module, freeze)
-    module.projection.layers[0].eval()
+    module.projection[0].eval()
     modes = [part.training for part in module.modules()]
     frozen = [not part.training for part in module.modules() if isinstance(part, _BatchNorm)]
     state = {name: tensor.clone() for name, tensor in module.state_dict().items()}
@@ -202,7 +202,7 @@ def test_double_precision_is_looked_at_too(looking):
     assert double == pytest.approx(single, rel=1e-3, abs=1e-4)
 
 
-def test_a_spoilt_encoder_has_no_figure(looking):
+def test_a_damaged_encoder_has_no_figure(looking):
     encoder = make_encoder("resnet18", input_size_px=32)
     next(encoder.parameters()).data.fill_(math.nan)
     assert math.isnan(looking.measure(encoder, nn.Flatten()).synthetic_auroc)
@@ -210,12 +210,12 @@ def test_a_spoilt_encoder_has_no_figure(looking):
 
 def test_distances_are_taken_in_parts(monkeypatch):
     """All at once they are 11 GiB for one category at 224 px."""
-    patches, bank = F.normalize(random(5, 7, 4), dim=2), F.normalize(random(33, 4, seed=1), dim=1)
-    expected = (patches[:, :, None] - bank).norm(dim=3).amin(2).amax(1)
+    patches, known = F.normalize(random(5, 7, 4), dim=2), F.normalize(random(33, 4, seed=1), dim=1)
+    expected = (patches[:, :, None] - known).norm(dim=3).amin(2).amax(1)
     largest, made = [], torch.cdist
     monkeypatch.setattr(torch, "cdist", lambda *both: largest.append(made(*both).numel()) or made(*both))
     for at_once in (1, 100, 10**6):
         monkeypatch.setattr(monitor, "DISTANCES_AT_ONCE", at_once)
         largest.clear()
-        torch.testing.assert_close(monitor._farthest(patches, bank), expected, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(monitor._farthest(patches, known), expected, rtol=1e-5, atol=1e-5)
         assert max(largest) <= max(at_once, 33) and sum(largest) == 5 * 7 * 33
