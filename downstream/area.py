@@ -46,7 +46,7 @@ from downstream.inspection.area_choice import (
     validation_images,
 )
 from downstream.inspection.area_plots import areas_chart, examples, regions_chart, sample_sheet, sizes_chart
-from downstream.inspection.config import AreaFinetune, AreaTest, AreaValidate, Fit
+from downstream.inspection.config import AreaFinetune, AreaModel, AreaTest, AreaValidate, Fit
 from downstream.inspection.fitting import fit
 from downstream.inspection.images import records_to_inspect
 from downstream.inspection.inspector import AreaRule, Inspector
@@ -120,7 +120,7 @@ def validate(config: AreaValidate) -> None:
     print(f"{model.category}: a region of {config.area} px above {threshold.value:.5g} makes an image defective")
     print(f"the threshold: {threshold.why}")
     if threshold.count < 2:
-        print("leave out more good images than one: of a single one the spread is not known.")
+        print("leave out more than one good image: of a single one the spread is not known.")
     print(f"highest of the validation images: {validation.images.records[int(scores.argmax())].path}")
     print(f"kept in {config.model}; python downstream/detect.py run decides by it from now on")
     print(f"next:  python downstream/area.py test --model {config.model} --data FOLDER_WITH_TEST_IMAGES")
@@ -152,7 +152,7 @@ def test(config: AreaTest) -> None:
     results.print_summary()
 
 
-def _model(config: AreaFinetune | AreaValidate) -> Inspector:
+def _model(config: AreaModel) -> Inspector:
     """The model in its folder, fitted now if a method was named."""
     if config.method is not None:
         if not config.validation_share:

@@ -1,6 +1,6 @@
 """A fitted method as one torch module, from the pixels of a camera to the decision, with no branch in it.
 
-It is what torch.export and the ONNX exporter can take down: everything that depends on the method alone is computed
+It is what torch.export and the ONNX exporter can trace: everything that depends on the method alone is computed
 here, once, and becomes a constant of the graph.
 """
 

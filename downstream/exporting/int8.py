@@ -38,7 +38,8 @@ SAME_MEAN = 1e-3
 
 @dataclass(frozen=True)
 class Drift:
-    """What became of the answers on `count` images, `of` a sentence's rest. AUROCs are none without labels."""
+    """How far decisions and image AUROC moved on `count` images; `of` says which these are. Without labels there is no
+    AUROC."""
 
     count: int
     of: str

@@ -103,8 +103,8 @@ def probe_score(graph: InspectionGraph) -> float:
 
 
 def onnx_model(graph: torch.nn.Module, names: tuple[str, ...] = OUTPUTS):
-    """A module as an onnx.ModelProto, the batch free. Raises UserError where a package lacks or an operator cannot
-    be."""
+    """A module as an onnx.ModelProto, for batches of any size. Raises UserError where a package is missing, or an
+    operator has no form in ONNX."""
     try:
         import onnx  # noqa: F401
         import onnxscript  # noqa: F401
@@ -127,7 +127,7 @@ def onnx_model(graph: torch.nn.Module, names: tuple[str, ...] = OUTPUTS):
                 verbose=False,
             )
     except Exception as error:  # the exporter's errors share no base
-        raise UserError(f"torch {torch.__version__} cannot take this model down as ONNX: {_last_line(error)}") from None
+        raise UserError(f"torch {torch.__version__} cannot convert this model to ONNX: {_last_line(error)}") from None
     proto = program.model_proto
     # Where the code lay on this machine is nobody's business, and half of the graph's size.
     for part in (*proto.graph.node, *proto.graph.value_info, *proto.graph.input, *proto.graph.output, proto.graph):
@@ -190,7 +190,7 @@ def predicted_arrays(method, images: np.ndarray) -> list[np.ndarray]:
 
 
 def example(graph: torch.nn.Module) -> torch.Tensor:
-    """Images to take a graph down with; two, since of one the exporter would think that it always is one."""
+    """Images to trace a graph with: two, since from one the exporter would conclude that a batch is always one."""
     size_px = graph.size_px
     if graph.takes_floats:
         return torch.zeros(2, 3, size_px, size_px)

@@ -67,48 +67,12 @@ class Run:
 
 
 @dataclass(frozen=True)
-class AreaFinetune:
-    """Plot what helps to choose a minimum area, and recommend one.
+class AreaModel:
+    """What both area commands that need validation images are told of the model.
 
     Attributes:
         model: Folder of a model; with --method it is written there.
         data: Good images, some of which the model was not fitted to; of a category in MVTec AD's layout, train/good.
-        category: Which category, where the folder holds several. Default is the model's.
-        method: Fit this method first, as downstream/detect.py fit does.
-        validation_share: Of a model fitted here, the share of good images to leave out of it.
-        encoder: Of a model fitted here, the encoder file.
-        train: Of a model fitted here, the folder of other categories to learn from (residual).
-        size_px: Of a model fitted here, the side of the square that images are stretched to.
-        options: Of a model fitted here, arguments of the method, such as dimensions=50.
-        false_alarm_rate: Share of good images that may be called defective. Default is none of the validation images.
-        synthetic: Number of synthetic anomalies to compare areas by.
-        seed: Seed of the validation images and of the synthetic anomalies.
-        out: Folder for the plots and tables.
-    """
-
-    model: Path
-    data: Path
-    category: str | None = None
-    method: str | None = None
-    validation_share: float = 0.1
-    encoder: Path | None = None
-    train: Path | None = None
-    size_px: int = 224
-    options: str = ""
-    false_alarm_rate: float | None = None
-    synthetic: int = 200
-    seed: int = 0
-    out: Path = Path("runs/area")
-
-
-@dataclass(frozen=True)
-class AreaValidate:
-    """Find the lowest threshold at which no validation image has a region of the area, and keep both in the model.
-
-    Attributes:
-        model: Folder of a model; with --method it is written there.
-        data: Good images, some of which the model was not fitted to; of a category in MVTec AD's layout, train/good.
-        area: The minimum area, in pixels of the original images.
         category: Which category, where the folder holds several. Default is the model's.
         method: Fit this method first, as downstream/detect.py fit does.
         validation_share: Of a model fitted here, the share of good images to leave out of it.
@@ -122,7 +86,6 @@ class AreaValidate:
 
     model: Path
     data: Path
-    area: int
     category: str | None = None
     method: str | None = None
     validation_share: float = 0.1
@@ -132,6 +95,31 @@ class AreaValidate:
     options: str = ""
     false_alarm_rate: float | None = None
     seed: int = 0
+
+
+@dataclass(frozen=True)
+class AreaFinetune(AreaModel):
+    """Plot what helps to choose a minimum area, and recommend one.
+
+    Attributes:
+        synthetic: Number of synthetic anomalies to compare areas by.
+        seed: Seed of the draw of validation images, and of the synthetic anomalies.
+        out: Folder for the plots and tables.
+    """
+
+    synthetic: int = 200
+    out: Path = Path("runs/area")
+
+
+@dataclass(frozen=True)
+class AreaValidate(AreaModel):
+    """Find the lowest threshold at which no validation image has a region of the area, and keep both in the model.
+
+    Attributes:
+        area: The minimum area, in pixels of the original images.
+    """
+
+    area: int = field(kw_only=True)
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,7 @@ class PatchCore(PatchMethod):
         return chosen
 
     def _search_space(self, centered: Tensor) -> Tensor:
-        """What turns patches (n, d), as they are, into those that are compared, as a matrix from the right."""
+        """The matrix (d, k) by which patches (n, d) are multiplied before they are compared."""
         return whitening(centered) if self.whiten else torch.eye(centered.shape[1])
 
     def distances(self, vectors: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import numpy as np
 from baselines.contract.metrics import image_figures
 from downstream.report.charts import COLORS, Curve, histogram, roc_chart, roc_points
 from downstream.report.gallery import MAX_IMAGES, OUTCOMES, SHOWN_EACH, gallery
-from downstream.report.rows import category_auroc, judged_rows
+from downstream.report.rows import category_auroc, without_controls
 from downstream.study.cell import RANDOM, CellResult, RowKey
 from downstream.study.record import Results
 
@@ -25,7 +25,7 @@ def category_section(category: str, summary: dict, results: Results) -> dict:
     section |= {
         "curves": curves,
         "chart": roc_chart(curves, f"{category}: found defects over false alarms") if curves else "",
-        "cards": [_card(row, first_results[row["name"]]) for row in judged_rows(rows)],
+        "cards": [_card(row, first_results[row["name"]]) for row in without_controls(rows)],
         "rows": rows,
         "defects": list(rows[0]["categories"][category]["defects"]),
     }
@@ -62,7 +62,7 @@ def _card(row: dict, result: CellResult) -> dict:
 def _galleries(category: str, rows: Sequence[dict], first_results: dict[str, CellResult], summary: dict) -> dict:
     """The rows that there is room for, those with maps first, then by their image AUROC, and how many are left out."""
     ranked = sorted(
-        judged_rows(rows),
+        without_controls(rows),
         key=lambda row: (first_results[row["name"]].maps is None, -(category_auroc(row, category) or 0)),
     )
     room = max(1, MAX_IMAGES // (len(summary["categories"]) * SHOWN_EACH * len(OUTCOMES)))

@@ -1,8 +1,9 @@
 """What a method got right and wrong, as images inside the page: the image with the true defect, and its heatmap."""
 
 import base64
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from io import BytesIO
+from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple
 
@@ -123,9 +124,4 @@ def _defects_in_turn(positions: Sequence[int], defects: Sequence[str]) -> list[i
     by_defect: dict[str, list[int]] = {}
     for position in positions:
         by_defect.setdefault(defects[position], []).append(position)
-
-    def turns() -> Iterator[int]:
-        for turn in range(max(map(len, by_defect.values()), default=0)):
-            yield from (members[turn] for members in by_defect.values() if turn < len(members))
-
-    return list(turns())
+    return [position for turn in zip_longest(*by_defect.values()) for position in turn if position is not None]

@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from baselines.contract.metrics import number
 from downstream.report.category import category_section
-from downstream.report.rows import judged_rows, mean_figure, row_title, row_variant, study_title
+from downstream.report.rows import mean_figure, row_title, row_variant, study_title, without_controls
 from downstream.report.tables import decisions_table, results_table, thresholds_table
 from downstream.study.cell import RANDOM, SIMCLR
 from downstream.study.record import Results
@@ -67,7 +67,7 @@ def environment() -> Environment:
 def main_finding(summary: dict) -> dict | None:
     """The highest image AUROC among rows that are no controls, that of the same row with random weights, and how many
     rows with the SimCLR encoder differ from the random one beyond chance. None where no AUROC is defined."""
-    rows = [row for row in judged_rows(summary["rows"]) if mean_figure(row, "auroc") is not None]
+    rows = [row for row in without_controls(summary["rows"]) if mean_figure(row, "auroc") is not None]
     if not rows:
         return None
     best = max(rows, key=lambda row: mean_figure(row, "auroc"))

@@ -1,6 +1,6 @@
 """Rows of a study's summary in words and numbers: what the page, the terminal and Markdown share."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable
 
 
 def study_title(summary: dict) -> str:
@@ -31,7 +31,7 @@ def category_auroc(row: dict, category: str) -> float | None:
     return mean_figure(row["categories"][category], "auroc") if category in row["categories"] else None
 
 
-def judged_rows(rows: Iterable[dict]) -> list[dict]:
+def without_controls(rows: Iterable[dict]) -> list[dict]:
     """Without the controls, which only show what little it takes."""
     return [row for row in rows if not row["is_control"]]
 
@@ -41,11 +41,14 @@ def controls_last(rows: Iterable[dict]) -> list[dict]:
     return sorted(rows, key=lambda row: row["is_control"])
 
 
-def best_figures(rows: Iterable[dict], names: Sequence[str]) -> set[tuple[str, str]]:
-    """(row, figure) of the highest values, as three digits show them, among rows that are no controls."""
+def best_figures(
+    rows: Iterable[dict], names: Iterable[str], figure_of: Callable[[dict, str], float | None] = mean_figure
+) -> set[tuple[str, str]]:
+    """(row, name) of the highest values, as three digits show them, among rows that are no controls. Names are those
+    of figures, or with `category_auroc` of categories."""
     best = set()
     for name in names:
-        means = {row["name"]: mean_figure(row, name) for row in judged_rows(rows)}
-        values = {row: round(value, 3) for row, value in means.items() if value is not None}
+        figures = {row["name"]: figure_of(row, name) for row in without_controls(rows)}
+        values = {row: round(value, 3) for row, value in figures.items() if value is not None}
         best |= {(row, name) for row, value in values.items() if value == max(values.values())}
     return best

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from downstream.report.rows import best_figures, category_auroc, judged_rows, row_title
+from downstream.report.rows import best_figures, category_auroc, row_title
 
 
 class Column(NamedTuple):
@@ -41,7 +41,7 @@ def results_table(summary: dict) -> dict:
         "best": best_figures(rows, marked),
         "encoder_saw": {row["name"]: _in_short(row["encoder_saw"]) for row in rows},
         "by_category": {row["name"]: _by_category(row, summary["categories"]) for row in rows},
-        "best_in_category": _best_in_categories(rows, summary["categories"]),
+        "best_in_category": best_figures(rows, summary["categories"], category_auroc),
     }
 
 
@@ -80,16 +80,6 @@ def _by_category(row: dict, categories: Iterable[str]) -> list[dict]:
         }
         for category in categories
     ]
-
-
-def _best_in_categories(rows: Iterable[dict], categories: Iterable[str]) -> set[tuple[str, str]]:
-    """(row, category) of the highest image AUROC, as three digits show it, among rows that are no controls."""
-    best = set()
-    for category in categories:
-        aurocs = {row["name"]: category_auroc(row, category) for row in judged_rows(rows)}
-        values = {row: round(value, 3) for row, value in aurocs.items() if value is not None}
-        best |= {(row, category) for row, value in values.items() if value == max(values.values())}
-    return best
 
 
 def _by_family(rows: Iterable[dict]) -> list[tuple[str, list[dict]]]:

@@ -9,7 +9,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from statistics import mean
 
 import torch
 
@@ -32,6 +31,7 @@ from downstream.restoration.table import (
     restoration_table,
 )
 from downstream.study.encoders import choose_encoders, imagenet_encoder
+from downstream.study.figures import mean_of_defined
 from downstream.study.folds import HELD_OUT, make_folds
 from pretrain.command import Names, UserError
 from pretrain.data.dataset import ImageSet, choose_folder, load
@@ -168,7 +168,7 @@ def evaluate_cell(run: Path, images: ImageSet, severity: str, encoder: Path | No
             for version, figures in mean_figures(evaluated).items()
         },
         "detection_auroc": {
-            version: _mean([by_version[version] for by_version in aurocs.values()])
+            version: mean_of_defined(by_version[version] for by_version in aurocs.values())
             for version in (CLEAN, DEGRADED, RESTORED)
         },
         "detection_auroc_by_category": aurocs,
@@ -194,8 +194,3 @@ def detection_aurocs(
     method.refer(Images(images.subset(normals[:MAX_NORMALS])))
     scores = {name: torch.cat([batch.scores for batch in method.predict(tests)]) for name, tests in versions.items()}
     return {name: image_figures(labels, values.numpy(), 0.0).auroc for name, values in scores.items()}
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return mean(known) if known else None

@@ -68,10 +68,10 @@ async def results(
     if format == "csv":
         headers = {"Content-Disposition": 'attachment; filename="results.csv"'}
         return StreamingResponse(as_csv(service, wanted), media_type="text/csv; charset=utf-8", headers=headers)
-    found = await asyncio.to_thread(database.results, wanted, limit + 1, before)
+    rows = await asyncio.to_thread(database.results, wanted, limit + 1, before)
     total = await asyncio.to_thread(database.count, wanted)
-    page = found[:limit]
-    following = page[-1].id if len(found) > limit else None
+    page = rows[:limit]
+    following = page[-1].id if len(rows) > limit else None
     shown = [ResultResponse(**result_fields(result)) for result in page]
     return JSONResponse(ResultsResponse(results=shown, total=total, next_before=following).model_dump())
 

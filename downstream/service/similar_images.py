@@ -25,7 +25,7 @@ DIGEST = re.compile("[0-9a-f]{64}")
 
 
 class SimilarImage(NamedTuple):
-    """An image that was found: `key` leads to it, a digest or an id; what is not known of it is empty."""
+    """A neighbor of the query: `key` leads to its image, a digest or an id; what is not known of it is empty."""
 
     distance: float
     origin: str
@@ -74,9 +74,9 @@ class SimilarImages:
         """The `k` nearest, or as many as there are, without the image itself; and among how many."""
         with self._lock:
             self._catch_up()
-            found = self._among_kept(vector, k, own_digest) + self._among_indexed(vector, k)
+            similar = self._among_kept(vector, k, own_digest) + self._among_indexed(vector, k)
             count = sum(len(index) for index in (self._kept, self._index) if index is not None)
-        return sorted(found)[:k], count
+        return sorted(similar)[:k], count
 
     def thumbnail(self, origin: str, key: str) -> bytes | None:
         """An image that `search` found as JPEG of at most THUMBNAIL_PX; none where there is no such image."""
@@ -122,19 +122,19 @@ class SimilarImages:
     def _among_kept(self, vector: np.ndarray, k: int, own_digest: str) -> list[SimilarImage]:
         if self._kept is None:
             return []
-        found = self._kept.search(vector[None], min(k + 1, len(self._kept)))
-        pairs = zip(found.distances[0], found.ids[0], strict=True)
+        nearest = self._kept.search(vector[None], min(k + 1, len(self._kept)))
+        pairs = zip(nearest.distances[0], nearest.ids[0], strict=True)
         named = [SimilarImage(float(distance), "kept", self._digests[int(i)]) for distance, i in pairs]
         return [neighbor for neighbor in named if neighbor.key != own_digest]
 
     def _among_indexed(self, vector: np.ndarray, k: int) -> list[SimilarImage]:
         if self._index is None:
             return []
-        found = self._index.search(vector[None], min(k, len(self._index)), source=self.source.as_json())
-        positions = self._vectors.positions_of(found.ids[0])
+        nearest = self._index.search(vector[None], min(k, len(self._index)), source=self.source.as_json())
+        positions = self._vectors.positions_of(nearest.ids[0])
         return [
             SimilarImage(float(distance), "index", str(i), record.path.name, record.category, record.defect)
             for distance, i, record in zip(
-                found.distances[0], found.ids[0], (self._vectors.records[p] for p in positions), strict=True
+                nearest.distances[0], nearest.ids[0], (self._vectors.records[p] for p in positions), strict=True
             )
         ]

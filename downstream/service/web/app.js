@@ -27,7 +27,7 @@ let selected = null; // an item of the queue, or one like it made of a result of
 let shownUrl = null;
 
 const viewNow = () => (location.hash === "#history" ? "history" : "inspect");
-const say = (words) => (byId("spoken").textContent = words);
+const announce = (words) => (byId("spoken").textContent = words);
 
 function trouble(error) {
   byId("trouble").firstElementChild.textContent = error.message;
@@ -66,7 +66,7 @@ byId("image").addEventListener("error", async () => {
 /** What depends on the threshold. */
 function read() {
   showVerdict(selected, session, () => queue.retry([selected]));
-  panel.look(selected?.answer ?? null);
+  panel.show(selected?.answer ?? null);
   if (selected?.answer) stage.decide(session.isDefective(selected.answer), session.mapLimit(selected.answer));
 }
 
@@ -111,12 +111,12 @@ queue.addEventListener("change", ({ detail: { what, item } }) => {
     byId("inspect").dataset.empty = queue.items.length ? "no" : "yes";
   }
   if (what === "idle" && queue.items.length > 1) {
-    say(`${batchWords(summary(queue.items, (answer) => session.isDefective(answer)))}.`);
+    announce(`${batchWords(summary(queue.items, (answer) => session.isDefective(answer)))}.`);
   }
 });
 queue.addEventListener("answer", ({ detail: item }) => {
   session.add(item.answer);
-  if (queue.items.length === 1) say(spokenVerdict(item, session));
+  if (queue.items.length === 1) announce(spokenVerdict(item, session));
 });
 setInterval(() => queue.pauseS > 0 && list.arrange(), 500);
 
@@ -145,7 +145,7 @@ byId("model").addEventListener("change", async (event) => {
   event.target.disabled = true;
   try {
     await session.choose(event.target.value);
-    say(`Model ${session.model.model} judges from now on.`);
+    announce(`Model ${session.model.model} judges from now on.`);
   } catch (error) {
     trouble(error);
     event.target.value = session.model.model;

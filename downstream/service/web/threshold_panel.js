@@ -30,7 +30,7 @@ export class ThresholdPanel {
   }
 
   /** The answer that is looked at, or null. */
-  look(answer) {
+  show(answer) {
     this.#current = answer && answer.model === this.#session.model?.model ? answer : null;
     this.#draw();
   }

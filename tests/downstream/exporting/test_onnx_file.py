@@ -76,5 +76,5 @@ def test_an_operator_that_onnx_lacks_gets_a_word():
         def forward(self, images):
             return torch.linalg.eigvals(images).real
 
-    with pytest.raises(UserError, match="cannot take this model down as ONNX"):
+    with pytest.raises(UserError, match="cannot convert this model to ONNX"):
         exporting.onnx_model(Strange(), ("values",))

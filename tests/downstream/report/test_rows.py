@@ -6,11 +6,11 @@ from downstream.report.rows import (
     best_figures,
     category_auroc,
     controls_last,
-    judged_rows,
     mean_figure,
     row_title,
     row_variant,
     study_title,
+    without_controls,
 )
 
 
@@ -38,6 +38,7 @@ def test_the_best_are_all_that_show_as_the_highest_but_no_controls():
     rows = [row("a", 0.8734), row("b", 0.8731), row("c", 0.86), row("d", None), row("control", 0.99, is_control=True)]
     assert best_figures(rows, ["auroc"]) == {("a", "auroc"), ("b", "auroc")}
     assert best_figures([row("d", None)], ["auroc", "f1"]) == set()
+    assert best_figures(rows, ["nut", "pill"], category_auroc) == {("a", "nut"), ("b", "nut")}
 
 
 def test_figures_that_are_not_there_are_none():
@@ -48,4 +49,4 @@ def test_figures_that_are_not_there_are_none():
 def test_controls_stand_last():
     rows = [row("control", 0.5, is_control=True), row("a", 0.5), row("b", 0.5)]
     assert [row["name"] for row in controls_last(rows)] == ["a", "b", "control"]
-    assert [row["name"] for row in judged_rows(rows)] == ["a", "b"]
+    assert [row["name"] for row in without_controls(rows)] == ["a", "b"]
