@@ -1,1 +1,1 @@
-"""The contract that every method fulfils, how methods are evaluated, and the classic baselines."""
+"""The contract that every method fulfills, how methods are evaluated, and the classic baselines."""

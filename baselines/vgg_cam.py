@@ -41,7 +41,7 @@ from pretrain.training.run import Run
 from pretrain.training.session import Session
 
 MODEL, CALIBRATION_FILE = "model", "calibration.json"
-# Of the labelled images of the training categories; another 15 % of all end the training.
+# Of the labeled images of the training categories; another 15 % of all end the training.
 TRAIN_SHARE, CALIBRATION_SHARE = 0.85, 0.15
 
 

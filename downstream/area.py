@@ -2,7 +2,7 @@
 
     python downstream/area.py finetune --model models/bolt --data FOLDER       # which area? plots and a recommendation
     python downstream/area.py validate --model models/bolt --data FOLDER --area 200           # its threshold
-    python downstream/area.py test --model models/bolt --data FOLDER           # on labelled test images
+    python downstream/area.py test --model models/bolt --data FOLDER           # on labeled test images
 
 For any method that gives maps. The model is one that `downstream/detect.py fit --validation-share 0.1` wrote; with
 `--method` it is fitted first. Validation images are the good ones that were left out of it: the threshold is the lowest
@@ -52,7 +52,7 @@ from downstream.inspection.images import records_to_inspect
 from downstream.inspection.inspector import AreaRule, Inspector
 from downstream.inspection.results import AreaResults
 from pretrain.command import UserError
-from pretrain.data.images import UNLABELLED, Problem
+from pretrain.data.images import UNLABELED, Problem
 from pretrain.drawing import save_image
 from pretrain.files import write_json, write_whole
 from pretrain.progress import Progress
@@ -131,9 +131,9 @@ def test(config: AreaTest) -> None:
     model = Inspector.load(config.model)
     model.area_rule = _rule(model, config)
     if not config.data.is_dir():
-        raise UserError(f"there is no folder {config.data}; name one that holds labelled test images.")
+        raise UserError(f"there is no folder {config.data}; name one that holds labeled test images.")
     records = records_to_inspect([config.data], config.category or model.category)
-    if any(record.defect == UNLABELLED for record in records):
+    if any(record.defect == UNLABELED for record in records):
         raise UserError(
             f"{config.data} does not say which images are good: expected CATEGORY/test/good and CATEGORY/test/DEFECT "
             f"(python downstream/detect.py run inspects images without labels)."

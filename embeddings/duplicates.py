@@ -1,4 +1,4 @@
-"""Duplicates and near duplicates: images that leak from train to test, and images labelled in two ways.
+"""Duplicates and near duplicates: images that leak from train to test, and images labeled in two ways.
 
     python embeddings/duplicates.py --data FOLDER
     python embeddings/duplicates.py --data FOLDER --sheet pairs.html --strict    # exit code 2 if anything leaks
@@ -33,7 +33,7 @@ from embeddings.open_vectors import open_vectors
 from embeddings.sheet import Neighbor, SearchResult, neighbor_page
 from embeddings.vectors import Vectors
 from pretrain.command import UserError
-from pretrain.data.images import UNLABELLED, Record
+from pretrain.data.images import UNLABELED, Record
 from pretrain.files import write_json, write_whole
 
 NEIGHBORS = 10
@@ -53,7 +53,7 @@ class Pair(NamedTuple):
     def issue(self) -> str:
         """What makes the pair harmful: it leaks, or its labels contradict each other."""
         issues = [COPY] if self.is_copy else []
-        if UNLABELLED not in (self.first.split, self.second.split) and self.first.split != self.second.split:
+        if UNLABELED not in (self.first.split, self.second.split) and self.first.split != self.second.split:
             issues.append(SPLITS)
         if self.first.is_anomaly != self.second.is_anomaly:
             issues.append(LABELS)

@@ -28,7 +28,7 @@ from PIL import Image
 
 from pretrain.command import UserError, nearest
 from pretrain.config import Demo
-from pretrain.demo_products import hardware, moulded, textures
+from pretrain.demo_products import hardware, molded, textures
 from pretrain.demo_products.defects import Harm
 from pretrain.demo_products.scene import Light, changed, lit, photograph
 from pretrain.files import alone
@@ -76,18 +76,18 @@ def render_image(
             f"the demo set has no {category} with defect {defect}; {nearest(defect, ('good', *DEFECTS[category]))}"
         )
     draw = {
-        "bottle": moulded.bottle,
+        "bottle": molded.bottle,
         "cable": hardware.cable,
-        "capsule": moulded.capsule,
+        "capsule": molded.capsule,
         "carpet": textures.carpet,
         "grid": textures.wire_grid,
-        "hazelnut": moulded.hazelnut,
+        "hazelnut": molded.hazelnut,
         "leather": textures.leather,
         "metal_nut": hardware.metal_nut,
-        "pill": moulded.pill,
+        "pill": molded.pill,
         "screw": hardware.screw,
         "tile": textures.tile,
-        "toothbrush": moulded.toothbrush,
+        "toothbrush": molded.toothbrush,
         "transistor": hardware.transistor,
         "wood": textures.wood,
         "zipper": hardware.zipper,

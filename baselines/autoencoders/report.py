@@ -136,13 +136,13 @@ def reconstructions(method: AutoEncoder, images: ImageSet, limit: float, title: 
         if seen[record.defect] <= SHOWN_OF_EACH_DEFECT:
             chosen.append(position)
     chosen = chosen[:SHOWN_ROWS]
-    labelled, rows = Samples(images), []
+    labeled, rows = Samples(images), []
     for position in chosen:
-        (batch,) = batches(on_device([labelled[position].image], method), 1)
+        (batch,) = batches(on_device([labeled[position].image], method), 1)
         restored, (prediction,) = method.reconstruct(batch), method.predict(batch)
         # One scale for all images: white is twice the threshold.
         brightness = (prediction.maps / max(2 * limit, 1e-12)).clamp(0, 1)[:, None]
-        mask = labelled[position].mask
+        mask = labeled[position].mask
         rows.append((images.records[position].defect, [
             Thumbnail(as_pixels(batch)[0], "image", None if mask is None else mask.numpy()),
             Thumbnail(as_pixels(restored)[0], "reconstruction"),

@@ -9,7 +9,7 @@ from pretrain.command import Names
 
 @dataclass(frozen=True)
 class Train:
-    """Train on all labelled images of some categories.
+    """Train on all labeled images of some categories.
 
     Attributes:
         data: Folder of categories in MVTec AD's layout. Default is data/mvtec where it exists, else demo data.

@@ -57,7 +57,7 @@ class VggCam:
     sees_normals: ClassVar[bool] = False
 
     def fit(self, training: Sequence[Sample]) -> Self:
-        """Learn from labelled images, good and defective. `normal_scores_` and `normal_peaks_` are the scores and the
+        """Learn from labeled images, good and defective. `normal_scores_` and `normal_peaks_` are the scores and the
         maps' highest values of held-out good ones."""
         with self.prepare(training) as prepared:
             prepared.train(partial(Session, "training VGG16-CAM"))

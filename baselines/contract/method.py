@@ -1,4 +1,4 @@
-"""The contract that every method fulfils, so that a baseline and ours are interchangeable.
+"""The contract that every method fulfills, so that a baseline and ours are interchangeable.
 
 A method is an object of the shape of `Method`; nothing has to be inherited. Its constructor takes keyword arguments
 only and stores them as they are; what it learns goes into attributes that end in `_`; whatever is random comes from an
@@ -34,7 +34,7 @@ Loaded = TypeVar("Loaded")
 
 
 class Sample(NamedTuple):
-    """One labelled image: `image` float32 (3, h, w), `label` 1 for an anomaly, `mask` bool (h, w) or none."""
+    """One labeled image: `image` float32 (3, h, w), `label` 1 for an anomaly, `mask` bool (h, w) or none."""
 
     image: Tensor
     label: int
@@ -64,7 +64,7 @@ class Method(Protocol):
     normal_scores_: Tensor
 
     def fit(self, training: Sequence[Sample]) -> Self:
-        """Learn from labelled images of the TRAINING categories; forgets what was learned before."""
+        """Learn from labeled images of the TRAINING categories; forgets what was learned before."""
 
     def refer(self, normals: Sequence[Tensor]) -> Self:
         """Take in normals of ONE test category; forgets the one before."""

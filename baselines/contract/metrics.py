@@ -23,7 +23,7 @@ SSIM_WINDOW_PX = 11
 
 
 class ImageFigures(NamedTuple):
-    """Of labelled images at a frozen threshold. All but the counts are None where they are not defined.
+    """Of labeled images at a frozen threshold. All but the counts are None where they are not defined.
 
     `oracle_balanced_accuracy` is the best that any threshold reaches on these very images: nobody can choose it
     without their labels, so it is shown only as 'oracle'. `precision` is None too where nothing is called defective.
@@ -73,7 +73,7 @@ def image_figures(labels: ArrayLike, scores: ArrayLike, threshold: float) -> Ima
     called, has_both = found + false_alarms, bool(good and defective)
     auroc = average_precision = oracle = None
     if has_both:
-        # 0.7 s that an inspection of unlabelled images does without.
+        # 0.7 s that an inspection of unlabeled images does without.
         from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
         auroc = float(roc_auc_score(is_defective, ranked))

@@ -45,7 +45,7 @@ def regions(
     `original_size` is the image's (height, width), the map's own by default. Raises UserError for values not finite.
     """
     values = np.asarray(anomaly_map)
-    labels, areas_px = _labelled(values, threshold, minimum_area_px, original_size)
+    labels, areas_px = _labeled(values, threshold, minimum_area_px, original_size)
     if not len(areas_px):
         return []
     (h, w), (height, width) = values.shape, original_size or values.shape
@@ -70,12 +70,12 @@ def region_mask(
     original_size: tuple[int, int] | None = None,
 ) -> np.ndarray:
     """Bool (h, w), the map's size: the pixels of the regions that `regions` gives."""
-    return _labelled(np.asarray(anomaly_map), threshold, minimum_area_px, original_size)[0] > 0
+    return _labeled(np.asarray(anomaly_map), threshold, minimum_area_px, original_size)[0] > 0
 
 
 def region_areas(anomaly_map: ArrayLike, threshold: float, original_size: tuple[int, int] | None = None) -> np.ndarray:
     """The areas of all regions of a map (h, w), int (regions,), in pixels of the original image."""
-    return _labelled(np.asarray(anomaly_map), threshold, 0, original_size)[1]
+    return _labeled(np.asarray(anomaly_map), threshold, 0, original_size)[1]
 
 
 def area_score(anomaly_map: ArrayLike, minimum_area_px: float, original_size: tuple[int, int] | None = None) -> float:
@@ -93,7 +93,7 @@ def area_scores(
     """`area_score` for several minimum areas: float32 (areas,), never rising with the area.
 
     Exact: regions only grow and join as a threshold falls, so the largest one is sought by halving the map's own sorted
-    values. For 224 x 224 pixels that takes 16 labellings, which several areas share. Raises UserError for an area that
+    values. For 224 x 224 pixels that takes 16 labelings, which several areas share. Raises UserError for an area that
     is larger than the image, of which no region can be, and for values that are not finite.
     """
     values = finite(anomaly_map).astype(np.float32, copy=False)  # as thresholds are compared
@@ -117,7 +117,7 @@ def area_scores(
     return levels[[bisect_left(range(len(levels) - 1), count, key=largest) for count in fewest]]
 
 
-def _labelled(
+def _labeled(
     values: np.ndarray, threshold: float, minimum_area_px: float, original_size: tuple[int, int] | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Labels int (h, w), 0 or the number of a region that is large enough, from 1, and their areas (regions,)."""

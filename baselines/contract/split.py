@@ -1,4 +1,4 @@
-"""The validation part that a method holds out of its labelled images, to stop training in time."""
+"""The validation part that a method holds out of its labeled images, to stop training in time."""
 
 from collections.abc import Sequence
 from hashlib import blake2b
@@ -11,12 +11,12 @@ from baselines.contract.method import Sample
 from pretrain.command import UserError
 from pretrain.data.images import GOOD, Record, split_records
 
-# 15 % of all labelled images: the study has taken its calibration part, another 15 %, before a method gets the rest.
+# 15 % of all labeled images: the study has taken its calibration part, another 15 %, before a method gets the rest.
 VALIDATION_SHARE = 0.15 / 0.85
 
 
 class Split(NamedTuple):
-    """Positions of labelled images to train on and to validate with, disjoint, and labels float32 (n,) of all."""
+    """Positions of labeled images to train on and to validate with, disjoint, and labels float32 (n,) of all."""
 
     train: list[int]
     validation: list[int]
@@ -38,6 +38,6 @@ def split_samples(samples: Sequence[Sample], seed: int) -> Split:
     if len({labels[i] for i in parts["train"]}) < 2:
         raise UserError(
             f"{len(records)} images of the training categories hold no good ones or no defective ones: a classifier "
-            "learns from both, so put labelled ones into CATEGORY/test/."
+            "learns from both, so put labeled ones into CATEGORY/test/."
         )
     return Split(parts["train"], parts["validation"], torch.tensor(labels))

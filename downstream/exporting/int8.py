@@ -52,7 +52,7 @@ class Drift:
         return 0.0 if self.auroc_before is None else self.auroc_before - self.auroc_after
 
     def __str__(self) -> str:
-        aurocs = "image AUROC n/a (no labelled images)"
+        aurocs = "image AUROC n/a (no labeled images)"
         if self.auroc_before is not None:
             aurocs = f"image AUROC {self.auroc_before:.4f} before, {self.auroc_after:.4f} after"
         share = self.decisions_changed / self.count

@@ -124,11 +124,11 @@ class AreaValidate(AreaModel):
 
 @dataclass(frozen=True)
 class AreaTest:
-    """Inspect labelled images at the model's area and threshold: share of right decisions, IoU of the regions.
+    """Inspect labeled images at the model's area and threshold: share of right decisions, IoU of the regions.
 
     Attributes:
         model: Folder of a model that validate was run on.
-        data: Labelled images; a category in MVTec AD's layout, or a folder of several.
+        data: Labeled images; a category in MVTec AD's layout, or a folder of several.
         category: Which category, where the folder holds several. Default is the model's.
         area: Another minimum area than the model's; needs its threshold.
         threshold: Another threshold than the model's.

@@ -39,7 +39,7 @@ def fit(config: Fit) -> None:
     if others is not None:
         others = others.subset([i for i, record in enumerate(others.records) if record.category != category])
     if others is None and not method.sees_normals:
-        raise UserError(f"{config.method} learns from labelled images of other products: name their folder by --train.")
+        raise UserError(f"{config.method} learns from labeled images of other products: name their folder by --train.")
     images = Images(references)
     method.fit(Samples(others) if others else []).refer(images)
     if scores_normals := not method.sees_normals and len(references) >= MIN_OWN_NORMALS:
@@ -59,7 +59,7 @@ def fit(config: Fit) -> None:
     model.save(out)
     learned = f"{len(references)} good images of {category} ({data_name(config.data)})"
     if not method.sees_normals:
-        learned = f"{len(others)} labelled images of {', '.join(others.categories)}; it learned nothing of {learned}"
+        learned = f"{len(others)} labeled images of {', '.join(others.categories)}; it learned nothing of {learned}"
     print(f"{config.method} fitted to {learned}")
     print(f"threshold {threshold.value:.4g} at {config.false_alarm_rate:.0%} false alarms: {threshold.why}")
     if len(scores) == len(references) and (method.sees_normals or scores_normals):

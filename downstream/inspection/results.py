@@ -25,7 +25,7 @@ from downstream.inspection.overlay import overlay
 from downstream.methods.exported import HEADER_KEY
 from pretrain.command import UserError
 from pretrain.data.decode import decode, read_mask
-from pretrain.data.images import UNLABELLED, Problem, Record
+from pretrain.data.images import UNLABELED, Problem, Record
 from pretrain.drawing import save_image
 from pretrain.files import write_json, write_whole
 
@@ -61,7 +61,7 @@ class DetectResults(ResultsFile):
     def __init__(self, folder: Path, overlays: str, keep_maps: bool) -> None:
         super().__init__(folder, overlays)
         self._keeps_maps = keep_maps
-        self._labelled: list[tuple[Inspection, Record]] = []
+        self._labeled: list[tuple[Inspection, Record]] = []
         self._highest: list[Inspection] = []
         self._maps: dict[str, np.ndarray] = {}
         self._count = 0
@@ -82,9 +82,9 @@ class DetectResults(ResultsFile):
             save_image(drawn(inspection, record), self.folder / line["image"])
         if self._keeps_maps and inspection.anomaly_map is not None:
             self._maps[str(self._count)] = inspection.anomaly_map.copy()
-        if record.defect != UNLABELLED:
+        if record.defect != UNLABELED:
             line["label"] = record.defect
-            self._labelled.append((inspection, record))
+            self._labeled.append((inspection, record))
         self._write(line)
         self._highest.append(inspection)
         self._highest.sort(key=lambda inspection: -inspection.score)
@@ -95,7 +95,7 @@ class DetectResults(ResultsFile):
         Console(width=None if sys.stdout.isatty() else 120).print(self._table(model))
         if self._count > len(self._highest):
             print(f"the {len(self._highest)} highest of {self._count}; all are in {self.folder / 'results.jsonl'}")
-        if self._labelled:
+        if self._labeled:
             self._print_figures(model)
         if problems:
             print(f"{len(problems)} images could not be read, see above")
@@ -119,8 +119,8 @@ class DetectResults(ResultsFile):
 
     def _print_figures(self, model: Inspector) -> None:
         """How right the decisions were, where the folder says what is in an image."""
-        labels = np.array([record.is_anomaly for _, record in self._labelled])
-        scores = np.array([inspection.score for inspection, _ in self._labelled])
+        labels = np.array([record.is_anomaly for _, record in self._labeled])
+        scores = np.array([inspection.score for inspection, _ in self._labeled])
         figures = image_figures(labels, scores, model.decision.value)
         names = ("auroc", "balanced_accuracy", "oracle_balanced_accuracy")
         values = {name.replace("_", " "): getattr(figures, name) for name in names}

@@ -39,7 +39,7 @@ class ExportedPrediction(NamedTuple):
 
 
 class Exported:
-    """Fulfils the contract `Method`, but for learning. Images are arrays uint8 (h, w, 3), or tensors float32
+    """Fulfills the contract `Method`, but for learning. Images are arrays uint8 (h, w, 3), or tensors float32
     (3, h, w) in [0, 1], of the size that the method was fitted at; answers are arrays or tensors accordingly.
 
     `metadata` is what `downstream/export.py` wrote into the file. `providers` are onnxruntime's, by default its CPU

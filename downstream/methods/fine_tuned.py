@@ -1,4 +1,4 @@
-"""The whole encoder trained on labelled images of some categories, as a method that is asked about others."""
+"""The whole encoder trained on labeled images of some categories, as a method that is asked about others."""
 
 import copy
 from collections.abc import Iterator, Sequence

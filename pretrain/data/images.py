@@ -17,14 +17,14 @@ from pretrain.command import UserError, nearest
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
 GOOD = "good"
-UNLABELLED = ""
+UNLABELED = ""
 SPLITS = ("train", "test")
 
 
 @dataclass(frozen=True)
 class Record:
     """One image on disk: `split` is 'train' or 'test', `defect` is 'good' or the name of what is wrong with it; both
-    are UNLABELLED in a plain folder."""
+    are UNLABELED in a plain folder."""
 
     path: Path
     category: str
@@ -34,7 +34,7 @@ class Record:
 
     @property
     def is_anomaly(self) -> bool:
-        return self.defect not in (GOOD, UNLABELLED)
+        return self.defect not in (GOOD, UNLABELED)
 
 
 class Problem(NamedTuple):
@@ -92,7 +92,7 @@ def scan_plain(folder: Path, categories: Collection[str] = ()) -> Scan:
         inner[:] = [name for name in inner if not name.startswith(".")]
         name = Path(parent).relative_to(folder).as_posix()
         category = folder.resolve().name if name == "." else name
-        records += [Record(path, category, UNLABELLED, UNLABELLED) for path in _images(Path(parent))]
+        records += [Record(path, category, UNLABELED, UNLABELED) for path in _images(Path(parent))]
     check_names(categories, {record.category for record in records}, f"subfolder with images in {folder}")
     records = sorted(
         (record for record in records if not categories or record.category in categories),

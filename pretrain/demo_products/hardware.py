@@ -8,7 +8,7 @@ from numpy.random import Generator
 
 from pretrain.demo_products import defects
 from pretrain.demo_products.defects import Harm
-from pretrain.demo_products.moulded import ground
+from pretrain.demo_products.molded import ground
 from pretrain.demo_products.scene import (
     Color,
     Field,
@@ -188,7 +188,7 @@ def board(rng: Generator, u: Field, v: Field) -> Field:
 
 
 def transistor(rng: Generator, harm: Harm) -> Surface:
-    """A transistor on a breadboard: a black moulded case, three tinned leads spread into their holes."""
+    """A transistor on a breadboard: a black molded case, three tinned leads spread into their holes."""
     board_u, board_v = posed(rng, 2, 7)
     surface = Surface(board(rng, board_u, board_v), shine=24, lift_px=7)
     u, v = board_u + rng.normal(0, 2.5), board_v + rng.normal(0, 4)

@@ -147,7 +147,7 @@ def test_detect_fits_and_runs_it(demo_folder, tmp_path, capsys):
     done = run_commands(commands, [*map(str, [*common, *options, "--train", demo_folder])])
     assert done == 0
     printed = capsys.readouterr().out
-    assert "labelled images of hazelnut, leather" in printed
+    assert "labeled images of hazelnut, leather" in printed
     metadata = json.loads((tmp_path / "model/inspector.json").read_text())
     assert len(metadata["normal_scores"]) == 12 and metadata["map_threshold"]["count"] == 12
     images = demo_folder / "bottle/test/good"

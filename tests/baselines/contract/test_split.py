@@ -1,4 +1,4 @@
-"""Who is held out of labelled images: stratified, disjoint, copies on one side."""
+"""Who is held out of labeled images: stratified, disjoint, copies on one side."""
 
 from collections import Counter
 from pathlib import Path

@@ -1,7 +1,7 @@
 """Fine-tuning: the best epoch counts, and the encoder that was given stays as it is."""
 
 import pytest
-from labelled_samples import training_samples
+from labeled_samples import training_samples
 
 from baselines.contract.method import Sample
 from baselines.contract.split import split_samples

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from labelled_samples import sample, training_samples
+from labeled_samples import sample, training_samples
 from torch.nn import functional as F
 
 from baselines.contract.method import Sample

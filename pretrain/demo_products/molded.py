@@ -1,4 +1,4 @@
-"""The demo set's organic and moulded products: bottle, capsule, hazelnut, pill, toothbrush.
+"""The demo set's organic and molded products: bottle, capsule, hazelnut, pill, toothbrush.
 
 The rules are those of textures.py: the scene's random stream is drawn from alike with and without the harm.
 """

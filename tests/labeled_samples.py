@@ -1,4 +1,4 @@
-"""Labelled images that a head can learn from, without a file."""
+"""Labeled images that a head can learn from, without a file."""
 
 from pathlib import Path
 
