@@ -129,7 +129,10 @@ class Session:
             if self._progress:
                 self._progress.advance()
             return
-        values = {name: float(value) for name, value in figures.items()}
+        # Detached: torch warns of a loss that is made a number with its gradient.
+        values = {
+            name: float(value.detach() if isinstance(value, Tensor) else value) for name, value in figures.items()
+        }
         self.record(**values)
         if self._progress:
             self._progress.advance(note=self.describe(values))

@@ -57,7 +57,7 @@ def test_same_seed_same_bytes_whatever_the_workers(tiny, tmp_path):
     assert digest(tmp_path / "again") == digest(tiny)
 
 
-def test_a_image_depends_on_each_of_its_arguments():
+def test_an_image_depends_on_each_of_its_arguments():
     image = render_image("screw", "train", "good", 0, seed=0)[0]
     others = [("screw", "train", "good", 0, 1), ("screw", "train", "good", 1, 0), ("screw", "test", "good", 0, 0)]
     for other in others:
@@ -87,7 +87,7 @@ def test_good_images_have_empty_masks():
 
 
 def frame_features(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """What the outer 20 px say about light, color and noise, away from any defect: (15,)."""
+    """What the outer 20 px show of light, color and noise, away from any defect: (15,)."""
     image = image.astype(np.float32)
     frame = distance_transform_edt(~mask) > HALO_PX if mask.any() else ~mask
     frame[20:-20, 20:-20] = False
@@ -197,7 +197,8 @@ def test_what_a_killed_run_left_is_cleared_away_by_the_next(tmp_path):
 
 def test_two_at_once_make_one_set(tmp_path):
     command = [sys.executable, SCRIPT, "--out", tmp_path / "set", "--categories", "wood"]
-    both = [subprocess.Popen([*command, "--train", "8"], stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    few = ("--train", "8", "--good", "1", "--defective", "1", "--workers", "1")
+    both = [subprocess.Popen([*command, *few], stderr=subprocess.PIPE, text=True) for _ in range(2)]
     said = [running.communicate(timeout=60)[1] for running in both]
     assert [running.returncode for running in both] == [0, 0], said
     assert sum("left alone" in words for words in said) == 1
@@ -214,7 +215,7 @@ def test_what_somebody_put_into_a_demo_set_is_not_lost(tmp_path):
     assert own.read_bytes() == b"mine"
 
 
-def test_a_place_that_cannot_be_written_is_a_mistake(tmp_path):
+def test_a_path_that_cannot_be_written_is_a_mistake(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(UserError, match="cannot be written"):
         make(tmp_path / "file" / "set", categories=("wood",))

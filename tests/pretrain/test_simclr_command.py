@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
 from io import StringIO
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import REPOSITORY
+from filelock import FileLock
 from safetensors.torch import load_file
 
 from pretrain.command import Names, UserError, run_command
@@ -23,8 +25,10 @@ from pretrain.config import Config, resolved
 from pretrain.encoder import Encoder, load_encoder
 from pretrain.simclr import batch_members, learning_rate_at, main, make_views, prepared
 from pretrain.training.fabric import make_fabric
+from pretrain.training.session import Session
 
-TINY = ("--size-px", "32", "--batch", "8", "--steps", "6", "--precision", "32-true", "--hold-out", "bottle")
+TINY = ("--size-px", "32", "--batch", "8", "--steps", "6", "--precision", "32-true", "--hold-out", "bottle",
+        "--monitor-every", "3")  # fmt: skip
 
 
 def command(folder: Path, out: Path, *more: str) -> list[str]:
@@ -64,14 +68,14 @@ def assert_same_weights(first: Path, second: Path) -> None:
 
 @pytest.fixture(scope="module")
 def finished(demo_folder, tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess]:
-    """A whole run of six steps, and what it said."""
+    """A whole run of six steps, and what it printed."""
     out = tmp_path_factory.mktemp("runs") / "whole"
     done = subprocess.run(command(demo_folder, out), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return out, done
 
 
-def test_result_is_an_encoder_that_says_what_it_saw(finished, demo_folder):
+def test_result_is_an_encoder_that_knows_what_it_saw(finished, demo_folder):
     out, done = finished
     encoder = load_encoder(out / "encoder.safetensors")
     assert encoder.origin.categories == ("hazelnut", "leather")
@@ -86,11 +90,11 @@ def test_result_is_an_encoder_that_says_what_it_saw(finished, demo_folder):
     assert (out / "finished").exists() and not (out / "checkpoint.safetensors").exists()
 
 
-def test_figures_are_logged_for_every_step_and_look(finished):
+def test_figures_are_logged_for_every_step_and_evaluation(finished):
     lines = [json.loads(line) for line in (finished[0] / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if "loss" in line] == list(range(6))
-    looks = [line["step"] for line in lines if "synthetic_auroc" in line]
-    assert looks[0] == 0 and looks[-1] == 6
+    evaluated = [line["step"] for line in lines if "synthetic_auroc" in line]
+    assert evaluated[0] == 0 and evaluated[-1] == 6
     assert all(0 <= line["accuracy"] <= 1 for line in lines if "loss" in line)
 
 
@@ -127,14 +131,40 @@ def wait_for_steps(out: Path, count: int, process: subprocess.Popen) -> None:
         time.sleep(0.01)
 
 
+class Killed(BaseException):
+    """Ends a training where it stands, as SIGKILL does: nothing more is written."""
+
+
+def kill() -> None:
+    raise Killed
+
+
+def stop_after(steps: int, stop: Callable[[], object], patched: pytest.MonkeyPatch) -> None:
+    """Calls `stop` once the figures of so many steps are logged: spares the seconds that a process takes to start."""
+    log = Session.log
+
+    def log_and_stop(session: Session, **figures) -> None:
+        log(session, **figures)
+        if session.step + 1 == steps:
+            stop()
+
+    patched.setattr(Session, "log", log_and_stop)
+
+
 @pytest.mark.parametrize("after", [1, 3, 5])
-def test_killed_and_resumed_is_bit_identical(after, finished, demo_folder, tmp_path):
+def test_killed_and_resumed_is_bit_identical(after, finished, demo_folder, tmp_path, monkeypatch):
     out = tmp_path / "killed"
     often = ("--checkpoint-minutes", "0")
-    running = subprocess.Popen(command(demo_folder, out, *often), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    wait_for_steps(out, after, running)
-    running.send_signal(signal.SIGKILL)
-    running.wait()
+    if after == 3:  # one of them for real
+        begun = command(demo_folder, out, *often)
+        running = subprocess.Popen(begun, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        wait_for_steps(out, after, running)
+        running.send_signal(signal.SIGKILL)
+        running.wait()
+    else:
+        with monkeypatch.context() as patched, pytest.raises(Killed):
+            stop_after(after, kill, patched)
+            pretrain(demo_folder, out, *often)
     assert not (out / "encoder.safetensors").exists()
     done = pretrain(demo_folder, out, *often)
     assert done.returncode == 0, done.stderr
@@ -143,28 +173,29 @@ def test_killed_and_resumed_is_bit_identical(after, finished, demo_folder, tmp_p
     assert [line["step"] for line in lines if "loss" in line] == list(range(6))
 
 
-def test_interrupted_saves_says_so_and_goes_on(finished, demo_folder, tmp_path):
+def interrupt() -> None:
+    signal.raise_signal(signal.SIGINT)
+
+
+def test_interrupted_saves_and_resumes(finished, demo_folder, tmp_path, monkeypatch):
     out = tmp_path / "interrupted"
-    running = subprocess.Popen(command(demo_folder, out), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    wait_for_steps(out, 2, running)
-    running.send_signal(signal.SIGINT)
-    words, errors = running.communicate(timeout=60)
-    assert running.returncode == 130
-    assert "the same command resumes there" in words and "Traceback" not in errors
+    with monkeypatch.context() as patched:
+        stop_after(2, interrupt, patched)
+        done = pretrain(demo_folder, out)
+    assert done.returncode == 130
+    assert "the same command resumes there" in done.stdout and "Traceback" not in done.stderr
     assert pretrain(demo_folder, out).returncode == 0
     assert_same_weights(finished[0], out)
 
 
-def test_a_resumed_run_keeps_the_precision_that_was_chosen_for_it(demo_folder, tmp_path):
-    """What suits the machine is measured when a run begins, and might come out otherwise when it goes on."""
+def test_a_resumed_run_keeps_the_precision_that_was_chosen_for_it(demo_folder, tmp_path, monkeypatch):
+    """What suits the machine is measured when a run begins, and might come out otherwise when it resumes."""
     out = tmp_path / "interrupted"
-    first = command(demo_folder, out, "--precision", "64-true")
-    running = subprocess.Popen(first, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    wait_for_steps(out, 2, running)
-    running.send_signal(signal.SIGINT)
-    assert running.wait(timeout=60) == 130
-    left_open = [word for word in first if word not in ("--precision", "32-true", "64-true")]
-    done = subprocess.run(left_open, capture_output=True, text=True, check=False)
+    with monkeypatch.context() as patched:
+        stop_after(2, interrupt, patched)
+        assert pretrain(demo_folder, out, "--precision", "64-true").returncode == 130
+    monkeypatch.setitem(globals(), "TINY", tuple(word for word in TINY if word not in ("--precision", "32-true")))
+    done = pretrain(demo_folder, out)
     assert done.returncode == 0, done.stderr
     assert "64-true" in done.stdout and "resuming after step" in done.stderr
 
@@ -212,15 +243,12 @@ def test_mistakes_are_one_sentence(options, words, demo_folder, tmp_path):
 
 
 def test_other_options_into_the_same_folder_are_refused(finished, demo_folder, tmp_path):
-    out = tmp_path / "run"
-    long = ("--steps", "100000")
-    running = subprocess.Popen(command(demo_folder, out, *long), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    wait_for_steps(out, 1, running)
-    second = pretrain(demo_folder, out, *long)
-    running.kill()
-    running.wait()
+    out = Path(shutil.copytree(finished[0], tmp_path / "run"))
+    (out / "finished").unlink()  # as while it was being trained
+    with FileLock(out / "lock"):
+        second = pretrain(demo_folder, out)
     assert second.returncode == 2 and "another process trains in" in second.stderr
-    other = pretrain(demo_folder, out, *long, "--temperature", "0.3")
+    other = pretrain(demo_folder, out, "--temperature", "0.3")
     assert other.returncode == 2 and "temperature was 0.2 and is 0.3" in other.stderr
 
 
@@ -235,7 +263,9 @@ def test_minutes_become_steps_once(demo_folder, tmp_path):
 def test_two_processes_train_one_encoder(demo_folder, tmp_path):
     out = tmp_path / "two"
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = subprocess.run([*launch, *command(demo_folder, out)[1:]], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [*launch, *command(demo_folder, out, "--steps", "2")[1:]], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert "2 process(es)" in done.stdout
     assert all(weight.isfinite().all() for weight in weights(out).values())
@@ -255,7 +285,7 @@ def test_every_epoch_shows_every_image_once(config):
     assert np.array_equal(batch_members(config, 5, count), batch_members(config, 5, count))
 
 
-def test_views_show_the_same_places_where_places_are_contrasted(config):
+def test_views_show_the_same_crop_where_positions_are_contrasted(config):
     gradient = torch.arange(64, dtype=torch.uint8).repeat(64, 1)
     pixels = torch.stack([gradient, gradient.T, gradient], dim=-1).repeat(4, 1, 1, 1) * 4
     still = replace(config, jitter=0.0, blur=0.0)
@@ -276,7 +306,7 @@ def test_learning_rate_rises_then_falls_to_zero(config):
     assert rates[-1] == pytest.approx(0, abs=1e-12)
 
 
-def test_a_tenth_is_only_looked_at(demo_folder):
+def test_a_tenth_is_only_evaluated_on(demo_folder):
     fabric = make_fabric("cpu", "32-true")
     config, learned, unseen = prepared(Config(demo_folder, size_px=32, batch=8, hold_out=Names("bottle")), fabric)
     assert not {r.path for r in learned.records} & {r.path for r in unseen.records}
@@ -291,7 +321,7 @@ def test_open_options_are_resolved_for_the_machine():
     assert config.learning_rate == pytest.approx(0.6)
 
 
-def test_too_few_images_are_a_mistake(tmp_path, demo_folder):
+def test_too_few_images_are_refused(tmp_path, demo_folder):
     (tmp_path / "nut/train/good").mkdir(parents=True)
     shutil.copy(next(demo_folder.rglob("train/good/*.png")), tmp_path / "nut/train/good/0.png")
     with pytest.raises(UserError, match="too few"):

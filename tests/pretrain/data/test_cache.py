@@ -308,7 +308,7 @@ def test_all_processes_start_at_once(folder, monkeypatch):
     assert first_with_images == 3
 
 
-def test_a_image_that_kills_its_decoder_is_named(tmp_path, monkeypatch):
+def test_an_image_that_kills_its_decoder_is_named(tmp_path, monkeypatch):
     """A file on which the process dies, as of memory, must not take the others with it."""
     paths = [tmp_path / f"{number:02d}.png" for number in range(60)]
     for path in paths:
