@@ -116,7 +116,7 @@ def validate(config: AreaValidate) -> None:
     scores = normal_scores(validation, (config.area,))[:, 0]
     threshold = area_threshold(scores, config.false_alarm_rate, config.area)
     model.area_rule = AreaRule(config.area, threshold, scores.tolist())
-    model.save_decision(config.model)
+    model.save_decision(config.model)  # the decision alone: what the method learned stays as it is
     print(f"{model.category}: a region of {config.area} px above {threshold.value:.5g} makes an image defective")
     print(f"the threshold: {threshold.why}")
     if threshold.count < 2:
@@ -183,6 +183,7 @@ def _rule(model: Inspector, config: AreaTest) -> AreaRule:
         return kept
     typed = model.decision._replace(value=config.threshold, why="given on the command line.")
     area_px = config.area if config.area is not None else kept.minimum_area_px
+    # Scores of normals are of one area: at another one confidence is not known.
     return AreaRule(area_px, typed, kept.normal_scores if kept and area_px == kept.minimum_area_px else [])
 
 

@@ -114,6 +114,7 @@ def _compare_row(
             continue
         pairs.append(pair)
         names.append(category)
+        # The test is of pairs: both must have scored the very same images, in the same order.
         is_same &= first[category][seeds[0]].paths == second[category][seeds[0]].paths
     if not pairs:
         return None

@@ -101,6 +101,7 @@ def to_int8(model: Inspector, folder: Path, out: Path, config: Config) -> None:
     proto = quantized(onnx_model(graph), normals, takes_floats, config.seven_bits)
     score = quantized_probe_score(proto, graph)
     header = header_of(requantized, folder, "onnx-int8", graph, score, seven_bits=config.seven_bits)
+    # Hidden until it was compared: nobody may find a file that answers otherwise.
     trial = out.with_name(f".{out.stem}.trial.onnx")
     try:
         write_onnx(proto, header, trial)

@@ -80,6 +80,7 @@ def validation_images(model: Inspector, data: Path, category: str | None) -> Val
     if learned is None:
         print("warning: the model does not say which images it learned from; take care that it is none of these, or "
               "fit it again", file=sys.stderr)  # fmt: skip
+    # By pixels, not by path: a copy under another name was learned from too.
     known = set(learned or ())
     left = normals.subset([i for i, entry in enumerate(normals.entries) if entry.digest.hex() not in known])
     if not len(left):
@@ -123,6 +124,7 @@ def area_threshold(scores: np.ndarray, false_alarm_rate: float | None, area_px: 
     with a `false_alarm_rate`, the one at which that share of further normals has one."""
     if false_alarm_rate is not None:
         return threshold_from_normals(scores, false_alarm_rate)
+    # An exchangeable further image is above the highest of n with probability 1 / (n + 1).
     count = len(scores)
     why = (
         f"the lowest at which none of {count} validation images has a region of {area_px} px; "
@@ -146,6 +148,7 @@ def synthetic(validation: ValidationImages, count: int, seed: int) -> Iterator[t
     images = Images(validation.images)
     for step in range(-(-count // len(images))):
         for own in range(len(images)):
+            # Anomalies borrow their texture from another image, each round from a further one.
             image, source = images[own][None], images[(own + 1 + step) % len(images)][None]
             anomalous, mask = add_anomaly(image, source, seed, step, [own])
             yield own, anomalous[0], mask[0].numpy()

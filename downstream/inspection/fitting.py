@@ -36,7 +36,7 @@ def fit(config: Fit) -> None:
     references = normals.subset(draw(len(normals), shots, config.seed))
     method = make_method(config)
     others = load(config.train, config.size_px, config.train_categories) if config.train else None
-    if others is not None:
+    if others is not None:  # the product itself must not teach what is known of others
         others = others.subset([i for i, record in enumerate(others.records) if record.category != category])
     if others is None and not method.sees_normals:
         raise UserError(f"{config.method} learns from labeled images of other products: name their folder by --train.")
@@ -83,7 +83,7 @@ def make_method(config: Fit) -> Method:
         encoder, path = choose_encoder(config.encoder, config.seed, is_demo(config.data))
         seen = encoder.origin.categories if encoder.origin else ()
         print(f"encoder: {path}" + (f", which saw {', '.join(seen)}" if seen else ""))
-        arguments = {"encoder": encoder, **arguments}
+        arguments = {"encoder": encoder, **arguments}  # what was typed in --options wins
     if "seed" in allowed:
         arguments = {"seed": config.seed, **arguments}
     return method_class(**arguments)

@@ -226,8 +226,9 @@ class AreaResults(ResultsFile):
         }
 
     def _compare(self, predicted: np.ndarray, record: Record) -> None:
+        # Summed over all pixels: an IoU of each image is undefined where a good one is rightly left alone.
         truth = read_mask(record.mask) if record.mask is not None else np.zeros_like(predicted)
-        if truth.shape == predicted.shape:
+        if truth.shape == predicted.shape:  # a mask of another size says nothing of these pixels
             self._overlap_px += int((predicted & truth).sum())
             self._union_px += int((predicted | truth).sum())
             self._mask_count += record.mask is not None

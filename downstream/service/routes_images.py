@@ -65,6 +65,7 @@ async def batch_test(
 ) -> BatchResponse | JSONResponse:
     """Inspect several images; those that cannot be are named with the reason. 422 if none can."""
     start_s = time.perf_counter()
+    # More than may wait at once could never be admitted, however often a client came back.
     most = min(service.settings.max_images, service.settings.max_waiting)
     if len(images) > most:
         raise HTTPException(413, f"{len(images)} images in one request: at most {most} are taken.")

@@ -19,7 +19,7 @@ from downstream.service.models import LoadedModel
 
 MapFormat = Literal["none", "array", "png"]
 MAX_NAME_LENGTH = 200
-MAP_DIGITS = 6
+MAP_DIGITS = 6  # significant, of the highest value: float32 has little more, and JSON would write 17
 
 
 class Schema(BaseModel):

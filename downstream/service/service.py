@@ -122,6 +122,7 @@ class Service:
             await self._keep(data, digest, image)
         milliseconds = 1e3 * (time.perf_counter() - start_s)
         result = stored_result(inspection, loaded, name, digest, milliseconds, keep)
+        # On disk before it is answered: a killed server loses nothing that a client was told.
         result = result._replace(id=await self.commits(result))
         self.metrics.images.labels(loaded.name, "defective" if inspection.is_defective else "good").inc()
         return image_response(result, inspection, loaded, position, map_format)

@@ -111,6 +111,7 @@ class SimilarImages:
             return
         vectors = np.stack([np.frombuffer(image.vector, np.float32) for image in new])
         ids = np.array([image.id for image in new], np.int64)
+        # Cosine distance needs a direction, which neither zeros nor NaN have.
         usable = np.isfinite(vectors).all(axis=1) & vectors.any(axis=1)
         if usable.any() and self._kept is None:
             self._kept = Index.build(vectors[usable], ids[usable], kind="flat")
@@ -122,6 +123,7 @@ class SimilarImages:
     def _among_kept(self, vector: np.ndarray, k: int, own_digest: str) -> list[SimilarImage]:
         if self._kept is None:
             return []
+        # One more than asked: the query itself may have been kept, and is left out.
         nearest = self._kept.search(vector[None], min(k + 1, len(self._kept)))
         pairs = zip(nearest.distances[0], nearest.ids[0], strict=True)
         named = [SimilarImage(float(distance), "kept", self._digests[int(i)]) for distance, i in pairs]

@@ -105,6 +105,7 @@ def compare_with_random(rows: Sequence[dict], results: Results) -> None:
         if tested is not None:
             row["versus_random"] = {"difference": tested.value, "p": tested.p, "categories": len(pairs)}
             tests.append(row["versus_random"])
+    # Over all rows at once: every one of them is a further chance of a false finding.
     for test, p in zip(tests, holm([test["p"] for test in tests]), strict=True):
         test["p_holm"] = p
 
@@ -162,6 +163,7 @@ def _means_over_categories(categories: Mapping[str, dict], seeds: Sequence[int])
     by_seed = [category["by_seed"] for category in categories.values()]
     means = {}
     for name in next(iter(categories.values()))["figures"]:
+        # First over categories: the deviation is to show seeds, not how much categories differ.
         of_seeds = [[figures[str(seed)][name] for figures in by_seed if str(seed) in figures] for seed in seeds]
         means[name] = spread([mean_of_defined(values) for values in of_seeds])
     return means

@@ -103,7 +103,7 @@ def make_tasks(
         for method in settings.methods:
             for encoder_name in _encoder_names(method, chosen, controls):
                 for shots in _shots_of(method, settings.shots):
-                    for images in images_by_fold:
+                    for images in images_by_fold:  # innermost: they share a fitted method where folds train alike
                         if shots.isdigit() and int(shots) > len(images.normals):
                             continue  # warned of by shots_warnings
                         row = RowKey(method.name, encoder_name, shots)
