@@ -1,4 +1,4 @@
-"""The pictures of README.md and docs/, from what `bash scripts/demo.sh` left.
+"""The images of README.md and docs/, from what `bash scripts/demo.sh` left.
 
     bash scripts/demo.sh
     python scripts/doc_images.py
@@ -33,12 +33,12 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 IMAGES = REPOSITORY / "docs" / "images"
 SHOWN = ("bottle", "pill", "wood")  # what demo.sh holds out
 WIDTH_PX, GAP_PX = 400, 12
-COLORS = 96  # a palette of so many keeps a picture below 200 kB
+COLORS = 96  # a palette of so many keeps an image below 200 kB
 
 
 @dataclass(frozen=True)
 class DocImages:
-    """Draw the pictures of README.md and docs/.
+    """Draw the images of README.md and docs/.
 
     Attributes:
         data: The demo images.
