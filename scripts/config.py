@@ -30,6 +30,19 @@ class DefectNeighbors:
 
 
 @dataclass(frozen=True)
+class DocImages:
+    """Draw the images of README.md and docs/.
+
+    Attributes:
+        data: The demo images.
+        runs: What demo.sh computed on them.
+    """
+
+    data: Path = Path("data/demo")
+    runs: Path = Path("runs/demo")
+
+
+@dataclass(frozen=True)
 class LeaveOneOut:
     """Pretrain without each category in turn, and evaluate on it beside a random encoder.
 

@@ -14,7 +14,7 @@ if __name__ == "__main__":
 
     sys.path[0] = str(Path(__file__).resolve().parents[1])
     from pretrain.command import start
-    from scripts.doc_images import DocImages
+    from scripts.config import DocImages
 
     start("scripts.doc_images:main", DocImages)
 
@@ -22,31 +22,18 @@ import json
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
 
 from pretrain.command import UserError
+from scripts.config import DocImages
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 IMAGES = REPOSITORY / "docs" / "images"
 SHOWN = ("bottle", "pill", "wood")  # what demo.sh holds out
 WIDTH_PX, GAP_PX = 400, 12
 COLORS = 96  # a palette of so many keeps an image below 200 kB
-
-
-@dataclass(frozen=True)
-class DocImages:
-    """Draw the images of README.md and docs/.
-
-    Attributes:
-        data: The demo images.
-        runs: What demo.sh computed on them.
-    """
-
-    data: Path = Path("data/demo")
-    runs: Path = Path("runs/demo")
 
 
 def main(config: DocImages) -> int:
