@@ -62,10 +62,10 @@ SMALL_AE = {"size_px": 32, "width": 4, "instances": 60, "train_batch": 4}
 SMALL = {
     "logistic": {},
     "knn": {},
-    "fine-tuned": {"epochs": 2, "train_batch": 8},
+    "fine-tuned": {"epochs": 1, "train_batch": 8},
     "padim": {"levels": LEVELS, "dimensions": 40},
     "patchcore": {"levels": LEVELS, "dimensions": 32},
-    "residual": {"levels": LEVELS, "dimensions": 32},
+    "residual": {"levels": LEVELS, "dimensions": 32, "hidden": 8},
     "vgg-cam": {"width": 1 / 16, "input_px": 32, "epochs": 2, "train_batch": 8, "learning_rate": 1e-3},
     "ae": SMALL_AE,
     "vae": SMALL_AE,
