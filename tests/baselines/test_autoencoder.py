@@ -120,7 +120,7 @@ def test_killed_and_resumed_is_bit_identical(finished, demo_folder, tmp_path):
     assert [line["step"] for line in lines if "loss" in line] == list(range(6))
 
 
-def test_interrupted_says_so_and_keeps_its_options(demo_folder, tmp_path, monkeypatch, capsys):
+def test_interrupted_keeps_its_options(demo_folder, tmp_path, monkeypatch, capsys):
     words = ["--data", demo_folder, "--category", "leather", "--out", tmp_path, *TINY, "--epochs", "3000"]
     log = Session.log
 
@@ -168,7 +168,7 @@ def test_gray_images_are_noticed(demo_folder, tmp_path, capsys):
         ({"latent": 7, "model": "mvtec2", "size_px": 64}, "no option latent"),
     ],
 )
-def test_mistakes_are_told_before_a_run_begins(options, words, demo_folder, tmp_path):
+def test_user_errors_come_before_a_run_begins(options, words, demo_folder, tmp_path):
     options = {**options, "category": Names(options.get("category", "bottle"))}
     with pytest.raises(UserError, match=words):
         main(Config(**{"data": demo_folder, "device": "cpu", "out": tmp_path / "run", **options}))

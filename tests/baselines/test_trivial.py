@@ -48,7 +48,7 @@ def test_a_copy_of_a_normal_is_at_no_distance_and_its_own_score_is_not(method):
     assert (method.normal_scores_ > 0).all()
 
 
-def test_no_normals_is_a_mistake():
+def test_no_normals_is_refused():
     with pytest.raises(UserError, match="give at least one"):
         FrameColor().fit([]).refer([])
 

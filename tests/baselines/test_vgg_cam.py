@@ -76,7 +76,7 @@ def test_test_of_the_test_folders_alone(trained, demo_folder, capsys, tmp_path):
     assert len((tmp_path / "predictions.jsonl").read_text().splitlines()) == len(tests)
 
 
-def test_mistakes_of_users_are_one_sentence(trained, demo_folder, capsys, tmp_path):
+def test_user_errors_are_one_sentence(trained, demo_folder, capsys, tmp_path):
     wrong = [
         (("test", "--data", demo_folder, "--test", "leather", "--model", trained), "was trained on"),
         (("test", "--data", demo_folder, "--test", "bottel", "--model", trained), "did you mean bottle"),

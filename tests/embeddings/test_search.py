@@ -151,7 +151,7 @@ def test_another_encoder_is_refused(ask, demo_folder, tmp_path):
     assert "mean nothing" in refusal(ask, query, encoder=tmp_path / "other.safetensors")
 
 
-def test_with_no_index_yet_it_makes_one_and_says_so(demo_folder, tmp_path, monkeypatch, capsys):
+def test_with_no_index_yet_it_makes_one_and_reports_it(demo_folder, tmp_path, monkeypatch, capsys):
     shutil.copytree(demo_folder / "bottle", tmp_path / "photos/bottle")
     origin = Origin("photos")
     Encoder(seed=1, input_size_px=64, origin=origin).save(tmp_path / "runs/simclr/encoder.safetensors")

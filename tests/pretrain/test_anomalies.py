@@ -54,7 +54,7 @@ def test_every_type_is_seen_even_on_plain_images(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_areas_spread_over_the_range_of_their_kind(name):
+def test_areas_spread_over_the_range_of_their_type(name):
     images = products(96)
     _, masks = add_anomaly(images, images.roll(1, dims=0), 0, 0, range(96), types=only(name))
     smallest, largest = FORMS[name][0]
@@ -90,7 +90,7 @@ def test_what_is_synthetic_is_a_pure_function_of_image_and_position():
         assert not torch.equal(masks, add_anomaly(images, sources, seed, step, range(40))[1])
 
 
-def test_kinds_occur_as_often_as_stated():
+def test_types_occur_as_often_as_stated():
     positions = range(5000)
     counts = Counter(draw_types(AnomalyTypes(), 0, 0, positions))
     total = sum(asdict(AnomalyTypes()).values())

@@ -1,4 +1,4 @@
-"""Flags, YAML and mistakes."""
+"""Flags, YAML and user errors."""
 
 import re
 import subprocess
@@ -124,7 +124,7 @@ def test_what_builds_on_another_command_describes_only_what_it_adds(tmp_path, ca
     assert capsys.readouterr().err == "error: --sizes must be a list of 2, such as [1,1], not '1,2'.\n"
 
 
-def test_run_command_turns_mistakes_into_a_sentence_and_exit_code_2(capsys):
+def test_run_command_turns_user_errors_into_a_sentence_and_exit_code_2(capsys):
     def main(config: Config) -> None:
         raise UserError("no such folder; try another.")
 

@@ -160,7 +160,7 @@ def test_a_foreign_folder_is_refused(tmp_path):
     assert not is_demo(tmp_path / "mine")
 
 
-def test_mistakes_name_what_is_allowed(tmp_path):
+def test_user_errors_name_what_is_allowed(tmp_path):
     with pytest.raises(UserError, match="did you mean hazelnut"):
         make(tmp_path / "set", categories=("haselnut",))
     with pytest.raises(UserError, match="did you mean crack"):
@@ -215,7 +215,7 @@ def test_what_somebody_put_into_a_demo_set_is_not_lost(tmp_path):
     assert own.read_bytes() == b"mine"
 
 
-def test_a_path_that_cannot_be_written_is_a_mistake(tmp_path):
+def test_a_path_that_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(UserError, match="cannot be written"):
         make(tmp_path / "file" / "set", categories=("wood",))

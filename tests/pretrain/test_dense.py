@@ -104,7 +104,7 @@ def test_half_precision_is_contrasted_in_full():
     assert found.loss.dtype == torch.float32 and found.loss.isfinite()
 
 
-def test_synthetic_places_that_look_clean_cost_more():
+def test_anomalous_positions_like_clean_ones_cost_more():
     """The anomalous part as the clean one itself, as something unrelated, and not there at all."""
     module, drawn, masks = DenseContrast({"level2": 32}), Positions(0, 0, range(IMAGES), CPU), synthetic_masks()
     module.projections["level2"] = torch.nn.Identity()
@@ -130,7 +130,7 @@ def test_the_order_of_levels_and_images_does_not_matter():
     assert abs(module(shuffled, masks, drawn, 0.2).loss - expected.loss) > 1e-6
 
 
-def test_places_depend_on_seed_step_and_position_alone():
+def test_positions_depend_on_seed_step_and_position_alone():
     whole = Positions(3, 5, range(16), CPU).chance
     assert torch.equal(Positions(3, 5, np.array([9, 2]), CPU).chance, whole[[9, 2]])
     assert whole.shape == (16, POSITIONS_ANYWHERE) and len(whole.unique()) == whole.numel()
@@ -141,7 +141,7 @@ def test_places_depend_on_seed_step_and_position_alone():
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_places_are_spread_over_all_cells_and_never_outside(monkeypatch):
+def test_positions_are_spread_over_the_map_and_never_outside(monkeypatch):
     cells = Positions(0, 0, range(2000), CPU).anywhere(16)
     counts = torch.bincount(cells.flatten(), minlength=16)
     assert len(counts) == 16 and (counts - 1000).abs().max() < 150  # 5 sigma of a fair draw
@@ -152,7 +152,7 @@ def test_places_are_spread_over_all_cells_and_never_outside(monkeypatch):
 
 
 @pytest.mark.parametrize("shape", [(16, 16), (8, 8), (4, 4), (3, 5), (1, 2), (1, 1), (40, 40)])
-def test_spoiled_places_are_under_the_mask(shape):
+def test_anomalous_positions_are_under_the_mask(shape):
     masks = synthetic_masks(count=12)
     picked = Positions(0, 0, range(12), CPU).in_masks(masks, shape)
     assert picked.shape == (12, min(POSITIONS_IN_MASK, shape[0] * shape[1]))
@@ -176,7 +176,7 @@ def test_one_covered_cell_is_repeated_and_four_are_all_taken():
     assert sorted(picked[1].tolist()) == [4 * 8, 4 * 8 + 1, 5 * 8, 5 * 8 + 1]
 
 
-def test_the_same_place_is_compared():
+def test_the_same_position_is_compared():
     """Maps that name their positions: unit vectors of the position, projected by nothing, are all told apart."""
     module, drawn = DenseContrast({"level2": 16}, width=16, dimensions=16), Positions(0, 0, range(1), CPU)
     module.projections["level2"] = torch.nn.Identity()

@@ -35,7 +35,7 @@ def test_a_failed_write_leaves_the_old_file_whole(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("folder", ["/", "."])
-def test_a_folder_in_the_way_is_told(folder, tmp_path):
+def test_a_folder_in_the_way_is_refused(folder, tmp_path):
     with pytest.raises(IsADirectoryError, match="is a folder"):
         write_whole(tmp_path / folder, b"data")
 
@@ -85,7 +85,7 @@ def test_a_folder_has_one_writer_at_a_time(tmp_path):
         pass
 
 
-def test_damaged_foreign_and_missing_files_are_mistakes(tmp_path):
+def test_damaged_foreign_and_missing_files_are_refused(tmp_path):
     path = tmp_path / "file.safetensors"
     write_tensors(path, TENSORS, METADATA)
     whole = path.read_bytes()

@@ -129,7 +129,7 @@ def test_autocast_does_not_reach_the_logits():
     assert first.grad.dtype == torch.bfloat16 and first.grad.abs().max() > 0
 
 
-def test_places_of_feature_maps_are_rows():
+def test_positions_of_feature_maps_are_rows():
     first, second = (torch.randn(2, 6, 3, 4, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
     rows = [maps.movedim(1, -1).flatten(0, 2) for maps in (first, second)]
     assert rows[0].shape == (24, 6) and torch.equal(rows[0][12 + 4 + 2], first[1, :, 1, 2])

@@ -1,4 +1,4 @@
-"""What training achieves, in figures: closed forms, invariances, and that looking changes nothing."""
+"""What training achieves, in figures: closed forms, invariances, and that measuring changes nothing."""
 
 import math
 from collections.abc import Sequence
@@ -132,12 +132,12 @@ class Blind(Seeing):
 
 
 @pytest.fixture(scope="module")
-def looking() -> Monitor:
+def fixed_monitor() -> Monitor:
     return Monitor(images(REFERENCES), images(UNSEEN, seed=1), CONFIG, CPU)
 
 
-def test_an_encoder_that_sees_tells_synthetic_defects_apart_and_a_blind_one_does_not(looking):
-    seeing, blind = (looking.measure(encoder, nn.Identity()) for encoder in (Seeing(), Blind()))
+def test_an_encoder_that_sees_tells_synthetic_defects_apart_and_a_blind_one_does_not(fixed_monitor):
+    seeing, blind = (fixed_monitor.measure(encoder, nn.Identity()) for encoder in (Seeing(), Blind()))
     assert 0.7 < seeing.synthetic_auroc <= 1
     assert blind.synthetic_auroc == pytest.approx(0.5)
     assert blind.is_collapsed and blind.spread == pytest.approx(0, abs=1e-5)
@@ -146,9 +146,9 @@ def test_an_encoder_that_sees_tells_synthetic_defects_apart_and_a_blind_one_does
     assert 0 < seeing.alignment < 1 and seeing.rank_me > 1.1 and all(map(math.isfinite, seeing))
 
 
-def test_the_same_figures_every_time(looking):
-    first = looking.measure(Seeing(), nn.Identity())
-    assert looking.measure(Seeing(), nn.Identity()) == first
+def test_the_same_figures_every_time(fixed_monitor):
+    first = fixed_monitor.measure(Seeing(), nn.Identity())
+    assert fixed_monitor.measure(Seeing(), nn.Identity()) == first
     torch.manual_seed(5)
     again = Monitor(images(REFERENCES), images(UNSEEN, seed=1), CONFIG, CPU)
     assert again.measure(Seeing(), nn.Identity()) == first
@@ -161,7 +161,7 @@ def test_few_unseen_images_and_categories(counts):
 
 
 @pytest.mark.parametrize("freeze", [False, True])
-def test_looking_leaves_everything_as_it_was(freeze, looking):
+def test_measuring_leaves_everything_as_it_was(freeze, fixed_monitor):
     """Also the frozen batch normalization in the middle of a training encoder."""
     module = SimCLR(make_encoder("resnet18", input_size_px=32), 0.3, 1.0, 0.2)
     train_mode(module, freeze)
@@ -170,7 +170,7 @@ def test_looking_leaves_everything_as_it_was(freeze, looking):
     frozen = [not part.training for part in module.modules() if isinstance(part, _BatchNorm)]
     state = {name: tensor.clone() for name, tensor in module.state_dict().items()}
     generator = torch.get_rng_state()
-    looking.measure(module.encoder, module.projection)
+    fixed_monitor.measure(module.encoder, module.projection)
     assert [part.training for part in module.modules()] == modes
     assert all(frozen) == any(frozen) == freeze
     assert all(torch.equal(tensor, state[name]) for name, tensor in module.state_dict().items())
@@ -179,7 +179,7 @@ def test_looking_leaves_everything_as_it_was(freeze, looking):
     assert torch.is_grad_enabled()
 
 
-def test_batch_normalization_and_dropout_are_off_while_looking(looking):
+def test_batch_normalization_and_dropout_are_off_while_looking(fixed_monitor):
     class Layered(Seeing):
         def __init__(self) -> None:
             super().__init__()
@@ -189,23 +189,25 @@ def test_batch_normalization_and_dropout_are_off_while_looking(looking):
             return super().forward(self.body(images), levels)
 
     encoder = Layered().train()
-    figures = looking.measure(encoder, nn.Identity())
-    assert looking.measure(encoder, nn.Identity()) == figures
-    assert figures.synthetic_auroc == pytest.approx(looking.measure(Seeing(), nn.Identity()).synthetic_auroc, abs=0.02)
+    figures = fixed_monitor.measure(encoder, nn.Identity())
+    assert fixed_monitor.measure(encoder, nn.Identity()) == figures
+    assert figures.synthetic_auroc == pytest.approx(
+        fixed_monitor.measure(Seeing(), nn.Identity()).synthetic_auroc, abs=0.02
+    )
     assert encoder.body[0].num_batches_tracked == 0
 
 
-def test_double_precision_is_looked_at_too(looking):
+def test_double_precision_is_measured_too(fixed_monitor):
     module = SimCLR(make_encoder("resnet18", input_size_px=32), 0.3, 1.0, 0.2)
-    single = looking.measure(module.encoder, module.projection)
-    double = looking.measure(module.encoder.double(), module.projection.double())
+    single = fixed_monitor.measure(module.encoder, module.projection)
+    double = fixed_monitor.measure(module.encoder.double(), module.projection.double())
     assert double == pytest.approx(single, rel=1e-3, abs=1e-4)
 
 
-def test_a_damaged_encoder_has_no_figure(looking):
+def test_a_damaged_encoder_has_no_figure(fixed_monitor):
     encoder = make_encoder("resnet18", input_size_px=32)
     next(encoder.parameters()).data.fill_(math.nan)
-    assert math.isnan(looking.measure(encoder, nn.Flatten()).synthetic_auroc)
+    assert math.isnan(fixed_monitor.measure(encoder, nn.Flatten()).synthetic_auroc)
 
 
 def test_distances_are_taken_in_parts(monkeypatch):

@@ -232,7 +232,7 @@ def test_held_out_categories_are_never_opened(demo_folder, tmp_path):
         (("--image-weight", "0", "--dense-weight", "0"), "nothing to learn"),
     ],
 )
-def test_mistakes_are_one_sentence(options, words, demo_folder, tmp_path):
+def test_user_errors_are_one_sentence(options, words, demo_folder, tmp_path):
     if options[0] == "--device" and torch.cuda.is_available():
         options, words = ("--device", "tpu"), "cuda"
     done = pretrain(demo_folder, tmp_path / "run", *options)

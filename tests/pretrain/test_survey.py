@@ -89,7 +89,7 @@ def test_strict_is_exit_code_2(folder):
 
 
 @pytest.mark.parametrize("arguments", [("--data", "/nowhere"), ("--categories", "botle"), ("--size-px", "1")])
-def test_mistakes_are_one_sentence(arguments, folder):
+def test_user_errors_are_one_sentence(arguments, folder):
     done = survey("--data", folder, *arguments)
     assert done.returncode == 2
     assert done.stdout == ""

@@ -31,7 +31,7 @@ def test_draws_are_a_pure_function_of_seed_step_view_and_position():
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_two_views_of_one_crop_share_the_places_only():
+def test_two_views_of_one_crop_share_the_geometry_only():
     first, second = draw(SIMCLR, 0, 0, range(32), view=0), draw(SIMCLR, 0, 0, range(32), view=1, geometry_view=0)
     assert torch.equal(first.crop, second.crop) and torch.equal(first.flip_horizontal, second.flip_horizontal)
     assert not torch.equal(first.contrast, second.contrast) and not torch.equal(first.gray, second.gray)

@@ -271,7 +271,7 @@ def test_answers_of_the_server(server, out, capsys):
     assert fetched(server, out) == 2 and "Connection refused" in capsys.readouterr().err
 
 
-def test_mistakes(server, out, capsys):
+def test_user_errors(server, out, capsys):
     mistakes = {
         "--no-accept-license": "CC BY-NC-SA 4.0",
         "--categories=botle": "did you mean bottle?",

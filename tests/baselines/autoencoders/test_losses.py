@@ -101,7 +101,7 @@ def test_maps_are_never_negative_and_count_the_border(residual):
         assert residuals[0, 0, 0] > 0.01 and residuals[0, 0, 0] > 5 * residuals[0, 20:, 20:].max()
 
 
-def test_a_window_that_does_not_fit_is_told():
+def test_a_window_that_does_not_fit_is_refused():
     images = torch.rand(1, 1, 10, 10)
     for loss in ("ssim", "mssim"):
         with pytest.raises(UserError, match="window of 11 px .* from 3 to 9"):

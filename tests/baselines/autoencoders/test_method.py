@@ -95,7 +95,7 @@ def test_learning_does_not_depend_on_batch_size():
         ({"model": "mvtec", "size_px": 64}, "no option width"),
     ],
 )
-def test_arguments_that_do_not_fit_are_told(arguments, words):
+def test_arguments_that_do_not_fit_are_refused(arguments, words):
     with pytest.raises(UserError, match=words):
         AutoEncoder(**{"size_px": 32, "width": 4, **arguments}).refer(NORMALS)
 

@@ -74,7 +74,7 @@ def test_weights_are_a_function_of_the_seed_alone():
         ("mvtec", 2048, "to 1024"),
     ],
 )
-def test_sizes_that_do_not_fit_are_told(model, size_px, words):
+def test_sizes_that_do_not_fit_are_refused(model, size_px, words):
     with pytest.raises(UserError, match=words):
         make_network(model, size_px, 3, 0, {})
 

@@ -141,7 +141,7 @@ def test_divergence_weighs_as_one_squared_error_summed_over_pixels():
     torch.testing.assert_close(summed, expected * images[0].numel())
 
 
-def test_a_loss_that_is_no_number_is_told():
+def test_a_loss_that_is_no_number_is_refused():
     with pytest.raises(UserError, match="not a number any more at step 0"):
         trained(images=torch.full_like(IMAGES, torch.nan))
 

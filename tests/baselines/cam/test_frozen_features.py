@@ -24,7 +24,7 @@ def test_frozen_layers_are_asked_once_for_each_image(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["frozen.f32"]
 
 
-def test_a_full_disk_is_a_mistake_before_anything_is_computed(tmp_path, monkeypatch):
+def test_a_full_disk_is_refused_before_anything_is_computed(tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 10}))
     with pytest.raises(UserError, match="make room"):
         FrozenFeatures(lambda positions: torch.zeros(len(positions), 4), 7, tmp_path / "f", batch=3)

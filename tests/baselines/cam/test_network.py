@@ -49,7 +49,7 @@ def test_pretrained_layers_are_frozen_and_random_ones_are_not(weights_file):
     assert all(weights.requires_grad for weights in make_network().parameters())
 
 
-def test_weights_that_cannot_be_had_are_mistakes(tmp_path, weights_file, monkeypatch):
+def test_weights_that_cannot_be_had_are_refused(tmp_path, weights_file, monkeypatch):
     with pytest.raises(UserError, match="no file"):
         make_network(str(tmp_path / "none.pth"))
     torch.save({"features.0.weight": torch.zeros(1)}, tmp_path / "other.pth")

@@ -62,13 +62,13 @@ def test_without_held_out_images_the_training_loss_decides(tmp_path):
     assert training.state.best_loss <= last["train_loss"]
 
 
-def test_a_loss_that_is_no_number_is_a_mistake():
+def test_a_loss_that_is_no_number_is_refused():
     images = torch.full((8, 3, 32, 32), torch.inf)
     with pytest.raises(UserError, match="learning rate"):
         train(make_training(CamRecipe(batch=6), images=images))
 
 
 @pytest.mark.parametrize("wrong", [{"epochs": 0}, {"batch": 0}, {"learning_rate": 0.0}, {"target_accuracy": 98.0}])
-def test_values_that_teach_nothing_are_mistakes(wrong):
+def test_values_that_teach_nothing_are_refused(wrong):
     with pytest.raises(UserError):
         make_training(CamRecipe(**wrong))

@@ -216,7 +216,7 @@ def test_saved_method_of_another_format_is_refused(number, words, tmp_path, monk
         MeanImage.load(tmp_path)
 
 
-def test_damaged_or_missing_method_is_a_mistake(tmp_path, material):
+def test_damaged_or_missing_method_is_refused(tmp_path, material):
     with pytest.raises(UserError, match="there is no file"):
         MeanImage.load(tmp_path)
     method_suite.ready(MeanImage(), material).save(tmp_path)

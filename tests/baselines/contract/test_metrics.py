@@ -73,7 +73,7 @@ def test_images_pixels_and_regions_decide_alike():
 
 
 @pytest.mark.parametrize("labels", [[0] * 5, [1] * 5, []])
-def test_one_kind_of_image_only(labels):
+def test_one_class_of_images_only(labels):
     scores = np.linspace(0, 1, 5)[: len(labels)]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -221,7 +221,7 @@ def test_trivial_maps():
 
 
 @pytest.mark.parametrize(("value", "shape"), [(False, (2, 3, 3)), (True, (2, 3, 3)), (False, (0, 3, 3))])
-def test_one_kind_of_pixel_only(value, shape):
+def test_one_class_of_pixels_only(value, shape):
     figures = pixel_figures(np.zeros(shape), np.full(shape, value), 0.5)
     assert figures == (None, None, None, None, float(value) if shape[0] else None)
 

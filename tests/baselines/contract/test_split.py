@@ -46,6 +46,6 @@ def test_copies_are_on_one_side(training):
     assert all((i in held) == (60 + i in held) for i in range(40))
 
 
-def test_good_ones_alone_are_a_mistake():
+def test_good_ones_alone_are_refused():
     with pytest.raises(UserError, match="no good ones or no defective ones"):
         split_samples([sample(i, "good") for i in range(10)], seed=0)

@@ -107,7 +107,7 @@ def test_two_scores_far_apart_give_a_threshold_that_can_be_stored():
         ([1.0, 2.0], 5, "rate of 5 cannot be kept"),
     ],
 )
-def test_mistakes(scores, false_alarm_rate, message):
+def test_user_errors(scores, false_alarm_rate, message):
     with pytest.raises(UserError, match=message):
         threshold_from_normals(scores, false_alarm_rate)
 
@@ -164,7 +164,7 @@ def test_other_categories_equal_own_normals_where_there_is_one_of_them():
         (1.0, {"pill": [math.nan]}, "1 of 1 scores are NaN"),
     ],
 )
-def test_mistakes_with_other_categories(scale, calibration, message):
+def test_user_errors_with_other_categories(scale, calibration, message):
     with pytest.raises(UserError, match=message):
         threshold_from_other_categories(scale, calibration, 0.05)
 

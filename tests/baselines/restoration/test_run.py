@@ -23,7 +23,7 @@ def test_a_run_leaves_model_curves_and_what_it_learned_from(restorer_run, capsys
     assert [line["step"] for line in lines] == list(range(4)) and "masked_psnr" in lines[-1]
 
 
-def test_mistakes_of_training_leave_nothing_behind(demo_folder, restorer_run, tmp_path, capsys):
+def test_user_errors_of_training_leave_nothing_behind(demo_folder, restorer_run, tmp_path, capsys):
     def told(*more: str) -> str:
         return refused(capsys, "train", "--data", str(demo_folder), "--out", str(tmp_path / "r"), *TINY, *more)
 

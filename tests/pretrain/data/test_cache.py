@@ -220,7 +220,7 @@ def test_too_little_space_is_said_before_anything_is_decoded(folder, monkeypatch
         open_all(folder)
 
 
-def test_unwritable_cache_is_a_mistake(folder, tmp_path, monkeypatch):
+def test_unwritable_cache_is_refused(folder, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("HELDOUT_CACHE", str(tmp_path / "file"))
     with pytest.raises(UserError, match="HELDOUT_CACHE"):

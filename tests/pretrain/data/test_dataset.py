@@ -106,7 +106,7 @@ def test_strict_stops(folder):
         load(folder, 64, strict=True)
 
 
-def test_nothing_readable_is_a_mistake(tmp_path):
+def test_nothing_readable_is_refused(tmp_path):
     (tmp_path / "nut/train/good").mkdir(parents=True)
     (tmp_path / "nut/train/good/0.png").write_bytes(b"")
     with pytest.raises(UserError, match="none of the 1 images"):

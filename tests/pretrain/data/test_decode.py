@@ -229,7 +229,7 @@ def test_stretched_noise_is_as_quiet_as_pillows(height, width, size_px, tmp_path
     assert ours.std() < 1.02 * max(box.std(), bilinear.std())
 
 
-def test_masks_of_every_kind_become_the_same_bools(tmp_path):
+def test_masks_of_every_format_become_the_same_bools(tmp_path):
     truth = np.zeros((40, 50), bool)
     truth[5:20, 10:30] = True
     as_saved = {

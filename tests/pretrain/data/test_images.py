@@ -61,7 +61,7 @@ def test_unknown_category_names_the_nearest(folder):
         scan(folder, ["nutt"])
 
 
-def test_normals_only_looks_at_nothing_else(folder):
+def test_normals_only_opens_nothing_else(folder):
     (folder / "nut/ground_truth/crack/0_mask.png").write_bytes(b"broken")
     image(folder / "nut/train/dirty/0.png")
     found = scan(folder, normals_only=True)
@@ -115,7 +115,7 @@ def test_masks_that_belong_to_nothing_are_named(folder):
     assert second in {record.mask for record in found.records}
 
 
-def test_images_outside_any_kind_are_named(folder):
+def test_images_outside_any_defect_folder_are_named(folder):
     loose = image(folder / "nut/train/0.png")
     (problem,) = scan(folder).problems
     assert problem.path == loose

@@ -24,7 +24,7 @@ def without_cuda(monkeypatch):
         ("cpu", "16-mixed", "there is no precision 16-mixed; choose from bf16-mixed, 32-true, 64-true"),
     ],
 )
-def test_what_is_not_there_is_a_mistake(device, precision, words, without_cuda):
+def test_what_is_not_there_is_refused(device, precision, words, without_cuda):
     with pytest.raises(UserError, match=words):
         make_fabric(device, precision)
 
