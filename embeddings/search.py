@@ -69,6 +69,7 @@ def query_paths(queries: Sequence[Path]) -> list[Path]:
             paths.append(query)
         else:
             raise UserError(f"there is no image or folder {query}.")
+    # An image that is named, and lies in a folder that is named too, is one query.
     return list(dict.fromkeys(paths))
 
 

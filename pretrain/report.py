@@ -51,6 +51,7 @@ class Report:
             with session.pause():
                 figures = self._monitor.measure(module.encoder, module.projection)
                 session.record(**figures._asdict())
+                # From the file: a run that was resumed began in another process.
                 start = next(line["synthetic_auroc"] for line in self.run.metrics() if "synthetic_auroc" in line)
                 session.print(
                     f"step {step}: synthetic anomalies on unseen normals: AUROC {figures.synthetic_auroc:.3f} "
@@ -95,6 +96,7 @@ class Report:
         self.run.finish()
 
     def _origin(self, last: Figures) -> Origin:
+        # Where the data lie is this machine's own affair; what their folder is called, the origin says.
         recipe = {name: value for name, value in self.run.config().items() if name != "data"}
         recipe |= {"steps": self._session.steps, "images": len(self.images), "synthetic_auroc": last.synthetic_auroc}
         folder = self.images.folder

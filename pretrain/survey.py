@@ -76,13 +76,13 @@ def warnings_about(images: ImageSet) -> list[str]:
 
 
 def print_table(images: ImageSet, name: str) -> None:
-    """One line a category: how many normals to learn from, how many test images of which kind."""
+    """One line a category: how many normals to learn from, how many test images with which defects."""
     table = Table(title=escape(f"{name}: {len(images)} images"))
     table.add_column("\ncategory", no_wrap=True)
     for header in ("train\ngood", "test\ngood", "\ndefective", "\nmasks"):
         table.add_column(header, justify="right", no_wrap=True)
     table.add_column("\nsize px", no_wrap=True)
-    table.add_column("\nkinds of defect")
+    table.add_column("\ntypes of defect")
     for category in images.categories:
         of_category = images.of(category)
         counted = Counter((record.split, record.defect) for record in of_category.records)
@@ -96,20 +96,22 @@ def print_table(images: ImageSet, name: str) -> None:
             _shapes(of_category),
             escape(", ".join(f"{defect} {count}" for defect, count in sorted(defects.items()))),
         )
+    # Where output is piped, rich would fold the table at 80 columns.
     Console(width=None if sys.stdout.isatty() else 160).print(table)
 
 
 def sheet_rows(images: ImageSet, columns: int = 9) -> list[tuple[str, list[Thumbnail]]]:
-    """A row for each category: three good images, then at least one of every kind, their defects outlined."""
+    """A row for each category: three good images, then at least one of every type of defect, outlined."""
     rows = []
     for category in images.categories:
         of_category = images.of(category)
-        by_kind = defaultdict(list)
+        by_defect = defaultdict(list)
         for position, record in enumerate(of_category.records):
-            by_kind[record.defect].append(position)
-        chosen = by_kind.pop(GOOD, [])[:3]
-        in_turn = [position for turn in zip_longest(*by_kind.values()) for position in turn if position is not None]
-        chosen += sorted(in_turn[: max(columns - len(chosen), len(by_kind))])
+            by_defect[record.defect].append(position)
+        chosen = by_defect.pop(GOOD, [])[:3]
+        # A row shows every defect once before it shows any of them twice.
+        in_turn = [position for turn in zip_longest(*by_defect.values()) for position in turn if position is not None]
+        chosen += sorted(in_turn[: max(columns - len(chosen), len(by_defect))])
         thumbnails = []
         for pixels, position in zip(of_category.batch(chosen), chosen, strict=True):
             record = of_category.records[position]

@@ -61,6 +61,7 @@ class FrozenFeatures:
                     progress.advance(len(positions))
             mapped.flush()
             del mapped
+            # Only what is whole gets the name: a run that resumes takes a file of that name as it is.
             unfinished.replace(self.file)
         finally:
             unfinished.unlink(missing_ok=True)

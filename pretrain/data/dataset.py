@@ -70,7 +70,7 @@ def choose_folder(data: Path | None) -> Path:
     """The folder that was typed, else data/mvtec, else demo data, made if need be; says so in one line."""
     if data is not None:
         return data
-    if any(REAL_DATA.glob("*/train")):
+    if any(REAL_DATA.glob("*/train")):  # an unfinished download has none
         return REAL_DATA
     print(f"no --data given and no {REAL_DATA} here: using generated demo data in {DEMO_DATA}", file=sys.stderr)
     if not is_demo(DEMO_DATA):

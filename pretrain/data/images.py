@@ -89,6 +89,7 @@ def scan_plain(folder: Path, categories: Collection[str] = ()) -> Scan:
         category_folders(folder)  # says what is wrong
     records = []
     for parent, inner, _ in os.walk(folder):
+        # In place, as os.walk has it: hidden folders, such as .git, are not entered.
         inner[:] = [name for name in inner if not name.startswith(".")]
         name = Path(parent).relative_to(folder).as_posix()
         category = folder.resolve().name if name == "." else name
@@ -154,12 +155,15 @@ def split_records(
     copies = defaultdict(list)
     for position, digest in enumerate(digests):
         copies[digest].append(position)
+    # By a keyed hash, not by a generator: an image more or less moves hardly any other into another part. Of copies in
+    # several formats the lowest counts, whichever was listed first.
     order = {
         digest: min(blake2b(file_digests[position], key=str(seed).encode()).digest() for position in positions)
         for digest, positions in copies.items()
     }
     strata = defaultdict(list)
     for digest, positions in copies.items():
+        # Copies under two labels belong to one stratum, the same in every order of files.
         first = min((records[position] for position in positions), key=lambda record: (record.category, record.defect))
         strata[first.category, first.defect].append(digest)
     parts: dict[str, list[int]] = {part: [] for part in fractions}
