@@ -13,11 +13,11 @@ from torch import Tensor
 
 from embeddings.patches import Patches
 from pretrain.command import UserError, nearest
-from pretrain.encoder import LEVELS, Encoder, fingerprint, load_encoder
+from pretrain.encoder import LEVELS, Encoder, fingerprint, load_encoder, make_encoder
 from pretrain.training.device import has_bf16
 
 DEFAULT_ENCODER = Path("runs/simclr/encoder.safetensors")
-RANDOM = Path("random")
+RANDOM, IMAGENET = Path("random"), Path("imagenet")
 FORMS = ("pooled", "patches")
 DEFAULT_LEVELS = {"pooled": ("level4",), "patches": ("level2", "level3")}
 # bf16 is used where the cosine of each vector with itself in fp32 is higher.
@@ -94,20 +94,16 @@ class Encoding:
 
 
 def choose_encoder(path: Path | None, seed: int, is_demo: bool) -> tuple[Encoder, Path]:
-    """The encoder at `path` (`random`: a ResNet-18 with random weights of the seed), else the default file where it may
-    be used, else a random one, of which stderr warns; and the path, or `random`."""
+    """The encoder at `path` (`imagenet`, or `random`: a ResNet-18 with random weights of the seed), else the default
+    file where it may be used, else ImageNet's; and the path, `imagenet` or `random`."""
     if path is None and DEFAULT_ENCODER.is_file():
         encoder = load_encoder(DEFAULT_ENCODER)
         if is_demo or not (encoder.origin and encoder.origin.is_demo):
             return encoder, DEFAULT_ENCODER
         print(f"{DEFAULT_ENCODER} was made on demo data and is not used for yours.", file=sys.stderr)
-    if path is None:
-        print(
-            f"no encoder given and none in {DEFAULT_ENCODER} for this data: using a RANDOM one. "
-            "python pretrain/simclr.py makes a better one.",
-            file=sys.stderr,
-        )
-    if path is None or path == RANDOM:
+    if path is None or path == IMAGENET:
+        return make_encoder(start="imagenet").eval(), IMAGENET
+    if path == RANDOM:
         return Encoder("resnet18", seed).eval(), RANDOM
     return load_encoder(path), path
 

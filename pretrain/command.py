@@ -154,7 +154,7 @@ def read_config(config_class: type[Config], arguments: Sequence[str] | None = No
             shown["required"] = True
         else:
             shown["default"] = default
-        if types[field.name] is bool:
+        if bool in (types[field.name], *get_args(types[field.name])):
             shown["action"] = jsonargparse.ActionYesNo(no_prefix="no-")
         else:
             shown["type"] = types[field.name]

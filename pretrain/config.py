@@ -60,8 +60,8 @@ class Config:
         hold_out: Categories that are never opened. Default is bottle,pill,wood as far as the folder has them.
         out: The run's folder; the same command again resumes a run that was stopped.
         recipe: dense contrasts single positions of the feature maps too; simclr is the paper's. Sets all that says so.
-        architecture: resnet18, resnet34, resnet50, wide_resnet50_2 or convnext_tiny.
-        start: Weights to begin with; random, imagenet, a .pth file, or an encoder file to continue.
+        architecture: efficientnet_lite0 to 2, resnet18, resnet34, resnet50, wide_resnet50_2 or convnext_tiny.
+        start: Weights to begin with; imagenet (on this machine), hub (downloads them), random, a .pth, or an encoder.
         size_px: Side of the views. Default is 224 on a GPU, 128 without.
         cache_px: Side of the cached images that views are cut from. Default is twice size_px, at most 512.
         batch: Images a step, over all processes. Default is 256 on a GPU, 32 without.
@@ -69,7 +69,8 @@ class Config:
         steps: Length of the training in steps.
         minutes: Length of the training in minutes, turned into steps after a short warm-up.
         optimizer: How weights are moved. Default is the recipe's, adamw or lars.
-        learning_rate: Default is 0.001 for adamw, 0.075 sqrt(batch) for lars, a quarter of that for sgd.
+        learning_rate: Default is 0.001 for adamw, 0.075 sqrt(batch) for lars, a quarter of that for sgd; a tenth
+            of it from a start that has learned already.
         weight_decay: Of weights; never of biases and batch normalization. Default is the recipe's, 0.0001 or 0.000001.
         warmup: Share of the steps in which the learning rate rises.
         temperature: The lower, the more the nearest negatives count. Default is the recipe's, 0.2 or 0.1.
@@ -81,7 +82,7 @@ class Config:
         gray: Share of views without color. Default is the recipe's, 0 or 0.2.
         blur: Share of views that are blurred. Default is the recipe's, 0.3 or 0.5.
         precision: bf16-mixed, 32-true or 64-true. Default is bf16-mixed where it is faster, else 32-true.
-        freeze_batch_norm: Keep the statistics of batch normalization as they are at the start.
+        freeze_batch_norm: Keep the statistics of batch normalization as they are at the start. Default unless random.
         seed: Another seed, another encoder.
         monitor_every: Steps between two evaluations by the monitor. Default is a tenth of the training.
         checkpoint_minutes: Minutes between two checkpoints.
@@ -92,8 +93,8 @@ class Config:
     hold_out: Names | None = None
     out: Path = Path("runs/simclr")
     recipe: Literal["dense", "simclr"] = "dense"
-    architecture: str = "resnet18"
-    start: str = "random"
+    architecture: str = "efficientnet_lite0"
+    start: str = "imagenet"
     size_px: int | None = None
     cache_px: int | None = None
     batch: int | None = None
@@ -113,7 +114,7 @@ class Config:
     gray: float | None = None
     blur: float | None = None
     precision: str | None = None
-    freeze_batch_norm: bool = False
+    freeze_batch_norm: bool | None = None
     seed: int = 0
     monitor_every: int | None = None
     checkpoint_minutes: float = 1.0
@@ -179,13 +180,17 @@ def resolved(config: Config, device: str, precision: str) -> Config:
     batch = config.batch or (256 if on_gpu else 32)
     lars_rate = 0.075 * math.sqrt(batch)  # the paper's own for small batches, appendix B.1
     rates = {"adamw": 1e-3, "lars": lars_rate, "sgd": lars_rate / 4}
+    # What ImageNet taught is soon forgotten: by large steps, and by the statistics of batches of a few images.
+    is_random = config.start == "random"
+    rate = rates[config.optimizer] * (1 if is_random else 0.1)
     return replace(
         config,
         size_px=size_px,
         batch=batch,
         cache_px=config.cache_px or min(2 * size_px, 512),
         epochs=config.epochs or (100 if on_gpu else 8),
-        learning_rate=config.learning_rate or rates[config.optimizer],
+        learning_rate=config.learning_rate or rate,
+        freeze_batch_norm=not is_random if config.freeze_batch_norm is None else config.freeze_batch_norm,
         precision=precision,
         device=device,
     )

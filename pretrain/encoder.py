@@ -14,32 +14,38 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torchvision.models import get_model
 
 from pretrain.command import UserError, nearest
 from pretrain.files import read_tensors, write_tensors
-from pretrain.weights import Origin, imagenet_file, read_state_dict
+from pretrain.weights import HUB, IMAGENET, Origin, imagenet_file, read_state_dict
 
 FORMAT = 1
 LEVELS = ("level1", "level2", "level3", "level4")
 STRIDES = (4, 8, 16, 32)  # the same in every architecture
 CHANNELS = {
+    "efficientnet_lite0": (24, 40, 112, 320),
+    "efficientnet_lite1": (24, 40, 112, 320),
+    "efficientnet_lite2": (24, 48, 120, 352),
     "resnet18": (64, 128, 256, 512),
     "resnet34": (64, 128, 256, 512),
     "resnet50": (256, 512, 1024, 2048),
     "wide_resnet50_2": (256, 512, 1024, 2048),
     "convnext_tiny": (96, 192, 384, 768),
 }
+DEFAULT_ARCHITECTURE = "efficientnet_lite0"
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+# The Lites were trained on (x * 255 - 127) / 128.
+LITE_MEAN, LITE_STD = (127 / 255,) * 3, (128 / 255,) * 3
 
 
 class Encoder(nn.Module):
     """float32 RGB (b, 3, h, w) in [0, 1] -> feature maps (b, channels, about h / stride, about w / stride) by level.
 
-    Levels are what follows a ResNet's layer1 to layer4 or a ConvNeXt's four stages; `channels` and `strides` give
-    their sizes without running anything. Images of any size from 32 px; `input_size_px` is what it was trained at,
-    `levels` what it gives unless asked for others. Weights are random, a function of `seed` alone, and such an encoder
-    has no `origin`. Raises UserError for an unknown architecture or level.
+    Levels are what follows a ResNet's layer1 to layer4, a ConvNeXt's four stages, or blocks 1, 2, 4 and 6 of an
+    EfficientNet-Lite; `channels` and `strides` give their sizes without running anything.
+    Images of any size from 32 px; `input_size_px` is what it was trained at, `levels` what it gives unless asked for
+    others. Weights are random, a function of `seed` alone, and such an encoder has no `origin`. Raises UserError for an
+    unknown architecture or level.
     """
 
     def __init__(
@@ -49,8 +55,8 @@ class Encoder(nn.Module):
         *,
         input_size_px: int = 224,
         levels: Sequence[str] = LEVELS,
-        mean: Sequence[float] = IMAGENET_MEAN,
-        std: Sequence[float] = IMAGENET_STD,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
         origin: Origin | None = None,
     ) -> None:
         if architecture not in CHANNELS:
@@ -60,6 +66,8 @@ class Encoder(nn.Module):
         self.levels = _known(levels)
         self.channels = dict(zip(LEVELS, CHANNELS[architecture], strict=True))
         self.strides = dict(zip(LEVELS, STRIDES, strict=True))
+        mean = mean or (LITE_MEAN if is_lite(architecture) else IMAGENET_MEAN)
+        std = std or (LITE_STD if is_lite(architecture) else IMAGENET_STD)
         # In the header of the file, so not among the weights.
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, 3, 1, 1), persistent=False)
@@ -98,25 +106,26 @@ class Encoder(nn.Module):
 
 
 def make_encoder(
-    architecture: str = "resnet18",
+    architecture: str = DEFAULT_ARCHITECTURE,
     start: Path | str = "random",
     *,
     seed: int = 0,
     input_size_px: int = 224,
     levels: Sequence[str] = LEVELS,
 ) -> Encoder:
-    """An encoder to train. `start` is `random`, `imagenet` (torchvision's weights, downloaded where they are not in its
-    cache), a torchvision state dict `NAME.pth`, or an encoder file `NAME.safetensors` to continue, which brings its
-    own normalization and origin. Raises UserError where that cannot be had, or is of another architecture.
+    """An encoder to train. `start` is `random`, `imagenet` (weights that are on this machine), `hub` (the same,
+    downloaded where they are not), a state dict `NAME.pth` in torchvision's or timm's naming, or an encoder file
+    `NAME.safetensors` to continue, which brings its own normalization and origin. Raises UserError where that cannot
+    be had, or is of another architecture.
     """
     encoder = Encoder(architecture, seed, input_size_px=input_size_px, levels=levels)
     path = Path(start)
     if str(start) == "random":
         return encoder
-    if str(start) == "imagenet":
-        path, encoder.origin = imagenet_file(architecture)
+    if str(start) in (IMAGENET, HUB):
+        path, encoder.origin = imagenet_file(architecture, may_download=str(start) == HUB)
     elif not path.is_file():
-        raise UserError(f"there is no file {path} to start from; give random, imagenet, a .pth or an encoder file.")
+        raise UserError(f"there is no file {path} to start from; give imagenet, hub, random, a .pth or encoder file.")
     elif path.suffix == ".safetensors":
         continued = load_encoder(path)
         if continued.architecture != architecture:
@@ -155,7 +164,7 @@ def load_encoder(path: Path | str) -> Encoder:
     return encoder.eval()
 
 
-def asked_encoder(start: Encoder | Path | str, architecture: str = "resnet18", seed: int = 0) -> Encoder:
+def asked_encoder(start: Encoder | Path | str, architecture: str = DEFAULT_ARCHITECTURE, seed: int = 0) -> Encoder:
     """An encoder to ask, in eval mode: as it is, from an encoder file, or what `make_encoder` starts from."""
     if isinstance(start, Encoder):
         return start
@@ -183,18 +192,36 @@ def _known(levels: Sequence[str]) -> tuple[str, ...]:
     return tuple(levels)
 
 
+def is_lite(architecture: str) -> bool:
+    return architecture.startswith("efficientnet_lite")
+
+
+def _untrained_body(architecture: str) -> nn.Module:
+    """As torchvision or timm build it. Their imports take 1.5 to 2 s, which a model exported to ONNX does without."""
+    if is_lite(architecture):
+        from timm import create_model
+
+        return create_model(f"tf_{architecture}")
+    from torchvision.models import get_model
+
+    return get_model(architecture)
+
+
 def _random_stages(architecture: str, seed: int) -> nn.ModuleDict:
-    """torchvision's backbone without its head, cut into levels; parts keep the names that torchvision gave them."""
+    """torchvision's or timm's backbone without its head, cut into levels; parts keep the names they had there."""
     # On the CPU, and from its generator alone: torch.manual_seed would also reseed every GPU.
     with torch.device("cpu"), torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        body = get_model(architecture, weights=None)
-    if architecture.startswith("convnext"):
+        body = _untrained_body(architecture)
+    if is_lite(architecture):  # block 3 has the stride of block 4, and deeper ones mean more
+        cuts = ("conv_stem bn1 blocks.0 blocks.1", "blocks.2", "blocks.3 blocks.4", "blocks.5 blocks.6")
+    elif architecture.startswith("convnext"):
         # The head's LayerNorm goes with the head: levels are what the stages give.
         body, cuts = body.features, ("0 1", "2 3", "4 5", "6 7")
     else:
         cuts = ("conv1 bn1 relu maxpool layer1", "layer2", "layer3", "layer4")
-    stages = (OrderedDict((part, body.get_submodule(part)) for part in cut.split()) for cut in cuts)
+    # A module's name must not have a dot: blocks.0 becomes blocks_0.
+    stages = (OrderedDict((part.replace(".", "_"), body.get_submodule(part)) for part in cut.split()) for cut in cuts)
     return nn.ModuleDict({level: nn.Sequential(stage) for level, stage in zip(LEVELS, stages, strict=True)})
 
 
@@ -218,21 +245,26 @@ def _fill(encoder: Encoder, weights: Mapping[str, Tensor], path: Path | str) -> 
     found = [f"{len(names)} {how} ({', '.join(names[:2])})" for how, names in wrong.items() if names]
     if found:
         raise UserError(
-            f"{path} does not hold the weights of a {encoder.architecture}: {', '.join(found)}; name the "
+            f"{path} does not hold the weights of {encoder.architecture}: {', '.join(found)}; name the "
             "architecture that it was made with, or another file."
         )
     encoder.stages.load_state_dict(weights)
 
 
 def _named_by_level(encoder: Encoder, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A torchvision state dict by our names, without its head. Files from before 2018 lack BN's counters: as new."""
+    """A state dict in torchvision's or timm's naming by our names, without its head. Files from before 2018 lack batch
+    normalization's counters: as new."""
+    if is_lite(encoder.architecture) and "_conv_stem.weight" in state:
+        # The package names its tensors otherwise than timm does, in the same order, the head last; `_fill` compares
+        # their shapes, and a test the features.
+        return dict(zip(encoder.stages.state_dict(), state.values(), strict=False))
     prefix = "features." if encoder.architecture.startswith("convnext") else ""
     by_level = {}
     for name, weight in encoder.stages.state_dict().items():
-        theirs = prefix + name.split(".", 1)[1]
+        theirs = prefix + name.split(".", 1)[1].replace("blocks_", "blocks.")
         if theirs in state or name.endswith("num_batches_tracked"):
             by_level[name] = state.pop(theirs, weight)
-    head = ("fc.", "classifier.")
+    head = ("fc.", "classifier.", *(("conv_head.", "bn2.") if is_lite(encoder.architecture) else ()))
     return by_level | {name: weight for name, weight in state.items() if not name.startswith(head)}
 
 
@@ -241,7 +273,7 @@ def _versions() -> dict[str, str | None]:
         own = version("heldout")
     except PackageNotFoundError:  # run from a checkout that was never installed; `commit` says which
         own = None
-    return {"heldout": own, "torch": torch.__version__, "torchvision": version("torchvision")}
+    return {"heldout": own, "torch": torch.__version__, "torchvision": version("torchvision"), "timm": version("timm")}
 
 
 def commit() -> str | None:

@@ -23,12 +23,14 @@ def folded(encoder: Encoder) -> Encoder:
 
 
 def _fold(module: nn.Module) -> None:
-    """Fold each batch normalization that stands right behind a convolution, as it does in torchvision's ResNets."""
+    """Fold each batch normalization that stands right behind a convolution, as it does in torchvision's ResNets
+    and in timm's EfficientNets."""
     children = dict(module.named_children())
     names = list(children)
     for before, after in zip(names, names[1:], strict=False):
         if isinstance(children[before], nn.Conv2d) and isinstance(children[after], nn.BatchNorm2d):
             setattr(module, before, fuse_conv_bn_eval(children[before], children[after]))
-            setattr(module, after, nn.Identity())
+            # timm's batch normalization brings its activation along.
+            setattr(module, after, getattr(children[after], "act", nn.Identity()))
     for child in module.children():
         _fold(child)

@@ -13,9 +13,9 @@ from torch.nn import functional as F
 
 from pretrain.command import UserError
 from pretrain.encoder import IMAGENET_MEAN, IMAGENET_STD
-from pretrain.weights import imagenet_file, read_state_dict
+from pretrain.weights import HUB, IMAGENET, imagenet_file, read_state_dict
 
-RANDOM, IMAGENET = "random", "imagenet"
+RANDOM = "random"
 # torchvision's VGG16, configuration D of https://arxiv.org/abs/1409.1556: channels of its convolutions, and the
 # poolings between its five blocks.
 POOL = 0
@@ -79,8 +79,8 @@ class VggNetwork(nn.Module):
 
 
 def make_network(weights: str = RANDOM, width: float = 1.0, seed: int = 0) -> VggNetwork:
-    """A network to train. `weights` is random, imagenet (torchvision's, downloaded where they are not in its cache), or
-    a .pth as torchvision publishes them; of these the convolutions are taken, and the frozen ones marked.
+    """A network to train. `weights` is random, imagenet (torchvision's, in torch's cache), hub (downloaded), or a
+    .pth as torchvision publishes them; of these the convolutions are taken, and the frozen ones marked.
 
     What is random is a function of `seed`. Raises UserError where weights cannot be had or do not fit.
     """
@@ -107,10 +107,10 @@ def make_network(weights: str = RANDOM, width: float = 1.0, seed: int = 0) -> Vg
 
 
 def weights_file(weights: str) -> Path:
-    """The file that `weights` names, ImageNet's downloaded where they are not there yet."""
-    if weights == IMAGENET:
+    """The file that `weights` names; of `hub`, downloaded where it is not there yet."""
+    if weights in (IMAGENET, HUB):
         try:
-            return imagenet_file("vgg16")[0]
+            return imagenet_file("vgg16", may_download=weights == HUB)[0]
         except UserError as error:
             raise UserError(f"{error} That is: weights FILE.pth, or weights random.") from None
     if not Path(weights).is_file():

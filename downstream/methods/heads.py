@@ -28,8 +28,9 @@ from baselines.contract.method import (
     save_method,
 )
 from baselines.contract.split import Split, split_samples
-from pretrain.encoder import LEVELS, Encoder, asked_encoder, load_encoder
+from pretrain.encoder import DEFAULT_ARCHITECTURE, LEVELS, Encoder, asked_encoder, load_encoder
 from pretrain.progress import Progress
+from pretrain.weights import IMAGENET
 
 ENCODER_FILE = "encoder.safetensors"
 
@@ -46,8 +47,8 @@ class Head(ABC):
     `architecture` and `seed`), imagenet, a .pth. An image's score is minus the logarithm of the probability that it
     is good."""
 
-    encoder: Encoder | str = "random"
-    architecture: str = "resnet18"
+    encoder: Encoder | str = IMAGENET
+    architecture: str = DEFAULT_ARCHITECTURE
     seed: int = 0
     batch_size: int = 32
 

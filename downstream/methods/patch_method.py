@@ -25,7 +25,8 @@ from baselines.contract.method import (
 from downstream.methods.references import background, views_of
 from embeddings.patches import Patches
 from pretrain.command import UserError
-from pretrain.encoder import LEVELS, Encoder, asked_encoder, fingerprint, load_encoder
+from pretrain.encoder import DEFAULT_ARCHITECTURE, LEVELS, Encoder, asked_encoder, fingerprint, load_encoder
+from pretrain.weights import IMAGENET
 
 ENCODER_FILE = "encoder.safetensors"
 
@@ -47,8 +48,8 @@ class PatchMethod(ABC):
     top_share: a score is the mean of this share of the map, its highest values; of one pixel at least.
     """
 
-    encoder: Encoder | str = "random"
-    architecture: str = "resnet18"
+    encoder: Encoder | str = IMAGENET
+    architecture: str = DEFAULT_ARCHITECTURE
     levels: Sequence[str] = LEVELS[:3]
     grid: int | None = 28
     neighborhood: int = 3

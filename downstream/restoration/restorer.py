@@ -78,10 +78,8 @@ def make_restorer(config: Train) -> EncoderRestorer:
     return EncoderRestorer(encoder=chosen_encoder(config), **own, **shared_arguments(config))
 
 
-def chosen_encoder(config: Train) -> Encoder | str:
+def chosen_encoder(config: Train) -> Encoder:
     """The encoder that was asked for, or the default one; prints which, and the categories it was pretrained on."""
-    if str(config.encoder) == "imagenet":
-        return "imagenet"
     encoder, path = choose_encoder(config.encoder, config.seed, config.data is not None and is_demo(config.data))
     seen = encoder.origin.categories if encoder.origin else ()
     print(f"encoder: {path}" + (f", which saw {', '.join(seen)}" if seen else ""))

@@ -36,7 +36,7 @@ from downstream.study.folds import HELD_OUT, make_folds
 from pretrain.command import Names, UserError
 from pretrain.data.dataset import ImageSet, choose_folder, load
 from pretrain.data.images import check_names
-from pretrain.encoder import fingerprint, load_encoder
+from pretrain.encoder import DEFAULT_ARCHITECTURE, fingerprint, load_encoder
 from pretrain.files import write_json
 from pretrain.progress import Progress
 
@@ -114,7 +114,7 @@ def _options(config: RestorationStudy, encoder: Path | None) -> dict:
 def _can_run(row: str, encoders: Sequence[Path], was_asked: bool) -> bool:
     """Whether a row's encoder is at hand. Raises UserError where the row was asked for by its name."""
     start = row.split("-")[0]
-    if start == "simclr" and encoders or start == "imagenet" and imagenet_encoder("resnet18"):
+    if start == "simclr" and encoders or start == "imagenet" and imagenet_encoder(DEFAULT_ARCHITECTURE):
         return True
     if start not in ("simclr", "imagenet"):
         return True

@@ -5,20 +5,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError, safe_open
-from torchvision.models import get_model_weights
 
 from pretrain.command import UserError
 from pretrain.demo import is_demo
-from pretrain.encoder import Encoder, fingerprint, load_encoder, make_encoder
+from pretrain.encoder import DEFAULT_ARCHITECTURE, Encoder, fingerprint, load_encoder, make_encoder
 from pretrain.files import HEADER_KEY
-from pretrain.weights import Origin
+from pretrain.weights import IMAGENET, Origin
 
 RUNS = Path("runs")
 # What `--encoder` is given where no pretrained encoder is wanted.
 WITHOUT = "none"
-ARCHITECTURE = "resnet18"  # of the random encoder where there is no pretrained one to compare with
 
 
 @dataclass(frozen=True)
@@ -45,7 +42,7 @@ class ControlEncoders:
 
     def __init__(self, chosen: Mapping[str, Sequence[PretrainedEncoder]]) -> None:
         files = [file for of_category in chosen.values() for file in of_category]
-        self.architecture = files[0].encoder.architecture if files else ARCHITECTURE
+        self.architecture = files[0].encoder.architecture if files else DEFAULT_ARCHITECTURE
         encoder = imagenet_encoder(self.architecture)
         self.imagenet = encoder and (encoder, fingerprint(encoder))
         self._random: dict[tuple[str, int], tuple[Encoder, str]] = {}
@@ -91,11 +88,11 @@ def choose_encoders(
 
 
 def imagenet_encoder(architecture: str) -> Encoder | None:
-    """torchvision's ImageNet weights if torch's cache has them; nothing is ever downloaded here."""
-    url = get_model_weights(architecture).DEFAULT.url
-    if not (Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[1]).is_file():
+    """The start: ImageNet's weights if they are on this machine; nothing is ever downloaded here."""
+    try:
+        return make_encoder(architecture, IMAGENET).eval()
+    except UserError:
         return None
-    return make_encoder(architecture, "imagenet").eval()
 
 
 def _readable(paths: Sequence[str]) -> tuple[list[PretrainedEncoder], list[str]]:

@@ -17,11 +17,12 @@ SIZE_PX = 64
 
 def test_which_encoder_is_used(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert choose_encoder(None, 4, is_demo=False)[1] == Path("random")
-    assert "using a RANDOM one" in capsys.readouterr().err
+    encoder, path = choose_encoder(None, 4, is_demo=False)
+    assert (encoder.architecture, path) == ("efficientnet_lite0", Path("imagenet"))
+    assert encoder.origin.data == "ImageNet-1k" and not encoder.training
     Encoder(seed=9, origin=Origin("demo", is_demo=True)).save("runs/simclr/encoder.safetensors")
     assert choose_encoder(None, 4, is_demo=True)[1] == Path("runs/simclr/encoder.safetensors")
-    assert choose_encoder(None, 4, is_demo=False)[1] == Path("random")
+    assert choose_encoder(None, 4, is_demo=False)[1] == Path("imagenet")
     assert "was made on demo data" in capsys.readouterr().err
     assert "there is no encoder file" in refusal(choose_encoder, Path("none"), 0, True)
 

@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import urllib.error
 
 import pytest
 import torch
@@ -15,7 +14,7 @@ from torch import nn
 from pretrain.command import UserError
 from pretrain.encoder import CHANNELS, LEVELS, Encoder, fingerprint, load_encoder, make_encoder
 from pretrain.files import read_tensors, write_tensors
-from pretrain.weights import Origin
+from pretrain.weights import Origin, imagenet_file, read_state_dict
 
 ORIGIN = Origin("demo", ("leather", "tile"), True, {"steps": 20, "crop": [0.5, 1.0], "loss": {"temperature": 0.1}})
 
@@ -27,7 +26,9 @@ def images(count: int = 4, height: int = 64, width: int = 64) -> torch.Tensor:
 @pytest.fixture(scope="module")
 def trained() -> Encoder:
     """A ResNet-18 with batch statistics of its own, as after training."""
-    encoder = Encoder(seed=1, input_size_px=64, levels=("level2", "level3"), std=(0.2, 0.25, 0.3), origin=ORIGIN)
+    encoder = Encoder(
+        "resnet18", seed=1, input_size_px=64, levels=("level2", "level3"), std=(0.2, 0.25, 0.3), origin=ORIGIN
+    )
     encoder.train()
     with torch.no_grad():
         encoder.pooled(images())
@@ -113,7 +114,11 @@ def test_names_and_images_that_are_refused(trained):
 def test_a_seed_is_an_encoder_and_nothing_else_is_drawn():
     torch.manual_seed(5)
     before = torch.get_rng_state()
-    first, same, other = make_encoder(seed=3), make_encoder(seed=3), make_encoder(seed=4)
+    first, same, other = (
+        make_encoder("resnet18", seed=3),
+        make_encoder("resnet18", seed=3),
+        make_encoder("resnet18", seed=4),
+    )
     assert torch.equal(torch.get_rng_state(), before)
     assert states_equal(first, same) and not states_equal(first, other)
     assert len({fingerprint(first), fingerprint(same), fingerprint(other)}) == 2
@@ -127,7 +132,7 @@ def test_features_do_not_depend_on_the_batch(trained):
         for level in LEVELS:
             torch.testing.assert_close(alone[level], together[level][4:5], rtol=1e-5, atol=1e-5)
         # In training mode they do, so the check above can fail.
-        fresh = Encoder()
+        fresh = Encoder("resnet18")
         assert (fresh.pooled(images(6))[:2] - fresh.pooled(images(6)[:2])).abs().max() > 1e-3
 
 
@@ -139,7 +144,7 @@ def test_saved_is_loaded_bit_for_bit(trained, file):
     with torch.inference_mode():
         assert torch.equal(loaded.pooled(images()), trained.pooled(images()))
     assert fingerprint(file) == fingerprint(str(file)) == fingerprint(loaded) == fingerprint(trained)
-    make_encoder().save(file)
+    make_encoder("resnet18").save(file)
     assert load_encoder(file).origin is None
 
 
@@ -177,7 +182,7 @@ def test_a_failing_write_leaves_the_old_file_whole(file, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", full_disk)
     with pytest.raises(OSError, match="No space left"):
-        make_encoder(seed=9).save(file)
+        make_encoder("resnet18", seed=9).save(file)
     assert file.read_bytes() == before
     assert list(file.parent.iterdir()) == [file]
 
@@ -210,7 +215,7 @@ def test_files_that_cannot_be_read(file, tmp_path):
         ({"mean": None}, "header .* is damaged"),
         ({"mean": [0.5]}, "header .* is damaged"),
         ({"origin": {"data": "demo", "color": "red"}}, "header .* is damaged"),
-        ({"architecture": "resnet34"}, "does not hold the weights of a resnet34: .* missing"),
+        ({"architecture": "resnet34"}, "does not hold the weights of resnet34: .* missing"),
     ],
 )
 def test_headers_that_cannot_be_used(file, metadata, said):
@@ -254,11 +259,11 @@ class Evil(str):
 
 def test_starts_that_are_refused(file, tmp_path):
     pth = tmp_path / "weights.pth"
-    assert "random, imagenet" in refusal(make_encoder, "resnet18", "imagnet")
+    assert "imagenet, hub, random" in refusal(make_encoder, "resnet18", "imagnet")
     assert "not a resnet34" in refusal(make_encoder, "resnet34", file)
     torch.save({"epoch": 3, "state_dict": {}}, pth)
     assert "no plain state dict" in refusal(make_encoder, "resnet18", pth)
-    torch.save(make_encoder().state_dict(), pth)
+    torch.save(make_encoder("resnet18").state_dict(), pth)
     message = refusal(make_encoder, "resnet18", pth)
     assert "missing (level1.conv1.weight," in message and "unexpected (stages.level1.conv1.weight," in message
     pth.write_bytes(b"not a pickle at all")
@@ -278,23 +283,41 @@ def test_continues_an_encoder_file(trained, file):
     assert ORIGIN.after(None) == ORIGIN
 
 
-def test_imagenet_weights_offline_and_cached(tmp_path, monkeypatch):
-    from torchvision.models import resnet18
+@pytest.mark.parametrize("size_px", [64, 97, 224])
+def test_lite0_is_timms_with_the_weights_of_the_package_bit_for_bit(size_px):
+    from timm import create_model
 
-    def offline(*_, **__):
-        raise urllib.error.URLError("Name or service not known")
+    encoder = make_encoder(start="imagenet").eval()
+    assert encoder.origin.data == "ImageNet-1k" and "efficientnet-lite0" in encoder.origin.recipe["start"]
+    path, _ = imagenet_file("efficientnet_lite0")
+    whole = create_model("tf_efficientnet_lite0")
+    whole.load_state_dict(dict(zip(whole.state_dict(), read_state_dict(path).values(), strict=True)))
+    theirs = create_model("tf_efficientnet_lite0", features_only=True, out_indices=(1, 2, 3, 4)).eval()
+    theirs.load_state_dict({name: whole.state_dict()[name] for name in theirs.state_dict()})
+    images = torch.rand(2, 3, size_px, size_px, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        expected = theirs((images * 255 - 127) / 128)
+        found = encoder(images)
+    assert [maps.shape[1] for maps in expected] == list(encoder.channels.values())
+    for ours, maps in zip(found.values(), expected, strict=True):
+        torch.testing.assert_close(ours, maps, rtol=1e-4, atol=1e-4)  # (x - mean) / std is rounded otherwise
+    with torch.inference_mode():
+        assert all(map(torch.equal, found.values(), theirs((images - encoder.mean) / encoder.std)))
 
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.setattr("torch.hub.urlopen", offline)
-    message = refusal(make_encoder, "resnet18", "imagenet")
-    assert "Name or service not known" in message and "https://download.pytorch.org/models/resnet18" in message
-    theirs = resnet18()
-    torch.save(theirs.state_dict(), tmp_path / "hub" / "checkpoints" / "resnet18-f37072fd.pth")
-    encoder = make_encoder("resnet18", "imagenet")
-    assert torch.equal(encoder.stages.level1.conv1.weight, theirs.conv1.weight)
-    assert encoder.origin == Origin("ImageNet-1k", recipe={"start": "ResNet18_Weights.IMAGENET1K_V1"})
+
+def test_lite0_in_timms_naming_and_files_that_do_not_fit(tmp_path):
+    from timm import create_model
+
+    theirs = create_model("tf_efficientnet_lite0")
+    torch.save(theirs.state_dict(), tmp_path / "own.pth")
+    encoder = make_encoder(start=tmp_path / "own.pth")
+    assert torch.equal(encoder.stages.level4.blocks_6[0].conv_pw.weight, theirs.blocks[6][0].conv_pw.weight)
+    torch.save(create_model("tf_efficientnet_lite2").state_dict(), tmp_path / "other.pth")
+    message = refusal(make_encoder, start=tmp_path / "other.pth")
+    assert "does not hold the weights of efficientnet_lite0" in message
 
 
 def test_import_is_cheap():
-    code = "import sys, pretrain.encoder, pretrain.loss; assert not {'torchvision', 'lightly'} & sys.modules.keys()"
+    heavy = "{'torchvision', 'timm', 'lightly'}"
+    code = f"import sys, pretrain.encoder, pretrain.loss; assert not {heavy} & sys.modules.keys()"
     subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True)

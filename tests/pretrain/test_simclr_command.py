@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 
 from pretrain.command import Names, UserError, run_command
 from pretrain.config import Config, resolved
-from pretrain.encoder import Encoder, load_encoder
+from pretrain.encoder import load_encoder, make_encoder
 from pretrain.simclr import batch_members, learning_rate_at, main, make_views, prepared
 from pretrain.training.fabric import make_fabric
 from pretrain.training.session import Session
@@ -99,7 +99,7 @@ def test_figures_are_logged_for_every_step_and_evaluation(finished):
 
 
 def test_training_changes_what_it_trains(finished):
-    trained, fresh = load_encoder(finished[0] / "encoder.safetensors"), Encoder()
+    trained, fresh = load_encoder(finished[0] / "encoder.safetensors"), make_encoder(start="imagenet")
     moved = [
         name
         for (name, weight), start in zip(trained.named_parameters(), fresh.parameters(), strict=True)
@@ -312,13 +312,16 @@ def test_a_tenth_is_only_evaluated_on(demo_folder):
     assert not {r.path for r in learned.records} & {r.path for r in unseen.records}
     assert len(learned) + len(unseen) == 24
     assert all((record.split, record.defect) == ("train", "good") for record in learned.records + unseen.records)
-    assert config.hold_out == ("bottle",) and config.learning_rate == 1e-3
+    assert config.hold_out == ("bottle",) and config.learning_rate == pytest.approx(1e-4)
 
 
 def test_open_options_are_resolved_for_the_machine():
-    config = resolved(Config(optimizer="lars", batch=64), "cpu", "32-true")
+    config = resolved(Config(start="random", optimizer="lars", batch=64), "cpu", "32-true")
     assert (config.size_px, config.cache_px, config.batch, config.device) == (128, 256, 64, "cpu")
-    assert config.learning_rate == pytest.approx(0.6)
+    assert config.learning_rate == pytest.approx(0.6) and not config.freeze_batch_norm
+    # What was learned before is not to be forgotten.
+    gentle = resolved(Config(optimizer="lars", batch=64), "cpu", "32-true")
+    assert gentle.learning_rate == pytest.approx(0.06) and gentle.freeze_batch_norm
 
 
 def test_too_few_images_are_refused(tmp_path, demo_folder):

@@ -63,5 +63,7 @@ def test_weights_that_cannot_be_had_are_refused(tmp_path, weights_file, monkeypa
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
     monkeypatch.setattr(torch.hub, "download_url_to_file", lambda *_, **__: (_ for _ in ()).throw(OSError("offline")))
     assert not vgg_network.has_imagenet_weights()
-    with pytest.raises(UserError, match="offline.*elsewhere.*weights random"):
+    with pytest.raises(UserError, match="not on this machine: give hub.*weights random"):
         make_network("imagenet")
+    with pytest.raises(UserError, match="offline.*elsewhere.*weights random"):
+        make_network("hub")
