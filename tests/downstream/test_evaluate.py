@@ -19,7 +19,7 @@ from downstream.study import folds
 from downstream.study.cell import read_cell
 from downstream.study.config import Evaluate
 from downstream.study.record import RESTORATION_FILE
-from pretrain.command import Names, UserError, read_config
+from pretrain.command import Names, UserError, read_config, run_command
 
 SCRIPT = str(REPOSITORY / "downstream/evaluate.py")
 
@@ -109,20 +109,20 @@ def test_only_report_needs_no_images(study_folder, tmp_path):
         (("--only-report",), "there is no study in"),
     ],
 )
-def test_mistakes_are_one_sentence(typed, words, demo_folder, encoder_file, tmp_path):
-    command = [SCRIPT, "--data", demo_folder, "--encoder", encoder_file, "--out", tmp_path / "study", *typed]
-    done = subprocess.run([sys.executable, *map(str, command)], capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert words in done.stderr and "Traceback" not in done.stderr
+def test_user_errors_are_one_sentence(typed, words, demo_folder, encoder_file, tmp_path, capsys):
+    arguments = ["--data", demo_folder, "--encoder", encoder_file, "--out", tmp_path / "study", *typed]
+    assert run_command(main, Evaluate, list(map(str, arguments))) == 2
+    error = capsys.readouterr().err
+    assert words in error and "Traceback" not in error
     assert not cells(tmp_path / "study")
 
 
-def test_out_that_cannot_be_written_is_a_sentence(options, tmp_path):
+def test_out_that_cannot_be_written_is_a_sentence(options, tmp_path, capsys):
     (tmp_path / "file").write_text("in the way")
-    command = [sys.executable, SCRIPT, *map(str, options), "--out", str(tmp_path / "file/study")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert "put that right, or name another path" in done.stderr and "Traceback" not in done.stderr
+    arguments = [*map(str, options), "--out", str(tmp_path / "file/study")]
+    assert run_command(main, Evaluate, arguments) == 2
+    error = capsys.readouterr().err
+    assert "put that right, or name another path" in error and "Traceback" not in error
 
 
 def test_poor_categories_are_told_and_the_rest_goes_on(demo_folder, tmp_path, capsys):
