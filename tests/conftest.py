@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,22 @@ def interruptible():
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def set_session_threads() -> Callable[[], None]:
+    """Sets back how many threads torch computes with in this process."""
+    import torch  # after pretrain
+
+    count = torch.get_num_threads()
+    return lambda: torch.set_num_threads(count)
+
+
+@pytest.fixture(autouse=True)
+def threads_of_the_session(set_session_threads):
+    """A training in this process gives the bits of one in a new process only with as many threads. The service sets
+    their number in its process, and which test follows it in a worker is a matter of time."""
+    set_session_threads()
 
 
 @pytest.fixture(scope="session", autouse=True)
