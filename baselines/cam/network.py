@@ -120,9 +120,11 @@ def weights_file(weights: str) -> Path:
 
 def has_imagenet_weights() -> bool:
     """Whether torch's cache has them; nothing is downloaded."""
-    from torchvision.models import VGG16_Weights  # 1.5 s that training from random or a .pth does without
-
-    return (Path(torch.hub.get_dir()) / "checkpoints" / Path(VGG16_Weights.DEFAULT.url).name).is_file()
+    try:
+        imagenet_file("vgg16")
+    except UserError:
+        return False
+    return True
 
 
 def _fill(network: VggNetwork, state: Mapping[str, Tensor], path: Path) -> None:
