@@ -104,7 +104,7 @@ def choose_encoder(path: Path | None, seed: int, is_demo: bool) -> tuple[Encoder
     if path is None or path == IMAGENET:
         return make_encoder(start="imagenet").eval(), IMAGENET
     if path == RANDOM:
-        return Encoder("resnet18", seed).eval(), RANDOM
+        return make_encoder("resnet18", seed=seed).eval(), RANDOM
     return load_encoder(path), path
 
 

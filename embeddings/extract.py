@@ -30,7 +30,7 @@ import numpy as np
 import torch
 
 from embeddings.config import Extract
-from embeddings.encoding import Encoding, Source, choose_encoder, make_source, safe_precision
+from embeddings.encoding import IMAGENET, RANDOM, Encoding, Source, choose_encoder, make_source, safe_precision
 from embeddings.vectors import (
     ShardWriter,
     Vectors,
@@ -181,7 +181,7 @@ def describe(
     out: Path, config: Extract, encoding: Encoding, images: ImageSet, encoder: Encoder, encoder_path: Path
 ) -> None:
     """Write config.json, before the first vectors."""
-    origin = encoder.origin
+    about = encoder.as_json()
     write_config(
         out,
         {
@@ -189,9 +189,10 @@ def describe(
             "data": str(images.folder.resolve()),
             "categories": list(config.categories),
             "data_name": data_name(images.folder),
-            "encoder_file": str(encoder_path if encoder_path.name == "random" else encoder_path.resolve()),
+            "encoder_file": str(encoder_path if encoder_path in (RANDOM, IMAGENET) else encoder_path.resolve()),
             "seed": config.seed,
-            "encoder_saw": list(origin.categories) if origin else [],
+            "encoder_saw": about["saw"],
+            "encoder_started_from": about["started_from"],
             "grid": list(encoding.grid),
             "dimensions": encoding.dimensions,
         },

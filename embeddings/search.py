@@ -160,6 +160,8 @@ def as_json(results: Sequence[SearchResult], vectors: Vectors, index: Index) -> 
     return {
         "data": vectors.config["data_name"],
         "encoder": vectors.source.encoder,
+        "encoder_started_from": vectors.config.get("encoder_started_from"),  # vectors of before 0.1 do not say
+        "encoder_saw": vectors.config["encoder_saw"],
         "index": {
             "kind": index.spec.kind,
             "metric": index.metric,

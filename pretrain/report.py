@@ -86,7 +86,7 @@ class Report:
         encoder.save(path)
         save_image(self._curves(evaluations, losses), config.out / "curves.png")
         self._print_table(first, last, losses)
-        print(f"encoder: {path}")
+        print(f"encoder: {path}, {encoder.history}")
         print(f"curves:  {config.out / 'curves.png'}")
         if config.hold_out:
             study = f"--data {config.data} --train {','.join(self.images.categories)} --test {config.hold_out}"

@@ -36,6 +36,18 @@ class Origin:
         )
 
 
+@dataclass(frozen=True)
+class Start:
+    """What an encoder's training began with: random, imagenet, hub, or a file's name; and the fingerprint of those
+    weights. Not a part of Origin, which random weights do not have."""
+
+    name: str
+    fingerprint: str
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.fingerprint})"
+
+
 def read_state_dict(path: Path) -> dict[str, Tensor]:
     """A .pth from outside, read without running anything of it. Raises UserError for what is no plain state dict."""
     try:

@@ -48,9 +48,8 @@ def print_plan(config: Config, method: AutoEncoder, normals: ImageSet, tests: Im
     if config.color == "rgb" and (pixels == pixels[..., :1]).all():
         print("the images are gray: --color gray learns the same from a third of the numbers.")
     if config.model == "backbone":
-        origin = asked_encoder(config.start, config.backbone, config.seed).origin
-        seen = ", ".join(origin.categories) or origin.data if origin else "nothing: its weights are random"
-        print(f"the backbone saw {seen}")
+        encoder = asked_encoder(config.start, config.backbone, config.seed)
+        print(f"backbone: {encoder.architecture}, {encoder.history}")
     sys.stdout.flush()
 
 

@@ -15,7 +15,7 @@ from downstream.exporting.graph import InspectionGraph
 from downstream.inspection.inspector import Inspector
 from downstream.methods.exported import FORMAT, HEADER_KEY, IMAGES, OUTPUTS, Exported, probe_image
 from pretrain.command import UserError
-from pretrain.encoder import commit, fingerprint
+from pretrain.encoder import commit
 from pretrain.files import write_whole
 
 # Operators that onnxruntime knows since 1.14 and TensorRT since 8.6.
@@ -69,7 +69,7 @@ def header_of(
 ) -> str:
     """What a file says of itself, as JSON. `inspector` is what stands in the `inspector.json` of `folder`, but for the
     thresholds, which are this model's; `probe_score` what the graph says of `probe_image`."""
-    encoder = model.method._opened_encoder()
+    about = model.method._opened_encoder().as_json()
     packages = ("torch", "torchvision", "onnx", "onnxruntime")
     decision = json.loads((folder / FILE).read_text())
     decision |= {"threshold": model.threshold._asdict(), "normal_scores": model.normal_scores}
@@ -84,9 +84,10 @@ def header_of(
         "takes_floats": graph.takes_floats,
         "input": "float32 RGB (b, 3, h, w) in [0, 1]" if graph.takes_floats else "uint8 RGB (b, h, w, 3)",
         "output": "score float32 (b,), map float32 (b, h, w), is_anomalous bool (b,): score > threshold",
-        "architecture": encoder.architecture,
-        "encoder_fingerprint": fingerprint(encoder),
-        "encoder_saw": list(encoder.origin.categories) if encoder.origin else [],
+        "architecture": about["architecture"],
+        "encoder_fingerprint": about["fingerprint"],
+        "encoder_started_from": about["started_from"],
+        "encoder_saw": about["saw"],
         "versions": {name: version(name) for name in packages},
         "commit": commit(),
         "probe_score": probe_score,

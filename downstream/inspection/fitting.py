@@ -26,6 +26,7 @@ from embeddings.encoding import choose_encoder
 from pretrain.command import UserError, nearest
 from pretrain.data.dataset import ImageSet, data_name, load
 from pretrain.demo import is_demo
+from pretrain.encoder import asked_encoder
 
 
 def fit(config: Fit) -> None:
@@ -53,6 +54,8 @@ def fit(config: Fit) -> None:
         "false_alarm_rate": config.false_alarm_rate,
         "learned_from": [entry.digest.hex() for entry in references.entries],
     }
+    if hasattr(method, "encoder"):
+        metadata["encoder"] = asked_encoder(method.encoder, method.architecture, method.seed).as_json()
     scores = method.normal_scores_.tolist()
     model = Inspector(method, category, config.size_px, threshold, map_threshold, config.minimum_area, scores, metadata)
     out = config.out or Path("models") / category
@@ -81,8 +84,7 @@ def make_method(config: Fit) -> Method:
             raise UserError(f"{config.method} has no option {name!r}; {nearest(name, allowed)}")
     if "encoder" in allowed:
         encoder, path = choose_encoder(config.encoder, config.seed, is_demo(config.data))
-        seen = encoder.origin.categories if encoder.origin else ()
-        print(f"encoder: {path}" + (f", which saw {', '.join(seen)}" if seen else ""))
+        print(f"encoder: {path}, {encoder.history}")
         arguments = {"encoder": encoder, **arguments}  # what was typed in --options wins
     if "seed" in allowed:
         arguments = {"seed": config.seed, **arguments}

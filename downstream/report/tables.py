@@ -39,7 +39,7 @@ def results_table(summary: dict) -> dict:
         "columns": MAIN_COLUMNS,
         "families": _by_family(rows),
         "best": best_figures(rows, marked),
-        "encoder_saw": {row["name"]: _in_short(row["encoder_saw"]) for row in rows},
+        "encoder_saw": {row["name"]: _in_short(row["encoder_saw"]) + _start(row) for row in rows},
         "by_category": {row["name"]: _by_category(row, summary["categories"]) for row in rows},
         "best_in_category": best_figures(rows, summary["categories"], category_auroc),
     }
@@ -69,6 +69,11 @@ def thresholds_table(summary: dict) -> list[dict]:
                 "false_alarm_rate": of_category["figures"]["false_alarm_rate"]["mean"],
             })  # fmt: skip
     return lines
+
+
+def _start(row: dict) -> str:
+    start = row.get("encoder_started_from")  # studies from before encoder files said so have none
+    return f" (from {start})" if start else ""
 
 
 def _by_category(row: dict, categories: Iterable[str]) -> list[dict]:

@@ -81,8 +81,7 @@ def make_restorer(config: Train) -> EncoderRestorer:
 def chosen_encoder(config: Train) -> Encoder:
     """The encoder that was asked for, or the default one; prints which, and the categories it was pretrained on."""
     encoder, path = choose_encoder(config.encoder, config.seed, config.data is not None and is_demo(config.data))
-    seen = encoder.origin.categories if encoder.origin else ()
-    print(f"encoder: {path}" + (f", which saw {', '.join(seen)}" if seen else ""))
+    print(f"encoder: {path}, {encoder.history}")
     return encoder
 
 

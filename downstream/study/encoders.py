@@ -50,7 +50,7 @@ class ControlEncoders:
     def random(self, architecture: str, seed: int) -> tuple[Encoder, str]:
         """An untrained encoder and its fingerprint."""
         if (architecture, seed) not in self._random:
-            encoder = Encoder(architecture, seed).eval()
+            encoder = make_encoder(architecture, seed=seed).eval()
             self._random[architecture, seed] = encoder, fingerprint(encoder)
         return self._random[architecture, seed]
 

@@ -73,6 +73,7 @@ def row_figures(row: RowKey, by_category: Mapping[str, Mapping[int, CellResult]]
         "shots": row.shots,
         "saw": {"": "nothing", "all": "all normals", "1": "1 normal"}.get(row.shots, f"{row.shots} normals"),
         "encoder_saw": encoder_saw(row.encoder, study),
+        "encoder_started_from": encoder_started_from(row.encoder, study),
         "seeds": seeds,
         "figures": _means_over_categories(categories, seeds),
         "interval": interval and list(interval),
@@ -130,6 +131,14 @@ def encoder_saw(encoder: str, study: dict) -> str:
             return seen[0]
         return "all categories but the tested one" if not study["allow_seen"] else "see the list of encoders"
     return {RANDOM: "nothing, random weights", IMAGENET: "ImageNet-1k", NO_ENCODER: "no encoder"}[encoder]
+
+
+def encoder_started_from(encoder: str, study: dict) -> str:
+    """What the pretrained encoders of a row began with; of the others their name says it."""
+    if encoder != SIMCLR:
+        return ""
+    starts = [file.get("started_from") for file in study["encoders"] if file["tested_on"]]
+    return ", ".join(dict.fromkeys(start["name"] if start else "not known" for start in starts))
 
 
 def readings(counts: Mapping[str, int]) -> list[dict]:

@@ -181,10 +181,8 @@ def _encoders_metadata(chosen: Mapping[str, Sequence[PretrainedEncoder]]) -> lis
     return [
         {
             "file": str(path),
-            "fingerprint": file.fingerprint,
-            "architecture": file.encoder.architecture,
+            **file.encoder.as_json(),
             "data": file.origin.data if file.origin else "not known",
-            "saw": list(file.saw),
             "recipe": file.origin.recipe if file.origin else {},
             "tested_on": [category for category, of_category in chosen.items() if file in of_category],
         }

@@ -1,10 +1,12 @@
 """What is missing is named with how to get it; required or optional decides the exit code."""
 
 from importlib import metadata
+from pathlib import Path
 
 import pytest
 
 from pretrain import doctor
+from pretrain.encoder import make_encoder
 
 REQUIRES = [
     "numpy>=2",
@@ -39,11 +41,13 @@ def test_a_missing_extra_is_named_with_its_installation_and_is_no_error(examined
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs" / "simclr").mkdir(parents=True)
     (tmp_path / "runs" / "simclr" / "encoder.safetensors").write_bytes(bytes(3_000_000))
+    make_encoder("resnet18").save(Path("runs/other/encoder.safetensors"))
     code, printed, errors = examined(REQUIRES)
     assert (code, errors) == (0, "")
     assert "missing a-package-nobody-has: pip install -e '.[serve]' in the checkout" in printed
     assert "test            ready" in printed
-    assert "runs/simclr/encoder.safetensors, 3 MB" in printed and "\n  CPU: " in printed
+    assert "runs/simclr/encoder.safetensors, 3 MB, cannot be read" in printed
+    assert "runs/other/encoder.safetensors, 45 MB, started from random (" in printed and "\n  CPU: " in printed
 
 
 @pytest.mark.parametrize(

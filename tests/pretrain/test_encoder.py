@@ -14,7 +14,7 @@ from torch import nn
 from pretrain.command import UserError
 from pretrain.encoder import CHANNELS, LEVELS, Encoder, fingerprint, load_encoder, make_encoder
 from pretrain.files import read_tensors, write_tensors
-from pretrain.weights import Origin, imagenet_file, read_state_dict
+from pretrain.weights import Origin, Start, imagenet_file, read_state_dict
 
 ORIGIN = Origin("demo", ("leather", "tile"), True, {"steps": 20, "crop": [0.5, 1.0], "loss": {"temperature": 0.1}})
 
@@ -150,7 +150,7 @@ def test_saved_is_loaded_bit_for_bit(trained, file):
 
 def test_fingerprint_is_of_what_is_computed(trained, file):
     changed = load_encoder(file)
-    changed.origin, changed.levels, changed.input_size_px = None, LEVELS, 32
+    changed.origin, changed.started_from, changed.levels, changed.input_size_px = None, None, LEVELS, 32
     assert fingerprint(changed) == fingerprint(trained)
     assert fingerprint(changed.double().to(memory_format=torch.channels_last)) == fingerprint(trained)
     changed.float()
@@ -165,7 +165,7 @@ def test_fingerprint_is_of_what_is_computed(trained, file):
 def test_header_is_plain_json(file):
     with safe_open(file, framework="pt") as opened:
         header = json.loads(opened.metadata()["heldout"])
-    assert (header["format"], header["architecture"], header["input_size_px"]) == (1, "resnet18", 64)
+    assert (header["format"], header["architecture"], header["input_size_px"]) == (2, "resnet18", 64)
     assert header["origin"]["categories"] == ["leather", "tile"] and header["origin"]["is_demo"] is True
     assert header["origin"]["recipe"]["loss"] == {"temperature": 0.1}
     assert header["levels"] == ["level2", "level3"] and header["std"] == pytest.approx([0.2, 0.25, 0.3])
@@ -208,13 +208,14 @@ def test_files_that_cannot_be_read(file, tmp_path):
 @pytest.mark.parametrize(
     "metadata, said",
     [
-        ({"format": 2}, "update heldout"),
-        ({"format": 2, "architecture": "vit_b_16", "mean": None}, "update heldout"),
+        ({"format": 3}, "update heldout"),
+        ({"format": 3, "architecture": "vit_b_16", "mean": None}, "update heldout"),
         ({"architecture": "resnet81"}, "did you mean resnet18?"),
         ({"levels": ["level9"]}, "no feature level 'level9'"),
         ({"mean": None}, "header .* is damaged"),
         ({"mean": [0.5]}, "header .* is damaged"),
         ({"origin": {"data": "demo", "color": "red"}}, "header .* is damaged"),
+        ({"started_from": {"name": "imagenet"}}, "header .* is damaged"),
         ({"architecture": "resnet34"}, "does not hold the weights of resnet34: .* missing"),
     ],
 )
@@ -271,6 +272,27 @@ def test_starts_that_are_refused(file, tmp_path):
     torch.save({"conv1.weight": Evil(tmp_path / "owned")}, pth)
     assert "no plain state dict" in refusal(make_encoder, "resnet18", pth)
     assert not (tmp_path / "owned").exists()
+
+
+def test_what_it_started_from_is_kept_through_training_and_files(file, trained, tmp_path):
+    encoder = make_encoder("resnet18", seed=3)
+    start = Start("random", fingerprint(encoder))
+    with torch.no_grad():
+        encoder.pooled(images())  # moves batch statistics, as training does
+    assert encoder.started_from == start and fingerprint(encoder) != start.fingerprint
+    encoder.save(tmp_path / "first.safetensors")
+    first = load_encoder(tmp_path / "first.safetensors")
+    assert first.started_from == start and first.history == f"started from {start}"
+    again = make_encoder("resnet18", tmp_path / "first.safetensors")
+    assert again.started_from == Start(str(tmp_path / "first.safetensors"), fingerprint(encoder))
+    imagenet = make_encoder(start="imagenet")
+    assert imagenet.history == f"started from imagenet ({fingerprint(imagenet)}), saw ImageNet-1k"
+    assert imagenet.as_json()["started_from"] == {"name": "imagenet", "fingerprint": fingerprint(imagenet)}
+    # An encoder file of format 1 did not say: it can still be used.
+    rewrite(file, format=1, started_from=None)
+    old = load_encoder(file)
+    assert states_equal(old, trained) and old.started_from is None
+    assert old.history == "started from weights that are not known, saw leather, tile"
 
 
 def test_continues_an_encoder_file(trained, file):

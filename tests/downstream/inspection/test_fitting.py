@@ -1,5 +1,6 @@
 """What detect.py fit says of its images, and where its threshold comes from."""
 
+import json
 import shutil
 
 from fitted_models import SMALL, run_detect
@@ -9,7 +10,10 @@ def test_a_plain_folder_of_good_images_is_enough(demo_folder, blotched, tmp_path
     goods = tmp_path / "goods"
     shutil.copytree(demo_folder / "hazelnut" / "train" / "good", goods)
     assert run_detect("fit", "--data", goods, "--out", tmp_path / "model", "--false-alarm-rate", "0.2", *SMALL) == 0
-    assert "12 good images of goods" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "12 good images of goods" in printed and "started from random (" in printed
+    encoder = json.loads((tmp_path / "model" / "inspector.json").read_text())["metadata"]["encoder"]
+    assert encoder["started_from"] == {"name": "random", "fingerprint": encoder["fingerprint"]}
     assert run_detect("run", blotched / "b bad.png", "--model", tmp_path / "model", "--out", tmp_path / "out") == 1
 
 

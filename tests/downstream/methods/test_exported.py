@@ -57,7 +57,9 @@ def test_the_file_says_what_it_is_and_nothing_of_the_machine_that_made_it(onnx_f
     onnx.checker.check_model(onnx_file)
     metadata = Exported(onnx_file).metadata
     assert metadata["threshold"] == json.loads(metadata["inspector"])["threshold"]["value"]
-    assert {"encoder_fingerprint", "encoder_saw", "versions", "commit", "architecture"} <= set(metadata)
+    assert {"encoder_fingerprint", "encoder_started_from", "encoder_saw", "versions", "commit", "architecture"} <= set(
+        metadata
+    )
 
 
 def test_detect_takes_a_file_as_it_takes_a_folder(padim_folder, onnx_file, demo_folder, tmp_path):

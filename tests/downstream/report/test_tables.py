@@ -26,10 +26,12 @@ def test_the_highest_are_marked_in_the_table_and_by_category(summarized):
 
 def test_many_categories_that_an_encoder_saw_are_counted(summarized):
     summary, _ = summarized
-    row = {**summary["rows"][0], "encoder_saw": ", ".join("abcdef")}
-    few = {**summary["rows"][1], "encoder_saw": ", ".join("abcdef"[:MAX_NAMES])}
+    row, few = ({**row, "encoder_started_from": ""} for row in summary["rows"][:2])
+    row["encoder_saw"], few["encoder_saw"] = ", ".join("abcdef"), ", ".join("abcdef"[:MAX_NAMES])
     words = results_table({**summary, "rows": [row, few]})["encoder_saw"]
     assert words[row["name"]] == "6 other categories" and words[few["name"]] == "a, b, c, d"
+    words = results_table({**summary, "rows": [{**few, "encoder_started_from": "imagenet"}]})["encoder_saw"]
+    assert words[few["name"]] == "a, b, c, d (from imagenet)"
 
 
 def test_decisions_stand_beside_the_trivial_and_the_published_ones(summarized):

@@ -12,6 +12,7 @@ from downstream.study.figures import (
     compare_with_random,
     defect_auroc,
     encoder_saw,
+    encoder_started_from,
     mean_of_defined,
     row_figures,
     spread,
@@ -96,6 +97,13 @@ def test_what_is_not_defined_does_not_count():
     assert spread([None]) == {"mean": None, "std": None, "count": 0}
     assert spread([0.0, 1.0])["std"] == pytest.approx(0.5**0.5)
     assert mean_of_defined([]) is None
+
+
+def test_what_pretrained_encoders_started_from_is_named():
+    start = {"name": "imagenet", "fingerprint": "ab"}
+    encoders = [{"tested_on": ["wood"], "started_from": start}, {"tested_on": ["pill"]}, {"tested_on": []}]
+    assert encoder_started_from(SIMCLR, {"encoders": encoders}) == "imagenet, not known"
+    assert encoder_started_from(RANDOM, {"encoders": encoders}) == ""
 
 
 def test_what_an_encoder_saw_is_told_in_words():
