@@ -13,7 +13,7 @@ class Extract:
 
     Attributes:
         data: Folder of images. Default is data/mvtec where it exists, else demo data.
-        encoder: Encoder file, or random. Default is runs/simclr/encoder.safetensors where it may be used, else random.
+        encoder: File, architecture (its published weights), random or imagenet. Default is runs/simclr, else imagenet.
         categories: Only these categories.
         out: Folder for the vectors. Default is runs/vectors/ and a name made from the data and the encoder.
         form: One vector per image (pooled), or one per patch (patches).
@@ -85,7 +85,7 @@ class Search:
         vectors: Search among these vectors, a folder from embeddings/extract.py. Default is that of --data and
             --encoder.
         data: Search among the images of this folder. Default is data/mvtec where it exists, else demo data.
-        encoder: Encoder file, or random. Default is runs/simclr/encoder.safetensors where it may be used, else random.
+        encoder: File, architecture (its published weights), random or imagenet. Default is runs/simclr, else imagenet.
         k: Number of neighbors.
         category: Only among these categories.
         split: Only among train, or test.
@@ -120,7 +120,7 @@ class Duplicates:
     Attributes:
         vectors: Vectors to compare, from embeddings/extract.py. Default is those of --data and --encoder.
         data: Folder of images. Default is data/mvtec where it exists, else demo data.
-        encoder: Encoder file, or random. Default is runs/simclr/encoder.safetensors where it may be used, else random.
+        encoder: File, architecture (its published weights), random or imagenet. Default is runs/simclr, else imagenet.
         category: Only these categories.
         closer_than: Two images are near duplicates if their distance is below this fraction of the median distance
             between an image and its nearest neighbor in the category.
@@ -150,7 +150,7 @@ class Outliers:
     Attributes:
         vectors: Vectors to compare, from embeddings/extract.py. Default is those of --data and --encoder.
         data: Folder of images. Default is data/mvtec where it exists, else demo data.
-        encoder: Encoder file, or random. Default is runs/simclr/encoder.safetensors where it may be used, else random.
+        encoder: File, architecture (its published weights), random or imagenet. Default is runs/simclr, else imagenet.
         category: Only these categories.
         split: Only images of train, or test.
         show: Number of outliers of each category to print and draw.
@@ -200,7 +200,7 @@ class ImageMap:
     Attributes:
         vectors: Vectors of the images, from embeddings/extract.py. Default is those of --data and --encoder.
         data: Folder of images. Default is data/mvtec where it exists, else demo data.
-        encoder: Encoder file, or random. Default is runs/simclr/encoder.safetensors where it may be used, else random.
+        encoder: File, architecture (its published weights), random or imagenet. Default is runs/simclr, else imagenet.
         category: Only these categories.
         split: Only images of train, or test.
         method: How vectors are projected to two dimensions.

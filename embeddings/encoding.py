@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from embeddings.patches import Patches
+from pretrain.backbone import CHANNELS, TIMM
 from pretrain.command import UserError, nearest
 from pretrain.encoder import LEVELS, Encoder, fingerprint, load_encoder, make_encoder
 from pretrain.training.device import has_bf16
@@ -94,8 +95,9 @@ class Encoding:
 
 
 def choose_encoder(path: Path | None, seed: int, is_demo: bool) -> tuple[Encoder, Path]:
-    """The encoder at `path` (`imagenet`, or `random`: a ResNet-18 with random weights of the seed), else the default
-    file where it may be used, else ImageNet's; and the path, `imagenet` or `random`."""
+    """The encoder at `path` (`imagenet`, or `random`: a ResNet-18 with random weights of the seed, or the name of an
+    architecture, with its published weights), else the default file where it may be used, else ImageNet's; and the
+    path, or that name."""
     if path is None and DEFAULT_ENCODER.is_file():
         encoder = load_encoder(DEFAULT_ENCODER)
         if is_demo or not (encoder.origin and encoder.origin.is_demo):
@@ -105,6 +107,8 @@ def choose_encoder(path: Path | None, seed: int, is_demo: bool) -> tuple[Encoder
         return make_encoder(start="imagenet").eval(), IMAGENET
     if path == RANDOM:
         return make_encoder("resnet18", seed=seed).eval(), RANDOM
+    if not path.is_file() and (str(path) in CHANNELS or str(path).startswith(TIMM)):
+        return make_encoder(str(path), str(IMAGENET)).eval(), path
     return load_encoder(path), path
 
 

@@ -30,7 +30,7 @@ import numpy as np
 import torch
 
 from embeddings.config import Extract
-from embeddings.encoding import IMAGENET, RANDOM, Encoding, Source, choose_encoder, make_source, safe_precision
+from embeddings.encoding import Encoding, Source, choose_encoder, make_source, safe_precision
 from embeddings.vectors import (
     ShardWriter,
     Vectors,
@@ -189,7 +189,7 @@ def describe(
             "data": str(images.folder.resolve()),
             "categories": list(config.categories),
             "data_name": data_name(images.folder),
-            "encoder_file": str(encoder_path if encoder_path in (RANDOM, IMAGENET) else encoder_path.resolve()),
+            "encoder_file": str(encoder_path.resolve() if encoder_path.is_file() else encoder_path),
             "seed": config.seed,
             "encoder_saw": about["saw"],
             "encoder_started_from": about["started_from"],

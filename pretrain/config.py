@@ -60,8 +60,8 @@ class Config:
         hold_out: Categories that are never opened. Default is bottle,pill,wood as far as the folder has them.
         out: The run's folder; the same command again resumes a run that was stopped.
         recipe: dense contrasts single positions of the feature maps too; simclr is the paper's. Sets all that says so.
-        architecture: efficientnet_lite0 to 2, resnet18, resnet34, resnet50, wide_resnet50_2 or convnext_tiny.
-        start: Weights to begin with; imagenet (on this machine), hub (downloads them), random, a .pth, or an encoder.
+        architecture: efficientnet_lite0 to 2, resnet18, 34 or 50, wide_resnet50_2, convnext_tiny, or timm/NAME.
+        start: Weights to begin with; imagenet (on this machine), hub (downloads them), random, a file, or an encoder.
         size_px: Side of the views. Default is 224 on a GPU, 128 without.
         cache_px: Side of the cached images that views are cut from. Default is twice size_px, at most 512.
         batch: Images a step, over all processes. Default is 256 on a GPU, 32 without.

@@ -1,4 +1,4 @@
-"""The encoder: a torchvision backbone with named feature levels, and the one file that holds it.
+"""The encoder: a backbone with named feature levels, and the one file that holds it.
 
 The file is safetensors. Its header says under one key, as JSON, everything that is not a weight: architecture, input
 size, levels, normalization, what the encoder started from, what it was pretrained on and how. Reading it runs nothing
@@ -6,7 +6,6 @@ that it brings.
 """
 
 import subprocess
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from hashlib import blake2b
@@ -16,38 +15,25 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from pretrain.backbone import LEVELS, TIMM, make_backbone
 from pretrain.command import UserError, nearest
-from pretrain.files import read_tensors, write_tensors
-from pretrain.weights import HUB, IMAGENET, Origin, Start, imagenet_file, read_state_dict
+from pretrain.files import is_foreign, read_tensors, write_tensors
+from pretrain.weights import HUB, IMAGENET, Origin, Start, as_timm_loads, imagenet_file, read_state_dict
 
 FORMAT = 2  # 2: says what the encoder started from; files of format 1 are read, their start is not known
-LEVELS = ("level1", "level2", "level3", "level4")
-STRIDES = (4, 8, 16, 32)  # the same in every architecture
-CHANNELS = {
-    "efficientnet_lite0": (24, 40, 112, 320),
-    "efficientnet_lite1": (24, 40, 112, 320),
-    "efficientnet_lite2": (24, 48, 120, 352),
-    "resnet18": (64, 128, 256, 512),
-    "resnet34": (64, 128, 256, 512),
-    "resnet50": (256, 512, 1024, 2048),
-    "wide_resnet50_2": (256, 512, 1024, 2048),
-    "convnext_tiny": (96, 192, 384, 768),
-}
 DEFAULT_ARCHITECTURE = "efficientnet_lite0"
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-# The Lites were trained on (x * 255 - 127) / 128.
-LITE_MEAN, LITE_STD = (127 / 255,) * 3, (128 / 255,) * 3
+DEFAULT_SIZE_PX = 224
 
 
 class Encoder(nn.Module):
     """float32 RGB (b, 3, h, w) in [0, 1] -> feature maps (b, channels, about h / stride, about w / stride) by level.
 
     Levels are what follows a ResNet's layer1 to layer4, a ConvNeXt's four stages, or blocks 1, 2, 4 and 6 of an
-    EfficientNet-Lite; `channels` and `strides` give their sizes without running anything.
-    Images of any size from 32 px; `input_size_px` is what it was trained at, `levels` what it gives unless asked for
-    others. Weights are random, a function of `seed` alone, and such an encoder has no `origin`. `started_from` is kept
-    through training, saving and loading; none where it is not known. Raises UserError for an unknown architecture or
-    level.
+    EfficientNet-Lite; of `timm/NAME`, see `TimmBackbone`. `channels` and `strides` give their sizes without running
+    anything. Images of any size from 32 px, of a ViT whole patches; `input_size_px` is what it was trained at, `levels`
+    what it gives unless asked for others. Weights are random, a function of `seed` alone, and such an encoder has no
+    `origin`. `started_from` is kept through training, saving and loading; none where it is not known. Raises UserError
+    for an unknown architecture or level.
     """
 
     def __init__(
@@ -55,39 +41,31 @@ class Encoder(nn.Module):
         architecture: str = "resnet18",
         seed: int = 0,
         *,
-        input_size_px: int = 224,
+        input_size_px: int | None = None,
         levels: Sequence[str] = LEVELS,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
         origin: Origin | None = None,
         started_from: Start | None = None,
     ) -> None:
-        if architecture not in CHANNELS:
-            raise UserError(f"there is no architecture {architecture!r}; {nearest(architecture, CHANNELS)}")
         super().__init__()
-        self.architecture, self.input_size_px = architecture, input_size_px
+        self.architecture, self.stages = architecture, make_backbone(architecture, seed)
+        self.input_size_px = input_size_px or max(self.stages.size_px or (DEFAULT_SIZE_PX,))
+        self.stages.check(architecture, self.input_size_px, self.input_size_px)
         self.origin, self.started_from = origin, started_from
         self.levels = _known(levels)
-        self.channels = dict(zip(LEVELS, CHANNELS[architecture], strict=True))
-        self.strides = dict(zip(LEVELS, STRIDES, strict=True))
-        mean = mean or (LITE_MEAN if is_lite(architecture) else IMAGENET_MEAN)
-        std = std or (LITE_STD if is_lite(architecture) else IMAGENET_STD)
+        self.channels, self.strides = self.stages.channels, self.stages.strides
         # In the header of the file, so not among the weights.
-        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, 3, 1, 1), persistent=False)
-        self.stages = _random_stages(architecture, seed)
+        for name, values in (("mean", mean or self.stages.mean), ("std", std or self.stages.std)):
+            self.register_buffer(name, torch.tensor(values, dtype=torch.float32).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, images: Tensor, levels: Sequence[str] | None = None) -> dict[str, Tensor]:
         """The feature maps of `levels` (default: self.levels), shallow ones first; nothing deeper is computed."""
         if not images.is_floating_point():
             raise TypeError(f"images must be float32 in [0, 1], not {images.dtype}.")
         wanted = self.levels if levels is None else _known(levels)
-        maps, found = (images - self.mean) / self.std, {}
-        for level in LEVELS[: 1 + max(map(LEVELS.index, wanted))]:
-            maps = self.stages[level](maps)  # (b, channels[level], ~h / strides[level], ~w / strides[level])
-            if level in wanted:
-                found[level] = maps
-        return found
+        self.stages.check(self.architecture, *images.shape[-2:])
+        return self.stages((images - self.mean) / self.std, wanted)
 
     def pooled(self, images: Tensor) -> Tensor:
         """The average of level4 over all places: (b, 3, h, w) -> (b, channels["level4"])."""
@@ -130,29 +108,34 @@ def make_encoder(
     start: Path | str = "random",
     *,
     seed: int = 0,
-    input_size_px: int = 224,
+    input_size_px: int | None = None,
     levels: Sequence[str] = LEVELS,
 ) -> Encoder:
     """An encoder to train. `start` is `random`, `imagenet` (weights that are on this machine), `hub` (the same,
-    downloaded where they are not), a state dict `NAME.pth` in torchvision's or timm's naming, or an encoder file
-    `NAME.safetensors` to continue, which brings its own normalization and origin. The encoder's `started_from` says
-    which. Raises UserError where that cannot be had, or is of another architecture.
+    downloaded where they are not), a state dict `NAME.pth` or `NAME.safetensors` in torchvision's or timm's naming, or
+    an encoder file to continue, which brings its own normalization and origin. The encoder's `started_from` says which.
+    Raises UserError where that cannot be had, or is of another architecture.
     """
     encoder = _started(architecture, start, seed, input_size_px, levels)
     encoder.started_from = Start(str(start), fingerprint(encoder))
     return encoder
 
 
-def _started(architecture: str, start: Path | str, seed: int, input_size_px: int, levels: Sequence[str]) -> Encoder:
+def _started(
+    architecture: str, start: Path | str, seed: int, input_size_px: int | None, levels: Sequence[str]
+) -> Encoder:
     encoder = Encoder(architecture, seed, input_size_px=input_size_px, levels=levels)
     path = Path(start)
     if str(start) == "random":
         return encoder
     if str(start) in (IMAGENET, HUB):
         path, encoder.origin = imagenet_file(architecture, may_download=str(start) == HUB)
+        state = read_state_dict(path)
+        if architecture.startswith(TIMM):
+            state = as_timm_loads(architecture.removeprefix(TIMM), state, path)
     elif not path.is_file():
         raise UserError(f"there is no file {path} to start from; give imagenet, hub, random, a .pth or encoder file.")
-    elif path.suffix == ".safetensors":
+    elif path.suffix == ".safetensors" and not is_foreign(path):
         continued = load_encoder(path)
         if continued.architecture != architecture:
             raise UserError(
@@ -162,7 +145,8 @@ def _started(architecture: str, start: Path | str, seed: int, input_size_px: int
         return continued.train()
     else:
         encoder.origin = Origin(f"whatever {path.name} has seen", recipe={"start": path.name})
-    _fill(encoder, _named_by_level(encoder, read_state_dict(path)), path)
+        state = read_state_dict(path)
+    _fill(encoder, encoder.stages.renamed(state), path)
     return encoder
 
 
@@ -195,7 +179,7 @@ def asked_encoder(start: Encoder | Path | str, architecture: str = DEFAULT_ARCHI
     """An encoder to ask, in eval mode: as it is, from an encoder file, or what `make_encoder` starts from."""
     if isinstance(start, Encoder):
         return start
-    is_file = str(start).endswith(".safetensors")
+    is_file = str(start).endswith(".safetensors") and not is_foreign(Path(start))
     return load_encoder(start) if is_file else make_encoder(architecture, start, seed=seed).eval()
 
 
@@ -217,39 +201,6 @@ def _known(levels: Sequence[str]) -> tuple[str, ...]:
         if level not in LEVELS:
             raise UserError(f"there is no feature level {level!r}; {nearest(level, LEVELS)}")
     return tuple(levels)
-
-
-def is_lite(architecture: str) -> bool:
-    return architecture.startswith("efficientnet_lite")
-
-
-def _untrained_body(architecture: str) -> nn.Module:
-    """As torchvision or timm build it. Their imports take 1.5 to 2 s, which a model exported to ONNX does without."""
-    if is_lite(architecture):
-        from timm import create_model
-
-        return create_model(f"tf_{architecture}")
-    from torchvision.models import get_model
-
-    return get_model(architecture)
-
-
-def _random_stages(architecture: str, seed: int) -> nn.ModuleDict:
-    """torchvision's or timm's backbone without its head, cut into levels; parts keep the names they had there."""
-    # On the CPU, and from its generator alone: torch.manual_seed would also reseed every GPU.
-    with torch.device("cpu"), torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        body = _untrained_body(architecture)
-    if is_lite(architecture):  # block 3 has the stride of block 4, and deeper ones mean more
-        cuts = ("conv_stem bn1 blocks.0 blocks.1", "blocks.2", "blocks.3 blocks.4", "blocks.5 blocks.6")
-    elif architecture.startswith("convnext"):
-        # The head's LayerNorm goes with the head: levels are what the stages give.
-        body, cuts = body.features, ("0 1", "2 3", "4 5", "6 7")
-    else:
-        cuts = ("conv1 bn1 relu maxpool layer1", "layer2", "layer3", "layer4")
-    # A module's name must not have a dot: blocks.0 becomes blocks_0.
-    stages = (OrderedDict((part.replace(".", "_"), body.get_submodule(part)) for part in cut.split()) for cut in cuts)
-    return nn.ModuleDict({level: nn.Sequential(stage) for level, stage in zip(LEVELS, stages, strict=True)})
 
 
 def _weights(encoder: Encoder) -> dict[str, Tensor]:
@@ -276,23 +227,6 @@ def _fill(encoder: Encoder, weights: Mapping[str, Tensor], path: Path | str) -> 
             "architecture that it was made with, or another file."
         )
     encoder.stages.load_state_dict(weights)
-
-
-def _named_by_level(encoder: Encoder, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict in torchvision's or timm's naming by our names, without its head. Files from before 2018 lack batch
-    normalization's counters: as new."""
-    if is_lite(encoder.architecture) and "_conv_stem.weight" in state:
-        # The package names its tensors otherwise than timm does, in the same order, the head last; `_fill` compares
-        # their shapes, and a test the features.
-        return dict(zip(encoder.stages.state_dict(), state.values(), strict=False))
-    prefix = "features." if encoder.architecture.startswith("convnext") else ""
-    by_level = {}
-    for name, weight in encoder.stages.state_dict().items():
-        theirs = prefix + name.split(".", 1)[1].replace("blocks_", "blocks.")
-        if theirs in state or name.endswith("num_batches_tracked"):
-            by_level[name] = state.pop(theirs, weight)
-    head = ("fc.", "classifier.", *(("conv_head.", "bn2.") if is_lite(encoder.architecture) else ()))
-    return by_level | {name: weight for name, weight in state.items() if not name.startswith(head)}
 
 
 def _versions() -> dict[str, str | None]:

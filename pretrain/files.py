@@ -84,6 +84,15 @@ def write_tensors(path: Path, tensors: "dict[str, Tensor]", metadata: dict) -> N
     write_whole(path, data)
 
 
+def is_foreign(path: Path) -> bool:
+    """Whether this is a whole safetensors file that something else wrote."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return HEADER_KEY not in (file.metadata() or {})
+    except (SafetensorError, OSError):
+        return False
+
+
 def read_tensors(path: Path) -> "tuple[dict[str, Tensor], dict]":
     """The tensors and the metadata of a file written by `write_tensors`. Raises UserError for any other file."""
     if not path.is_file():

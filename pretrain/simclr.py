@@ -84,7 +84,9 @@ class SimCLR(nn.Module):
         # What a weight of zero leaves out gets no gradient, and DDP must not wait for one.
         if not image_weight:
             self.projection.requires_grad_(False)
-            encoder.stages["level4"].requires_grad_(False)
+            needed = set(encoder.stages.weights_until(DENSE_LEVELS[-1]))
+            for weights in encoder.stages.parameters():
+                weights.requires_grad_(weights in needed)
         if not dense_weight:
             self.dense.requires_grad_(False)
 
@@ -123,7 +125,7 @@ def main(config: Config) -> int:
     optimizer = make_optimizer(config.optimizer, module, config.learning_rate, config.weight_decay)
     if fabric.world_size > 1 and fabric.device.type == "cuda":  # it refuses CPU tensors
         # Statistics of each process alone would tell which views came together: the contrast could cheat.
-        module = nn.SyncBatchNorm.convert_sync_batchnorm(module)
+        module = synchronized(module)
     model, stepper = fabric.setup(module.to(memory_format=torch.channels_last), optimizer)
     train_mode(module, config.freeze_batch_norm)
     pixels_of = on_device(images, fabric.device)
@@ -216,6 +218,14 @@ def length_in_steps(config: Config, count: int, session: Session, train_step) ->
     return (
         session.steps_within(config.minutes, train_step) if config.minutes else config.epochs * (count // config.batch)
     )
+
+
+def synchronized(module: nn.Module) -> nn.Module:
+    """`module` with batch statistics over all processes."""
+    from timm.layers import convert_sync_batchnorm  # 1 s, only here
+
+    # torch's own leaves out the activation that timm's batch normalization brings along, ReLU6 in a Lite.
+    return convert_sync_batchnorm(module)
 
 
 def train_mode(module: nn.Module, freeze_batch_norm: bool) -> None:

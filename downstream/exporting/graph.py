@@ -34,8 +34,8 @@ class PatchVectors(nn.Module):
         self.size_px, self.takes_floats = size_px, takes_floats
         self._patches = method._make_patches(method._opened_encoder())
         self.encoder = self._patches.encoder  # so that its weights are this module's
-        for level in LEVELS[1 + max(map(LEVELS.index, self._patches.levels)) :]:
-            self.encoder.stages.pop(level)  # nothing asks for it
+        self.encoder.stages.drop_after(max(self._patches.levels, key=LEVELS.index))  # nothing asks for deeper ones
+        self.encoder.stages.settle(size_px)
 
     def forward(self, images: Tensor) -> Tensor:
         if not self.takes_floats:

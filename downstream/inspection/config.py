@@ -16,7 +16,7 @@ class Fit:
         category: Which category, where the folder holds several.
         method: padim (a Gaussian per position), patchcore (nearest normal patch), residual (with --train), or another
             from downstream/methods/catalogue.py.
-        encoder: Encoder file. Default is runs/simclr/encoder.safetensors where it may be used, else random weights.
+        encoder: File, architecture (its published weights), random or imagenet. Default is runs/simclr, else imagenet.
         shots: Number of good images to refer to, or all.
         validation_share: Share of the good images to leave out of the model, for downstream/area.py to decide by.
         false_alarm_rate: Share of good images that may be called defective; the threshold follows from it.

@@ -49,6 +49,7 @@ class EncoderRestoration(nn.Module):
 
     def __init__(self, encoder: Encoder, channels: int = 64, blocks: int = 3, frozen: float = 0.5) -> None:
         super().__init__()
+        encoder.stages.check_halves(encoder.architecture, "the restorer")
         self.encoder, self.frozen = encoder, frozen
         self.laterals = nn.ModuleList(nn.Conv2d(encoder.channels[level], channels, 1) for level in LEVELS)
         self.coarse = nn.ModuleList(ResidualBlock(channels) for _ in LEVELS[1:])
@@ -67,7 +68,7 @@ class EncoderRestoration(nn.Module):
 
     def groups(self) -> Sequence[ParameterGroup]:
         own = [weights for name, weights in self.named_parameters() if not name.startswith(PREFIX)]
-        used = [weights for level in LEVELS for weights in self.encoder.stages[level].parameters()]
+        used = self.encoder.stages.weights_until(LEVELS[-1])
         return [ParameterGroup(own), ParameterGroup(used, ENCODER_RATE, self.frozen)]
 
     def forward(self, images: Tensor) -> Tensor:

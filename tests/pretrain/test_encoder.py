@@ -11,8 +11,9 @@ from conftest import REPOSITORY
 from safetensors import safe_open
 from torch import nn
 
+from pretrain.backbone import CHANNELS, LEVELS
 from pretrain.command import UserError
-from pretrain.encoder import CHANNELS, LEVELS, Encoder, fingerprint, load_encoder, make_encoder
+from pretrain.encoder import Encoder, fingerprint, load_encoder, make_encoder
 from pretrain.files import read_tensors, write_tensors
 from pretrain.weights import Origin, Start, imagenet_file, read_state_dict
 

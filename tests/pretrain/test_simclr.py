@@ -12,7 +12,15 @@ from torch import Tensor, nn
 from pretrain.command import UserError
 from pretrain.config import Config
 from pretrain.encoder import make_encoder
-from pretrain.simclr import SimCLR, batch_members, make_optimizer, make_views, parameter_groups, train_mode
+from pretrain.simclr import (
+    SimCLR,
+    batch_members,
+    make_optimizer,
+    make_views,
+    parameter_groups,
+    synchronized,
+    train_mode,
+)
 from pretrain.training.fabric import make_fabric, rank_positions
 
 CONFIG = Config(
@@ -189,3 +197,15 @@ def test_two_ranks_train_the_weights_of_one_process_with_twice_the_batch(tmp_pat
         torch.testing.assert_close(found_losses, losses)  # Fabric gives them out in fp32
     for name, before in simclr().named_parameters():
         assert (expected[name] - before).abs().max() > 1e-6, name
+
+
+@pytest.mark.parametrize("architecture", ["efficientnet_lite0", "resnet18", "timm/test_resnet"])
+def test_statistics_over_processes_leave_what_is_computed(architecture):
+    encoder = make_encoder(architecture, seed=1).eval()
+    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        before = encoder.pooled(images)
+        changed = synchronized(encoder).eval()
+        torch.testing.assert_close(changed.pooled(images), before)
+    layers = [layer for layer in changed.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
+    assert layers and all(isinstance(layer, nn.SyncBatchNorm) for layer in layers)
