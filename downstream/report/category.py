@@ -9,8 +9,10 @@ from baselines.contract.metrics import image_figures
 from downstream.report.charts import COLORS, Curve, histogram, roc_chart, roc_points
 from downstream.report.gallery import MAX_IMAGES, OUTCOMES, SHOWN_EACH, gallery
 from downstream.report.rows import category_auroc, without_controls
-from downstream.study.cell import RANDOM, CellResult, RowKey
+from downstream.study.cell import IMAGENET, RANDOM, START, CellResult, RowKey
 from downstream.study.record import Results
+
+DASHES = {RANDOM: " dashed", IMAGENET: " long-dashed", START: " long-dashed"}
 
 
 def category_section(category: str, summary: dict, results: Results) -> dict:
@@ -33,14 +35,14 @@ def category_section(category: str, summary: dict, results: Results) -> dict:
 
 
 def _curves(category: str, rows: Sequence[dict], results: Results) -> list[Curve]:
-    """Of each method with as many references as it was given at most; its random-encoder control dashed."""
+    """Of each method with as many references as it was given at most; other encoders than SimCLR's dashed."""
     curves, colors = [], {}
     for row in rows:
         most_shots = [other["shots"] for other in rows if other["method"] == row["method"]][-1]
         if row["shots"] != most_shots or (row["is_control"] and row["method"] != "frame"):
             continue
         color = f"c{colors.setdefault(row['method'], len(colors) % COLORS)}"
-        style = "dotted c7" if row["is_control"] else color + " dashed" * (row["encoder"] == RANDOM)
+        style = "dotted c7" if row["is_control"] else color + DASHES.get(row["encoder"], "")
         by_seed = results[_key(row)][category]
         labels = next(iter(by_seed.values())).labels
         points = roc_points(labels, np.stack([result.scores for result in by_seed.values()]))

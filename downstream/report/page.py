@@ -11,9 +11,9 @@ from markupsafe import Markup
 
 from baselines.contract.metrics import number
 from downstream.report.category import category_section
-from downstream.report.rows import mean_figure, row_title, row_variant, study_title, without_controls
+from downstream.report.finding import main_finding, rows_sentence, start_sentence, start_table
+from downstream.report.rows import mean_figure, p_value, row_title, row_variant, signed, signed_interval, study_title
 from downstream.report.tables import decisions_table, results_table, thresholds_table
-from downstream.study.cell import RANDOM, SIMCLR
 from downstream.study.record import Results
 from downstream.study.warnings import failure_warnings
 from pretrain.files import write_whole
@@ -39,6 +39,9 @@ def write_report(summary: dict, results: Results, file: Path) -> None:
             question=QUESTIONS[summary["protocol"]],
             image_count=sum(sum(counts.values()) for counts in summary["images"].values()),
             trained_on=training.pop() if len(training) == 1 else "all others in turn",
+            start_sentence=start_sentence(summary),
+            rows_sentence=rows_sentence(summary),
+            start_table=start_table(summary),
             finding=main_finding(summary),
             warnings=[*summary["warnings"], *failure_warnings(summary["failures"])],
             results=results_table(summary),
@@ -59,29 +62,7 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    templates.filters |= {"number": number, "row_title": row_title, "row_variant": row_variant}
+    texts = (number, p_value, row_title, row_variant, signed, signed_interval)
+    templates.filters |= {text.__name__: text for text in texts}
     templates.globals |= {"mean_figure": mean_figure}
     return templates
-
-
-def main_finding(summary: dict) -> dict | None:
-    """The highest image AUROC among rows that are no controls, that of the same row with random weights, and how many
-    rows with the SimCLR encoder differ from the random one beyond chance. None where no AUROC is defined."""
-    rows = [row for row in without_controls(summary["rows"]) if mean_figure(row, "auroc") is not None]
-    if not rows:
-        return None
-    best = max(rows, key=lambda row: mean_figure(row, "auroc"))
-    random = [row for row in rows if (row["method"], row["shots"], row["encoder"]) ==
-              (best["method"], best["shots"], RANDOM) and row is not best]  # fmt: skip
-    tests = [row["versus_random"] for row in rows if row["versus_random"] and row["encoder"] == SIMCLR]
-    clear = [test["difference"] for test in tests if test["p_holm"] < 0.05]
-    better, worse = sum(value > 0 for value in clear), sum(value < 0 for value in clear)
-    return {
-        "best": best,
-        "rows": len(rows),
-        "random_auroc": mean_figure(random[0], "auroc") if random else None,
-        "tested": len(tests),
-        "better": better,
-        "worse": worse,
-        "undecided": len(tests) - better - worse,
-    }

@@ -1,6 +1,8 @@
 """Rows of a study's summary in words and numbers: what the page, the terminal and Markdown share."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+
+from baselines.contract.metrics import number
 
 
 def study_title(summary: dict) -> str:
@@ -29,6 +31,22 @@ def mean_figure(row: dict, name: str) -> float | None:
 def category_auroc(row: dict, category: str) -> float | None:
     """A row's image AUROC on one category; none where it has none."""
     return mean_figure(row["categories"][category], "auroc") if category in row["categories"] else None
+
+
+def signed(value: float) -> str:
+    """A difference as tables show it: +.012, -.300."""
+    rounded = round(value, 3)
+    return ("-" if rounded < 0 else "+") + number(abs(rounded))
+
+
+def signed_interval(interval: Sequence[float]) -> str:
+    """'-.004 to +.027'."""
+    return " to ".join(map(signed, interval))
+
+
+def p_value(p: float) -> str:
+    """'p = .210', 'p < .001'."""
+    return "p < .001" if p < 0.001 else f"p = {number(p)}"
 
 
 def without_controls(rows: Iterable[dict]) -> list[dict]:

@@ -20,6 +20,8 @@ from pretrain.files import read_tensors, write_tensors
 # Of cells, study.json and report.json alike. 2 has `defects` (1: kinds), `cells` (parts), `versus_random` (control).
 FORMAT = 2
 SIMCLR, RANDOM, IMAGENET, NO_ENCODER = "SimCLR", "random", "ImageNet", ""
+# What the SimCLR encoder started from, where that is neither ImageNet's weights nor random ones.
+START = "start"
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Which encoder files may be tested on which categories: never on one that they saw, never demo ones on other data."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from safetensors import SafetensorError, safe_open
 
 from pretrain.command import UserError
 from pretrain.demo import is_demo
-from pretrain.encoder import DEFAULT_ARCHITECTURE, Encoder, fingerprint, load_encoder, make_encoder
+from pretrain.encoder import Encoder, fingerprint, load_encoder, make_encoder
 from pretrain.files import HEADER_KEY
 from pretrain.weights import IMAGENET, Origin
 
@@ -34,25 +34,6 @@ class PretrainedEncoder:
     def saw(self) -> tuple[str, ...]:
         """The categories that it was pretrained on."""
         return self.origin.categories if self.origin else ()
-
-
-class ControlEncoders:
-    """What pretrained encoders are compared with: a random one of the same architecture for each seed, and
-    torchvision's ImageNet weights where they are at hand. Each is made once."""
-
-    def __init__(self, chosen: Mapping[str, Sequence[PretrainedEncoder]]) -> None:
-        files = [file for of_category in chosen.values() for file in of_category]
-        self.architecture = files[0].encoder.architecture if files else DEFAULT_ARCHITECTURE
-        encoder = imagenet_encoder(self.architecture)
-        self.imagenet = encoder and (encoder, fingerprint(encoder))
-        self._random: dict[tuple[str, int], tuple[Encoder, str]] = {}
-
-    def random(self, architecture: str, seed: int) -> tuple[Encoder, str]:
-        """An untrained encoder and its fingerprint."""
-        if (architecture, seed) not in self._random:
-            encoder = make_encoder(architecture, seed=seed).eval()
-            self._random[architecture, seed] = encoder, fingerprint(encoder)
-        return self._random[architecture, seed]
 
 
 def choose_encoders(

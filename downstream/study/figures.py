@@ -7,9 +7,8 @@ import numpy as np
 
 from baselines.contract.metrics import always_anomalous, always_good, bootstrap_interval, image_figures
 from baselines.contract.published import both_readings
-from downstream.study.cell import IMAGENET, NO_ENCODER, RANDOM, SIMCLR, CellResult, RowKey
-from downstream.study.record import Results
-from downstream.study.significance import difference, holm, mean_interval, won_pairs
+from downstream.study.cell import IMAGENET, NO_ENCODER, RANDOM, SIMCLR, START, CellResult, RowKey
+from downstream.study.significance import mean_interval, won_pairs
 from pretrain.data.images import GOOD
 
 PIXEL = ("auroc", "average_precision", "aupro", "iou")
@@ -81,34 +80,10 @@ def row_figures(row: RowKey, by_category: Mapping[str, Mapping[int, CellResult]]
         "readings": readings(counts),
         "categories": categories,
         "versus_random": None,
+        "versus_start": None,
+        "start_note": "",
         "cost": _cost([result.metadata for by_seed in by_category.values() for result in by_seed.values()]),
     }
-
-
-def compare_with_random(rows: Sequence[dict], results: Results) -> None:
-    """Test each row with a trained encoder against the same row with the random one, on the images of the categories
-    that both have, over the seeds that both have."""
-    tests = []
-    for row in rows:
-        if row["encoder"] in (NO_ENCODER, RANDOM):
-            continue
-        trained = results[RowKey(row["method"], row["encoder"], row["shots"])]
-        random = results.get(RowKey(row["method"], RANDOM, row["shots"]), {})
-        pairs = []
-        for category in sorted(trained.keys() & random.keys()):
-            seeds = sorted(trained[category].keys() & random[category].keys())
-            if not seeds:
-                continue
-            pair = [won_by({seed: side[category][seed] for seed in seeds}) for side in (trained, random)]
-            if pair[0] is not None:
-                pairs.append(pair)
-        tested = difference([pair[0] for pair in pairs], [pair[1] for pair in pairs])
-        if tested is not None:
-            row["versus_random"] = {"difference": tested.value, "p": tested.p, "categories": len(pairs)}
-            tests.append(row["versus_random"])
-    # Over all rows at once: every one of them is a further chance of a false finding.
-    for test, p in zip(tests, holm([test["p"] for test in tests]), strict=True):
-        test["p_holm"] = p
 
 
 def trivial_rows(truth: Mapping[str, np.ndarray]) -> list[dict]:
@@ -130,6 +105,9 @@ def encoder_saw(encoder: str, study: dict) -> str:
         if len(set(seen)) == 1:
             return seen[0]
         return "all categories but the tested one" if not study["allow_seen"] else "see the list of encoders"
+    if encoder == START:
+        starts = [file["start"]["saw"] for file in study["encoders"] if file["start"]["row"] == START]
+        return "; ".join(dict.fromkeys(starts))
     return {RANDOM: "nothing, random weights", IMAGENET: "ImageNet-1k", NO_ENCODER: "no encoder"}[encoder]
 
 

@@ -10,10 +10,11 @@ from importlib.metadata import version
 from pathlib import Path
 
 from downstream.methods.catalogue import ConfiguredMethod, study_methods
-from downstream.study.cell import IMAGENET, NO_ENCODER, RANDOM, SIMCLR, Cell, RowKey
+from downstream.study.cell import IMAGENET, NO_ENCODER, RANDOM, SIMCLR, START, Cell, RowKey
 from downstream.study.compute import CellTask
 from downstream.study.config import Evaluate
-from downstream.study.encoders import ControlEncoders, PretrainedEncoder, choose_encoders
+from downstream.study.controls import ControlEncoders
+from downstream.study.encoders import PretrainedEncoder, choose_encoders
 from downstream.study.folds import ONE_CLASS, Fold, FoldImages, check_content, make_folds
 from downstream.study.warnings import fold_warnings, shots_warnings
 from pretrain.command import Names, UserError
@@ -66,14 +67,16 @@ def plan_study(config: Evaluate) -> StudyPlan:
         for record in fold.tests.records
         if record.mask
     }
+    controls = ControlEncoders(chosen)
+    warnings += [start.note for start in controls.starts.values() if start.note]
     metadata = {
         "masks": masks,
         **_settings_metadata(config, settings),
-        "encoders": _encoders_metadata(chosen),
+        "encoders": _encoders_metadata(chosen, controls),
         "warnings": warnings,
         **_machine_metadata(),
     }
-    return StudyPlan(list(make_tasks(settings, images_by_fold, chosen)), metadata)
+    return StudyPlan(list(make_tasks(settings, images_by_fold, chosen, controls)), metadata)
 
 
 def resolve(config: Evaluate) -> Settings:
@@ -95,10 +98,12 @@ def resolve(config: Evaluate) -> Settings:
 
 
 def make_tasks(
-    settings: Settings, images_by_fold: Sequence[FoldImages], chosen: Mapping[str, Sequence[PretrainedEncoder]]
+    settings: Settings,
+    images_by_fold: Sequence[FoldImages],
+    chosen: Mapping[str, Sequence[PretrainedEncoder]],
+    controls: ControlEncoders,
 ) -> Iterator[CellTask]:
     """Every cell, in an order in which those that can share a fitted method follow each other."""
-    controls = ControlEncoders(chosen)
     for seed in settings.seeds:
         for method in settings.methods:
             for encoder_name in _encoder_names(method, chosen, controls):
@@ -107,7 +112,10 @@ def make_tasks(
                         if shots.isdigit() and int(shots) > len(images.normals):
                             continue  # warned of by shots_warnings
                         row = RowKey(method.name, encoder_name, shots)
-                        encoder, fingerprint = _encoder(encoder_name, chosen[images.fold.test], seed, controls)
+                        control = _encoder(encoder_name, chosen[images.fold.test], seed, controls)
+                        if control is None:
+                            continue  # not of this category's encoder: another one has such a start
+                        encoder, fingerprint = control
                         yield CellTask(_cell(row, seed, method, images, fingerprint, settings), method, encoder, images)
 
 
@@ -130,23 +138,27 @@ def _cell(
 def _encoder_names(
     method: ConfiguredMethod, chosen: Mapping[str, Sequence[PretrainedEncoder]], controls: ControlEncoders
 ) -> list[str]:
+    """SimCLR, what it started from, random; and ImageNet's weights, the usual start, also where it is another."""
     if not method.takes_encoder:
         return [NO_ENCODER]
-    return [SIMCLR] * any(chosen.values()) + [RANDOM] + [IMAGENET] * (controls.imagenet is not None)
+    has_own_start = any(start.row == START for start in controls.starts.values())
+    return [SIMCLR] * any(chosen.values()) + [START] * has_own_start + [RANDOM] + [IMAGENET] * bool(controls.imagenet)
 
 
 def _encoder(
     name: str, files: Sequence[PretrainedEncoder], seed: int, controls: ControlEncoders
-) -> tuple[Encoder | None, str]:
-    """An encoder and its fingerprint. Of several files each seed takes another; the random one has its architecture."""
+) -> tuple[Encoder | None, str] | None:
+    """An encoder and its fingerprint; none where there is no such encoder. Of several files each seed takes another,
+    and its controls are of that one: its start, and its architecture."""
     if name == NO_ENCODER:
         return None, ""
-    if name == IMAGENET:
-        return controls.imagenet
     file = files[seed % len(files)] if files else None
     if name == SIMCLR:
         return file.encoder, file.fingerprint
-    return controls.random(file.encoder.architecture if file else controls.architecture, seed)
+    if name == START:
+        return controls.starts[file.path].control
+    architecture = file.encoder.architecture if file else controls.architecture
+    return controls.imagenet.get(architecture) if name == IMAGENET else controls.random(architecture, seed)
 
 
 def _shots_of(method: ConfiguredMethod, shots: Sequence[str]) -> Sequence[str]:
@@ -176,7 +188,7 @@ def _settings_metadata(config: Evaluate, settings: Settings) -> dict:
     }
 
 
-def _encoders_metadata(chosen: Mapping[str, Sequence[PretrainedEncoder]]) -> list[dict]:
+def _encoders_metadata(chosen: Mapping[str, Sequence[PretrainedEncoder]], controls: ControlEncoders) -> list[dict]:
     files = {file.path: file for of_category in chosen.values() for file in of_category}
     return [
         {
@@ -184,6 +196,7 @@ def _encoders_metadata(chosen: Mapping[str, Sequence[PretrainedEncoder]]) -> lis
             **file.encoder.as_json(),
             "data": file.origin.data if file.origin else "not known",
             "recipe": file.origin.recipe if file.origin else {},
+            "start": controls.starts[path].metadata,
             "tested_on": [category for category, of_category in chosen.items() if file in of_category],
         }
         for path, file in files.items()

@@ -18,11 +18,17 @@ from baselines.contract.metrics import Interval
 RESAMPLES = 2000
 
 
+# Quantile of the normal distribution between whose values 95 % lie.
+NORMAL_95 = 1.959964
+
+
 class Difference(NamedTuple):
-    """Of two mean AUROCs: `value`, first minus second, and the two-sided `p` that it is 0."""
+    """Of two mean AUROCs: `value`, first minus second, the two-sided `p` that it is 0, and the 95 % interval that goes
+    with p: it leaves 0 out where p is below 0.05."""
 
     value: float
     p: float
+    interval: Interval
 
 
 def won_pairs(labels: ArrayLike, scores: ArrayLike) -> np.ndarray | None:
@@ -63,9 +69,11 @@ def difference(first: Sequence[np.ndarray], second: Sequence[np.ndarray]) -> Dif
         value += apart.mean() / len(first)
         spread = sum(apart.mean(axis).var(ddof=1) / apart.shape[1 - axis] for axis in (0, 1))
         variance += spread / len(first) ** 2
+    value, deviation = float(value), math.sqrt(variance)
+    interval = Interval(value - NORMAL_95 * deviation, value + NORMAL_95 * deviation)
     if variance == 0:
-        return Difference(float(value), 1.0 if value == 0 else 0.0)
-    return Difference(float(value), math.erfc(abs(value) / math.sqrt(2 * variance)))
+        return Difference(value, 1.0 if value == 0 else 0.0, interval)
+    return Difference(value, math.erfc(abs(value) / deviation / math.sqrt(2)), interval)
 
 
 def holm(ps: Sequence[float]) -> list[float]:

@@ -6,7 +6,8 @@ import numpy as np
 
 from baselines.contract.published import PUBLISHED_NAME, PUBLISHED_ON, published_readings
 from downstream.study.cell import FORMAT
-from downstream.study.figures import compare_with_random, row_figures, trivial_rows
+from downstream.study.comparisons import compare_with_random, compare_with_start
+from downstream.study.figures import row_figures, trivial_rows
 from downstream.study.record import Results, read_restoration, read_results
 from downstream.study.warnings import figure_warnings
 from pretrain.command import UserError
@@ -32,6 +33,7 @@ def summarize(folder: Path, study: dict) -> tuple[dict, Results]:
                    for category, labels in truth.items()},
         "cells": {"finished": len(study["cells"]) - missing, "planned": len(study["cells"])},
         "rows": rows,
+        "versus_start": compare_with_start(rows, results, study["encoders"]),
         "trivial": trivial_rows(truth),
         "restoration": read_restoration(folder),
         "published": {"name": PUBLISHED_NAME, "on": PUBLISHED_ON,

@@ -5,7 +5,9 @@ import re
 
 import pytest
 
-from downstream.report.page import main_finding, write_report
+from downstream.report.finding import main_finding, start_sentence
+from downstream.report.page import write_report
+from downstream.report.rows import signed_interval
 
 
 @pytest.fixture(scope="module")
@@ -80,19 +82,32 @@ def test_a_name_that_is_not_utf8_is_shown_with_question_marks(summarized, tmp_pa
     assert "caf?" in (tmp_path / "report.html").read_text()
 
 
-def test_the_finding_is_the_highest_row_and_its_control(page, summarized):
+def test_the_page_begins_with_what_simclr_added_and_then_names_the_highest_row(page, summarized):
     summary, _ = summarized
-    rows = [row for row in summary["rows"] if not row["is_control"]]
-    best = max(rows, key=lambda row: row["figures"]["auroc"]["mean"])
-    finding = main_finding(summary)
-    assert finding["best"] is best and finding["rows"] == len(rows)
-    assert finding["better"] + finding["worse"] + finding["undecided"] == finding["tested"] == 3
-    lead = page[page.index('<p class="lead">') : page.index("Guessing has 0.5.")]
+    first, second = re.findall(r'<p class="lead">\s*(.*?)\s*</p>', page, re.DOTALL)
+    assert first.startswith(f"<b>{start_sentence(summary)}</b>")
+    best = main_finding(summary)["best"]
     for words in (
         best["title"],
         f"{best['figures']['auroc']['mean']:.3f}",
         best["saw"],
         "The same with random weights",
     ):
-        assert words in lead
-    assert main_finding({**summary, "rows": []}) is None
+        assert words in second
+    assert page.index('<p class="lead">') < page.index("<table")
+
+
+def test_simclr_stands_against_its_start_by_category(page, summarized, tmp_path):
+    summary, results = summarized
+    table = page[page.index('<h3 id="start">') :]
+    table = table[: table.index("</table>")]
+    assert 'href="#start"' in page and "image AUROC minus that of random weights" in table
+    assert table.count('scope="row"') == 4 and "mean of 3 rows" in table
+    tested = [row["versus_start"] for row in summary["rows"] if row["versus_start"]]
+    for test in [*tested, summary["versus_start"]]:
+        assert f"[{signed_interval(test['categories']['bottle']['interval'])}]" in table
+    rows = [{**row, "versus_start": None, "start_note": "gone.pth is gone" if row["versus_start"] else ""}
+            for row in summary["rows"]]  # fmt: skip
+    write_report({**summary, "rows": rows, "versus_start": None}, results, tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text()
+    assert 'id="start"' not in text and text.count('title="gone.pth is gone"') == 3

@@ -7,8 +7,11 @@ from downstream.report.rows import (
     category_auroc,
     controls_last,
     mean_figure,
+    p_value,
     row_title,
     row_variant,
+    signed,
+    signed_interval,
     study_title,
     without_controls,
 )
@@ -50,3 +53,18 @@ def test_controls_stand_last():
     rows = [row("control", 0.5, is_control=True), row("a", 0.5), row("b", 0.5)]
     assert [row["name"] for row in controls_last(rows)] == ["a", "b", "control"]
     assert [row["name"] for row in without_controls(rows)] == ["a", "b"]
+
+
+def test_differences_have_a_sign_and_nothing_is_less_than_nothing():
+    assert [signed(value) for value in (0.012, -0.3, 0.0, -0.0004, 1.0)] == [
+        "+.012",
+        "-.300",
+        "+.000",
+        "+.000",
+        "+1.000",
+    ]
+    assert signed_interval([-0.004, 0.027]) == "-.004 to +.027"
+
+
+def test_small_p_values_are_not_called_nothing():
+    assert [p_value(p) for p in (0.21, 0.0009, 1.0)] == ["p = .210", "p < .001", "p = 1.000"]

@@ -4,7 +4,16 @@ import io
 
 from rich.console import Console
 
-from downstream.report.terminal import MAX_CATEGORIES, WIDTH, categories_table, main_table, print_tables, versus_random
+from downstream.report.finding import start_sentence
+from downstream.report.terminal import (
+    MAX_CATEGORIES,
+    WIDTH,
+    categories_table,
+    differences_table,
+    main_table,
+    print_tables,
+    versus,
+)
 
 
 def shown(table) -> str:
@@ -45,6 +54,19 @@ def test_names_are_no_markup_and_failures_are_told(summarized, capsys):
 
 
 def test_a_star_says_that_chance_is_unlikely():
-    assert versus_random({"versus_random": None}) == ""
-    assert versus_random({"versus_random": {"difference": 0.1, "p_holm": 0.01}}) == "+0.100*"
-    assert versus_random({"versus_random": {"difference": -0.1, "p_holm": 0.2}}) == "-0.100 "
+    assert versus(None) == ""
+    assert versus({"difference": 0.1, "p_holm": 0.01}) == "+.100*"
+    assert versus({"difference": -0.1, "p_holm": 0.2}) == "-.100 " == versus({"difference": -0.1, "p_holm": None})
+
+
+def test_the_first_line_is_what_simclr_added_and_its_table_fits(summarized, capsys):
+    summary, _ = summarized
+    print_tables(summary)
+    printed = capsys.readouterr().out
+    assert " ".join(printed.split()).startswith(start_sentence(summary))
+    assert "SimCLR minus its start" in printed and "mean of 3 rows" in printed
+    assert max(map(len, printed.splitlines())) <= WIDTH
+    names = ["bottle", *(f"product {i}" for i in range(MAX_CATEGORIES + 1))]
+    assert "(2 more in the report)" in shown(differences_table({**summary, "categories": names}))
+    print_tables({**summary, "versus_start": None})
+    assert "SimCLR minus its start" not in capsys.readouterr().out

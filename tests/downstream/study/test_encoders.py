@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from downstream.study.encoders import ControlEncoders, PretrainedEncoder, choose_encoders
+from downstream.study.encoders import choose_encoders
 from pretrain.command import UserError
-from pretrain.encoder import Encoder, fingerprint
+from pretrain.encoder import Encoder
 from pretrain.files import read_tensors, write_tensors
 from pretrain.weights import Origin
 
@@ -117,12 +117,3 @@ def test_a_file_of_the_default_that_cannot_be_read_is_passed_over(here):
     made(here / "runs/b", "pill")
     (here / "runs/b/encoder.safetensors").write_bytes(b"\x10" + json.dumps({}).encode())
     assert chosen([], ["nut"]) == {"nut": ["runs/a/encoder.safetensors"]}
-
-
-def test_random_controls_have_the_architecture_and_are_made_once(here):
-    file = PretrainedEncoder(here / "encoder.safetensors", Encoder("resnet34", 0), "")
-    controls = ControlEncoders({"nut": [file]})
-    encoder, identity = controls.random(controls.architecture, 3)
-    assert encoder.architecture == "resnet34" and identity == fingerprint(Encoder("resnet34", 3))
-    assert controls.random("resnet34", 3)[0] is encoder
-    assert controls.random("resnet34", 4)[1] != identity

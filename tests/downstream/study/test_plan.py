@@ -2,13 +2,16 @@
 
 from dataclasses import replace
 from itertools import groupby
+from pathlib import Path
 
 import pytest
 
-from downstream.study.cell import IMAGENET, RANDOM, SIMCLR
+from downstream.study.cell import IMAGENET, RANDOM, SIMCLR, START
 from downstream.study.config import Evaluate
 from downstream.study.plan import plan_study, resolve
 from pretrain.command import Names, UserError
+from pretrain.encoder import DEFAULT_ARCHITECTURE, Encoder, fingerprint
+from pretrain.weights import Origin
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +37,35 @@ def test_every_row_has_every_seed_and_its_random_control(plan):
     assert {(cell.row, cell.seed) for cell in cells} == {(cell.row, seed) for cell in cells for seed in (0, 1)}
     assert all(cell.category == "bottle" and cell.train == ("hazelnut", "leather") for cell in cells)
     assert len({cell.digest for cell in cells}) == len(cells)
+
+
+def started(path: Path, start: str, seed: int = 7) -> Names:
+    """An encoder file as SimCLR leaves it, which names its start."""
+    origin = Origin("demo", ("hazelnut", "leather"), is_demo=True, recipe={"start": start})
+    Encoder(DEFAULT_ARCHITECTURE, seed, origin=origin).save(path)
+    return Names(str(path))
+
+
+def test_each_method_with_an_encoder_has_simclr_its_start_and_random(config, tmp_path):
+    plan = plan_study(replace(config, encoder=started(tmp_path / "encoder.safetensors", "imagenet")))
+    for method in ("knn", "padim"):
+        rows = [task.cell.row for task in plan.tasks if task.cell.row.method == method]
+        assert {row.encoder for row in rows} == {SIMCLR, RANDOM, IMAGENET}
+    assert plan.metadata["encoders"][0]["start"]["row"] == IMAGENET
+    assert not [warning for warning in plan.metadata["warnings"] if "start" in warning]
+
+
+def test_a_start_from_a_file_is_a_row_and_one_that_is_gone_a_warning(config, tmp_path):
+    (teacher,) = started(tmp_path / "teacher.safetensors", "imagenet", seed=3)
+    encoder = started(tmp_path / "encoder.safetensors", teacher)
+    plan = plan_study(replace(config, encoder=encoder, methods=Names("knn"), seeds=Names("0")))
+    identities = {task.cell.row.encoder: task.cell.encoder_id for task in plan.tasks if task.cell.row.method == "knn"}
+    assert identities.keys() == {SIMCLR, START, RANDOM, IMAGENET}
+    assert identities[START] == fingerprint(teacher) and len(set(identities.values())) == 4
+    Path(teacher).unlink()
+    plan = plan_study(replace(config, encoder=encoder, methods=Names("knn"), seeds=Names("0")))
+    assert START not in {task.cell.row.encoder for task in plan.tasks}
+    assert any(f"started from {teacher}, which is not at hand" in warning for warning in plan.metadata["warnings"])
 
 
 def test_cells_that_share_a_fitted_method_follow_each_other(plan):

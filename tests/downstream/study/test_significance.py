@@ -48,12 +48,14 @@ def test_difference_is_delongs_by_the_definition():
     found = difference([won_pairs(labels, first)], [won_pairs(labels, second)])
     assert found.value == pytest.approx(d1.mean() - d2.mean(), abs=1e-12)
     assert found.p == pytest.approx(2 * norm.sf(abs(z)), rel=1e-9)
+    expected = norm.interval(0.95, found.value, np.sqrt(variance))
+    assert found.interval == pytest.approx(expected, abs=1e-6)
 
 
 def test_equal_methods_do_not_differ():
     labels, scores = drawn(3)
     matrix = won_pairs(labels, scores)
-    assert difference([matrix, matrix], [matrix, matrix]) == (0.0, 1.0)
+    assert difference([matrix, matrix], [matrix, matrix]) == (0.0, 1.0, (0.0, 0.0))
 
 
 def test_methods_that_are_equally_good_are_called_different_as_often_as_promised():
@@ -66,7 +68,9 @@ def test_methods_that_are_equally_good_are_called_different_as_often_as_promised
             common = generator.normal(size=50) + labels
             for side in matrices:
                 side.append(won_pairs(labels, common + 0.7 * generator.normal(size=50)))
-        found.append(difference(*matrices).p < 0.05)
+        tested = difference(*matrices)
+        found.append(tested.p < 0.05)
+        assert found[-1] != (tested.interval.low <= 0 <= tested.interval.high)
     assert 0.02 < np.mean(found) < 0.09
 
 
