@@ -33,16 +33,18 @@ from downstream.report.markdown import as_markdown
 from downstream.report.page import write_report
 from downstream.report.terminal import print_tables
 from downstream.restoration.config import RestorationStudy
-from downstream.restoration.study import compute_study
+from downstream.restoration.study import DEFAULT_ROWS, compute_study
+from downstream.restoration.table import cell_file
 from downstream.study.cell import write_cell
 from downstream.study.compute import CellTask, LastFitted, compute_cell
 from downstream.study.config import Evaluate
+from downstream.study.estimate import Rates, StudyClock, plan_lines
 from downstream.study.plan import StudyPlan, plan_study
 from downstream.study.record import RESTORATION_FILE, is_finished, read_study, write_study
 from downstream.study.summary import summarize
 from pretrain.command import Names, UserError
 from pretrain.files import sole_writer, write_json
-from pretrain.progress import Progress
+from pretrain.progress import Progress, duration
 from pretrain.training.device import choose_device
 
 
@@ -54,7 +56,7 @@ def main(config: Evaluate) -> int:
     plan = plan_study(config)
     with sole_writer(config.out, "computes in", "another --out"):
         write_plan(plan, config.out)
-        failures = compute_missing(plan.tasks, config.out, choose_device(config.device))
+        failures = compute_missing(plan.tasks, config.out, choose_device(config.device), restoration_line(config))
         write_plan(plan, config.out, failures)
     is_restored = compare_restorers(config)
     write_reports(config)
@@ -69,16 +71,23 @@ def write_plan(plan: StudyPlan, out: Path, failures: Sequence[dict] = ()) -> Non
     write_study(out, {**plan.metadata, "command": command, "failures": list(failures), "cells": cells})
 
 
-def compute_missing(tasks: Sequence[CellTask], out: Path, device: torch.device) -> list[dict]:
-    """Compute the cells that are not there yet, each kept as soon as it is finished. Returns what failed, and why."""
-    missing = [task for task in tasks if not is_finished(task.cell.file(out))]
+def compute_missing(tasks: Sequence[CellTask], out: Path, device: torch.device, then: str = "") -> list[dict]:
+    """Say how long it will take, and what is done `then`; compute the cells that are not there yet, each kept as soon
+    as it is finished. Returns what failed, and why."""
+    clock = StudyClock([task for task in tasks if not is_finished(task.cell.file(out))], Rates(), device)
+    finished = len(tasks) - len(clock.tasks)
+    print("\n".join([*plan_lines(clock, finished), *([then] if then else [])]), file=sys.stderr, flush=True)
     fitted, failures = LastFitted(), []
-    with Progress("study", len(tasks), "cells", done=len(tasks) - len(missing)) as progress:
-        for task in missing:
-            cell = task.cell
+    with Progress("study", len(tasks), "cells", done=finished, time_left=clock.time_left) as progress:
+        for task in clock.tasks:
+            cell, metadata = task.cell, None
             name = f"{cell.row.name} on {cell.category}, seed {cell.seed}"
+            progress.running(name)
+            clock.start(task)
             try:
-                write_cell(compute_cell(task, fitted, device), cell.file(out))
+                result = compute_cell(task, fitted, device)
+                write_cell(result, cell.file(out))
+                metadata = result.metadata
             except OSError:  # a full disk: whatever comes next would be lost too
                 raise
             except Exception as error:
@@ -89,27 +98,51 @@ def compute_missing(tasks: Sequence[CellTask], out: Path, device: torch.device) 
                 progress.print(f"failed: {name}: {reason}")
                 failures.append({"row": asdict(cell.row), "category": cell.category, "seed": cell.seed,
                                  "reason": reason})  # fmt: skip
+            if clock.finish(metadata):
+                progress.print(f"study: all methods are measured; {clock.time_left()}; most of it: {clock.costliest()}")
             progress.advance(note=name)
     return failures
 
 
 def compare_restorers(config: Evaluate) -> bool:
     """Train and test restorers on the same categories, for a table of their own. False: it could not be made."""
-    minutes = config.restoration_minutes
-    if minutes is None:
-        minutes = 0 if config.methods else 0.1 if config.quick else 5.0
-    if not minutes or config.protocol != "held-out":
+    study = restoration_study(config)
+    if study is None:
         return True
-    sizes = {"input_size": 64, "crop_px": 48, "seeds": Names("0")} if config.quick else {}
-    sizes |= {"seeds": config.seeds} if config.seeds else {}
-    same = {name: getattr(config, name) for name in ("data", "train", "test", "encoder", "device")}
     try:
-        table = compute_study(RestorationStudy(**same, **sizes, minutes=minutes, out=config.out / "restoration"))
+        table = compute_study(study)
     except UserError as error:  # the other tables are there all the same
         print(f"warning: restorers are not compared: {error}", file=sys.stderr)
         return False
     write_json(config.out / RESTORATION_FILE, table._asdict())
     return True
+
+
+def restoration_study(config: Evaluate) -> RestorationStudy | None:
+    """The study of restorers that goes with this one; none where nobody asked for it."""
+    minutes = config.restoration_minutes
+    if minutes is None:
+        minutes = 0 if config.methods else 0.1 if config.quick else 5.0
+    if not minutes or config.protocol != "held-out":
+        return None
+    sizes = {"input_size": 64, "crop_px": 48, "seeds": Names("0")} if config.quick else {}
+    sizes |= {"seeds": config.seeds} if config.seeds else {}
+    same = {name: getattr(config, name) for name in ("data", "train", "test", "encoder", "device")}
+    return RestorationStudy(**same, **sizes, minutes=minutes, out=config.out / "restoration")
+
+
+def restoration_line(config: Evaluate) -> str:
+    """How long the restorers take after the cells: their training is a given time, their evaluation is not. Empty
+    where there is nothing to train."""
+    study = restoration_study(config)
+    if study is None:
+        return ""
+    cells = [(row, int(seed)) for row in study.rows or DEFAULT_ROWS for seed in study.seeds]
+    missing = sum(not cell_file(study.out, row, seed).is_file() for row, seed in cells)
+    if not missing:
+        return ""
+    total = duration(60 * study.minutes * missing)
+    return f"  then up to {missing} restorers of {study.minutes:g} min: {total}, and their evaluation"
 
 
 def write_reports(config: Evaluate) -> None:

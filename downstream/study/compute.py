@@ -43,13 +43,14 @@ class LastFitted:
     key: str = ""
     method: Method | None = None
     fit_s: float = 0.0
+    is_new: bool = False  # whether the last call of `fit` had to fit
 
     def fit(self, task: CellTask, training: ImageSet, device: torch.device) -> Method:
         """The task's method, fitted to `training`, or as it stands where it already is."""
         cell = task.cell
-        settings = (cell.row.method, cell.encoder_id, cell.arguments, cell.train, cell.seed, cell.size_px)
-        key = json.dumps([*settings, [str(record.path) for record in training.records]])
-        if key != self.key:
+        key = json.dumps([*fit_settings(cell), [str(record.path) for record in training.records]])
+        self.is_new = key != self.key
+        if self.is_new:
             self.key, self.method = "", None  # one at a time in memory
             arguments = {}
             if task.method.takes_seed:
@@ -60,6 +61,11 @@ class LastFitted:
             self.method = task.method.make(**arguments).fit(Samples(training))
             self.fit_s, self.key = time.perf_counter() - start_s, key
         return self.method
+
+
+def fit_settings(cell: Cell) -> tuple:
+    """Cells for which these are equal share a fitted method."""
+    return cell.row.method, cell.encoder_id, cell.arguments, cell.train, cell.seed, cell.size_px
 
 
 def compute_cell(task: CellTask, fitted: LastFitted, device: torch.device) -> CellResult:
@@ -98,6 +104,7 @@ def compute_cell(task: CellTask, fitted: LastFitted, device: torch.device) -> Ce
             "fit_s": fitted.fit_s,
             "refer_s": refer_s,
             "predict_ms": 1e3 * predict_s / len(scores),
+            "is_new_fit": fitted.is_new,
             "peak_mb": peak_megabytes(device),
             "map_scale": map_scale,
         },

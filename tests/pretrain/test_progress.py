@@ -2,9 +2,10 @@
 
 import io
 import sys
+import time
 
 from pretrain import progress as progress_module
-from pretrain.progress import Progress
+from pretrain.progress import Progress, duration
 
 
 class Terminal(io.StringIO):
@@ -75,3 +76,41 @@ def test_inside_another_one_nothing_is_said(monkeypatch):
     with Progress("afterwards", 1) as after:
         after.advance()
     assert "afterwards: 1/1" in sys.stderr.getvalue()
+
+
+def test_what_is_left_is_told_in_words_also_while_one_count_takes_long(monkeypatch):
+    monkeypatch.setattr(progress_module, "SECONDS_BETWEEN_SIGNS", 0.04)
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    with Progress("study", 3, "cells", time_left=lambda: "about 5 min left") as progress:
+        progress.running("the first")
+        deadline = time.monotonic() + 10
+        while "\n" not in sys.stderr.getvalue() and time.monotonic() < deadline:
+            time.sleep(0.01)
+    lines = sys.stderr.getvalue().splitlines()
+    assert lines[0] == "study: 0/3 cells, about 5 min left, the first"
+    time.sleep(0.1)
+    assert sys.stderr.getvalue().splitlines() == lines  # nothing after its end
+
+
+def test_a_bar_tells_what_is_left_in_words(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    monkeypatch.setenv("COLUMNS", "120")
+    with Progress("study", 3, "cells", time_left=lambda: "about 5 min left") as progress:
+        progress.running("the first")
+        progress.advance(note="the first")
+    assert "about 5 min left" in sys.stderr.getvalue() and "1/3" in sys.stderr.getvalue()
+
+
+def test_the_innermost_is_the_last_that_was_opened_inside_another(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    with Progress("study", 3):
+        assert Progress.innermost() is None
+        with Progress("training", 100) as inner:
+            assert Progress.innermost() is inner
+        assert Progress.innermost() is None
+
+
+def test_durations_are_told_roughly():
+    assert [duration(seconds) for seconds in (0, 40.4, 99, 840, 5940, 7800)] == [
+        "0 s", "40 s", "99 s", "14 min", "99 min", "2 h 10 min",
+    ]  # fmt: skip
