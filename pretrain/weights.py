@@ -83,7 +83,7 @@ def imagenet_file(architecture: str, may_download: bool = False) -> tuple[Path, 
     if not path.is_file() and not may_download:
         raise UserError(
             f"the ImageNet weights of {architecture} are not on this machine: give hub instead of imagenet to download "
-            f"them, or the file of {weights.url}; those of efficientnet_lite0 come with heldout."
+            f"them (simclr.py --start hub), or the file of {weights.url}; efficientnet_lite0's come with heldout."
         )
     if not path.is_file():
         try:
@@ -131,7 +131,7 @@ def _timm_file(name: str, may_download: bool) -> tuple[Path, Origin]:
     if not may_download:
         raise UserError(
             f"the weights of timm/{name} are not on this machine, neither in torch's cache nor in Hugging Face's: give "
-            f"hub instead of imagenet to download them, or the file of {source}."
+            f"hub instead of imagenet (simclr.py --start hub) to download them, or the file of {source}."
         )
     try:
         return (_from_hugging_face(repository, names) if repository else _from_url(url, downloaded)), origin

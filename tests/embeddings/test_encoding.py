@@ -30,8 +30,10 @@ def test_which_encoder_is_used(tmp_path, monkeypatch, capsys):
 def test_the_encoder_of_vectors_is_found_again_and_another_refused(pooled, tmp_path):
     assert fingerprint(encoder_of(pooled.config)) == pooled.source.encoder
     imagenet, _ = choose_encoder(Path("imagenet"), 0, is_demo=True)  # the default, which is no file
-    config = {"encoder_file": "imagenet", "seed": 0, "source": {"encoder": fingerprint(imagenet)}}
-    assert fingerprint(encoder_of(config)) == imagenet.started_from.fingerprint
+    for name in ("imagenet", imagenet.architecture):
+        config = {"encoder_file": name, "seed": 0, "source": {"encoder": fingerprint(imagenet)}}
+        assert fingerprint(encoder_of(config)) == imagenet.started_from.fingerprint
+    assert "did you mean timm/test_vit?" in refusal(choose_encoder, Path("timm/tst_vit"), 0, True)
     Encoder(seed=9).save(tmp_path / "other.safetensors")
     assert "mean nothing" in refusal(encoder_of, pooled.config, tmp_path / "other.safetensors")
 

@@ -42,10 +42,15 @@ def test_a_missing_extra_is_named_with_its_installation_and_is_no_error(examined
     (tmp_path / "runs" / "simclr").mkdir(parents=True)
     (tmp_path / "runs" / "simclr" / "encoder.safetensors").write_bytes(bytes(3_000_000))
     make_encoder("resnet18").save(Path("runs/other/encoder.safetensors"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    cached = tmp_path / "hub" / "models--timm--resnet18.a1_in1k" / "snapshots" / "abc" / "model.safetensors"
+    cached.parent.mkdir(parents=True)
+    cached.write_bytes(bytes(2_000_000))
     code, printed, errors = examined(REQUIRES)
     assert (code, errors) == (0, "")
     assert "missing a-package-nobody-has: pip install -e '.[serve]' in the checkout" in printed
     assert "test            ready" in printed
+    assert "abc/model.safetensors, 2 MB\n" in printed
     assert "runs/simclr/encoder.safetensors, 3 MB, cannot be read" in printed
     assert "runs/other/encoder.safetensors, 45 MB, started from random (" in printed and "\n  CPU: " in printed
 
