@@ -1,10 +1,11 @@
-"""The study: methods on products that nothing was trained on, beside a random encoder and the trivial answers.
+"""The study: what SimCLR adds to its start, method by method, on products that nothing was trained on.
 
     python downstream/evaluate.py --train capsule,hazelnut,leather --test bottle,pill,wood
     python downstream/evaluate.py --quick                        # minutes, on the demo data: does everything run?
     python downstream/evaluate.py --protocol one-class           # each category's own normals, the classic benchmark
     python downstream/evaluate.py --protocol leave-one-out       # every category in turn is the unseen one
 
+Each row has its control beside it: what the SimCLR encoder started from, a random encoder, the trivial answers.
 Every finished cell, a method with an encoder and a seed on one category, is kept in --out: the same command resumes
 where it was stopped, and --only-report writes the report of what is finished. Results: OUT/report.html to read,
 OUT/report.json for machines, OUT/cells with all predictions.

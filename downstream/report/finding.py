@@ -38,16 +38,19 @@ def rows_sentence(summary: dict) -> str:
 
 
 def main_finding(summary: dict) -> dict | None:
-    """The highest image AUROC among rows that are no controls, and that of the same row with random weights. None where
-    no AUROC is defined."""
+    """The highest image AUROC among rows that are no controls, and those of the same row with random weights and, if it
+    is SimCLR's, with its start. None where no AUROC is defined."""
     rows = [row for row in without_controls(summary["rows"]) if mean_figure(row, "auroc") is not None]
     if not rows:
         return None
     best = max(rows, key=lambda row: mean_figure(row, "auroc"))
     random = [row for row in rows if (row["method"], row["shots"], row["encoder"]) ==
               (best["method"], best["shots"], RANDOM) and row is not best]  # fmt: skip
+    test = best["versus_start"]
+    has_start = test is not None and test["categories"].keys() == best["categories"].keys()
     return {
         "best": best,
+        "start_auroc": mean_figure(best, "auroc") - test["difference"] if has_start else None,
         "rows": len(rows),
         "random_auroc": mean_figure(random[0], "auroc") if random else None,
     }

@@ -9,7 +9,6 @@ import json
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import groupby
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
@@ -99,12 +98,10 @@ class StudyClock:
 
     def __init__(self, tasks: Sequence[CellTask], rates: Rates, device: torch.device) -> None:
         self.rates = rates
-        work = work_of(tasks, device)
-        self.tasks = measured_first(tasks, work, rates)
+        self.tasks = measured_first(tasks, rates, device)
         # In the order in which they are computed: the first of a fit pays for it.
-        self._left = dict(
-            zip(map(_name, self.tasks), zip(self.tasks, work_of(self.tasks, device), strict=True), strict=True)
-        )
+        items = zip(self.tasks, work_of(self.tasks, device), strict=True)
+        self._left = {_name(task): (task, work) for task, work in items}
         self._running: CellTask | None = None
         self._start_s, self._saved_s = 0.0, time.monotonic()
 
@@ -195,14 +192,16 @@ def work_of(tasks: Sequence[CellTask], device: torch.device) -> list[list[Work]]
     return work
 
 
-def measured_first(tasks: Sequence[CellTask], work: Sequence[Sequence[Work]], rates: Rates) -> list[CellTask]:
-    """The cells, those in front that share a fit in which something is done that was never measured."""
+def measured_first(tasks: Sequence[CellTask], rates: Rates, device: torch.device) -> list[CellTask]:
+    """The cells so that those which share a fit follow each other, in front the fits in which something is done that
+    was never measured here."""
+    groups: dict[str, list[CellTask]] = defaultdict(list)
+    for task in tasks:
+        groups[str(fit_settings(task.cell))].append(task)
     first, rest, known = [], [], set()
-    paired = zip(tasks, work, strict=True)
-    for _, group in groupby(paired, key=lambda pair: fit_settings(pair[0].cell)):
-        group = list(group)
-        keys = {part.key for _, parts in group for part in parts if part.key not in rates}
-        (rest if keys <= known else first).extend(task for task, _ in group)
+    for group in groups.values():
+        keys = {part.key for parts in work_of(group, device) for part in parts if part.key not in rates}
+        (rest if keys <= known else first).extend(group)
         known |= keys
     return [*first, *rest]
 

@@ -3,7 +3,7 @@
 import pytest
 
 from downstream.report.finding import difference_text, main_finding, rows_sentence, start_sentence, start_table
-from downstream.study.cell import SIMCLR
+from downstream.study.cell import RANDOM, SIMCLR
 
 
 def test(difference: float, low: float, high: float, p: float | None) -> dict:
@@ -111,4 +111,13 @@ def test_the_highest_row_stands_beside_its_random_control(summarized):
     finding = main_finding(found)
     assert finding["best"] is max(rows, key=lambda row: row["figures"]["auroc"]["mean"])
     assert finding["rows"] == len(rows)
+    simclr = [row for row in rows if row["encoder"] == SIMCLR]
+    best = main_finding({**found, "rows": simclr})
+    assert best["start_auroc"] == pytest.approx(
+        next(
+            row["figures"]["auroc"]["mean"]
+            for row in rows
+            if row["name"] == best["best"]["name"].replace(SIMCLR, RANDOM)
+        )
+    )
     assert main_finding({**found, "rows": []}) is None

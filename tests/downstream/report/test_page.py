@@ -6,8 +6,11 @@ import re
 import pytest
 
 from downstream.report.finding import main_finding, start_sentence
+from downstream.report.markdown import as_markdown
 from downstream.report.page import write_report
 from downstream.report.rows import signed_interval
+from downstream.report.terminal import print_tables
+from downstream.study.summary import summarize
 
 
 @pytest.fixture(scope="module")
@@ -111,3 +114,15 @@ def test_simclr_stands_against_its_start_by_category(page, summarized, tmp_path)
     write_report({**summary, "rows": rows, "versus_start": None}, results, tmp_path / "report.html")
     text = (tmp_path / "report.html").read_text()
     assert 'id="start"' not in text and text.count('title="gone.pth is gone"') == 3
+
+
+def test_a_study_from_before_starts_were_recorded_is_still_reported(study, study_folder, tmp_path, capsys):
+    old = copy.deepcopy(study)
+    for encoder in old["encoders"]:
+        del encoder["start"], encoder["started_from"]
+    summary, results = summarize(study_folder, old)
+    write_report(summary, results, tmp_path / "report.html")
+    print_tables(summary)
+    texts = ((tmp_path / "report.html").read_text(), as_markdown(summary, "Old"), capsys.readouterr().out)
+    for text in texts:
+        assert "the study was planned when starts were not recorded" in " ".join(text.split())

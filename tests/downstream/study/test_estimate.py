@@ -69,7 +69,7 @@ def test_equal_work_on_other_weights_has_the_same_key(tasks):
 
 def test_one_fit_of_everything_unmeasured_goes_first_and_fits_stay_together(tasks, rates):
     work = work_of(tasks, CPU)
-    ordered = measured_first(tasks, work, rates)
+    ordered = measured_first(tasks, rates, CPU)
     assert sorted(map(id, ordered)) == sorted(map(id, tasks))
     front = [(task.cell.row.method, task.cell.row.encoder, task.cell.seed) for task in ordered[:5]]
     assert front == [("knn", "SimCLR", 0), *[("padim", "SimCLR", 0)] * 2, ("mean", "", 0), ("frame", "", 0)]
@@ -78,7 +78,17 @@ def test_one_fit_of_everything_unmeasured_goes_first_and_fits_stay_together(task
     )
     for part in {part for parts in work for part in parts}:
         rates.add(part, 1.0)
-    assert measured_first(tasks, work, rates) == list(tasks)
+    assert measured_first(tasks, rates, CPU) == list(tasks)
+
+
+def test_where_each_category_is_left_out_a_fit_serves_all_numbers_of_references(demo_folder, rates):
+    config = Evaluate(data=demo_folder, protocol="leave-one-out", encoder=Names("none"), methods=Names("residual"),
+                      shots=Names("2,all"), seeds=Names("0"), size_px=32)  # fmt: skip
+    tasks = plan_study(config).tasks
+    fits = {str(fit_settings(task.cell)) for task in tasks}
+    assert sum(len(parts) == 2 for parts in work_of(tasks, CPU)) > len(fits)  # in the order of the tables
+    clock = StudyClock(tasks, rates, CPU)
+    assert sum(len(parts) == 2 for parts in work_of(clock.tasks, CPU)) == len(fits)
 
 
 def test_rates_are_kept_for_the_next_study_and_damage_is_forgotten(rates):
