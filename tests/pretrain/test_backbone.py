@@ -51,9 +51,9 @@ def test_channels_and_strides_are_known_without_an_image():
     assert list(vit.stages.indices.values()) == [2, 5, 8, 11]
     assert list(cnn.channels.values()) == [16, 24, 48, 576] and list(cnn.strides.values()) == [4, 8, 16, 32]
     assert vit.mean.flatten().tolist() == [0.5] * 3 and cnn.mean.flatten()[0] == pytest.approx(0.485)
-    # VGG has strides 1 and 2 too, and two features at 32 of which the last is meant.
-    vgg = TimmBackbone("timm/vgg11", 0)
-    assert list(vgg.strides.values()) == [4, 8, 16, 32]
+    # DLA has strides 1 and 2 too, which are no levels.
+    dla = TimmBackbone("timm/dla46_c", 0)
+    assert list(dla.strides.values()) == [4, 8, 16, 32] and list(dla.indices.values()) == [2, 3, 4, 5]
 
 
 def test_what_follows_the_last_level_is_dropped_and_a_seed_is_a_backbone():
@@ -104,11 +104,11 @@ def test_sizes_that_are_refused():
     message = refusal(vit, torch.zeros(1, 3, 97, 65))
     assert "patches of 16 px" in message and "65x97" in message and "give 64," in message
     assert "multiple of 14" in refusal(Encoder, "timm/eva02_tiny_patch14_224", input_size_px=128)
-    fixed = Encoder("timm/test_vit_relpos").eval()
-    assert fixed.input_size_px == 160
-    assert "160x160 pixels alone, not 64x64" in refusal(fixed, torch.zeros(1, 3, 64, 64))
+    fixed = Encoder("timm/vit_relpos_small_patch16_224").eval()
+    assert fixed.input_size_px == 224
+    assert "224x224 pixels alone, not 64x64" in refusal(fixed, torch.zeros(1, 3, 64, 64))
     with torch.inference_mode():
-        assert fixed(torch.zeros(1, 3, 160, 160))["level4"].shape[2:] == (10, 10)
+        assert fixed(torch.zeros(1, 3, 224, 224), ("level1",))["level1"].shape[2:] == (14, 14)
     # What timm does not say beforehand.
     dla = Encoder("timm/dla46_c").eval()
     assert "try a multiple of 32" in refusal(dla, torch.zeros(1, 3, 97, 97))
