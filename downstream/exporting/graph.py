@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from baselines.contract.method import Method
+from downstream.methods.fused import Fused
 from downstream.methods.padim import PaDiM
 from downstream.methods.patch_method import PatchMethod, pooled, upsampling_matrix
 from downstream.methods.patchcore import PatchCore
@@ -46,8 +47,8 @@ class PatchVectors(nn.Module):
 class InspectionGraph(nn.Module):
     """Images, as `vectors` takes them -> score float32 (b,), map float32 (b, h, w), is_anomalous bool (b,).
 
-    Scores and maps are those of `method.predict` but for rounding. Raises UserError for another method than PaDiM and
-    PatchCore.
+    Scores and maps are those of `method.predict` but for rounding. Raises UserError for another method than PaDiM,
+    PatchCore and both fused.
     """
 
     def __init__(self, method: Method, size_px: int, threshold: float, takes_floats: bool = False) -> None:
@@ -63,8 +64,6 @@ class InspectionGraph(nn.Module):
         weights = torch.ones(rows, columns)
         if method.foreground:
             weights = 1 - method.foreground * background(method.patch_sum_).float()
-        if isinstance(method, PaDiM):
-            weights = weights * method.position_weights_
         self.register_buffer("weights", weights)
         self.highest = max(1, round(method.top_share * size_px**2))
         self.image_weight = method.image_weight
@@ -84,12 +83,12 @@ class InspectionGraph(nn.Module):
 
 
 class GaussianDistances(nn.Module):
-    """Mahalanobis distances of patches (b, rows, columns, d) to their positions' Gaussians: (b, rows, columns)."""
+    """Mahalanobis distances of patches (b, rows, columns, d), times the weights of their positions: (b, rows, columns)."""
 
     def __init__(self, method: PaDiM) -> None:
         super().__init__()
         mean, whitening = method.gaussians_
-        self.grid = tuple(method.grid_)
+        self.register_buffer("weights", method.position_weights_)  # (rows, columns)
         self.register_buffer("mean", mean)
         dimensions = mean.shape[1]
         bounds = [round(dimensions * stripe / STRIPES) for stripe in range(STRIPES + 1)]
@@ -103,7 +102,7 @@ class GaussianDistances(nn.Module):
         squares = 0
         for number, end in enumerate(self.ends):
             squares = squares + (centered[:, :, :end] @ getattr(self, f"stripe{number}")).square().sum(2)  # (p, b)
-        return squares.sqrt().T.unflatten(1, self.grid)
+        return squares.sqrt().T.unflatten(1, self.weights.shape) * self.weights
 
 
 class CoresetDistances(nn.Module):
@@ -113,10 +112,9 @@ class CoresetDistances(nn.Module):
         super().__init__()
         self.num_neighbors = min(method.num_neighbors, len(method.coreset_))
         self.register_buffer("center", method.center_)
-        self.is_whitened = not torch.equal(method.whitening_, torch.eye(len(method.whitening_)))
-        if self.is_whitened:
-            self.register_buffer("whitening", method.whitening_)
+        self.register_buffer("projection", method.projection_)
         self.register_buffer("coreset", method.coreset_)
+        self.register_buffer("spacing", method.spacing_)
         for number, rows in enumerate(method.coreset_.split(CORESET_ROWS_AT_ONCE)):
             self.register_buffer(f"rows{number}", (-2 * rows.T).contiguous())
             self.register_buffer(f"squares{number}", rows.square().sum(1))
@@ -124,9 +122,7 @@ class CoresetDistances(nn.Module):
 
     def forward(self, vectors: Tensor) -> Tensor:
         shape = vectors.shape[:3]
-        flat = vectors.flatten(0, 2) - self.center
-        if self.is_whitened:
-            flat = flat @ self.whitening
+        flat = (vectors.flatten(0, 2) - self.center) @ self.projection
         far, rows = [], []
         for number in range(self.parts):
             # Squared distances but for |x|^2, which is the same for all.
@@ -139,10 +135,27 @@ class CoresetDistances(nn.Module):
             nearest = nearest.gather(1, torch.cat(far, dim=1).topk(self.num_neighbors, dim=1, largest=False).indices)
         # Again, by differences: the product above loses digits where a patch lies close to the coreset.
         distances = (self.coreset[nearest] - flat[:, None]).square().sum(2).sqrt().mean(1)
+        distances = distances / self.spacing[nearest[:, 0]]
         return distances.unflatten(0, shape)
 
 
+class FusedDistances(nn.Module):
+    """Both, weighted as the method learned to: (b, rows, columns)."""
+
+    def __init__(self, method: Fused) -> None:
+        super().__init__()
+        self.gaussian_weight, self.nearest_weight = method.fusion_.tolist()
+        self.nearest = CoresetDistances(method)
+        self.gaussian = GaussianDistances(method) if self.gaussian_weight else None
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        distances = self.nearest_weight * self.nearest(vectors)
+        return distances + self.gaussian_weight * self.gaussian(vectors) if self.gaussian else distances
+
+
 def _distances(method: Method) -> nn.Module:
+    if type(method) is Fused:
+        return FusedDistances(method)
     if type(method) is PaDiM:
         return GaussianDistances(method)
     if type(method) is PatchCore:
@@ -151,4 +164,6 @@ def _distances(method: Method) -> nn.Module:
     reason = (
         "compares no patches" if not isinstance(method, PatchMethod) else "has a network that is not taken over yet"
     )
-    raise UserError(f"{name} cannot be exported, it {reason}: fit with --method padim or patchcore, and export that.")
+    raise UserError(
+        f"{name} cannot be exported, it {reason}: fit with --method fused, padim or patchcore, and export that."
+    )

@@ -57,6 +57,7 @@ METHODS = {
         Entry("knn", "k-NN head", HEADS, "downstream.methods.heads.KnnHead", in_detect=False),
         Entry("fine-tuned", "fine-tuned encoder", HEADS, "downstream.methods.fine_tuned.FineTuned", {"epochs": 2},
               in_detect=False),
+        Entry("fused", "PaDiM and PatchCore fused", PATCHES, "downstream.methods.fused.Fused"),
         Entry("padim", "PaDiM", PATCHES, "downstream.methods.padim.PaDiM", {"dimensions": 50}),
         Entry("patchcore", "PatchCore", REFERENCES, "downstream.methods.patchcore.PatchCore"),
         Entry("residual", "residuals", REFERENCES, "downstream.methods.residual.Residual"),

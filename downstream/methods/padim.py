@@ -46,24 +46,31 @@ class PaDiM(PatchMethod):
 
     def _learn(self, normals: Sequence[Tensor]) -> None:
         known = len(getattr(self, "pooled_", ()))
-        kept, count = None, 0
+        kept = []
         for views in self._views_of_normals(normals):
-            vectors = views.flatten(2, 3)  # (b, m, positions, d)
-            if not hasattr(self, "moments_"):
-                self.moments_, self.grid_ = Moments.about(vectors[:, 0]), list(views.shape[2:4])
-            self.moments_.add(vectors.flatten(0, 1))
-            if kept is None:
-                limit = max(1, MAX_KEPT_NUMBERS // vectors[0].numel())
-                kept = vectors.new_empty(min(len(normals), limit), *vectors.shape[1:])
-            first = vectors[: len(kept) - count]
-            kept[count : count + len(first)] = first
-            count += len(first)
-        self.gaussians_, left_out = fit_gaussians(self.moments_, self.shrinkage, kept)
-        others = nearest_other(self.pooled_, range(known, known + len(left_out)))
+            self._add_to_sums(views, kept)
+        left_out = self._fit_gaussians(kept)
+        self._add_normals(left_out, nearest_other(self.pooled_, range(known, known + len(left_out))))
+
+    def _add_to_sums(self, views: Tensor, kept: list[Tensor]) -> None:
+        """Add the patches of some normals (b, m, rows, columns, d) to the sums, and to those `kept`, while there is
+        room."""
+        vectors = views.flatten(2, 3)  # (b, m, positions, d)
+        if not hasattr(self, "moments_"):
+            self.moments_, self.grid_ = Moments.about(vectors[:, 0]), list(views.shape[2:4])
+        self.moments_.add(vectors.flatten(0, 1))
+        room = max(1, MAX_KEPT_NUMBERS // vectors[0].numel()) - sum(map(len, kept))
+        if room > 0:
+            kept.append(vectors[:room])
+
+    def _fit_gaussians(self, kept: Sequence[Tensor]) -> Tensor:
+        """Fit to the sums; gives the distances of the kept normals, each left out: (n, rows, columns)."""
+        self.gaussians_, left_out = fit_gaussians(self.moments_, self.shrinkage, torch.cat(kept))
         self.position_weights_ = self._weights().view(self.grid_)
-        self._add_normals(left_out.unflatten(1, self.grid_) * self.position_weights_, others)
+        return left_out.unflatten(1, self.grid_) * self.position_weights_
 
     def distances(self, vectors: Tensor) -> Tensor:
+        """Mahalanobis distances at each position, times its weight."""
         if list(vectors.shape[1:3]) != self.grid_:
             height, width = self.size_px_
             raise UserError(f"the images are of another size than the normals, {width}x{height}: give them that size.")

@@ -3,7 +3,7 @@
 Roth et al. 2021, https://arxiv.org/abs/2106.08265. Positions do not matter, so products may be posed freely.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,43 +13,48 @@ from baselines.contract.method import LEARNING_BATCH
 from downstream.methods.coreset import coreset, squared_distances
 from downstream.methods.patch_method import PatchMethod, nearest_other
 from embeddings.index import Index
-from embeddings.patches import Patches
-from pretrain.encoder import Encoder
+from pretrain.command import UserError
 from pretrain.progress import Progress
 
 # Patches that the coreset is chosen from, an equal share of each normal's: so memory does not grow with their number.
-MAX_CANDIDATES = 2**18
+MAX_CANDIDATES = 2**16
 # With few normals all their patches are kept.
-MIN_PATCHES = 2048
+MIN_PATCHES = 4096
 # Normals that are scored without their own patches, spread over all.
 MAX_LEFT_OUT = 200
 # Added to the covariance's diagonal before it is inverted, of its mean.
 FLOOR = 0.01
+# Of the mean spacing, added to every one.
+SPACING_FLOOR = 0.1
+SPACED_AT_ONCE = 1024
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class PatchCore(PatchMethod):
     """A coreset of `coreset_ratio` of all normal patches, MIN_PATCHES at least, and exact search in it by faiss.
 
-    Patches are reduced to `dimensions` orthogonal mixtures of all channels and, with `whiten`, made to spread alike in
-    all directions. A patch's distance is the mean of those to its `num_neighbors` nearest ones.
+    `scaling` "standard" brings every channel to one spread, "white" every direction, "none" leaves them; then patches
+    are compared in `dimensions` orthogonal mixtures of the channels, none for all of them. A patch's distance is the
+    mean of those to its `num_neighbors` nearest ones, in units of how far apart normal patches lie there: the mean
+    distance of the nearest one to its own `density_neighbors` (https://arxiv.org/abs/2308.12577); 0 for no such units.
     """
 
-    dimensions: int | None = 128
-    whiten: bool = False
+    dimensions: int | None = None
+    scaling: str = "standard"
+    density_neighbors: int = 5
     coreset_ratio: float = 0.1
     num_neighbors: int = 1
 
     def _learn(self, normals: Sequence[Tensor]) -> None:
-        self._choose_coreset(*self._candidates(normals))
+        self._choose_coreset(*self._candidates(self._views_of_normals(normals), len(normals)))
         positions = self._left_out(normals)
         self._add_normals(self._each_left_out(normals, positions), nearest_other(self.pooled_, positions))
 
     def _choose_coreset(self, candidates: Tensor, owners: Tensor) -> Tensor:
         """Choose the coreset from patches (n, d) of the normals numbered `owners` (n,); gives the chosen positions."""
         self.center_ = candidates.mean(0)
-        self.whitening_ = self._search_space(candidates - self.center_)
-        candidates = self._whitened(candidates)
+        self.projection_ = self._search_space(candidates - self.center_)
+        candidates = self._projected(candidates)
         count = max(round(self.coreset_ratio * len(candidates)), MIN_PATCHES, self.num_neighbors)
         if count <= MIN_PATCHES:  # takes a moment: no progress bar
             chosen = coreset(candidates, count, self.seed).sort().values
@@ -57,11 +62,18 @@ class PatchCore(PatchMethod):
             with Progress("choosing the coreset", min(count, len(candidates)), "patches") as progress:
                 chosen = coreset(candidates, count, self.seed, progress.advance).sort().values
         self.coreset_, self.owners_ = candidates[chosen], owners[chosen]
+        self.spacing_ = spacing(self.coreset_, self.density_neighbors)
         return chosen
 
     def _search_space(self, centered: Tensor) -> Tensor:
         """The matrix (d, k) by which patches (n, d) are multiplied before they are compared."""
-        return whitening(centered) if self.whiten else torch.eye(centered.shape[1])
+        if self.scaling not in SCALINGS:
+            raise UserError(f"there is no scaling {self.scaling!r}; choose from {', '.join(SCALINGS)}.")
+        scaled = SCALINGS[self.scaling](centered)
+        if not self.dimensions or self.dimensions >= len(scaled):
+            return scaled
+        generator = torch.Generator().manual_seed(self.seed)
+        return scaled @ torch.linalg.qr(torch.randn(len(scaled), self.dimensions, generator=generator))[0]
 
     def distances(self, vectors: Tensor) -> Tensor:
         flat = vectors.flatten(0, 2)
@@ -69,28 +81,28 @@ class PatchCore(PatchMethod):
 
     def _patch_scores(self, vectors: Tensor, distances: Tensor, rows: Tensor) -> Tensor:
         """How strange patches (n, d) are, given their nearest in the coreset, both (n, num_neighbors): (n,)."""
-        return distances.mean(1)
+        return distances.mean(1) / self.spacing_[rows[:, 0]]
 
     def _nearest(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
         """Distances and rows of the nearest in the coreset, (n, num_neighbors) each, of patches (n, d)."""
         if "_index" not in vars(self):
             self._index = Index.build(self.coreset_.numpy(), metric="l2", kind="flat")
-        neighbors = self._index.search(self._whitened(vectors).numpy(), min(self.num_neighbors, len(self.coreset_)))
+        neighbors = self._index.search(self._projected(vectors).numpy(), min(self.num_neighbors, len(self.coreset_)))
         return torch.from_numpy(neighbors.distances), torch.from_numpy(neighbors.ids)
 
     def _nearest_without(self, vectors: Tensor, own: int) -> tuple[Tensor, Tensor]:
         """The same among patches that are not of the normal `own`."""
-        vectors, rows = self._whitened(vectors), torch.nonzero(self.owners_ != own)[:, 0]
+        vectors, rows = self._projected(vectors), torch.nonzero(self.owners_ != own)[:, 0]
         others = self.coreset_[rows]
         nearest = squared_distances(vectors, others).topk(min(self.num_neighbors, len(others)), largest=False).indices
         return (others[nearest] - vectors[:, None]).norm(dim=2), rows[nearest]
 
-    def _candidates(self, normals: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Patches (n, d), and the number of the normal that each is of (n,)."""
+    def _candidates(self, views_of_normals: Iterable[Tensor], count: int) -> tuple[Tensor, Tensor]:
+        """Patches (n, d) of `count` normals, and the number of the normal that each is of (n,)."""
         generator = torch.Generator().manual_seed(self.seed)
-        each = max(1, MAX_CANDIDATES // len(normals))
+        each = max(1, MAX_CANDIDATES // count)
         parts = []
-        for views in self._views_of_normals(normals):
+        for views in views_of_normals:
             for patches in views.flatten(1, 3):  # (m rows columns, d)
                 parts.append(patches[torch.randperm(len(patches), generator=generator)[:each]])
         return torch.cat(parts), torch.arange(len(parts)).repeat_interleave(len(parts[0]))
@@ -111,16 +123,17 @@ class PatchCore(PatchMethod):
                 maps.append(scores.view(1, *vectors.shape[1:3]))
         return torch.cat(maps)
 
-    def _whitened(self, vectors: Tensor) -> Tensor:
-        return (vectors - self.center_) @ self.whitening_
+    def _projected(self, vectors: Tensor) -> Tensor:
+        return (vectors - self.center_) @ self.projection_
 
     def _forget(self) -> None:
         super()._forget()
         vars(self).pop("_index", None)
 
-    def _make_patches(self, encoder: Encoder) -> Patches:
-        reduced = {"dimensions": self.dimensions, "reduction": "orthogonal", "seed": self.seed}
-        return Patches(encoder, self.levels, grid=self.grid, neighborhood=self.neighborhood, **reduced)
+
+def standard(vectors: Tensor) -> Tensor:
+    """What brings every channel of centered vectors (n, d) to one spread: (d, d), diagonal."""
+    return vectors.square().mean(0).sqrt().clamp(min=1e-6).reciprocal().diag()
 
 
 def whitening(vectors: Tensor) -> Tensor:
@@ -130,3 +143,19 @@ def whitening(vectors: Tensor) -> Tensor:
     identity = torch.eye(len(covariance), dtype=torch.float64)
     factor = torch.linalg.cholesky(covariance + FLOOR * variance * identity)
     return torch.linalg.solve_triangular(factor, identity, upper=False).T.float()
+
+
+def spacing(vectors: Tensor, neighbors: int) -> Tensor:
+    """How far apart vectors (n, d) lie about each of them (n,): the mean distance to its nearest `neighbors`, and a
+    share of the mean of all, so that copies do not make everything strange. All 1 where there are none."""
+    if not neighbors or len(vectors) < 2:
+        return vectors.new_ones(len(vectors))
+    count = min(neighbors + 1, len(vectors))
+    nearest = [
+        squared_distances(part, vectors).topk(count, largest=False).values for part in vectors.split(SPACED_AT_ONCE)
+    ]
+    about = torch.cat(nearest)[:, 1:].sqrt().mean(1)  # the nearest of all is the vector itself
+    return about + SPACING_FLOOR * about.mean().clamp(min=1e-9)
+
+
+SCALINGS = {"none": lambda vectors: torch.eye(vectors.shape[1]), "standard": standard, "white": whitening}

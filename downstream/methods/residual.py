@@ -22,10 +22,8 @@ from torch.nn import functional as F
 from baselines.contract.method import LEARNING_BATCH, NotFitted, Sample
 from downstream.methods.patch_method import nearest_other
 from downstream.methods.patchcore import PatchCore
-from embeddings.patches import Patches
 from pretrain.anomalies import add_anomaly
 from pretrain.command import UserError
-from pretrain.encoder import Encoder
 from pretrain.progress import Progress
 
 # Of each training category.
@@ -119,7 +117,7 @@ class Residual(PatchCore):
     def _take_in(self, normals: Sequence[Tensor]) -> None:
         """The coreset, its patches as they are, and the units that residuals are in: the mean of each channel over up
         to MAX_FOR_UNITS normals, each left out; of a single one, over what the coreset leaves of it."""
-        candidates, owners = self._candidates(normals)
+        candidates, owners = self._candidates(self._views_of_normals(normals), len(normals))
         self.coreset_features_ = candidates[self._choose_coreset(candidates, owners)]
         usual = []
         for own in self._left_out(normals)[:MAX_FOR_UNITS] or [0]:
@@ -148,20 +146,10 @@ class Residual(PatchCore):
     def _scaled(self, inputs: Tensor) -> Tensor:
         return (inputs - self.center_of_inputs_) / self.spread_of_inputs_
 
-    def _search_space(self, centered: Tensor) -> Tensor:
-        """Residuals are of all channels, the search is among `dimensions` mixtures of them."""
-        generator = torch.Generator().manual_seed(self.seed)
-        dimensions = min(self.dimensions or centered.shape[1], centered.shape[1])
-        mixture = torch.linalg.qr(torch.randn(centered.shape[1], dimensions, generator=generator))[0]
-        return mixture @ super()._search_space(centered @ mixture)
-
     def _forget_normals(self) -> None:
         learned = {name: value for name, value in vars(self).items() if name in LEARNED_ELSEWHERE}
         self._forget()
         vars(self).update(learned)
-
-    def _make_patches(self, encoder: Encoder) -> Patches:
-        return Patches(encoder, self.levels, grid=self.grid, neighborhood=self.neighborhood)
 
 
 class MonotoneNetwork(nn.Module):

@@ -1,14 +1,15 @@
-"""PatchCore against brute force over all patches, with and without whitening."""
+"""PatchCore against brute force over all patches, in every scaling, with and without local density."""
 
 import pytest
 import torch
 
 from baselines.contract.method import Images
 from downstream.methods import patchcore
-from downstream.methods.patchcore import PatchCore, whitening
+from downstream.methods.patchcore import SPACING_FLOOR, PatchCore, spacing, standard, whitening
+from pretrain.command import UserError
 from pretrain.data.dataset import load
 
-SMALL = {"dimensions": 16, "grid": 8, "levels": ("level1", "level2")}
+SMALL = {"grid": 8, "levels": ("level1", "level2")}
 
 
 @pytest.fixture(scope="module")
@@ -16,19 +17,49 @@ def nuts(demo_folder) -> list[torch.Tensor]:
     return list(Images(load(demo_folder, 64).of("hazelnut")))
 
 
-@pytest.mark.parametrize("options", [{}, {"num_neighbors": 3}, {"whiten": True}])
+@pytest.mark.parametrize(
+    "options",
+    [{"scaling": "none"}, {"scaling": "none", "num_neighbors": 3}, {"scaling": "white"}, {}, {"dimensions": 16}],
+)
 def test_distances_are_to_the_nearest_of_all_patches(options, nuts):
     """So few normals that the coreset keeps every patch."""
-    method = PatchCore(**SMALL, **options).fit([]).refer(nuts[:6])
+    method = PatchCore(**SMALL, density_neighbors=0, **options).fit([]).refer(nuts[:6])
     assert len(method.coreset_) == 6 * 64
     known, asked = (method.patches(torch.stack(images)).flatten(0, 2) for images in (nuts[:6], nuts[6:8]))
-    center = known.mean(0)
-    matrix = whitening(known - center) if method.whiten else torch.eye(16)
-    apart = torch.cdist((asked - center).double() @ matrix.double(), (known - center).double() @ matrix.double())
+    center, matrix = known.mean(0), method.projection_.double()
+    apart = torch.cdist((asked - center).double() @ matrix, (known - center).double() @ matrix)
     expected = apart.topk(method.num_neighbors, largest=False).values.mean(1)
     found = method.distances(method.patches(torch.stack(nuts[6:8]))).flatten()
     # faiss gives squares of distances to 1e-7 of the vectors' squared lengths.
     torch.testing.assert_close(found.double(), expected, rtol=1e-3, atol=1e-3 * float(expected.mean()))
+
+
+def test_distances_count_in_units_of_the_spacing_about_the_nearest(nuts):
+    plain, local = (PatchCore(**SMALL, density_neighbors=n).fit([]).refer(nuts[:6]) for n in (0, 5))
+    vectors = plain.patches(torch.stack(nuts[6:8]))
+    apart = torch.cdist(local.coreset_, local.coreset_).sort(dim=1).values[:, 1:6].mean(1)
+    expected = apart + SPACING_FLOOR * apart.mean()
+    torch.testing.assert_close(local.spacing_, expected, rtol=1e-3, atol=1e-3)
+    _, rows = plain._nearest(vectors.flatten(0, 2))
+    ratio = plain.distances(vectors).flatten() / local.distances(vectors).flatten()
+    torch.testing.assert_close(ratio, local.spacing_[rows[:, 0]])
+
+
+def test_copies_lie_at_no_distance_and_still_have_a_spacing():
+    assert (spacing(torch.ones(8, 3), 5) > 0).all()
+    assert spacing(torch.ones(1, 3), 5).tolist() == [1.0]
+
+
+def test_standard_channels_have_one_spread():
+    vectors = torch.randn(4000, 5, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 2, 3, 40, 0])
+    scaled = (vectors - vectors.mean(0)) @ standard(vectors - vectors.mean(0))
+    torch.testing.assert_close(scaled.std(0)[:4], torch.ones(4), rtol=1e-3, atol=0)
+    assert scaled.isfinite().all()
+
+
+def test_an_unknown_scaling_is_refused(nuts):
+    with pytest.raises(UserError, match="choose from none, standard, white"):
+        PatchCore(**SMALL, scaling="grey").fit([]).refer(nuts[:2])
 
 
 def test_the_coreset_is_a_share_of_the_patches(nuts, monkeypatch):

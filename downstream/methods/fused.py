@@ -1,0 +1,57 @@
+"""PaDiM and PatchCore fused: is a patch strange for its position, and is it strange anywhere?
+
+The two err differently. Gaussians know where a patch belongs and need normals posed alike, and many of them; the
+nearest patch is wherever it is, and four normals will do.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NoReturn
+
+import torch
+from torch import Tensor
+
+from downstream.methods.padim import PaDiM
+from downstream.methods.patch_method import nearest_other
+from downstream.methods.patchcore import MAX_LEFT_OUT, PatchCore
+from pretrain.command import UserError
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class Fused(PaDiM, PatchCore):
+    """PaDiM's distance and PatchCore's, each in units of what left-out normals show of it, added up.
+
+    Of n normals PaDiM's counts n / (n + `few`), PatchCore's 1: a covariance of a few normals is mostly shrinkage.
+    Arguments are those of both, `dimensions` counts for both.
+    """
+
+    dimensions: int | None = None
+    few: float = 16.0
+
+    def add(self, normals: Sequence[Tensor]) -> NoReturn:
+        raise UserError("a fused method cannot take in further normals: refer to all of them, or use padim.")
+
+    def distances(self, vectors: Tensor) -> Tensor:
+        gaussian, nearest = self.fusion_.tolist()
+        distances = nearest * PatchCore.distances(self, vectors)
+        return distances + gaussian * PaDiM.distances(self, vectors) if gaussian else distances
+
+    def _learn(self, normals: Sequence[Tensor]) -> None:
+        kept = []
+
+        def views_of_normals() -> Iterator[Tensor]:  # each is encoded once, for both
+            for views in self._views_of_normals(normals):
+                self._add_to_sums(views, kept)
+                yield views
+
+        self._choose_coreset(*self._candidates(views_of_normals(), len(normals)))
+        gaussian = self._fit_gaussians(kept)[:MAX_LEFT_OUT]  # (n, rows, columns)
+        positions = range(len(gaussian))
+        nearest = self._each_left_out(normals, positions)
+        if len(gaussian):
+            units = torch.stack([gaussian.mean(), nearest.mean()]).clamp(min=1e-12)
+            self.fusion_ = torch.tensor([len(normals) / (len(normals) + self.few), 1.0]) / units
+        else:  # a single normal has no covariance, and cannot be left out
+            self.fusion_ = torch.tensor([0.0, 1.0])
+        left_out = self.fusion_[0] * gaussian + self.fusion_[1] * nearest
+        self._add_normals(left_out, nearest_other(self.pooled_, positions))
