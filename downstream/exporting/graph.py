@@ -83,7 +83,7 @@ class InspectionGraph(nn.Module):
 
 
 class GaussianDistances(nn.Module):
-    """Mahalanobis distances of patches (b, rows, columns, d), times the weights of their positions: (b, rows, columns)."""
+    """Mahalanobis distances of patches (b, rows, columns, d) times the weights of positions: (b, rows, columns)."""
 
     def __init__(self, method: PaDiM) -> None:
         super().__init__()

@@ -14,8 +14,8 @@ class Fit:
     Attributes:
         data: Good images; a plain folder, a category in MVTec AD's layout (its train/good), or a folder of them.
         category: Which category, where the folder holds several.
-        method: padim (a Gaussian per position), patchcore (nearest normal patch), residual (with --train), or another
-            from downstream/methods/catalogue.py.
+        method: padim (a Gaussian per position), patchcore (nearest normal patch), fused (both), residual (with
+            --train), or another from downstream/methods/catalogue.py.
         encoder: File, architecture (its published weights), random or imagenet. Default is runs/simclr, else imagenet.
         shots: Number of good images to refer to, or all.
         validation_share: Share of the good images to leave out of the model, for downstream/area.py to decide by.
@@ -31,7 +31,7 @@ class Fit:
 
     data: Path
     category: str | None = None
-    method: str = "padim"
+    method: str = "fused"
     encoder: Path | None = None
     shots: str = "all"
     validation_share: float = 0.0

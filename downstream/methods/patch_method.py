@@ -56,7 +56,7 @@ class PatchMethod(ABC):
     reference_views: str = "none"
     foreground: float = 0.0
     image_weight: float = 0.0
-    blur: float = 1 / 40
+    blur: float = 1 / 80
     top_share: float = 0.01
     seed: int = 0
     batch_size: int = 16

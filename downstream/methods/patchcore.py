@@ -24,6 +24,8 @@ MIN_PATCHES = 4096
 MAX_LEFT_OUT = 200
 # Added to the covariance's diagonal before it is inverted, of its mean.
 FLOOR = 0.01
+# Of the channels' mean spread.
+STANDARD_FLOOR = 0.1
 # Of the mean spacing, added to every one.
 SPACING_FLOOR = 0.1
 SPACED_AT_ONCE = 1024
@@ -87,8 +89,11 @@ class PatchCore(PatchMethod):
         """Distances and rows of the nearest in the coreset, (n, num_neighbors) each, of patches (n, d)."""
         if "_index" not in vars(self):
             self._index = Index.build(self.coreset_.numpy(), metric="l2", kind="flat")
-        neighbors = self._index.search(self._projected(vectors).numpy(), min(self.num_neighbors, len(self.coreset_)))
-        return torch.from_numpy(neighbors.distances), torch.from_numpy(neighbors.ids)
+        vectors = self._projected(vectors)
+        found = self._index.search(vectors.numpy(), min(self.num_neighbors, len(self.coreset_)))
+        rows = torch.from_numpy(found.ids)
+        # Again, by differences: faiss's come from squared lengths and lose digits where a patch lies close.
+        return (self.coreset_[rows] - vectors[:, None]).norm(dim=2), rows
 
     def _nearest_without(self, vectors: Tensor, own: int) -> tuple[Tensor, Tensor]:
         """The same among patches that are not of the normal `own`."""
@@ -132,8 +137,10 @@ class PatchCore(PatchMethod):
 
 
 def standard(vectors: Tensor) -> Tensor:
-    """What brings every channel of centered vectors (n, d) to one spread: (d, d), diagonal."""
-    return vectors.square().mean(0).sqrt().clamp(min=1e-6).reciprocal().diag()
+    """What brings every channel of centered vectors (n, d) to one spread: (d, d), diagonal. One that hardly varies is
+    mostly rounding, and is not enlarged to what the others are."""
+    spread = vectors.square().mean(0).sqrt()
+    return spread.clamp(min=float(STANDARD_FLOOR * spread.mean()) or 1.0).reciprocal().diag()
 
 
 def whitening(vectors: Tensor) -> Tensor:

@@ -53,7 +53,7 @@ def test_entries_are_under_their_names_and_made_with_their_arguments():
 def test_who_needs_other_categories():
     needing = {method.name for method in study_methods() if method.needs_training}
     assert {"logistic", "knn", "fine-tuned", "residual"} <= needing
-    assert not needing & {"padim", "patchcore", "mean", "frame"}
+    assert not needing & {"fused", "padim", "patchcore", "mean", "frame"}
 
 
 # Every method at a size at which a check takes a moment.
@@ -63,6 +63,7 @@ SMALL = {
     "logistic": {},
     "knn": {},
     "fine-tuned": {"epochs": 1, "train_batch": 8},
+    "fused": {"levels": LEVELS, "dimensions": 40},
     "padim": {"levels": LEVELS, "dimensions": 40},
     "patchcore": {"levels": LEVELS, "dimensions": 32},
     "residual": {"levels": LEVELS, "dimensions": 32, "hidden": 8},
