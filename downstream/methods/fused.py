@@ -6,7 +6,7 @@ nearest patch is wherever it is, and four normals will do.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import ClassVar, NoReturn
 
 import torch
 from torch import Tensor
@@ -27,6 +27,8 @@ class Fused(PaDiM, PatchCore):
 
     dimensions: int | None = None
     few: float = 16.0
+
+    takes_more: ClassVar[bool] = False
 
     def add(self, normals: Sequence[Tensor]) -> NoReturn:
         raise UserError("a fused method cannot take in further normals: refer to all of them, or use padim.")

@@ -7,7 +7,7 @@ of normals, and new ones can be taken in without the old ones.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ from pretrain.encoder import Encoder
 
 # Of the first normals, kept until all have come for their scores without themselves: 128 MiB of float32.
 MAX_KEPT_NUMBERS = 2**25
-MATRICES = ("second", "whitening")
+MATRICES = {"second", "whitening"}
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -38,6 +38,9 @@ class PaDiM(PatchMethod):
     reduction: str = "random"
     shrinkage: float | None = None
     variance_weight: float = 1.0
+
+    # Whether `add` can take in more normals later; what is needed for it is half of the file.
+    takes_more: ClassVar[bool] = True
 
     def add(self, normals: Sequence[Tensor]) -> Self:
         """Take in further normals; the earlier ones are not needed any more. `normal_scores_` gain the new ones'."""
@@ -78,26 +81,28 @@ class PaDiM(PatchMethod):
 
     def save(self, folder: Path) -> None:
         """Write the method and its encoder. Of matrices that are symmetric or triangular, half is written."""
-        parts = {**vars(self.moments_), **self.gaussians_._asdict()}
-        rows, columns = torch.tril_indices(*parts["second"].shape[1:])
-        for name in MATRICES:
+        sums = vars(self.moments_) if self.takes_more else {}
+        parts = {**sums, **self.gaussians_._asdict()}
+        for name in MATRICES & parts.keys():
+            rows, columns = torch.tril_indices(*parts[name].shape[1:])
             parts[name] = parts[name][:, rows, columns]
         self._save(folder, moments_=None, gaussians_=None, **{f"{name}_": part for name, part in parts.items()})
 
     @classmethod
     def load(cls, folder: Path) -> Self:
         method = super().load(folder)
-        names = (*Moments.__dataclass_fields__, *Gaussians._fields)
-        parts = {name: vars(method).pop(f"{name}_") for name in names}
-        dimensions = parts["shift"].shape[1]
+        sums = tuple(Moments.__dataclass_fields__) if cls.takes_more else ()
+        parts = {name: vars(method).pop(f"{name}_") for name in (*sums, *Gaussians._fields)}
+        dimensions = parts["mean"].shape[1]
         rows, columns = torch.tril_indices(dimensions, dimensions)
-        for name in MATRICES:
-            packed, parts[name] = parts[name], parts["shift"].new_zeros(len(parts["shift"]), dimensions, dimensions)
+        for name in MATRICES & parts.keys():
+            packed, parts[name] = parts[name], parts["mean"].new_zeros(len(parts["mean"]), dimensions, dimensions)
             if name == "second":
                 parts[name][:, columns, rows] = packed
             parts[name][:, rows, columns] = packed
         method.gaussians_ = Gaussians(**{name: parts.pop(name) for name in Gaussians._fields})
-        method.moments_ = Moments(**parts)
+        if cls.takes_more:
+            method.moments_ = Moments(**parts)
         return method
 
     def _weights(self) -> Tensor:

@@ -9,6 +9,7 @@ from downstream.methods.padim import PaDiM
 from downstream.methods.patchcore import PatchCore
 from pretrain.command import UserError
 from pretrain.data.dataset import load
+from pretrain.files import read_tensors
 
 SMALL = {"grid": 8, "levels": ("level1", "level2")}
 
@@ -49,3 +50,12 @@ def test_of_a_single_normal_only_the_nearest_patch_counts(nuts):
 def test_further_normals_are_refused(nuts):
     with pytest.raises(UserError, match="refer to all of them"):
         Fused(**SMALL).fit([]).refer(nuts[:4]).add(nuts[4:6])
+
+
+def test_its_file_lacks_the_sums_that_only_further_normals_would_need(nuts, tmp_path):
+    files = []
+    for cls in (PaDiM, Fused):
+        cls(**SMALL, dimensions=40).fit([]).refer(nuts[:4]).save(tmp_path / cls.__name__)
+        files.append(read_tensors(tmp_path / cls.__name__ / "method.safetensors")[0])
+    assert "second_" in files[0] and "second_" not in files[1]
+    assert "whitening_" in files[1]
