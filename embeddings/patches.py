@@ -48,6 +48,7 @@ class Patches:
         counts = [encoder.channels[level] for level in self.levels]
         self.width = sum(counts)  # channels of all levels
         self.dimensions = min(dimensions or self.width, self.width)
+        self.channels = counts  # in the vectors, by level; mixtures belong to no level
         self._chosen, self._mixed = None, None
         if self.dimensions < self.width:
             generator = torch.Generator().manual_seed(seed)
@@ -58,7 +59,9 @@ class Patches:
                     chosen[(chosen >= start) & (chosen < end)] - start
                     for start, end in zip(starts[:-1], starts[1:], strict=True)
                 ]
+                self.channels = [len(of_level) for of_level in self._chosen]
             else:
+                self.channels = [self.dimensions]
                 mixture = torch.linalg.qr(torch.randn(self.width, self.dimensions, generator=generator))[0]
                 self._mixed = [of_level.T[:, :, None, None] for of_level in mixture.split(counts)]  # (d, c, 1, 1)
 

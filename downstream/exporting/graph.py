@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from baselines.contract.method import Method
 from downstream.methods.fused import Fused
+from downstream.methods.normalization import normalized
 from downstream.methods.padim import PaDiM
 from downstream.methods.patch_method import PatchMethod, pooled, upsampling_matrix
 from downstream.methods.patchcore import PatchCore
@@ -24,7 +25,7 @@ CORESET_ROWS_AT_ONCE = 4096
 
 
 class PatchVectors(nn.Module):
-    """Images -> patch vectors float32 (b, rows, columns, d), as `method.patches` gives them.
+    """Images -> patch vectors float32 (b, rows, columns, d), as `method.patches` gives them before it normalizes.
 
     Images are uint8 RGB (b, h, w, 3), or with `takes_floats` float32 RGB (b, 3, h, w) in [0, 1]. `b` is free, `h` and
     `w` are `size_px`.
@@ -44,6 +45,19 @@ class PatchVectors(nn.Module):
         return self._patches.traced(images)
 
 
+class Normalization(nn.Module):
+    """Patch vectors normalized as the method does it."""
+
+    def __init__(self, method: PatchMethod) -> None:
+        super().__init__()
+        self.channels = method._make_patches(method._opened_encoder()).channels
+        self.register_buffer("mean", method.channel_mean_)
+        self.register_buffer("spread", method.channel_spread_)
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        return normalized(vectors, self.mean, self.spread, self.channels)
+
+
 class InspectionGraph(nn.Module):
     """Images, as `vectors` takes them -> score float32 (b,), map float32 (b, h, w), is_anomalous bool (b,).
 
@@ -55,6 +69,7 @@ class InspectionGraph(nn.Module):
         super().__init__()
         self.distances = _distances(method)
         self.vectors = PatchVectors(method, size_px, takes_floats)
+        self.normalization = Normalization(method) if hasattr(method, "channel_mean_") else nn.Identity()
         self.size_px, self.takes_floats = size_px, takes_floats
         rows, columns = method.patch_sum_.shape[:2]
         self.register_buffer("down", upsampling_matrix(rows, size_px, method.blur, torch.device("cpu")))
@@ -73,7 +88,7 @@ class InspectionGraph(nn.Module):
         self.register_buffer("threshold", torch.tensor(threshold, dtype=torch.float32))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        vectors = self.vectors(images)
+        vectors = self.normalization(self.vectors(images))
         maps = self.down @ (self.distances(vectors) * self.weights) @ self.across
         scores = maps.flatten(1).topk(self.highest, dim=1).values.mean(1)
         if self.image_weight:

@@ -62,7 +62,8 @@ class Drift:
 class QuantizedPatches:
     """Stands in for a method's `Patches`: float32 (b, 3, h, w) of 8-bit images -> vectors, by onnxruntime."""
 
-    def __init__(self, proto, takes_floats: bool) -> None:
+    def __init__(self, proto, takes_floats: bool, channels: Sequence[int]) -> None:
+        self.channels = channels
         self._session = _session(proto)
         self._takes_floats = takes_floats
 
@@ -81,7 +82,7 @@ def refitted(
     vectors = PatchVectors(model.method, model.size_px, takes_floats).eval().requires_grad_(False)
     proto = quantized(onnx_model(vectors, ("vectors",)), normals, takes_floats, seven_bits)
     method = copy.copy(model.method)
-    method._patches = QuantizedPatches(proto, takes_floats)
+    method._patches = QuantizedPatches(proto, takes_floats, method._patches.channels)
     method.refer(normals)
     scores, peaks = method.normal_scores_.numpy(), method.normal_peaks_.numpy()
     map_threshold = model.map_threshold and threshold_from_normals(peaks, model.map_threshold.false_alarm_rate)

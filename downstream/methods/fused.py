@@ -16,17 +16,21 @@ from downstream.methods.patch_method import nearest_other
 from downstream.methods.patchcore import MAX_LEFT_OUT, PatchCore
 from pretrain.command import UserError
 
+# Normals of which a Gaussian counts half.
+FEW = 16
+
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class Fused(PaDiM, PatchCore):
     """PaDiM's distance and PatchCore's, each in units of what left-out normals show of it, added up.
 
-    Of n normals PaDiM's counts n / (n + `few`), PatchCore's 1: a covariance of a few normals is mostly shrinkage.
-    Arguments are those of both, `dimensions` counts for both.
+    PatchCore's counts 1, PaDiM's `gaussian_weight`, of n normals n / (n + FEW) of it: a covariance of a few is mostly
+    shrinkage. Arguments are those of both; `dimensions` counts for both.
     """
 
+    normalize: bool = True
     dimensions: int | None = None
-    few: float = 16.0
+    gaussian_weight: float = 0.25
 
     takes_more: ClassVar[bool] = False
 
@@ -52,7 +56,8 @@ class Fused(PaDiM, PatchCore):
         nearest = self._each_left_out(normals, positions)
         if len(gaussian):
             units = torch.stack([gaussian.mean(), nearest.mean()]).clamp(min=1e-12)
-            self.fusion_ = torch.tensor([len(normals) / (len(normals) + self.few), 1.0]) / units
+            weight = self.gaussian_weight * len(normals) / (len(normals) + FEW)
+            self.fusion_ = torch.tensor([weight, 1.0]) / units
         else:  # a single normal has no covariance, and cannot be left out
             self.fusion_ = torch.tensor([0.0, 1.0])
         left_out = self.fusion_[0] * gaussian + self.fusion_[1] * nearest

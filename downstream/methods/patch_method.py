@@ -22,6 +22,7 @@ from baselines.contract.method import (
     load_method,
     save_method,
 )
+from downstream.methods.normalization import channel_statistics, normalized
 from downstream.methods.references import background, views_of
 from embeddings.patches import Patches
 from pretrain.command import UserError
@@ -29,6 +30,8 @@ from pretrain.encoder import DEFAULT_ARCHITECTURE, LEVELS, Encoder, asked_encode
 from pretrain.weights import IMAGENET
 
 ENCODER_FILE = "encoder.safetensors"
+# Normals that say what a channel's mean and spread are: 50,000 patches.
+MAX_FOR_CHANNELS = 64
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -39,6 +42,7 @@ class PatchMethod(ABC):
 
     encoder: an Encoder, an encoder file, or what `make_encoder` starts from: random (with `architecture` and `seed`),
         imagenet, a .pth file.
+    normalize: whether patches are normalized (normalization.py), by what the normals' channels show.
     reference_views: which views of a normal are learned beside itself; none, flips, rotations, or both.
     foreground: how much less the background counts, 0 to 1; it is what resembles the normals' outermost patches.
     image_weight: weight of the image-level distance, from the pooled vector of an image (the mean of its patches) to
@@ -53,6 +57,7 @@ class PatchMethod(ABC):
     levels: Sequence[str] = LEVELS[:3]
     grid: int | None = 28
     neighborhood: int = 3
+    normalize: bool = True
     reference_views: str = "none"
     foreground: float = 0.0
     image_weight: float = 0.0
@@ -98,7 +103,13 @@ class PatchMethod(ABC):
             yield Prediction(self._scores(maps, nearest(pooled(vectors), self.pooled_)), maps)
 
     def patches(self, images: Tensor) -> Tensor:
-        """float32 images (b, 3, h, w) -> patch vectors (b, rows, columns, d)."""
+        """float32 images (b, 3, h, w) -> patch vectors (b, rows, columns, d), normalized once normals are known."""
+        vectors = self._features(images)
+        if not hasattr(self, "channel_mean_"):
+            return vectors
+        return normalized(vectors, self.channel_mean_, self.channel_spread_, self._patches.channels)
+
+    def _features(self, images: Tensor) -> Tensor:
         if "_patches" not in vars(self):
             self._patches = self._make_patches(self._opened_encoder())
         return self._patches(images)
@@ -118,6 +129,8 @@ class PatchMethod(ABC):
     def _views_of_normals(self, normals: Sequence[Tensor]) -> Iterator[Tensor]:
         """The patches of normals in all their views, batch by batch: (b, m, rows, columns, d). On the way, the pooled
         vector of each image is kept, and the patches at each position are summed up."""
+        if self.normalize and not hasattr(self, "channel_mean_"):
+            self.channel_mean_, self.channel_spread_ = self._channel_statistics(normals)
         for images in batches(normals, LEARNING_BATCH):
             self.size_px_ = getattr(self, "size_px_", list(images.shape[-2:]))
             if list(images.shape[-2:]) != self.size_px_:
@@ -129,6 +142,12 @@ class PatchMethod(ABC):
             self.pooled_ = torch.cat([getattr(self, "pooled_", means[:0]), means])
             self.patch_sum_ = getattr(self, "patch_sum_", 0) + views[:, 0].sum(0)  # (rows, columns, d)
             yield views
+
+    def _channel_statistics(self, normals: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Mean and spread (d,) of the channels, over some normals spread over all."""
+        chosen = torch.linspace(0, len(normals) - 1, min(len(normals), MAX_FOR_CHANNELS)).long().tolist()
+        some = batches((normals[i] for i in chosen), LEARNING_BATCH)
+        return channel_statistics(map(self._features, some))
 
     def _add_normals(self, left_out: Tensor, image_distances: Tensor) -> None:
         """Score normals by the distances of their patches (n, rows, columns) and of their pooled vectors (n,), each

@@ -13,7 +13,6 @@ from baselines.contract.method import LEARNING_BATCH
 from downstream.methods.coreset import coreset, squared_distances
 from downstream.methods.patch_method import PatchMethod, nearest_other
 from embeddings.index import Index
-from pretrain.command import UserError
 from pretrain.progress import Progress
 
 # Patches that the coreset is chosen from, an equal share of each normal's: so memory does not grow with their number.
@@ -24,10 +23,8 @@ MIN_PATCHES = 4096
 MAX_LEFT_OUT = 200
 # Added to the covariance's diagonal before it is inverted, of its mean.
 FLOOR = 0.01
-# Of the channels' mean spread.
-STANDARD_FLOOR = 0.1
-# Of the mean spacing, added to every one.
-SPACING_FLOOR = 0.1
+# Of the mean spacing, added to every one: half of it, and much more while a few normals tell little of it.
+SPACING_FLOOR, SPACING_FLOOR_OF_ONE = 0.5, 16.0
 SPACED_AT_ONCE = 1024
 
 
@@ -35,14 +32,14 @@ SPACED_AT_ONCE = 1024
 class PatchCore(PatchMethod):
     """A coreset of `coreset_ratio` of all normal patches, MIN_PATCHES at least, and exact search in it by faiss.
 
-    `scaling` "standard" brings every channel to one spread, "white" every direction, "none" leaves them; then patches
-    are compared in `dimensions` orthogonal mixtures of the channels, none for all of them. A patch's distance is the
-    mean of those to its `num_neighbors` nearest ones, in units of how far apart normal patches lie there: the mean
-    distance of the nearest one to its own `density_neighbors` (https://arxiv.org/abs/2308.12577); 0 for no such units.
+    With `whiten`, patches are made to spread alike in all directions; then they are compared in `dimensions` orthogonal
+    mixtures of the channels, none for all of them. A patch's distance is the mean of those to its `num_neighbors`
+    nearest ones, in units of how far apart normal patches lie there: the mean distance of the nearest one to its own
+    `density_neighbors` (https://arxiv.org/abs/2308.12577); 0 for no such units.
     """
 
     dimensions: int | None = None
-    scaling: str = "standard"
+    whiten: bool = False
     density_neighbors: int = 5
     coreset_ratio: float = 0.1
     num_neighbors: int = 1
@@ -64,14 +61,13 @@ class PatchCore(PatchMethod):
             with Progress("choosing the coreset", min(count, len(candidates)), "patches") as progress:
                 chosen = coreset(candidates, count, self.seed, progress.advance).sort().values
         self.coreset_, self.owners_ = candidates[chosen], owners[chosen]
-        self.spacing_ = spacing(self.coreset_, self.density_neighbors)
+        floor = SPACING_FLOOR + SPACING_FLOOR_OF_ONE / (1 + int(owners.max()))
+        self.spacing_ = spacing(self.coreset_, self.density_neighbors, floor)
         return chosen
 
     def _search_space(self, centered: Tensor) -> Tensor:
         """The matrix (d, k) by which patches (n, d) are multiplied before they are compared."""
-        if self.scaling not in SCALINGS:
-            raise UserError(f"there is no scaling {self.scaling!r}; choose from {', '.join(SCALINGS)}.")
-        scaled = SCALINGS[self.scaling](centered)
+        scaled = whitening(centered) if self.whiten else torch.eye(centered.shape[1])
         if not self.dimensions or self.dimensions >= len(scaled):
             return scaled
         generator = torch.Generator().manual_seed(self.seed)
@@ -136,13 +132,6 @@ class PatchCore(PatchMethod):
         vars(self).pop("_index", None)
 
 
-def standard(vectors: Tensor) -> Tensor:
-    """What brings every channel of centered vectors (n, d) to one spread: (d, d), diagonal. One that hardly varies is
-    mostly rounding, and is not enlarged to what the others are."""
-    spread = vectors.square().mean(0).sqrt()
-    return spread.clamp(min=float(STANDARD_FLOOR * spread.mean()) or 1.0).reciprocal().diag()
-
-
 def whitening(vectors: Tensor) -> Tensor:
     """What gives centered vectors (n, d) the same spread in all directions, uncorrelated: (d, d), from the right."""
     covariance = (vectors.T @ vectors).double() / len(vectors)
@@ -152,9 +141,9 @@ def whitening(vectors: Tensor) -> Tensor:
     return torch.linalg.solve_triangular(factor, identity, upper=False).T.float()
 
 
-def spacing(vectors: Tensor, neighbors: int) -> Tensor:
-    """How far apart vectors (n, d) lie about each of them (n,): the mean distance to its nearest `neighbors`, and a
-    share of the mean of all, so that copies do not make everything strange. All 1 where there are none."""
+def spacing(vectors: Tensor, neighbors: int, floor: float) -> Tensor:
+    """How far apart vectors (n, d) lie about each of them (n,): the mean distance to its nearest `neighbors`, plus
+    `floor` times the mean of all, so that copies do not make everything strange. All 1 where there are none."""
     if not neighbors or len(vectors) < 2:
         return vectors.new_ones(len(vectors))
     count = min(neighbors + 1, len(vectors))
@@ -162,7 +151,4 @@ def spacing(vectors: Tensor, neighbors: int) -> Tensor:
         squared_distances(part, vectors).topk(count, largest=False).values for part in vectors.split(SPACED_AT_ONCE)
     ]
     about = torch.cat(nearest)[:, 1:].sqrt().mean(1)  # the nearest of all is the vector itself
-    return about + SPACING_FLOOR * about.mean().clamp(min=1e-9)
-
-
-SCALINGS = {"none": lambda vectors: torch.eye(vectors.shape[1]), "standard": standard, "white": whitening}
+    return about + floor * about.mean().clamp(min=1e-9)

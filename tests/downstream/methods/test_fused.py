@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from baselines.contract.method import Images
-from downstream.methods.fused import Fused
+from downstream.methods.fused import FEW, Fused
 from downstream.methods.padim import PaDiM
 from downstream.methods.patchcore import PatchCore
 from pretrain.command import UserError
@@ -21,7 +21,7 @@ def nuts(demo_folder) -> list[torch.Tensor]:
 
 def test_distances_are_those_of_both_in_their_units(nuts):
     fused = Fused(**SMALL).fit([]).refer(nuts[:8])
-    padim = PaDiM(**SMALL, dimensions=None).fit([]).refer(nuts[:8])
+    padim = PaDiM(**SMALL, dimensions=None, normalize=True).fit([]).refer(nuts[:8])
     patchcore = PatchCore(**SMALL).fit([]).refer(nuts[:8])
     vectors = fused.patches(torch.stack(nuts[8:12]))
     gaussian, nearest = fused.fusion_
@@ -30,20 +30,20 @@ def test_distances_are_those_of_both_in_their_units(nuts):
 
 
 def test_left_out_normals_give_each_part_the_mean_that_it_counts(nuts):
-    fused = Fused(**SMALL, few=8).fit([]).refer(nuts[:8])
+    fused = Fused(**SMALL, gaussian_weight=0.6).fit([]).refer(nuts[:8])
     patchcore = PatchCore(**SMALL).fit([]).refer(nuts[:8])
     left_out = patchcore._each_left_out(nuts[:8], range(8))
     assert float(left_out.mean() * fused.fusion_[1]) == pytest.approx(1, rel=1e-5)
     kept = []
-    padim = PaDiM(**SMALL, dimensions=None)
+    padim = PaDiM(**SMALL, dimensions=None, normalize=True)
     for views in padim._views_of_normals(nuts[:8]):
         padim._add_to_sums(views, kept)
-    assert float(padim._fit_gaussians(kept).mean() * fused.fusion_[0]) == pytest.approx(0.5, rel=1e-5)
+    assert float(padim._fit_gaussians(kept).mean() * fused.fusion_[0]) == pytest.approx(0.6 * 8 / (8 + FEW), rel=1e-5)
 
 
 def test_of_a_single_normal_only_the_nearest_patch_counts(nuts):
-    vectors = Fused(**SMALL).patches(torch.stack(nuts[8:10]))
     alone, patchcore = (cls(**SMALL).fit([]).refer(nuts[:1]) for cls in (Fused, PatchCore))
+    vectors = alone.patches(torch.stack(nuts[8:10]))
     torch.testing.assert_close(alone.distances(vectors), patchcore.distances(vectors))
 
 
