@@ -100,9 +100,10 @@ def choose_encoder(path: Path | None, seed: int, is_demo: bool) -> tuple[Encoder
     path, or that name."""
     if path is None and DEFAULT_ENCODER.is_file():
         encoder = load_encoder(DEFAULT_ENCODER)
-        if is_demo or not (encoder.origin and encoder.origin.is_demo):
+        if reason := why_not_default(encoder, is_demo):
+            print(f"{DEFAULT_ENCODER} {reason}; --encoder {DEFAULT_ENCODER} takes it anyway.", file=sys.stderr)
+        else:
             return encoder, DEFAULT_ENCODER
-        print(f"{DEFAULT_ENCODER} was made on demo data and is not used for yours.", file=sys.stderr)
     if path is None or path == IMAGENET:
         return make_encoder(start="imagenet").eval(), IMAGENET
     if path == RANDOM:
@@ -110,6 +111,15 @@ def choose_encoder(path: Path | None, seed: int, is_demo: bool) -> tuple[Encoder
     if not path.is_file() and (str(path) in CHANNELS or str(path).startswith(TIMM)):
         return make_encoder(str(path), str(IMAGENET)).eval(), path
     return load_encoder(path), path
+
+
+def why_not_default(encoder: Encoder, is_demo: bool) -> str:
+    """Why an encoder is not taken unless somebody names it; empty for one that is."""
+    if encoder.origin and encoder.origin.is_demo and not is_demo:
+        return "was made on demo data and is not used for yours"
+    if encoder.origin and not encoder.origin.is_improved:
+        return "finds synthetic anomalies no better than its start and is not used"
+    return ""
 
 
 def encoder_of(config: dict, path: Path | None = None) -> Encoder:

@@ -82,12 +82,18 @@ class Report:
         first, last = (Figures(**{name: line[name] for name in Figures._fields})
                        for line in (evaluations[0], evaluations[-1]))  # fmt: skip
         path = config.out / "encoder.safetensors"
-        encoder.origin = self._origin(last).after(encoder.origin)
+        encoder.origin = self._origin(first, last).after(encoder.origin)
         encoder.save(path)
         save_image(self._curves(evaluations, losses), config.out / "curves.png")
         self._print_table(first, last, losses)
         print(f"encoder: {path}, {encoder.history}")
         print(f"curves:  {config.out / 'curves.png'}")
+        if not encoder.origin.is_improved:
+            print(
+                f"It finds synthetic anomalies no better than its start (AUROC {last.synthetic_auroc:.3f}, "
+                f"{first.synthetic_auroc:.3f} before the first step): detect.py and search.py stay with ImageNet's "
+                "weights unless --encoder names this file."
+            )
         if config.hold_out:
             study = f"--data {config.data} --train {','.join(self.images.categories)} --test {config.hold_out}"
             print(f"next:    python downstream/evaluate.py --encoder {path} {study}")
@@ -95,10 +101,11 @@ class Report:
             print(f"next:    python downstream/detect.py fit --encoder {path} --data FOLDER_OF_GOOD_IMAGES")
         self.run.finish()
 
-    def _origin(self, last: Figures) -> Origin:
+    def _origin(self, first: Figures, last: Figures) -> Origin:
         # Where the data lie is this machine's own affair; what their folder is called, the origin says.
         recipe = {name: value for name, value in self.run.config().items() if name != "data"}
         recipe |= {"steps": self._session.steps, "images": len(self.images), "synthetic_auroc": last.synthetic_auroc}
+        recipe["synthetic_auroc_of_start"] = first.synthetic_auroc
         folder = self.images.folder
         return Origin(folder.resolve().name, tuple(self.images.categories), is_demo(folder), recipe)
 

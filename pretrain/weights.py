@@ -27,6 +27,12 @@ class Origin:
     is_demo: bool = False
     recipe: dict = field(default_factory=dict)
 
+    @property
+    def is_improved(self) -> bool:
+        """Whether the training's own monitor found it better than what it started from; of others nothing is known."""
+        start = self.recipe.get("synthetic_auroc_of_start")
+        return start is None or self.recipe["synthetic_auroc"] > start
+
     def after(self, earlier: "Origin | None") -> "Origin":
         """This training as the continuation of an earlier one, whose categories stay seen."""
         if earlier is None:

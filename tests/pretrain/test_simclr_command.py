@@ -90,12 +90,25 @@ def test_result_is_an_encoder_that_knows_what_it_saw(finished, demo_folder):
     assert (out / "finished").exists() and not (out / "checkpoint.safetensors").exists()
 
 
+def figures(out: Path) -> list[dict]:
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
 def test_figures_are_logged_for_every_step_and_evaluation(finished):
-    lines = [json.loads(line) for line in (finished[0] / "metrics.jsonl").read_text().splitlines()]
+    lines = figures(finished[0])
     assert [line["step"] for line in lines if "loss" in line] == list(range(6))
     evaluated = [line["step"] for line in lines if "synthetic_auroc" in line]
     assert evaluated[0] == 0 and evaluated[-1] == 6
     assert all(0 <= line["accuracy"] <= 1 for line in lines if "loss" in line)
+
+
+def test_the_encoder_says_whether_the_monitor_found_it_better_than_its_start(finished):
+    out, done = finished
+    auroc = [line["synthetic_auroc"] for line in figures(out) if "synthetic_auroc" in line]
+    encoder = load_encoder(out / "encoder.safetensors")
+    assert encoder.origin.recipe["synthetic_auroc_of_start"] == auroc[0]
+    assert encoder.origin.is_improved == (auroc[-1] > auroc[0])
+    assert ("no better than its start" in done.stdout) == (not encoder.origin.is_improved)
 
 
 def test_training_changes_what_it_trains(finished):
