@@ -2,6 +2,7 @@
 
     python baselines/vgg_cam.py train --train capsule,hazelnut,leather
     python baselines/vgg_cam.py test --test bottle,pill,wood
+    python baselines/vgg_cam.py train --architecture efficientnet_lite0             # ImageNet's, on every machine
     python baselines/vgg_cam.py train --weights random --width 0.25 --size-px 96    # without ImageNet
 
 The baseline that this project is compared with. `train` leaves a run folder: config, figures, curves, and the model in
@@ -29,7 +30,8 @@ from pathlib import Path
 import torch
 
 from baselines.cam.config import Test, Train
-from baselines.cam.method import VggCam
+from baselines.cam.method import Cam, VggCam
+from baselines.cam.network import VGG16
 from baselines.cam.report import draw_curves, evaluate, print_report, write_report
 from baselines.contract.method import Images, Samples
 from pretrain.command import UserError
@@ -60,8 +62,11 @@ def train(config: Train) -> None:
         # Named by what it was made of: a run that resumes takes it as it is.
         frozen = config.out / f"frozen-{content(parts['train'])}.f32"
         with method.prepare(samples, frozen) as training:
-            start = "from scratch" if config.weights == "random" else f"from {config.weights}, first ten layers frozen"
-            print(f"VGG16-CAM {start}: {len(training.split.train)} images of {', '.join(images.categories)} "
+            start = "from scratch"
+            if config.weights != "random":
+                layers = "first ten layers" if config.architecture == VGG16 else "all levels but the last"
+                start = f"from {config.weights}, {layers} frozen"
+            print(f"{method.title} {start}: {len(training.split.train)} images of {', '.join(images.categories)} "
                   f"({data_name(config.data)}), {len(training.split.validation)} to stop in time, "
                   f"{len(calibration)} for thresholds", flush=True)  # fmt: skip
             open_session = partial(Session, "training", run=run, fabric=fabric,
@@ -71,13 +76,15 @@ def train(config: Train) -> None:
         metadata = {
             "data": data_name(config.data),
             "categories": sorted(config.train or {record.category for record in parts["train"].records}),
+            "architecture": config.architecture,
             "weights": config.weights if config.weights in ("random", "imagenet") else Path(config.weights).name,
+            "weights_saw": list(method.saw),
             "size_px": config.size_px,
             "best_epoch": training.state.best_epoch,
             **scores_of_normals(method, calibration),
         }
         write_json(config.out / CALIBRATION_FILE, metadata)
-        save_image(draw_curves(run.metrics(), f"VGG16-CAM on {metadata['data']}"), config.out / "curves.png")
+        save_image(draw_curves(run.metrics(), f"{method.title} on {metadata['data']}"), config.out / "curves.png")
         frozen.unlink(missing_ok=True)
         run.finish()
     epochs = sum("epoch" in line for line in run.metrics())
@@ -87,11 +94,27 @@ def train(config: Train) -> None:
     print(f"next:   python baselines/vgg_cam.py test --model {config.out} --data {config.data} --test CATEGORIES")
 
 
-def make_method(config: Train) -> VggCam:
+def make_method(config: Train) -> Cam:
     """The method with the options that were typed."""
-    same = ("weights", "width", "epochs", "learning_rate", "patience", "target_accuracy", "cached", "device", "seed")
+    same = (
+        "architecture",
+        "weights",
+        "width",
+        "epochs",
+        "learning_rate",
+        "patience",
+        "target_accuracy",
+        "cached",
+        "device",
+        "seed",
+    )
     options = {name: getattr(config, name) for name in same}
-    return VggCam(input_px=config.size_px, train_batch=config.batch_size, **options)
+    return class_of(config.architecture)(input_px=config.size_px, train_batch=config.batch_size, **options)
+
+
+def class_of(architecture: str) -> type[Cam]:
+    """The class by which the catalogue knows it."""
+    return VggCam if architecture == VGG16 else Cam
 
 
 def content(images: ImageSet) -> str:
@@ -99,7 +122,7 @@ def content(images: ImageSet) -> str:
     return blake2b(b"".join(entry.digest for entry in images.entries), digest_size=4).hexdigest()
 
 
-def scores_of_normals(method: VggCam, calibration: ImageSet) -> dict[str, list[float]]:
+def scores_of_normals(method: Cam, calibration: ImageSet) -> dict[str, list[float]]:
     """What thresholds come from: scores of the calibration part's good images, and the peaks of their maps."""
     good = calibration.subset([i for i, record in enumerate(calibration.records) if not record.is_anomaly])
     predictions = list(method.predict(Images(good)))
@@ -116,14 +139,15 @@ def test(config: Test) -> None:
             f"there is no finished training in {config.model}; python baselines/vgg_cam.py train makes one."
         )
     metadata = json.loads(file.read_text())
-    if seen := sorted(set(config.test) & set(metadata["categories"])):
+    known = sorted({*metadata["categories"], *metadata["weights_saw"]})
+    if seen := sorted(set(config.test) & set(known)):
         raise UserError(
             f"{', '.join(seen)} was trained on, so figures there would say nothing of unseen products: choose --test "
-            f"without {', '.join(metadata['categories'])}."
+            f"without {', '.join(known)}."
         )
-    method = VggCam.load(config.model / MODEL)
+    method = class_of(metadata["architecture"]).load(config.model / MODEL)
     images = load(choose_folder(config.data), metadata["size_px"], config.test)
-    if seen := sorted(set(images.categories) & set(metadata["categories"])):
+    if seen := sorted(set(images.categories) & set(known)):
         raise UserError(f"{', '.join(seen)} was trained on: name others with --test.")
     chosen = [i for i, record in enumerate(images.records) if config.images == "all" or record.split == "test"]
     if not chosen:

@@ -14,8 +14,9 @@ class Train:
     Attributes:
         data: Folder of categories in MVTec AD's layout. Default is data/mvtec where it exists, else demo data.
         train: Categories to learn from; images of both of their folders, train and test, with their labels.
-        weights: imagenet (torchvision's), a VGG16 as .pth, or random; with random, nothing is frozen.
-        width: Scales all channels, to try things on a small machine; needs random weights.
+        architecture: vgg16 as published, efficientnet_lite0, whose ImageNet weights come with heldout, or another.
+        weights: imagenet, hub (downloaded), a file of the architecture, or random; with random, nothing is frozen.
+        width: Scales VGG16's channels, to try things on a small machine; needs random weights.
         size_px: Side of the square that images are stretched to.
         epochs: At most.
         batch_size: Images a step.
@@ -31,6 +32,7 @@ class Train:
 
     data: Path | None = None
     train: Names = Names("capsule,hazelnut,leather")
+    architecture: str = "vgg16"
     weights: str = "imagenet"
     width: float = 1.0
     size_px: int = 224

@@ -1,7 +1,7 @@
-"""VGG16 with class activation maps as a method: it learns defects on some products and looks for them on others.
+"""Class activation maps as a method: it learns defects on some products and looks for them on others.
 
-Recipe as published, with what was wrong there put right: images are normalized as the pretrained weights expect, a
-held-out part of the training categories ends the training, and a map's threshold does not depend on the map.
+Recipe as published for VGG16, with what was wrong there put right: images are normalized as the pretrained weights
+expect, a held-out part of the training categories ends the training, and a map's threshold does not depend on the map.
 """
 
 import copy
@@ -18,30 +18,44 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from baselines.cam.frozen_features import FrozenFeatures
-from baselines.cam.network import ANOMALY, GOOD, MIN_PX, RANDOM, VggNetwork, make_network, weights_file
+from baselines.cam.network import (
+    ANOMALY,
+    GOOD,
+    MIN_PX,
+    RANDOM,
+    VGG16,
+    CamNetwork,
+    check_start,
+    make_network,
+    title_of,
+    untrained_backbone,
+)
 from baselines.cam.training import CamRecipe, CamTraining
 from baselines.contract.method import NotFitted, Prediction, Sample, batches, forget, load_method, save_method
 from baselines.contract.split import split_samples
 from pretrain.command import UserError
+from pretrain.encoder import DEFAULT_ARCHITECTURE
 from pretrain.training.device import choose_device
 from pretrain.training.session import Session
+from pretrain.weights import IMAGENET
 
 # What a tensor of the network is called in a method's file.
 PREFIX = "network."
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class VggCam:
-    """`weights` is random, imagenet, or a .pth; without pretrained ones nothing is frozen. The score of an image is
-    minus the logarithm of the probability that it is good; its map is the evidence for `anomaly` at each position, with
-    a sign.
+class Cam:
+    """`architecture` is vgg16 or any that an encoder can have; `weights` is random, imagenet, or a file. Of pretrained
+    ones all but the last level is frozen, without them nothing. The score of an image is minus the logarithm of the
+    probability that it is good; its map is the evidence for `anomaly` at each position, with a sign.
 
-    `width` scales the channels, for trials and tests; `input_px` is the side that images are stretched to; by default
-    they stay as they come. With `cached`, what frozen layers give is computed once. `device` is cpu, cuda
+    `width` scales VGG16's channels, for trials and tests; `input_px` is the side that images are stretched to; by
+    default they stay as they come. With `cached`, what frozen layers give is computed once. `device` is cpu, cuda
     or auto.
     """
 
-    weights: str = RANDOM
+    architecture: str = DEFAULT_ARCHITECTURE
+    weights: str = IMAGENET
     width: float = 1.0
     input_px: int | None = None
     epochs: int = 10
@@ -60,7 +74,7 @@ class VggCam:
         """Learn from labeled images, good and defective. `normal_scores_` and `normal_peaks_` are the scores and the
         maps' highest values of held-out good ones."""
         with self.prepare(training) as prepared:
-            prepared.train(partial(Session, "training VGG16-CAM"))
+            prepared.train(partial(Session, f"training {self.title}"))
             return self.finish(training, prepared)
 
     @contextmanager
@@ -70,12 +84,12 @@ class VggCam:
         forget(self)
         recipe = self.recipe()
         split = split_samples(samples, self.seed)
-        network = make_network(self.weights, self.width, self.seed).to(self._device)
+        network = make_network(self.architecture, self.weights, self.width, self.seed).to(self._device)
 
         def early(positions: Sequence[int]) -> Tensor:
             return network.early(self._fitting(torch.stack([samples[i].image for i in positions])))
 
-        if self.weights == RANDOM or not self.cached:  # without pretrained weights nothing is frozen
+        if not (network.is_frozen and network.is_cut and self.cached):
             yield CamTraining(network, early, split, recipe)
             return
         with tempfile.TemporaryDirectory() as folder:
@@ -89,10 +103,7 @@ class VggCam:
             self.epochs, self.train_batch, self.learning_rate, self.patience, self.target_accuracy, self.seed
         )
         recipe.check()
-        if self.input_px is not None and self.input_px < MIN_PX:
-            raise UserError(f"images of {self.input_px} px are too small for VGG16: give {MIN_PX} px or more.")
-        if self.weights != RANDOM:
-            weights_file(self.weights)
+        check_start(self.architecture, self.weights, self.input_px)
         return recipe
 
     def finish(self, samples: Sequence[Sample], training: CamTraining) -> Self:
@@ -113,7 +124,7 @@ class VggCam:
     def predict(self, images: Iterable[Tensor]) -> Iterator[Prediction]:
         """Scores (b,) and maps (b, h, w), batch by batch."""
         if not hasattr(self, "network_"):
-            raise NotFitted("VggCam has not learned yet: call fit first.")
+            raise NotFitted(f"{type(self).__name__} has not learned yet: call fit first.")
         for batch in batches(images, self.batch_size):
             with torch.inference_mode():
                 late = self.network_.late(self.network_.early(self._fitting(batch)))
@@ -136,27 +147,45 @@ class VggCam:
         method = load_method(cls, folder)
         names = [name for name in vars(method) if name.startswith(PREFIX)]
         state = {name.removeprefix(PREFIX).removesuffix("_"): vars(method).pop(name) for name in names}
-        network = VggNetwork(method.width)
+        network = CamNetwork(untrained_backbone(method.architecture, method.width))
         try:
             network.load_state_dict(state)
         except RuntimeError:
-            raise UserError(f"{folder} does not hold the weights of this VGG16-CAM: fit the method again.") from None
+            raise UserError(f"{folder} does not hold the weights of a {method.title}: fit the method again.") from None
         method.network_ = network.to(method._device).eval().requires_grad_(False)
         return method
+
+    @property
+    def title(self) -> str:
+        return title_of(self.architecture)
+
+    @property
+    def saw(self) -> tuple[str, ...]:
+        """The categories that the weights it starts from have seen."""
+        return check_start(self.architecture, self.weights, self.input_px)
 
     @property
     def _device(self) -> torch.device:
         return choose_device(self.device)
 
     def _fitting(self, images: Tensor) -> Tensor:
-        """Images as the network takes them. Raises UserError for those that are too small for its five poolings."""
+        """Images as the network takes them. Raises UserError for sizes that it cannot take."""
         images = images.to(self._device)  # (b, 3, h, w)
         if self.input_px is not None and images.shape[-2:] != (self.input_px, self.input_px):
             images = F.interpolate(images, (self.input_px, self.input_px), mode="bilinear", antialias=True)
         if min(images.shape[-2:]) < MIN_PX:
             height, width = images.shape[-2:]
-            raise UserError(f"images of {width} x {height} px are too small for VGG16: give {MIN_PX} px or more.")
+            too_small = f"images of {width} x {height} px are too small for {self.architecture}"
+            raise UserError(f"{too_small}: give {MIN_PX} px or more.")
         return images
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class VggCam(Cam):
+    """The same on VGG16, as published; from random weights unless others are given, since ImageNet's are a download."""
+
+    architecture: str = VGG16
+    weights: str = RANDOM
 
 
 def _on(source: Callable[[Sequence[int]], Tensor], device: torch.device) -> Callable[[Sequence[int]], Tensor]:

@@ -1,4 +1,4 @@
-"""What VGG16-CAM is worth on products that it never saw: figures in both readings, a confusion matrix, a grid."""
+"""What a CAM is worth on products that it never saw: figures in both readings, a confusion matrix, a grid."""
 
 import json
 import math
@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from baselines.cam.config import Test
-from baselines.cam.method import VggCam
+from baselines.cam.method import Cam
 from baselines.contract.heatmap import draw_heatmap, draw_regions
 from baselines.contract.method import Images, Samples
 from baselines.contract.metrics import ImageFigures, always_good, image_figures, number, pixel_figures
@@ -61,7 +61,7 @@ class CamEvaluation:
         return image_figures(self.labels[chosen], self.scores[chosen], self.thresholds[rule].value)
 
 
-def evaluate(method: VggCam, images: ImageSet, metadata: dict, config: Test) -> CamEvaluation:
+def evaluate(method: Cam, images: ImageSet, metadata: dict, config: Test) -> CamEvaluation:
     """Predict all images. `metadata` is what training left: its categories and scores of calibration normals."""
     if not metadata["normal_scores"]:
         raise UserError("the training categories had no good images to calibrate with: train with more of them.")
@@ -75,7 +75,7 @@ def evaluate(method: VggCam, images: ImageSet, metadata: dict, config: Test) -> 
     as_probable = Threshold(AS_PROBABLE, math.nan, 0, "the more probable answer, as published.")
     return CamEvaluation(
         images=images,
-        title=f"VGG16-CAM{start}: trained on {', '.join(metadata['categories'])}, "
+        title=f"{method.title}{start}: trained on {', '.join(metadata['categories'])}, "
         f"tested on {', '.join(images.categories)} ({data_name(images.folder)})",
         labels=np.array([record.is_anomaly for record in images.records]),
         scores=torch.cat([prediction.scores for prediction in predictions]).numpy(),

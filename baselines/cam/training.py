@@ -1,4 +1,4 @@
-"""How VGG16-CAM is trained: weighted cross-entropy, Adam, and an end where held-out images say so.
+"""How a CAM is trained: weighted cross-entropy, Adam, and an end where held-out images say so.
 
 All that resuming needs is in the network, its best weights, the optimizer and `CamState`.
 """
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from baselines.cam.network import VggNetwork
+from baselines.cam.network import CamNetwork
 from baselines.contract.early_stopping import BestWeights
 from baselines.contract.split import Split
 from pretrain.command import UserError
@@ -76,7 +76,7 @@ class CamTraining:
     """`source` gives, for positions of training images, what `network.early` makes of them, on the device."""
 
     def __init__(
-        self, network: VggNetwork, source: Callable[[Sequence[int]], Tensor], split: Split, recipe: CamRecipe
+        self, network: CamNetwork, source: Callable[[Sequence[int]], Tensor], split: Split, recipe: CamRecipe
     ) -> None:
         recipe.check()
         self.network, self.source, self.split, self.recipe, self.state = network, source, split, recipe, CamState()
@@ -111,6 +111,8 @@ class CamTraining:
         # Each epoch is a shuffle of its own, a function of the seed and its number alone.
         order = np.random.default_rng([self.recipe.seed, epoch]).permutation(self.split.train)
         batch = order[batch_number * self.recipe.batch :][: self.recipe.batch].tolist()
+        # Batch normalization, where it is trained, needs several images.
+        self.network.train(len(batch) > 1)
         # Images are not augmented, so what the frozen layers give of each is the same in every epoch.
         logits = self.network.logits(self.network.late(self.source(batch)))  # (b, 2)
         loss = F.cross_entropy(logits, self.labels[batch], weight=self.class_weights)
@@ -144,6 +146,7 @@ class CamTraining:
         held_out, size = self.split.validation, self.recipe.batch
         if not held_out:
             return None, None
+        self.network.eval()
         batches = [held_out[start : start + size] for start in range(0, len(held_out), size)]
         logits = torch.cat([self.network.logits(self.network.late(self.source(batch))) for batch in batches])  # (n, 2)
         labels = self.labels[held_out]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # importing the contract imports torch, 1.5 s that a run of a
 # The families, in the order in which tables list them.
 HEADS, CONTROLS = "heads on the encoder", "controls"
 PATCHES, REFERENCES = "patch statistics", "references"
-CLASS_ACTIVATION, AUTO_ENCODERS = "VGG16 with class activation maps", "auto-encoders"
+CLASS_ACTIVATION, AUTO_ENCODERS = "class activation maps", "auto-encoders"
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,8 @@ METHODS = {
         Entry("residual", "residuals", REFERENCES, "downstream.methods.residual.Residual"),
         Entry("vgg-cam", "VGG16-CAM", CLASS_ACTIVATION, _CAM + "method.VggCam", _SMALL_CAM,
               start=_CAM + "network.start_arguments"),
+        Entry("cam", "CAM on EfficientNet-Lite0, ImageNet weights", CLASS_ACTIVATION, _CAM + "method.Cam",
+              {"epochs": 3, "learning_rate": 1e-3}),
         Entry("ae", "auto-encoder", AUTO_ENCODERS, _AE + "AutoEncoder", _SMALL),
         Entry("vae", "variational auto-encoder", AUTO_ENCODERS, _AE + "VariationalAutoEncoder", _SMALL),
         Entry("cae", "convolutional auto-encoder, SSIM", AUTO_ENCODERS, _AE + "ConvolutionalAutoEncoder",

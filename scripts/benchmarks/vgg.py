@@ -32,7 +32,7 @@ from statistics import median
 import torch
 
 from baselines.cam.method import VggCam
-from baselines.cam.network import make_network
+from baselines.cam.network import VGG16, make_network
 from baselines.cam.training import CamTraining
 from baselines.contract.method import Samples
 from pretrain.data.dataset import load
@@ -79,9 +79,10 @@ def make_material(folder: Path, count: int) -> tuple[Samples, Path]:
     images = load(folder / "demo", SIZE_PX)
     defective = [i for i, record in enumerate(images.records) if record.is_anomaly][: count - 2 * count // 3]
     good = [i for i, record in enumerate(images.records) if not record.is_anomaly]
-    network = make_network(seed=7)
+    network = make_network(VGG16, seed=7)
     path = folder / "vgg16.pth"
-    torch.save({f"features.{name}": weight for name, weight in network.features.state_dict().items()}, path)
+    ours = network.features.state_dict()
+    torch.save({f"features.{name.partition('.')[2]}": weight for name, weight in ours.items()}, path)
     return Samples(images.subset([*good, *defective])), path
 
 

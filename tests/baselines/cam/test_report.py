@@ -1,4 +1,4 @@
-"""What VGG16-CAM is worth: figures in both readings, of pixels where there are masks, and images of it."""
+"""What a CAM is worth: figures in both readings, of pixels where there are masks, and images of it."""
 
 import json
 
@@ -8,7 +8,7 @@ import torch
 
 from baselines.cam.config import Test as Options
 from baselines.cam.method import VggCam
-from baselines.cam.network import VggNetwork
+from baselines.cam.network import CamNetwork, VggBackbone
 from baselines.cam.report import confusion_image, draw_curves, evaluate, pixels_of, print_report, write_report
 from baselines.contract.metrics import image_figures
 from pretrain.command import UserError
@@ -22,7 +22,7 @@ def evaluation(demo_folder):
     method = VggCam(device="cpu")
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        method.network_ = VggNetwork(1 / 32).eval()
+        method.network_ = CamNetwork(VggBackbone(1 / 32)).eval()
     return evaluate(method, load(demo_folder, 32, ("bottle",)), METADATA, Options())
 
 

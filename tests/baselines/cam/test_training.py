@@ -1,11 +1,11 @@
-"""Training of VGG16-CAM: the weighted loss, when it ends, and what teaches nothing."""
+"""Training of a CAM: the weighted loss, when it ends, and what teaches nothing."""
 
 from functools import partial
 
 import pytest
 import torch
 
-from baselines.cam.network import make_network
+from baselines.cam.network import VGG16, make_network
 from baselines.cam.training import CamRecipe, CamTraining
 from baselines.contract.split import Split
 from pretrain.command import UserError
@@ -15,7 +15,7 @@ from pretrain.training.session import Session
 
 def make_training(recipe: CamRecipe, validation=(6, 7), images=None) -> CamTraining:
     images = torch.rand(8, 3, 32, 32, generator=torch.Generator().manual_seed(0)) if images is None else images
-    network = make_network(width=1 / 32)
+    network = make_network(VGG16, width=1 / 32)
     labels = torch.tensor([0.0, 1, 0, 1, 0, 1, 0, 1])
     split = Split(list(range(6)), list(validation), labels)
     return CamTraining(network, lambda positions: network.early(images[positions]), split, recipe)

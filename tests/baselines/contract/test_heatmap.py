@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from baselines.cam.method import VggCam
-from baselines.cam.network import VggNetwork
+from baselines.cam.network import CamNetwork, VggBackbone
 from baselines.contract.heatmap import TRUTH_COLOR, draw_heatmap, draw_regions
 from baselines.contract.regions import Region, regions
 from pretrain.drawing import DEFECT
@@ -21,7 +21,7 @@ def test_heatmap_has_one_scale_for_all_images():
 def test_flat_and_empty_maps_have_no_regions_and_no_colors():
     """No map is scaled by its own extremes: nothing is found where there is nothing."""
     method = VggCam(device="cpu")
-    method.network_, method.normal_scores_ = VggNetwork(1 / 32).eval(), torch.zeros(0)
+    method.network_, method.normal_scores_ = CamNetwork(VggBackbone(1 / 32)).eval(), torch.zeros(0)
     torch.nn.init.zeros_(method.network_.classifier.weight)
     ((_, maps),) = method.predict([torch.rand(3, 48, 32)])
     assert maps.shape == (1, 48, 32) and not maps.any()
