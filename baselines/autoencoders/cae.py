@@ -10,7 +10,7 @@ import math
 
 from torch import Tensor, cat, nn
 
-from pretrain.encoder import LEVELS, Encoder
+from pretrain.encoder import DEFAULT_ARCHITECTURE, LEVELS, Encoder
 
 LEAK = 0.2
 # Width, side of the window, stride.
@@ -197,7 +197,7 @@ class BackboneCAE(nn.Module):
 
     def __init__(self, size_px: int, channels: int = 3, backbone: Encoder | None = None) -> None:
         super().__init__()
-        backbone = backbone or Encoder("resnet18")
+        backbone = backbone or Encoder(DEFAULT_ARCHITECTURE)
         backbone.stages.check_halves(backbone.architecture, "the auto-encoder on a backbone")
         self.architecture = backbone.architecture
         self.stages = backbone.stages

@@ -20,8 +20,8 @@ class Config:
         width: Channels of the first layer of ae and vae, which double at each halving. Default is 128.
         latent: Size of the bottleneck, for models that have a choice.
         skips: Skip connections past the bottleneck, for inspection.
-        start: Weights of the backbone; random, imagenet, a .pth file, or an encoder file of pretrain/simclr.py.
-        backbone: Architecture of the backbone, where the weights do not say it.
+        start: Weights of the model backbone; imagenet, random, a file from outside, or a pretrained encoder.
+        backbone: Architecture of that backbone, where the weights do not say it.
         loss: mse, l2, ssim or mssim. Default is mse for ae, vae and inspection, else ssim.
         window_px: Side of SSIM's window.
         color: rgb or gray.
@@ -49,8 +49,8 @@ class Config:
     width: int | None = None
     latent: int | None = None
     skips: bool = False
-    start: str = "random"
-    backbone: str = "resnet18"
+    start: str = "imagenet"
+    backbone: str = "efficientnet_lite0"
     loss: Literal["mse", "l2", "ssim", "mssim"] | None = None
     window_px: int = 11
     color: Literal["rgb", "gray"] = "rgb"

@@ -41,8 +41,9 @@ from baselines.contract.method import (
     save_method,
 )
 from pretrain.command import UserError, nearest
-from pretrain.encoder import asked_encoder
+from pretrain.encoder import DEFAULT_ARCHITECTURE, asked_encoder
 from pretrain.training.session import Session
+from pretrain.weights import IMAGENET
 
 COLORS = {"rgb": 3, "gray": 1}
 # A handful of normals makes epochs of one step: train for so many steps at least, unless `instances` says otherwise.
@@ -72,8 +73,8 @@ class AutoEncoder:
     width: int | None = 32
     latent: int | None = None
     skips: bool = False
-    start: str = "random"
-    backbone: str = "resnet18"
+    start: str = IMAGENET
+    backbone: str = DEFAULT_ARCHITECTURE
     loss: str | None = None
     window_px: int = WINDOW_PX
     color: str = "rgb"

@@ -14,7 +14,8 @@ class Train(restorers.Train):
     """Train a decoder on an encoder's feature levels to restore images.
 
     Attributes:
-        encoder: Encoder file, random or imagenet. Default is runs/simclr/encoder.safetensors where it may be used.
+        encoder: Encoder file, imagenet or random. Default is runs/simclr/encoder.safetensors where it may be used, else
+            imagenet.
         channels: Channels of the decoder.
         blocks: Residual blocks of the decoder at a quarter of the resolution.
         frozen: Share of the training in which the encoder is not trained; 1 never trains it.

@@ -14,22 +14,23 @@ from downstream.restoration.network import PREFIX, EncoderRestoration
 from embeddings.encoding import choose_encoder
 from pretrain.command import UserError
 from pretrain.demo import is_demo
-from pretrain.encoder import Encoder, asked_encoder, load_encoder
+from pretrain.encoder import DEFAULT_ARCHITECTURE, Encoder, asked_encoder, load_encoder
 from pretrain.files import read_tensors
 from pretrain.folding import folded
+from pretrain.weights import IMAGENET
 
-ENCODER_FILE = "encoder.safetensors"
+ENCODER_FILE, RANDOM = "encoder.safetensors", "random"
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class EncoderRestorer(NetworkRestorer):
-    """`encoder` is an encoder, its file, random or imagenet; random weights are of `architecture` and the seed.
+    """`encoder` is an encoder, its file, imagenet or random, of `architecture` and, where random, of the seed.
 
     It is not trained up to the share `frozen` of the training; with 1 never. The loss is minus PSNR alone.
     """
 
-    encoder: Encoder | Path | str = "random"
-    architecture: str = "resnet18"
+    encoder: Encoder | Path | str = IMAGENET
+    architecture: str = DEFAULT_ARCHITECTURE
     channels: int = 64
     blocks: int = 3
     frozen: float = 0.5
@@ -80,7 +81,10 @@ def make_restorer(config: Train) -> EncoderRestorer:
 
 def chosen_encoder(config: Train) -> Encoder:
     """The encoder that was asked for, or the default one; prints which, and the categories it was pretrained on."""
-    encoder, path = choose_encoder(config.encoder, config.seed, config.data is not None and is_demo(config.data))
+    if str(config.encoder) == RANDOM:  # the control of ImageNet's: the same architecture
+        encoder, path = asked_encoder(RANDOM, seed=config.seed), RANDOM
+    else:
+        encoder, path = choose_encoder(config.encoder, config.seed, config.data is not None and is_demo(config.data))
     print(f"encoder: {path}, {encoder.history}")
     return encoder
 

@@ -39,6 +39,7 @@ from pretrain.data.images import check_names
 from pretrain.encoder import DEFAULT_ARCHITECTURE, fingerprint, load_encoder
 from pretrain.files import write_json
 from pretrain.progress import Progress
+from pretrain.weights import IMAGENET
 
 SADNET = {
     "sadnet": {},
@@ -190,7 +191,7 @@ def detection_aurocs(
     normals = [i for i, record in enumerate(images.records) if record.split == "train" and not record.is_anomaly]
     if len(normals) < 2:
         return dict.fromkeys(versions)
-    method = PaDiM(encoder=load_encoder(encoder) if encoder else "random", seed=seed)
+    method = PaDiM(encoder=load_encoder(encoder) if encoder else IMAGENET, seed=seed)
     method.refer(Images(images.subset(normals[:MAX_NORMALS])))
     scores = {name: torch.cat([batch.scores for batch in method.predict(tests)]) for name, tests in versions.items()}
     return {name: image_figures(labels, values.numpy(), 0.0).auroc for name, values in scores.items()}

@@ -1,4 +1,4 @@
-"""VGG16-CAM's commands as their users meet them, and that a run which is killed ends as if it had not been."""
+"""The CAM's commands as their users meet them, and that a run which is killed ends as if it had not been."""
 
 import json
 import signal
@@ -100,6 +100,20 @@ def assert_same_run(whole: Path, resumed: Path) -> None:
     ours, theirs = (read_tensors(folder / "model/method.safetensors")[0] for folder in (whole, resumed))
     assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
     assert (whole / "metrics.jsonl").read_text() == (resumed / "metrics.jsonl").read_text()
+
+
+def test_another_backbone_with_imagenets_weights(demo_folder, capsys, tmp_path):
+    options = ("--train", "hazelnut", "--architecture", "efficientnet_lite0", "--epochs", 1, "--size-px", 32)
+    assert vgg("train", "--data", demo_folder, *options, "--out", tmp_path / "run") == 0
+    assert "CAM on efficientnet_lite0 from imagenet, all levels but the last frozen" in capsys.readouterr().out
+    test = ("test", "--data", demo_folder, "--test", "bottle", "--model", tmp_path / "run", "--out", tmp_path / "out")
+    assert vgg(*test) == 0
+    assert "CAM on efficientnet_lite0, imagenet: trained on hazelnut" in " ".join(capsys.readouterr().out.split())
+    calibration = tmp_path / "run/calibration.json"
+    metadata = json.loads(calibration.read_text())
+    assert metadata["weights_saw"] == []
+    calibration.write_text(json.dumps({**metadata, "weights_saw": ["bottle"]}))
+    assert vgg(*test) == 2 and "bottle was trained on" in capsys.readouterr().err
 
 
 def test_killed_and_resumed_is_bit_identical(demo_folder, tmp_path, capsys):

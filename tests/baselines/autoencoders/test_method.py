@@ -8,7 +8,7 @@ import torch
 from baselines.autoencoders.method import AutoEncoder, ConvolutionalAutoEncoder, VariationalAutoEncoder
 from downstream.methods.loading import load_any
 from pretrain.command import UserError
-from pretrain.encoder import Encoder
+from pretrain.encoder import Encoder, make_encoder
 
 TINY = {"size_px": 32, "width": 4, "instances": 24, "train_batch": 4}
 NORMALS = list(torch.rand(8, 3, 48, 48, generator=torch.Generator().manual_seed(0)) * 0.2 + 0.4)
@@ -69,6 +69,14 @@ def test_our_encoder_is_a_backbone_and_its_file_is_not_needed_again(tmp_path):
     method.save(tmp_path / "model")
     file.unlink()
     assert torch.equal(scores(ConvolutionalAutoEncoder.load(tmp_path / "model")), scores(method))
+
+
+def test_a_backbone_begins_with_imagenets_weights():
+    method = tiny_cae(model="backbone")
+    stages = method.make_network().stages.state_dict()
+    encoder = make_encoder(start="imagenet").stages.state_dict()
+    assert all(torch.equal(stages[name], weight) for name, weight in encoder.items())
+    assert method.recipe(7).frozen == 0.6 and tiny_cae(model="backbone", start="random").recipe(7).frozen == 0
 
 
 def test_learning_does_not_depend_on_batch_size():

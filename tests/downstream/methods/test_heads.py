@@ -23,6 +23,12 @@ def test_good_ones_alone_are_a_mistake():
         LogisticHead().fit([sample(i, "good") for i in range(10)])
 
 
+@pytest.mark.parametrize("head_class", HEADS.values(), ids=HEADS)
+def test_heads_begin_with_imagenets_weights(head_class):
+    encoder = head_class()._used_encoder()
+    assert (encoder.architecture, encoder.started_from.name) == ("efficientnet_lite0", "imagenet")
+
+
 def test_both_classes_weigh_alike():
     labels = torch.tensor([0.0, 0.0, 0.0, 1.0])
     weights = class_weights(labels)

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,8 +11,9 @@ from pair_folders import smooth
 
 from baselines.contract.metrics import psnr
 from baselines.restoration.pairs import SyntheticPairs
-from downstream.restoration.restorer import EncoderRestorer
-from pretrain.encoder import Encoder
+from downstream.restoration.config import Train
+from downstream.restoration.restorer import EncoderRestorer, make_restorer
+from pretrain.encoder import Encoder, fingerprint
 
 SMALL = {"steps": 6, "crop_px": 32, "batch_size": 2, "device": "cpu"}
 
@@ -44,6 +46,15 @@ def test_the_encoder_is_frozen_and_then_trained_but_never_the_one_that_was_given
     }
     assert any("level1" in name for name in changed) and not any("running" in name for name in changed)
     assert not any("level4" in name for name in changed)  # it is not used
+
+
+def test_it_begins_with_imagenets_weights_and_its_control_has_the_same_architecture(capsys):
+    encoder = EncoderRestorer().make_network().encoder
+    assert (encoder.architecture, encoder.started_from.name) == ("efficientnet_lite0", "imagenet")
+    control = make_restorer(Train(encoder=Path("random"), seed=4)).encoder
+    assert (control.architecture, control.started_from.name) == ("efficientnet_lite0", "random")
+    assert fingerprint(control) == fingerprint(Encoder("efficientnet_lite0", 4))
+    assert "encoder: random" in capsys.readouterr().out
 
 
 def test_ours_folded_for_use_is_ours_as_it_learned(pairs):
