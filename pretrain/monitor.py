@@ -1,9 +1,10 @@
 """What pretraining is achieving, on normals that it does not learn from.
 
 The figure that matters is how well synthetic anomalies on unseen normals are told from clean ones, by the distance of a
-patch to its nearest patch in a few good images; beside its value before the first step, since a random encoder can do
-much of it. The others explain: alignment and uniformity (Wang and Isola 2020, https://arxiv.org/abs/2005.10242),
-RankMe (Garrido et al. 2023, https://arxiv.org/abs/2210.02885), and whether the space collapses.
+patch to its nearest patch in a few good images, compared as detection does it; beside its value before the first step,
+since the start can do much of it, and what is no better than its start is not worth using. The others explain:
+alignment and uniformity (Wang and Isola 2020, https://arxiv.org/abs/2005.10242), RankMe (Garrido et al. 2023,
+https://arxiv.org/abs/2210.02885), and whether the space collapses.
 """
 
 import math
@@ -19,9 +20,13 @@ from pretrain.anomalies import add_anomaly
 from pretrain.config import Config
 from pretrain.data.dataset import ImageSet
 from pretrain.encoder import Encoder
+from pretrain.normalization import channel_statistics, normalized
 from pretrain.views import draw_pair, render
 
-PATCH_LEVELS = ("level2", "level3")
+# As detection compares them; on the grid of the second, as the first one's takes four times as long.
+PATCH_LEVELS = ("level1", "level2", "level3")
+# Of an image's patches, the strangest: their mean is its score.
+TOP_SHARE = 0.01
 MAX_IMAGES = 96
 ANOMALIES_EACH = 2
 # One for all runs, so that their figures compare, and no training's own.
@@ -87,8 +92,14 @@ class Monitor:
         return figures
 
     def _synthetic_auroc(self, encoder: Encoder, references: Tensor, clean: Tensor, synthetic: Tensor) -> float:
-        known = _patches(encoder, references, self.device).flatten(0, 1)
-        scores = [_farthest(_patches(encoder, images, self.device), known) for images in (clean, synthetic)]
+        channels = [m.shape[1] for m in encoder(references[:1].to(self.device), PATCH_LEVELS).values()]
+        known = _patches(encoder, references, self.device)
+        statistics = channel_statistics([known])
+        known = normalized(known, *statistics, channels).flatten(0, 1)
+        scores = [
+            _farthest(normalized(_patches(encoder, images, self.device), *statistics, channels), known)
+            for images in (clean, synthetic)
+        ]
         if not all(score.isfinite().all() for score in scores):
             return math.nan
         labels = [0] * len(clean) + [1] * len(synthetic)
@@ -127,21 +138,22 @@ def _unaugmented(image_set: ImageSet, count: int, size_px: int) -> Tensor:
 
 
 def _patches(encoder: Encoder, images: Tensor, device: torch.device) -> Tensor:
-    """Unit vectors of the middle levels on one grid, smoothed over 3 x 3 positions: (n, positions, c)."""
+    """Vectors of the levels on one grid, smoothed over 3 x 3 positions: (n, positions, c)."""
 
     def on_one_grid(part: Tensor) -> Tensor:
-        maps = list(encoder(part, PATCH_LEVELS).values())
-        side = maps[0].shape[-2:]
-        smooth = [F.interpolate(F.avg_pool2d(m.float(), 3, 1, 1), side, mode="bilinear") for m in maps]
-        return torch.cat([F.normalize(m, dim=1) for m in smooth], dim=1).flatten(2).transpose(1, 2)
+        maps = [F.avg_pool2d(m.float(), 3, 1, 1, count_include_pad=False) for m in encoder(part, PATCH_LEVELS).values()]
+        side = maps[1].shape[-2:]
+        fitted = [F.interpolate(m, side, mode="area" if m.shape[-1] > side[1] else "bilinear") for m in maps]
+        return torch.cat(fitted, dim=1).flatten(2).transpose(1, 2)
 
     return _in_parts(on_one_grid, images, device)
 
 
 def _farthest(patches: Tensor, known: Tensor) -> Tensor:
-    """How far the strangest patch of an image is from its nearest known one: (n, positions, c), (m, c) -> (n,)."""
+    """How far an image's strangest patches are from their nearest known ones: (n, positions, c), (m, c) -> (n,)."""
     parts = patches.flatten(0, 1).split(max(1, DISTANCES_AT_ONCE // len(known)))
-    return torch.cat([torch.cdist(part, known).amin(1) for part in parts]).view(len(patches), -1).amax(1)
+    nearest = torch.cat([torch.cdist(part, known).amin(1) for part in parts]).view(len(patches), -1)
+    return nearest.topk(max(1, round(TOP_SHARE * nearest.shape[1])), dim=1).values.mean(1)
 
 
 def _in_parts(function, images: Tensor, device: torch.device, at_once: int = 32) -> Tensor:

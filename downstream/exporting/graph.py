@@ -9,13 +9,13 @@ from torch import Tensor, nn
 
 from baselines.contract.method import Method
 from downstream.methods.fused import Fused
-from downstream.methods.normalization import normalized
 from downstream.methods.padim import PaDiM
 from downstream.methods.patch_method import PatchMethod, pooled, upsampling_matrix
 from downstream.methods.patchcore import PatchCore
 from downstream.methods.references import background
 from pretrain.command import UserError
 from pretrain.encoder import LEVELS
+from pretrain.normalization import normalized
 
 # A whitening matrix is triangular: of so many stripes, each is multiplied only as far as it is not zero. Reading the
 # matrices is what takes time for one image, and with 4 stripes 10 of 16 parts are read.

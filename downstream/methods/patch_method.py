@@ -22,11 +22,11 @@ from baselines.contract.method import (
     load_method,
     save_method,
 )
-from downstream.methods.normalization import channel_statistics, normalized
 from downstream.methods.references import background, views_of
 from embeddings.patches import Patches
 from pretrain.command import UserError
 from pretrain.encoder import DEFAULT_ARCHITECTURE, LEVELS, Encoder, asked_encoder, fingerprint, load_encoder
+from pretrain.normalization import channel_statistics, normalized
 from pretrain.weights import IMAGENET
 
 ENCODER_FILE = "encoder.safetensors"

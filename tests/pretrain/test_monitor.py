@@ -114,8 +114,8 @@ class Seeing(nn.Module):
     """What Monitor uses of an encoder: levels that are the image itself, made smaller."""
 
     def forward(self, images: Tensor, levels: Sequence[str]) -> dict[str, Tensor]:
-        assert tuple(levels) == ("level2", "level3")
-        return {"level2": F.avg_pool2d(images, 2), "level3": F.avg_pool2d(images, 4)}
+        assert tuple(levels) == ("level1", "level2", "level3")
+        return {level: F.avg_pool2d(images, size) for level, size in zip(levels, (1, 2, 4), strict=True)}
 
     def pooled(self, images: Tensor) -> Tensor:
         return F.avg_pool2d(images, 8).flatten(1)

@@ -16,8 +16,8 @@ MIN_SPREAD = 0.1
 
 
 def channel_statistics(vectors: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
-    """Mean and spread of each channel (d,) over batches of patches (b, rows, columns, d)."""
-    flat = torch.cat([batch.flatten(0, 2) for batch in vectors])
+    """Mean and spread of each channel (d,) over batches of patches (..., d)."""
+    flat = torch.cat([batch.flatten(0, -2) for batch in vectors])
     spread = flat.std(0, correction=0)
     return flat.mean(0), spread.clamp(min=float(MIN_SPREAD * spread.mean()) or 1.0)
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from downstream.methods.normalization import channel_statistics, normalized
+from pretrain.normalization import channel_statistics, normalized
 
 CHANNELS = (8, 32)
 
