@@ -27,7 +27,7 @@ import numpy as np
 
 from baselines.contract.method import Images
 from downstream.exporting.config import Config
-from downstream.exporting.int8 import Drift, drift, quantized, quantized_probe_score, refitted
+from downstream.exporting.int8 import Drift, drift, quantized, quantized_probe_score, refitted, saturates
 from downstream.exporting.onnx_file import (
     header_of,
     make_graph,
@@ -96,11 +96,14 @@ def to_int8(model: Inspector, folder: Path, out: Path, config: Config) -> None:
         raise UserError("this model decides by area, a rule found on its fp32 maps: export it --to onnx.")
     takes_floats = config.input == "float"
     normals = Images(normals_of(model, config))
-    requantized = refitted(model, normals, takes_floats, config.seven_bits)
+    seven_bits = config.seven_bits or saturates()
+    if seven_bits and not config.seven_bits:
+        print("note:  weights have 7 bits, as this processor has no VNNI: 8 would be multiplied wrongly on it")
+    requantized = refitted(model, normals, takes_floats, seven_bits)
     graph = make_graph(requantized, takes_floats)
-    proto = quantized(onnx_model(graph), normals, takes_floats, config.seven_bits)
+    proto = quantized(onnx_model(graph), normals, takes_floats, seven_bits)
     score = quantized_probe_score(proto, graph)
-    header = header_of(requantized, folder, "onnx-int8", graph, score, seven_bits=config.seven_bits)
+    header = header_of(requantized, folder, "onnx-int8", graph, score, seven_bits=seven_bits)
     # Hidden until it was compared: nobody may find a file that answers otherwise.
     trial = out.with_name(f".{out.stem}.trial.onnx")
     try:

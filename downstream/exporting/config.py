@@ -18,7 +18,7 @@ class Config:
         input: What the graph takes; pixels are uint8 (b, h, w, 3), float is float32 (b, 3, h, w) in [0, 1].
         max_auroc_loss: An int8 file is not written if its image AUROC is lower by more than this.
         max_changed_decisions: Nor if it decides otherwise on a larger share of the images.
-        seven_bits: Weights of 7 bits in an int8 file, for x86 processors without VNNI.
+        seven_bits: Weights of 7 bits in an int8 file, for x86 processors without VNNI; on one of these always.
         overwrite: Replace a file of that name.
     """
 

@@ -1,12 +1,20 @@
 """int8: what it learns anew, what it says of its accuracy, and when it is refused."""
 
+from collections import Counter
+
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
+import torch
 from fitted_models import run_export
 
-from downstream.exporting.onnx_file import CLOSE, predicted_arrays
+from downstream.exporting.graph import PatchVectors
+from downstream.exporting.int8 import quantized, saturates
+from downstream.exporting.onnx_file import CLOSE, onnx_model, predicted_arrays
 from downstream.inspection.inspector import Inspector
+from downstream.methods.padim import PaDiM
+from pretrain.encoder import Encoder
 
 
 def test_int8_learns_its_threshold_anew_and_says_what_it_costs(padim_folder, demo_folder, tmp_path, nut_pixels, capsys):
@@ -42,3 +50,34 @@ def test_int8_takes_the_images_that_the_model_was_fitted_to(padim_folder, demo_f
     other = ("--data", demo_folder, "--category", "bottle")
     assert run_export(padim_folder, "--to", "onnx-int8", "--out", out, *other) == 2
     assert "not those that the model was fitted to" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("architecture", ["efficientnet_lite0", "resnet18"])
+def test_layers_stay_quantized_from_the_second_on(architecture, tmp_path):
+    """Through ReLU6 and depthwise convolutions, residual sums and pooling: nothing in between is fp32."""
+    images = list(torch.rand(8, 3, 64, 64, generator=torch.Generator().manual_seed(0)))
+    method = PaDiM(encoder=Encoder(architecture).eval(), levels=("level1", "level2"))
+    vectors = PatchVectors(method, 64, takes_floats=True).eval().requires_grad_(False)
+    proto = quantized(onnx_model(vectors, ("vectors",)), images, takes_floats=True, seven_bits=True)
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath, options.log_severity_level = str(tmp_path / "run.onnx"), 3
+    session = onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    run = Counter(node.op_type for node in onnx.load(tmp_path / "run.onnx").graph.node)
+    convolutions = Counter(node.op_type for node in proto.graph.node)["Conv"]
+    assert run["QLinearConv"] == convolutions - 1 and run["Conv"] + run["FusedConv"] == 1
+    assert not run["Add"] and not run["Clip"] and not run["Relu"] + run["MaxPool"] - (architecture == "resnet18")
+    assert run["QuantizeLinear"] == 1 and run["DequantizeLinear"] <= 2  # into the encoder, and out at each level
+    found = session.run(None, {"images": torch.stack(images).numpy()})[0]
+    exact = vectors(torch.stack(images)).numpy()
+    assert np.linalg.norm(found - exact) < 0.5 * np.linalg.norm(exact - exact.mean((0, 1, 2)))
+
+
+def test_a_processor_that_multiplies_wrongly_is_known(padim_folder, demo_folder, tmp_path, monkeypatch, capsys):
+    """Which one runs this test is not known: that it says the same twice, and that it is obeyed, can be checked."""
+    assert saturates() == saturates()
+    monkeypatch.setattr("downstream.export.saturates", lambda: True)
+    out = tmp_path / "int8.onnx"
+    lenient = ("--max-auroc-loss", 1, "--max-changed-decisions", 1)
+    assert run_export(padim_folder, "--to", "onnx-int8", "--data", demo_folder, "--out", out, *lenient) == 0
+    assert "7 bits" in capsys.readouterr().out
+    assert Inspector.load(out).method.metadata["seven_bits"] is True
