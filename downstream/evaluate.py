@@ -1,7 +1,7 @@
 """The study: what SimCLR adds to its start, method by method, on products that nothing was trained on.
 
     python downstream/evaluate.py --train capsule,hazelnut,leather --test bottle,pill,wood
-    python downstream/evaluate.py --quick                        # minutes, on the demo data: does everything run?
+    python downstream/evaluate.py --quick                        # minutes, on the demo data: one method a family
     python downstream/evaluate.py --protocol one-class           # each category's own normals, the classic benchmark
     python downstream/evaluate.py --protocol leave-one-out       # every category in turn is the unseen one
 
@@ -126,7 +126,10 @@ def restoration_study(config: Evaluate) -> RestorationStudy | None:
         minutes = 0 if config.methods else 0.1 if config.quick else 5.0
     if not minutes or config.protocol != "held-out":
         return None
-    sizes = {"input_size": 64, "crop_px": 48, "seeds": Names("0")} if config.quick else {}
+    sizes = {}
+    if config.quick:
+        ours = "imagenet" if config.encoder == ("none",) else "simclr"
+        sizes = {"input_size": 64, "crop_px": 48, "seeds": Names("0"), "rows": Names(f"sadnet,{ours}")}
     sizes |= {"seeds": config.seeds} if config.seeds else {}
     same = {name: getattr(config, name) for name in ("data", "train", "test", "encoder", "device")}
     return RestorationStudy(**same, **sizes, minutes=minutes, out=config.out / "restoration")

@@ -16,7 +16,7 @@ from pretrain.data.images import check_names
 if TYPE_CHECKING:  # importing the contract imports torch, 1.5 s that a run of an exported model does without
     from baselines.contract.method import Method
 
-# The families, in the order in which tables list them.
+# The families, in the order in which tables list them. `--quick` takes the first method of each in the table below.
 HEADS, CONTROLS = "heads on the encoder", "controls"
 PATCHES, REFERENCES = "patch statistics", "references"
 CLASS_ACTIVATION, AUTO_ENCODERS = "class activation maps", "auto-encoders"
@@ -128,15 +128,22 @@ class ConfiguredMethod:
 
 
 def study_methods(names: Sequence[str] = (), quick: bool = False) -> list[ConfiguredMethod]:
-    """The methods that were asked for, default all, in the order of the catalogue; the controls always, last.
+    """The methods that were asked for, in the order of the catalogue; the controls always, last. Default is all, for a
+    quick look the first of each family.
 
     Raises UserError for a name that is none.
     """
     known = {name: entry for name, entry in METHODS.items() if entry.in_study}
     check_names(names, known, "method")
-    chosen = [entry for name, entry in known.items() if not names or name in names]
+    names = names or (_first_of_each_family(known) if quick else known)
+    chosen = [entry for name, entry in known.items() if name in names]
     chosen += [entry for entry in known.values() if entry.family == CONTROLS and entry not in chosen]
     return [ConfiguredMethod(entry, _arguments(entry, quick)) for entry in chosen]
+
+
+def _first_of_each_family(known: Mapping[str, Entry]) -> set[str]:
+    families = {entry.family: name for name, entry in reversed(known.items())}
+    return set(families.values())
 
 
 def detect_class(name: str) -> "type[Method]":

@@ -18,15 +18,17 @@ class Evaluate:
         data: Folder of categories in MVTec AD's layout. Default is data/mvtec where it exists, else demo data.
         encoder: Encoder files, comma-separated; each seed takes the next that did not see the test category. Default
             is the newest finished one in runs/ that was pretrained on the same data; none for no pretrained encoder.
-        methods: Only these methods; the controls always take part. Default is every method.
-        shots: How many normals of a test category methods refer to; numbers, or all. Default is 4,all.
+        methods: Only these methods; the controls always take part. Default is every method, with --quick the first of
+            each family.
+        shots: How many normals of a test category methods refer to; numbers, or all. Default is 4,all, with --quick
+            all.
         seeds: Each varies the split, the references drawn, heads, and the encoder where several are given. Default is
             0,1,2.
-        size_px: Side of the square to which images are stretched. Default is 224.
+        size_px: Side of the square to which images are stretched. Default is 224, with --quick 128.
         false_alarm_rate: Share of good images that may be called defective; thresholds follow from it.
         restoration_minutes: Training time of each restorer, for their own table in the held-out protocol; 0 leaves it
             out. Default is 5, with --quick 0.1, and with --methods 0.
-        quick: Smaller images, fewer epochs and one seed, to see within minutes that everything runs.
+        quick: A first look in minutes; one method of each family, smaller images, fewer epochs, one seed.
         allow_seen: Test encoders on categories that they saw in pretraining; the report says so.
         device: cpu, cuda, or auto for a GPU where there is one.
         out: Folder of the study; the same command again resumes it.

@@ -22,10 +22,10 @@ from pretrain.data.dataset import choose_folder, data_name, load
 from pretrain.demo import is_demo
 from pretrain.encoder import Encoder, commit
 
-SIZE_PX, QUICK_SIZE_PX = 224, 64
+SIZE_PX, QUICK_SIZE_PX = 224, 128
 SEEDS, QUICK_SEEDS = Names("0,1,2"), Names("0")
-SHOTS = Names("4,all")
 ALL = "all"
+SHOTS, QUICK_SHOTS = Names("4,all"), Names(ALL)
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def plan_study(config: Evaluate) -> StudyPlan:
 def resolve(config: Evaluate) -> Settings:
     """The config's defaults and checks. Raises UserError for values that cannot be used."""
     seeds = _seeds(config.seeds or (QUICK_SEEDS if config.quick else SEEDS))
-    shots = _shots(config.shots or SHOTS)
+    shots = _shots(config.shots or (QUICK_SHOTS if config.quick else SHOTS))
     if not 0 < config.false_alarm_rate < 1:
         raise UserError(
             f"--false-alarm-rate {config.false_alarm_rate} cannot be kept: "

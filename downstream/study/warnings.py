@@ -49,7 +49,10 @@ def figure_warnings(summary: dict) -> list[str]:
     cells = summary["cells"]
     lines = [*_frame_warnings(summary), *_few_images_warnings(summary), *_false_alarm_warnings(summary)]
     if summary["quick"]:
-        lines.append("made with --quick: small images, few epochs, one seed; it shows that everything runs")
+        lines.append(
+            "made with --quick, a first look: one method of each family, small images, few epochs, one seed; the study "
+            "without it compares them all"
+        )
     if cells["finished"] < cells["planned"]:
         lines.append(f"{cells['finished']} of {cells['planned']} cells are finished: averages of rows that lack a "
                      "category or a seed do not compare with others")  # fmt: skip

@@ -15,8 +15,17 @@ def test_every_method_takes_part_in_the_study():
     assert {"logistic", "knn", "fine-tuned", "padim", "patchcore", "residual", "mean", "frame"} <= set(METHODS)
 
 
-def test_quick_drops_no_method():
-    assert [method.name for method in study_methods(quick=True)] == [method.name for method in study_methods()]
+def test_quick_drops_no_family():
+    quick, every = study_methods(quick=True), study_methods()
+    assert {method.family for method in quick} == {method.family for method in every}
+    assert len(quick) < len(every) / 2 + 1
+    assert "fused" in {method.name for method in quick}, "detect's default method must be in a first look"
+
+
+def test_quick_takes_the_methods_that_were_asked_for():
+    assert [method.name for method in study_methods(["residual", "padim"], quick=True)] == [
+        "padim", "residual", "mean", "frame",
+    ]  # fmt: skip
 
 
 def test_controls_take_part_whatever_was_asked_for():
