@@ -63,6 +63,7 @@ class DetectResults(ResultsFile):
         self._keeps_maps = keep_maps
         self._labeled: list[tuple[Inspection, Record]] = []
         self._highest: list[Inspection] = []
+        self._drawings: list[tuple[float, str]] = []  # score, file
         self._maps: dict[str, np.ndarray] = {}
         self._count = 0
 
@@ -80,6 +81,7 @@ class DetectResults(ResultsFile):
         if self._is_drawn(inspection):
             line["image"] = f"{self._count:05d}-{inspection.path.stem}.png"
             save_image(drawn(inspection, record), self.folder / line["image"])
+            self._drawings.append((inspection.score, line["image"]))
         if self._keeps_maps and inspection.anomaly_map is not None:
             self._maps[str(self._count)] = inspection.anomaly_map.copy()
         if record.defect != UNLABELED:
@@ -100,6 +102,9 @@ class DetectResults(ResultsFile):
         if problems:
             print(f"{len(problems)} images could not be read, see above")
         print(f"results: {self.folder / 'results.jsonl'}")
+        if self._drawings:
+            score, name = max(self._drawings)
+            print(f"drawn: {len(self._drawings)} images; of the highest score, {score:.4g}: {self.folder / name}")
 
     def _table(self, model: Inspector) -> Table:
         rule = f", regions of {model.area_rule.minimum_area_px} px and more" if model.area_rule else ""

@@ -28,6 +28,7 @@ def test_finds_the_defective_image_and_where(padim_folder, blotched, tmp_path, c
     unfolded = re.sub(r"[\s│]", "", words)  # a long path goes over several lines of the table
     assert "DEFECTIVE" in words and "bbad.png" in unfolded
     assert "by the folder's labels" not in words
+    assert f"drawn: 1 images; of the highest score, {bad['score']:.4g}: {out / bad['image']}" in words.splitlines()
     maps, _ = read_tensors(out / "maps.safetensors")
     assert maps["2"].shape == (64, 64) and maps["2"].max() > maps["1"].max()
 
