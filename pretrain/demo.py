@@ -55,6 +55,7 @@ DEFECTS = {
     "zipper": ("broken_teeth", "fabric_border", "fabric_interior", "split_teeth", "squeezed_teeth"),
 }
 CATEGORIES = tuple(DEFECTS)
+SCENE, LIGHT, HARM, SENSOR, SEVERITY = range(5)  # streams apart, so that a defect moves no other random draw
 
 
 def main(config: Demo) -> None:
@@ -94,18 +95,26 @@ def render_image(
     }[category]
 
     def stream(number: int) -> np.random.Generator:
-        return np.random.default_rng([seed, zlib.crc32(f"{category}/{split}/{defect}".encode()), index, number])
+        return _stream(category, split, defect, index, seed, number)
 
-    scene, light, harm, sensor, bad = range(5)  # apart, so that the defect moves no other random draw
-    surface = draw(stream(scene), Harm("good", 0.0, stream(harm)))
+    surface = draw(stream(SCENE), Harm("good", 0.0, stream(HARM)))
     mask = np.zeros(surface.height.shape, bool)
     if defect != "good":
-        severity = stream(bad).uniform()
-        damaged = draw(stream(scene), Harm(defect, severity, stream(harm)))
+        harm = Harm(defect, severity(category, split, defect, index, seed), stream(HARM))
+        damaged = draw(stream(SCENE), harm)
         mask = changed(surface, damaged)
         surface = damaged if harmed else surface
-    lamp = Light.draw(stream(light))
-    return photograph(lit(surface, lamp), lamp, stream(sensor)), mask
+    lamp = Light.draw(stream(LIGHT))
+    return photograph(lit(surface, lamp), lamp, stream(SENSOR)), mask
+
+
+def severity(category: str, split: str, defect: str, index: int, seed: int) -> float:
+    """How plain the defect of an image is: 0 hardly seen, 1 obvious."""
+    return _stream(category, split, defect, index, seed, SEVERITY).uniform()
+
+
+def _stream(category: str, split: str, defect: str, index: int, seed: int, number: int) -> np.random.Generator:
+    return np.random.default_rng([seed, zlib.crc32(f"{category}/{split}/{defect}".encode()), index, number])
 
 
 def is_demo(folder: Path) -> bool:
