@@ -29,8 +29,8 @@ class Fused(PaDiM, PatchCore):
     """
 
     normalize: bool = True
-    dimensions: int | None = None
-    gaussian_weight: float = 0.25
+    dimensions: int | None = 256  # all of the Lites'; matrices of a wide ResNet's 1,792 would take 10 GB
+    gaussian_weight: float = 0.25  # .957 AUROC on five products, .951 with 1; RESULTS.md, ideas screened
 
     takes_more: ClassVar[bool] = False
 

@@ -33,12 +33,12 @@ class PatchCore(PatchMethod):
     """A coreset of `coreset_ratio` of all normal patches, MIN_PATCHES at least, and exact search in it by faiss.
 
     With `whiten`, patches are made to spread alike in all directions; then they are compared in `dimensions` orthogonal
-    mixtures of the channels, none for all of them. A patch's distance is the mean of those to its `num_neighbors`
+    mixtures of the channels, where there are more. A patch's distance is the mean of those to its `num_neighbors`
     nearest ones, in units of how far apart normal patches lie there: the mean distance of the nearest one to its own
     `density_neighbors` (https://arxiv.org/abs/2308.12577); 0 for no such units.
     """
 
-    dimensions: int | None = None
+    dimensions: int | None = 256
     whiten: bool = False
     density_neighbors: int = 5
     coreset_ratio: float = 0.1
