@@ -22,8 +22,8 @@ python pretrain/simclr.py --data data/demo --hold-out bottle,pill,wood --out run
 step "3 of 4: the quick study, on the 3 products that nothing was trained on"
 python downstream/evaluate.py --quick --data data/demo --encoder $encoder --out runs/demo/study
 
-step "4 of 4: inspect one product: fit to its good images, run on its test images"
-python downstream/detect.py fit --data data/demo/bottle --encoder $encoder --out runs/demo/bottle
+step "4 of 4: inspect one product with ImageNet's weights: fit to its good images, run on its test images"
+python downstream/detect.py fit --data data/demo/bottle --out runs/demo/bottle
 # Exit code 1 says that something is defective, as it should be here.
 python downstream/detect.py run data/demo/bottle --model runs/demo/bottle --out runs/demo/found || [ $? = 1 ]
 
