@@ -122,7 +122,7 @@ def models_folder(demo_folder, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("service") / "models"
     common = {"data": demo_folder, "category": "hazelnut", "size_px": 64}
     small = "dimensions=24,grid=8,neighborhood=1"
-    fit(Fit(**common, encoder=Path("random"), options=small, out=folder / "hazelnut"))
+    fit(Fit(**common, method="padim", encoder=Path("random"), options=small, out=folder / "hazelnut"))
     fit(Fit(**common, method="mean", out=folder / "mean"))
     return folder
 
