@@ -38,16 +38,20 @@ class Cache(Benchmark):
 
 @dataclass(frozen=True)
 class Infer(Benchmark):
-    """Measure how fast a fitted model answers, native and exported, beside anomalib's.
+    """Measure how fast and how well an exported model answers, beside anomalib's.
 
     Attributes:
+        data: Folder of categories in MVTec AD's layout. Default is a generated product.
+        categories: Only these of them; times are of the first.
         rounds: Rounds in which all contestants take turns.
-        normals: Images to learn from.
+        normals: Images to learn from, at most.
         peer_python: A Python that has anomalib and openvino. Default is one made beside the cache.
     """
 
+    data: Path | None = None
+    categories: Names = Names()
     rounds: int = 7
-    normals: int = 200
+    normals: int = 300
     peer_python: Path | None = None
 
 

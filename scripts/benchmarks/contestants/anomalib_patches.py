@@ -7,35 +7,48 @@ import numpy as np
 import torch
 from protocol import serve
 
-MEAN = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
-STD = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
+# By backbone: layers, shallow ones first, and the mean and deviation of pixels that its weights were trained with.
+BACKBONES = {
+    "resnet18": (("layer1", "layer2", "layer3"), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "tf_efficientnet_lite0": (("blocks.1", "blocks.2", "blocks.4"), (127 / 255,) * 3, (128 / 255,) * 3),
+}
+
+
+def make(model: str, backbone: str, dimensions: int) -> torch.nn.Module:
+    """anomalib's model, its backbone without weights."""
+    layers = list(BACKBONES[backbone][0])
+    if model == "padim":
+        from anomalib.models.image.padim.torch_model import PadimModel
+
+        return PadimModel(backbone, layers, pre_trained=False, n_features=dimensions)
+    from anomalib.models.image.patchcore.torch_model import PatchcoreModel
+
+    return PatchcoreModel(layers[1:], backbone, pre_trained=False)
 
 
 class Contestant:
-    """Padim or Patchcore on images in .npy files, uint8 (n, h, w, 3)."""
+    """Padim or Patchcore on images in .npy files, uint8 (n, h, w, 3); `weights` are its backbone's, in timm's naming,
+    `share` is of the patches that Patchcore keeps."""
 
-    def __init__(self, model: str, weights: str, train: str, test: str, dimensions: int, share: float) -> None:
+    def __init__(
+        self, model: str, weights: str, train: str, test: str, dimensions: int, share: float, backbone: str = "resnet18"
+    ) -> None:
         from safetensors.torch import load_file
 
         self.name, self.share, self.weights, self.dimensions = model, share, load_file(weights), dimensions
         self.train, self.test = np.load(train, mmap_mode="r"), np.load(test, mmap_mode="r")
+        self.backbone = backbone
 
     def fit(self, repeat: int = 1) -> None:
-        if self.name == "padim":
-            from anomalib.models.image.padim.torch_model import PadimModel
-
-            layers = ["layer1", "layer2", "layer3"]
-            self.model = PadimModel("resnet18", layers, pre_trained=False, n_features=self.dimensions)
-        else:
-            from anomalib.models.image.patchcore.torch_model import PatchcoreModel
-
-            self.model = PatchcoreModel(["layer2", "layer3"], "resnet18", pre_trained=False)
-        self.model.feature_extractor.feature_extractor.load_state_dict(self.weights, strict=False)
+        self.model = make(self.name, self.backbone, self.dimensions)
+        loaded = self.model.feature_extractor.feature_extractor.load_state_dict(self.weights, strict=False)
+        if loaded.missing_keys:
+            raise ValueError(f"no weights for {loaded.missing_keys}")
         self.model.train()
         self.model.feature_extractor.eval()
         for _ in range(repeat):
             for start in range(0, len(self.train), 32):
-                self.model(images(self.train[start : start + 32]))
+                self.model(images(self.train[start : start + 32], self.backbone))
         if self.name == "padim":
             self.model.fit()
         else:
@@ -45,13 +58,14 @@ class Contestant:
     def predict(self, batch: int, count: int) -> list[float]:
         scores = []
         for start in range(0, count, batch):
-            scores += self.model(images(self.test[start : start + batch])).pred_score.flatten().tolist()
+            scores += self.model(images(self.test[start : start + batch], self.backbone)).pred_score.flatten().tolist()
         return scores
 
 
-def images(pixels: np.ndarray) -> torch.Tensor:
-    """uint8 (b, h, w, 3) -> float32 (b, 3, h, w), normalized as anomalib's pre-processor does."""
-    return (torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2).float() / 255 - MEAN) / STD
+def images(pixels: np.ndarray, backbone: str) -> torch.Tensor:
+    """uint8 (b, h, w, 3) -> float32 (b, 3, h, w), normalized as the backbone's weights want it."""
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in BACKBONES[backbone][1:])
+    return (torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2).float() / 255 - mean) / std
 
 
 if __name__ == "__main__":
