@@ -102,20 +102,23 @@ def main(config: Infer) -> int:
         categories = list(config.categories) or load(data, OUR_PX).categories
         weights, usual = write_weights(folder)
         for category in categories[: 1 if config.quick else None]:
-            material = make_material(folder / category, data, category, normals)
+            material = make_material(folder / category, data, category, normals, 3 if config.quick else 1)
             models = make_ours(material, data, methods)
             make_theirs([python, CONTESTANTS / "anomalib_infer.py"], material, theirs, weights)
             commands = {
                 count: commands_of(models, theirs, [python, CONTESTANTS / "anomalib_infer.py"], material, count)
                 for count in threads
             }
-            aurocs[category] = {name: auroc(command, material) for name, command in commands[threads[-1]].items()}
-            if not measured:  # times are of one category
-                measured = {count: take_turns(rounds, images, commands[count]) for count in threads}
+            if measured:  # times are of one category
+                scores = {name: scores_of(command, material) for name, command in commands[threads[-1]].items()}
+            else:
+                for count in threads:
+                    measured[count], scores = take_turns(rounds, images, commands[count], material)
                 starts = {
                     name: [first_answer(command) for _ in range(1 if config.quick else rounds)]
                     for name, command in commands[threads[-1]].items()
                 }
+            aurocs[category] = {name: float(roc_auc_score(material.labels, of)) for name, of in scores.items()}
     figures = figures_of(measured, aurocs, starts)
     seen = f"{', '.join(aurocs)}, up to {normals} normals each" if config.data else f"generated {CATEGORY}s"
     lines = [
@@ -154,12 +157,13 @@ def write_weights(folder: Path) -> tuple[dict[str, Path], str]:
     return files, usual
 
 
-def make_material(folder: Path, data: Path, category: str, normals: int) -> Material:
+def make_material(folder: Path, data: Path, category: str, normals: int, every: int) -> Material:
+    """Of the test images, every so many."""
     folder.mkdir()
     for size_px in (OUR_PX, THEIR_PX):
         images = load(data, size_px, Names(category))
         train = [i for i, record in enumerate(images.records) if record.split == "train"]
-        test = [i for i, record in enumerate(images.records) if record.split == "test"]
+        test = [i for i, record in enumerate(images.records) if record.split == "test"][::every]
         # Those that detect.py draws.
         train = [train[i] for i in draw(len(train), min(normals, len(train)), 0)]
         material = Material(folder, category, len(train), [images.records[i].is_anomaly for i in test])
@@ -215,14 +219,16 @@ def commands_of(
     return commands
 
 
-def auroc(command: list, material: Material) -> float:
+def scores_of(command: list, material: Material) -> list[float]:
     with started(command) as contestant:
-        scores = contestant.do("predict", batch=BATCHES[-1], count=len(material.labels))["scores"]
-    return float(roc_auc_score(material.labels, scores))
+        return contestant.do("predict", batch=BATCHES[-1], count=len(material.labels))["scores"]
 
 
-def take_turns(rounds: int, images: int, commands: dict[str, list]) -> dict[str, dict]:
-    """By contestant and batch, a list over the rounds of seconds and CPU seconds per image; and its peak memory."""
+def take_turns(
+    rounds: int, images: int, commands: dict[str, list], material: Material
+) -> tuple[dict[str, dict], dict[str, list[float]]]:
+    """By contestant and batch, a list over the rounds of seconds and CPU seconds per image, and its peak memory; and
+    by contestant the scores of all test images."""
     peaks_mib = {}
 
     def turn(name: str, contestant: Contestant) -> dict[str, list[float]]:
@@ -234,13 +240,16 @@ def take_turns(rounds: int, images: int, commands: dict[str, list]) -> dict[str,
         return spent
 
     with ExitStack() as stack:
-        turns = {name: partial(turn, name, stack.enter_context(started(command))) for name, command in commands.items()}
-        results = in_rounds(rounds, turns)
-    return {
+        contestants = {name: stack.enter_context(started(command)) for name, command in commands.items()}
+        results = in_rounds(rounds, {name: partial(turn, name, each) for name, each in contestants.items()})
+        whole = {"batch": BATCHES[-1], "count": len(material.labels)}
+        scores = {name: each.do("predict", **whole)["scores"] for name, each in contestants.items()}
+    measured = {
         name: {f"batch {batch}": [spent[f"batch {batch}"] for spent in of_name] for batch in BATCHES}
         | {"peak_mib": peaks_mib[name]}
         for name, of_name in results.items()
     }
+    return measured, scores
 
 
 def first_answer(command: list) -> tuple[float, float]:
