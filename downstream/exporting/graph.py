@@ -4,6 +4,8 @@ It is what torch.export and the ONNX exporter can trace: everything that depends
 here, once, and becomes a constant of the graph.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -35,6 +37,7 @@ class PatchVectors(nn.Module):
         super().__init__()
         self.size_px, self.takes_floats = size_px, takes_floats
         self._patches = method._make_patches(method._opened_encoder())
+        self.channels = self._patches.channels
         self.encoder = self._patches.encoder  # so that its weights are this module's
         self.encoder.stages.drop_after(max(self._patches.levels, key=LEVELS.index))  # nothing asks for deeper ones
         self.encoder.stages.settle(size_px)
@@ -48,9 +51,9 @@ class PatchVectors(nn.Module):
 class Normalization(nn.Module):
     """Patch vectors normalized as the method does it."""
 
-    def __init__(self, method: PatchMethod) -> None:
+    def __init__(self, method: PatchMethod, channels: Sequence[int]) -> None:
         super().__init__()
-        self.channels = method._make_patches(method._opened_encoder()).channels
+        self.channels = channels
         self.register_buffer("mean", method.channel_mean_)
         self.register_buffer("spread", method.channel_spread_)
 
@@ -69,7 +72,8 @@ class InspectionGraph(nn.Module):
         super().__init__()
         self.distances = _distances(method)
         self.vectors = PatchVectors(method, size_px, takes_floats)
-        self.normalization = Normalization(method) if hasattr(method, "channel_mean_") else nn.Identity()
+        is_normalized = hasattr(method, "channel_mean_")
+        self.normalization = Normalization(method, self.vectors.channels) if is_normalized else nn.Identity()
         self.size_px, self.takes_floats = size_px, takes_floats
         rows, columns = method.patch_sum_.shape[:2]
         self.register_buffer("down", upsampling_matrix(rows, size_px, method.blur, torch.device("cpu")))
@@ -127,7 +131,9 @@ class CoresetDistances(nn.Module):
         super().__init__()
         self.num_neighbors = min(method.num_neighbors, len(method.coreset_))
         self.register_buffer("center", method.center_)
-        self.register_buffer("projection", method.projection_)
+        self.is_projected = not torch.equal(method.projection_, torch.eye(len(method.projection_)))
+        if self.is_projected:
+            self.register_buffer("projection", method.projection_)
         self.register_buffer("coreset", method.coreset_)
         self.register_buffer("spacing", method.spacing_)
         for number, rows in enumerate(method.coreset_.split(CORESET_ROWS_AT_ONCE)):
@@ -137,7 +143,9 @@ class CoresetDistances(nn.Module):
 
     def forward(self, vectors: Tensor) -> Tensor:
         shape = vectors.shape[:3]
-        flat = (vectors.flatten(0, 2) - self.center) @ self.projection
+        flat = vectors.flatten(0, 2) - self.center
+        if self.is_projected:
+            flat = flat @ self.projection
         far, rows = [], []
         for number in range(self.parts):
             # Squared distances but for |x|^2, which is the same for all.

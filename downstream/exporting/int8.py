@@ -84,7 +84,7 @@ def refitted(
     vectors = PatchVectors(model.method, model.size_px, takes_floats).eval().requires_grad_(False)
     proto = quantized(onnx_model(vectors, ("vectors",)), normals, takes_floats, seven_bits)
     method = copy.copy(model.method)
-    method._patches = QuantizedPatches(proto, takes_floats, method._patches.channels)
+    method._patches = QuantizedPatches(proto, takes_floats, vectors.channels)
     method.refer(normals)
     scores, peaks = method.normal_scores_.numpy(), method.normal_peaks_.numpy()
     map_threshold = model.map_threshold and threshold_from_normals(peaks, model.map_threshold.false_alarm_rate)
