@@ -92,7 +92,7 @@ class Monitor:
         return figures
 
     def _synthetic_auroc(self, encoder: Encoder, references: Tensor, clean: Tensor, synthetic: Tensor) -> float:
-        channels = [m.shape[1] for m in encoder(references[:1].to(self.device), PATCH_LEVELS).values()]
+        channels = [encoder.channels[level] for level in PATCH_LEVELS]
         known = _patches(encoder, references, self.device)
         statistics = channel_statistics([known])
         known = normalized(known, *statistics, channels).flatten(0, 1)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -112,6 +113,8 @@ REFERENCES, UNSEEN = {"a": 6, "b": 6, "c": 6}, {"a": 1, "b": 4}
 
 class Seeing(nn.Module):
     """What Monitor uses of an encoder: levels that are the image itself, made smaller."""
+
+    channels: ClassVar = {"level1": 3, "level2": 3, "level3": 3}
 
     def forward(self, images: Tensor, levels: Sequence[str]) -> dict[str, Tensor]:
         assert tuple(levels) == ("level1", "level2", "level3")
