@@ -46,7 +46,7 @@ METHODS = (
 # (task, compared with, section, what stands before the figure in the section's printed output)
 SPEEDS = (
     ("search among a million vectors", "faiss's exact index", "Speed of search", "ours over faiss's exact"),
-    ("inspect one image, PaDiM on ResNet-18 as int8 ONNX", "anomalib's PaDiM in torch", "Speed of answering", "faster_1_thread"),
+    ("inspect, PaDiM on ResNet-18, int8 ONNX", "anomalib's PaDiM in torch", "Speed of answering", "faster_1_thread"),
     ("fit PaDiM", "anomalib", "Speed of patch statistics", "fit "),
     ("pretrain on files of 1024 px", "lightly's loop", "Speed of pretraining", "over_lightly_1024"),
     ("restore an image", "SADNet", "Speed of restoration, and its worth after equal training", "speed "),
