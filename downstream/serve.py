@@ -176,7 +176,7 @@ def demo_models() -> Path:
         print(f"no model in {DEFAULT_MODELS}: fitting one to generated demo images of hazelnuts", flush=True)
         data = Path("runs/serve/demo")
         make(data, categories=("hazelnut",), train=40, good=6, defective=3)
-        fit(Fit(data=data, category="hazelnut", options="dimensions=100", out=model))
+        fit(Fit(data=data, category="hazelnut", out=model))
         print(f"demo images to try: {data}/hazelnut/test", flush=True)
     return DEMO_MODELS
 

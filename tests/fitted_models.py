@@ -20,7 +20,7 @@ MODELS = {
     "mixed channels": ("padim", "dimensions=7,grid=8,reduction=orthogonal,variance_weight=0.0"),
     "fused": ("fused", PATCHCORE),
     "patchcore": ("patchcore", PATCHCORE),
-    "patchcore, several neighbors": ("patchcore", PATCHCORE + ",num_neighbors=3,whiten=true,image_weight=1.0"),
+    "patchcore, several neighbors": ("patchcore", PATCHCORE + ",num_neighbors=3,image_weight=1.0"),
 }
 
 

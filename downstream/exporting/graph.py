@@ -124,16 +124,24 @@ class GaussianDistances(nn.Module):
         return squares.sqrt().T.unflatten(1, self.weights.shape) * self.weights
 
 
+class Projection(nn.Module):
+    """Patch vectors along the method's principal axes."""
+
+    def __init__(self, method: PatchCore) -> None:
+        super().__init__()
+        self.register_buffer("center", method.center_)
+        self.register_buffer("axes", method.axes_)
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        return (vectors - self.center) @ self.axes
+
+
 class CoresetDistances(nn.Module):
-    """Mean distances of patches (b, rows, columns, d) to their nearest in the coreset: (b, rows, columns)."""
+    """Mean distances of projected patches (b, rows, columns, d) to their nearest in the coreset: (b, rows, columns)."""
 
     def __init__(self, method: PatchCore) -> None:
         super().__init__()
         self.num_neighbors = min(method.num_neighbors, len(method.coreset_))
-        self.register_buffer("center", method.center_)
-        self.is_projected = not torch.equal(method.projection_, torch.eye(len(method.projection_)))
-        if self.is_projected:
-            self.register_buffer("projection", method.projection_)
         self.register_buffer("coreset", method.coreset_)
         self.register_buffer("spacing", method.spacing_)
         for number, rows in enumerate(method.coreset_.split(CORESET_ROWS_AT_ONCE)):
@@ -143,9 +151,7 @@ class CoresetDistances(nn.Module):
 
     def forward(self, vectors: Tensor) -> Tensor:
         shape = vectors.shape[:3]
-        flat = vectors.flatten(0, 2) - self.center
-        if self.is_projected:
-            flat = flat @ self.projection
+        flat = vectors.flatten(0, 2)
         far, rows = [], []
         for number in range(self.parts):
             # Squared distances but for |x|^2, which is the same for all.
@@ -168,10 +174,12 @@ class FusedDistances(nn.Module):
     def __init__(self, method: Fused) -> None:
         super().__init__()
         self.gaussian_weight, self.nearest_weight = method.fusion_.tolist()
+        self.projection = Projection(method)
         self.nearest = CoresetDistances(method)
         self.gaussian = GaussianDistances(method) if self.gaussian_weight else None
 
     def forward(self, vectors: Tensor) -> Tensor:
+        vectors = self.projection(vectors)
         distances = self.nearest_weight * self.nearest(vectors)
         return distances + self.gaussian_weight * self.gaussian(vectors) if self.gaussian else distances
 
@@ -182,7 +190,7 @@ def _distances(method: Method) -> nn.Module:
     if type(method) is PaDiM:
         return GaussianDistances(method)
     if type(method) is PatchCore:
-        return CoresetDistances(method)
+        return nn.Sequential(Projection(method), CoresetDistances(method))
     name = type(method).__name__
     reason = (
         "compares no patches" if not isinstance(method, PatchMethod) else "has a network that is not taken over yet"

@@ -39,7 +39,7 @@ class Fit:
     minimum_area: int = 0
     train: Path | None = None
     train_categories: Names = Names()
-    size_px: int = 224
+    size_px: int = 320
     options: str = ""
     seed: int = 0
     out: Path | None = None
@@ -91,7 +91,7 @@ class AreaModel:
     validation_share: float = 0.1
     encoder: Path | None = None
     train: Path | None = None
-    size_px: int = 224
+    size_px: int = 320
     options: str = ""
     false_alarm_rate: float | None = None
     seed: int = 0

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from downstream.methods.padim import PaDiM
-from downstream.methods.patch_method import nearest_other
+from downstream.methods.patch_method import PatchMethod, nearest_other
 from downstream.methods.patchcore import MAX_LEFT_OUT, PatchCore
 from pretrain.command import UserError
 
@@ -25,14 +25,16 @@ class Fused(PaDiM, PatchCore):
     """PaDiM's distance and PatchCore's, each in units of what left-out normals show of it, added up.
 
     PatchCore's counts 1, PaDiM's `gaussian_weight`, of n normals n / (n + FEW) of it: a covariance of a few is mostly
-    shrinkage. Arguments are those of both; `dimensions` counts for both.
+    shrinkage. Arguments are those of both; both see patches along the same `dimensions` principal axes.
     """
 
     normalize: bool = True
-    dimensions: int | None = 256  # all of the Lites'; matrices of a wide ResNet's 1,792 would take 10 GB
+    dimensions: int | None = PatchCore.dimensions
     gaussian_weight: float = 0.25  # .957 AUROC on five products, .951 with 1; RESULTS.md, ideas screened
 
     takes_more: ClassVar[bool] = False
+
+    _make_patches = PatchMethod._make_patches  # of all channels
 
     def add(self, normals: Sequence[Tensor]) -> NoReturn:
         raise UserError("a fused method cannot take in further normals: refer to all of them, or use padim.")
@@ -40,20 +42,21 @@ class Fused(PaDiM, PatchCore):
     def distances(self, vectors: Tensor) -> Tensor:
         gaussian, nearest = self.fusion_.tolist()
         distances = nearest * PatchCore.distances(self, vectors)
-        return distances + gaussian * PaDiM.distances(self, vectors) if gaussian else distances
+        return distances + gaussian * PaDiM.distances(self, self._projected(vectors)) if gaussian else distances
 
     def _learn(self, normals: Sequence[Tensor]) -> None:
         kept = []
 
         def views_of_normals() -> Iterator[Tensor]:  # each is encoded once, for both
             for views in self._views_of_normals(normals):
-                self._add_to_sums(views, kept)
+                self._add_to_sums(self._projected(views), kept)
                 yield views
 
         self._choose_coreset(*self._candidates(views_of_normals(), len(normals)))
         gaussian = self._fit_gaussians(kept)[:MAX_LEFT_OUT]  # (n, rows, columns)
-        positions = range(len(gaussian))
-        nearest = self._each_left_out(normals, positions)
+        nearest = torch.empty_like(gaussian)
+        for own, patches in zip(range(len(gaussian)), torch.cat(kept)[:, 0], strict=False):
+            nearest[own] = self._patch_scores(patches, *self._nearest_without(patches, own)).view_as(nearest[own])
         if len(gaussian):
             units = torch.stack([gaussian.mean(), nearest.mean()]).clamp(min=1e-12)
             weight = self.gaussian_weight * len(normals) / (len(normals) + FEW)
@@ -61,4 +64,4 @@ class Fused(PaDiM, PatchCore):
         else:  # a single normal has no covariance, and cannot be left out
             self.fusion_ = torch.tensor([0.0, 1.0])
         left_out = self.fusion_[0] * gaussian + self.fusion_[1] * nearest
-        self._add_normals(left_out, nearest_other(self.pooled_, positions))
+        self._add_normals(left_out, nearest_other(self.pooled_, range(len(left_out))))

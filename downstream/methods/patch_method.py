@@ -30,8 +30,8 @@ from pretrain.normalization import channel_statistics, normalized
 from pretrain.weights import IMAGENET
 
 ENCODER_FILE = "encoder.safetensors"
-# Normals that say what a channel's mean and spread are: 50,000 patches.
-MAX_FOR_CHANNELS = 64
+# Normals that say what channels usually show: 50,000 patches.
+MAX_FOR_CHANNELS = 32
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -55,7 +55,7 @@ class PatchMethod(ABC):
     encoder: Encoder | str = IMAGENET
     architecture: str = DEFAULT_ARCHITECTURE
     levels: Sequence[str] = LEVELS[:3]
-    grid: int | None = 28
+    grid: int | None = 40
     neighborhood: int = 3
     normalize: bool = True
     reference_views: str = "none"
@@ -104,7 +104,9 @@ class PatchMethod(ABC):
 
     def patches(self, images: Tensor) -> Tensor:
         """float32 images (b, 3, h, w) -> patch vectors (b, rows, columns, d), normalized once normals are known."""
-        vectors = self._features(images)
+        return self._normalized(self._features(images))
+
+    def _normalized(self, vectors: Tensor) -> Tensor:
         if not hasattr(self, "channel_mean_"):
             return vectors
         return normalized(vectors, self.channel_mean_, self.channel_spread_, self._patches.channels)
@@ -129,8 +131,8 @@ class PatchMethod(ABC):
     def _views_of_normals(self, normals: Sequence[Tensor]) -> Iterator[Tensor]:
         """The patches of normals in all their views, batch by batch: (b, m, rows, columns, d). On the way, the pooled
         vector of each image is kept, and the patches at each position are summed up."""
-        if self.normalize and not hasattr(self, "channel_mean_"):
-            self.channel_mean_, self.channel_spread_ = self._channel_statistics(normals)
+        if not hasattr(self, "patch_sum_"):
+            self._learn_space(map(self._features, spread_over(normals)))
         for images in batches(normals, LEARNING_BATCH):
             self.size_px_ = getattr(self, "size_px_", list(images.shape[-2:]))
             if list(images.shape[-2:]) != self.size_px_:
@@ -143,11 +145,10 @@ class PatchMethod(ABC):
             self.patch_sum_ = getattr(self, "patch_sum_", 0) + views[:, 0].sum(0)  # (rows, columns, d)
             yield views
 
-    def _channel_statistics(self, normals: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Mean and spread (d,) of the channels, over some normals spread over all."""
-        chosen = torch.linspace(0, len(normals) - 1, min(len(normals), MAX_FOR_CHANNELS)).long().tolist()
-        some = batches((normals[i] for i in chosen), LEARNING_BATCH)
-        return channel_statistics(map(self._features, some))
+    def _learn_space(self, features: Iterable[Tensor]) -> None:
+        """Learn how patches are compared, from those of some normals (b, rows, columns, c), not yet normalized."""
+        if self.normalize:
+            self.channel_mean_, self.channel_spread_ = channel_statistics(features)
 
     def _add_normals(self, left_out: Tensor, image_distances: Tensor) -> None:
         """Score normals by the distances of their patches (n, rows, columns) and of their pooled vectors (n,), each
@@ -209,6 +210,12 @@ class PatchMethod(ABC):
             else:
                 setattr(saved, name, value)
         save_method(saved, folder)
+
+
+def spread_over(normals: Sequence[Tensor]) -> Iterator[Tensor]:
+    """Batches of up to MAX_FOR_CHANNELS normals, spread over all."""
+    chosen = torch.linspace(0, len(normals) - 1, min(len(normals), MAX_FOR_CHANNELS)).long().tolist()
+    return batches((normals[i] for i in chosen), LEARNING_BATCH)
 
 
 def pooled(vectors: Tensor) -> Tensor:

@@ -21,8 +21,6 @@ MAX_CANDIDATES = 2**16
 MIN_PATCHES = 4096
 # Normals that are scored without their own patches, spread over all.
 MAX_LEFT_OUT = 200
-# Added to the covariance's diagonal before it is inverted, of its mean.
-FLOOR = 0.01
 # Of the mean spacing, added to every one: half of it, and much more while a few normals tell little of it.
 SPACING_FLOOR, SPACING_FLOOR_OF_ONE = 0.5, 16.0
 SPACED_AT_ONCE = 1024
@@ -32,14 +30,13 @@ SPACED_AT_ONCE = 1024
 class PatchCore(PatchMethod):
     """A coreset of `coreset_ratio` of all normal patches, MIN_PATCHES at least, and exact search in it by faiss.
 
-    With `whiten`, patches are made to spread alike in all directions; then they are compared in `dimensions` orthogonal
-    mixtures of the channels, where there are more. A patch's distance is the mean of those to its `num_neighbors`
-    nearest ones, in units of how far apart normal patches lie there: the mean distance of the nearest one to its own
-    `density_neighbors` (https://arxiv.org/abs/2308.12577); 0 for no such units.
+    Patches are compared along the `dimensions` principal axes of what normals show, all of them with none. A patch's
+    distance is the mean of those to its `num_neighbors` nearest ones, in units of how far apart normal patches lie
+    there: the mean distance of the nearest one to its own `density_neighbors` (https://arxiv.org/abs/2308.12577); 0 for
+    no such units.
     """
 
-    dimensions: int | None = 256
-    whiten: bool = False
+    dimensions: int | None = 96
     density_neighbors: int = 5
     coreset_ratio: float = 0.1
     num_neighbors: int = 1
@@ -49,10 +46,14 @@ class PatchCore(PatchMethod):
         positions = self._left_out(normals)
         self._add_normals(self._each_left_out(normals, positions), nearest_other(self.pooled_, positions))
 
+    def _learn_space(self, features: Iterable[Tensor]) -> None:
+        features = list(features)
+        super()._learn_space(features)
+        patches = torch.cat([self._normalized(batch).flatten(0, 2) for batch in features])
+        self.center_, self.axes_ = principal_axes(patches, self.dimensions)
+
     def _choose_coreset(self, candidates: Tensor, owners: Tensor) -> Tensor:
         """Choose the coreset from patches (n, d) of the normals numbered `owners` (n,); gives the chosen positions."""
-        self.center_ = candidates.mean(0)
-        self.projection_ = self._search_space(candidates - self.center_)
         candidates = self._projected(candidates)
         count = max(round(self.coreset_ratio * len(candidates)), MIN_PATCHES, self.num_neighbors)
         if count <= MIN_PATCHES:  # takes a moment: no progress bar
@@ -64,14 +65,6 @@ class PatchCore(PatchMethod):
         floor = SPACING_FLOOR + SPACING_FLOOR_OF_ONE / (1 + int(owners.max()))
         self.spacing_ = spacing(self.coreset_, self.density_neighbors, floor)
         return chosen
-
-    def _search_space(self, centered: Tensor) -> Tensor:
-        """The matrix (d, k) by which patches (n, d) are multiplied before they are compared."""
-        scaled = whitening(centered) if self.whiten else torch.eye(centered.shape[1])
-        if not self.dimensions or self.dimensions >= len(scaled):
-            return scaled
-        generator = torch.Generator().manual_seed(self.seed)
-        return scaled @ torch.linalg.qr(torch.randn(len(scaled), self.dimensions, generator=generator))[0]
 
     def distances(self, vectors: Tensor) -> Tensor:
         flat = vectors.flatten(0, 2)
@@ -92,8 +85,8 @@ class PatchCore(PatchMethod):
         return (self.coreset_[rows] - vectors[:, None]).norm(dim=2), rows
 
     def _nearest_without(self, vectors: Tensor, own: int) -> tuple[Tensor, Tensor]:
-        """The same among patches that are not of the normal `own`."""
-        vectors, rows = self._projected(vectors), torch.nonzero(self.owners_ != own)[:, 0]
+        """The same of projected patches, among those that are not of the normal `own`."""
+        rows = torch.nonzero(self.owners_ != own)[:, 0]
         others = self.coreset_[rows]
         nearest = squared_distances(vectors, others).topk(min(self.num_neighbors, len(others)), largest=False).indices
         return (others[nearest] - vectors[:, None]).norm(dim=2), rows[nearest]
@@ -120,25 +113,25 @@ class PatchCore(PatchMethod):
             owners = positions[start : start + LEARNING_BATCH]
             vectors = self.patches(torch.stack([normals[i] for i in owners]))
             for patches, own in zip(vectors.flatten(1, 2), owners, strict=True):
-                scores = self._patch_scores(patches, *self._nearest_without(patches, own))
+                scores = self._patch_scores(patches, *self._nearest_without(self._projected(patches), own))
                 maps.append(scores.view(1, *vectors.shape[1:3]))
         return torch.cat(maps)
 
     def _projected(self, vectors: Tensor) -> Tensor:
-        return (vectors - self.center_) @ self.projection_
+        return (vectors - self.center_) @ self.axes_
 
     def _forget(self) -> None:
         super()._forget()
         vars(self).pop("_index", None)
 
 
-def whitening(vectors: Tensor) -> Tensor:
-    """What gives centered vectors (n, d) the same spread in all directions, uncorrelated: (d, d), from the right."""
-    covariance = (vectors.T @ vectors).double() / len(vectors)
-    variance = covariance.diagonal().mean().clamp(min=1e-12)
-    identity = torch.eye(len(covariance), dtype=torch.float64)
-    factor = torch.linalg.cholesky(covariance + FLOOR * variance * identity)
-    return torch.linalg.solve_triangular(factor, identity, upper=False).T.float()
+def principal_axes(vectors: Tensor, count: int | None) -> tuple[Tensor, Tensor]:
+    """The mean (d,) of vectors (n, d), and as columns (d, k) the `count` directions in which they spread most: all,
+    where there are no more, or with none."""
+    center = vectors.mean(0)
+    centered = vectors - center
+    directions = torch.linalg.eigh((centered.T @ centered).double()).eigenvectors  # the least first
+    return center, directions.flip(1)[:, :count].float().contiguous()
 
 
 def spacing(vectors: Tensor, neighbors: int, floor: float) -> Tensor:

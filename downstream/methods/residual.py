@@ -122,7 +122,10 @@ class Residual(PatchCore):
         usual = []
         for own in self._left_out(normals)[:MAX_FOR_UNITS] or [0]:
             patches = self.patches(normals[own][None]).flatten(0, 2)
-            distances, rows = self._nearest_without(patches, own) if len(normals) > 1 else self._nearest(patches)
+            if len(normals) > 1:
+                distances, rows = self._nearest_without(self._projected(patches), own)
+            else:
+                distances, rows = self._nearest(patches)
             usual.append(self._raw_inputs(patches, distances, rows).mean(0))
         self.units_of_inputs_ = torch.stack(usual).mean(0).clamp(min=1e-9)
 

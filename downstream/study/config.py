@@ -24,7 +24,7 @@ class Evaluate:
             all.
         seeds: Each varies the split, the references drawn, heads, and the encoder where several are given. Default is
             0,1,2.
-        size_px: Side of the square to which images are stretched. Default is 224, with --quick 128.
+        size_px: Side of the square to which images are stretched. Default is 320, with --quick 128.
         false_alarm_rate: Share of good images that may be called defective; thresholds follow from it.
         restoration_minutes: Training time of each restorer, for their own table in the held-out protocol; 0 leaves it
             out. Default is 5, with --quick 0.1, and with --methods 0.

@@ -22,7 +22,7 @@ from pretrain.data.dataset import choose_folder, data_name, load
 from pretrain.demo import is_demo
 from pretrain.encoder import Encoder, commit
 
-SIZE_PX, QUICK_SIZE_PX = 224, 128
+SIZE_PX, QUICK_SIZE_PX = 320, 128
 SEEDS, QUICK_SEEDS = Names("0,1,2"), Names("0")
 ALL = "all"
 SHOTS, QUICK_SHOTS = Names("4,all"), Names(ALL)

@@ -2,7 +2,7 @@
 
     python scripts/benchmarks/infer.py --data FOLDER        # categories in MVTec AD's layout; installs anomalib once
     python scripts/benchmarks/infer.py                      # on a generated product
-    python scripts/benchmarks/infer.py --quick              # PaDiM alone, one category, few normals and images
+    python scripts/benchmarks/infer.py --quick              # the default method, Padims, one category, few images
     python scripts/benchmarks/infer.py --data FOLDER --check --record RESULTS.md
 
 Ours are made by the commands themselves, `detect.py fit` and `export.py`, with their defaults: PaDiM, and PaDiM and
@@ -45,6 +45,7 @@ import timm
 from safetensors.torch import save_file
 from sklearn.metrics import roc_auc_score
 
+from downstream.inspection.config import Fit
 from downstream.methods.references import draw
 from pretrain.command import Names, UserError
 from pretrain.data.dataset import load
@@ -59,7 +60,7 @@ from scripts.benchmarks.rounds import finish, in_rounds, speedup
 REPOSITORY = Path(__file__).resolve().parents[2]
 OPENVINO = ("openvino", "onnx", "onnxscript")  # anomalib exports through onnx
 BATCHES = (1, 16)
-OUR_PX, THEIR_PX = 224, 256
+OUR_PX, THEIR_PX = Fit.size_px, 256
 # Of its patches, that anomalib's Patchcore keeps: its default of 0.1 takes minutes to choose.
 SHARE = 0.01
 RESNET, LITE = "resnet18", "tf_efficientnet_lite0"
@@ -92,7 +93,7 @@ class Material:
 def main(config: Infer) -> int:
     rounds, normals, images = (2, 32, 16) if config.quick else (config.rounds, config.normals, 32)
     threads = (2,) if config.quick else (1, 2)
-    methods = ("padim",) if config.quick else ("padim", "fused")
+    methods = ("fused",) if config.quick else ("padim", "fused")
     theirs = {name: of for name, of in THEIRS.items() if not config.quick or name in PADIMS}
     python = config.peer_python or peer_python("anomalib", PEER, *OPENVINO)
     measured, starts, aurocs = {}, {}, {}

@@ -4,8 +4,8 @@
     python scripts/benchmarks/serve.py --quick    # fewer rounds and requests
     python scripts/benchmarks/serve.py --check    # exit code 1 where a target is missed
 
-PaDiM with a ResNet-18 at 224 px, as `serve.py` fits it without models, judges generated hazelnuts of 256 px. The server
-and 32 clients, coroutines of this process, share the machine over loopback; SQLite is written as in use. The bare model
+`detect.py`'s default method, as `serve.py` fits it without models, judges generated hazelnuts of 256 px. The server and
+32 clients, coroutines of this process, share the machine over loopback; SQLite is written as in use. The bare model
 is the same one in this process: batches as large as the service's, of images that are decoded already ("model"), and
 of files that it decodes first, one after another, which no answer can do without ("model and decoding").
 They take turns, and only one works at a time. Rates depend on what else the cores do; the CPU time of an image hardly
@@ -100,7 +100,7 @@ def make_material(folder: Path, batch: int) -> tuple[list[bytes], Inspector]:
     os.environ["HELDOUT_CACHE"] = str(folder / "cache")
     make(folder / "demo", categories=(CATEGORY,), train=IMAGES, good=6, defective=3)
     model = folder / "models" / CATEGORY
-    fit(Fit(data=folder / "demo", category=CATEGORY, encoder=Path("random"), options="dimensions=100", out=model))
+    fit(Fit(data=folder / "demo", category=CATEGORY, out=model))
     inspector = Inspector.load(model)
     inspector.method.batch_size = batch
     paths = sorted((folder / "demo" / CATEGORY).glob("t*/*/*.png"))
@@ -238,8 +238,8 @@ def figures_of(measured: Sequence[Round], alone_ms: list[float], memory_mib: lis
 def table(figures: dict, rounds: int, requests: int, long: int) -> list[str]:
     first, *_, last = figures["memory_mib"]
     return [
-        f"generated {CATEGORY}s of 256 px, PaDiM with a ResNet-18 at 224 px, medians of {rounds} interleaved rounds of",
-        f"{requests} images",
+        f"generated {CATEGORY}s of 256 px, {Fit.method} on ImageNet's Lite0 at {Fit.size_px} px, medians of {rounds}",
+        f"interleaved rounds of {requests} images",
         f"  model                {figures['model_per_s']:8.1f} images/s",
         f"  model and decoding   {figures['with_decoding_per_s']:8.1f} images/s",
         f"  service, {CLIENTS} clients  {figures['service_per_s']:8.1f} images/s",

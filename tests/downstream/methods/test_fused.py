@@ -21,7 +21,7 @@ def nuts(demo_folder) -> list[torch.Tensor]:
 
 def test_distances_are_those_of_both_in_their_units(nuts):
     fused = Fused(**SMALL).fit([]).refer(nuts[:8])
-    padim = PaDiM(**SMALL, dimensions=None, normalize=True).fit([]).refer(nuts[:8])
+    padim = PaDiM(**SMALL, dimensions=None, normalize=True).fit([]).refer(nuts[:8])  # whatever the axes, if it has all
     patchcore = PatchCore(**SMALL).fit([]).refer(nuts[:8])
     vectors = fused.patches(torch.stack(nuts[8:12]))
     gaussian, nearest = fused.fusion_

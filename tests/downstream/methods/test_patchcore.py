@@ -1,11 +1,11 @@
-"""PatchCore against brute force over all patches, with and without whitening and local density."""
+"""PatchCore against brute force over all patches, along fewer axes and with local density."""
 
 import pytest
 import torch
 
 from baselines.contract.method import Images
 from downstream.methods import patchcore
-from downstream.methods.patchcore import SPACING_FLOOR, SPACING_FLOOR_OF_ONE, PatchCore, spacing, whitening
+from downstream.methods.patchcore import SPACING_FLOOR, SPACING_FLOOR_OF_ONE, PatchCore, principal_axes, spacing
 from pretrain.data.dataset import load
 
 SMALL = {"grid": 8, "levels": ("level1", "level2")}
@@ -16,14 +16,15 @@ def nuts(demo_folder) -> list[torch.Tensor]:
     return list(Images(load(demo_folder, 64).of("hazelnut")))
 
 
-@pytest.mark.parametrize("options", [{}, {"num_neighbors": 3}, {"whiten": True}, {"dimensions": 16}])
+@pytest.mark.parametrize("options", [{}, {"num_neighbors": 3}, {"dimensions": None}, {"dimensions": 16}])
 def test_distances_are_to_the_nearest_of_all_patches(options, nuts):
     """So few normals that the coreset keeps every patch."""
     method = PatchCore(**SMALL, density_neighbors=0, **options).fit([]).refer(nuts[:6])
     assert len(method.coreset_) == 6 * 64
     known, asked = (method.patches(torch.stack(images)).flatten(0, 2) for images in (nuts[:6], nuts[6:8]))
-    center, matrix = known.mean(0), method.projection_.double()
-    apart = torch.cdist((asked - center).double() @ matrix, (known - center).double() @ matrix)
+    axes = method.axes_.double()
+    assert axes.shape == (known.shape[1], min(options.get("dimensions", 96) or 999, known.shape[1]))
+    apart = torch.cdist(asked.double() @ axes, known.double() @ axes)
     expected = apart.topk(method.num_neighbors, largest=False).values.mean(1)
     found = method.distances(method.patches(torch.stack(nuts[6:8]))).flatten()
     # faiss gives squares of distances to 1e-7 of the vectors' squared lengths.
@@ -53,9 +54,11 @@ def test_the_coreset_is_a_share_of_the_patches(nuts, monkeypatch):
     assert set(method.owners_.tolist()) <= set(range(6))
 
 
-def test_whitened_vectors_are_uncorrelated_and_alike():
+def test_axes_are_orthonormal_and_the_widest_comes_first():
     generator = torch.Generator().manual_seed(0)
-    vectors = torch.randn(4000, 5, generator=generator) @ (torch.eye(5) + 0.3 * torch.rand(5, 5, generator=generator))
-    vectors -= vectors.mean(0)
-    white = vectors @ whitening(vectors)
-    torch.testing.assert_close(white.T.cov(), torch.eye(5), rtol=0, atol=0.15)
+    vectors = 5 + torch.randn(4000, 4, generator=generator) * torch.tensor([1.0, 30.0, 0.1, 3.0])
+    center, axes = principal_axes(vectors, 3)
+    torch.testing.assert_close(center, vectors.mean(0))
+    torch.testing.assert_close(axes.T @ axes, torch.eye(3))
+    assert axes.abs().argmax(0).tolist() == [1, 3, 0]
+    assert principal_axes(vectors, None)[1].shape == (4, 4)
