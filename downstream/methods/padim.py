@@ -34,6 +34,7 @@ class PaDiM(PatchMethod):
     variance counts 0.7. Products must be posed alike, and images all of one size.
     """
 
+    grid: int | None = 28  # .933 AUROC on five products, .924 with 40
     normalize: bool = False  # what channels show of normals is no sum: of parts, only the first would count
     dimensions: int | None = 200
     reduction: str = "random"
