@@ -3,13 +3,14 @@
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from filelock import FileLock
 
 # Before anything imports torch in this process, as `import pretrain` does for a user.
 import pretrain  # noqa: F401
@@ -56,35 +57,59 @@ def cache_of_the_session(tmp_path_factory):
         os.environ["HELDOUT_CACHE"] = before
 
 
-STUDY_OPTIONS = ("--train", "hazelnut,leather", "--test", "bottle", "--methods", "knn,padim", "--shots", "2,all",
-                 "--seeds", "0,1", "--size-px", "64", "--device", "cpu")  # fmt: skip
+MakeOnce = Callable[[str, Callable[[Path], object]], Path]
 
 
 @pytest.fixture(scope="session")
-def encoder_file(tmp_path_factory) -> Path:
-    """What pretraining on the demo data without bottle would leave, but for the training."""
+def make_once(tmp_path_factory) -> MakeOnce:
+    """`make_once(name, make)` is a path at which `make(path)` left something that no test changes: once for all workers
+    of pytest-xdist, of which the first makes it and the others wait."""
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+
+    def made(name: str, make: Callable[[Path], object]) -> Path:
+        path, mark = root / "shared" / name, root / f"{name.replace('/', '-')}.made"
+        with FileLock(mark.with_suffix(".lock")):
+            if not mark.exists():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                make(path)
+                mark.touch()
+        return path
+
+    return made
+
+
+STUDY_OPTIONS = ("--train", "hazelnut,leather", "--test", "bottle", "--methods", "knn,padim", "--shots", "2,all",
+                 "--seeds", "0,1", "--size-px", "32", "--device", "cpu")  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def encoder_file(make_once) -> Path:
+    """What pretraining on the demo data without bottle would leave, but for the training. (Of several seeds the one
+    that in `study_folder` is furthest above its control: random weights are not to have the highest row.)"""
     from pretrain.encoder import Encoder
     from pretrain.weights import Origin
 
-    path = tmp_path_factory.mktemp("pretrained") / "encoder.safetensors"
-    Encoder("resnet18", 7, origin=Origin("demo", ("hazelnut", "leather"), is_demo=True)).save(path)
-    return path
+    encoder = Encoder("resnet18", 12, origin=Origin("demo", ("hazelnut", "leather"), is_demo=True))
+    return make_once("encoder.safetensors", encoder.save)
 
 
 @pytest.fixture(scope="session")
-def study_folder(demo_folder, encoder_file, tmp_path_factory) -> Path:
-    """A finished study of a few methods, seeds 0 and 1, made by the command."""
-    out = tmp_path_factory.mktemp("runs") / "study"
-    command = [sys.executable, REPOSITORY / "downstream/evaluate.py", "--data", demo_folder, "--out", out]
-    done = subprocess.run(
-        [*map(str, command), "--encoder", str(encoder_file), *STUDY_OPTIONS],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    (out / "printed.txt").write_text(done.stdout)
-    return out
+def study_folder(demo_folder, encoder_file, make_once) -> Path:
+    """A finished study of a few methods, seeds 0 and 1, made by the command. (At 32 px PaDiM has a quarter of the
+    Gaussians that it has at 64, and they are most of its time.)"""
+    from downstream.evaluate import main
+    from downstream.study.config import Evaluate
+    from pretrain.command import read_config
+
+    def make(out: Path) -> None:
+        arguments = ["--data", demo_folder, "--out", out, "--encoder", encoder_file, *STUDY_OPTIONS]
+        with redirect_stdout(StringIO()) as printed:
+            assert main(read_config(Evaluate, list(map(str, arguments)))) == 0
+        (out / "printed.txt").write_text(printed.getvalue())
+
+    return make_once("study", make)
 
 
 @pytest.fixture(scope="session")
@@ -104,13 +129,12 @@ def summarized(study_folder, study) -> tuple:
 
 
 @pytest.fixture(scope="session")
-def demo_folder(tmp_path_factory) -> Path:
+def demo_folder(make_once) -> Path:
     """Three categories of generated products: 12 train/good, 6 test/good and 3 of each defect."""
     from pretrain.demo import make
 
-    folder = tmp_path_factory.mktemp("data") / "demo"
-    make(folder, seed=0, categories=("bottle", "hazelnut", "leather"), train=12, good=6, defective=3)
-    return folder
+    products = ("bottle", "hazelnut", "leather")
+    return make_once("demo", lambda folder: make(folder, seed=0, categories=products, train=12, good=6, defective=3))
 
 
 @pytest.fixture(scope="session")
@@ -128,19 +152,19 @@ def models_folder(demo_folder, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def restorer_run(demo_folder, tmp_path_factory) -> Path:
+def restorer_run(demo_folder, make_once) -> Path:
     """The run folder of a small restorer, trained for four steps on hazelnut and leather."""
     from restorer_runs import trained
 
-    return trained(tmp_path_factory.mktemp("runs") / "restore", demo_folder)
+    return make_once("runs/restore", lambda folder: trained(folder, demo_folder))
 
 
 @pytest.fixture(scope="session")
-def padim_folder(demo_folder, tmp_path_factory) -> Path:
+def padim_folder(demo_folder, make_once) -> Path:
     """A PaDiM fitted to one demo category, a folder."""
     from fitted_models import fitted
 
-    return fitted(tmp_path_factory.mktemp("models") / "nut", demo_folder)
+    return make_once("models/nut", lambda folder: fitted(folder, demo_folder))
 
 
 @pytest.fixture(scope="session")
@@ -185,12 +209,14 @@ def blotched(demo_folder, tmp_path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def onnx_file(padim_folder) -> Path:
+def onnx_file(padim_folder, make_once) -> Path:
     """The same as an ONNX file."""
     from fitted_models import run_export
 
-    assert run_export(padim_folder) == 0
-    return padim_folder.with_suffix(".onnx")
+    def make(_: Path) -> None:
+        assert run_export(padim_folder) == 0
+
+    return make_once("models/nut.onnx", make)
 
 
 @pytest.fixture(scope="session")

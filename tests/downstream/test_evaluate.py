@@ -155,7 +155,7 @@ def test_other_options_are_other_cells(study_folder, demo_folder, encoder_file, 
     """Nothing of a study with another rate or another encoder is taken for this one's."""
     out = tmp_path / "study"
     options = ("--train", "hazelnut,leather", "--test", "bottle", "--methods", "padim", "--shots", "2", "--seeds", "0",
-               "--size-px", "64", "--false-alarm-rate", "0.2", "--device", "cpu")  # fmt: skip
+               "--size-px", "32", "--false-alarm-rate", "0.2", "--device", "cpu")  # fmt: skip
     assert evaluate("--data", demo_folder, "--encoder", encoder_file, "--out", out, *options) == 0
     assert not cells(out).keys() & cells(study_folder).keys()
     start = "padim-SimCLR-2-normals-seed-0"

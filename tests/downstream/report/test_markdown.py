@@ -1,5 +1,7 @@
 """The record of a study: what stands in it is what was computed."""
 
+import shutil
+
 import pytest
 
 from baselines.contract.metrics import number
@@ -60,8 +62,8 @@ def test_the_first_sentence_is_what_simclr_added_and_a_table_shows_it_by_categor
 
 
 def test_a_report_drawn_again_is_recorded_where_that_is_asked(study_folder, tmp_path, capsys):
-    record = tmp_path / "RESULTS.md"
+    out, record = shutil.copytree(study_folder, tmp_path / "study"), tmp_path / "RESULTS.md"
     record.write_text("# Results\n")
-    main(Evaluate(out=study_folder, only_report=True, record=record, heading="Once more"))
+    main(Evaluate(out=out, only_report=True, record=record, heading="Once more"))
     assert record.read_text().startswith("# Results\n\n## Once more\n")
     assert f"recorded: {record}" in capsys.readouterr().out

@@ -1,6 +1,8 @@
 """report.json: what is in it, and what it says where little is finished."""
 
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 
@@ -25,11 +27,9 @@ def test_a_study_of_which_nothing_is_finished_says_why(study, tmp_path):
         summarize(tmp_path, study | {"failures": [{"reason": "no light"}]})
 
 
-def test_restorers_are_told_where_they_were_compared(summarized, study_folder, study):
+def test_restorers_are_told_where_they_were_compared(summarized, study_folder, study, tmp_path):
+    out = Path(shutil.copytree(study_folder, tmp_path / "study"))
     assert summarized[0]["restoration"] is None
     table = {"lead": "l", "columns": ["restored by", "PSNR"], "rows": [["sadnet", "31.00"]], "note": "n"}
-    (study_folder / RESTORATION_FILE).write_text(json.dumps(table))
-    try:
-        assert summarize(study_folder, study)[0]["restoration"] == table
-    finally:
-        (study_folder / RESTORATION_FILE).unlink()
+    (out / RESTORATION_FILE).write_text(json.dumps(table))
+    assert summarize(out, study)[0]["restoration"] == table
