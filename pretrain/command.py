@@ -4,6 +4,7 @@ import difflib
 import inspect
 import re
 import sys
+import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, fields
 from importlib import import_module
@@ -83,7 +84,8 @@ def run_command(
     main: Callable[[Config], int | None], config_class: type[Config], arguments: Sequence[str] | None = None
 ) -> int:
     """Read a Config from the command line and call `main` with it. Returns the exit code: 2 for a user's mistake,
-    130 after Ctrl-C, else what `main` returns (None is 0). Defaults < `--config x.yaml` < flags."""
+    3 for a fault of ours, 130 after Ctrl-C, 141 where nobody reads on, else what `main` returns (None is 0). So a
+    command alone says 1. Defaults < `--config x.yaml` < flags."""
     try:
         return main(read_config(config_class, arguments)) or 0
     except UserError as error:
@@ -93,13 +95,20 @@ def run_command(
         print(stopped)
         return 130
     except BrokenPipeError:  # whoever read the output has gone
-        return 1
+        return 141
     except OSError as error:  # a full disk, a folder in the way of a file, a missing permission
         print(f"error: {error}; put that right, or name another path.", file=sys.stderr)
+        return 2
+    except MemoryError:
+        print("error: the memory does not suffice; close other programs, or ask for less at once.", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("stopped.", file=sys.stderr)
         return 130
+    except Exception:
+        traceback.print_exc()
+        print("error: this is a fault of heldout; please report it with the lines above.", file=sys.stderr)
+        return 3
 
 
 def run_commands(commands: Mapping[str, tuple[Callable, type]], arguments: Sequence[str] | None = None) -> int:

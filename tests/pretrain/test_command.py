@@ -155,6 +155,23 @@ def test_what_is_installed_does_not_come_before_the_standard_library(first, monk
     assert (sys.path[0] == first) == (first == "/checkout")
 
 
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (MemoryError(), 2, "the memory does not suffice"),
+        (BrokenPipeError(), 141, ""),
+        (OSError(28, "No space left on device"), 2, "put that right"),
+        (KeyError("fault"), 3, "a fault of heldout"),
+    ],
+)
+def test_exit_code_1_is_left_to_what_a_command_says_of_itself(error, code, words, capsys):
+    def main(config: Config) -> None:
+        raise error
+
+    assert run_command(main, Config, ["--count", "1"]) == code
+    assert words in capsys.readouterr().err
+
+
 def test_interrupt_is_exit_code_130():
     def main(config: Config) -> None:
         raise KeyboardInterrupt
