@@ -20,7 +20,6 @@ if __name__ == "__main__":
 
     start_commands({"train": ("baselines.vgg_cam:train", Train), "test": ("baselines.vgg_cam:test", Test)})
 
-import json
 import sys
 from dataclasses import replace
 from functools import partial
@@ -37,7 +36,7 @@ from baselines.contract.method import Images, Samples
 from pretrain.command import UserError
 from pretrain.data.dataset import ImageSet, choose_folder, data_name, load
 from pretrain.drawing import save_image
-from pretrain.files import write_json
+from pretrain.files import stored_json, write_json
 from pretrain.training.fabric import make_fabric
 from pretrain.training.run import Run
 from pretrain.training.session import Session
@@ -138,7 +137,7 @@ def test(config: Test) -> None:
         raise UserError(
             f"there is no finished training in {config.model}; python baselines/vgg_cam.py train makes one."
         )
-    metadata = json.loads(file.read_text())
+    metadata = stored_json(file, "train the model anew")
     known = sorted({*metadata["categories"], *metadata["weights_saw"]})
     if seen := sorted(set(config.test) & set(known)):
         raise UserError(

@@ -22,10 +22,14 @@ from embeddings.encoding import Source
 from pretrain.command import UserError
 from pretrain.data.images import Record, check_names
 from pretrain.files import write_json
+from pretrain.reading import parse_json, read_json
 
 # Of config.json and the lines: raised where their names or meanings change.
 FORMAT = 1
 SECONDS_BETWEEN_COMMITS = 1.0
+ENTRY_TYPES = {
+    "id": int, "path": str, "category": str, "split": str, "defect": str, "mask": str | None, "digest": str
+}  # fmt: skip
 
 
 class Line(NamedTuple):
@@ -192,7 +196,7 @@ def entry_of(record: Record, image_id: int, digest: bytes, data: Path) -> dict:
 def read_config(folder: Path) -> dict:
     """config.json of the vectors in `folder`. Raises UserError where there is none, or one of another format."""
     try:
-        config = json.loads((folder / "config.json").read_text())
+        config = read_json(folder / "config.json")
     except FileNotFoundError:
         raise UserError(f"there are no vectors in {folder}: embeddings/extract.py makes them.") from None
     except ValueError as error:
@@ -237,9 +241,19 @@ def _entries(folder: Path) -> Iterator[tuple[int, list[dict]]]:
     for path in sorted(folder.glob("shard-*.jsonl")):
         try:
             with open(path, "rb") as file:
-                yield _number(path), [json.loads(line) for line in file if line.endswith(b"\n")]
+                yield _number(path), [_entry(line) for line in file if line.endswith(b"\n")]
         except ValueError as error:
             raise UserError(f"{path} is damaged ({error}): remove {folder} and extract again.") from None
+
+
+def _entry(line: bytes) -> dict:
+    """A line's content. Raises ValueError unless it is what `_line` writes."""
+    entry = parse_json(line)
+    types = {"gone": int} if "gone" in entry else ENTRY_TYPES
+    for name, kind in types.items():
+        if not isinstance(entry.get(name), kind):
+            raise ValueError(f"{name} is {entry.get(name)!r:.40}")
+    return entry
 
 
 def _number(path: Path) -> int:

@@ -33,6 +33,7 @@ from pretrain.demo_products.defects import Harm
 from pretrain.demo_products.scene import Light, changed, lit, photograph
 from pretrain.files import alone
 from pretrain.progress import Progress
+from pretrain.reading import read_json
 from pretrain.workers import usable_cores, worker_pool
 
 GENERATOR = 1  # raised whenever an image of the same seed would come out differently
@@ -192,10 +193,9 @@ Job = tuple[str, str, str, int]  # category, split, defect, index
 
 def _marker(folder: Path) -> dict:
     try:
-        marker = json.loads((Path(folder) / MARKER).read_text())
+        return read_json(Path(folder) / MARKER)
     except (OSError, ValueError):
         return {}
-    return marker if isinstance(marker, dict) else {}
 
 
 def _jobs(categories: tuple[str, ...], train: int, good: int, defective: int) -> Iterator[Job]:

@@ -1,10 +1,13 @@
 """Files that a reader finds whole, the old one or the new one and never half; the lock of their one writer; tensors."""
 
+import ctypes
 import errno
 import json
 import os
+import platform
+import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,12 +16,16 @@ from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 
 from pretrain.command import UserError
+from pretrain.reading import parse_json, read_json, read_regular
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 # In the header of our safetensors files: without it a file is another program's.
 HEADER_KEY = "heldout"
+MAX_TENSOR_BYTES = 2**36
+# Of Linux's renameat2.
+AT_FDCWD, RENAME_EXCHANGE = -100, 2
 
 
 def write_whole(path: Path, data: bytes) -> None:
@@ -29,7 +36,7 @@ def write_whole(path: Path, data: bytes) -> None:
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, "is a folder; a file is to be written there", str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
+    unfinished = _unfinished(path)
     try:
         with open(unfinished, "wb") as file:
             file.write(data)
@@ -40,9 +47,87 @@ def write_whole(path: Path, data: bytes) -> None:
         unfinished.unlink(missing_ok=True)
 
 
+@contextmanager
+def whole_folder(folder: Path, replaced: Iterable[str] = ()) -> Iterator[Path]:
+    """A new folder to write into. In the end it takes the place of `folder` in one step, with the files that only the
+    old one has, but for those `replaced`. Until then, and where the writer is killed or fails, the old one stays."""
+    folder = folder.resolve()
+    if folder.exists() and not folder.is_dir():
+        raise FileExistsError(errno.EEXIST, "is a file; a folder is to be written there", str(folder))
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = _unfinished(folder)
+    try:
+        shutil.rmtree(unfinished, ignore_errors=True)  # of a process that had our number
+        unfinished.mkdir()
+        yield unfinished
+        if folder.is_dir():
+            for entry in folder.iterdir():
+                if entry.name not in replaced and not (unfinished / entry.name).exists():
+                    _link(entry, unfinished / entry.name)
+            _exchange(unfinished, folder)
+        else:
+            unfinished.replace(folder)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
 def write_json(path: Path, metadata: object) -> None:
     """`metadata` as indented JSON, by `write_whole`."""
     write_whole(path, (json.dumps(metadata, indent=2) + "\n").encode())
+
+
+def _unfinished(path: Path) -> Path:
+    """Where to write what is to become `path`. What killed writers left there goes."""
+    start = f".{path.name}.{platform.node()}-"
+    for left in path.parent.iterdir():
+        pid = left.name.removeprefix(start).removesuffix(".part")
+        if left.name == f"{start}{pid}.part" and pid.isdigit() and not _is_running(int(pid)):
+            shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
+    return path.with_name(f"{start}{os.getpid()}.part")
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # another user's
+        return True
+    return True
+
+
+def _link(source: Path, target: Path) -> None:
+    """The same file under another name, or a copy where the disk knows no links; of a folder, of all that is in it."""
+
+    def link(source: str, target: str) -> None:
+        try:
+            os.link(source, target, follow_symlinks=False)
+        except OSError:
+            shutil.copy2(source, target, follow_symlinks=False)
+
+    if source.is_dir() and not source.is_symlink():
+        shutil.copytree(source, target, symlinks=True, copy_function=link)
+    else:
+        link(str(source), str(target))
+
+
+def _exchange(first: Path, second: Path) -> None:
+    """Exchange the names of two folders: in one step where Linux and the disk can, else in three."""
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if rename and rename(AT_FDCWD, os.fsencode(first), AT_FDCWD, os.fsencode(second), RENAME_EXCHANGE) == 0:
+        return
+    aside = first.with_name(f"{first.name}.old")
+    second.rename(aside)
+    first.rename(second)
+    aside.rename(first)
+
+
+def stored_json(file: Path, remedy: str) -> dict:
+    """What a JSON file of ours holds. Raises UserError, with the remedy, where it is damaged."""
+    try:
+        return read_json(file)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file} is damaged ({error}): {remedy}.") from None
 
 
 @contextmanager
@@ -97,12 +182,14 @@ def read_tensors(path: Path) -> "tuple[dict[str, Tensor], dict]":
     """The tensors and the metadata of a file written by `write_tensors`. Raises UserError for any other file."""
     if not path.is_file():
         raise UserError(f"there is no file {path}.")
+    from safetensors.torch import load  # as above
+
     try:
-        with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-            metadata = json.loads(header.get(HEADER_KEY, "null"))
-            names = file.keys()
-            tensors = {name: file.get_tensor(name) for name in names}
+        # Not mapped into memory: whatever becomes of the file, what was read stays as it is.
+        data = read_regular(path, MAX_TENSOR_BYTES)
+        tensors = load(data)
+        header = parse_json(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__", {})
+        metadata = parse_json(header.get(HEADER_KEY, "null"), object)
     except (SafetensorError, ValueError, OSError) as error:
         raise UserError(f"{path} is damaged or no safetensors file ({error}).") from None
     if not isinstance(metadata, dict):

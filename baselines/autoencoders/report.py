@@ -1,6 +1,5 @@
 """What a training prints and writes: its plan, then the model, figures on test images, reconstructions, curves."""
 
-import json
 import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,7 +23,7 @@ from baselines.contract.threshold import threshold_from_normals
 from pretrain.data.dataset import ImageSet, data_name
 from pretrain.drawing import Curve, Thumbnail, contact_sheet, curves, save_image
 from pretrain.encoder import asked_encoder
-from pretrain.files import write_json
+from pretrain.files import stored_json, write_json
 from pretrain.training.run import Run
 
 FIGURES = "figures.json"
@@ -90,7 +89,7 @@ def write_results(config: Config, run: Run, method: AutoEncoder, normals: ImageS
 
 def read_figures(folder: Path) -> dict:
     """The figures of a finished run."""
-    return json.loads((folder / FIGURES).read_text())
+    return stored_json(folder / FIGURES, "train the model anew")
 
 
 def evaluate(method: AutoEncoder, tests: ImageSet, threshold: float, limit: float) -> dict:

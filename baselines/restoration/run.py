@@ -1,6 +1,5 @@
 """A restorer's training in a run folder: what it is validated by, what it leaves, and how that is opened again."""
 
-import json
 import math
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -20,7 +19,7 @@ from pretrain.command import UserError
 from pretrain.data.dataset import choose_folder
 from pretrain.degrade import severity_named
 from pretrain.drawing import Curve, curves, save_image
-from pretrain.files import write_json
+from pretrain.files import stored_json, write_json
 from pretrain.training.fabric import make_fabric
 from pretrain.training.run import Run
 from pretrain.training.session import TIMED_STEPS, Session
@@ -176,7 +175,7 @@ def training_summary(run: Path) -> dict:
     file = run / SUMMARY_FILE
     if not file.is_file():
         raise UserError(f"there is no finished training in {run}; the command train makes one.")
-    summary = json.loads(file.read_text())
+    summary = stored_json(file, "train the model anew")
     if (written := summary.get("format", 1)) != FORMAT:
         raise UserError(f"{file} has format {written}, and this heldout reads format {FORMAT}: train the model anew.")
     return summary

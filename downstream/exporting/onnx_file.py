@@ -16,7 +16,7 @@ from downstream.inspection.inspector import Inspector
 from downstream.methods.exported import FORMAT, HEADER_KEY, IMAGES, OUTPUTS, Exported, probe_image
 from pretrain.command import UserError
 from pretrain.encoder import commit
-from pretrain.files import write_whole
+from pretrain.files import stored_json, write_whole
 
 # Operators that onnxruntime knows since 1.14 and TensorRT since 8.6.
 OPSET = 18
@@ -71,7 +71,7 @@ def header_of(
     thresholds, which are this model's; `probe_score` what the graph says of `probe_image`."""
     about = model.method._opened_encoder().as_json()
     packages = ("torch", "torchvision", "onnx", "onnxruntime")
-    decision = json.loads((folder / FILE).read_text())
+    decision = stored_json(folder / FILE, "fit the model again")
     decision |= {"threshold": model.threshold._asdict(), "normal_scores": model.normal_scores}
     decision["map_threshold"] = model.map_threshold and model.map_threshold._asdict()
     metadata = {

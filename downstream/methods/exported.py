@@ -4,7 +4,6 @@ To run an ONNX file takes onnxruntime and numpy, and neither torch nor anything 
 that makes it answer as a native method does. All that `inspector.json` says of a model is in the file too.
 """
 
-import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
@@ -15,6 +14,7 @@ import numpy as np
 
 from baselines.contract.model_folder import check_format
 from pretrain.command import UserError
+from pretrain.reading import parse_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -67,7 +67,7 @@ class Exported:
         self.metadata = _checked(header, self.path)
         self.size_px, self.takes_floats = self.metadata["size_px"], self.metadata["takes_floats"]
         self._try()
-        self.normal_scores_ = np.asarray(json.loads(self.inspector)["normal_scores"], np.float32)
+        self.normal_scores_ = np.asarray(parse_json(self.inspector)["normal_scores"], np.float32)
 
     @property
     def inspector(self) -> str:
@@ -165,7 +165,7 @@ def _checked(header: str | None, path: Path) -> dict:
     if not header:
         raise UserError(f"{path} was not written by heldout's downstream/export.py: it lacks thresholds and all else.")
     try:
-        metadata = json.loads(header)
+        metadata = parse_json(header)
         check_format(path, metadata["format"], FORMAT, "export")
         if missing := {"inspector", "size_px", "takes_floats", "type", "probe_score"} - set(metadata):
             raise KeyError(min(missing))

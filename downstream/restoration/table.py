@@ -1,6 +1,5 @@
 """The figures of restorers as one table for terminal, report and Markdown: means and deviations over seeds."""
 
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from pretrain.command import UserError
 from pretrain.data.dataset import data_name
 from pretrain.degrade import describe
 from pretrain.encoder import commit
+from pretrain.files import stored_json
 
 CELL_FILE = "evaluation.json"
 FORMAT = 2  # of CELL_FILE. 2: `figures` and `detection_auroc`
@@ -63,7 +63,7 @@ def cell_file(out: Path, row: str, seed: int) -> Path:
 
 def read_cell(file: Path) -> dict:
     """An evaluation. Raises UserError for one of another format."""
-    cell = json.loads(file.read_text())
+    cell = stored_json(file, "remove it, and it is computed again")
     if (written := cell.get("format", 1)) != FORMAT:
         raise UserError(f"{file} has format {written}, and this heldout reads format {FORMAT}: choose another --out.")
     return cell

@@ -1,6 +1,5 @@
 """Which encoder files may be tested on which categories: never on one that they saw, never demo ones on other data."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from pretrain.command import UserError
 from pretrain.demo import is_demo
 from pretrain.encoder import Encoder, fingerprint, load_encoder, make_encoder
 from pretrain.files import HEADER_KEY
+from pretrain.reading import parse_json
 from pretrain.weights import IMAGENET, Origin
 
 RUNS = Path("runs")
@@ -123,13 +123,14 @@ def _categories_seen(path: Path, folder: Path) -> set[str] | None:
     """The categories in an encoder file's header; none where it was made on other data, or cannot be read."""
     try:
         with safe_open(path, framework="pt") as file:  # the header alone
-            origin = json.loads((file.metadata() or {}).get(HEADER_KEY, "{}")).get("origin") or {}
-    except (SafetensorError, OSError, ValueError):
+            origin = parse_json((file.metadata() or {}).get(HEADER_KEY, "{}")).get("origin") or {}
+        categories = set(origin["categories"])
+    except (SafetensorError, OSError, ValueError, LookupError, TypeError):
         return None
     is_same = str(origin.get("data")).split(", then ")[-1] == folder.resolve().name
     if not is_same or origin.get("is_demo") != is_demo(folder):
         return None
-    return set(origin["categories"])
+    return categories
 
 
 def _pretraining_command(folder: Path, categories: Sequence[str]) -> str:

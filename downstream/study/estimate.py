@@ -21,6 +21,7 @@ from downstream.study.folds import CALIBRATION_SHARE, FIT_SHARE
 from pretrain.data.cache import cache_root
 from pretrain.files import write_json
 from pretrain.progress import Progress, duration
+from pretrain.reading import read_json
 
 FORMAT = 1
 KEPT = 5  # measurements of the same work; more are of code and a machine of long ago
@@ -62,7 +63,7 @@ class Rates:
     def __init__(self, file: Path | None = None) -> None:
         self.file = file or cache_root() / "study-rates.json"
         try:
-            kept = json.loads(self.file.read_text())
+            kept = read_json(self.file)
             self._measured = {str(key): list(map(float, rates)) for key, rates in kept["rates"].items()}
         except (
             OSError,

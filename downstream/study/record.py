@@ -1,6 +1,5 @@
 """A study's folder: study.json, what was planned and with what, and the finished cells under cells/."""
 
-import json
 import sys
 from collections import defaultdict
 from collections.abc import Iterable
@@ -8,7 +7,7 @@ from pathlib import Path
 
 from downstream.study.cell import FORMAT, CellResult, RowKey, read_cell
 from pretrain.command import UserError
-from pretrain.files import write_json
+from pretrain.files import stored_json, write_json
 
 STUDY_FILE = "study.json"
 RESTORATION_FILE = "restoration.json"
@@ -28,7 +27,7 @@ def read_study(folder: Path) -> dict:
     if not file.is_file():
         raise UserError(f"there is no study in {folder}: name another folder, or make one there by "
                         f"python downstream/evaluate.py --out {folder}")  # fmt: skip
-    study = json.loads(file.read_text())
+    study = stored_json(file, "call the study's command again")
     if study.get("format") != FORMAT:
         raise UserError(
             f"{file} was written in format {study.get('format', 1)}, and this version reads format {FORMAT}: compute "
@@ -66,4 +65,4 @@ def is_finished(file: Path) -> bool:
 def read_restoration(folder: Path) -> dict | None:
     """The table of restorers, where they were compared."""
     file = folder / RESTORATION_FILE
-    return json.loads(file.read_text()) if file.is_file() else None
+    return stored_json(file, "remove it, and restorers are compared again") if file.is_file() else None

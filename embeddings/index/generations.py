@@ -13,6 +13,7 @@ from secrets import token_hex
 
 from pretrain.command import UserError
 from pretrain.files import sole_writer, write_whole
+from pretrain.reading import read_json
 
 CURRENT = "current.json"
 BLOCK_BYTES = 1 << 24
@@ -22,7 +23,7 @@ def read_current(folder: Path) -> dict:
     """What `current.json` says. Raises UserError where there is none, or it is damaged."""
     path = folder / CURRENT
     try:
-        metadata = json.loads(path.read_text())
+        metadata = read_json(path)
         generation, files = metadata["generation"], metadata["files"]
         if not (isinstance(generation, str) and all(isinstance(file["bytes"], int) for file in files.values())):
             raise TypeError("its entries have the wrong types")

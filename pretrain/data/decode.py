@@ -8,8 +8,7 @@ alone, and to start is a tenth of their time.
 
 import struct
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
@@ -17,6 +16,8 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple, TypeVar
 
 import kornia_rs.io
 import numpy as np
+
+from pretrain.reading import read_regular
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -47,9 +48,7 @@ class Decoded(NamedTuple):
 
 def decode(path: Path, size_px: int | None = None) -> Decoded:
     """Read an image upright, as 8-bit RGB: stretched to a square of `size_px`, or as it is. Raises Unreadable."""
-    with _opened(path) as file:
-        data = file.read()
-    return decode_bytes(data, size_px)
+    return decode_bytes(_bytes_of(path), size_px)
 
 
 def decode_bytes(data: bytes, size_px: int | None = None) -> Decoded:
@@ -67,18 +66,15 @@ def read_mask(path: Path, size_px: int | None = None) -> np.ndarray:
     """Read a mask as bool (h, w): whatever is brighter than half of its brightest value. Raises Unreadable."""
     from PIL import Image
 
-    with _opened(path) as file:
-        levels = _pillow(file, _mask_levels)
+    levels = _pillow(BytesIO(_bytes_of(path)), _mask_levels)
     # Nearest pixel, so that the mask stays a mask; half of ITS maximum, since both 0/1 and 0/255 are in use.
     mask = Image.fromarray(levels > levels.max() / 2)
     return np.asarray(mask if size_px is None else mask.resize((size_px, size_px), Image.Resampling.NEAREST))
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[BinaryIO]:
+def _bytes_of(path: Path) -> bytes:
     try:
-        with open(path, "rb") as file:
-            yield file
+        return read_regular(path)
     except OSError as error:
         raise Unreadable(error.strerror or str(error)) from None
 

@@ -9,7 +9,7 @@ runs/NAME/finished                 exists once the result is written
 import json
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from torch.optim import Optimizer
 
 from pretrain.command import Names, UserError
 from pretrain.files import read_tensors, sole_writer, write_tensors, write_whole
+from pretrain.reading import parse_json
 
 # Of checkpoints. 2: of one session for all trainings, with its length, its seconds and a state.
 FORMAT = 2
@@ -54,12 +55,20 @@ class Run:
 
     def config(self) -> dict:
         """The stored configuration, plain."""
-        return yaml.safe_load((self.folder / "config.yaml").read_text())
+        file = self.folder / "config.yaml"
+        try:
+            stored = yaml.safe_load(file.read_text())
+            if not isinstance(stored, dict):
+                raise ValueError("it names no options")
+        except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+            reason = f"{file} is damaged ({' '.join(str(error).split())[:200]})"
+            raise UserError(f"{reason}: remove it to go on with the options that you give now.") from None
+        return stored
 
     def earlier(self, name: str) -> object:
         """What an option was resolved to when the run began; none where it has not begun. For what was measured then
         and might be measured otherwise now."""
-        return (self.config() or {}).get(name) if (self.folder / "config.yaml").is_file() else None
+        return self.config().get(name) if (self.folder / "config.yaml").is_file() else None
 
     def log(self, step: int, **figures: float) -> None:
         """Add a line of figures; a line that a kill cut off stays one of its own."""
@@ -71,11 +80,16 @@ class Run:
             file.write(line)
 
     def metrics(self) -> list[dict]:
-        """All lines; one that was cut off by a kill is left out."""
+        """All lines; one that was cut off by a kill, or is damaged, is left out."""
         if not self.metrics_file.exists():
             return []
-        lines = self.metrics_file.read_text().splitlines()
-        return [json.loads(line) for line in lines if line.endswith("}")]
+        metrics = []
+        for line in self.metrics_file.read_text(errors="replace").splitlines():
+            with suppress(ValueError):
+                figures = parse_json(line)
+                if isinstance(figures.get("step"), int):
+                    metrics.append(figures)
+        return metrics
 
     def save(self, module: nn.Module, optimizer: Optimizer, metadata: dict) -> None:
         """Write a checkpoint; `metadata` is JSON and holds the number of finished steps as `step`."""
@@ -131,7 +145,7 @@ class Run:
         if not file.exists():
             write_whole(file, yaml.safe_dump(wanted, sort_keys=False).encode())
             return
-        stored = yaml.safe_load(file.read_text()) or {}
+        stored = self.config()
         differing = sorted(key for key in wanted.keys() | stored.keys() if wanted.get(key) != stored.get(key))
         if differing:
             changes = ", ".join(f"{key} was {stored.get(key)} and is {wanted.get(key)}" for key in differing)

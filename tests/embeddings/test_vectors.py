@@ -44,6 +44,18 @@ def test_what_a_kill_left_unfinished_is_cut_off(torn, pooled, tmp_path, small):
     np.testing.assert_allclose(Vectors(out)[:], pooled[:], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "found, put", [('"path"', '"pbth"'), ('"id": 3,', '"id": "",'), ('"gone": 1', '"gone": ""'), ("{", "[")]
+)
+def test_a_damaged_line_is_a_sentence(found, put, pooled, tmp_path):
+    out = Path(shutil.copytree(pooled.folder, tmp_path / "v"))
+    _, lines = shard_files(out, 0)
+    text = lines.read_text() + '{"gone": 1}\n'
+    assert found in text
+    lines.write_text(text.replace(found, put, 1))
+    assert "is damaged" in refusal(read_lines, out, pooled.data)
+
+
 def test_ids_are_never_given_out_twice(pooled, tmp_path):
     out = Path(shutil.copytree(pooled.folder, tmp_path / "v"))
     shard = ShardWriter(out, 0, 1, 512)

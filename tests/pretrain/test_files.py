@@ -1,13 +1,26 @@
 import json
 import os
+import signal
 import struct
+import subprocess
+import sys
+import textwrap
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
+from pretrain import files
 from pretrain.command import UserError
-from pretrain.files import read_tensors, sole_writer, write_json, write_tensors, write_whole
+from pretrain.files import (
+    read_tensors,
+    sole_writer,
+    stored_json,
+    whole_folder,
+    write_json,
+    write_tensors,
+    write_whole,
+)
 
 TENSORS = {"weight": torch.randn(3, 4), "count": torch.tensor(7), "view": torch.arange(6).reshape(2, 3).T}
 METADATA = {"name": "größe", "levels": ["a", "b"], "rate": 1e-4, "none": None}
@@ -101,3 +114,92 @@ def test_damaged_foreign_and_missing_files_are_refused(tmp_path):
         read_tensors(path)
     with pytest.raises(UserError, match="there is no file"):
         read_tensors(tmp_path / "none")
+
+
+def test_what_was_read_does_not_change_with_its_file(tmp_path):
+    path = tmp_path / "file.safetensors"
+    write_tensors(path, {"weight": torch.ones(100_000)}, METADATA)
+    tensors, _ = read_tensors(path)
+    with open(path, "r+b") as file:  # as `cp` of another file over it does
+        file.truncate(1000)
+        file.write(bytes(400_000))
+    assert torch.equal(tensors["weight"], torch.ones(100_000))
+
+
+def test_a_header_nested_too_deep_is_damage(tmp_path):
+    for header in ({"heldout": "[" * 100_000}, {"heldout": '{"a":' * 100_000}):
+        save_file({"a": torch.zeros(1)}, tmp_path / "file.safetensors", header)
+        with pytest.raises(UserError, match="damaged"):
+            read_tensors(tmp_path / "file.safetensors")
+
+
+def test_damaged_json_is_said_with_what_to_do(tmp_path):
+    (tmp_path / "figures.json").write_text("{")
+    with pytest.raises(UserError, match="figures.json is damaged .*: draw it anew"):
+        stored_json(tmp_path / "figures.json", "draw it anew")
+
+
+@pytest.fixture
+def old(tmp_path):
+    """A folder with two parts that are to be replaced, and what somebody added."""
+    folder = tmp_path / "model"
+    (folder / "notes").mkdir(parents=True)
+    for name in ("method", "encoder", "notes/mine.txt"):
+        (folder / name).write_text(f"old {name}")
+    return folder
+
+
+def content(folder):
+    return {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("exchanges", [True, False], ids=["in one step", "in three"])
+def test_a_folder_takes_the_place_of_the_old_one_and_keeps_what_was_added(exchanges, old, tmp_path, monkeypatch):
+    if not exchanges:  # another system, or a disk that cannot
+        monkeypatch.setattr(files, "RENAME_EXCHANGE", 1 << 30)
+    with whole_folder(old, replaced=["method", "encoder"]) as unfinished:
+        (unfinished / "method").write_text("new")
+        assert content(old)["method"] == "old method"
+    assert content(old) == {"method": "new", "notes/mine.txt": "old notes/mine.txt"}
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    with whole_folder(tmp_path / "another") as unfinished:
+        (unfinished / "method").write_text("new")
+    assert content(tmp_path / "another") == {"method": "new"}
+
+
+def test_a_folder_that_is_not_finished_leaves_the_old_one(old, tmp_path):
+    before = content(old)
+    with pytest.raises(OSError, match="full"), whole_folder(old) as unfinished:
+        (unfinished / "method").write_text("half")
+        raise OSError(28, "full")
+    assert content(old) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_killed_writer_leaves_the_old_ones_and_its_rest_goes_with_the_next(old, tmp_path):
+    before = content(old)
+    code = f"""
+        import os, signal
+        from pathlib import Path
+        from pretrain import files
+        os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)
+        with files.whole_folder(Path({str(old)!r})) as unfinished:
+            (unfinished / "method").write_text("half")
+            files.write_whole(Path({str(old)!r}) / "encoder", b"half")
+    """
+    killed = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    left = [path for path in tmp_path.rglob(".*.part")]
+    assert len(left) == 2 and {name: text for name, text in content(old).items() if name in before} == before
+    write_whole(old / "encoder", b"new")
+    with whole_folder(old) as unfinished:
+        (unfinished / "method").write_text("new")
+    assert not list(tmp_path.rglob(".*.part"))
+    assert content(old) == {**before, "encoder": "new", "method": "new"}
+
+
+def test_a_file_in_the_way_of_a_folder_is_refused(tmp_path):
+    (tmp_path / "model").write_text("mine")
+    with pytest.raises(FileExistsError, match="is a file"), whole_folder(tmp_path / "model"):
+        pytest.fail("began")
+    assert (tmp_path / "model").read_text() == "mine"

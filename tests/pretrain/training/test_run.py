@@ -135,6 +135,28 @@ def test_a_line_cut_off_by_a_kill_spoils_no_other(cut, tmp_path):
     assert run.metrics() == [{"step": 0, "loss": 2.5}, {"step": 1, "loss": 1.25}]
 
 
+def test_damaged_lines_of_figures_are_left_out(tmp_path):
+    run = Run(tmp_path)
+    run.log(0, loss=2.5)
+    with open(run.metrics_file, "ab") as file:
+        file.write(b'{"step": "one"}\n{"loss": 1.0}\n[3]\n' + b"[" * 100_000 + b'\n\xff{"step": 1}\n')
+    run.log(2, loss=1.5)
+    assert [line["step"] for line in run.metrics()] == [0, 2]
+
+
+@pytest.mark.parametrize("damage", [b"", b"[1]", b"data: [", b"\xff\xfe", b"[" * 100_000])
+def test_a_damaged_configuration_is_said_with_how_to_go_on(damage, tmp_path):
+    run = Run(tmp_path)
+    with run.held(Settings()):
+        pass
+    (tmp_path / "config.yaml").write_bytes(damage)
+    with pytest.raises(UserError, match="config.yaml is damaged .*: remove it to go on"), run.held(Settings()):
+        pytest.fail("went on")
+    (tmp_path / "config.yaml").unlink()
+    with run.held(Settings()):
+        assert run.config()["text"] == "1e-4"
+
+
 def test_a_line_without_its_end_counts(tmp_path):
     run = Run(tmp_path)
     run.log(0, loss=2.5)
