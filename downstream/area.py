@@ -47,9 +47,10 @@ from downstream.inspection.area_choice import (
 )
 from downstream.inspection.area_plots import areas_chart, examples, regions_chart, sample_sheet, sizes_chart
 from downstream.inspection.config import AreaFinetune, AreaModel, AreaTest, AreaValidate, Fit
+from downstream.inspection.decision import AreaRule
 from downstream.inspection.fitting import fit
 from downstream.inspection.images import records_to_inspect
-from downstream.inspection.inspector import AreaRule, Inspector
+from downstream.inspection.inspector import Inspector
 from downstream.inspection.results import AreaResults
 from pretrain.command import UserError
 from pretrain.data.images import UNLABELED, Problem

@@ -1,14 +1,17 @@
-"""The folder of a model that is ready for use: what its method saved, and how it decides, in a file written last.
+"""The folder of a model that is ready for use: what its method saved, and how it decides, with digests of the rest.
 
 `downstream/inspection/inspector.py` uses it. It stands here because the auto-encoders' command leaves such folders too.
 It needs no torch: an exported model is run without, and without its 1.5 s.
 """
 
+from collections.abc import Mapping
+from hashlib import blake2b
 from pathlib import Path
 from typing import Protocol
 
 from pretrain.command import UserError
-from pretrain.files import write_json
+from pretrain.files import MAX_TENSOR_BYTES, whole_folder, write_json
+from pretrain.reading import read_json, read_regular
 
 FILE = "inspector.json"
 FORMAT = 3  # 2: may decide by area; 3: the threshold's `rate` is called `false_alarm_rate`
@@ -21,10 +24,11 @@ class Saved(Protocol):
 
 
 def write_model(folder: Path, method: Saved, **metadata: object) -> None:
-    """Write to `folder`, the method first: a folder without the file of metadata is not finished."""
-    (folder / FILE).unlink(missing_ok=True)
-    method.save(folder)
-    write_metadata(folder, **metadata)
+    """Write to `folder`, in place of a model that is there: of a writer that is killed, all of the old one stays."""
+    with whole_folder(folder, replaced=parts_of(folder)) as unfinished:
+        method.save(unfinished)
+        parts = {file.name: _digest(file) for file in sorted(unfinished.iterdir())}
+        write_metadata(unfinished, **metadata, parts=parts)
 
 
 def write_metadata(folder: Path, **metadata: object) -> None:
@@ -34,11 +38,33 @@ def write_metadata(folder: Path, **metadata: object) -> None:
     write_json(folder / FILE, {**described, "format": FORMAT})
 
 
+def parts_of(folder: Path) -> dict[str, str]:
+    """The digests of the files beside `inspector.json` that make up a model. None where there is no model yet."""
+    try:
+        return read_json(folder / FILE).get("parts", {})
+    except (OSError, ValueError):
+        return {}
+
+
+def check_parts(folder: Path, parts: Mapping[str, str]) -> None:
+    """Raise UserError unless the files of a model are those that were written with it."""
+    for name, digest in parts.items():
+        file = folder / Path(name).name
+        if not file.is_file():
+            raise UserError(f"{file} is missing: copy the model whole, or fit it again.")
+        if _digest(file) != digest:
+            raise UserError(f"{file} is damaged or another model's than {FILE} there: copy it whole, or fit again.")
+
+
 def check_format(path: Path, number: int, ours: int, maker: str = "fit") -> None:
     """Raise UserError unless a file's format `number` is the one that is written here, `ours`."""
     if number != ours:
         age, remedy = ("a newer", "update heldout") if number > ours else ("an older", f"{maker} the model again")
         raise UserError(f"{path} was written by {age} heldout (format {number}, this one reads {ours}): {remedy}.")
+
+
+def _digest(file: Path) -> str:
+    return blake2b(read_regular(file, MAX_TENSOR_BYTES), digest_size=16).hexdigest()
 
 
 def _with_names(value: object) -> object:

@@ -3,38 +3,35 @@
 An inspector's folder holds `inspector.json` and what its method saved; nothing else is needed, and no pickle is read.
 """
 
-import json
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from baselines.contract.model_folder import FILE, FORMAT, check_format, write_metadata, write_model
+from baselines.contract.model_folder import (
+    FILE,
+    FORMAT,
+    check_format,
+    check_parts,
+    parts_of,
+    write_metadata,
+    write_model,
+)
 from baselines.contract.regions import Region, area_score, regions
 from baselines.contract.threshold import Threshold, confidence, is_anomalous
+from downstream.inspection.decision import AreaRule, decision_from
 from downstream.methods.loading import load_any
 from pretrain.command import UserError
 from pretrain.data.decode import Decoded, Unreadable, decode
 from pretrain.data.images import Problem
+from pretrain.reading import parse_json, read_json
 
 if TYPE_CHECKING:  # importing the contract imports torch, 1.5 s that a run of an exported model does without
     from baselines.contract.method import Method
-
-
-class AreaRule(NamedTuple):
-    """An image is defective if a region of at least `minimum_area_px`, of the original image, is above `threshold`.
-
-    Its score is the threshold up to which that is so (`regions.area_score`); `normal_scores` are those of the normals
-    that the threshold comes from.
-    """
-
-    minimum_area_px: int
-    threshold: Threshold
-    normal_scores: list[float]
 
 
 @dataclass(frozen=True)
@@ -130,7 +127,7 @@ class Inspector:
         return moved
 
     def save(self, folder: Path) -> None:
-        """Write to `folder`, the method first: a folder without `inspector.json` is not finished."""
+        """Write to `folder`, in place of a model that is there."""
         write_model(folder, **vars(self))
 
     def save_decision(self, folder: Path) -> None:
@@ -139,7 +136,8 @@ class Inspector:
             raise UserError(
                 f"{folder} is exported and keeps deciding as it does: name the model's folder, export anew."
             )
-        write_metadata(folder, **{name: value for name, value in vars(self).items() if name != "method"})
+        decision = {name: value for name, value in vars(self).items() if name != "method"}
+        write_metadata(folder, **decision, parts=parts_of(folder))
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -150,14 +148,13 @@ class Inspector:
         if not path.is_file():
             raise UserError(f"there is no model in {folder}; python downstream/detect.py fit makes one.")
         try:
-            metadata = json.loads(exported.inspector if exported else path.read_text())
+            metadata = parse_json(exported.inspector) if exported else read_json(path)
             check_format(path, metadata.pop("format"), FORMAT)
-            metadata["threshold"] = Threshold(**metadata["threshold"])
-            metadata["map_threshold"] = metadata.get("map_threshold") and Threshold(**metadata["map_threshold"])
-            if rule := metadata.get("area_rule"):
-                metadata["area_rule"] = AreaRule(**{**rule, "threshold": Threshold(**rule["threshold"])})
-            return cls(exported or load_any(folder), **metadata)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            parts = metadata.pop("parts", {})
+            if not exported:
+                check_parts(folder, parts)
+            return cls(exported or load_any(folder), **decision_from(**metadata))
+        except (KeyError, TypeError, ValueError, AttributeError, OSError) as error:
             raise UserError(f"{path} is damaged ({error}): fit the model again.") from None
 
     def _opened(self, path: Path) -> object:

@@ -106,7 +106,8 @@ class Models:
             return {self._folder.resolve().name: self._folder}
         if not self._folder.is_dir():
             return {}
-        return {path.name: path for path in self._folder.iterdir() if is_model(path)}
+        # A hidden one is being written.
+        return {path.name: path for path in self._folder.iterdir() if is_model(path) and not path.name.startswith(".")}
 
 
 def is_model(path: Path) -> bool:

@@ -40,9 +40,10 @@ def test_a_damaged_newer_or_older_model_is_a_mistake(padim_folder, tmp_path):
     (copied / "inspector.json").write_text(json.dumps({**metadata, "format": 2}))
     with pytest.raises(UserError, match="older heldout.*fit the model again"):
         Inspector.load(copied)
-    (copied / "inspector.json").write_text("{")
-    with pytest.raises(UserError, match="damaged"):
-        Inspector.load(copied)
+    for damaged in ("{", "[" * 200_000, "[]", json.dumps({**metadata, "size_px": None})):
+        (copied / "inspector.json").write_text(damaged)
+        with pytest.raises(UserError, match="damaged"):
+            Inspector.load(copied)
     (copied / "inspector.json").write_text(json.dumps(metadata))
     weights = (copied / "encoder.safetensors").read_bytes()
     (copied / "encoder.safetensors").write_bytes(weights[: len(weights) // 2])

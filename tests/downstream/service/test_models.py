@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from baselines.contract.threshold import Threshold, confidence
-from downstream.inspection.inspector import AreaRule, Inspection, Inspector
+from downstream.inspection.decision import AreaRule
+from downstream.inspection.inspector import Inspection, Inspector
 from downstream.service.decoding import RefusedImage
 from downstream.service.models import MAX_MODELS_IN_MEMORY, Models, NoSuchModel, confidence_curve
 from downstream.service.service import Job, forward

@@ -1,0 +1,74 @@
+"""How a model decides: what stands in its `inspector.json`, with every type and number checked."""
+
+import sys
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from baselines.contract.threshold import Threshold
+
+# Of pixels; nothing that is counted here is above.
+MAX_NUMBER = 2**40
+
+
+class AreaRule(NamedTuple):
+    """An image is defective if a region of at least `minimum_area_px`, of the original image, is above `threshold`.
+
+    Its score is the threshold up to which that is so (`regions.area_score`); `normal_scores` are those of the normals
+    that the threshold comes from.
+    """
+
+    minimum_area_px: int
+    threshold: Threshold
+    normal_scores: list[float]
+
+
+def decision_from(
+    category: str,
+    size_px: int,
+    threshold: dict,
+    map_threshold: dict | None = None,
+    minimum_area_px: int = 0,
+    normal_scores: Sequence[float] = (),
+    metadata: dict | None = None,
+    area_rule: dict | None = None,
+) -> dict:
+    """What stands in `inspector.json`, as an Inspector takes it. Raises ValueError or TypeError for other types and for
+    numbers that cannot be."""
+    for name, value, kind in (("category", category, str), ("metadata", metadata or {}, dict)):
+        if not isinstance(value, kind):
+            raise TypeError(f"{name} is {value!r:.40}")
+    return {
+        "category": category,
+        "size_px": _whole_number("size_px", size_px, 1),
+        "threshold": _as_threshold(threshold),
+        "map_threshold": None if map_threshold is None else _as_threshold(map_threshold),
+        "minimum_area_px": _whole_number("minimum_area_px", minimum_area_px, 0),
+        "normal_scores": _finite_numbers(normal_scores),
+        "metadata": metadata or {},
+        "area_rule": None if area_rule is None else _as_area_rule(**area_rule),
+    }
+
+
+def _as_area_rule(minimum_area_px: int, threshold: dict, normal_scores: Sequence[float]) -> AreaRule:
+    minimum_area_px = _whole_number("minimum_area_px", minimum_area_px, 0)
+    return AreaRule(minimum_area_px, _as_threshold(threshold), _finite_numbers(normal_scores))
+
+
+def _as_threshold(stored: dict) -> Threshold:
+    threshold = Threshold(**stored)
+    _finite_numbers([threshold.value, threshold.false_alarm_rate])
+    return threshold._replace(count=_whole_number("count", threshold.count, 0), why=str(threshold.why))
+
+
+def _whole_number(name: str, value: object, lowest: int) -> int:
+    if type(value) is not int or not lowest <= value <= MAX_NUMBER:
+        raise ValueError(f"{name} is {value!r:.40}")
+    return value
+
+
+def _finite_numbers(values: object) -> list[float]:
+    if not isinstance(values, list | tuple) or not all(type(value) in (int, float) for value in values):
+        raise ValueError(f"{values!r:.40} are no numbers")
+    if not all(abs(value) <= sys.float_info.max for value in values):
+        raise ValueError("a number is not finite")
+    return list(values)

@@ -1,0 +1,61 @@
+"""What stands in `inspector.json` has the types and numbers that it must have, or is damaged."""
+
+import pytest
+
+from downstream.inspection.decision import AreaRule, decision_from
+
+THRESHOLD = {"value": 1.5, "false_alarm_rate": 0.05, "count": 9, "why": "because"}
+RULE = {"minimum_area_px": 3, "threshold": THRESHOLD, "normal_scores": [1.0]}
+STORED = {
+    "category": "nut",
+    "size_px": 64,
+    "threshold": THRESHOLD,
+    "map_threshold": None,
+    "minimum_area_px": 0,
+    "normal_scores": [1.0, 2],
+    "metadata": {},
+    "area_rule": RULE,
+}
+
+
+def test_what_was_written_is_taken():
+    taken = decision_from(**STORED)
+    assert taken["threshold"]._asdict() == THRESHOLD and taken["normal_scores"] == [1.0, 2]
+    assert isinstance(taken["area_rule"], AreaRule) and taken["area_rule"].threshold.value == 1.5
+    least = decision_from("nut", 64, THRESHOLD)
+    assert least["map_threshold"] is None and least["area_rule"] is None and least["normal_scores"] == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"category": 3},
+        {"category": None},
+        {"size_px": "64"},
+        {"size_px": 0},
+        {"size_px": 64.0},
+        {"size_px": True},
+        {"size_px": 2**80},
+        {"threshold": None},
+        {"threshold": [1]},
+        {"threshold": {**THRESHOLD, "value": "high"}},
+        {"threshold": {**THRESHOLD, "value": float("nan")}},
+        {"threshold": {**THRESHOLD, "count": -1}},
+        {"threshold": {**THRESHOLD, "more": 1}},
+        {"map_threshold": 3},
+        {"minimum_area_px": -1},
+        {"normal_scores": "1.0"},
+        {"normal_scores": [1.0, None]},
+        {"normal_scores": [[1.0]]},
+        {"normal_scores": [10**400]},
+        {"metadata": [1]},
+        {"area_rule": {**RULE, "normal_scores": [float("inf")]}},
+        {"area_rule": {}},
+        {"area_rule": "rule"},
+        {"unknown": 1},
+    ],
+    ids=str,
+)
+def test_anything_else_is_refused(change):
+    with pytest.raises((TypeError, ValueError, KeyError)):
+        decision_from(**{**STORED, **change})
