@@ -6,6 +6,7 @@ Both commands write each inspection at once, so that a stopped run keeps what it
 import json
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -27,7 +28,7 @@ from pretrain.command import UserError
 from pretrain.data.decode import decode, read_mask
 from pretrain.data.images import UNLABELED, Problem, Record
 from pretrain.drawing import save_image
-from pretrain.files import write_json, write_whole
+from pretrain.files import sole_writer, write_json, write_whole
 
 ROWS_SHOWN = 20
 SHOWN_PX = 420
@@ -40,12 +41,14 @@ class ResultsFile:
         self.folder, self._overlays = folder, overlays
 
     def __enter__(self) -> Self:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._file = open(self.folder / "results.jsonl", "w", encoding="utf-8")  # noqa: SIM115, closed in __exit__
+        with ExitStack() as opened:
+            opened.enter_context(sole_writer(self.folder, "writes results into", "another --out"))
+            self._file = opened.enter_context(open(self.folder / "results.jsonl", "w", encoding="utf-8"))
+            self._opened = opened.pop_all()
         return self
 
     def __exit__(self, error_class: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._file.close()
+        self._opened.close()
 
     def _is_drawn(self, inspection: Inspection) -> bool:
         return self._overlays == "all" or (self._overlays == "defective" and inspection.is_defective)
@@ -68,11 +71,13 @@ class DetectResults(ResultsFile):
         self._count = 0
 
     def __exit__(self, error_class: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        super().__exit__(error_class, error, trace)
-        if self._maps:
-            # From numpy, as an exported model is run without torch; `pretrain`'s reader takes it as one of its own.
-            header = {HEADER_KEY: json.dumps({"of": "results.jsonl, by number of the line"})}
-            write_whole(self.folder / "maps.safetensors", save(self._maps, header))
+        try:
+            if self._maps:
+                # From numpy, as an exported model is run without torch; `pretrain`'s reader takes it as one of its own.
+                header = {HEADER_KEY: json.dumps({"of": "results.jsonl, by number of the line"})}
+                write_whole(self.folder / "maps.safetensors", save(self._maps, header))
+        finally:
+            super().__exit__(error_class, error, trace)
 
     def add(self, inspection: Inspection, record: Record) -> None:
         """Write one inspection down, and draw it if it is to be drawn."""

@@ -5,7 +5,8 @@ import shutil
 
 import numpy as np
 import pytest
-from fitted_models import run_area
+from filelock import FileLock
+from fitted_models import run_area, run_detect
 from PIL import Image
 
 from pretrain.data.decode import read_mask
@@ -40,6 +41,16 @@ def test_an_image_is_defective_if_and_only_if_it_has_a_region(validated, demo_fo
     assert list(figures["all called defective"].values()) == [1, 0, 0.5]
     assert sum(part["images"] for part in figures["defects"].values()) == len(lines)
     assert 0 <= figures["masks"]["iou"] <= 1 and figures["masks"]["images"] == len(bad)
+
+
+def test_two_inspections_do_not_write_into_one_folder(padim_folder, demo_folder, tmp_path, capsys):
+    arguments = ("run", demo_folder / "hazelnut", "--model", padim_folder, "--out", tmp_path)
+    (tmp_path / "results.jsonl").write_text("of the other\n")
+    with FileLock(tmp_path / "lock"):
+        assert run_detect(*arguments) == 2
+    assert "another process writes results into" in capsys.readouterr().err
+    assert (tmp_path / "results.jsonl").read_text() == "of the other\n"
+    assert run_detect(*arguments) in (0, 1) and "of the other" not in (tmp_path / "results.jsonl").read_text()
 
 
 def test_iou_counts_the_pixels_of_the_masks_written(validated, demo_folder, tmp_path):
