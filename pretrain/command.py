@@ -84,7 +84,7 @@ def run_command(
     main: Callable[[Config], int | None], config_class: type[Config], arguments: Sequence[str] | None = None
 ) -> int:
     """Read a Config from the command line and call `main` with it. Returns the exit code: 2 for a user's mistake,
-    3 for a fault of ours, 130 after Ctrl-C, 141 where nobody reads on, else what `main` returns (None is 0). So a
+    70 for a fault of ours, 130 after Ctrl-C, 141 where nobody reads on, else what `main` returns (None is 0). So a
     command alone says 1. Defaults < `--config x.yaml` < flags."""
     try:
         return main(read_config(config_class, arguments)) or 0
@@ -108,7 +108,7 @@ def run_command(
     except Exception:
         traceback.print_exc()
         print("error: this is a fault of heldout; please report it with the lines above.", file=sys.stderr)
-        return 3
+        return 70
 
 
 def run_commands(commands: Mapping[str, tuple[Callable, type]], arguments: Sequence[str] | None = None) -> int:
