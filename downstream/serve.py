@@ -41,11 +41,12 @@ try:  # the extra `serve`, the only one whose absence is told here and not by th
 
     from downstream.service.access import LOOPBACK_NAMES, is_loopback
     from downstream.service.app import ENVIRONMENT, make_app
+    from downstream.service.connections import BoundedConnection
     from downstream.service.models import Models
     from downstream.service.monitoring import MULTIPROCESS_FOLDER, start_logging
     from downstream.service.service import Service
 except ModuleNotFoundError as missing:
-    if missing.name not in ("fastapi", "prometheus_client", "sqlalchemy", "starlette", "uvicorn"):
+    if missing.name not in ("fastapi", "h11", "prometheus_client", "sqlalchemy", "starlette", "uvicorn"):
         raise
     raise UserError(f"the service needs {missing.name}: pip install -e '.[serve]' in the checkout.") from None
 
@@ -68,7 +69,8 @@ def main(config: Config) -> int:
         print(f"model:   {settings.model or 'the first'} of {settings.models}", flush=True)
         print(f"results: {service.database}", flush=True)
         print(f"serving: http://{bracketed(config.host)}:{listening.getsockname()[1]}", flush=True)
-        options = {"timeout_graceful_shutdown": int(config.timeout_s) + 5, "log_config": None, "access_log": False,
+        options = {"http": BoundedConnection, "backlog": 1 + BoundedConnection.limit // 8,
+                   "timeout_graceful_shutdown": int(config.timeout_s) + 5, "log_config": None, "access_log": False,
                    "server_header": False, "lifespan": "on"}  # fmt: skip
         if config.workers == 1:
             server = uvicorn.Server(uvicorn.Config(make_app(service), **options))
