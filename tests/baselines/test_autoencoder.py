@@ -1,17 +1,15 @@
 """The command: what it leaves, what it refuses, and that a run which is killed ends as if it had not been."""
 
 import json
-import signal
-import subprocess
-import sys
-import time
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import REPOSITORY
 from PIL import Image
 from safetensors.torch import load_file
+from stopping import Killed, interrupt, kill, stop_after
 
 from baselines.autoencoder import main
 from baselines.autoencoders.config import Config
@@ -20,14 +18,8 @@ from downstream.detect import run
 from downstream.inspection.config import Fit, Run
 from downstream.inspection.fitting import fit
 from pretrain.command import Names, UserError, read_config, run_command, run_commands
-from pretrain.training.session import Session
 
-SCRIPT = str(REPOSITORY / "baselines/autoencoder.py")
 TINY = ("--model", "vae", "--size", "32", "--width", "4", "--epochs", "3", "--batch_size", "4", "--device", "cpu")
-
-
-def autoencoder(*arguments: object) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, SCRIPT, *map(str, arguments)], capture_output=True, text=True, check=False)
 
 
 def assert_same_weights(first: Path, second: Path) -> None:
@@ -37,16 +29,17 @@ def assert_same_weights(first: Path, second: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def finished(demo_folder, tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess]:
-    """Two categories, each 11 images to learn from and 3 epochs of 2 steps; and what was said."""
+def finished(demo_folder, tmp_path_factory) -> tuple[Path, list[str], str]:
+    """Two categories, each 11 images to learn from and 3 epochs of 2 steps; the command, and what it said."""
     out = tmp_path_factory.mktemp("runs") / "vae"
-    done = autoencoder("--data_path", demo_folder, "--category", "bottle,leather", "--ckpt_path", out, *TINY)
-    assert done.returncode == 0, done.stderr
-    return out, done
+    words = ["--data_path", str(demo_folder), "--category", "bottle,leather", "--ckpt_path", str(out), *TINY]
+    with redirect_stdout(StringIO()) as said:
+        assert run_command(main, Config, words) == 0
+    return out, words, said.getvalue()
 
 
 def test_each_category_has_a_run_with_all_that_belongs_to_it(finished):
-    out, done = finished
+    out, _, said = finished
     for category in ("bottle", "leather"):
         folder = out / category
         lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
@@ -58,17 +51,17 @@ def test_each_category_has_a_run_with_all_that_belongs_to_it(finished):
         assert (folder / "finished").exists() and not (folder / "checkpoint.safetensors").exists()
         config = (folder / "config.yaml").read_text()
         assert f"category: {category}\n" in config and "size_px: 32\n" in config and "precision: 32-true" in config
-    assert "demo data" in done.stdout and "12 good images, a tenth of them held out" in done.stdout
+    assert "demo data" in said and "12 good images, a tenth of them held out" in said
 
 
 def test_pixel_figures_of_each_category_and_their_mean(finished):
-    out, done = finished
+    out, _, said = finished
     values = [json.loads((out / name / "figures.json").read_text())["pixel_auroc"] for name in ("bottle", "leather")]
     assert all(0 <= value <= 1 for value in values)
-    (mean,) = (line for line in done.stdout.splitlines() if "mean" in line)
+    (mean,) = (line for line in said.splitlines() if "mean" in line)
     assert number(sum(values) / 2) in mean
     for value, name in zip(values, ("bottle", "leather"), strict=True):
-        assert any(name in line and number(value) in line for line in done.stdout.splitlines())
+        assert any(name in line and number(value) in line for line in said.splitlines())
 
 
 def test_detect_runs_the_model(finished, demo_folder, tmp_path, capsys):
@@ -94,42 +87,29 @@ def test_detect_fits_one_with_options(demo_folder, tmp_path, capsys):
 
 def test_finished_runs_are_left_alone_and_their_figures_shown_again(finished, capsys):
     before = (finished[0] / "bottle" / "method.safetensors").stat().st_mtime_ns
-    assert main(read_config(Config, finished[1].args[2:])) is None
+    assert main(read_config(Config, finished[1])) is None
     words = capsys.readouterr().out
     assert "holds a finished run" in words
     assert (finished[0] / "bottle" / "method.safetensors").stat().st_mtime_ns == before
-    table = [line for line in finished[1].stdout.splitlines() if "│" in line]
+    table = [line for line in finished[2].splitlines() if "│" in line]
     assert len(table) == 3 and table == [line for line in words.splitlines() if "│" in line]
 
 
-def test_killed_and_resumed_is_bit_identical(finished, demo_folder, tmp_path):
+def test_killed_and_resumed_is_bit_identical(finished, demo_folder, tmp_path, monkeypatch):
     words = ["--data", demo_folder, "--category", "leather", "--out", tmp_path, *TINY, "--checkpoint-minutes", "0"]
-    running = subprocess.Popen(
-        [sys.executable, SCRIPT, *map(str, words)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    metrics, deadline_s = tmp_path / "leather" / "metrics.jsonl", time.monotonic() + 90
-    while not metrics.exists() or metrics.read_text().count('"loss"') < 3:
-        assert running.poll() is None and time.monotonic() < deadline_s
-        time.sleep(0.005)
-    running.send_signal(signal.SIGKILL)
-    running.wait()
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        stop_after(3, kill, patched)
+        main(read_config(Config, list(map(str, words))))
     assert not (tmp_path / "leather" / "finished").exists()
     main(read_config(Config, list(map(str, words))))
     assert_same_weights(tmp_path / "leather", finished[0] / "leather")
-    lines = [json.loads(line) for line in metrics.read_text().splitlines()]
+    lines = [json.loads(line) for line in (tmp_path / "leather" / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if "loss" in line] == list(range(6))
 
 
 def test_interrupted_keeps_its_options(demo_folder, tmp_path, monkeypatch, capsys):
     words = ["--data", demo_folder, "--category", "leather", "--out", tmp_path, *TINY, "--epochs", "3000"]
-    log = Session.log
-
-    def log_and_interrupt(session, **figures):
-        log(session, **figures)
-        if session.step == 2:
-            signal.raise_signal(signal.SIGINT)
-
-    monkeypatch.setattr(Session, "log", log_and_interrupt)
+    stop_after(3, interrupt, monkeypatch)
     assert run_command(main, Config, list(map(str, words))) == 130
     assert "stopped after 3 of 6000 steps; the same command resumes there" in capsys.readouterr().out
     with pytest.raises(UserError, match="learning_rate was None and is 0.5"):

@@ -1,14 +1,10 @@
 """The command baselines/sadnet.py: it trains the published network, whose runs downstream/restore.py takes too."""
 
-import subprocess
-import sys
-
-from conftest import REPOSITORY
 from restorer_runs import COMMANDS
 
-from baselines.restoration.config import Evaluate
+from baselines.restoration.config import Evaluate, Train
 from baselines.restoration.run import MODEL, training_summary
-from baselines.sadnet import evaluate
+from baselines.sadnet import evaluate, train
 from downstream.restoration.restorer import load_restorer
 from pretrain.command import Names, run_commands
 
@@ -16,21 +12,10 @@ from pretrain.command import Names, run_commands
 def test_sadnet_is_trained_evaluated_and_used(demo_folder, tmp_path, capsys):
     run, images = tmp_path / "run", demo_folder / "bottle" / "test" / "good"
     options = ["--train", "leather", "--steps", 1, "--input-size", 32, "--crop-px", 32, "--batch-size", 1]
-    command = [
-        sys.executable,
-        "baselines/sadnet.py",
-        "train",
-        "--data",
-        demo_folder,
-        "--out",
-        run,
-        "--device",
-        "cpu",
-        *options,
-    ]
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, cwd=REPOSITORY, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "SadNetRestorer: " in done.stdout and "blur of sigma" in done.stdout
+    arguments = ["train", "--data", demo_folder, "--out", run, "--device", "cpu", *options]
+    assert run_commands({"train": (train, Train)}, list(map(str, arguments))) == 0
+    printed = capsys.readouterr().out
+    assert "SadNetRestorer: " in printed and "blur of sigma" in printed
     assert training_summary(run)["validation"]["degraded"].keys() == {"psnr", "masked_psnr"}
     restorer = load_restorer(run / MODEL)
     assert sum(weights.numel() for weights in restorer.network_.parameters()) == 4_234_723

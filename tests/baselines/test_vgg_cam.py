@@ -2,15 +2,12 @@
 
 import json
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import REPOSITORY
 from PIL import Image
+from stopping import Killed, kill, stop_after
 
 from baselines import vgg_cam
 from baselines.cam import config
@@ -116,18 +113,14 @@ def test_another_backbone_with_imagenets_weights(demo_folder, capsys, tmp_path):
     assert vgg(*test) == 2 and "bottle was trained on" in capsys.readouterr().err
 
 
-def test_killed_and_resumed_is_bit_identical(demo_folder, tmp_path, capsys):
+def test_killed_and_resumed_is_bit_identical(demo_folder, tmp_path, capsys, monkeypatch):
     options = ["train", "--data", demo_folder, "--train", "hazelnut", *TINY, "--epochs", "4", "--out"]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert vgg(*options, whole, "--checkpoint-minutes", 0) == 0
-    words = [sys.executable, REPOSITORY / "baselines/vgg_cam.py", *options, killed, "--checkpoint-minutes", 0]
-    running = subprocess.Popen([*map(str, words)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
-    while not (killed / "checkpoint.safetensors").exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    running.send_signal(signal.SIGKILL)
-    running.wait()
-    assert not (killed / "finished").exists()
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        stop_after(5, kill, patched)
+        vgg(*options, killed, "--checkpoint-minutes", 0)
+    assert (killed / "checkpoint.safetensors").exists() and not (killed / "finished").exists()
     capsys.readouterr()
     assert vgg(*options, killed, "--checkpoint-minutes", 0) == 0
     assert "resuming after step" in capsys.readouterr().err

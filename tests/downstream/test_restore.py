@@ -1,35 +1,26 @@
 """The command downstream/restore.py, killed while it trains."""
 
-import signal
-import subprocess
-import sys
-import time
-
+import pytest
 import torch
-from conftest import REPOSITORY
 from restorer_runs import COMMANDS, TINY
+from stopping import Killed, kill, stop_after
 
 from pretrain.command import run_commands
 from pretrain.files import read_tensors
 
 
-def test_a_killed_run_resumes_to_the_same_weights(demo_folder, tmp_path, capsys):
-    """Killed while it trains, as often as it takes, the same command ends where an undisturbed run ends."""
+def test_a_killed_run_resumes_to_the_same_weights(demo_folder, tmp_path, capsys, monkeypatch):
+    """Killed while it trains, the same command ends where an undisturbed run ends."""
     ends = []
     for number, is_disturbed in enumerate((False, True)):
         out = tmp_path / str(number)
-        arguments = ["train", "--data", str(demo_folder), "--steps", "40", "--checkpoint-minutes", "0.005"]
+        arguments = ["train", "--data", str(demo_folder), "--steps", "8", "--checkpoint-minutes", "1e-9"]
         arguments += ["--out", str(out), *TINY]
         if is_disturbed:
-            command = [sys.executable, str(REPOSITORY / "downstream/restore.py"), *arguments]
-            process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-            deadline = time.monotonic() + 120
-            while not (out / "checkpoint.safetensors").exists() and process.poll() is None:
-                assert time.monotonic() < deadline
-                time.sleep(0.005)
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-            assert not (out / "finished").exists(), "it was too quick to be killed"
+            with monkeypatch.context() as patched, pytest.raises(Killed):
+                stop_after(5, kill, patched)
+                run_commands(COMMANDS, arguments)
+            assert (out / "checkpoint.safetensors").exists() and not (out / "finished").exists()
         assert run_commands(COMMANDS, arguments) == 0
         assert ("resuming after step" in capsys.readouterr().err) == is_disturbed
         ends.append(read_tensors(out / "model" / "method.safetensors")[0])

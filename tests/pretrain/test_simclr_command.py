@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
 from io import StringIO
@@ -19,13 +18,13 @@ import torch
 from conftest import REPOSITORY
 from filelock import FileLock
 from safetensors.torch import load_file
+from stopping import Killed, interrupt, kill, stop_after
 
 from pretrain.command import Names, UserError, run_command
 from pretrain.config import Config, resolved
 from pretrain.encoder import load_encoder, make_encoder
 from pretrain.simclr import batch_members, learning_rate_at, main, make_views, prepared
 from pretrain.training.fabric import make_fabric
-from pretrain.training.session import Session
 
 TINY = ("--size-px", "32", "--batch", "8", "--steps", "6", "--precision", "32-true", "--hold-out", "bottle",
         "--monitor-every", "3")  # fmt: skip
@@ -70,7 +69,7 @@ def assert_same_weights(first: Path, second: Path) -> None:
 def finished(demo_folder, tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess]:
     """A whole run of six steps, and what it printed."""
     out = tmp_path_factory.mktemp("runs") / "whole"
-    done = subprocess.run(command(demo_folder, out), capture_output=True, text=True, check=False)
+    done = pretrain(demo_folder, out)
     assert done.returncode == 0, done.stderr
     return out, done
 
@@ -144,26 +143,6 @@ def wait_for_steps(out: Path, count: int, process: subprocess.Popen) -> None:
         time.sleep(0.01)
 
 
-class Killed(BaseException):
-    """Ends a training where it stands, as SIGKILL does: nothing more is written."""
-
-
-def kill() -> None:
-    raise Killed
-
-
-def stop_after(steps: int, stop: Callable[[], object], patched: pytest.MonkeyPatch) -> None:
-    """Calls `stop` once the figures of so many steps are logged: spares the seconds that a process takes to start."""
-    log = Session.log
-
-    def log_and_stop(session: Session, **figures) -> None:
-        log(session, **figures)
-        if session.step + 1 == steps:
-            stop()
-
-    patched.setattr(Session, "log", log_and_stop)
-
-
 @pytest.mark.parametrize("after", [1, 3, 5])
 def test_killed_and_resumed_is_bit_identical(after, finished, demo_folder, tmp_path, monkeypatch):
     out = tmp_path / "killed"
@@ -184,10 +163,6 @@ def test_killed_and_resumed_is_bit_identical(after, finished, demo_folder, tmp_p
     assert_same_weights(finished[0], out)
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if "loss" in line] == list(range(6))
-
-
-def interrupt() -> None:
-    signal.raise_signal(signal.SIGINT)
 
 
 def test_interrupted_saves_and_resumes(finished, demo_folder, tmp_path, monkeypatch):
