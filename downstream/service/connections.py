@@ -22,18 +22,18 @@ def max_connections() -> int:
 
 
 class BoundedConnection(H11Protocol):
-    """uvicorn's connection, which has `limit` neighbors at most, and is closed unless its request's head has come in
-    time: from its beginning, and again from the first byte of a further request."""
+    """uvicorn's connection, closed unless its request's head has come in time: from its beginning, and again from the
+    first byte of a further request. Of more than `limit`, the one that has waited longest for a head makes room."""
 
     limit = max_connections()
     _deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         super().connection_made(transport)
+        self._heed_deadline()
         if len(self.connections) > self.limit:
-            transport.abort()
-        else:
-            self._heed_deadline()
+            waiting = [connection for connection in self.connections if connection._deadline is not None]
+            min(waiting, key=lambda connection: connection._deadline.when()).transport.abort()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)

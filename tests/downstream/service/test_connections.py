@@ -83,16 +83,26 @@ def test_the_next_request_of_a_connection_has_its_own_time(connect):
     assert is_closed(connection)
 
 
-def test_too_many_are_refused_and_others_go_on(connect):
-    waiting = [connect() for _ in range(LIMIT)]
-    time.sleep(0.1)
-    assert is_closed(connect())
-    waiting[0].sendall(HEAD)
-    assert is_answered(waiting[0])
-    assert all(map(is_closed, waiting[1:]))
+def test_of_too_many_the_one_that_waited_longest_makes_room(connect):
+    waiting = []
+    for _ in range(LIMIT):
+        waiting.append(connect())
+        time.sleep(0.03)
     later = connect()
-    later.sendall(HEAD)
-    assert is_answered(later)
+    assert is_closed(waiting[0])
+    for one in (later, waiting[-1]):
+        one.sendall(HEAD)
+        assert is_answered(one)
+
+
+def test_a_connection_with_a_request_never_makes_room(connect):
+    first = [connect() for _ in range(LIMIT)]
+    for one in first:
+        one.sendall(HEAD)
+        assert is_answered(one)
+    assert is_closed(connect())  # nobody but itself waits for a head
+    first[0].sendall(HEAD)
+    assert is_answered(first[0])
 
 
 def test_half_of_the_descriptors_are_left_for_other_things(monkeypatch):
