@@ -5,10 +5,12 @@ import errno
 import json
 import os
 import platform
+import re
 import shutil
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -77,13 +79,19 @@ def write_json(path: Path, metadata: object) -> None:
 
 
 def _unfinished(path: Path) -> Path:
-    """Where to write what is to become `path`. What killed writers left there goes."""
-    start = f".{path.name}.{platform.node()}-"
-    for left in path.parent.iterdir():
-        pid = left.name.removeprefix(start).removesuffix(".part")
-        if left.name == f"{start}{pid}.part" and pid.isdigit() and not _is_running(int(pid)):
+    """Where to write what is to become `path`."""
+    _clear_away(path.parent.resolve())
+    return path.with_name(f".{path.name}.{platform.node()}-{os.getpid()}.part")
+
+
+@cache
+def _clear_away(folder: Path) -> None:
+    """What killed writers of this machine left in a folder. Once in a process: a folder may hold a million files."""
+    unfinished = re.compile(rf"\..+\.{re.escape(platform.node())}-(\d+)\.part")
+    for left in folder.iterdir():
+        match = unfinished.fullmatch(left.name)
+        if match and not _is_running(int(match[1])):
             shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
-    return path.with_name(f"{start}{os.getpid()}.part")
 
 
 def _is_running(pid: int) -> bool:

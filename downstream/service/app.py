@@ -1,5 +1,6 @@
 """The service as one ASGI application: endpoints, page, limits, and what a fault looks like from outside."""
 
+import errno
 import json
 import os
 import signal
@@ -21,10 +22,11 @@ from starlette.types import ASGIApp
 from downstream.service.access import Access
 from downstream.service.batching import Busy
 from downstream.service.config import Settings
+from downstream.service.database import is_full
 from downstream.service.decoding import RefusedImage
 from downstream.service.limits import BodyLimits
 from downstream.service.models import NoSuchModel
-from downstream.service.monitoring import Monitoring, start_logging
+from downstream.service.monitoring import LOG, Monitoring, start_logging
 from downstream.service.openapi import with_examples
 from downstream.service.routes import API
 from downstream.service.schemas import own_version
@@ -40,6 +42,7 @@ MAX_OTHER_REQUESTS = 64
 MAX_BODY_BYTES_AT_ONCE = 1 << 30
 # The largest request has so many images of the largest size.
 MAX_FULL_SIZE_IMAGES = 4
+FULL = "no space is left for results or for kept images, and nothing is answered that is not kept: make room."
 
 
 def make_app(service: Service) -> ASGIApp:
@@ -103,6 +106,20 @@ async def _invalid_fields(_: Request, error: RequestValidationError) -> JSONResp
     return JSONResponse({"detail": "; ".join(reasons)}, 422)
 
 
+async def _database_failed(_: Request, error: SQLAlchemyError) -> JSONResponse:
+    if is_full(error):
+        LOG.error(FULL)
+        return JSONResponse({"detail": FULL}, 507)
+    return JSONResponse({"detail": "the database does not answer: try again."}, 503, {"Retry-After": "5"})
+
+
+async def _disk_failed(_: Request, error: OSError) -> JSONResponse:
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        raise error
+    LOG.error(FULL)
+    return JSONResponse({"detail": FULL}, 507)
+
+
 HANDLERS = {
     HTTPException: _http_error,
     RefusedImage: _refused,
@@ -111,6 +128,7 @@ HANDLERS = {
     NoSuchModel: partial(_error, 404, "", None),
     UserError: partial(_error, 409, "", None),
     TimeoutError: partial(_error, 503, "the answer took too long: try again.", {"Retry-After": "5"}),
-    SQLAlchemyError: partial(_error, 503, "the database does not answer: try again.", {"Retry-After": "5"}),
+    SQLAlchemyError: _database_failed,
+    OSError: _disk_failed,
     Exception: partial(_error, 500, "a fault of the service; its log says more.", None),
 }

@@ -5,6 +5,7 @@ nothing that it answered. Text is all that either database has to understand, so
 """
 
 import json
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,11 +34,12 @@ from sqlalchemy import (
     make_url,
     select,
 )  # fmt: skip
-from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModuleError
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModuleError, SQLAlchemyError
 
 from pretrain.command import UserError
 
 FORMAT = 2
+DISK_FULL = "53100"  # of PostgreSQL
 BUSY_S = 15
 ROWS_PER_PAGE = 1000
 # SQLite counts by itself in columns of this very type alone.
@@ -232,8 +234,8 @@ class Database:
         return [_stored_image(row) for row in self._all(select(IMAGES).where(conditions).order_by(IMAGES.c.id))]
 
     def check(self) -> None:
-        """Raises DBAPIError where the database does not answer."""
-        self._all(select(func.count()).select_from(SETTINGS))
+        """Raises DBAPIError where the database does not answer, or nothing can be written into it."""
+        self.set("checked", str(time.time_ns()))  # another value each time, so that it is written
 
     def _all(self, statement: Select) -> list[Mapping]:
         with self._engine.connect() as connection:
@@ -289,6 +291,12 @@ def _stored_result(row: Mapping) -> StoredResult:
 
 def _stored_image(row: Mapping) -> StoredImage:
     return StoredImage(**{**row, "vector": bytes(row["vector"])})
+
+
+def is_full(error: SQLAlchemyError) -> bool:
+    """Whether the disk of the database is."""
+    cause = getattr(error, "orig", None)
+    return getattr(cause, "sqlite_errorname", "") == "SQLITE_FULL" or getattr(cause, "sqlstate", "") == DISK_FULL
 
 
 def _reason(error: DBAPIError) -> str:

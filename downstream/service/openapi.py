@@ -21,13 +21,14 @@ STATUS_DESCRIPTIONS = {
     415: "Not an image format that is taken.",
     422: "A field is missing or wrong, or an image is damaged.",
     429: "Too much is waiting; Retry-After says when to come back.",
+    507: "No space is left to keep results or images; nothing was answered that is not kept.",
     503: "The answer took too long, or the database does not answer; Retry-After says when to come back.",
 }
 
 
 def error_responses(*statuses: int) -> dict:
     """What an endpoint may answer where something is wrong, whatever the request, and by these statuses."""
-    all_statuses = (400, 401, 403, 503, *statuses)
+    all_statuses = (400, 401, 403, 503, 507, *statuses)
     return {status: {"model": ErrorResponse, "description": STATUS_DESCRIPTIONS[status]} for status in all_statuses}
 
 

@@ -32,14 +32,17 @@ API = APIRouter()
 @API.get("/health", responses=error_responses(), response_model=HealthResponse, include_in_schema=False)
 @API.get("/api/health", responses=error_responses(), response_model=HealthResponse)
 async def health(service: ServiceDependency) -> JSONResponse:
-    """Whether images can be inspected and results kept: 200, else 503. Needs no token."""
+    """Whether images can be inspected, and results and images kept: 200, else 503. Needs no token."""
     try:
         await asyncio.to_thread(service.database.check)
         has_database = True
     except SQLAlchemyError:
         has_database = False
-    answer = HealthResponse(status="ok" if has_database else "unavailable", model_loaded=True, database=has_database)
-    return JSONResponse(answer.model_dump(), 200 if has_database else 503)
+    is_well = has_database and service.has_space()
+    answer = HealthResponse(
+        status="ok" if is_well else "unavailable", model_loaded=True, database=has_database, space=service.has_space()
+    )
+    return JSONResponse(answer.model_dump(), 200 if is_well else 503)
 
 
 @API.get("/api/status", responses=error_responses())

@@ -133,7 +133,8 @@ class StatusResponse(Schema):
 class HealthResponse(Schema):
     status: Literal["ok", "unavailable"]
     model_loaded: bool
-    database: bool
+    database: bool = Field(description="Whether results can be written.")
+    space: bool = Field(description="Whether the disk of kept images has room for one more.")
 
 
 class ThresholdRequest(Schema):

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -126,6 +127,13 @@ class Service:
         result = result._replace(id=await self.commits(result))
         self.metrics.images.labels(loaded.name, "defective" if inspection.is_defective else "good").inc()
         return image_response(result, inspection, loaded, position, map_format)
+
+    def has_space(self) -> bool:
+        """Whether one more image fits onto the disk of those that are kept."""
+        folder = Path(self.settings.kept_images).absolute()
+        while not folder.exists():  # made when the first is kept
+            folder = folder.parent
+        return shutil.disk_usage(folder).free >= self.settings.max_image_bytes
 
     async def decoded(self, data: bytes, size_px: int) -> Decoded:
         """A square of `size_px`. Raises RefusedImage."""

@@ -3,12 +3,14 @@
 import asyncio
 import signal
 import socket
+import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -34,6 +36,43 @@ def send(url: str, seed: int) -> int | None:
         return answer.json()["id"] if answer.status_code == 200 else None
     except httpx.TransportError:
         return None
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A folder that holds 8 MB and no more."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=8m", "heldout-test", folder], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip(f"a small disk cannot be mounted here: {mounted.stderr.decode().strip()}")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def test_a_full_disk_is_said_and_got_over(small_disk, models_folder):
+    with served(models_folder, small_disk, "--max-image-mb", "1") as serving:
+        first = serving.test(image_bytes(1), keep="true")
+        assert first.status_code == 200
+        filler = small_disk / "filler"
+        with open(filler, "wb", buffering=0) as file, suppress(OSError):
+            while True:
+                file.write(bytes(1 << 12))
+        answers = [serving.test(image_bytes(seed), keep=keep) for seed in range(2, 40) for keep in ("true", "false")]
+        refused = [answer for answer in answers if answer.status_code != 200]
+        assert refused and {answer.status_code for answer in refused} == {507}
+        assert all("no space is left" in answer.json()["detail"] for answer in refused)
+        health = serving.client.get("/health")
+        assert health.status_code == 503 and not health.json()["space"]
+        filler.unlink()
+        assert serving.client.get("/health").status_code == 200
+        last = serving.test(image_bytes(50), keep="true")
+        assert last.status_code == 200
+        kept = serving.client.get("/api/results", params={"limit": 100}).json()["results"]
+        answered = [first, *(answer for answer in answers if answer.status_code == 200), last]
+        assert sorted(one["id"] for one in kept) == sorted(answer.json()["id"] for answer in answered)
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])

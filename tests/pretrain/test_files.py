@@ -189,7 +189,7 @@ def test_a_killed_writer_leaves_the_old_ones_and_its_rest_goes_with_the_next(old
     """
     killed = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=False)
     assert killed.returncode == -signal.SIGKILL
-    left = [path for path in tmp_path.rglob(".*.part")]
+    left = list(tmp_path.rglob(".*.part"))
     assert len(left) == 2 and {name: text for name, text in content(old).items() if name in before} == before
     write_whole(old / "encoder", b"new")
     with whole_folder(old) as unfinished:

@@ -11,8 +11,18 @@ from pathlib import Path
 import pytest
 from conftest import REPOSITORY
 from serving import postgres
+from sqlalchemy import event, text
+from sqlalchemy.exc import DBAPIError
 
-from downstream.service.database import FORMAT, Database, ResultFilter, StoredImage, StoredResult, url_of
+from downstream.service.database import (
+    FORMAT,
+    Database,
+    ResultFilter,
+    StoredImage,
+    StoredResult,
+    is_full,
+    url_of,
+)
 from pretrain.command import UserError
 
 
@@ -156,6 +166,21 @@ def test_what_was_added_survives_a_kill(location):
     assert len(answered) == 21
     database = Database(location)
     assert [one.id for one in database.all_results(ResultFilter())] == answered[::-1]
+    database.close()
+
+
+def test_a_full_disk_is_told_from_other_faults(tmp_path):
+    database = Database(str(tmp_path / "results.sqlite"))
+    (pages,) = database._all(text("PRAGMA page_count"))
+    event.listen(database._engine, "checkout", lambda connection, *_: connection.execute(
+        f"PRAGMA max_page_count={pages['page_count'] + 2}"))  # fmt: skip
+    with pytest.raises(DBAPIError) as full:
+        for number in range(1000):
+            database.add_results([result(number)])
+    assert is_full(full.value) and 0 < database.count(ResultFilter()) == number
+    with pytest.raises(DBAPIError) as other:
+        database._all(text("SELECT nothing"))
+    assert not is_full(other.value)
     database.close()
 
 
