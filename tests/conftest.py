@@ -219,6 +219,14 @@ def onnx_file(padim_folder, make_once) -> Path:
     return make_once("models/nut.onnx", make)
 
 
+@pytest.fixture
+def nut_converted(onnx_file, monkeypatch) -> None:
+    """Whoever exports `padim_folder` as fp32 has the graph of `onnx_file` at once; torch takes 4 s to convert it."""
+    import onnx
+
+    monkeypatch.setattr("downstream.export.onnx_model", lambda graph: onnx.load(onnx_file))
+
+
 @pytest.fixture(scope="session")
 def nut_pixels(demo_folder) -> "np.ndarray":
     """Every image of the category: uint8 (n, h, w, 3); not a multiple of the batch."""

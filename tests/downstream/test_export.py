@@ -6,7 +6,9 @@ import pytest
 from fitted_models import run_export
 
 
-def test_an_engine_is_made_by_trtexec_or_the_command_is_said(padim_folder, tmp_path, monkeypatch, capsys):
+def test_an_engine_is_made_by_trtexec_or_the_command_is_said(
+    nut_converted, padim_folder, tmp_path, monkeypatch, capsys
+):
     """TensorRT itself is on no machine of ours: this tests what trtexec is called with."""
     out = tmp_path / "nut.engine"
     monkeypatch.setenv("PATH", str(tmp_path / "nothing"))

@@ -1,6 +1,7 @@
 """The command: what it refuses to start with, and that what it answered is kept however it ends."""
 
 import asyncio
+import shutil
 import signal
 import socket
 import subprocess
@@ -85,7 +86,7 @@ def test_every_answered_result_survives_a_kill(kind, models_folder, tmp_path):
 
 
 def killed_and_started_again(models: Path, folder: Path, results: str) -> None:
-    with served(models, folder, "--results", results) as serving, ThreadPoolExecutor(8) as pool:
+    with served(models, folder, "--results", results, "--model", "mean") as serving, ThreadPoolExecutor(8) as pool:
         serving.client.post("/api/load_model", json={"name": "mean"})
         serving.client.put("/api/threshold", json={"value": 0.125})
         sent = [pool.submit(send, serving.url, number) for number in range(400)]
@@ -199,8 +200,11 @@ def test_the_model_named_at_the_start_is_used_whatever_was_chosen_last(settings)
 
 def test_several_workers_agree(models_folder, tmp_path):
     before = set(Path(tempfile.gettempdir()).iterdir())
-    with served(models_folder, tmp_path / "served", "--workers", "2", "--decoders", "1") as serving:
-        for name in ("mean", "hazelnut"):
+    models = tmp_path / "models"  # none with an encoder, which each of three processes would take 2 s to open
+    for name in ("first", "second"):
+        shutil.copytree(models_folder / "mean", models / name)
+    with served(models, tmp_path / "served", "--workers", "2", "--decoders", "1") as serving:
+        for name in ("second", "first"):
             serving.client.post("/api/load_model", json={"name": name})
             with ThreadPoolExecutor(8) as pool:  # each request by a connection of its own, so by either worker
                 models = pool.map(

@@ -9,6 +9,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
+from two_ranks import run_two_ranks
 
 from pretrain.loss import chance_loss, nt_xent, nt_xent_reference
 
@@ -223,7 +224,7 @@ def one_of_two_ranks(rank: int, folder: str) -> None:
 
 
 def test_two_ranks_equal_one_process(tmp_path):
-    torch.multiprocessing.spawn(one_of_two_ranks, (str(tmp_path),), nprocs=2)
+    run_two_ranks(one_of_two_ranks, str(tmp_path))
     projector = make_projector()
     expected = loss_and_gradients(projector, projector, [part.detach() for part in views(10, m=6)], 3.0)
     for rank in range(2):

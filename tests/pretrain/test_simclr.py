@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from two_ranks import run_two_ranks
 
 from pretrain.command import UserError
 from pretrain.config import Config
@@ -188,7 +189,7 @@ def one_of_two_ranks(rank: int, folder: str, port: int) -> None:
 def test_two_ranks_train_the_weights_of_one_process_with_twice_the_batch(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    torch.multiprocessing.spawn(one_of_two_ranks, (str(tmp_path), port), nprocs=2)
+    run_two_ranks(one_of_two_ranks, str(tmp_path), port)
     losses, expected = three_steps()
     assert {weights.dtype for weights in expected.values()} == {torch.float64, torch.int64}  # the latter counters
     for rank in range(2):

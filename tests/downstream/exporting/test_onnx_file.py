@@ -38,7 +38,7 @@ def test_parity_can_fail(padim_folder, onnx_file, nut_pixels):
     assert found.decisions > 0 and not found.holds
 
 
-def test_a_graph_that_answers_otherwise_is_not_written(padim_folder, tmp_path, monkeypatch, capsys):
+def test_a_graph_that_answers_otherwise_is_not_written(nut_converted, padim_folder, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(exporting, "CLOSE", -1.0)
     assert run_export(padim_folder, "--out", tmp_path / "x.onnx") == 2
     assert "is not written" in capsys.readouterr().err

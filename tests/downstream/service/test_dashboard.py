@@ -320,20 +320,25 @@ def test_hostile_names_are_only_text(browser, serving, images):
         assert page.locator("img[src=x], main script").count() == 0
 
 
-@pytest.mark.parametrize("width", [320, 360, 768, 920, 1100, 1440])
-def test_no_width_scrolls_sideways(browser, serving, images, width):
-    with inspecting(browser, serving.url, viewport={"width": width, "height": 780}) as page:
+WIDTHS = (320, 360, 768, 920, 1100, 1440)
+
+
+def test_no_width_scrolls_sideways(browser, serving, images):
+    with inspecting(browser, serving.url) as page:
         for _ in range(2):  # empty, and full
             for view in ("inspect", "history"):
                 page.goto(f"{serving.url}/#{view}")
                 ready(page)
-                wide = page.evaluate(
-                    """() => [...document.querySelectorAll("main *, header *")].filter(one => one.checkVisibility()
-                        && !one.closest(".unseen, .stage, svg, thead")
-                        && one.getBoundingClientRect().right > innerWidth + 1)
-                        .map(one => one.outerHTML.slice(0, 80))"""
-                )
-                assert wide == [] and page.evaluate("document.documentElement.scrollWidth") <= width
+                for width in WIDTHS:
+                    page.set_viewport_size({"width": width, "height": 780})
+                    wide = page.evaluate(
+                        """() => [...document.querySelectorAll("main *, header *")].filter(one => one.checkVisibility()
+                            && !one.closest(".unseen, .stage, svg, thead")
+                            && one.getBoundingClientRect().right > innerWidth + 1)
+                            .map(one => one.outerHTML.slice(0, 80))"""
+                    )
+                    assert page.evaluate("innerWidth") == width
+                    assert wide == [] and page.evaluate("document.documentElement.scrollWidth") <= width, width
             page.goto(f"{serving.url}/#inspect")
             drop(page, {"a rather long name of an image from the camera.png": images["bad.png"]})
             expect(page.locator("#verdict .headline")).to_have_text("Defective")
