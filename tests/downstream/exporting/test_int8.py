@@ -17,6 +17,25 @@ from downstream.methods.padim import PaDiM
 from pretrain.encoder import Encoder
 
 
+@pytest.fixture(scope="module")
+def encoder_graphs() -> list[bytes]:
+    """What `encoder_converted` keeps."""
+    return []
+
+
+@pytest.fixture
+def encoder_converted(encoder_graphs, monkeypatch) -> None:
+    """That of `padim_folder`, for all int8 exports: torch takes 3 s to convert it, and int8 begins after that."""
+
+    def once(vectors: PatchVectors, names: tuple[str, ...]) -> onnx.ModelProto:
+        if not encoder_graphs:
+            encoder_graphs.append(onnx_model(vectors, names).SerializeToString())
+        return onnx.load_from_string(encoder_graphs[0])
+
+    monkeypatch.setattr("downstream.exporting.int8.onnx_model", once)
+
+
+@pytest.mark.usefixtures("encoder_converted")
 def test_int8_learns_its_threshold_anew_and_says_what_it_costs(padim_folder, demo_folder, tmp_path, nut_pixels, capsys):
     out = tmp_path / "int8.onnx"
     lenient = ("--max-auroc-loss", 0.2, "--max-changed-decisions", 0.3)
@@ -35,6 +54,7 @@ def test_int8_learns_its_threshold_anew_and_says_what_it_costs(padim_folder, dem
     assert not np.allclose(before, after, rtol=CLOSE)
 
 
+@pytest.mark.usefixtures("encoder_converted")
 def test_int8_that_moved_too_far_is_refused(padim_folder, demo_folder, tmp_path, capsys):
     out = tmp_path / "int8.onnx"
     strict = ("--max-auroc-loss", -2)
@@ -72,6 +92,7 @@ def test_layers_stay_quantized_from_the_second_on(architecture, tmp_path):
     assert np.linalg.norm(found - exact) < 0.5 * np.linalg.norm(exact - exact.mean((0, 1, 2)))
 
 
+@pytest.mark.usefixtures("encoder_converted")
 def test_a_processor_that_multiplies_wrongly_is_known(padim_folder, demo_folder, tmp_path, monkeypatch, capsys):
     """Which one runs this test is not known: that it says the same twice, and that it is obeyed, can be checked."""
     assert saturates() == saturates()
