@@ -97,6 +97,7 @@ class Encoder(nn.Module):
             "std": self.std.flatten().tolist(),
             "origin": self.origin and asdict(self.origin),
             "started_from": self.started_from and asdict(self.started_from),
+            "fingerprint": fingerprint(self),
             "versions": _versions(),
             "commit": commit(),
         }
@@ -172,6 +173,8 @@ def load_encoder(path: Path | str) -> Encoder:
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"the header of {path} is damaged ({error}); make the encoder again.") from None
     _fill(encoder, weights, path)
+    if metadata.get("fingerprint") not in (None, fingerprint(encoder)):  # none in files of before
+        raise UserError(f"the weights in {path} are damaged: their digest is not that of its header; copy it again.")
     return encoder.eval()
 
 

@@ -198,7 +198,8 @@ def rewrite(file, weights=None, **metadata):
 def test_files_that_cannot_be_read(file, tmp_path):
     assert "no encoder file" in refusal(load_encoder, tmp_path / "none.safetensors")
     whole = file.read_bytes()
-    for damaged in (whole[: len(whole) // 2], whole[:100], b"", b"\xff" * 1000):
+    flipped = whole[:-1000] + bytes([whole[-1000] ^ 1]) + whole[-999:]  # a bit of a weight
+    for damaged in (flipped, whole[: len(whole) // 2], whole[:100], b"", b"\xff" * 1000):
         file.write_bytes(damaged)
         assert "damaged" in refusal(load_encoder, file)
         assert "damaged" in refusal(fingerprint, file)
