@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Literal
 
@@ -208,8 +209,15 @@ def test_every_command_runs_from_any_folder_and_explains_every_option(runnable, 
         return done.stdout
 
     several = re.search(r"\{([\w,]+)\} \[options\]", explained())
-    for command in several[1].split(",") if several else [""]:
+    commands = several[1].split(",") if several else [""]
+    for command in commands:
         assert "(type:" in explained(*command.split())
+    # What is imported only when it is called is there: `start("package.module:function", ...)`.
+    imported = re.findall(r'"([\w.]+):(\w+|\{name\})"', (REPOSITORY / runnable).read_text())
+    assert imported
+    for module, function in imported:
+        for name in commands if function == "{name}" else [function]:
+            assert callable(getattr(import_module(module), name))
 
 
 @pytest.mark.parametrize("runnable", RUNNABLES)
