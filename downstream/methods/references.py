@@ -23,6 +23,10 @@ MIN_TO_SUSPECT = 5
 REFERENCE_VIEWS = ("none", "flips", "rotations", "both")
 # Of all positions: less is no product, or no background; where a texture fills all, one in twenty looks apart.
 MIN_FOREGROUND = 0.15
+ONLY_ONE = (
+    "what the only good image scores when it is moved a little: it says nothing of how products differ, so most good "
+    "ones may be above. Give more, 8 if you can."
+)
 # Normals of a training category that are scored to learn how scores spread there.
 MAX_CALIBRATION_NORMALS = 40
 
@@ -116,9 +120,12 @@ def own_threshold(
 ) -> Threshold:
     """For scores of a method that was referred to `normals`: from their scores, each left out in turn, if there are
     enough of them; else from `calibration`, normals of the training categories that have more than as many, scored
-    against as many references."""
+    against as many references. Without any, a single normal gives one by how it scores when it is moved."""
     scores = method.normal_scores_.cpu().numpy()
     usable = {category: others for category, others in calibration.items() if len(others) > len(normals)}
+    if not len(scores) and not usable and method.sees_normals and len(normals) == 1:
+        alone = threshold_from_normals(scores_moved(method, normals[0]), false_alarm_rate)
+        return alone._replace(count=1, why=ONLY_ONE)
     if len(scores) >= MIN_OWN_NORMALS or not usable or not method.sees_normals:
         return threshold_from_normals(scores, false_alarm_rate)
     spreads = spread_elsewhere(method, len(normals), usable, seed)
@@ -145,9 +152,14 @@ def scale_of(method: Method, normals: Sequence[Tensor]) -> float:
     if len(method.normal_scores_):
         return float(method.normal_scores_.mean())
     (only,) = normals
-    moved_px = max(1, round(only.shape[-1] / 100))
-    moved = [only.roll(step, axis) for step in (-moved_px, moved_px) for axis in (-2, -1)]
-    return float(np.concatenate([part.scores.cpu().numpy() for part in method.predict(moved)]).mean())
+    return float(scores_moved(method, only).mean())
+
+
+def scores_moved(method: Method, image: Tensor) -> np.ndarray:
+    """Scores (4,) of an image that was moved by a hundredth of its side: up, down, left, right."""
+    moved_px = max(1, round(image.shape[-1] / 100))
+    moved = [image.roll(step, axis) for step in (-moved_px, moved_px) for axis in (-2, -1)]
+    return np.concatenate([part.scores.cpu().numpy() for part in method.predict(moved)])
 
 
 def calibration_normals(others: ImageSet | None) -> dict[str, Images]:

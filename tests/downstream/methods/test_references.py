@@ -102,5 +102,7 @@ def test_without_more_normals_elsewhere_few_references_speak_for_themselves():
     method = MeanImage().fit([]).refer(normals := images(4))
     threshold = own_threshold(method, normals, 0.1, {"other": images(4, seed=1)}, seed=0)
     assert threshold == threshold_from_normals(method.normal_scores_.numpy(), 0.1)
-    with pytest.raises(UserError, match="0 normal scores give no threshold"):
-        own_threshold(method.refer(normals[:1]), normals[:1], 0.1, {}, seed=0)
+    alone = own_threshold(method.refer(normals[:1]), normals[:1], 0.1, {}, seed=0)
+    assert alone.count == 1 and "moved" in alone.why
+    (itself,) = (part.scores for part in method.predict(normals[:1]))
+    assert float(itself[0]) < alone.value
