@@ -169,7 +169,11 @@ def read_config(config_class: type[Config], arguments: Sequence[str] | None = No
             shown["type"] = types[field.name]
         parser.add_argument(_flag(field.name), **shown)
     typed = sys.argv[1:] if arguments is None else list(arguments)
-    read = parser.parse_args(_known_flags(typed, config_class))
+    try:
+        read = parser.parse_args(_known_flags(typed, config_class))
+    except (UnicodeDecodeError, RecursionError) as error:
+        reason = "nested without end" if isinstance(error, RecursionError) else error
+        parser.error(f"the file of --config is no YAML ({reason}); name another one.")
     return config_class(**{name: _of_type(read[name], types[name]) for name in types})
 
 

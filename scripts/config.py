@@ -69,3 +69,22 @@ class LeaveOneOut:
     evaluate: str = ""
     heading: str = "Left out of pretraining"
     record: Path | None = None
+
+
+@dataclass(frozen=True)
+class Chaos:
+    """Attack heldout: kill its commands, damage its files, feed it hostile images and command lines.
+
+    Attributes:
+        minutes: How long, all parts together; each is tried once at least.
+        seed: Another seed, other attacks.
+        parts: Only these; kills, damage, images, command-lines.
+        out: Folder for what did not hold; emptied first.
+        record: Append the table to this Markdown file.
+    """
+
+    minutes: float = 2.0
+    seed: int = 0
+    parts: Names = Names()
+    out: Path = Path("runs/chaos")
+    record: Path | None = None

@@ -186,6 +186,12 @@ def test_names_keep_their_order_and_drop_repeats():
     assert Names("") == ()
 
 
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"a: &a [*a]", b"[" * 5000, b"count: {", b"- 1"])
+def test_a_file_of_options_that_is_none_is_a_sentence(content, tmp_path, capsys):
+    (tmp_path / "options.yaml").write_bytes(content)
+    assert refusal(capsys, "--count", "1", "--config", str(tmp_path / "options.yaml"))
+
+
 def test_nearest_names_one_or_all():
     assert nearest("botle", ["bottle", "pill"]) == "did you mean bottle?"
     assert nearest("xyz", ["pill", "bottle"]) == "choose from bottle, pill."

@@ -1,0 +1,55 @@
+"""Command lines made up from the options of every command: each is read, or refused in one line with exit code 2."""
+
+import contextlib
+import io
+import random
+from dataclasses import fields, is_dataclass
+from importlib import import_module
+from pathlib import Path
+
+from pretrain.command import UserError, read_config
+from scripts.attacks.material import Material
+
+MODULES = ("pretrain.config", "embeddings.config", "downstream.inspection.config", "downstream.study.config",
+           "downstream.exporting.config", "downstream.restoration.config", "downstream.service.config",
+           "baselines.autoencoders.config", "baselines.cam.config", "baselines.restoration.config")  # fmt: skip
+VALUES = ("", "0", "-1", "1e308", "nan", "inf", "null", "true", "[]", "{}", "[1,2", "a,b", "../..", "/dev/zero",
+          "\x00", "ä" * 500, "--help", "-", "${HOME}", "!!python/object:os.system", "&a *a", "1" * 5000, "@file",
+          "'", '"', "yes")  # fmt: skip
+
+
+class CommandLines:
+    """One try is one command line, read in this process."""
+
+    def __init__(self, material: Material) -> None:
+        modules = [import_module(name) for name in MODULES]
+        self._configs = [
+            config
+            for module in modules
+            for config in vars(module).values()
+            if is_dataclass(config) and isinstance(config, type) and config.__module__ == module.__name__
+            and "Attributes:" in (config.__doc__ or "")
+        ]  # fmt: skip
+
+    def attempt(self, chance: random.Random, folder: Path) -> str | None:
+        config = chance.choice(self._configs)
+        words = []
+        for _ in range(chance.randrange(1, 5)):
+            name = chance.choice(fields(config)).name.replace("_", "-")
+            name = name if chance.random() < 0.9 else name[:-1]
+            words += [f"--{name}", chance.choice(VALUES)][: chance.choice((1, 2, 2, 2))]
+        if chance.random() < 0.1:
+            file = folder / "config.yaml"
+            file.write_bytes(chance.choice((b"[" * 5000, b"a: &a [*a]", b"\xff\xfe", chance.randbytes(50))))
+            words += ["--config", str(file)]
+        said = io.StringIO()
+        try:
+            with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
+                read_config(config, words)
+        except UserError:
+            return None
+        except SystemExit as end:
+            return None if end.code in (0, 2) else f"{config.__name__} {words}: exit code {end.code}"
+        except BaseException as error:
+            return f"{config.__name__} {words!s:.300}: {type(error).__name__}: {error}"
+        return None

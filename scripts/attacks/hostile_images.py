@@ -1,0 +1,75 @@
+"""Folders of hostile files under `detect.py run`: it ends in time, and its exit code says what its results say."""
+
+import json
+import os
+import random
+import subprocess
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from scripts.attacks.material import Material, command
+
+FORMATS = {"PNG": ".png", "JPEG": ".jpg", "BMP": ".bmp", "TIFF": ".tif", "WEBP": ".webp"}
+NAMES = ("plain", "with space", "-rf", "ümlaut", "<script>", "a" * 200, "%s%n", "new\nline", "$(reboot)", ".hidden")
+FILES, SECONDS = 40, 120
+
+
+class HostileImages:
+    """One try is a folder of forty files, and one command."""
+
+    def __init__(self, material: Material) -> None:
+        self._model = material.model
+
+    def attempt(self, chance: random.Random, folder: Path) -> str | None:
+        images = folder / "images"
+        images.mkdir()
+        for number in range(FILES):
+            hostile(images, f"{number}-{chance.choice(NAMES)}", chance)
+        words = ("downstream/detect.py", "run", images, "--model", self._model, "--out", folder / "found")
+        try:
+            done = command(*words, timeout_s=SECONDS)
+        except subprocess.TimeoutExpired:
+            return f"it hangs for {SECONDS} s"
+        if done.returncode not in (0, 1, 3) or "Traceback" in done.stderr:
+            return f"exit code {done.returncode}: {done.stderr[-300:]}"
+        lines = [json.loads(line) for line in (folder / "found" / "results.jsonl").read_text().splitlines()]
+        if (done.returncode == 1) != any(line["is_defective"] for line in lines):
+            return f"exit code {done.returncode} does not say what {len(lines)} results say"
+        return None
+
+
+def hostile(folder: Path, name: str, chance: random.Random) -> None:
+    """One file that is damaged, empty, huge, endless, blocking, of another kind, or whole after all."""
+    form = chance.choice(list(FORMATS))
+    path = folder / (name + FORMATS[form])
+    kind = chance.choice(
+        ("whole", "cut", "flipped", "noise", "empty", "sparse", "pipe", "endless", "gone", "loop", "bomb")
+    )
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind in ("endless", "gone", "loop"):
+        path.symlink_to({"endless": "/dev/zero", "gone": folder / "nowhere", "loop": path}[kind])
+    elif kind == "sparse":
+        path.touch()
+        os.truncate(path, 1 << chance.randrange(20, 42))
+    else:
+        side = (1, 1) if chance.random() < 0.1 else (chance.randrange(1, 200), chance.randrange(1, 200))
+        pixels = np.random.default_rng(chance.randrange(2**32)).integers(0, 256, (*side, 3), np.uint8)
+        file = BytesIO()
+        Image.fromarray(pixels).save(file, form)
+        data = bytearray(file.getvalue())
+        if kind == "cut":
+            del data[chance.randrange(len(data)) :]
+        elif kind == "flipped":
+            for _ in range(chance.randrange(1, 30)):
+                data[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
+        elif kind == "noise":
+            data = bytearray(chance.randbytes(len(data)))
+        elif kind == "empty":
+            data.clear()
+        elif kind == "bomb" and form == "PNG":
+            data[16:24] = (60_000).to_bytes(4, "big") * 2  # its width and height
+        path.write_bytes(data)

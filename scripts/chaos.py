@@ -1,0 +1,94 @@
+"""A campaign against heldout itself: kills, damaged files, hostile images, made-up command lines.
+
+    python scripts/chaos.py --minutes 10
+    python scripts/chaos.py --minutes 60 --seed 7 --parts kills,damage --record RESULTS.md
+
+It attacks a model, vectors and a run that it makes itself, and prints how often each part was tried and failed. What
+each try did follows from the seed and its number. The folder of a failure is kept, with what was seen in `what.txt`.
+"""
+
+if __name__ == "__main__":
+    import sys
+    from pathlib import Path
+
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+    from pretrain.command import start
+    from scripts.config import Chaos
+
+    start("scripts.chaos:main", Chaos)
+
+import os
+import random
+import shutil
+import tempfile
+import time
+from datetime import date
+from pathlib import Path
+
+from pretrain.data.images import check_names
+from pretrain.encoder import commit
+from pretrain.progress import Progress
+from scripts.attacks.command_lines import CommandLines
+from scripts.attacks.damage import Damage
+from scripts.attacks.hostile_images import HostileImages
+from scripts.attacks.kills import Kills
+from scripts.attacks.material import make_material
+from scripts.config import Chaos
+
+PARTS = {"kills": Kills, "damage": Damage, "images": HostileImages, "command-lines": CommandLines}
+
+
+def main(config: Chaos) -> int:
+    """Attack for the minutes there are, an equal share each part; 1 where something did not hold."""
+    names = list(config.parts or PARTS)
+    check_names(names, PARTS, "part")
+    shutil.rmtree(config.out, ignore_errors=True)
+    tries, failures = dict.fromkeys(names, 0), {name: [] for name in names}
+    with tempfile.TemporaryDirectory() as folder, Progress("attacking", round(60 * config.minutes), "s") as progress:
+        os.environ["HELDOUT_CACHE"] = f"{folder}/cache"
+        material = make_material(Path(folder) / "material")
+        for name in names:
+            attack, start_s, passed_s = PARTS[name](material), time.monotonic(), 0
+            while not tries[name] or time.monotonic() - start_s < 60 * config.minutes / len(names):
+                if failed := attempt(attack, name, tries[name], config, Path(folder)):
+                    failures[name].append(failed)
+                    progress.print(failed)
+                tries[name] += 1
+                now_s = round(time.monotonic() - start_s)
+                progress.advance(now_s - passed_s, note=name)
+                passed_s = now_s
+    lines = table(tries, failures)
+    print("\n".join(lines))
+    if config.record:
+        made = f"{date.today()}, commit {commit()}\n\n"
+        command = f"    python scripts/chaos.py --minutes {config.minutes:g} --seed {config.seed}\n\n"
+        with open(config.record, "a", encoding="utf-8") as record:
+            record.write("\n## A campaign against heldout itself\n\n" + made + command + "\n".join(lines) + "\n")
+    return 1 if any(failures.values()) else 0
+
+
+def attempt(attack: object, name: str, number: int, config: Chaos, folder: Path) -> str | None:
+    """One try in a folder of its own, which is kept where something did not hold."""
+    place = folder / "try"
+    place.mkdir()
+    try:
+        failed = attack.attempt(random.Random(f"{config.seed} {name} {number}"), place)
+    except Exception as error:
+        failed = f"{type(error).__name__}: {error}"
+    if failed:
+        kept = config.out / f"{name}-{number}"
+        shutil.copytree(place, kept, symlinks=True, ignore=_irregular)
+        (kept / "what.txt").write_text(f"seed {config.seed}, {name}, try {number}\n{failed}\n")
+    shutil.rmtree(place)
+    return failed and f"{name} {number}: {failed}"
+
+
+def _irregular(folder: str, names: list[str]) -> list[str]:
+    """Pipes cannot be copied, and files of a terabyte should not be."""
+    paths = [Path(folder) / name for name in names]
+    return [p.name for p in paths if not p.is_symlink() and (p.is_fifo() or (p.is_file() and p.stat().st_size > 1e8))]
+
+
+def table(tries: dict[str, int], failures: dict[str, list[str]]) -> list[str]:
+    rows = [f"| {name} | {count} | {len(failures[name])} |" for name, count in tries.items()]
+    return ["| part | tries | failures |", "|---|---|---|", *rows]
