@@ -142,6 +142,7 @@ class CoresetDistances(nn.Module):
     def __init__(self, method: PatchCore) -> None:
         super().__init__()
         self.num_neighbors = min(method.num_neighbors, len(method.coreset_))
+        self.num_nearly = min(method.num_neighbors + 1, len(method.coreset_))
         self.register_buffer("coreset", method.coreset_)
         self.register_buffer("spacing", method.spacing_)
         for number, rows in enumerate(method.coreset_.split(CORESET_ROWS_AT_ONCE)):
@@ -156,15 +157,16 @@ class CoresetDistances(nn.Module):
         for number in range(self.parts):
             # Squared distances but for |x|^2, which is the same for all.
             apart = flat @ getattr(self, f"rows{number}") + getattr(self, f"squares{number}")
-            closest = apart.topk(min(self.num_neighbors, apart.shape[1]), dim=1, largest=False)
+            closest = apart.topk(min(self.num_nearly, apart.shape[1]), dim=1, largest=False)
             far.append(closest.values)
             rows.append(closest.indices + number * CORESET_ROWS_AT_ONCE)
         nearest = torch.cat(rows, dim=1)
         if self.parts > 1:
-            nearest = nearest.gather(1, torch.cat(far, dim=1).topk(self.num_neighbors, dim=1, largest=False).indices)
-        # Again, by differences: the product above loses digits where a patch lies close to the coreset.
-        distances = (self.coreset[nearest] - flat[:, None]).square().sum(2).sqrt().mean(1)
-        distances = distances / self.spacing[nearest[:, 0]]
+            nearest = nearest.gather(1, torch.cat(far, dim=1).topk(self.num_nearly, dim=1, largest=False).indices)
+        # Again, by differences: the product above loses digits, and may put the second before the first.
+        exact = (self.coreset[nearest] - flat[:, None]).square().sum(2).sqrt()
+        distances, order = exact.topk(self.num_neighbors, dim=1, largest=False)
+        distances = distances.mean(1) / self.spacing[nearest.gather(1, order[:, :1])[:, 0]]
         return distances.unflatten(0, shape)
 
 

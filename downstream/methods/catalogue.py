@@ -45,6 +45,8 @@ class Entry:
         return imported(self.path)
 
 
+# As many positions as the second level has of images of 128 px, as there are 40 of 320 px.
+_COARSE = {"grid": 16}
 # Auto-encoders at the size of --quick, on which an epoch takes seconds.
 _SMALL = {"size_px": 64, "width": 16, "instances": 200}
 _SMALL_CAM = {"epochs": 3, "width": 0.25, "input_px": 64, "learning_rate": 1e-3}
@@ -57,10 +59,10 @@ METHODS = {
         Entry("knn", "k-NN head", HEADS, "downstream.methods.heads.KnnHead", in_detect=False),
         Entry("fine-tuned", "fine-tuned encoder", HEADS, "downstream.methods.fine_tuned.FineTuned", {"epochs": 2},
               in_detect=False),
-        Entry("fused", "PaDiM and PatchCore fused", PATCHES, "downstream.methods.fused.Fused"),
+        Entry("fused", "PaDiM and PatchCore fused", PATCHES, "downstream.methods.fused.Fused", _COARSE),
         Entry("padim", "PaDiM", PATCHES, "downstream.methods.padim.PaDiM", {"dimensions": 50}),
-        Entry("patchcore", "PatchCore", REFERENCES, "downstream.methods.patchcore.PatchCore"),
-        Entry("residual", "residuals", REFERENCES, "downstream.methods.residual.Residual"),
+        Entry("patchcore", "PatchCore", REFERENCES, "downstream.methods.patchcore.PatchCore", _COARSE),
+        Entry("residual", "residuals", REFERENCES, "downstream.methods.residual.Residual", _COARSE),
         Entry("vgg-cam", "VGG16-CAM", CLASS_ACTIVATION, _CAM + "method.VggCam", _SMALL_CAM,
               start=_CAM + "network.start_arguments"),
         Entry("cam", "CAM on EfficientNet-Lite0, ImageNet weights", CLASS_ACTIVATION, _CAM + "method.Cam",

@@ -79,17 +79,25 @@ class PatchCore(PatchMethod):
         if "_index" not in vars(self):
             self._index = Index.build(self.coreset_.numpy(), metric="l2", kind="flat")
         vectors = self._projected(vectors)
-        found = self._index.search(vectors.numpy(), min(self.num_neighbors, len(self.coreset_)))
-        rows = torch.from_numpy(found.ids)
-        # Again, by differences: faiss's come from squared lengths and lose digits where a patch lies close.
-        return (self.coreset_[rows] - vectors[:, None]).norm(dim=2), rows
+        found = self._index.search(vectors.numpy(), min(self.num_neighbors + 1, len(self.coreset_)))
+        return self._exactly(vectors, torch.from_numpy(found.ids))
 
     def _nearest_without(self, vectors: Tensor, own: int) -> tuple[Tensor, Tensor]:
         """The same of projected patches, among those that are not of the normal `own`."""
         rows = torch.nonzero(self.owners_ != own)[:, 0]
         others = self.coreset_[rows]
-        nearest = squared_distances(vectors, others).topk(min(self.num_neighbors, len(others)), largest=False).indices
-        return (others[nearest] - vectors[:, None]).norm(dim=2), rows[nearest]
+        nearest = (
+            squared_distances(vectors, others).topk(min(self.num_neighbors + 1, len(others)), largest=False).indices
+        )
+        return self._exactly(vectors, rows[nearest])
+
+    def _exactly(self, vectors: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Of projected patches (n, d) and the rows of nearly the nearest (n, m), one more than asked for: the nearest,
+        by differences. From squared lengths digits are lost, and of two that are about as near the wrong one may come
+        first, whose spacing is another."""
+        distances = (self.coreset_[rows] - vectors[:, None]).norm(dim=2)
+        order = distances.argsort(dim=1, stable=True)[:, : self.num_neighbors]
+        return distances.gather(1, order), rows.gather(1, order)
 
     def _candidates(self, views_of_normals: Iterable[Tensor], count: int) -> tuple[Tensor, Tensor]:
         """Patches (n, d) of `count` normals, and the number of the normal that each is of (n,)."""
