@@ -38,9 +38,10 @@ async def health(service: ServiceDependency) -> JSONResponse:
         has_database = True
     except SQLAlchemyError:
         has_database = False
-    is_well = has_database and service.has_space()
+    has_space = await asyncio.to_thread(service.has_space)
+    is_well = has_database and has_space
     answer = HealthResponse(
-        status="ok" if is_well else "unavailable", model_loaded=True, database=has_database, space=service.has_space()
+        status="ok" if is_well else "unavailable", model_loaded=True, database=has_database, space=has_space
     )
     return JSONResponse(answer.model_dump(), 200 if is_well else 503)
 
