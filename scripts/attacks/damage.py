@@ -48,7 +48,7 @@ class Damage:
         return inspection.score
 
     def _is_part_of_known(self, rows: np.ndarray, file: Path) -> bool:
-        """Vectors have no digest of their numbers: a flipped bit there goes unnoticed, as the documentation says."""
+        """Vectors have no digest of their numbers: a flipped bit there goes unnoticed, and counts as held."""
         return file.suffix == ".f32" or {*map(bytes, rows)} <= {*map(bytes, self._rows)}
 
 

@@ -4,7 +4,6 @@ comes to its end afterwards, and nothing of the killed one is left."""
 import random
 import shutil
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from downstream.inspection.inspector import Inspector
@@ -12,21 +11,24 @@ from embeddings.vectors import Vectors
 from pretrain.encoder import load_encoder
 from scripts.attacks.material import Material, command, extracting, fitting, pretraining, started
 
+# What makes the words of each command, and what opens its result.
+COMMANDS = {
+    "fit": (fitting, Inspector.load),
+    "extract": (extracting, Vectors),
+    "pretrain": (pretraining, lambda out: load_encoder(out / "encoder.safetensors")),
+}
+
 
 class Kills:
     """One try is one kill; the commands take turns."""
 
     def __init__(self, material: Material) -> None:
         self._material, self._seconds, self._tries = material, {}, 0
-        self._kinds: tuple[tuple[str, Callable, Callable | None], ...] = (
-            ("fit", fitting, Inspector.load),
-            ("extract", extracting, None),
-            ("pretrain", pretraining, None),
-        )
 
     def attempt(self, chance: random.Random, folder: Path) -> str | None:
         """What did not hold; none where all did."""
-        name, words, opened = self._kinds[self._tries % len(self._kinds)]
+        name = list(COMMANDS)[self._tries % len(COMMANDS)]
+        words, opened = COMMANDS[name]
         self._tries += 1
         out = folder / name
         if name == "fit":  # over a model that is in use
@@ -41,17 +43,12 @@ class Kills:
         time.sleep(chance.uniform(0.2, 1.05) * self._seconds[name])
         process.kill()
         process.communicate()
-        if opened:
+        if name == "fit":
             opened(out)  # the old one or the new one
         again = command(*command_line)
         if again.returncode:
             return f"{name} does not go on: {again.stderr[-300:]}"
         if left := [str(path.relative_to(folder)) for path in folder.rglob(".*.part")]:
             return f"{name} leaves {left}"
-        finished = {"fit": Inspector.load, "extract": Vectors, "pretrain": _trained}[name]
-        finished(out)
+        opened(out)
         return None
-
-
-def _trained(out: Path) -> object:
-    return load_encoder(out / "encoder.safetensors")
