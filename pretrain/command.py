@@ -139,6 +139,7 @@ def read_config(config_class: type[Config], arguments: Sequence[str] | None = No
     from jsonargparse.typing import register_type
 
     register_type(Names, str, Names, deserializer_exceptions=(TypeError,), fail_already_registered=False)
+    register_type(Path, str, _path, fail_already_registered=False)
     types = get_type_hints(config_class)
 
     class Parser(jsonargparse.ArgumentParser):
@@ -166,7 +167,10 @@ def read_config(config_class: type[Config], arguments: Sequence[str] | None = No
         if bool in (types[field.name], *get_args(types[field.name])):
             shown["action"] = jsonargparse.ActionYesNo(no_prefix="no-")
         else:
-            shown["type"] = types[field.name]
+            kept, *others = get_args(types[field.name]) or (types[field.name],)
+            # A text that may be left out is typed as any text is: as `Path | None`, the folder `null` would be none.
+            is_text = kept in (Path, str, Names) and others == [type(None)]
+            shown["type"] = kept if is_text else types[field.name]
         parser.add_argument(_flag(field.name), **shown)
     typed = sys.argv[1:] if arguments is None else list(arguments)
     try:
@@ -175,6 +179,13 @@ def read_config(config_class: type[Config], arguments: Sequence[str] | None = No
         reason = "nested without end" if isinstance(error, RecursionError) else error
         parser.error(f"the file of --config is no YAML ({reason}); name another one.")
     return config_class(**{name: _of_type(read[name], types[name]) for name in types})
+
+
+def _path(text: str) -> Path:
+    """What an unset variable of the shell leaves is refused: it would be the folder that the user happens to be in."""
+    if not text:
+        raise ValueError("an empty name is no file and no folder.")
+    return Path(text)
 
 
 def _known_flags(arguments: Sequence[str], config_class: type) -> list[str]:
@@ -200,9 +211,9 @@ def _one_sentence(message: str, types: dict[str, object]) -> str:
         return f"there is no option {unknown[1]}; {nearest(unknown[1], types)}"
     if missing := re.search(r"arguments are required: (.+)", message):
         return f"{', '.join(_flag(name.strip()) for name in missing[1].split(','))} must be given."
-    if (wrong := re.search(r'Parser key "(\w+)": .*(?:Got|Given) value: (.*)', message)) and wrong[1] in types:
+    if (wrong := re.search(r'Parser key "(\w+)": .*(?:Got|Given) value: ?(.*)', message)) and wrong[1] in types:
         return f"{_flag(wrong[1])} must be {_in_words(types[wrong[1]])}, not {wrong[2]!r}."
-    return re.sub(r'Parser key "(\w+)"', lambda key: _flag(key[1]), message)
+    return re.sub(r'Parser key "(\w+)"', lambda key: _flag(key[1]), message.replace("Not of type Path: ", ""))
 
 
 def _flag(name: str) -> str:
@@ -218,4 +229,4 @@ def _in_words(hint: object) -> str:
         return f"a list of {len(choices)}, such as [{','.join('1' * len(choices))}]"
     if choices:
         return " or ".join(map(_in_words, choices))
-    return {int: "a whole number", float: "a number"}.get(hint, getattr(hint, "__name__", str(hint)))
+    return {int: "a whole number", float: "a number", str: "text"}.get(hint, getattr(hint, "__name__", str(hint)))

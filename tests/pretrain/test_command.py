@@ -86,6 +86,22 @@ def test_mistyped_flag_and_key_name_the_nearest(tmp_path, capsys):
     assert "hold_outs; did you mean hold_out?" in refusal(capsys, "--config", str(file))
 
 
+@pytest.mark.parametrize("word", ["null", "~", "#data", "1", "[a]"])
+def test_a_typed_path_is_that_path_whatever_yaml_makes_of_it(word, tmp_path):
+    assert read_config(Config, ["--count", "1", "--data", word]).data == Path(word)
+    file = tmp_path / "config.yaml"
+    file.write_text("count: 1\ndata: null\nonly: null\n")
+    assert read_config(Config, ["--config", str(file)]) == Config(1)
+    assert read_config(Config, ["--config", str(file), "--only", word]).only is not None
+
+
+def test_an_empty_path_is_refused(tmp_path, capsys):
+    file = tmp_path / "config.yaml"
+    file.write_text("count: 1\ndata: ''\n")
+    for words in (["--count", "1", "--data", ""], ["--config", str(file)]):
+        assert refusal(capsys, *words) == "error: --data: an empty name is no file and no folder."
+
+
 def test_a_word_without_a_flag_is_answered(capsys):
     assert "there is no option folder" in refusal(capsys, "--count", "1", "folder")
 
@@ -94,6 +110,7 @@ def test_wrong_values_are_named_in_one_sentence(capsys):
     assert refusal(capsys, "--count", "many") == "error: --count must be a whole number, not 'many'."
     assert refusal(capsys, "--count", "1", "--mode", "up") == "error: --mode must be one of slow, fast, not 'up'."
     assert refusal(capsys, "--count", "1", "--most", "x") == "error: --most must be a whole number, not 'x'."
+    assert refusal(capsys, "--count", "1", "--most", "") == "error: --most must be a whole number, not ''."
     assert refusal(capsys) == "error: --count must be given."
     assert "--config" in (line := refusal(capsys, "--config", "/nowhere.yaml")) and "/nowhere.yaml" in line
 
