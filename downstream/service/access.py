@@ -57,21 +57,23 @@ class Access:
                 headers["Cache-Control"] = "no-cache" if not _is_guarded(scope["path"]) else "no-store"
             await send(message)
 
-        refusal = self._refusal(scope["path"], Headers(scope=scope))
+        refusal = self._refusal(scope["path"], scope["scheme"], Headers(scope=scope))
         await (refusal or self.app)(scope, receive, with_headers)
 
-    def _refusal(self, path: str, headers: Headers) -> JSONResponse | None:
+    def _refusal(self, path: str, scheme: str, headers: Headers) -> JSONResponse | None:
         host = headers.get("host", "")
         if "*" not in self.hosts and _without_port(host).lower() not in self.hosts:
             return _error(400, "this host name is not served here: start the service with --allowed-hosts NAME.")
         origin, site = headers.get("origin"), headers.get("sec-fetch-site")
-        is_foreign = origin is not None and origin.partition("://")[2].lower() != host.lower()
+        # Of a host beyond this machine a web server may have taken the TLS off, and not every one says so.
+        schemes = {scheme} if _without_port(host).lower() in LOOPBACK_NAMES else {scheme, "https"}
+        is_foreign = origin is not None and origin.lower() not in {f"{name}://{host.lower()}" for name in schemes}
         if is_foreign or (site == "cross-site" and _is_guarded(path)):
             return _error(403, "pages of other sites may not ask here.")
         if self.token is None or not _is_guarded(path) or path in OPEN_PATHS:
             return None
-        scheme, _, given = headers.get("authorization", "").partition(" ")
-        if scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), self.token.encode()):
+        kind, _, given = headers.get("authorization", "").partition(" ")
+        if kind.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), self.token.encode()):
             return None
         return _error(401, "send the token: Authorization: Bearer TOKEN.", {"WWW-Authenticate": "Bearer"})
 

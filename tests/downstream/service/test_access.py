@@ -11,10 +11,12 @@ from downstream.service.access import HEADERS, LOOPBACK_NAMES, Access, is_loopba
 TOKEN = "0123456789abcdef"
 
 
-def ask(path: str, *, hosts=LOOPBACK_NAMES, token=None, host="localhost:5000", **headers: str) -> httpx.Response:
+def ask(
+    path: str, *, hosts=LOOPBACK_NAMES, token=None, host="localhost:5000", scheme="http", **headers: str
+) -> httpx.Response:
     async def asked():
         transport = httpx.ASGITransport(Access(PlainTextResponse("in"), hosts, token))
-        async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
+        async with httpx.AsyncClient(transport=transport, base_url=f"{scheme}://x") as client:
             return await client.get(path, headers={"Host": host, **headers})
 
     return asyncio.run(asked())
@@ -40,8 +42,17 @@ def test_pages_of_other_sites_may_not_ask():
     assert ask("/api/status", Origin="null").status_code == 403
     assert ask("/api/status", Origin="http://localhost:8080").status_code == 403
     assert ask("/api/status", **{"Sec-Fetch-Site": "cross-site"}).status_code == 403
+    assert ask("/api/status", Origin="https://localhost:5000").status_code == 403
     assert ask("/api/status", Origin="http://localhost:5000").text == "in"
     assert ask("/", **{"Sec-Fetch-Site": "cross-site"}).text == "in"  # a link to the page is fine
+
+
+def test_a_web_server_with_tls_may_stand_before_it():
+    named = {"hosts": ("line.example",), "host": "line.example"}
+    for scheme, status in (("https", 200), ("http", 200), ("chrome-extension", 403)):
+        assert ask("/api/status", **named, Origin=f"{scheme}://line.example").status_code == status
+    assert ask("/api/status", scheme="https", Origin="https://localhost:5000").text == "in"  # uvicorn was told
+    assert ask("/api/status", scheme="https", Origin="http://localhost:5000").status_code == 403
 
 
 @pytest.mark.parametrize("given", ["", "Bearer", "Bearer wrong", f"Basic {TOKEN}", f"Bearer {TOKEN}x", "Bearer é"])
