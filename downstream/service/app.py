@@ -24,7 +24,7 @@ from downstream.service.batching import Busy
 from downstream.service.config import Settings
 from downstream.service.database import is_full
 from downstream.service.decoding import RefusedImage
-from downstream.service.limits import BodyLimits
+from downstream.service.limits import AnswerFirst, BodyLimits
 from downstream.service.models import NoSuchModel
 from downstream.service.monitoring import LOG, Monitoring, start_logging
 from downstream.service.openapi import with_examples
@@ -46,7 +46,7 @@ FULL = "no space is left for results or for kept images, and nothing is answered
 
 
 def make_app(service: Service) -> ASGIApp:
-    """The application around a service, from the network inwards: metrics and log, access, limits, endpoints."""
+    """The application around a service, from the network inwards: the answer first, metrics and log, access, limits, endpoints."""
     settings = service.settings
 
     @asynccontextmanager
@@ -68,7 +68,7 @@ def make_app(service: Service) -> ASGIApp:
     max_bytes = MAX_FULL_SIZE_IMAGES * settings.max_image_bytes + (1 << 20)
     max_at_once = settings.max_waiting + MAX_OTHER_REQUESTS
     limited = BodyLimits(app, max_bytes, settings.timeout_s, max_at_once, max(MAX_BODY_BYTES_AT_ONCE, 2 * max_bytes))
-    return Monitoring(Access(limited, settings.allowed_hosts, settings.token), service.metrics)
+    return AnswerFirst(Monitoring(Access(limited, settings.allowed_hosts, settings.token), service.metrics))
 
 
 def app_from_environment() -> ASGIApp:

@@ -1,6 +1,7 @@
 """Connections that ask for nothing: each has seconds to send the head of a request, and there are not too many.
 
 A server that waits for ever for the rest of a head stops answering once such connections hold all of its descriptors.
+So would one that reads on for ever what a client sends after its answer.
 """
 
 import asyncio
@@ -23,7 +24,8 @@ def max_connections() -> int:
 
 class BoundedConnection(H11Protocol):
     """uvicorn's connection, closed unless its request's head has come in time: from its beginning, and again from the
-    first byte of a further request. Of more than `limit`, the one that has waited longest for a head makes room."""
+    first byte of a further request; and unless what it sends after an answer ends in time. Of more than `limit`, the
+    one that has waited longest makes room."""
 
     limit = max_connections()
     _deadline: asyncio.TimerHandle | None = None
@@ -39,15 +41,23 @@ class BoundedConnection(H11Protocol):
         super().data_received(data)
         self._heed_deadline()
 
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self._sends_after_the_answer():
+            self._heed_deadline()
+
     def connection_lost(self, exc: Exception | None) -> None:
         self._forget_deadline()
         super().connection_lost(exc)
 
     def _heed_deadline(self) -> None:
-        if self.conn.their_state is not h11.IDLE:  # the head is there
+        if self.conn.their_state is not h11.IDLE and not self._sends_after_the_answer():  # the head is there
             self._forget_deadline()
         elif self._deadline is None:
             self._deadline = self.loop.call_later(SECONDS_FOR_A_HEAD, self.transport.abort)
+
+    def _sends_after_the_answer(self) -> bool:
+        return self.conn.their_state is h11.SEND_BODY and self.conn.our_state is h11.DONE
 
     def _forget_deadline(self) -> None:
         if self._deadline is not None:

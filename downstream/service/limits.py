@@ -2,14 +2,44 @@
 
 import asyncio
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-# After a body that is too large, so much more is read and thrown away, so that the client gets to read the answer.
-LINGER_BYTES, LINGER_S = 64 << 20, 3.0
+SECONDS_FOR_THE_REST = 10.0
+
+
+class AnswerFirst:
+    """Middleware: an answer goes out whole before the rest of its request's body is read and thrown away. Where the
+    server closes the connection after the answer, a client that still sends would find that instead of the answer."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        is_over = False
+
+        async def received() -> Message:
+            nonlocal is_over
+            message = await receive()
+            is_over = not message.get("more_body", False)
+            return message
+
+        async def sent(message: Message) -> None:
+            if is_over or message["type"] != "http.response.body" or message.get("more_body", False):
+                await send(message)
+                return
+            await send({**message, "more_body": True})
+            with suppress(TimeoutError):
+                async with asyncio.timeout(SECONDS_FOR_THE_REST):
+                    while not is_over:
+                        await received()
+            await send({"type": "http.response.body"})
+
+        await self.app(scope, received, sent)
 
 
 class BodyLimits:
@@ -31,8 +61,6 @@ class BodyLimits:
         elif _declared_bytes(scope) > self.max_bytes:
             problem = JSONResponse({"detail": self._too_large()}, 413)
         if problem is not None:
-            await _linger(receive)
-            problem.headers["Connection"] = "close"
             await problem(scope, receive, send)
             return
         self.in_progress += 1
@@ -60,13 +88,9 @@ class BodyLimits:
             self.bytes_in_progress += size
             is_over = not message.get("more_body", False)
             if body.count > self.max_bytes:
-                if not is_over:
-                    await _linger(receive)
-                raise HTTPException(413, self._too_large(), {"Connection": "close"})
+                raise HTTPException(413, self._too_large())
             if self.bytes_in_progress > self.max_bytes_at_once:
-                if not is_over:
-                    await _linger(receive)
-                raise HTTPException(429, "too much at once: try again.", {"Retry-After": "1", "Connection": "close"})
+                raise HTTPException(429, "too much at once: try again.", {"Retry-After": "1"})
             return message
 
         return counted
@@ -87,16 +111,3 @@ def _declared_bytes(scope: Scope) -> int:
         if name == b"content-length":
             return int(value) if value.isdigit() else 0
     return 0
-
-
-async def _linger(receive: Receive) -> None:
-    count = 0
-    try:
-        async with asyncio.timeout(LINGER_S):
-            while count < LINGER_BYTES:
-                message = await receive()
-                count += len(message.get("body", b""))
-                if not message.get("more_body", False):
-                    return
-    except TimeoutError:
-        return

@@ -8,8 +8,9 @@ import time
 import pytest
 import uvicorn
 
-from downstream.service import connections
+from downstream.service import connections, limits
 from downstream.service.connections import BoundedConnection, max_connections
+from downstream.service.limits import AnswerFirst
 
 HEAD = b"GET / HTTP/1.1\r\nHost: localhost\r\n"
 LIMIT = 4
@@ -25,9 +26,10 @@ async def app(scope, receive, send):
 def connect(monkeypatch):
     """Opens connections to a server that waits half a second for a head, and serves four."""
     monkeypatch.setattr(connections, "SECONDS_FOR_A_HEAD", 0.5)
+    monkeypatch.setattr(limits, "SECONDS_FOR_THE_REST", 0.5)
     monkeypatch.setattr(BoundedConnection, "limit", LIMIT)
     listening = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, http=BoundedConnection, log_level="error", lifespan="off"))
+    server = uvicorn.Server(uvicorn.Config(AnswerFirst(app), http=BoundedConnection, log_level="error", lifespan="off"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()
     opened = []
@@ -44,8 +46,8 @@ def connect(monkeypatch):
     listening.close()
 
 
-def is_answered(connection) -> bool:
-    connection.sendall(b"\r\n")
+def is_answered(connection, rest: bytes = b"\r\n") -> bool:
+    connection.sendall(rest)
     answer = b""
     while not answer.endswith(b"ok"):
         answer += connection.recv(1000) or b"closed ok"
@@ -81,6 +83,26 @@ def test_the_next_request_of_a_connection_has_its_own_time(connect):
         time.sleep(0.6)  # longer than a head may take: nothing was begun
     connection.sendall(HEAD)
     assert is_closed(connection)
+
+
+@pytest.mark.parametrize("kept", [b"keep-alive", b"close"])
+def test_who_still_sends_a_large_body_gets_to_read_the_answer(kept, connect):
+    connection, size = connect(), 80 << 20
+    connection.sendall(HEAD + b"Connection: %s\r\nContent-Length: %d\r\n\r\n" % (kept, size))
+    assert is_answered(connection, bytes(size))
+    if kept == b"keep-alive":
+        assert is_answered(connection, HEAD + b"\r\n")
+
+
+def test_a_body_that_goes_on_after_its_answer_is_borne_with_for_a_while(connect):
+    connection = connect()
+    assert is_answered(connection, HEAD + b"Content-Length: 1000000000000\r\n\r\n")
+    begun_s = time.monotonic()
+    with pytest.raises((ConnectionResetError, BrokenPipeError)):
+        while time.monotonic() - begun_s < 10:
+            connection.sendall(b"x")
+            time.sleep(0.1)
+    assert time.monotonic() - begun_s > 0.4
 
 
 def test_of_too_many_the_one_that_waited_longest_makes_room(connect):

@@ -46,7 +46,7 @@ def test_a_large_body_is_refused_whether_or_not_it_says_so():
         async with client(limited()) as ask:
             for content in (b"x" * 1001, pieces(11)):
                 answer = await ask.post("/", content=content)
-                assert answer.status_code == 413 and answer.headers["Connection"] == "close"
+                assert answer.status_code == 413
             answer = await ask.post("/", content=b"x" * 2000, headers={"Content-Length": "nonsense"})
             assert answer.status_code == 413
 
