@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
+from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,12 +26,14 @@ if TYPE_CHECKING:
 
 # In the header of our safetensors files: without it a file is another program's.
 HEADER_KEY = "heldout"
+# In what it says there: the digest of the whole file, so that no bit of it changes unnoticed.
+DIGEST_KEY, NO_DIGEST = "digest", "0" * 32
 MAX_TENSOR_BYTES = 2**36
 # Of Linux's renameat2.
 AT_FDCWD, RENAME_EXCHANGE = -100, 2
 
 
-def write_whole(path: Path, data: bytes) -> None:
+def write_whole(path: Path, *data: bytes) -> None:
     """Write under another name, make sure that it is on disk, and move it to its place. Makes the folder.
 
     Raises OSError where there is a folder of that name.
@@ -41,7 +44,7 @@ def write_whole(path: Path, data: bytes) -> None:
     unfinished = _unfinished(path)
     try:
         with open(unfinished, "wb") as file:
-            file.write(data)
+            file.writelines(data)
             file.flush()
             os.fsync(file.fileno())
         unfinished.replace(path)
@@ -173,8 +176,11 @@ def write_tensors(path: Path, tensors: "dict[str, Tensor]", metadata: dict) -> N
     """Write `tensors`, and `metadata` as JSON in the header. A reader finds the old file or the new one, never half."""
     from safetensors.torch import save  # not above: a run of an exported model does without torch and its 1.5 s
 
-    data = save({name: tensor.contiguous() for name, tensor in tensors.items()}, {HEADER_KEY: json.dumps(metadata)})
-    write_whole(path, data)
+    header = json.dumps({DIGEST_KEY: NO_DIGEST, **metadata})
+    data = save({name: tensor.contiguous() for name, tensor in tensors.items()}, {HEADER_KEY: header})
+    start = 8 + int.from_bytes(data[:8], "little")
+    named = data[:start].replace(NO_DIGEST.encode(), _digest(data, start, NO_DIGEST).encode(), 1)
+    write_whole(path, named, memoryview(data)[start:])
 
 
 def is_foreign(path: Path) -> bool:
@@ -184,6 +190,16 @@ def is_foreign(path: Path) -> bool:
             return HEADER_KEY not in (file.metadata() or {})
     except (SafetensorError, OSError):
         return False
+
+
+def stored_digest(path: Path) -> str | None:
+    """What the header of a file of ours says that the digest of the whole is; none in files from before 0.1. That it is
+    so, `read_tensors` checks. Raises UserError for any other file."""
+    try:
+        with safe_open(path, framework="np") as file:
+            return parse_json((file.metadata() or {}).get(HEADER_KEY, "{}")).get(DIGEST_KEY)
+    except (SafetensorError, ValueError, OSError) as error:
+        raise UserError(f"{path} is damaged or no safetensors file ({error}).") from None
 
 
 def read_tensors(path: Path) -> "tuple[dict[str, Tensor], dict]":
@@ -196,10 +212,21 @@ def read_tensors(path: Path) -> "tuple[dict[str, Tensor], dict]":
         # Not mapped into memory: whatever becomes of the file, what was read stays as it is.
         data = read_regular(path, MAX_TENSOR_BYTES)
         tensors = load(data)
-        header = parse_json(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__", {})
+        start = 8 + int.from_bytes(data[:8], "little")
+        header = parse_json(data[8:start]).get("__metadata__", {})
         metadata = parse_json(header.get(HEADER_KEY, "null"), object)
     except (SafetensorError, ValueError, OSError) as error:
         raise UserError(f"{path} is damaged or no safetensors file ({error}).") from None
     if not isinstance(metadata, dict):
         raise UserError(f"{path} was not written by heldout: its header says nothing of what it holds.")
+    digest = metadata.pop(DIGEST_KEY, None)  # none in files from before 0.1
+    if digest is not None and digest != _digest(data, start, digest):
+        raise UserError(f"{path} is damaged: its digest is not what its header says; copy or make it again.")
     return tensors, metadata
+
+
+def _digest(data: bytes, start: int, named: object) -> str:
+    """Of a safetensors file whose tensors begin at `start`, as it was before its header `named` its own digest."""
+    digest = blake2b(data[:start].replace(str(named).encode(), NO_DIGEST.encode(), 1), digest_size=16)
+    digest.update(memoryview(data)[start:])
+    return digest.hexdigest()

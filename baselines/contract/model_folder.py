@@ -5,13 +5,12 @@ It needs no torch: an exported model is run without, and without its 1.5 s.
 """
 
 from collections.abc import Mapping
-from hashlib import blake2b
 from pathlib import Path
 from typing import Protocol
 
 from pretrain.command import UserError
-from pretrain.files import MAX_TENSOR_BYTES, whole_folder, write_json
-from pretrain.reading import read_json, read_regular
+from pretrain.files import stored_digest, whole_folder, write_json
+from pretrain.reading import read_json
 
 FILE = "inspector.json"
 FORMAT = 3  # 2: may decide by area; 3: the threshold's `rate` is called `false_alarm_rate`
@@ -27,7 +26,7 @@ def write_model(folder: Path, method: Saved, **metadata: object) -> None:
     """Write to `folder`, in place of a model that is there: of a writer that is killed, all of the old one stays."""
     with whole_folder(folder, replaced=parts_of(folder)) as unfinished:
         method.save(unfinished)
-        parts = {file.name: _digest(file) for file in sorted(unfinished.iterdir())}
+        parts = {file.name: stored_digest(file) for file in sorted(unfinished.iterdir())}
         write_metadata(unfinished, **metadata, parts=parts)
 
 
@@ -47,12 +46,13 @@ def parts_of(folder: Path) -> dict[str, str]:
 
 
 def check_parts(folder: Path, parts: Mapping[str, str]) -> None:
-    """Raise UserError unless the files of a model are those that were written with it."""
+    """Raise UserError unless the files of a model name the digests of those that were written with it. That these are
+    their digests is checked where they are read."""
     for name, digest in parts.items():
         file = folder / Path(name).name
         if not file.is_file():
             raise UserError(f"{file} is missing: copy the model whole, or fit it again.")
-        if _digest(file) != digest:
+        if stored_digest(file) != digest:
             raise UserError(f"{file} is damaged or another model's than {FILE} there: copy it whole, or fit again.")
 
 
@@ -61,10 +61,6 @@ def check_format(path: Path, number: int, ours: int, maker: str = "fit") -> None
     if number != ours:
         age, remedy = ("a newer", "update heldout") if number > ours else ("an older", f"{maker} the model again")
         raise UserError(f"{path} was written by {age} heldout (format {number}, this one reads {ours}): {remedy}.")
-
-
-def _digest(file: Path) -> str:
-    return blake2b(read_regular(file, MAX_TENSOR_BYTES), digest_size=16).hexdigest()
 
 
 def _with_names(value: object) -> object:

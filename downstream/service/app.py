@@ -46,7 +46,7 @@ FULL = "no space is left for results or for kept images, and nothing is answered
 
 
 def make_app(service: Service) -> ASGIApp:
-    """The application around a service, from the network inwards: the answer first, metrics and log, access, limits, endpoints."""
+    """The application around a service. From the network inwards: answers first, metrics, access, limits, endpoints."""
     settings = service.settings
 
     @asynccontextmanager

@@ -37,14 +37,16 @@ def read_study(folder: Path) -> dict:
 
 
 def read_results(folder: Path, files: Iterable[str]) -> tuple[Results, int]:
-    """The cells that are finished, and how many are not."""
+    """The cells that are finished, and how many are not. Says which of those are there but damaged."""
     results: Results = defaultdict(lambda: defaultdict(dict))
     missing = 0
     for file in files:
         try:
             result = read_cell(folder / file)
-        except UserError:
+        except UserError as error:
             missing += 1
+            if (folder / file).exists():
+                print(f"warning: {error} Left out; the study's command computes it again.", file=sys.stderr)
             continue
         results[RowKey(**result.cell["row"])][result.cell["category"]][result.cell["seed"]] = result
     return {row: dict(by_category) for row, by_category in results.items()}, missing

@@ -15,6 +15,7 @@ from pretrain.command import UserError
 from pretrain.files import (
     read_tensors,
     sole_writer,
+    stored_digest,
     stored_json,
     whole_folder,
     write_json,
@@ -70,6 +71,21 @@ def test_round_trip_is_exact(tmp_path):
         torch.equal(tensors[name], TENSORS[name]) and tensors[name].dtype == TENSORS[name].dtype for name in TENSORS
     )
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_no_bit_changes_unnoticed(tmp_path):
+    path = tmp_path / "file.safetensors"
+    write_tensors(path, TENSORS, METADATA)
+    whole, digest = path.read_bytes(), stored_digest(path)
+    key = whole.index(b"digest")  # one that is not found is none, and all else is as it was
+    for at in {*range(len(whole))} - {*range(key, key + 6)}:
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << at % 8]) + whole[at + 1 :])
+        with pytest.raises(UserError, match="damaged|not written by heldout"):
+            read_tensors(path)
+    write_tensors(path, TENSORS, METADATA)
+    assert path.read_bytes() == whole and stored_digest(path) == digest
+    write_tensors(path, {**TENSORS, "count": torch.tensor(8)}, METADATA)
+    assert stored_digest(path) != digest
 
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):

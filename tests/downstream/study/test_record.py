@@ -1,6 +1,7 @@
 """A study's folder: what is read of it, and what is refused."""
 
 import json
+import shutil
 
 import pytest
 
@@ -37,6 +38,19 @@ def test_a_study_of_another_format_is_refused_with_what_to_do(metadata, tmp_path
 def test_cells_that_are_missing_are_counted(study, study_folder):
     results, missing = read_results(study_folder, [*study["cells"], "cells/bottle/none.safetensors"])
     assert missing == 1 and sum(len(seeds) for row in results.values() for seeds in row.values()) == 16
+
+
+def test_a_damaged_cell_is_left_out_and_named(study, study_folder, tmp_path, capsys):
+    first, second = study["cells"][:2]
+    for cell in (first, second):
+        (tmp_path / cell).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(study_folder / cell, tmp_path / cell)
+    whole = (tmp_path / second).read_bytes()
+    (tmp_path / second).write_bytes(whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:])  # a bit of a score or a map
+    results, missing = read_results(tmp_path, [first, second, "cells/bottle/none.safetensors"])
+    assert missing == 2 and sum(len(seeds) for row in results.values() for seeds in row.values()) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert str(tmp_path / second) in line and "is damaged" in line
 
 
 def test_a_damaged_cell_is_not_finished(study, study_folder, tmp_path, capsys):
