@@ -5,6 +5,7 @@ look like the one restored, and the finer level's offsets refine the coarser one
 to the degraded image, so that untrained it changes little.
 """
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
@@ -95,6 +96,8 @@ class AdaptiveBlock(nn.Module):
 
         predicted = self.predict(offsets)  # (b, 8 * 27, h, w)
         shifts, weights = predicted.split((OFFSETS, GROUPS * TAPS), dim=1)
+        if shifts.isnan().any():  # there deform_conv2d reads anywhere in memory, and the process dies
+            return features * math.nan
         layer = self.deformed
         gathered = deform_conv2d(features, shifts, layer.weight, layer.bias, padding=1, mask=weights.sigmoid())
         return features + self.plain(leaky(gathered))

@@ -29,6 +29,8 @@ from pretrain.training.run import Run
 # Reading a loss makes a GPU wait for it.
 STEPS_BETWEEN_READINGS = {"cpu": 1, "cuda": 20}
 TIMED_STEPS = 4
+# What torch says of a step that no float32 holds, as with a learning rate of 1e100.
+TOO_LARGE = "cannot be converted to type float without overflow"
 
 
 class Processes(Protocol):
@@ -92,6 +94,8 @@ class Session:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._open.__exit__(kind, error, trace)
+        if isinstance(error, RuntimeError) and TOO_LARGE in str(error):
+            raise self.not_a_number() from None
 
     def __iter__(self) -> Iterator[int]:
         """The steps that are left. After each one a checkpoint is written if it is time; raises Stopped if asked to."""
@@ -177,7 +181,8 @@ class Session:
         return self.fabric.broadcast(steps) if self.fabric else steps
 
     def not_a_number(self) -> UserError:
-        kept = f" The last good checkpoint is kept in {self.run.folder}; choose another --out." if self.run else ""
+        is_kept = self.run and self.run.checkpoint_file.exists()
+        kept = f" The last good checkpoint is kept in {self.run.folder}; choose another --out." if is_kept else ""
         return UserError(f"the loss is not a number any more at step {self.step}: lower the learning rate.{kept}")
 
 

@@ -48,6 +48,12 @@ def test_an_offset_of_a_pixel_looks_a_pixel_further():
     torch.testing.assert_close(moved[..., 3:-3, 3:-3], still[..., 3:-3, 3:-3], rtol=1e-4, atol=1e-4)
 
 
+def test_an_offset_that_is_no_number_gives_none_and_kills_nobody():
+    block = AdaptiveBlock(16)
+    block.predict.bias.data[0] = torch.nan
+    assert block(torch.randn(2, 16, 32, 32), torch.zeros(2, 32, 32, 32)).isnan().all()
+
+
 def test_gradients_reach_the_offsets_and_move_them(small):
     network = SadNet(width=8)
     network.load_state_dict(small.state_dict())

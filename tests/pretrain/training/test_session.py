@@ -124,6 +124,13 @@ def test_a_loss_that_is_no_number_is_named_and_the_good_checkpoint_stays(tmp_pat
     assert run.checkpoint_file.read_bytes() == stored
 
 
+def test_a_learning_rate_beyond_float32_is_a_sentence(tmp_path):
+    training = Training()
+    training.optimizer.param_groups[0]["lr"] = 1e100
+    with pytest.raises(UserError, match="not a number any more at step 0: lower the learning rate.$"):
+        training.train()
+
+
 def test_timing_leaves_no_trace():
     training, untouched = Training(), Training()
     with training.session as session:
