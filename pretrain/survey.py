@@ -36,7 +36,9 @@ from pretrain.files import write_whole
 def main(config: Survey) -> None:
     """Report on a folder; nothing in it is altered."""
     folder = choose_folder(config.data)
-    images = load(folder, config.size_px, config.categories, strict=config.strict, workers=config.workers)
+    images = load(
+        folder, config.size_px, config.categories, strict=config.strict, workers=config.workers, check_cache=True
+    )
     warnings = warnings_about(images)
     print_table(images, data_name(folder))
     for warning in warnings:

@@ -22,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pretrain.command import UserError
-from pretrain.data.decode_pool import decode_rows
+from pretrain.data.decode_pool import decode_rows, pixel_digest
 from pretrain.data.images import Problem
 from pretrain.files import alone
 from pretrain.progress import Progress
@@ -76,8 +76,11 @@ def store_folder(folder: Path, size_px: int) -> Path:
     return cache_root() / f"{resolved.name}-{name}-{size_px}px-v{VERSION}"
 
 
-def open_cached(folder: Path, paths: Sequence[Path], size_px: int, workers: int | None = None) -> Cached:
-    """Pixels of the images at `paths`, all below `folder`; those not yet cached, or changed, are decoded first.
+def open_cached(
+    folder: Path, paths: Sequence[Path], size_px: int, workers: int | None = None, check: bool = False
+) -> Cached:
+    """Pixels of the images at `paths`, all below `folder`; those not yet cached, or changed, are decoded first. With
+    `check` also those of which a bit was changed in the cache, which takes a second a gigabyte to find out.
 
     Raises UserError if the store cannot be written or its disk is full; what was decoded by then is kept.
     """
@@ -86,7 +89,7 @@ def open_cached(folder: Path, paths: Sequence[Path], size_px: int, workers: int 
     try:
         store_path.mkdir(parents=True, exist_ok=True)
         try:
-            return _open(store_path, folder, paths, size_px, workers)
+            return _open(store_path, folder, paths, size_px, workers, check)
         except sqlite3.DatabaseError as error:
             if isinstance(error, sqlite3.OperationalError):
                 raise
@@ -94,7 +97,7 @@ def open_cached(folder: Path, paths: Sequence[Path], size_px: int, workers: int 
             with _sole_writer(store_path):
                 for name in ("index.sqlite", "index.sqlite-journal", "pixels.u8"):
                     (store_path / name).unlink(missing_ok=True)
-            return _open(store_path, folder, paths, size_px, workers)
+            return _open(store_path, folder, paths, size_px, workers, check)
     except (OSError, sqlite3.OperationalError) as error:
         if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "disk is full" in str(error):
             raise UserError(
@@ -106,10 +109,20 @@ def open_cached(folder: Path, paths: Sequence[Path], size_px: int, workers: int 
         ) from None
 
 
-def _open(store_path: Path, folder: Path, paths: Sequence[Path], size_px: int, workers: int | None) -> Cached:
+def _open(
+    store_path: Path, folder: Path, paths: Sequence[Path], size_px: int, workers: int | None, check: bool
+) -> Cached:
     keys, problems = _keys(paths)
     with closing(_Store(store_path, folder, size_px)) as store:
         entries = store.entries(keys)
+        if check and (changed := store.changed(entries)):
+            print(
+                f"{len(changed)} images in the cache in {store_path} were damaged; decoding them again.",
+                file=sys.stderr,
+            )
+            with _sole_writer(store_path):
+                store.forget(changed)
+            entries = store.entries(keys)
         if len(entries) < len(keys):
             with _sole_writer(store_path):
                 entries = store.entries(keys)  # another process may have filled it while this one waited
@@ -160,6 +173,16 @@ class _Store:
             if tuple(cached_key) == key and row < rows_on_disk:
                 entries[path] = Entry(row, height, width, digest, file_digest)
         return entries
+
+    def changed(self, entries: Mapping[Path, Entry]) -> list[Path]:
+        """Those whose pixels are no longer what was cached."""
+        pixels = self.pixels()
+        return [path for path, entry in entries.items() if pixel_digest(pixels[entry.row]) != entry.digest]
+
+    def forget(self, paths: Collection[Path]) -> None:
+        """The lock is held."""
+        with self._index:
+            self._index.executemany("DELETE FROM images WHERE path = ?", [(self._name(path),) for path in paths])
 
     def pixels(self) -> np.ndarray:
         shape = (self._rows_on_disk(), self._size_px, self._size_px, 3)

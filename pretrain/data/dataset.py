@@ -91,9 +91,10 @@ def load(
     strict: bool = False,
     workers: int | None = None,
     allow_plain: bool = False,
+    check_cache: bool = False,
 ) -> ImageSet:
     """The images of a folder, cached. With `normals_only` nothing but train/good is opened; with `allow_plain` the
-    folder need not be laid out by category and split.
+    folder need not be laid out by category and split; with `check_cache` damaged images there are decoded again.
 
     Every file that cannot be used is named on stderr and left out; with `strict`, that is a UserError.
     """
@@ -103,7 +104,7 @@ def load(
         raise UserError(f"{workers} workers cannot decode: give 1 or more, or leave it out for one per core.")
     is_plain = allow_plain and folder.is_dir() and not has_layout(folder)
     scanned = scan_plain(folder, categories) if is_plain else scan(folder, categories, normals_only)
-    cached = open_cached(folder, [record.path for record in scanned.records], size_px, workers)
+    cached = open_cached(folder, [record.path for record in scanned.records], size_px, workers, check_cache)
     records = tuple(record for record in scanned.records if record.path in cached.entries)
     records, mask_problems = _with_fitting_masks(records, cached.entries)
     problems = (*scanned.problems, *cached.problems, *mask_problems)

@@ -14,6 +14,7 @@ from PIL import Image
 
 from pretrain.command import run_command
 from pretrain.config import Survey
+from pretrain.data.cache import store_folder
 from pretrain.data.dataset import load
 from pretrain.survey import main, sheet_rows, warnings_about
 
@@ -78,6 +79,14 @@ def test_command_reports_to_people_and_machines(folder, tmp_path):
     assert [problem["reason"] for problem in report["problems"]] == ["the file is empty (0 bytes)"]
     with Image.open(tmp_path / "a/sheet.png") as sheet:
         assert min(sheet.size) > 300
+
+
+def test_a_damaged_cache_is_mended_and_said(folder):
+    assert "damaged" not in survey("--data", folder, "--size-px", "32").stderr
+    with open(store_folder(folder, 32) / "pixels.u8", "r+b") as file:
+        file.write(b"damage")
+    assert "1 images in the cache" in survey("--data", folder, "--size-px", "32").stderr
+    assert "damaged" not in survey("--data", folder, "--size-px", "32").stderr
 
 
 def test_strict_is_exit_code_2(folder):

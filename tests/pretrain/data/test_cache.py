@@ -241,6 +241,21 @@ def test_rows_that_are_gone_are_decoded_again(folder):
     assert_right(folder, open_all(folder))
 
 
+def test_a_bit_that_changed_in_the_cache_is_found_where_it_is_looked_for(folder, capsys):
+    row = open_all(folder).entries[folder / "007.png"].row
+    pixel_file = store_folder(folder, SIZE_PX) / "pixels.u8"
+    with open(pixel_file, "r+b") as file:
+        file.seek(row * SIZE_PX**2 * 3 + 100)
+        (byte,) = file.read(1)
+        file.seek(-1, os.SEEK_CUR)
+        file.write(bytes([byte ^ 4]))
+    with pytest.raises(AssertionError, match="007.png"):
+        assert_right(folder, open_all(folder))
+    for said in ("1 images in the cache", ""):
+        assert_right(folder, open_cached(folder, sorted(folder.iterdir()), SIZE_PX, 1, check=True))
+        assert (error := capsys.readouterr().err).count("damaged") == bool(said) and said in error
+
+
 @pytest.mark.parametrize("kept_rows", [0, 40])
 def test_rows_that_are_gone_stay_gone_for_whoever_asks_later(folder, kept_rows):
     """A new row must not fill the file up to old entries with zeros: those would be black images."""
