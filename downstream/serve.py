@@ -23,7 +23,6 @@ import json
 import os
 import signal
 import socket
-import tempfile
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -33,6 +32,7 @@ from downstream.inspection.fitting import fit
 from downstream.service.config import DEFAULT_MODELS, Config, Settings
 from pretrain.command import UserError, nearest
 from pretrain.demo import make
+from pretrain.files import scratch_folder
 from pretrain.workers import usable_cores
 
 try:  # the extra `serve`, the only one whose absence is told here and not by the command itself
@@ -59,9 +59,9 @@ def main(config: Config) -> int:
     """Serve until told to stop; what was accepted is answered first."""
     check(config)
     listening = listen(config.host, config.port)
-    with listening, tempfile.TemporaryDirectory() if config.workers > 1 else nullcontext() as shared:
+    with listening, scratch_folder("heldout-serve") if config.workers > 1 else nullcontext() as shared:
         if shared is not None:
-            os.environ[MULTIPROCESS_FOLDER] = shared  # workers read it as they import prometheus_client
+            os.environ[MULTIPROCESS_FOLDER] = str(shared)  # workers read it as they import prometheus_client
             os.environ.setdefault("OMP_NUM_THREADS", str(threads_of(config)))  # for what does not ask torch
         settings = settings_of(config)
         service = Service(settings)  # mistakes are said here, and tables made, before any worker starts

@@ -8,6 +8,7 @@ import platform
 import re
 import shutil
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -33,8 +34,10 @@ MAX_TENSOR_BYTES = 2**36
 AT_FDCWD, RENAME_EXCHANGE = -100, 2
 
 
-def write_whole(path: Path, *data: bytes) -> None:
-    """Write under another name, make sure that it is on disk, and move it to its place. Makes the folder.
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Another name to write under, in the same folder, which is made. In the end what was written takes the place of
+    `path` in one step; until then, and where the writer is killed or fails, an old file stays.
 
     Raises OSError where there is a folder of that name.
     """
@@ -43,13 +46,18 @@ def write_whole(path: Path, *data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = _unfinished(path)
     try:
-        with open(unfinished, "wb") as file:
-            file.writelines(data)
-            file.flush()
-            os.fsync(file.fileno())
+        yield unfinished
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, *data: bytes) -> None:
+    """Write by `whole_file`, and make sure that all is on disk before it takes the place."""
+    with whole_file(path) as unfinished, open(unfinished, "wb") as file:
+        file.writelines(data)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 @contextmanager
@@ -76,6 +84,18 @@ def whole_folder(folder: Path, replaced: Iterable[str] = ()) -> Iterator[Path]:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
+@contextmanager
+def scratch_folder(name: str) -> Iterator[Path]:
+    """A folder for what is needed only while this process runs. What a killed one left there goes with the next."""
+    folder = _unfinished(Path(tempfile.gettempdir()) / name)
+    shutil.rmtree(folder, ignore_errors=True)  # of a process that had our number
+    folder.mkdir(mode=0o700)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def write_json(path: Path, metadata: object) -> None:
     """`metadata` as indented JSON, by `write_whole`."""
     write_whole(path, (json.dumps(metadata, indent=2) + "\n").encode())
@@ -84,7 +104,10 @@ def write_json(path: Path, metadata: object) -> None:
 def _unfinished(path: Path) -> Path:
     """Where to write what is to become `path`."""
     _clear_away(path.parent.resolve())
-    return path.with_name(f".{path.name}.{platform.node()}-{os.getpid()}.part")
+    name = os.fsencode(path.name)
+    # A disk allows 255 bytes a name, and a host may have 64.
+    short = path.name if len(name) < 150 else blake2b(name, digest_size=16).hexdigest()
+    return path.with_name(f".{short}.{platform.node()}-{os.getpid()}.part")
 
 
 @cache

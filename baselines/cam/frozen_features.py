@@ -5,7 +5,6 @@ VGG16's ten frozen convolutions take four fifths of a training step; what they g
 is 0.4 MB an image of 224 px. It is kept in fp32: halves would be half as large, and another result.
 """
 
-import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor
 
 from pretrain.command import UserError
+from pretrain.files import whole_file
 from pretrain.progress import Progress
 
 
@@ -47,8 +47,8 @@ class FrozenFeatures:
                 f"{self.file.parent} has {free / 1e6:.0f} MB left and the frozen layers' results take "
                 f"{size / 1e6:.0f} MB: make room, or name another folder (TMPDIR, or --out)."
             )
-        unfinished = self.file.with_name(f".{self.file.name}.{os.getpid()}.part")
-        try:
+        # Only what is whole gets the name: a run that resumes takes a file of that name as it is.
+        with whole_file(self.file) as unfinished:
             mapped = np.memmap(unfinished, np.float32, "w+", shape=self.shape)
             with torch.no_grad(), Progress("frozen layers, once", count) as progress:
                 for start in range(0, count, batch):
@@ -61,7 +61,3 @@ class FrozenFeatures:
                     progress.advance(len(positions))
             mapped.flush()
             del mapped
-            # Only what is whole gets the name: a run that resumes takes a file of that name as it is.
-            unfinished.replace(self.file)
-        finally:
-            unfinished.unlink(missing_ok=True)

@@ -5,7 +5,6 @@ expect, a held-out part of the training categories ends the training, and a map'
 """
 
 import copy
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -35,6 +34,7 @@ from baselines.contract.method import NotFitted, Prediction, Sample, batches, fo
 from baselines.contract.split import split_samples
 from pretrain.command import UserError
 from pretrain.encoder import DEFAULT_ARCHITECTURE
+from pretrain.files import scratch_folder
 from pretrain.training.device import choose_device
 from pretrain.training.session import Session
 from pretrain.weights import IMAGENET
@@ -92,8 +92,8 @@ class Cam:
         if not (network.is_frozen and network.is_cut and self.cached):
             yield CamTraining(network, early, split, recipe)
             return
-        with tempfile.TemporaryDirectory() as folder:
-            file = file or Path(folder) / "frozen.f32"
+        with scratch_folder("heldout-frozen") as folder:  # a killed process would leave gigabytes in another one
+            file = file or folder / "frozen.f32"
             frozen = FrozenFeatures(early, len(samples), file, self.train_batch)
             yield CamTraining(network, _on(frozen, self._device), split, recipe)
 

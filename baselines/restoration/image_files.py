@@ -20,6 +20,7 @@ from pretrain.command import UserError
 from pretrain.data.decode import Unreadable, decode
 from pretrain.data.images import scan_plain
 from pretrain.drawing import save_image
+from pretrain.files import whole_file
 from pretrain.progress import Progress
 
 MAX_8_BIT, MAX_16_BIT = 255, 65535
@@ -137,14 +138,9 @@ def _16_bit_color(path: Path) -> np.ndarray | None:
 
 
 def _write_16_bit_color(pixels: np.ndarray, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".part-{path.name}")
     mode = "rgba" if pixels.shape[-1] == 4 else "rgb"
-    try:
+    with whole_file(path) as unfinished:
         if path.suffix.lower() in (".tif", ".tiff"):
             kornia_rs.io.write_image_tiff_u16(str(unfinished), pixels, mode)
         else:
             kornia_rs.io.write_image_png_u16(str(unfinished), pixels, mode)
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)

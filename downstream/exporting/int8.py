@@ -10,10 +10,8 @@ import contextlib
 import copy
 import io
 import logging
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -26,6 +24,7 @@ from downstream.exporting.onnx_file import OPSET, onnx_model
 from downstream.inspection.inspector import Inspector
 from downstream.methods.exported import IMAGES, probe_image
 from pretrain.command import UserError
+from pretrain.files import scratch_folder
 
 # Normals that say how large activations inside the encoder become; more did not change that.
 CALIBRATED_ON = 64
@@ -120,10 +119,10 @@ def quantized(proto, normals: Sequence[Tensor], takes_floats: bool = False, seve
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
     eight_bits = {name: [{"axis": 0, "reduce_range": False}] for name in _depthwise_weights(proto)}
-    with tempfile.TemporaryDirectory() as folder, _silent():
+    with scratch_folder("heldout-int8") as folder, _silent():
         quantize_static(
             proto,
-            Path(folder) / "int8.onnx",
+            folder / "int8.onnx",
             _Calibration(normals, takes_floats),
             quant_format=QuantFormat.QDQ,
             nodes_to_quantize=_nodes_of_encoder(proto),
@@ -136,7 +135,7 @@ def quantized(proto, normals: Sequence[Tensor], takes_floats: bool = False, seve
             calibrate_method=CalibrationMethod.Percentile,
             extra_options={"CalibPercentile": PERCENTILE, "TensorQuantOverrides": eight_bits},
         )
-        return onnx.load(Path(folder) / "int8.onnx")
+        return onnx.load(folder / "int8.onnx")
 
 
 def _nodes_of_encoder(proto) -> list[str]:

@@ -14,6 +14,7 @@ from pretrain import files
 from pretrain.command import UserError
 from pretrain.files import (
     read_tensors,
+    scratch_folder,
     sole_writer,
     stored_digest,
     stored_json,
@@ -33,6 +34,12 @@ def test_the_folder_is_made_and_nothing_else_is_left(tmp_path):
     write_whole(path, b"second")
     assert path.read_bytes() == b"second"
     assert [entry.name for entry in path.parent.iterdir()] == ["figures.json"]
+
+
+def test_the_longest_names_are_written(tmp_path):
+    for name in ("a" * 255, "ä" * 127):
+        write_whole(tmp_path / name, b"data")
+        assert (tmp_path / name).read_bytes() == b"data"
 
 
 def test_a_failed_write_leaves_the_old_file_whole(tmp_path, monkeypatch):
@@ -212,6 +219,23 @@ def test_a_killed_writer_leaves_the_old_ones_and_its_rest_goes_with_the_next(old
         (unfinished / "method").write_text("new")
     assert not list(tmp_path.rglob(".*.part"))
     assert content(old) == {**before, "encoder": "new", "method": "new"}
+
+
+def test_what_a_killed_process_left_in_its_scratch_folder_goes_with_the_next(tmp_path, monkeypatch):
+    code = """
+        import os, signal
+        from pretrain.files import scratch_folder
+        with scratch_folder("work") as folder:
+            (folder / "large").write_bytes(bytes(1000))
+            os.kill(os.getpid(), signal.SIGKILL)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    assert subprocess.run(command, check=False, env={**os.environ, "TMPDIR": str(tmp_path)}).returncode == -9
+    assert len(list(tmp_path.rglob("large"))) == 1
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with scratch_folder("other") as folder:
+        assert list(tmp_path.iterdir()) == [folder] and folder.stat().st_mode & 0o077 == 0
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_file_in_the_way_of_a_folder_is_refused(tmp_path):
