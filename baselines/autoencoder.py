@@ -69,7 +69,7 @@ def train_category(config: Config, fabric: Fabric) -> dict:
     session = partial(Session, str(config.category), run=run, checkpoint_minutes=config.checkpoint_minutes)
     with run.held(config):
         print_plan(config, method, normals, tests)
-        method.learn(Images(normals, fabric.device), session, fabric.autocast, min_steps=0)
+        method.to(fabric.device).learn(Images(normals), session, fabric.autocast, min_steps=0)
         figures = write_results(config, run, method, normals, tests)
         run.finish()
     return figures

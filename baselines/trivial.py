@@ -2,13 +2,23 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, interpolate
 
-from baselines.contract.method import NotFitted, Prediction, Sample, batches, forget, load_method, save_method
+from baselines.contract.method import (
+    CPU,
+    NotFitted,
+    Prediction,
+    Sample,
+    batches,
+    forget,
+    load_method,
+    move,
+    save_method,
+)
 from pretrain.command import UserError
 
 
@@ -16,6 +26,7 @@ class MeanImage:
     """The distance of an image to the mean of the normals, pixel by pixel, after both were made small."""
 
     sees_normals = True
+    device: ClassVar[torch.device] = CPU
 
     def __init__(self, *, size_px: int = 32, batch_size: int = 32) -> None:
         self.size_px, self.batch_size = size_px, batch_size
@@ -30,8 +41,8 @@ class MeanImage:
         count = len(normals)
         if count == 0:
             raise UserError("no normal images to refer to: give at least one.")
-        mean = sum(self._small(batch).double().sum(dim=0) for batch in batches(normals, self.batch_size)) / count
-        self.mean_ = mean.float()  # (3, size_px, size_px)
+        parts = batches(normals, self.batch_size, self.device)
+        self.mean_ = (sum(self._small(part).double().sum(dim=0) for part in parts) / count).float()  # (3, size, size)
         scores = torch.cat([prediction.scores for prediction in self.predict(normals)])
         # x - mean of the others = n / (n - 1) * (x - mean of all); distances are squared.
         self.normal_scores_ = scores * (count / (count - 1)) ** 2 if count > 1 else scores[:0]
@@ -41,10 +52,13 @@ class MeanImage:
         """Score: mean squared distance over the image. Map: its mean over the colors, at the image's size."""
         if not hasattr(self, "mean_"):
             raise NotFitted("MeanImage has no normals yet: call refer first.")
-        for batch in batches(images, self.batch_size):  # (b, 3, h, w)
+        for batch in batches(images, self.batch_size, self.device):  # (b, 3, h, w)
             distances = (self._small(batch) - self.mean_).square().mean(dim=1)  # (b, size_px, size_px)
             maps = interpolate(distances[:, None], batch.shape[-2:], mode="bilinear")[:, 0]  # (b, h, w)
             yield Prediction(distances.mean(dim=(1, 2)), maps)
+
+    def to(self, device: torch.device | str) -> Self:
+        return move(self, device)
 
     def save(self, folder: Path) -> None:
         save_method(self, folder)
@@ -68,6 +82,7 @@ class FrameColor:
     """
 
     sees_normals = True
+    device: ClassVar[torch.device] = CPU
 
     def __init__(self, *, width: float = 0.1, batch_size: int = 32) -> None:
         self.width, self.batch_size = width, batch_size
@@ -79,7 +94,7 @@ class FrameColor:
 
     def refer(self, normals: Sequence[Tensor]) -> Self:
         """Keep the statistics of normals, one at least. Each one's own score is its distance to the nearest other."""
-        statistics = [self._statistics(images) for images in batches(normals, self.batch_size)]
+        statistics = [self._statistics(images) for images in batches(normals, self.batch_size, self.device)]
         if not statistics:
             raise UserError("no normal images to refer to: give at least one.")
         known = torch.cat(statistics)  # (n, 24)
@@ -94,8 +109,11 @@ class FrameColor:
         """Scores alone: where in the image a defect is, a frame cannot say."""
         if not hasattr(self, "known_"):
             raise NotFitted("FrameColor has no normals yet: call refer first.")
-        for batch in batches(images, self.batch_size):
+        for batch in batches(images, self.batch_size, self.device):
             yield Prediction(self._distances(self._statistics(batch) / self.unit_).amin(1), None)
+
+    def to(self, device: torch.device | str) -> Self:
+        return move(self, device)
 
     def save(self, folder: Path) -> None:
         save_method(self, folder)

@@ -37,6 +37,7 @@ from pretrain.command import UserError
 from pretrain.data.dataset import ImageSet, choose_folder, data_name, load
 from pretrain.drawing import save_image
 from pretrain.files import stored_json, write_json
+from pretrain.training.device import choose_device
 from pretrain.training.fabric import make_fabric
 from pretrain.training.run import Run
 from pretrain.training.session import Session
@@ -52,6 +53,7 @@ def train(config: Train) -> None:
     run, method = Run(config.out), make_method(config)
     method.recipe()  # what cannot be trained is told before the folder is this run's
     fabric = make_fabric(config.device, "32-true")
+    method.to(fabric.device)
     images = load(config.data, config.size_px, config.train)
     parts = images.split({"train": TRAIN_SHARE, "calibration": CALIBRATION_SHARE}, config.seed)
     samples, calibration = Samples(parts["train"]), parts["calibration"]
@@ -104,7 +106,6 @@ def make_method(config: Train) -> Cam:
         "patience",
         "target_accuracy",
         "cached",
-        "device",
         "seed",
     )
     options = {name: getattr(config, name) for name in same}
@@ -125,8 +126,8 @@ def scores_of_normals(method: Cam, calibration: ImageSet) -> dict[str, list[floa
     """What thresholds come from: scores of the calibration part's good images, and the peaks of their maps."""
     good = calibration.subset([i for i, record in enumerate(calibration.records) if not record.is_anomaly])
     predictions = list(method.predict(Images(good)))
-    scores = torch.cat([torch.zeros(0), *(prediction.scores for prediction in predictions)])
-    peaks = torch.cat([torch.zeros(0), *(prediction.maps.flatten(1).amax(1) for prediction in predictions)])
+    scores = torch.cat([torch.zeros(0), *(prediction.scores.cpu() for prediction in predictions)])
+    peaks = torch.cat([torch.zeros(0), *(prediction.maps.flatten(1).amax(1).cpu() for prediction in predictions)])
     return {"normal_scores": scores.tolist(), "normal_peaks": peaks.tolist()}
 
 
@@ -144,7 +145,7 @@ def test(config: Test) -> None:
             f"{', '.join(seen)} was trained on, so figures there would say nothing of unseen products: choose --test "
             f"without {', '.join(known)}."
         )
-    method = class_of(metadata["architecture"]).load(config.model / MODEL)
+    method = class_of(metadata["architecture"]).load(config.model / MODEL).to(choose_device(config.device))
     images = load(choose_folder(config.data), metadata["size_px"], config.test)
     if seen := sorted(set(images.categories) & set(known)):
         raise UserError(f"{', '.join(seen)} was trained on: name others with --test.")

@@ -7,6 +7,7 @@ fifth of the work of enlarging first.
 """
 
 from collections.abc import Sequence
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from torch.nn import functional as F
 from pretrain.command import UserError
 from pretrain.encoder import Encoder
 from pretrain.folding import folded
+from pretrain.training.device import full_precision
 
 
 class Patches:
@@ -64,10 +66,18 @@ class Patches:
                 self.channels = [self.dimensions]
                 mixture = torch.linalg.qr(torch.randn(self.width, self.dimensions, generator=generator))[0]
                 self._mixed = [of_level.T[:, :, None, None] for of_level in mixture.split(counts)]  # (d, c, 1, 1)
+        self.to(encoder.mean.device)
+
+    def to(self, device: torch.device | str) -> Self:
+        self.encoder.to(device)
+        self._chosen = self._chosen and [chosen.to(device) for chosen in self._chosen]
+        self._mixed = self._mixed and [mixture.to(device) for mixture in self._mixed]
+        return self
 
     @torch.inference_mode()
+    @full_precision()
     def __call__(self, images: Tensor) -> Tensor:
-        """Patch vectors (b, rows, columns, dimensions), on the device of the images."""
+        """Patch vectors (b, rows, columns, dimensions); images lie on the encoder's device, and so do these."""
         return self.traced(images)
 
     def traced(self, images: Tensor) -> Tensor:
@@ -80,9 +90,9 @@ class Patches:
         levels = []
         for number, level in enumerate(maps):  # (b, c, h, w)
             if self._chosen is not None:
-                level = level.index_select(1, self._chosen[number].to(level.device))
+                level = level.index_select(1, self._chosen[number])
             elif self._mixed is not None:
-                level = F.conv2d(level, self._mixed[number].to(level.device))
+                level = F.conv2d(level, self._mixed[number])
             if self.neighborhood > 1:
                 # At the border the average is over fewer positions, not diluted by padding.
                 level = F.avg_pool2d(level, self.neighborhood, 1, self.neighborhood // 2, count_include_pad=False)

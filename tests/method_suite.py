@@ -19,13 +19,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from pretended_gpu import Gpu, pretended_gpu
 from torch import Tensor
 
 from baselines.contract.method import Images, Method, NotFitted, Prediction, Sample, Samples
+from baselines.contract.threshold import is_anomalous, threshold_from_normals
 from pretrain.data.dataset import load
 
 Make = Callable[..., Method]
 CLOSE = {"rtol": 1e-5, "atol": 1e-9}
+BETWEEN_DEVICES = 1e-4
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,13 +90,13 @@ def predict(method: Method, images: Sequence[Tensor]) -> Prediction:
     return Prediction(torch.cat([part.scores for part in parts]), maps)
 
 
-def assert_same(first: Prediction, second: Prediction, exactly: bool = False) -> None:
-    tolerance = {"rtol": 0, "atol": 0} if exactly else CLOSE
+def assert_same(first: Prediction, second: Prediction, exactly: bool = False, rtol: float = CLOSE["rtol"]) -> None:
+    tolerance = {"rtol": 0, "atol": 0} if exactly else {**CLOSE, "rtol": rtol}
     torch.testing.assert_close(first.scores, second.scores, **tolerance)
     assert (first.maps is None) == (second.maps is None)
     if first.maps is not None:
         # A map's small values are differences of large ones: its own largest value sets the scale.
-        scale = {} if exactly else {"rtol": 0, "atol": 1e-5 * float(first.maps.abs().max())}
+        scale = {} if exactly else {"rtol": 0, "atol": rtol * float(first.maps.abs().max())}
         torch.testing.assert_close(first.maps, second.maps, **(scale or tolerance))
 
 
@@ -196,6 +199,37 @@ def check_another_process_agrees(make: Make, material: Material) -> None:
         work = (type(method), folder, torch.stack(material.tests).numpy(), torch.get_num_threads())
         scores = _another_process().apply(_scores_elsewhere, work)
     torch.testing.assert_close(predict(method, material.tests).scores, torch.from_numpy(scores), rtol=0, atol=0)
+
+
+def check_device_does_not_matter(make: Make, material: Material) -> None:
+    with pretended_gpu() as gpu:
+        assert_same_there(shared(make, material), material, gpu)
+
+
+def assert_same_there(method: Method, material: Material, gpu: Gpu) -> None:
+    """A method of the CPU, loaded on a GPU: the same answers there, without a wait for it in between; what it saves
+    there predicts on the CPU as if it had never been away."""
+    images = [*material.tests[:2], *material.synthetic[:2]]
+    before = predict(method, images)
+    with tempfile.TemporaryDirectory() as folder:
+        method.save(Path(folder) / "here")
+        moved = type(method).load(Path(folder) / "here").to(gpu.device)
+        list(moved.predict(images[:1]))  # what is made once
+        gpu.waits.clear()
+        there = list(moved.predict(images))
+        assert gpu.waits == [] and there[0].scores.device.type == gpu.device.type
+        assert moved.normal_scores_.device.type == gpu.device.type
+        after = predict(moved, images).cpu()
+        moved.save(Path(folder) / "there")
+        assert_same(before, predict(type(method).load(Path(folder) / "there"), images), exactly=True)
+    assert_same(before, after, rtol=BETWEEN_DEVICES)
+    assert_same_decisions(method, before, after)
+
+
+def assert_same_decisions(method: Method, before: Prediction, after: Prediction) -> None:
+    limit = threshold_from_normals(method.normal_scores_.cpu().numpy(), 0.1).value
+    decisions = [[bool(is_anomalous(score, limit)) for score in each.scores.tolist()] for each in (before, after)]
+    assert decisions[0] == decisions[1]
 
 
 def check_normal_scores_are_not_in_sample(make: Make, material: Material) -> None:

@@ -31,6 +31,7 @@ from baselines.autoencoders.training import (
     train,
 )
 from baselines.contract.method import (
+    CPU,
     LEARNING_BATCH,
     NotFitted,
     Prediction,
@@ -38,10 +39,12 @@ from baselines.contract.method import (
     batches,
     forget,
     load_method,
+    move,
     save_method,
 )
 from pretrain.command import UserError, nearest
 from pretrain.encoder import DEFAULT_ARCHITECTURE, asked_encoder
+from pretrain.training.device import full_precision, transferred
 from pretrain.training.session import Session
 from pretrain.weights import IMAGENET
 
@@ -91,6 +94,7 @@ class AutoEncoder:
     batch_size: int = 16
 
     sees_normals: ClassVar[bool] = True
+    device: ClassVar[torch.device] = CPU
 
     def fit(self, training: Sequence[Sample]) -> Self:
         """Learns nothing of other categories; any earlier normals are forgotten."""
@@ -118,15 +122,16 @@ class AutoEncoder:
             raise UserError("no normal images to refer to: give at least one.")
         learned, held_out = split_positions(len(normals), self.seed)
         recipe = self.recipe(len(learned), min_steps)
-        network = self.make_network().to(normals[0].device)
+        network = self.make_network().to(self.device)
 
         def source(positions: Sequence[int]) -> Tensor:
-            return self.shown(torch.stack([normals[position] for position in positions]))
+            return self.shown(transferred(torch.stack([normals[position] for position in positions]), self.device))
 
         self.network_ = train(network, source, learned, held_out, recipe, self.seed, open_session, autocast)
         self.held_out_ = held_out
-        predictions = [self._predict(images) for images in batches((normals[i] for i in held_out), LEARNING_BATCH)]
-        empty = normals[0].new_empty(0)
+        held_out_batches = batches((normals[i] for i in held_out), LEARNING_BATCH, self.device)
+        predictions = [self._predict(images) for images in held_out_batches]
+        empty = torch.empty(0, device=self.device)
         self.normal_scores_ = torch.cat([empty, *(prediction.scores for prediction in predictions)])
         self.normal_peaks_ = torch.cat([empty, *(prediction.maps.flatten(1).amax(1) for prediction in predictions)])
         return self
@@ -134,14 +139,18 @@ class AutoEncoder:
     def predict(self, images: Iterable[Tensor]) -> Iterator[Prediction]:
         """Scores (b,) and maps (b, h, w), 0 or more, batch by batch."""
         self._check_fitted()
-        for batch in batches(images, self.batch_size):
+        for batch in batches(images, self.batch_size, self.device):
             yield self._predict(batch)
 
     @torch.no_grad()
+    @full_precision()
     def reconstruct(self, images: Tensor) -> Tensor:
         """What the network makes of images (b, 3, h, w): (b, channels, size_px, size_px) in [0, 1]."""
         self._check_fitted()
-        return self.network_.to(images.device)(self.shown(images))
+        return self.network_(self.shown(images.to(self.device)))
+
+    def to(self, device: torch.device | str) -> Self:
+        return move(self, device)
 
     def shown(self, images: Tensor) -> Tensor:
         """Images (b, 3, h, w) as the network sees them: (b, channels, size_px, size_px)."""
@@ -209,9 +218,10 @@ class AutoEncoder:
         return self.residual or ("ssim" if loss in ("ssim", "mssim") else "squared")
 
     @torch.no_grad()
+    @full_precision()
     def _predict(self, images: Tensor) -> Prediction:
         shown = self.shown(images)
-        restored = self.network_.to(images.device)(shown).float()
+        restored = self.network_(shown).float()
         maps = self._smooth(residual_map(restored, shown, self._residual, self.window_px))
         flat = maps.flatten(1)  # (b, size_px * size_px)
         scores = flat.topk(max(1, round(self.top_share * flat.shape[1])), dim=1).values.mean(1)

@@ -2,7 +2,7 @@
 
 import math
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from baselines.autoencoders.augmentation import standard_normal
 from baselines.autoencoders.config import Config
 from baselines.autoencoders.method import AutoEncoder
 from baselines.autoencoders.networks import architecture_of
-from baselines.contract.method import Images, Samples, batches
+from baselines.contract.method import Images, Samples
 from baselines.contract.metrics import image_figures, number, pixel_figures
 from baselines.contract.model_folder import write_model
 from baselines.contract.threshold import threshold_from_normals
@@ -95,13 +95,13 @@ def read_figures(folder: Path) -> dict:
 def evaluate(method: AutoEncoder, tests: ImageSet, threshold: float, limit: float) -> dict:
     """Figures of test images at frozen thresholds, of scores and of maps; those of pixels where there are masks."""
     labels = np.array([record.is_anomaly for record in tests.records], dtype=bool)
-    predictions = list(method.predict(on_device(Images(tests), method)))
-    scores = torch.cat([torch.zeros(0), *(prediction.scores.cpu() for prediction in predictions)]).numpy()
+    predictions = [prediction.cpu() for prediction in method.predict(Images(tests))]
+    scores = torch.cat([torch.zeros(0), *(prediction.scores for prediction in predictions)]).numpy()
     figures = image_figures(labels, scores, threshold)._asdict()
     # A defective image without a mask says nothing of pixels; a good one says that none is defective.
     has_truth = [i for i, record in enumerate(tests.records) if record.mask or not record.is_anomaly]
     if any(tests.records[i].mask for i in has_truth):
-        maps = torch.cat([prediction.maps.cpu() for prediction in predictions]).numpy()  # (n, h, w)
+        maps = torch.cat([prediction.maps for prediction in predictions]).numpy()  # (n, h, w)
         truth, empty = Samples(tests), np.zeros(maps.shape[1:], bool)
         masks = np.stack([truth[i].mask.numpy() if tests.records[i].mask else empty for i in has_truth])
         pixel = pixel_figures(maps[has_truth], masks, limit)
@@ -136,7 +136,7 @@ def reconstructions(method: AutoEncoder, images: ImageSet, limit: float, title: 
     chosen = chosen[:SHOWN_ROWS]
     labeled, rows = Samples(images), []
     for position in chosen:
-        (batch,) = batches(on_device([labeled[position].image], method), 1)
+        batch = labeled[position].image[None]
         restored, (prediction,) = method.reconstruct(batch), method.predict(batch)
         # One scale for all images: white is twice the threshold.
         brightness = (prediction.maps / max(2 * limit, 1e-12)).clamp(0, 1)[:, None]
@@ -154,7 +154,7 @@ def samples(method: AutoEncoder, seed: int, title: str) -> Image.Image:
     """Images that a VAE decodes from random numbers: what it knows of the category."""
     network = method.network_
     codes = standard_normal(range(SAMPLES), network.latent, seed, "samples")[:, :, None, None]
-    decoded = as_pixels(network.decoder(codes.to(next(network.parameters()).device)))
+    decoded = as_pixels(network.decoder(codes.to(method.device)))
     rows = [decoded[start : start + SAMPLES_IN_ROW] for start in range(0, SAMPLES, SAMPLES_IN_ROW)]
     return contact_sheet([("", [Thumbnail(pixels) for pixels in row]) for row in rows], title)
 
@@ -171,9 +171,3 @@ def draw_curves(run: Run, title: str) -> Image.Image:
 def as_pixels(images: Tensor) -> np.ndarray:
     """float (b, 1 or 3, h, w) in [0, 1] -> uint8 (b, h, w, 3)."""
     return images.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).mul(255).round().byte().cpu().numpy()
-
-
-def on_device(images: Sequence[Tensor], method: AutoEncoder) -> Iterator[Tensor]:
-    """Images, one by one, where the network is."""
-    device = next(method.network_.parameters()).device
-    return (images[position].to(device) for position in range(len(images)))

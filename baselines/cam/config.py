@@ -60,6 +60,7 @@ class Test:
         false_alarm_rate: Share of good images that may be called defective at the calibrated threshold.
         minimum_area: Regions of fewer pixels get no box.
         shown: Images of each category in the grid, of good and of defective ones.
+        device: cpu, cuda, or auto for a GPU where there is one.
         out: Folder of results. Default is the folder test of the run.
     """
 
@@ -70,4 +71,5 @@ class Test:
     false_alarm_rate: float = 0.05
     minimum_area: int = 0
     shown: int = 5
+    device: str = "auto"
     out: Path | None = None

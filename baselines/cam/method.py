@@ -30,12 +30,22 @@ from baselines.cam.network import (
     untrained_backbone,
 )
 from baselines.cam.training import CamRecipe, CamTraining
-from baselines.contract.method import NotFitted, Prediction, Sample, batches, forget, load_method, save_method
+from baselines.contract.method import (
+    CPU,
+    NotFitted,
+    Prediction,
+    Sample,
+    batches,
+    forget,
+    load_method,
+    move,
+    save_method,
+)
 from baselines.contract.split import split_samples
 from pretrain.command import UserError
 from pretrain.encoder import DEFAULT_ARCHITECTURE
 from pretrain.files import scratch_folder
-from pretrain.training.device import choose_device
+from pretrain.training.device import full_precision, transferred
 from pretrain.training.session import Session
 from pretrain.weights import IMAGENET
 
@@ -50,8 +60,7 @@ class Cam:
     probability that it is good; its map is the evidence for `anomaly` at each position, with a sign.
 
     `width` scales VGG16's channels, for trials and tests; `input_px` is the side that images are stretched to; by
-    default they stay as they come. With `cached`, what frozen layers give is computed once. `device` is cpu, cuda
-    or auto.
+    default they stay as they come. With `cached`, what frozen layers give is computed once.
     """
 
     architecture: str = DEFAULT_ARCHITECTURE
@@ -64,11 +73,11 @@ class Cam:
     patience: int = 3
     target_accuracy: float | None = None
     cached: bool = True
-    device: str = "auto"
     seed: int = 0
     batch_size: int = 32
 
     sees_normals: ClassVar[bool] = False
+    device: ClassVar[torch.device] = CPU
 
     def fit(self, training: Sequence[Sample]) -> Self:
         """Learn from labeled images, good and defective. `normal_scores_` and `normal_peaks_` are the scores and the
@@ -84,7 +93,7 @@ class Cam:
         forget(self)
         recipe = self.recipe()
         split = split_samples(samples, self.seed)
-        network = make_network(self.architecture, self.weights, self.width, self.seed).to(self._device)
+        network = make_network(self.architecture, self.weights, self.width, self.seed).to(self.device)
 
         def early(positions: Sequence[int]) -> Tensor:
             return network.early(self._fitting(torch.stack([samples[i].image for i in positions])))
@@ -95,7 +104,7 @@ class Cam:
         with scratch_folder("heldout-frozen") as folder:  # a killed process would leave gigabytes in another one
             file = file or folder / "frozen.f32"
             frozen = FrozenFeatures(early, len(samples), file, self.train_batch)
-            yield CamTraining(network, _on(frozen, self._device), split, recipe)
+            yield CamTraining(network, _on(frozen, self.device), split, recipe)
 
     def recipe(self) -> CamRecipe:
         """How to train. Raises UserError for values that could teach nothing, or weights that are not there."""
@@ -109,7 +118,7 @@ class Cam:
     def finish(self, samples: Sequence[Sample], training: CamTraining) -> Self:
         """Take the best network of a training, and the scores of the good images that it held out."""
         self.network_ = training.learner.best.eval()
-        self.normal_scores_ = self.normal_peaks_ = torch.zeros(0)
+        self.normal_scores_ = self.normal_peaks_ = torch.zeros(0, device=self.device)
         normals = [samples[i].image for i in training.split.validation if not training.split.labels[i]]
         predictions = list(self.predict(normals))
         self.normal_scores_ = torch.cat([self.normal_scores_, *(prediction.scores for prediction in predictions)])
@@ -125,15 +134,18 @@ class Cam:
         """Scores (b,) and maps (b, h, w), batch by batch."""
         if not hasattr(self, "network_"):
             raise NotFitted(f"{type(self).__name__} has not learned yet: call fit first.")
-        for batch in batches(images, self.batch_size):
-            with torch.inference_mode():
+        for batch in batches(images, self.batch_size, self.device):
+            with torch.inference_mode(), full_precision():
                 late = self.network_.late(self.network_.early(self._fitting(batch)))
                 logits = self.network_.logits(late).double()
                 # -log P(good) = log(1 + exp(anomaly - good)): unlike a probability it does not saturate at 1.
                 scores = F.softplus(logits[:, ANOMALY] - logits[:, GOOD])
                 maps = self.network_.activation_maps(late)[:, None]
                 maps = F.interpolate(maps, batch.shape[-2:], mode="bilinear")[:, 0]
-            yield Prediction(scores.float().cpu(), maps.cpu())
+            yield Prediction(scores.float(), maps)
+
+    def to(self, device: torch.device | str) -> Self:
+        return move(self, device)
 
     def save(self, folder: Path) -> None:
         """Write the network and what was learned; nothing else is needed to load them elsewhere."""
@@ -152,7 +164,7 @@ class Cam:
             network.load_state_dict(state)
         except RuntimeError:
             raise UserError(f"{folder} does not hold the weights of a {method.title}: fit the method again.") from None
-        method.network_ = network.to(method._device).eval().requires_grad_(False)
+        method.network_ = network.eval().requires_grad_(False)
         return method
 
     @property
@@ -164,13 +176,9 @@ class Cam:
         """The categories that the weights it starts from have seen."""
         return check_start(self.architecture, self.weights, self.input_px)
 
-    @property
-    def _device(self) -> torch.device:
-        return choose_device(self.device)
-
     def _fitting(self, images: Tensor) -> Tensor:
         """Images as the network takes them. Raises UserError for sizes that it cannot take."""
-        images = images.to(self._device)  # (b, 3, h, w)
+        images = images.to(self.device)  # (b, 3, h, w)
         if self.input_px is not None and images.shape[-2:] != (self.input_px, self.input_px):
             images = F.interpolate(images, (self.input_px, self.input_px), mode="bilinear", antialias=True)
         if min(images.shape[-2:]) < MIN_PX:
@@ -189,4 +197,4 @@ class VggCam(Cam):
 
 
 def _on(source: Callable[[Sequence[int]], Tensor], device: torch.device) -> Callable[[Sequence[int]], Tensor]:
-    return lambda positions: source(positions).to(device)
+    return lambda positions: transferred(source(positions), device)

@@ -68,7 +68,7 @@ def evaluate(method: Cam, images: ImageSet, metadata: dict, config: Test) -> Cam
     predictions = []
     with Progress("evaluating", len(images)) as progress:
         for prediction in method.predict(Images(images)):
-            predictions.append(prediction)
+            predictions.append(prediction.cpu())
             progress.advance(len(prediction.scores))
     start = ", from scratch" if metadata["weights"] == "random" else f", {metadata['weights']}"
     # Published decisions have no false-alarm rate behind them.

@@ -23,12 +23,15 @@ from pretrain.command import UserError
 from pretrain.data.dataset import ImageSet
 from pretrain.data.decode import read_mask
 from pretrain.files import read_tensors, write_tensors
+from pretrain.training.device import transferred
 
 METHOD_FILE = "method.safetensors"
 FORMAT = 2  # 2: arguments and classes have the field's names, such as coreset_ratio and PatchCore
 # While learning: what is learned must not depend on the user's `batch_size`, not even by rounding, which a search for
 # nearest neighbors or a training would amplify.
 LEARNING_BATCH = 16
+# Where a method learns and predicts until `to` moves it.
+CPU = torch.device("cpu")
 
 Loaded = TypeVar("Loaded")
 
@@ -49,6 +52,10 @@ class Prediction(NamedTuple):
     scores: Tensor
     maps: Tensor | None
 
+    def cpu(self) -> "Prediction":
+        """The same in main memory; a GPU is waited for."""
+        return Prediction(self.scores.cpu(), None if self.maps is None else self.maps.cpu())
+
 
 @runtime_checkable
 class Method(Protocol):
@@ -56,11 +63,13 @@ class Method(Protocol):
 
     `sees_normals` says whether `refer` learns from the test category's normals or ignores them. `normal_scores_` (n,)
     are scores of normals that the method did not learn from: a threshold is made of them. `batch_size` is how many
-    images it takes at once, an argument of every method that must not matter.
+    images it takes at once, an argument of every method that must not matter. `device` is where it learns and predicts,
+    the CPU until `to` says otherwise: predictions and `normal_scores_` lie there, images may come from anywhere.
     """
 
     sees_normals: bool
     batch_size: int
+    device: torch.device
     normal_scores_: Tensor
 
     def fit(self, training: Sequence[Sample]) -> Self:
@@ -72,12 +81,16 @@ class Method(Protocol):
     def predict(self, images: Iterable[Tensor]) -> Iterator[Prediction]:
         """Score images, batch by batch, in their order. Raises NotFitted before `fit` (and `refer`) were called."""
 
+    def to(self, device: torch.device | str) -> Self:
+        """Move all of it: 1e-4 relative between devices, and the same decisions."""
+
     def save(self, folder: Path) -> None:
-        """Write all that `predict` needs; no pickle."""
+        """Write all that `predict` needs; no pickle, and nothing of the device."""
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """A method that predicts bit for bit as the saved one. Raises UserError if the folder holds something else."""
+        """A method on the CPU that predicts bit for bit as the saved one did there. Raises UserError if the folder
+        holds something else."""
 
 
 class Pair(NamedTuple):
@@ -96,7 +109,9 @@ class Restorer(Protocol):
         """Learn from pairs; forgets what was learned before."""
 
     def restore(self, images: Tensor) -> Tensor:
-        """(b, 3, h, w) in [0, 1] -> the same shape and range."""
+        """(b, 3, h, w) in [0, 1] -> the same shape and range, on the CPU."""
+
+    def to(self, device: torch.device | str) -> Self: ...
 
     def save(self, folder: Path) -> None: ...
 
@@ -109,17 +124,17 @@ class NotFitted(RuntimeError):
 
 
 class Images(Sequence[Tensor]):
-    """Cached images on a device, float32 (3, h, w), each made when it is asked for; without labels."""
+    """Cached images as float32 (3, h, w), each made when it is asked for; without labels."""
 
-    def __init__(self, images: ImageSet, device: torch.device | str = "cpu") -> None:
-        self.images, self.device = images, device
+    def __init__(self, images: ImageSet) -> None:
+        self.images = images
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, position: int) -> Tensor:
         (pixels,) = self.images.batch([position])  # (h, w, 3)
-        return torch.from_numpy(pixels).permute(2, 0, 1).float().div(255).to(self.device)  # (3, h, w)
+        return torch.from_numpy(pixels).permute(2, 0, 1).float().div(255)  # (3, h, w)
 
 
 class Samples(Sequence[Sample]):
@@ -143,13 +158,24 @@ class Samples(Sequence[Sample]):
         )
 
 
-def batches(images: Iterable[Tensor], batch_size: int) -> Iterator[Tensor]:
-    """Stack images (3, h, w) into (b, 3, h, w); the last batch may be smaller. Raises UserError for unequal sizes."""
+def batches(images: Iterable[Tensor], batch_size: int, device: torch.device = CPU) -> Iterator[Tensor]:
+    """Stack images (3, h, w) into (b, 3, h, w) on a device, in one transfer; the last batch may be smaller. Raises
+    UserError for unequal sizes."""
     remaining = iter(images)
     while batch := list(islice(remaining, batch_size)):
         if len(shapes := {tuple(image.shape) for image in batch}) > 1:
             raise UserError(f"images of {len(shapes)} sizes in one call, such as {shapes.pop()}: give them one size.")
-        yield torch.stack(batch)
+        yield transferred(torch.stack(batch), device)
+
+
+def move(method: Loaded, device: torch.device | str) -> Loaded:
+    """What `to` does: everything that was learned, tensors, networks and sums, goes to the device, and so does what is
+    learned later."""
+    method.device = torch.device(device)
+    for name, value in vars(method).items():
+        if name.endswith("_") and hasattr(value, "to"):
+            setattr(method, name, value.to(method.device))
+    return method
 
 
 def forget(method: object) -> None:
@@ -164,7 +190,7 @@ def save_method(method: object, folder: Path) -> None:
     What was learned must be tensors, or what JSON gives back as it was: numbers, text, booleans, none, lists, dicts.
     """
     learned = {name: value for name, value in vars(method).items() if name.endswith("_")}
-    tensors = {name: value for name, value in learned.items() if isinstance(value, Tensor)}
+    tensors = {name: value.cpu() for name, value in learned.items() if isinstance(value, Tensor)}
     metadata = {
         "format": FORMAT,
         "method": type(method).__name__,
@@ -191,7 +217,9 @@ def load_method(cls: type[Loaded], folder: Path) -> Loaded:
     if metadata["method"] != cls.__name__:
         raise UserError(f"{path} holds a {metadata['method']}, not a {cls.__name__}.")
     try:
-        method = cls(**metadata["arguments"])
+        arguments = metadata["arguments"]
+        arguments.pop("device", None)  # an argument of some until 0.1; now `to` says where a method works
+        method = cls(**arguments)
     except (KeyError, TypeError) as error:
         raise UserError(f"{path} does not fit this heldout's {cls.__name__} ({error}): fit the method again.") from None
     for name, value in {**metadata["learned"], **tensors}.items():

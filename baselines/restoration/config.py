@@ -74,6 +74,7 @@ class Evaluate:
             Default is as in training.
         interpolate: Stretch the restored image back to its own size; --no-interpolate compares in the square.
         memory_mb: Memory that the network may take; larger images are restored in tiles.
+        device: cpu, cuda, or auto for a GPU where there is one.
         seed: Varies the degradation.
         shown: Images of each category that are drawn side by side; -1 draws all.
         allow_seen: Also evaluate on categories that were trained on; the title says so.
@@ -88,6 +89,7 @@ class Evaluate:
     input_size: int | None = None
     interpolate: bool = True
     memory_mb: float = 2000.0
+    device: str = "auto"
     seed: int = 0
     shown: int = 10
     allow_seen: bool = False
@@ -102,12 +104,14 @@ class Restore:
         images: Images, or folders of images.
         model: Folder of the run that train wrote.
         memory_mb: Memory that the network may take; larger images are restored in tiles.
+        device: cpu, cuda, or auto for a GPU where there is one.
         out: Folder for the restored images; existing files there are overwritten.
     """
 
     images: tuple[Path, ...] = field(default=(), metadata={"positional": True})
     model: Path = Path("runs/sadnet")
     memory_mb: float = 2000.0
+    device: str = "auto"
     out: Path = Path("runs/restored")
 
 

@@ -79,7 +79,7 @@ class Selection(NamedTuple):
 
 def evaluate_restorer(config: Evaluate, load_restorer: Load) -> None:
     """Evaluate, print the table, and write figures and images."""
-    restorer, summary = open_restorer(config.model, load_restorer, config.memory_mb)
+    restorer, summary = open_restorer(config.model, load_restorer, config.memory_mb, config.device)
     selection = select_pairs(config, summary)
     out, name = config.out or config.model / "test", type(restorer).__name__.removesuffix("Restorer")
     evaluated, first_of_defect, drawn = [], {}, Counter()

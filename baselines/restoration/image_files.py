@@ -30,7 +30,7 @@ GRAY_MODES = ("1", "L", "LA")
 
 def restore_files(config: Restore, load_restorer: Load) -> int:
     """Restore every image; 3 where images could not be read."""
-    restorer, summary = open_restorer(config.model, load_restorer, config.memory_mb)
+    restorer, summary = open_restorer(config.model, load_restorer, config.memory_mb, config.device)
     files = files_to_restore(config.images, config.out)
     unreadable = 0
     with Progress("restoring", len(files)) as progress:

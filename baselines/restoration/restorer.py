@@ -5,18 +5,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
-from baselines.contract.method import NotFitted, Pair, forget, load_method, save_method
+from baselines.contract.method import CPU, NotFitted, Pair, forget, load_method, move, save_method
 from baselines.restoration.pairs import CroppedPairs, PairBatch
 from baselines.restoration.sadnet_network import SadNet
 from baselines.restoration.tiling import restore_in_tiles, tile_px_for
 from baselines.restoration.training import RestorerRecipe, RestorerTraining
 from pretrain.command import UserError
-from pretrain.training.device import choose_device
+from pretrain.training.device import full_precision, transferred
 from pretrain.training.session import Session
 
 # Before the names of the network's tensors in a restorer's file.
@@ -27,7 +27,7 @@ DEFAULT_MEMORY_MB = 2000.0
 @dataclass(kw_only=True, eq=False, repr=False)
 class NetworkRestorer(ABC):
     """`crop_px` is the side of the crops it learns from; `memory_mb` bounds the network's memory when it restores.
-    `device` is cpu, cuda or auto. `RestorerRecipe` and `restoration_loss` explain the other arguments.
+    `RestorerRecipe` and `restoration_loss` explain the other arguments.
     """
 
     steps: int = 1000
@@ -41,8 +41,9 @@ class NetworkRestorer(ABC):
     loss_weights: Sequence[float] = (1.0, 0.0, 0.5)
     weighting: str = "repaired"
     memory_mb: float = DEFAULT_MEMORY_MB
-    device: str = "auto"
     seed: int = 0
+
+    device: ClassVar[torch.device] = CPU
 
     @abstractmethod
     def make_network(self) -> nn.Module:
@@ -80,7 +81,7 @@ class NetworkRestorer(ABC):
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(self.seed)
             network = self.make_network()
-        return RestorerTraining(network.to(self._device), lambda numbers: source(numbers).to(self._device), self.recipe)
+        return RestorerTraining(network.to(self.device), lambda numbers: source(numbers).to(self.device), self.recipe)
 
     def finish(self, network: nn.Module) -> Self:
         """Take a trained network."""
@@ -103,13 +104,19 @@ class NetworkRestorer(ABC):
             self._inference_network = self.for_use(self.network_)
 
         def restore_tile(tile: Tensor) -> Tensor:
-            return self._inference_network(tile.to(self._device, torch.float32)).clamp(0, 1).cpu()
+            return self._inference_network(tile).clamp(0, 1)
 
         restored = torch.empty_like(images, device="cpu")
-        with torch.inference_mode():  # one by one: neighbors change nothing, and memory is that of one image
+        # One by one: neighbors change nothing, and memory is that of one image.
+        with torch.inference_mode(), full_precision():
             for position, image in enumerate(images):
-                restored[position] = restore_in_tiles(restore_tile, image[None], self.tile_px)[0]
+                image = transferred(image[None].float(), self.device)
+                restored[position] = restore_in_tiles(restore_tile, image, self.tile_px)[0]
         return restored
+
+    def to(self, device: torch.device | str) -> Self:
+        vars(self).pop("_inference_network", None)
+        return move(self, device)
 
     @property
     def tile_px(self) -> int:
@@ -144,7 +151,7 @@ class NetworkRestorer(ABC):
             missing = unexpected = list(state)
         if unexpected or set(missing) & set(restorer.names_saved(network)):
             raise UserError(f"{folder} does not hold the weights of this {cls.__name__}: train it anew.")
-        return restorer.finish(network.to(restorer._device))
+        return restorer.finish(network)
 
     def loaded_network(self, folder: Path) -> nn.Module:
         """A network for the weights in `folder`."""
@@ -153,10 +160,6 @@ class NetworkRestorer(ABC):
     def names_saved(self, network: nn.Module) -> list[str]:
         """Names of the weights that `saved_state` gives."""
         return list(network.state_dict())
-
-    @property
-    def _device(self) -> torch.device:
-        return choose_device(self.device)
 
     def _forget(self) -> None:
         forget(self)

@@ -20,7 +20,7 @@ from pretrain.data.dataset import choose_folder
 from pretrain.degrade import severity_named
 from pretrain.drawing import Curve, curves, save_image
 from pretrain.files import stored_json, write_json
-from pretrain.training.fabric import make_fabric
+from pretrain.training.device import choose_device
 from pretrain.training.run import Run
 from pretrain.training.session import TIMED_STEPS, Session
 
@@ -42,12 +42,13 @@ def train_restorer(config: TrainConfig, make_restorer: Callable[[TrainConfig], N
     run, restorer = Run(config.out), make_restorer(config)
     restorer.recipe.check()
     # All that can be refused is refused before the folder is made.
-    pairs = make_training_pairs(config, make_fabric(config.device, "32-true").device)
+    restorer.to(choose_device(config.device))
+    pairs = make_training_pairs(config, restorer.device)
     with run.held(config):
         if run.skip_if_finished():
             return 0
         training = restorer.prepare(pairs.source)
-        validation = Validation(pairs.validation.to(restorer._device))
+        validation = Validation(pairs.validation.to(restorer.device))
         session = Session(
             "training", training.network, training.optimizer, run, checkpoint_minutes=config.checkpoint_minutes
         )
@@ -71,7 +72,7 @@ def train_restorer(config: TrainConfig, make_restorer: Callable[[TrainConfig], N
 def shared_arguments(config: Train) -> dict:
     """The arguments that every restorer takes, from the options."""
     names = ("batch_size", "crop_px", "learning_rate", "warmup", "half_cosines", "alpha", "beta", "weighting")
-    given = {name: getattr(config, name) for name in (*names, "device", "seed")}
+    given = {name: getattr(config, name) for name in (*names, "seed")}
     # Steps are known once the session has timed a few of them, if they were given in minutes.
     return given | {"loss_weights": list(config.loss_weights), "steps": config.steps or 1}
 
@@ -181,10 +182,10 @@ def training_summary(run: Path) -> dict:
     return summary
 
 
-def open_restorer(run: Path, load: Load, memory_mb: float) -> tuple[NetworkRestorer, dict]:
-    """A trained restorer, and the summary of its training."""
+def open_restorer(run: Path, load: Load, memory_mb: float, device: str) -> tuple[NetworkRestorer, dict]:
+    """A trained restorer on a device, and the summary of its training."""
     summary = training_summary(run)
-    restorer = load(run / MODEL)
+    restorer = load(run / MODEL).to(choose_device(device))
     restorer.memory_mb = memory_mb
     restorer.tile_px  # noqa: B018  raises where the memory is too little, before any work
     return restorer, summary

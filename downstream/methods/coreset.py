@@ -15,6 +15,8 @@ POOL = 4096
 MAX_DISTANCES = 2**25
 # Of the mean squared length: nearer than this is the same vector, but for rounding.
 SAME_VECTOR = 1e-6
+# Picks between two looks at how far they were: looking makes a GPU wait, and a pick too many is only left out.
+PICKS_AT_ONCE = 32
 
 
 def coreset(vectors: Tensor, count: int, seed: int = 0, advance: Callable[[int], None] = lambda taken: None) -> Tensor:
@@ -53,15 +55,26 @@ def squared_distances(first: Tensor, second: Tensor) -> Tensor:
     return products.add_(first.square().sum(1, keepdim=True)).clamp_(min=0)
 
 
-def _farthest(vectors: Tensor, distances: Tensor, bound: float, limit: int) -> list[int]:
+def nearest_rows(vectors: Tensor, others: Tensor, count: int) -> Tensor:
+    """Rows (n, count) of nearly the nearest of `others` (m, d) to each of the vectors (n, d), by matrix products."""
+    step = max(1, MAX_DISTANCES // len(others))
+    parts = [squared_distances(part, others).topk(count, largest=False).indices for part in vectors.split(step)]
+    return torch.cat(parts)
+
+
+def _farthest(vectors: Tensor, distances: Tensor, bound: float, limit: int) -> Tensor:
     """Positions in the pool of those that are farthest in turn, until the farthest is nearer than `bound`."""
     between = squared_distances(vectors, vectors)
-    distances, positions = distances.clone(), []
-    while len(positions) < limit:
-        farthest = int(distances.argmax())
-        if distances[farthest] < bound or distances[farthest] <= 0:
-            break
-        positions.append(farthest)
-        torch.minimum(distances, between[farthest], out=distances)
-        distances[farthest] = 0.0
-    return positions
+    distances, limit = distances.clone(), min(limit, len(vectors))
+    picks = torch.empty(limit, dtype=torch.long, device=vectors.device)
+    reached = torch.empty(limit, device=vectors.device)
+    for turn in range(limit):
+        torch.max(distances, 0, keepdim=True, out=(reached[turn : turn + 1], picks[turn : turn + 1]))
+        pick = picks[turn : turn + 1]
+        torch.minimum(distances, between.index_select(0, pick)[0], out=distances)
+        distances.index_fill_(0, pick, 0.0)
+        if turn + 1 == limit or not (turn + 1) % PICKS_AT_ONCE:
+            is_near = (reached[: turn + 1] < bound) | (reached[: turn + 1] <= 0)
+            if is_near.any():
+                return picks[: int(is_near.int().argmax())]
+    return picks

@@ -28,9 +28,7 @@ class FineTuned(Head):
         generator = torch.Generator().manual_seed(self.seed)
         self.tuned_ = copy.deepcopy(self._given_encoder()).requires_grad_(True)
         width = self.tuned_.channels[LEVELS[-1]]
-        self.weights_, self.offset_ = (
-            torch.zeros(size, device=self._device, requires_grad=True) for size in (width, 1)
-        )
+        self.weights_, self.offset_ = (torch.zeros(size, device=self.device, requires_grad=True) for size in (width, 1))
         optimizer = torch.optim.Adam(
             [
                 {"params": list(self.tuned_.parameters())},
@@ -48,7 +46,7 @@ class FineTuned(Head):
                 for batch in _groups(order, self.train_batch):
                     images = torch.stack([training[i].image for i in batch])
                     mirrored = torch.rand(len(batch), generator=generator) < 0.5
-                    images = torch.where(mirrored[:, None, None, None], images.flip(3), images).to(self._device)
+                    images = torch.where(mirrored[:, None, None, None], images.flip(3), images).to(self.device)
                     logits = self._logits(images)
                     losses = F.binary_cross_entropy_with_logits(
                         logits, parts.labels[batch].to(logits.device), reduction="none"
@@ -71,14 +69,14 @@ class FineTuned(Head):
 
     def _logits(self, images: Tensor) -> Tensor:
         pooled = self._used_encoder().pooled(images)
-        return pooled @ self.weights_.to(pooled.device) + self.offset_.to(pooled.device)
+        return pooled @ self.weights_ + self.offset_
 
     def _validation_loss(self, training: Sequence[Sample], parts: Split) -> float:
         self.tuned_.eval()
         logits = [torch.zeros(0)]
         with torch.inference_mode():
-            for images in batches((training[i].image for i in parts.validation), LEARNING_BATCH):
-                logits.append(self._logits(images.to(self._device)).cpu())
+            for images in batches((training[i].image for i in parts.validation), LEARNING_BATCH, self.device):
+                logits.append(self._logits(images).cpu())
         return balanced_loss(torch.cat(logits), parts.labels[parts.validation])
 
     def _state(self) -> tuple[dict, Tensor, Tensor]:

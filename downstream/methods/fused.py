@@ -6,7 +6,7 @@ nearest patch is wherever it is, and four normals will do.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, NoReturn
+from typing import ClassVar, NoReturn, Self
 
 import torch
 from torch import Tensor
@@ -40,6 +40,12 @@ class Fused(PaDiM, PatchCore):
     def add(self, normals: Sequence[Tensor]) -> NoReturn:
         raise UserError("a fused method cannot take in further normals: refer to all of them, or use padim.")
 
+    def to(self, device: torch.device | str) -> Self:
+        super().to(device)
+        if hasattr(self, "fusion_"):  # two numbers, read for every batch: a GPU would be waited for
+            self.fusion_ = self.fusion_.cpu()
+        return self
+
     def distances(self, vectors: Tensor) -> Tensor:
         gaussian, nearest = self.fusion_.tolist()
         distances = nearest * PatchCore.distances(self, vectors)
@@ -61,7 +67,7 @@ class Fused(PaDiM, PatchCore):
         if len(gaussian):
             units = torch.stack([gaussian.mean(), nearest.mean()]).clamp(min=1e-12)
             weight = self.gaussian_weight * len(normals) / (len(normals) + FEW)
-            self.fusion_ = torch.tensor([weight, 1.0]) / units
+            self.fusion_ = torch.tensor([weight, 1.0]) / units.cpu()
         else:  # a single normal has no covariance, and cannot be left out
             self.fusion_ = torch.tensor([0.0, 1.0])
         left_out = self.fusion_[0] * gaussian + self.fusion_[1] * nearest

@@ -21,9 +21,9 @@ SMALL_BATCH = 4
 
 @dataclass
 class Moments:
-    """Sums over `count` images, float32, at each of p positions, of d dimensions. `count` is a tensor, to be saved."""
+    """Sums over `count` images, float32, at each of p positions, of d dimensions."""
 
-    count: Tensor  # ()
+    count: Tensor  # (): a tensor, to be saved; always in main memory
     shift: Tensor  # (p, d)
     first: Tensor  # (p, d): sum z, where z = x - shift
     second: Tensor  # (p, d, d): sum z z^T
@@ -37,6 +37,11 @@ class Moments:
         first, third = vectors.new_zeros(2, positions, dimensions)
         second, fourth = vectors.new_zeros(positions, dimensions, dimensions), vectors.new_zeros(positions)
         return cls(torch.tensor(0), vectors.mean(0), first, second, third, fourth)
+
+    def to(self, device: torch.device) -> Self:
+        """The same on a device."""
+        moved = {name: part.to(device) for name, part in vars(self).items() if name != "count"}
+        return type(self)(self.count, **moved)
 
     def add(self, vectors: Tensor) -> None:
         """Take in the vectors (b, p, d) of b more images."""
@@ -91,6 +96,9 @@ class Gaussians(NamedTuple):
 
     mean: Tensor
     whitening: Tensor
+
+    def to(self, device: torch.device) -> Self:
+        return type(self)(self.mean.to(device), self.whitening.to(device))
 
     def distances(self, vectors: Tensor) -> Tensor:
         """Mahalanobis distances of vectors (b, p, d): (b, p)."""

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from baselines.contract.method import (
+    CPU,
     LEARNING_BATCH,
     NotFitted,
     Prediction,
@@ -25,11 +26,13 @@ from baselines.contract.method import (
     batches,
     forget,
     load_method,
+    move,
     save_method,
 )
 from baselines.contract.split import Split, split_samples
 from pretrain.encoder import DEFAULT_ARCHITECTURE, LEVELS, Encoder, asked_encoder, load_encoder
 from pretrain.progress import Progress
+from pretrain.training.device import full_precision
 from pretrain.weights import IMAGENET
 
 ENCODER_FILE = "encoder.safetensors"
@@ -53,6 +56,7 @@ class Head(ABC):
     batch_size: int = 32
 
     sees_normals: ClassVar[bool] = False
+    device: ClassVar[torch.device] = CPU
 
     @abstractmethod
     def _learn(self, training: Sequence[Sample], parts: Split) -> None:
@@ -67,9 +71,10 @@ class Head(ABC):
         forget(self)
         parts = split_samples(training, self.seed)
         self._learn(training, parts)
-        self.normal_scores_ = torch.zeros(0)
+        move(self, self.device)  # what was chosen by looks at all features, in main memory
+        self.normal_scores_ = torch.zeros(0, device=self.device)
         normals = [training[i].image for i in parts.validation if not parts.labels[i]]
-        scores = [prediction.scores.cpu() for prediction in self.predict(normals)]
+        scores = [prediction.scores for prediction in self.predict(normals)]
         self.normal_scores_ = torch.cat([self.normal_scores_, *scores])
         return self
 
@@ -81,10 +86,14 @@ class Head(ABC):
         """Scores (b,), batch by batch, and maps where a head has any."""
         if not hasattr(self, "normal_scores_"):
             raise NotFitted(f"{type(self).__name__} has not learned yet: call fit first.")
-        for batch in batches(images, self.batch_size):
-            with torch.inference_mode():
-                scores, maps = self._predict_batch(batch.to(self._device))
+        for batch in batches(images, self.batch_size, self.device):
+            with torch.inference_mode(), full_precision():
+                scores, maps = self._predict_batch(batch)
             yield Prediction(scores.float(), maps)
+
+    def to(self, device: torch.device | str) -> Self:
+        vars(self).pop("_encoder", None)
+        return move(self, device)
 
     def save(self, folder: Path) -> None:
         """Write the head and its encoder; nothing else is needed to load them elsewhere."""
@@ -102,13 +111,11 @@ class Head(ABC):
         return head
 
     def _used_encoder(self) -> Encoder:
+        """On the method's device; an encoder that was given stays where it is."""
         if "_encoder" not in vars(self):
-            self._encoder = asked_encoder(self.encoder, self.architecture, self.seed)
+            given = asked_encoder(self.encoder, self.architecture, self.seed)
+            self._encoder = given if given.mean.device == self.device else copy.deepcopy(given).to(self.device)
         return self._encoder
-
-    @property
-    def _device(self) -> torch.device:
-        return self._used_encoder().mean.device
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -119,9 +126,9 @@ class PooledFeatureHead(Head):
 
     def _learn(self, training: Sequence[Sample], parts: Split) -> None:
         features = []
-        with Progress("reading features", len(training)) as progress, torch.inference_mode():
-            for images in batches((training[i].image for i in range(len(training))), LEARNING_BATCH):
-                features.append(self._averages(images.to(self._device)).cpu())
+        with Progress("reading features", len(training)) as progress, torch.inference_mode(), full_precision():
+            for images in batches((training[i].image for i in range(len(training))), LEARNING_BATCH, self.device):
+                features.append(self._averages(images).cpu())
                 progress.advance(len(images))
         averages = torch.cat(features).clone()  # (n, d)
         self.center_ = averages[parts.train].mean(0)
@@ -138,7 +145,7 @@ class PooledFeatureHead(Head):
         return torch.cat([part.mean((2, 3)) for part in maps.values()], dim=1)
 
     def _features(self, images: Tensor) -> Tensor:
-        return (self._averages(images) - self.center_.to(images.device)) / self.unit_.to(images.device)
+        return (self._averages(images) - self.center_) / self.unit_
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -160,8 +167,7 @@ class LogisticHead(PooledFeatureHead):
         )  # of equal losses the stronger penalty
 
     def _predict_batch(self, images: Tensor) -> Prediction:
-        weights = self.weights_.to(images.device)
-        logits = self._features(images).double() @ weights + self.offset_.to(images.device)
+        logits = self._features(images).double() @ self.weights_ + self.offset_
         return Prediction(F.softplus(logits), None)
 
 
@@ -191,10 +197,10 @@ class KnnHead(PooledFeatureHead):
     def _logits(self, features: Tensor, count: int) -> Tensor:
         """Features (b, d) -> log of the votes for defective over those for good ones (b,). Every image has a vote of
         each kind that weighs as one of similarity 0, so that no logarithm is infinite."""
-        similarities = (features @ self.features_.to(features.device).T).double()  # (b, n)
+        similarities = (features @ self.features_.T).double()  # (b, n)
         nearest = similarities.topk(min(count, len(self.features_)), dim=1)
-        votes = (nearest.values / self.temperature).exp() * self.votes_.to(features.device)[nearest.indices]
-        is_defective = self.labels_.to(features.device)[nearest.indices] > 0
+        votes = (nearest.values / self.temperature).exp() * self.votes_[nearest.indices]
+        is_defective = self.labels_[nearest.indices] > 0
         defective, good = (votes * is_defective).sum(1), (votes * ~is_defective).sum(1)
         return (1 + defective).log() - (1 + good).log()
 

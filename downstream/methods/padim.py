@@ -111,7 +111,7 @@ class PaDiM(PatchMethod):
         """How much each position counts, (positions,)."""
         variances = self.moments_.variances()
         if not self.variance_weight or not variances.any():  # of one normal nothing is known
-            return torch.ones(len(variances))
+            return torch.ones_like(variances, dtype=torch.float32)
         return (variances / (variances + self.variance_weight * variances.mean())).sqrt().float()
 
     def _make_patches(self, encoder: Encoder) -> Patches:

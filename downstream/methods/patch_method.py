@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from baselines.contract.method import (
+    CPU,
     LEARNING_BATCH,
     NotFitted,
     Prediction,
@@ -20,6 +21,7 @@ from baselines.contract.method import (
     batches,
     forget,
     load_method,
+    move,
     save_method,
 )
 from downstream.methods.references import background, views_of
@@ -67,6 +69,7 @@ class PatchMethod(ABC):
     batch_size: int = 16
 
     sees_normals: ClassVar[bool] = True
+    device: ClassVar[torch.device] = CPU
 
     def fit(self, training: Sequence[Sample]) -> Self:
         """Learns nothing of other categories; any earlier normals are forgotten."""
@@ -97,7 +100,7 @@ class PatchMethod(ABC):
         """Scores (b,) and maps (b, h, w), batch by batch."""
         if not hasattr(self, "normal_scores_"):
             raise NotFitted(f"{type(self).__name__} has no normals yet: call refer first.")
-        for batch in batches(images, self.batch_size):
+        for batch in batches(images, self.batch_size, self.device):
             vectors = self.patches(batch)
             maps = self._maps(self.distances(vectors), batch.shape[-2:])
             yield Prediction(self._scores(maps, nearest(pooled(vectors), self.pooled_)), maps)
@@ -113,8 +116,12 @@ class PatchMethod(ABC):
 
     def _features(self, images: Tensor) -> Tensor:
         if "_patches" not in vars(self):
-            self._patches = self._make_patches(self._opened_encoder())
-        return self._patches(images)
+            self._patches = self._make_patches(self._opened_encoder()).to(self.device)
+        return self._patches(images.to(self.device))
+
+    def to(self, device: torch.device | str) -> Self:
+        vars(self).pop("_patches", None)  # made again there: the encoder that was given stays where it is
+        return move(self, device)
 
     def save(self, folder: Path) -> None:
         """Write the method and its encoder; nothing else is needed to load them elsewhere."""
@@ -133,7 +140,7 @@ class PatchMethod(ABC):
         vector of each image is kept, and the patches at each position are summed up."""
         if not hasattr(self, "patch_sum_"):
             self._learn_space(map(self._features, spread_over(normals)))
-        for images in batches(normals, LEARNING_BATCH):
+        for images in batches(normals, LEARNING_BATCH, self.device):
             self.size_px_ = getattr(self, "size_px_", list(images.shape[-2:]))
             if list(images.shape[-2:]) != self.size_px_:
                 raise UserError(
@@ -156,7 +163,7 @@ class PatchMethod(ABC):
         maps = self._maps(left_out, self.size_px_)
         if not hasattr(self, "units_"):
             has_two = len(maps) > 1
-            units = (self._highest(maps).mean(), image_distances.mean()) if has_two else (torch.tensor(1.0),) * 2
+            units = (self._highest(maps).mean(), image_distances.mean()) if has_two else (maps.new_tensor(1.0),) * 2
             self.units_ = torch.stack(units).clamp(min=1e-12)
         scores, peaks = self._scores(maps, image_distances), maps.flatten(1).amax(1)
         for name, new in (("normal_scores_", scores), ("normal_peaks_", peaks)):
@@ -206,7 +213,7 @@ class PatchMethod(ABC):
         saved.encoder, saved.levels, saved.fingerprint_ = ENCODER_FILE, list(self.levels), fingerprint(encoder)
         for name, value in instead.items():
             if value is None:
-                delattr(saved, name)
+                vars(saved).pop(name, None)
             else:
                 setattr(saved, name, value)
         save_method(saved, folder)

@@ -5,12 +5,13 @@ Roth et al. 2021, https://arxiv.org/abs/2106.08265. Positions do not matter, so 
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor
 
 from baselines.contract.method import LEARNING_BATCH
-from downstream.methods.coreset import coreset, squared_distances
+from downstream.methods.coreset import coreset, nearest_rows, squared_distances
 from downstream.methods.patch_method import PatchMethod, nearest_other
 from embeddings.index import Index
 from pretrain.progress import Progress
@@ -76,19 +77,18 @@ class PatchCore(PatchMethod):
 
     def _nearest(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
         """Distances and rows of the nearest in the coreset, (n, num_neighbors) each, of patches (n, d)."""
+        vectors, count = self._projected(vectors), min(self.num_neighbors + 1, len(self.coreset_))
+        if self.device.type != "cpu":
+            return self._exactly(vectors, nearest_rows(vectors, self.coreset_, count))
         if "_index" not in vars(self):
-            self._index = Index.build(self.coreset_.numpy(), metric="l2", kind="flat")
-        vectors = self._projected(vectors)
-        found = self._index.search(vectors.numpy(), min(self.num_neighbors + 1, len(self.coreset_)))
-        return self._exactly(vectors, torch.from_numpy(found.ids))
+            self._index = Index.build(self.coreset_.numpy(), metric="l2", kind="flat").to("cpu")
+        return self._exactly(vectors, torch.from_numpy(self._index.search(vectors.numpy(), count).ids))
 
     def _nearest_without(self, vectors: Tensor, own: int) -> tuple[Tensor, Tensor]:
         """The same of projected patches, among those that are not of the normal `own`."""
         rows = torch.nonzero(self.owners_ != own)[:, 0]
         others = self.coreset_[rows]
-        nearest = (
-            squared_distances(vectors, others).topk(min(self.num_neighbors + 1, len(others)), largest=False).indices
-        )
+        nearest = nearest_rows(vectors, others, min(self.num_neighbors + 1, len(others)))
         return self._exactly(vectors, rows[nearest])
 
     def _exactly(self, vectors: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -107,7 +107,8 @@ class PatchCore(PatchMethod):
         for views in views_of_normals:
             for patches in views.flatten(1, 3):  # (m rows columns, d)
                 parts.append(patches[torch.randperm(len(patches), generator=generator)[:each]])
-        return torch.cat(parts), torch.arange(len(parts)).repeat_interleave(len(parts[0]))
+        owners = torch.arange(len(parts), device=self.device).repeat_interleave(len(parts[0]))
+        return torch.cat(parts), owners
 
     def _left_out(self, normals: Sequence[Tensor]) -> list[int]:
         """Which normals are scored without themselves: none where there is only one."""
@@ -127,6 +128,10 @@ class PatchCore(PatchMethod):
 
     def _projected(self, vectors: Tensor) -> Tensor:
         return (vectors - self.center_) @ self.axes_
+
+    def to(self, device: torch.device | str) -> Self:
+        vars(self).pop("_index", None)
+        return super().to(device)
 
     def _forget(self) -> None:
         super()._forget()

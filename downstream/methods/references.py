@@ -94,8 +94,8 @@ def background(mean_patches: Tensor) -> Tensor:
     )
     nearest = distances.amin(1).view(grid)
     is_background = nearest <= nearest[is_frame].quantile(0.95)
-    usable = MIN_FOREGROUND < float((~is_background).float().mean()) < 1 - MIN_FOREGROUND
-    return is_background if usable else torch.zeros_like(is_background)
+    foreground = (~is_background).float().mean()
+    return is_background & (foreground > MIN_FOREGROUND) & (foreground < 1 - MIN_FOREGROUND)
 
 
 def suspicious(scores: Sequence[float]) -> list[int]:

@@ -98,11 +98,11 @@ class Residual(PatchCore):
     def _training_patches(self, images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
         """Of images and masks (b, h, w): inputs of all defective patches and of as many good ones, at least a few."""
         vectors = self.patches(images)
-        cover = F.adaptive_avg_pool2d(masks[:, None].float(), vectors.shape[1:3]).flatten()
+        cover = F.adaptive_avg_pool2d(masks[:, None].float(), vectors.shape[1:3]).flatten().to(self.device)
         is_defective, is_good = cover >= DEFECTIVE_SHARE, torch.nonzero(cover == 0)[:, 0]
         count = max(int(is_defective.sum()), MIN_GOOD_PATCHES * len(images))
         generator = torch.Generator().manual_seed(self.seed)
-        good = is_good[torch.randperm(len(is_good), generator=generator)[:count]]
+        good = is_good[torch.randperm(len(is_good), generator=generator)[:count].to(self.device)]
         chosen = torch.cat([torch.nonzero(is_defective)[:, 0], good])
         flat = vectors.flatten(0, 2)[chosen]
         return self._inputs(flat, *self._nearest(flat)), is_defective[chosen].float()
@@ -131,9 +131,9 @@ class Residual(PatchCore):
 
     def _patch_scores(self, vectors: Tensor, distances: Tensor, rows: Tensor) -> Tensor:
         """The evidence of a defect, above that of no residual at all: 0 or more, as the network never falls."""
-        network = MonotoneNetwork(len(self.units_of_inputs_), self.hidden)
-        nn.utils.vector_to_parameters(self.network_, network.parameters())
         with torch.inference_mode():
+            network = MonotoneNetwork(len(self.units_of_inputs_), self.hidden).to(self.device)
+            network.take(self.network_)
             inputs = self._inputs(vectors, distances, rows)
             return network(self._scaled(inputs)) - network(self._scaled(torch.zeros_like(inputs[:1])))
 
@@ -170,6 +170,12 @@ class MonotoneNetwork(nn.Module):
         for weight in self.weights:
             weight.data = torch.rand(weight.shape, generator=generator) - math.log(weight.shape[1])
 
+    def take(self, weights: Tensor) -> None:
+        """All weights from one vector, as `nn.utils.parameters_to_vector` makes it."""
+        own = list(self.parameters())
+        for parameter, part in zip(own, weights.split([each.numel() for each in own]), strict=True):
+            parameter.copy_(part.view_as(parameter))
+
     def forward(self, inputs: Tensor) -> Tensor:
         for number, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             inputs = F.linear(F.relu(inputs) if number else inputs, weight.exp(), bias)
@@ -181,11 +187,12 @@ def trained_network(inputs: Tensor, labels: Tensor, hidden: int, seed: int) -> M
     generator = torch.Generator().manual_seed(seed)
     network = MonotoneNetwork(inputs.shape[1], hidden)
     network.draw(generator)
+    network.to(inputs.device)
     optimizer = torch.optim.AdamW(network.parameters(), lr=0.03, weight_decay=0)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
     share = labels.mean().clamp(1e-3, 1 - 1e-3)
     for _ in range(STEPS):
-        batch = torch.randint(len(inputs), (PATCHES_PER_STEP,), generator=generator)
+        batch = torch.randint(len(inputs), (PATCHES_PER_STEP,), generator=generator).to(inputs.device)
         weights = torch.where(labels[batch] > 0, 0.5 / share, 0.5 / (1 - share))
         F.binary_cross_entropy_with_logits(network(inputs[batch]), labels[batch], weights).backward()
         optimizer.step()

@@ -39,6 +39,7 @@ from pretrain.data.images import check_names
 from pretrain.encoder import DEFAULT_ARCHITECTURE, fingerprint, load_encoder
 from pretrain.files import write_json
 from pretrain.progress import Progress
+from pretrain.training.device import choose_device
 from pretrain.weights import IMAGENET
 
 SADNET = {
@@ -100,7 +101,7 @@ def compute_cell(config: RestorationStudy, row: str, seed: int, encoder: Path | 
     file, options = cell_file(config.out, row, seed), _options(config, encoder)
     if not file.is_file():
         train(config, row, seed, encoder, file.parent)
-        evaluation = evaluate_cell(file.parent, images, config.severity, encoder, seed)
+        evaluation = evaluate_cell(file.parent, images, config.severity, encoder, seed, choose_device(config.device))
         write_json(file, {"format": FORMAT, "options": options, **evaluation})
     elif read_cell(file)["options"] != options:
         raise UserError(f"{file.parent} was computed with other options: choose another --out.")
@@ -139,9 +140,11 @@ def train(config: RestorationStudy, row: str, seed: int, encoder: Path | None, o
     train_restorer(Train(**shared, encoder=encoder, batch_size=8, **options), make_restorer)
 
 
-def evaluate_cell(run: Path, images: ImageSet, severity: str, encoder: Path | None, seed: int) -> dict:
+def evaluate_cell(
+    run: Path, images: ImageSet, severity: str, encoder: Path | None, seed: int, device: torch.device
+) -> dict:
     """Figures of the restored test images, and of PaDiM on them, plain JSON."""
-    restorer = load_restorer(run / MODEL)
+    restorer = load_restorer(run / MODEL).to(device)
     summary, seconds, pixels = training_summary(run), 0.0, 0
     evaluated: list[EvaluatedImage] = []
     aurocs: dict[str, dict[str, float | None]] = {}  # by category and version
@@ -162,7 +165,7 @@ def evaluate_cell(run: Path, images: ImageSet, severity: str, encoder: Path | No
             for version, image in zip(versions, (clean, degraded, restored), strict=True):
                 versions[version].append(image)
         labels = [record.is_anomaly for record in tests.records]
-        aurocs[category] = detection_aurocs(of_category, labels, versions, encoder, seed)
+        aurocs[category] = detection_aurocs(of_category, labels, versions, encoder, seed, device)
     return {
         "figures": {
             version: {figure: value._asdict() for figure, value in figures.items()}
@@ -185,13 +188,14 @@ def detection_aurocs(
     versions: Mapping[str, Sequence[torch.Tensor]],
     encoder: Path | None,
     seed: int,
+    device: torch.device,
 ) -> dict[str, float | None]:
     """Image AUROC of PaDiM on each version of a category's test images; None where it has too few normals, or only
     good or only defective images."""
     normals = [i for i, record in enumerate(images.records) if record.split == "train" and not record.is_anomaly]
     if len(normals) < 2:
         return dict.fromkeys(versions)
-    method = PaDiM(encoder=load_encoder(encoder) if encoder else IMAGENET, seed=seed)
+    method = PaDiM(encoder=load_encoder(encoder) if encoder else IMAGENET, seed=seed).to(device)
     method.refer(Images(images.subset(normals[:MAX_NORMALS])))
     scores = {name: torch.cat([batch.scores for batch in method.predict(tests)]) for name, tests in versions.items()}
-    return {name: image_figures(labels, values.numpy(), 0.0).auroc for name, values in scores.items()}
+    return {name: image_figures(labels, values.cpu().numpy(), 0.0).auroc for name, values in scores.items()}

@@ -56,9 +56,9 @@ class LastFitted:
             if task.method.takes_seed:
                 arguments["seed"] = cell.seed
             if task.method.takes_encoder:
-                arguments["encoder"] = task.encoder.to(device)
+                arguments["encoder"] = task.encoder
             start_s = time.perf_counter()
-            self.method = task.method.make(**arguments).fit(Samples(training))
+            self.method = task.method.make(**arguments).to(device).fit(Samples(training))
             self.fit_s, self.key = time.perf_counter() - start_s, key
         return self.method
 
@@ -77,15 +77,15 @@ def compute_cell(task: CellTask, fitted: LastFitted, device: torch.device) -> Ce
     training, calibration = images.training(cell.seed)
     method = fitted.fit(task, training, device)
     start_s = time.perf_counter()
-    references = _refer(method, task, device)
+    references = _refer(method, task)
     refer_s = time.perf_counter() - start_s
-    calibration_images = {category: Images(normals, device) for category, normals in calibration.items()}
+    calibration_images = {category: Images(normals) for category, normals in calibration.items()}
     threshold, map_threshold, normal_scores = cell_thresholds(method, references, calibration_images, cell)
     start_s = time.perf_counter()
-    batches = list(method.predict(Images(images.tests, device)))
+    batches = [batch.cpu() for batch in method.predict(Images(images.tests))]
     predict_s = time.perf_counter() - start_s
-    scores = torch.cat([batch.scores for batch in batches]).cpu().numpy()
-    maps = torch.cat([batch.maps for batch in batches]).cpu() if batches[0].maps is not None else None
+    scores = torch.cat([batch.scores for batch in batches]).numpy()
+    maps = torch.cat([batch.maps for batch in batches]) if batches[0].maps is not None else None
     kept_maps, map_scale = _reduced(maps) if maps is not None else (None, None)
     records = images.tests.records
     return CellResult(
@@ -138,7 +138,7 @@ def cell_thresholds(
     return threshold_from_normals(scores, cell.false_alarm_rate), map_threshold, scores
 
 
-def _refer(method: Method, task: CellTask, device: torch.device) -> Sequence[Tensor]:
+def _refer(method: Method, task: CellTask) -> Sequence[Tensor]:
     """Give the method the normals that it declares to see. Returns them, none for a method that sees none."""
     if not method.sees_normals:
         return []
@@ -146,7 +146,7 @@ def _refer(method: Method, task: CellTask, device: torch.device) -> Sequence[Ten
     if not len(normals):
         raise UserError(f"{cell.category} has no normals to refer to: put some into {cell.category}/train/good/.")
     chosen = draw(len(normals), shots_of(cell.row.shots, len(normals)), cell.seed)
-    references = Images(normals.subset(chosen), device)
+    references = Images(normals.subset(chosen))
     method.refer(references)
     return references
 

@@ -22,7 +22,7 @@ class Engine:
     """
 
     def __init__(self, spec: IndexSpec, index: faiss.Index) -> None:
-        self.spec, self._index, self._on_gpu = spec, index, None
+        self.spec, self._index, self._on_gpu, self.may_use_gpu = spec, index, None, True
         self.dimensions: int = index.d
 
     @classmethod
@@ -109,7 +109,7 @@ class Engine:
 
     def _for_search(self, k: int, breadth: int) -> faiss.Index:
         """The copy on the GPUs that faiss sees, made at the first search, where they can do this one."""
-        if not faiss.get_num_gpus() or self.spec.kind == "hnsw" or max(k, breadth) > MAX_ON_GPU:
+        if not (self.may_use_gpu and faiss.get_num_gpus()) or self.spec.kind == "hnsw" or max(k, breadth) > MAX_ON_GPU:
             return self._index
         if self._on_gpu is None:
             self._on_gpu = faiss.index_cpu_to_all_gpus(self._index)

@@ -122,6 +122,11 @@ class Index:
         """The ids of all vectors, int64 (n,), in the order they were added."""
         return self._ids[self._ids >= 0]
 
+    def to(self, device: str) -> Self:
+        """`cpu` keeps searches off the GPUs that faiss sees; anything else lets them run there, as they do at first."""
+        self._engine.may_use_gpu = str(device) != "cpu"
+        return self
+
     def add(self, vectors: np.ndarray, ids: np.ndarray | None = None) -> None:
         """Add vectors, by default under the ids that follow the highest one. An error adds none of them."""
         self._check_writable()

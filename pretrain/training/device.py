@@ -2,8 +2,11 @@
 
 import math
 import os
+import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -15,14 +18,44 @@ DEVICES = ("auto", "cpu", "cuda")
 
 
 def choose_device(device: str) -> torch.device:
-    """auto is the GPU where there is one. Raises UserError for a GPU that torch does not find."""
+    """auto is the GPU where there is one, which stderr says once. Raises UserError for a GPU that torch does not
+    find."""
     if device not in DEVICES:
         raise UserError(f"there is no device {device}; choose from {', '.join(DEVICES)}.")
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError(
             "torch finds no CUDA device here; use --device cpu, or install a torch build that fits the GPU."
         )
-    return torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
+    if device == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    if device == "auto":
+        _say_gpu()
+    return torch.device("cuda")
+
+
+@cache
+def _say_gpu() -> None:
+    if int(os.environ.get("RANK", 0)) == 0:
+        print(f"on the GPU, {torch.cuda.get_device_name()}; --device cpu takes the CPU", file=sys.stderr, flush=True)
+
+
+def transferred(tensor: Tensor, device: torch.device) -> Tensor:
+    """The tensor on a device. From main memory to a GPU by way of pinned memory: the CPU goes on meanwhile."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """Convolutions in fp32 that are fp32: cuDNN else rounds what it multiplies to TF32, 1e-3 of its value, and an
+    image near the threshold would be good on one device and defective on the other."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
 
 
 def has_bf16(accelerator: str) -> bool:

@@ -53,7 +53,7 @@ AT_LEAST = {"speed": 5.0, "masked_psnr_ahead": 0.0}
 
 def main(config: Restore) -> int:
     minutes = QUICK_MINUTES if config.quick else config.minutes
-    shared = {"crop_px": CROP_PX, "device": "cpu"}
+    shared = {"crop_px": CROP_PX}
     contestants = {
         "sadnet": SadNetRestorer(**shared),
         "sadnet at 1e-3": SadNetRestorer(**shared, learning_rate=1e-3),

@@ -90,7 +90,7 @@ def train_in_turn(
     samples: Samples, weights: Path, rounds: int, folder: Path
 ) -> tuple[dict[str, list[float]], float, float]:
     """Seconds of each epoch; of the one pass through the frozen layers; how far apart both trainings' weights end."""
-    plain, ours = (VggCam(weights=str(weights), cached=cached, epochs=rounds + 1, patience=99, device="cpu")
+    plain, ours = (VggCam(weights=str(weights), cached=cached, epochs=rounds + 1, patience=99)
                    for cached in (False, True))  # fmt: skip
     with plain.prepare(samples) as first:
         start_s = time.perf_counter()

@@ -12,7 +12,7 @@ from pretrain.data.dataset import load
 from pretrain.encoder import Encoder
 from pretrain.weights import Origin
 
-SMALL = {"width": 1 / 16, "train_batch": 8, "epochs": 2, "device": "cpu"}
+SMALL = {"width": 1 / 16, "train_batch": 8, "epochs": 2}
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def test_cached_training_is_the_plain_one(architecture, samples, weights_file):
     """Frozen levels' results from the disk, or computed anew in every step: the same weights in the end."""
     few = [samples[i] for i in range(0, len(samples), 3)]
     start = str(weights_file) if architecture == VGG16 else "imagenet"
-    options = {"architecture": architecture, "weights": start, "train_batch": 8, "epochs": 2, "device": "cpu"}
+    options = {"architecture": architecture, "weights": start, "train_batch": 8, "epochs": 2}
     plain, ours = (Cam(cached=cached, **options).fit(few) for cached in (False, True))
     before = make_network(architecture, start).state_dict()
     for (name, first), second in zip(
@@ -42,7 +42,7 @@ def test_cached_training_is_the_plain_one(architecture, samples, weights_file):
 def test_other_backbones_learn_from_random_weights_and_are_loaded_as_saved(architecture, samples, tmp_path):
     """All of it is trained, batch normalization's statistics too."""
     few = [samples[i] for i in range(0, len(samples), 3)][:25]  # three batches, the last of a single image
-    method = Cam(architecture=architecture, weights="random", input_px=160, train_batch=8, epochs=1, device="cpu")
+    method = Cam(architecture=architecture, weights="random", input_px=160, train_batch=8, epochs=1)
     before = make_network(architecture, "random").state_dict()
     method.fit(few)
     same = [name for name, weight in method.network_.state_dict().items() if torch.equal(weight, before[name])]
@@ -58,7 +58,7 @@ def test_an_encoder_file_brings_its_normalization_and_what_it_saw(samples, tmp_p
     file = tmp_path / "encoder.safetensors"
     Encoder("resnet18", 3, mean=(0.1, 0.2, 0.3), origin=Origin("screws", ("a", "b"))).save(file)
     few = [samples[i] for i in range(0, len(samples), 3)]
-    method = Cam(architecture="resnet18", weights=str(file), train_batch=8, epochs=1, device="cpu")
+    method = Cam(architecture="resnet18", weights=str(file), train_batch=8, epochs=1)
     assert method.saw == ("a", "b") and Cam().saw == ()
     method.fit(few).save(tmp_path / "model")
     file.unlink()
@@ -69,7 +69,7 @@ def test_an_encoder_file_brings_its_normalization_and_what_it_saw(samples, tmp_p
 
 
 def test_scores_are_probabilities_that_do_not_saturate():
-    method = VggCam(device="cpu")
+    method = VggCam()
     method.network_, method.normal_scores_ = CamNetwork(VggBackbone(1 / 32)).eval(), torch.zeros(0)
     scores = []
     for logit in (-80.0, 0.0, 80.0, 81.0):

@@ -19,7 +19,7 @@ METADATA = {"categories": ["leather"], "weights": "random", "normal_scores": [0.
 
 @pytest.fixture(scope="module")
 def evaluation(demo_folder):
-    method = VggCam(device="cpu")
+    method = VggCam()
     with torch.random.fork_rng():
         torch.manual_seed(0)
         method.network_ = CamNetwork(VggBackbone(1 / 32)).eval()

@@ -20,7 +20,7 @@ def test_heatmap_has_one_scale_for_all_images():
 
 def test_flat_and_empty_maps_have_no_regions_and_no_colors():
     """No map is scaled by its own extremes: nothing is found where there is nothing."""
-    method = VggCam(device="cpu")
+    method = VggCam()
     method.network_, method.normal_scores_ = CamNetwork(VggBackbone(1 / 32)).eval(), torch.zeros(0)
     torch.nn.init.zeros_(method.network_.classifier.weight)
     ((_, maps),) = method.predict([torch.rand(3, 48, 32)])

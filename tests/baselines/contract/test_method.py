@@ -157,6 +157,30 @@ class Needy(MeanImage):
             yield Prediction(scores / self.spread_, maps)
 
 
+class Stay(MeanImage):
+    """Does not move."""
+
+    def to(self, device):
+        return self
+
+
+class Torn(MeanImage):
+    """Leaves half of what it needs behind."""
+
+    def to(self, device):
+        mean = self.mean_
+        super().to(device).mean_ = mean
+        return self
+
+
+class Waiting(MeanImage):
+    """Reads a number in the middle of its work: a GPU has to be waited for."""
+
+    def predict(self, images):
+        for scores, maps in super().predict(images):
+            yield Prediction(scores * (1.0 if scores.isfinite().all() else 0.0), maps)
+
+
 class Shapeless:
     """No method at all."""
 
@@ -185,12 +209,19 @@ class Shapeless:
         (Threaded, "threads_do_not_matter"),
         (Chatty, "no_images_no_predictions"),
         (Needy, "one_normal_is_enough"),
+        (Stay, "device_does_not_matter"),
+        (Waiting, "device_does_not_matter"),
         (Shapeless, "has_the_shape_of_a_method"),
     ],
 )
 def test_suite_catches(broken, caught_by, material):
     with pytest.raises(AssertionError):
         getattr(method_suite, f"check_{caught_by}")(broken, material)
+
+
+def test_suite_catches_who_leaves_a_tensor_behind(material):
+    with pytest.raises(RuntimeError, match="expected all tensors to be on the same device"):
+        method_suite.check_device_does_not_matter(Torn, material)
 
 
 def test_suite_catches_who_does_not_wait_to_be_fitted(material):

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from pair_folders import smooth
+from pretended_gpu import pretended_gpu
 
 from baselines.contract.method import NotFitted, Pair, Restorer
 from baselines.contract.metrics import psnr
@@ -11,7 +12,7 @@ from baselines.restoration.restorer import SadNetRestorer
 from downstream.restoration.restorer import EncoderRestorer
 from pretrain.command import UserError
 
-SMALL = {"steps": 6, "crop_px": 32, "batch_size": 2, "device": "cpu"}
+SMALL = {"steps": 6, "crop_px": 32, "batch_size": 2}
 RESTORERS = {"sadnet": (SadNetRestorer, {"width": 8}), "ours": (EncoderRestorer, {"channels": 16, "blocks": 1})}
 
 
@@ -60,6 +61,24 @@ def test_saved_is_loaded_bit_for_bit_and_no_pickle_is_written(fitted, tmp_path):
     assert {path.suffix for path in tmp_path.iterdir()} == {".safetensors"}
     loaded.save(tmp_path / "again")  # what was loaded is saved too
     assert torch.equal(type(fitted).load(tmp_path / "again").restore(images), fitted.restore(images))
+
+
+def test_a_gpu_restores_the_same_image_by_tiles_too(make, fitted, pairs, tmp_path):
+    """On a GPU that is pretended; trained there too."""
+    images = smooth(1, 270, 300)[0][None]
+    fitted.memory_mb = 1e-6 * fitted.network_.bytes_per_pixel * 264**2
+    before = fitted.restore(images)
+    fitted.save(tmp_path / "here")
+    fitted.memory_mb = 2000.0
+    with pretended_gpu() as gpu:
+        moved = type(fitted).load(tmp_path / "here").to(gpu.device)
+        restored = moved.restore(images)
+        moved.save(tmp_path / "there")
+        trained_there = make(steps=2).to(gpu.device).fit(pairs)
+        small = trained_there.restore(images[..., :32, :32])
+    assert restored.device.type == "cpu" and (restored - before).abs().max() < 1e-4
+    assert torch.equal(type(fitted).load(tmp_path / "there").restore(images), before)
+    assert (make(steps=2).fit(pairs).restore(images[..., :32, :32]) - small).abs().max() < 1e-3
 
 
 def test_one_class_is_not_loaded_as_another(fitted, tmp_path):

@@ -1,12 +1,15 @@
 """The catalogue: what is listed takes part where its entry says so, and every method passes the shared suite."""
 
+from dataclasses import replace
 from functools import partial
 
 import method_suite
 import pytest
-from method_suite import CHECKS, Material, make_material
+import torch
+from method_suite import CHECKS, Material, assert_same, assert_same_there, make_material, predict, ready
+from pretended_gpu import Gpu, pretended_gpu
 
-from downstream.methods.catalogue import CONTROLS, METHODS, PATCHES, Entry, detect_class, study_methods
+from downstream.methods.catalogue import CONTROLS, METHODS, PATCHES, REFERENCES, Entry, detect_class, study_methods
 from pretrain.command import UserError
 
 
@@ -109,3 +112,38 @@ def test_no_method_is_left_out_of_the_suite():
 )
 def test_method(name, check, material):
     check(MAKE[name], material)
+
+
+NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+
+@pytest.mark.gpu
+@NO_GPU
+@pytest.mark.parametrize("name", SMALL)
+def test_a_gpu_answers_as_the_cpu_does(name, material):
+    assert_same_there(ready(MAKE[name](), material), material, Gpu(torch.device("cuda"), []))
+    learned_there = ready(MAKE[name]().to("cuda"), material)
+    assert learned_there.normal_scores_.isfinite().all() and learned_there.normal_scores_.is_cuda
+    if METHODS[name].family in (PATCHES, REFERENCES, CONTROLS):  # where a little rounding grows to no other weights
+        here, there = (predict(method, material.tests) for method in (ready(MAKE[name](), material), learned_there))
+        assert_same(here, there.cpu(), rtol=1e-2)
+
+
+# One of each way to learn; the auto-encoders are one way.
+LEARNING = ("knn", "fine-tuned", "fused", "residual", "cam", "ae", "frame")
+
+
+@pytest.mark.parametrize("name", LEARNING)
+def test_methods_learn_where_they_were_moved(name, material, monkeypatch):
+    """On a GPU that is pretended: every operation has its tensors on one device, and the result is the CPU's."""
+    monkeypatch.setattr("downstream.methods.patchcore.MIN_PATCHES", 32)
+    monkeypatch.setattr("downstream.methods.residual.STEPS", 3)
+    small = {"fused": {"grid": 4}, "residual": {"grid": 4}, "ae": {"instances": 8}}.get(name, {})
+    samples = [material.training[i] for i in range(0, len(material.training), 3)]
+    few = replace(material, training=samples, normals=material.normals[:3], tests=material.tests[:2])
+    here = predict(ready(MAKE[name](**small), few), few.tests)
+    with pretended_gpu() as gpu:
+        method = ready(MAKE[name](**small).to(gpu.device), few)
+        assert method.normal_scores_.device == gpu.device
+        there = predict(method, few.tests).cpu()
+    assert_same(here, there, rtol=method_suite.BETWEEN_DEVICES)

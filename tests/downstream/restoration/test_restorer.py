@@ -15,7 +15,7 @@ from downstream.restoration.config import Train
 from downstream.restoration.restorer import EncoderRestorer, make_restorer
 from pretrain.encoder import Encoder, fingerprint
 
-SMALL = {"steps": 6, "crop_px": 32, "batch_size": 2, "device": "cpu"}
+SMALL = {"steps": 6, "crop_px": 32, "batch_size": 2}
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ import torch
 from downstream.restoration.restorer import EncoderRestorer
 def peak_mb():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-restorer = EncoderRestorer(device="cpu", memory_mb=30)
+restorer = EncoderRestorer(memory_mb=30)
 restorer.finish(restorer.make_network())
 restorer.restore(torch.rand(1, 3, 64, 64))
 image = torch.rand(1, 3, 600, 600)

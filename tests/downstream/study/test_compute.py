@@ -57,7 +57,7 @@ def test_a_method_that_sees_nothing_is_calibrated_on_the_training_categories(tas
     task = tasks["knn-random"]
     training, calibration = task.images.training(0)
     method = LastFitted().fit(task, training, CPU)
-    normals = {category: Images(images, CPU) for category, images in calibration.items()}
+    normals = {category: Images(images) for category, images in calibration.items()}
     threshold, map_threshold, scores = cell_thresholds(method, [], normals, task.cell)
     assert len(scores) == threshold.count == sum(map(len, calibration.values())) and map_threshold is None
     strict, _, _ = cell_thresholds(method, [], normals, replace(task.cell, false_alarm_rate=0.5))
