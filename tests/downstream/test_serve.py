@@ -4,20 +4,18 @@ import asyncio
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
 import httpx
 import pytest
-from serving import image_bytes, postgres, served
+from serving import postgres
 
 from downstream.serve import main, settings_of
 from downstream.service.app import make_app
@@ -25,6 +23,7 @@ from downstream.service.config import Config, Settings
 from downstream.service.database import Database, ResultFilter
 from downstream.service.service import Service
 from pretrain.command import UserError, run_command
+from scripts.attacks.serving import fill, image_bytes, served, small_disk
 
 TOKEN = "a token of some length"
 
@@ -39,27 +38,20 @@ def send(url: str, seed: int) -> int | None:
 
 
 @pytest.fixture
-def small_disk(tmp_path):
+def full_folder(tmp_path):
     """A folder that holds 8 MB and no more."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=8m", "heldout-test", folder], capture_output=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip(f"a small disk cannot be mounted here: {mounted.stderr.decode().strip()}")
-    yield folder
-    subprocess.run(["umount", folder], check=True)
+    try:
+        with small_disk(tmp_path / "small", megabytes=8) as folder:
+            yield folder
+    except OSError as error:
+        pytest.skip(str(error))
 
 
-def test_a_full_disk_is_said_and_got_over(small_disk, models_folder):
-    with served(models_folder, small_disk, "--max-image-mb", "1") as serving:
+def test_a_full_disk_is_said_and_got_over(full_folder, models_folder):
+    with served(models_folder, full_folder, "--max-image-mb", "1") as serving:
         first = serving.test(image_bytes(1), keep="true")
         assert first.status_code == 200
-        filler = small_disk / "filler"
-        with open(filler, "wb", buffering=0) as file, suppress(OSError):
-            while True:
-                file.write(bytes(1 << 12))
+        filler = fill(full_folder)
         answers = [serving.test(image_bytes(seed), keep=keep) for seed in range(2, 40) for keep in ("true", "false")]
         refused = [answer for answer in answers if answer.status_code != 200]
         assert refused and {answer.status_code for answer in refused} == {507}

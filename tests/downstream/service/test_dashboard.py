@@ -11,7 +11,8 @@ import pytest
 from browsing import CONTRASTS, PATIENCE_MS, carried, chromium, drop, opened
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
-from serving import image_bytes, served
+
+from scripts.attacks.serving import image_bytes, served
 
 expect.set_options(timeout=PATIENCE_MS)
 TOKEN = "a token of some length"

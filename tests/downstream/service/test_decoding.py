@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 from png_files import png_chunk
-from serving import image_bytes
 
 from downstream.service import decoding
 from downstream.service.decoding import Decoders, RefusedImage, check_size, decode_checked, image_type_of
+from scripts.attacks.serving import image_bytes
 
 KINDS = {"PNG": ".png", "JPEG": ".jpg", "BMP": ".bmp", "TIFF": ".tif", "WEBP": ".webp"}
 

@@ -19,9 +19,9 @@ from PIL import Image
 from png_files import png_chunk
 from schemathesis import GenerationMode
 from schemathesis.specs.openapi.checks import positive_data_acceptance
-from serving import Serving, image_bytes, served
 
 from pretrain.data.decode import FORMATS
+from scripts.attacks.serving import Serving, image_bytes, served
 
 IMAGES_A_REQUEST = 64
 # Made-up images are refused for what is in them, however well-formed the request.

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
-from serving import image_bytes, served
 
 from downstream.inspection.inspector import Inspector
 from downstream.service.openapi import EXAMPLES
@@ -29,6 +28,7 @@ from downstream.service.schemas import (
     ThresholdResponse,
     safe_name,
 )
+from scripts.attacks.serving import image_bytes, served
 
 
 @pytest.fixture(scope="module")
