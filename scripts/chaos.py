@@ -1,10 +1,11 @@
-"""A campaign against heldout itself: kills, damaged files, hostile images, made-up command lines.
+"""A campaign against heldout itself: kills, damaged files, hostile images, made-up command lines, abuse over HTTP.
 
     python scripts/chaos.py --minutes 10
     python scripts/chaos.py --minutes 60 --seed 7 --parts kills,damage --record RESULTS.md
 
-It attacks a model, vectors and a run that it makes itself, and prints how often each part was tried and failed. What
-each try did follows from the seed and its number. The folder of a failure is kept, with what was seen in `what.txt`.
+It attacks a model, vectors, a run and a service that it makes itself, and prints how often each part was tried and
+failed. What each try did follows from the seed and its number. The folder of a failure is kept, with what was seen in
+`what.txt`. It needs what the tests need: pip install -e '.[test]'.
 """
 
 if __name__ == "__main__":
@@ -17,46 +18,61 @@ if __name__ == "__main__":
 
     start("scripts.chaos:main", Chaos)
 
+import math
 import os
 import random
 import shutil
 import tempfile
 import time
+from contextlib import closing
 from datetime import date
 from pathlib import Path
 
 from pretrain.data.images import check_names
 from pretrain.encoder import commit
 from pretrain.progress import Progress
+from scripts.attacks.attack import Attack
 from scripts.attacks.command_lines import CommandLines
 from scripts.attacks.damage import Damage
 from scripts.attacks.hostile_images import HostileImages
+from scripts.attacks.http_abuse import HttpAbuse
 from scripts.attacks.kills import Kills
+from scripts.attacks.lost_results import PostgresAttacks, ServiceKills
 from scripts.attacks.material import make_material
+from scripts.attacks.serving import program
 from scripts.config import Chaos
 
-PARTS = {"kills": Kills, "damage": Damage, "images": HostileImages, "command-lines": CommandLines}
+PARTS = {
+    "kills": Kills,
+    "damage": Damage,
+    "images": HostileImages,
+    "command-lines": CommandLines,
+    "http": HttpAbuse,
+    "service-kills": ServiceKills,
+    "postgres": PostgresAttacks,
+}
 
 
 def main(config: Chaos) -> int:
     """Attack for the minutes there are, an equal share each part; 1 where something did not hold."""
-    names = list(config.parts or PARTS)
-    check_names(names, PARTS, "part")
+    check_names(config.parts, PARTS, "part")
+    names = list(config.parts) or [name for name in PARTS if name != "postgres" or program("initdb")]
     shutil.rmtree(config.out, ignore_errors=True)
     tries, failures = dict.fromkeys(names, 0), {name: [] for name in names}
     with tempfile.TemporaryDirectory() as folder, Progress("attacking", round(60 * config.minutes), "s") as progress:
         os.environ["HELDOUT_CACHE"] = f"{folder}/cache"
         material = make_material(Path(folder) / "material")
         for name in names:
-            attack, start_s, passed_s = PARTS[name](material), time.monotonic(), 0
-            while not tries[name] or time.monotonic() - start_s < 60 * config.minutes / len(names):
-                if failed := attempt(attack, name, tries[name], config, Path(folder)):
-                    failures[name].append(failed)
-                    progress.print(failed)
-                tries[name] += 1
-                now_s = round(time.monotonic() - start_s)
-                progress.advance(now_s - passed_s, note=name)
-                passed_s = now_s
+            with closing(PARTS[name](material)) as attack:
+                start_s, passed_s, seconds = time.monotonic(), 0, 60 * config.minutes / len(names)
+                while tries[name] < (config.tries or math.inf) and (not tries[name] or passed_s < seconds):
+                    if failed := attempt(attack, name, tries[name], config, Path(folder)):
+                        failures[name].append(failed)
+                        progress.print(failed)
+                    tries[name] += 1
+                    now_s = round(time.monotonic() - start_s)
+                    progress.advance(now_s - passed_s, note=name)
+                    passed_s = now_s
     lines = table(tries, failures)
     print("\n".join(lines))
     if config.record:
@@ -67,7 +83,7 @@ def main(config: Chaos) -> int:
     return 1 if any(failures.values()) else 0
 
 
-def attempt(attack: object, name: str, number: int, config: Chaos, folder: Path) -> str | None:
+def attempt(attack: Attack, name: str, number: int, config: Chaos, folder: Path) -> str | None:
     """One try in a folder of its own, which is kept where something did not hold."""
     place = folder / "try"
     place.mkdir()
@@ -90,5 +106,5 @@ def _irregular(folder: str, names: list[str]) -> list[str]:
 
 
 def table(tries: dict[str, int], failures: dict[str, list[str]]) -> list[str]:
-    rows = [f"| {name} | {count} | {len(failures[name])} |" for name, count in tries.items()]
-    return ["| part | tries | failures |", "|---|---|---|", *rows]
+    rows = [f"| {name} | {count} | {PARTS[name].unit} | {len(failures[name])} |" for name, count in tries.items()]
+    return ["| part | tries | each of them | failures |", "|---|---|---|---|", *rows]

@@ -73,17 +73,20 @@ class LeaveOneOut:
 
 @dataclass(frozen=True)
 class Chaos:
-    """Attack heldout: kill its commands, damage its files, feed it hostile images and command lines.
+    """Attack heldout: kill its commands, damage its files, feed it hostile images, command lines and requests.
 
     Attributes:
         minutes: How long, all parts together; each is tried once at least.
+        tries: At most so many of each part; 0 for as many as there is time.
         seed: Another seed, other attacks.
-        parts: Only these; kills, damage, images, command-lines.
+        parts: Only these; kills, damage, images, command-lines, http, service-kills, postgres. Default is all of them,
+            postgres where it is installed.
         out: Folder for what did not hold; emptied first.
         record: Append the table to this Markdown file.
     """
 
     minutes: float = 2.0
+    tries: int = 0
     seed: int = 0
     parts: Names = Names()
     out: Path = Path("runs/chaos")

@@ -8,6 +8,7 @@ from importlib import import_module
 from pathlib import Path
 
 from pretrain.command import UserError, read_config
+from scripts.attacks.attack import Attack
 from scripts.attacks.material import Material
 
 MODULES = ("pretrain.config", "embeddings.config", "downstream.inspection.config", "downstream.study.config",
@@ -18,8 +19,10 @@ VALUES = ("", "0", "-1", "1e308", "nan", "inf", "null", "true", "[]", "{}", "[1,
           "'", '"', "yes")  # fmt: skip
 
 
-class CommandLines:
+class CommandLines(Attack):
     """One try is one command line, read in this process."""
+
+    unit = "a command line"
 
     def __init__(self, material: Material) -> None:
         modules = [import_module(name) for name in MODULES]

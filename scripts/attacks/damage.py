@@ -9,13 +9,16 @@ import numpy as np
 from downstream.inspection.inspector import Inspector
 from embeddings.vectors import Vectors
 from pretrain.command import UserError
+from scripts.attacks.attack import Attack
 from scripts.attacks.material import CATEGORY, Material
 
 NESTED = b'{"a":' * 100_000
 
 
-class Damage:
+class Damage(Attack):
     """One try is one damaged file, opened in this process."""
+
+    unit = "a damaged file"
 
     def __init__(self, material: Material) -> None:
         self._material = material

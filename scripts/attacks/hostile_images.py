@@ -6,10 +6,12 @@ import random
 import subprocess
 from io import BytesIO
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
+from scripts.attacks.attack import Attack
 from scripts.attacks.material import Material, command
 
 FORMATS = {"PNG": ".png", "JPEG": ".jpg", "BMP": ".bmp", "TIFF": ".tif", "WEBP": ".webp"}
@@ -17,8 +19,10 @@ NAMES = ("plain", "with space", "-rf", "ümlaut", "<script>", "a" * 200, "%s%n",
 FILES, SECONDS = 40, 120
 
 
-class HostileImages:
+class HostileImages(Attack):
     """One try is a folder of forty files, and one command."""
+
+    unit = f"a folder of {FILES} files"
 
     def __init__(self, material: Material) -> None:
         self._model = material.model
@@ -41,35 +45,47 @@ class HostileImages:
         return None
 
 
-def hostile(folder: Path, name: str, chance: random.Random) -> None:
-    """One file that is damaged, empty, huge, endless, blocking, of another kind, or whole after all."""
+class Spoiled(NamedTuple):
+    """An image file's bytes, and the end of a name that promises a format."""
+
+    data: bytes
+    suffix: str
+
+
+def spoiled_image(chance: random.Random) -> Spoiled:
+    """One that is whole, cut off, flipped, noise, empty, or promises more pixels than there are."""
     form = chance.choice(list(FORMATS))
-    path = folder / (name + FORMATS[form])
-    kind = chance.choice(
-        ("whole", "cut", "flipped", "noise", "empty", "sparse", "pipe", "endless", "gone", "loop", "bomb")
-    )
-    if kind == "pipe":
+    side = (1, 1) if chance.random() < 0.1 else (chance.randrange(1, 200), chance.randrange(1, 200))
+    pixels = np.random.default_rng(chance.randrange(2**32)).integers(0, 256, (*side, 3), np.uint8)
+    file = BytesIO()
+    Image.fromarray(pixels).save(file, form)
+    data = bytearray(file.getvalue())
+    kind = chance.choice(("whole", "cut", "flipped", "noise", "empty", "bomb"))
+    if kind == "cut":
+        del data[chance.randrange(len(data)) :]
+    elif kind == "flipped":
+        for _ in range(chance.randrange(1, 30)):
+            data[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
+    elif kind == "noise":
+        data = bytearray(chance.randbytes(len(data)))
+    elif kind == "empty":
+        data.clear()
+    elif kind == "bomb" and form == "PNG":
+        data[16:24] = (60_000).to_bytes(4, "big") * 2  # its width and height
+    return Spoiled(bytes(data), FORMATS[form])
+
+
+def hostile(folder: Path, name: str, chance: random.Random) -> None:
+    """A file that holds a spoiled image, or blocks, never ends, is huge, leads nowhere."""
+    spoiled = spoiled_image(chance)
+    path = folder / (name + spoiled.suffix)
+    kind = chance.choice(("image", "image", "image", "pipe", "endless", "gone", "loop", "sparse"))
+    if kind == "image":
+        path.write_bytes(spoiled.data)
+    elif kind == "pipe":
         os.mkfifo(path)
-    elif kind in ("endless", "gone", "loop"):
-        path.symlink_to({"endless": "/dev/zero", "gone": folder / "nowhere", "loop": path}[kind])
     elif kind == "sparse":
         path.touch()
         os.truncate(path, 1 << chance.randrange(20, 42))
     else:
-        side = (1, 1) if chance.random() < 0.1 else (chance.randrange(1, 200), chance.randrange(1, 200))
-        pixels = np.random.default_rng(chance.randrange(2**32)).integers(0, 256, (*side, 3), np.uint8)
-        file = BytesIO()
-        Image.fromarray(pixels).save(file, form)
-        data = bytearray(file.getvalue())
-        if kind == "cut":
-            del data[chance.randrange(len(data)) :]
-        elif kind == "flipped":
-            for _ in range(chance.randrange(1, 30)):
-                data[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
-        elif kind == "noise":
-            data = bytearray(chance.randbytes(len(data)))
-        elif kind == "empty":
-            data.clear()
-        elif kind == "bomb" and form == "PNG":
-            data[16:24] = (60_000).to_bytes(4, "big") * 2  # its width and height
-        path.write_bytes(data)
+        path.symlink_to({"endless": "/dev/zero", "gone": folder / "nowhere", "loop": path}[kind])

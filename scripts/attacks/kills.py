@@ -9,6 +9,7 @@ from pathlib import Path
 from downstream.inspection.inspector import Inspector
 from embeddings.vectors import Vectors
 from pretrain.encoder import load_encoder
+from scripts.attacks.attack import Attack
 from scripts.attacks.material import Material, command, extracting, fitting, pretraining, started
 
 # What makes the words of each command, and what opens its result.
@@ -19,8 +20,10 @@ COMMANDS = {
 }
 
 
-class Kills:
+class Kills(Attack):
     """One try is one kill; the commands take turns."""
+
+    unit = "a kill"
 
     def __init__(self, material: Material) -> None:
         self._material, self._seconds, self._tries = material, {}, 0

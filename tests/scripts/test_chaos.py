@@ -1,11 +1,26 @@
 """The campaign: it finds nothing here, and says so where there is something."""
 
+import random
+import shutil
+import socketserver
+import threading
+from collections.abc import Iterator
+from contextlib import closing, nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
+import httpx
 import pytest
 
+from downstream.service.database import Database, StoredResult
+from embeddings.config import Extract
+from embeddings.extract import extract
 from pretrain.command import Names, UserError
 from scripts import chaos
+from scripts.attacks import http_abuse
+from scripts.attacks.attack import Attack
+from scripts.attacks.http_abuse import HttpAbuse
+from scripts.attacks.lost_results import lost
 from scripts.attacks.material import Material
 from scripts.config import Chaos
 
@@ -16,8 +31,10 @@ def no_material(monkeypatch):
     monkeypatch.setattr(chaos, "make_material", Material)
 
 
-class Falls:
+class Falls(Attack):
     """Every third try fails, every fourth breaks."""
+
+    unit = "a step"
 
     def __init__(self, material: Material) -> None:
         self.tries = 0
@@ -30,10 +47,39 @@ class Falls:
         return "it fell" if self.tries % 3 == 0 else None
 
 
+class FaultyService(socketserver.ThreadingTCPServer):
+    """Answers any bytes with `status` and closes, scores as `score`, and logs `added_log` with each score."""
+
+    status, score, added_log = 200, 1.0, ""
+    daemon_threads, request_queue_size = True, 128
+
+    class RequestHandlerClass(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.recv(65536)
+            self.request.sendall(f"HTTP/1.1 {self.server.status} Internal\r\n\r\n".encode())
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), self.RequestHandlerClass)
+        threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01}).start()
+        self.url = "http://{}:{}".format(*self.server_address)
+        self.log, self.process = "", SimpleNamespace(pid=0, poll=lambda: None)
+
+    def test(self, data: bytes) -> httpx.Response:
+        self.log += self.added_log
+        return httpx.Response(200, json={"anomaly_score": self.score})
+
+
+@pytest.fixture
+def faulty_service() -> Iterator[FaultyService]:
+    with FaultyService() as serving:
+        yield serving
+        serving.shutdown()
+
+
 def test_made_up_command_lines_are_read_or_refused(no_material, tmp_path, capsys):
     assert chaos.main(Chaos(minutes=0.05, parts=Names("command-lines"), out=tmp_path / "out")) == 0
     (row,) = (line for line in capsys.readouterr().out.splitlines() if "command-lines" in line)
-    _, _, tries, failures, _ = (cell.strip() for cell in row.split("|"))
+    _, _, tries, _, failures, _ = (cell.strip() for cell in row.split("|"))
     assert int(tries) > 10 and failures == "0" and not (tmp_path / "out").exists()
 
 
@@ -53,6 +99,53 @@ def test_what_did_not_hold_is_kept_counted_and_the_same_again(no_material, tmp_p
 def test_an_unknown_part_is_refused(tmp_path):
     with pytest.raises(UserError, match="did you mean kills"):
         chaos.main(Chaos(parts=Names("kill"), out=tmp_path))
+
+
+@pytest.fixture
+def material(demo_folder, padim_folder, tmp_path, monkeypatch) -> Material:
+    """Made of what the session has already: the campaign's own takes half a minute."""
+    made = Material(tmp_path / "material")
+    made.folder.mkdir()
+    made.data.symlink_to(demo_folder)
+    shutil.copytree(padim_folder, made.model)
+    extract(Extract(data=demo_folder, out=made.vectors, encoder=made.encoder, size_px=64, precision="32-true"))
+    monkeypatch.setattr(chaos, "make_material", lambda folder: made)
+    return made
+
+
+def test_a_short_campaign_finds_nothing(material, tmp_path, capsys):
+    parts = Names("damage,command-lines,http")
+    assert chaos.main(Chaos(minutes=10, tries=5, parts=parts, out=tmp_path / "out")) == 0
+    rows = [line.split("|") for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    assert [[cell.strip() for cell in (row[1], row[2], row[4])] for row in rows[2:]] == [
+        [name, "5", "0"] for name in parts
+    ]
+
+
+def test_a_fault_of_a_service_is_found(faulty_service, tmp_path, monkeypatch):
+    """A status, a changed score, a traceback in its log, a log without end."""
+    monkeypatch.setattr(http_abuse, "served", lambda *_: nullcontext(faulty_service))
+    with closing(HttpAbuse(Material(tmp_path))) as attack:
+        assert attack.attempt(random.Random(0), tmp_path) is None
+        for name, value, said in (
+            ("status", 500, "500 Internal"),
+            ("score", 2.0, "answered 1.0 is now answered 2.0"),
+            ("added_log", "Traceback (most recent", "Traceback"),
+            ("added_log", "a line\n" * 100_000, "the log grew by 700000 bytes"),
+        ):
+            with monkeypatch.context() as changed:
+                changed.setattr(faulty_service, name, value)
+                assert said in attack.attempt(random.Random(0), tmp_path)
+        assert attack.attempt(random.Random(0), tmp_path) is None
+
+
+def test_a_lost_result_is_found(tmp_path):
+    database = Database(str(tmp_path / "results.sqlite"))
+    result = StoredResult("2026-01-31T23:59:59.123Z", "m", "nut", "a", "0", 1, 1, 0.5, 1.0, False, 0.9, [], 1.0)
+    ids = set(database.add_results([result] * 3))
+    database.close()
+    assert lost(ids, str(tmp_path / "results.sqlite")) is None
+    assert lost({*ids, 99}, str(tmp_path / "results.sqlite")) == "1 of 4 answered results are lost: [99]"
 
 
 @pytest.mark.slow
