@@ -118,7 +118,7 @@ def why_not_default(encoder: Encoder, is_demo: bool) -> str:
     if encoder.origin and encoder.origin.is_demo and not is_demo:
         return "was made on demo data and is not used for yours"
     if encoder.origin and not encoder.origin.is_improved:
-        return "finds synthetic anomalies no better than its start and is not used"
+        return "finds synthetic anomalies not clearly better than its start and is not used"
     return ""
 
 

@@ -90,7 +90,7 @@ class Report:
         print(f"curves:  {config.out / 'curves.png'}")
         if not encoder.origin.is_improved:
             print(
-                f"It finds synthetic anomalies no better than its start (AUROC {last.synthetic_auroc:.3f}, "
+                f"It finds synthetic anomalies not clearly better than its start (AUROC {last.synthetic_auroc:.3f}, "
                 f"{first.synthetic_auroc:.3f} before the first step): detect.py and search.py stay with ImageNet's "
                 "weights unless --encoder names this file."
             )

@@ -27,7 +27,7 @@ def test_which_encoder_is_used(tmp_path, monkeypatch, capsys):
     worse = Origin("bolts", recipe={"synthetic_auroc": 0.90, "synthetic_auroc_of_start": 0.91})
     Encoder(seed=9, origin=worse).save("runs/simclr/encoder.safetensors")
     assert choose_encoder(None, 4, is_demo=False)[1] == Path("imagenet")
-    assert "no better than its start" in capsys.readouterr().err
+    assert "not clearly better than its start" in capsys.readouterr().err
     assert choose_encoder(Path("runs/simclr/encoder.safetensors"), 4, is_demo=False)[0].origin == worse
     assert "there is no encoder file" in refusal(choose_encoder, Path("none"), 0, True)
 

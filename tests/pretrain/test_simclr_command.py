@@ -106,8 +106,8 @@ def test_the_encoder_says_whether_the_monitor_found_it_better_than_its_start(fin
     auroc = [line["synthetic_auroc"] for line in figures(out) if "synthetic_auroc" in line]
     encoder = load_encoder(out / "encoder.safetensors")
     assert encoder.origin.recipe["synthetic_auroc_of_start"] == auroc[0]
-    assert encoder.origin.is_improved == (auroc[-1] > auroc[0])
-    assert ("no better than its start" in done.stdout) == (not encoder.origin.is_improved)
+    assert encoder.origin.is_improved == (1 - auroc[-1] < 0.75 * (1 - auroc[0]))
+    assert ("not clearly better than its start" in done.stdout) == (not encoder.origin.is_improved)
 
 
 def test_training_changes_what_it_trains(finished):
