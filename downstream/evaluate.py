@@ -123,7 +123,7 @@ def restoration_study(config: Evaluate) -> RestorationStudy | None:
     """The study of restorers that goes with this one; none where nobody asked for it."""
     minutes = config.restoration_minutes
     if minutes is None:
-        usual = 5.0 if choose_device(config.device).type == "cuda" else 0.5  # a CPU has twelve of them to train
+        usual = 5.0 if choose_device(config.device).type == "cuda" else 0.25  # a CPU has twelve of them to train
         minutes = 0 if config.methods else 0.1 if config.quick else usual
     if not minutes or config.protocol != "held-out":
         return None

@@ -19,7 +19,7 @@ class Extract:
         form: One vector per image (pooled), or one per patch (patches).
         levels: Feature levels of the encoder. Default is level4 for pooled, level2,level3 for patches.
         size_px: Side of the square that images are resized to. Default is the encoder's input size.
-        grid: At most this many patches per side. Default is the resolution of the shallowest level.
+        grid: At most this many patches per side. Default is the resolution of level2, one every 8 pixels.
         dimensions: Keep this many dimensions of a patch, drawn at random. Default is all.
         batch: Images encoded at once.
         precision: bf16-mixed or 32-true. Default is bf16 where it is faster here and gives the same vectors.

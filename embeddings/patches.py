@@ -18,11 +18,15 @@ from pretrain.encoder import Encoder
 from pretrain.folding import folded
 from pretrain.training.device import full_precision
 
+# One patch every 8 pixels: level1 has four times as many, which take four times as long.
+GRID_LEVEL = "level2"
+
 
 class Patches:
     """float32 RGB (b, 3, h, w) in [0, 1] -> float32 patch vectors (b, rows, columns, dimensions).
 
-    The grid is that of the shallowest of `levels`, or at most `grid` patches per side. Each vector is the average over
+    The grid is that of level2, one patch every 8 pixels, or of the level nearest to it that is asked for; or it has at
+    most `grid` patches per side. Each vector is the average over
     `neighborhood` x `neighborhood` positions of its level. All channels are kept, or `dimensions` of them drawn at
     random (`reduction` "random", as in PaDiM), or as many orthonormal mixtures of them ("orthogonal"), a function of
     `seed` alone.
@@ -83,12 +87,14 @@ class Patches:
     def traced(self, images: Tensor) -> Tensor:
         """`__call__` for torch.export, which cannot trace inference mode."""
         images = images.contiguous(memory_format=torch.channels_last)
-        maps = list(self.encoder(images, self.levels).values())
-        shape = maps[0].shape[-2:]
-        if self.grid is not None:
-            shape = tuple(min(side, self.grid) for side in shape)
+        maps = self.encoder(images, self.levels)
+        shallowest = next(iter(maps.values()))
+        if self.grid is None:
+            shape = maps.get(GRID_LEVEL, shallowest).shape[-2:]
+        else:
+            shape = tuple(min(side, self.grid) for side in shallowest.shape[-2:])
         levels = []
-        for number, level in enumerate(maps):  # (b, c, h, w)
+        for number, level in enumerate(maps.values()):  # (b, c, h, w)
             if self._chosen is not None:
                 level = level.index_select(1, self._chosen[number])
             elif self._mixed is not None:

@@ -26,7 +26,9 @@ CLASS_ACTIVATION, AUTO_ENCODERS = "class activation maps", "auto-encoders"
 class Entry:
     """One method: the name that a user types, its title and family in tables, and its class as a dotted path.
 
-    `quick` are arguments for `--quick`, beside smaller images and fewer seeds. `start` is the dotted path of a function
+    `quick` are arguments for `--quick`, beside smaller images and fewer seeds; `without_gpu` those of the full study on
+    a machine without a GPU, where training as published would take a day. `few_normals` says whether it is worth
+    asking with a few normals. `start` is the dotted path of a function
     that chooses arguments by what the machine has: `start(quick) -> dict`. `in_detect` says whether `detect.py` fits
     it; what needs labels alone or shows no product does not help there. `in_study` whether the study compares it.
     """
@@ -36,6 +38,8 @@ class Entry:
     family: str
     path: str
     quick: Mapping[str, object] = field(default_factory=dict)
+    without_gpu: Mapping[str, object] = field(default_factory=dict)
+    few_normals: bool = True
     start: str = ""
     in_detect: bool = True
     in_study: bool = True
@@ -45,10 +49,9 @@ class Entry:
         return imported(self.path)
 
 
-# As many positions as the second level has of images of 128 px, as there are 40 of 320 px.
-_COARSE = {"grid": 16}
 # Auto-encoders at the size of --quick, on which an epoch takes seconds.
 _SMALL = {"size_px": 64, "width": 16, "instances": 200}
+_MANY = {"few_normals": False}  # an auto-encoder of four images reproduces those four
 _SMALL_CAM = {"epochs": 3, "width": 0.25, "input_px": 64, "learning_rate": 1e-3}
 _CAM, _AE = "baselines.cam.", "baselines.autoencoders.method."
 
@@ -58,19 +61,20 @@ METHODS = {
         Entry("logistic", "logistic head", HEADS, "downstream.methods.heads.LogisticHead", in_detect=False),
         Entry("knn", "k-NN head", HEADS, "downstream.methods.heads.KnnHead", in_detect=False),
         Entry("fine-tuned", "fine-tuned encoder", HEADS, "downstream.methods.fine_tuned.FineTuned", {"epochs": 2},
-              in_detect=False),
-        Entry("fused", "PaDiM and PatchCore fused", PATCHES, "downstream.methods.fused.Fused", _COARSE),
+              {"epochs": 5, "input_px": 128}, in_detect=False),
+        Entry("fused", "PaDiM and PatchCore fused", PATCHES, "downstream.methods.fused.Fused"),
         Entry("padim", "PaDiM", PATCHES, "downstream.methods.padim.PaDiM", {"dimensions": 50}),
-        Entry("patchcore", "PatchCore", REFERENCES, "downstream.methods.patchcore.PatchCore", _COARSE),
-        Entry("residual", "residuals", REFERENCES, "downstream.methods.residual.Residual", _COARSE),
+        Entry("patchcore", "PatchCore", REFERENCES, "downstream.methods.patchcore.PatchCore"),
+        Entry("residual", "residuals", REFERENCES, "downstream.methods.residual.Residual"),
         Entry("vgg-cam", "VGG16-CAM", CLASS_ACTIVATION, _CAM + "method.VggCam", _SMALL_CAM,
               start=_CAM + "network.start_arguments"),
         Entry("cam", "CAM on EfficientNet-Lite0, ImageNet weights", CLASS_ACTIVATION, _CAM + "method.Cam",
-              {"epochs": 3, "learning_rate": 1e-3}),
-        Entry("ae", "auto-encoder", AUTO_ENCODERS, _AE + "AutoEncoder", _SMALL),
-        Entry("vae", "variational auto-encoder", AUTO_ENCODERS, _AE + "VariationalAutoEncoder", _SMALL),
+              {"epochs": 3, "learning_rate": 1e-3}, {"input_px": 224}),
+        Entry("ae", "auto-encoder", AUTO_ENCODERS, _AE + "AutoEncoder", _SMALL, {"size_px": 64, "width": 16}, **_MANY),
+        Entry("vae", "variational auto-encoder", AUTO_ENCODERS, _AE + "VariationalAutoEncoder", _SMALL,
+              {"size_px": 64, "width": 16}, **_MANY),
         Entry("cae", "convolutional auto-encoder, SSIM", AUTO_ENCODERS, _AE + "ConvolutionalAutoEncoder",
-              {"size_px": 64, "instances": 200}),
+              {"size_px": 64, "instances": 200}, {"size_px": 64, "instances": 1000}, **_MANY),
         Entry("mean", "mean image", CONTROLS, "baselines.trivial.MeanImage"),
         Entry("frame", "frame only", CONTROLS, "baselines.trivial.FrameColor", in_detect=False),
     )
@@ -90,10 +94,12 @@ class ConfiguredMethod:
 
     @property
     def title(self) -> str:
-        """As the tables have it; that nothing was pretrained is said with it."""
+        """As the tables have it; that nothing was pretrained, or that images were reduced, is said with it."""
+        title = self.entry.title
         if self.arguments.get("weights") == "random":
-            return f"{self.entry.title}, from scratch at {self.arguments['width']:g} of its width"
-        return self.entry.title
+            title += f", from scratch at {self.arguments['width']:g} of its width"
+        size_px = self.arguments.get("input_px") or self.arguments.get("size_px")
+        return f"{title}, at {size_px} px" if size_px else title
 
     @property
     def family(self) -> str:
@@ -129,9 +135,9 @@ class ConfiguredMethod:
         return self.entry.method_class(**self.arguments, **more)
 
 
-def study_methods(names: Sequence[str] = (), quick: bool = False) -> list[ConfiguredMethod]:
+def study_methods(names: Sequence[str] = (), quick: bool = False, has_gpu: bool = False) -> list[ConfiguredMethod]:
     """The methods that were asked for, in the order of the catalogue; the controls always, last. Default is all, for a
-    quick look the first of each family.
+    quick look the first of each family. Without a GPU what is trained is smaller.
 
     Raises UserError for a name that is none.
     """
@@ -140,7 +146,7 @@ def study_methods(names: Sequence[str] = (), quick: bool = False) -> list[Config
     names = names or (_first_of_each_family(known) if quick else known)
     chosen = [entry for name, entry in known.items() if name in names]
     chosen += [entry for entry in known.values() if entry.family == CONTROLS and entry not in chosen]
-    return [ConfiguredMethod(entry, _arguments(entry, quick)) for entry in chosen]
+    return [ConfiguredMethod(entry, _arguments(entry, quick, has_gpu)) for entry in chosen]
 
 
 def _first_of_each_family(known: Mapping[str, Entry]) -> set[str]:
@@ -156,9 +162,10 @@ def detect_class(name: str) -> "type[Method]":
     return known[name].method_class
 
 
-def _arguments(entry: Entry, quick: bool) -> dict:
+def _arguments(entry: Entry, quick: bool, has_gpu: bool) -> dict:
     started = imported(entry.start)(quick) if entry.start else {}
-    return {**started, **(entry.quick if quick else {})}
+    smaller = {} if has_gpu else entry.without_gpu
+    return {**started, **(entry.quick if quick else smaller)}
 
 
 def _parameters(method_class: type) -> Mapping[str, inspect.Parameter]:

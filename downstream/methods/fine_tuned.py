@@ -68,7 +68,7 @@ class FineTuned(Head):
         return Prediction(F.softplus(self._logits(images)), None)
 
     def _logits(self, images: Tensor) -> Tensor:
-        pooled = self._used_encoder().pooled(images)
+        pooled = self._used_encoder().pooled(self._fitting(images))
         return pooled @ self.weights_ + self.offset_
 
     def _validation_loss(self, training: Sequence[Sample], parts: Split) -> float:

@@ -31,6 +31,7 @@ from baselines.contract.method import (
 )
 from baselines.contract.split import Split, split_samples
 from pretrain.encoder import DEFAULT_ARCHITECTURE, LEVELS, Encoder, asked_encoder, load_encoder
+from pretrain.folding import folded
 from pretrain.progress import Progress
 from pretrain.training.device import full_precision
 from pretrain.weights import IMAGENET
@@ -47,11 +48,12 @@ def class_weights(labels: Tensor) -> Tensor:
 @dataclass(kw_only=True, eq=False, repr=False)
 class Head(ABC):
     """What all heads share. `encoder` is an Encoder, an encoder file, or what `make_encoder` starts from: random (with
-    `architecture` and `seed`), imagenet, a .pth. An image's score is minus the logarithm of the probability that it
-    is good."""
+    `architecture` and `seed`), imagenet, a .pth. Images are stretched to squares of `input_px`, or stay as they come
+    with none. An image's score is minus the logarithm of the probability that it is good."""
 
     encoder: Encoder | str = IMAGENET
     architecture: str = DEFAULT_ARCHITECTURE
+    input_px: int | None = 224
     seed: int = 0
     batch_size: int = 32
 
@@ -92,7 +94,8 @@ class Head(ABC):
             yield Prediction(scores.float(), maps)
 
     def to(self, device: torch.device | str) -> Self:
-        vars(self).pop("_encoder", None)
+        for opened in ("_encoder", "_folded"):
+            vars(self).pop(opened, None)
         return move(self, device)
 
     def save(self, folder: Path) -> None:
@@ -116,6 +119,12 @@ class Head(ABC):
             given = asked_encoder(self.encoder, self.architecture, self.seed)
             self._encoder = given if given.mean.device == self.device else copy.deepcopy(given).to(self.device)
         return self._encoder
+
+    def _fitting(self, images: Tensor) -> Tensor:
+        """Images (b, 3, h, w) at the size that the head reads."""
+        if self.input_px is None or images.shape[-2:] == (self.input_px, self.input_px):
+            return images
+        return F.interpolate(images, (self.input_px, self.input_px), mode="bilinear", antialias=True)
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -141,7 +150,10 @@ class PooledFeatureHead(Head):
 
     def _averages(self, images: Tensor) -> Tensor:
         """(b, 3, h, w) -> (b, d)."""
-        maps = self._used_encoder()(images, tuple(self.levels))
+        if "_folded" not in vars(self):  # this head never trains it
+            self._folded = folded(self._used_encoder())
+        images = self._fitting(images).contiguous(memory_format=torch.channels_last)
+        maps = self._folded(images, tuple(self.levels))
         return torch.cat([part.mean((2, 3)) for part in maps.values()], dim=1)
 
     def _features(self, images: Tensor) -> Tensor:

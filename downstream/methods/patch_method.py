@@ -57,7 +57,7 @@ class PatchMethod(ABC):
     encoder: Encoder | str = IMAGENET
     architecture: str = DEFAULT_ARCHITECTURE
     levels: Sequence[str] = LEVELS[:3]
-    grid: int | None = 40
+    grid: int | None = None
     neighborhood: int = 3
     normalize: bool = True
     reference_views: str = "none"

@@ -20,14 +20,15 @@ class Evaluate:
             is the newest finished one in runs/ that was pretrained on the same data; none for no pretrained encoder.
         methods: Only these methods; the controls always take part. Default is every method, with --quick the first of
             each family.
-        shots: How many normals of a test category methods refer to; numbers, or all. Default is 4,all, with --quick
-            all.
+        shots: How many normals of a test category methods refer to; numbers, or all. Default is 4,all, of the
+            random encoder and auto-encoders all, with --quick all.
         seeds: Each varies the split, the references drawn, heads, and the encoder where several are given. Default is
             0,1,2.
-        size_px: Side of the square to which images are stretched. Default is 320, with --quick 128.
+        size_px: Side of the square to which images are stretched. Default is 320 on a GPU, 224 without one, with
+            --quick 128.
         false_alarm_rate: Share of good images that may be called defective; thresholds follow from it.
         restoration_minutes: Training time of each restorer, for their own table in the held-out protocol; 0 leaves it
-            out. Default is 5 on a GPU, 0.5 without one, with --quick 0.1, and with --methods 0.
+            out. Default is 5 on a GPU, 0.25 without one, with --quick 0.1, and with --methods 0.
         quick: A first look in minutes; one method of each family, smaller images, fewer epochs, one seed.
         allow_seen: Test encoders on categories that they saw in pretraining; the report says so.
         device: cpu, cuda, or auto for a GPU where there is one.

@@ -21,8 +21,10 @@ from pretrain.command import Names, UserError
 from pretrain.data.dataset import choose_folder, data_name, load
 from pretrain.demo import is_demo
 from pretrain.encoder import Encoder, commit
+from pretrain.training.device import choose_device
 
-SIZE_PX, QUICK_SIZE_PX = 320, 128
+# As detect.py has it; without a GPU half as many pixels, or three categories would take hours.
+SIZE_PX, SIZE_PX_WITHOUT_GPU, QUICK_SIZE_PX = 320, 224, 128
 SEEDS, QUICK_SEEDS = Names("0,1,2"), Names("0")
 ALL = "all"
 SHOTS, QUICK_SHOTS = Names("4,all"), Names(ALL)
@@ -45,6 +47,7 @@ class Settings:
     methods: Sequence[ConfiguredMethod]
     seeds: Sequence[int]
     shots: Sequence[str]
+    are_shots_asked: bool
     size_px: int
     false_alarm_rate: float
 
@@ -88,13 +91,15 @@ def resolve(config: Evaluate) -> Settings:
             f"--false-alarm-rate {config.false_alarm_rate} cannot be kept: "
             "give a share above 0 and below 1, such as 0.05."
         )
-    methods = study_methods(config.methods, config.quick)
+    has_gpu = choose_device(config.device).type == "cuda"
+    methods = study_methods(config.methods, config.quick, has_gpu)
     folder = choose_folder(config.data)
     folds = make_folds(config.protocol, folder, config.train, config.test)
     if config.protocol == ONE_CLASS:
         methods = [method for method in methods if not method.needs_training]
-    size_px = config.size_px or (QUICK_SIZE_PX if config.quick else SIZE_PX)
-    return Settings(folder, folds, methods, seeds, shots, size_px, config.false_alarm_rate)
+    usual_px = SIZE_PX if has_gpu else SIZE_PX_WITHOUT_GPU
+    size_px = config.size_px or (QUICK_SIZE_PX if config.quick else usual_px)
+    return Settings(folder, folds, methods, seeds, shots, bool(config.shots), size_px, config.false_alarm_rate)
 
 
 def make_tasks(
@@ -107,7 +112,7 @@ def make_tasks(
     for seed in settings.seeds:
         for method in settings.methods:
             for encoder_name in _encoder_names(method, chosen, controls):
-                for shots in _shots_of(method, settings.shots):
+                for shots in _shots_of(method, encoder_name, settings):
                     for images in images_by_fold:  # innermost: they share a fitted method where folds train alike
                         if shots.isdigit() and int(shots) > len(images.normals):
                             continue  # warned of by shots_warnings
@@ -161,11 +166,13 @@ def _encoder(
     return controls.imagenet.get(architecture) if name == IMAGENET else controls.random(architecture, seed)
 
 
-def _shots_of(method: ConfiguredMethod, shots: Sequence[str]) -> Sequence[str]:
-    """Numbers of references: a control that refers to normals gets all of them."""
+def _shots_of(method: ConfiguredMethod, encoder_name: str, settings: Settings) -> Sequence[str]:
+    """Numbers of references. A control that refers to normals gets all of them; so do, where nobody asked for numbers,
+    the control's encoder and what a few cannot teach."""
     if not method.sees_normals:
         return [""]
-    return [ALL] if method.is_control else shots
+    gets_few = settings.are_shots_asked or (method.entry.few_normals and encoder_name != RANDOM)
+    return [ALL] if method.is_control or not gets_few else settings.shots
 
 
 def _settings_metadata(config: Evaluate, settings: Settings) -> dict:

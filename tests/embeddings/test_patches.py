@@ -47,6 +47,8 @@ def test_mixtures_are_orthonormal_and_linear_in_all_channels(encoder, images):
 
 
 def test_grids_and_what_cannot_be(encoder, images):
+    assert Patches(encoder, ["level1", "level2"])(images).shape[1:3] == (8, 8)  # every 8 pixels
+    assert Patches(encoder, ["level1"])(images).shape[1:3] == (16, 16)
     assert Patches(encoder, grid=3)(images).shape[1:3] == (3, 3)
     assert Patches(encoder, grid=100)(images).shape[1:3] == (8, 8)
     assert "4 positions has no middle" in refusal(Patches, encoder, neighborhood=4)

@@ -48,6 +48,17 @@ def test_heads_learn_what_can_be_learned(head_class, training):
     assert len(head.normal_scores_) == 7
 
 
+@pytest.mark.parametrize("head_class", HEADS.values(), ids=HEADS)
+def test_heads_read_images_at_their_size(head_class, training):
+    quick = {"epochs": 1, "train_batch": 8} if head_class is FineTuned else {}
+    head = head_class(input_px=40, **quick).fit(training)
+    images = torch.stack([sample(400 + i, "spot").image for i in range(4)])
+    stretched = F.interpolate(images, (40, 40), mode="bilinear", antialias=True)
+    assert images.shape[-1] != 40
+    (large,), (small,) = head.predict(images), head.predict(stretched)
+    torch.testing.assert_close(large.scores, small.scores)
+
+
 def test_nearest_images_vote_as_written():
     head = KnnHead(temperature=0.5)
     head.features_ = F.normalize(torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]), dim=1)

@@ -39,6 +39,17 @@ def test_every_row_has_every_seed_and_its_random_control(plan):
     assert len({cell.digest for cell in cells}) == len(cells)
 
 
+def test_few_normals_are_for_what_they_can_teach_unless_somebody_asks(config):
+    by_default = replace(config, methods=Names("padim,ae"), shots=None, seeds=Names("0"))
+
+    def rows(config: Evaluate) -> set[str]:
+        return {task.cell.row.name for task in plan_study(config).tasks if not task.method.is_control}
+
+    assert {row for row in rows(by_default) if "4-normals" in row} == {f"padim-{SIMCLR}-4-normals"}
+    asked = rows(replace(by_default, shots=Names("4,all")))
+    assert asked - rows(by_default) == {"padim-random-4-normals", "ae-4-normals"}
+
+
 def started(path: Path, start: str, seed: int = 7) -> Names:
     """An encoder file as SimCLR leaves it, which names its start."""
     origin = Origin("demo", ("hazelnut", "leather"), is_demo=True, recipe={"start": start})
