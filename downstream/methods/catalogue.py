@@ -61,7 +61,7 @@ METHODS = {
         Entry("logistic", "logistic head", HEADS, "downstream.methods.heads.LogisticHead", in_detect=False),
         Entry("knn", "k-NN head", HEADS, "downstream.methods.heads.KnnHead", in_detect=False),
         Entry("fine-tuned", "fine-tuned encoder", HEADS, "downstream.methods.fine_tuned.FineTuned", {"epochs": 2},
-              {"epochs": 5, "input_px": 128}, in_detect=False),
+              {"epochs": 3, "input_px": 128}, in_detect=False),
         Entry("fused", "PaDiM and PatchCore fused", PATCHES, "downstream.methods.fused.Fused"),
         Entry("padim", "PaDiM", PATCHES, "downstream.methods.padim.PaDiM", {"dimensions": 50}),
         Entry("patchcore", "PatchCore", REFERENCES, "downstream.methods.patchcore.PatchCore"),
