@@ -71,14 +71,15 @@ def __dir__() -> list[str]:
     return sorted([*globals(), *_NAMES])
 
 
-def load(path: Path | str) -> object:
+def load(path: Path | str, device: str = "auto") -> object:
     """What was saved to a folder or exported to a file: an Inspector where thresholds were saved with the method (as
-    `heldout detect fit` does), else the method. Raises UserError where there is neither."""
+    `heldout detect fit` does), else the method. `device` is cpu, cuda, or auto for a GPU where there is one. Raises
+    UserError where there is neither."""
     inspector = import_module("downstream.inspection.inspector")
     path = Path(path)
     if path.is_file() or (path / inspector.FILE).is_file():
-        return inspector.Inspector.load(path)
-    return import_module("downstream.methods.loading").load_any(path)
+        return inspector.Inspector.load(path, device)
+    return import_module("downstream.methods.loading").load_any(path, device)
 
 
 def main() -> int:

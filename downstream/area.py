@@ -129,7 +129,7 @@ def validate(config: AreaValidate) -> None:
 
 def test(config: AreaTest) -> None:
     """Inspect, count, and save."""
-    model = Inspector.load(config.model)
+    model = Inspector.load(config.model, config.device)
     model.area_rule = _rule(model, config)
     if not config.data.is_dir():
         raise UserError(f"there is no folder {config.data}; name one that holds labeled test images.")
@@ -160,9 +160,10 @@ def _model(config: AreaModel) -> Inspector:
             raise UserError(
                 "with --validation-share 0 no good image is left to find a threshold by: give a share such as 0.1."
             )
-        names = ("data", "category", "method", "validation_share", "encoder", "train", "size_px", "options", "seed")
+        names = ("data", "category", "method", "validation_share", "encoder", "train", "size_px", "options",
+                 "device", "seed")  # fmt: skip
         fit(Fit(**{name: getattr(config, name) for name in names}, out=config.model))
-    return Inspector.load(config.model)
+    return Inspector.load(config.model, config.device)
 
 
 def _rule(model: Inspector, config: AreaTest) -> AreaRule:

@@ -82,7 +82,9 @@ def to_fp32(model: Inspector, folder: Path, out: Path, config: Config) -> None:
     header = header_of(model, folder, "onnx", graph, probe_score(graph))
     images, of = images_to_compare(model, config)
     path = out.with_suffix(".onnx")
-    result = write_checked(model, path, lambda trial: write_onnx(onnx_model(graph), header, trial), images)
+    result = write_checked(
+        model, path, lambda trial: write_onnx(onnx_model(graph), header, trial), images, config.device
+    )
     print(f"compared on {of}: {result}")
     if config.to == "tensorrt":
         build_engine(path, out, graph.size_px, graph.takes_floats)
@@ -108,7 +110,7 @@ def to_int8(model: Inspector, folder: Path, out: Path, config: Config) -> None:
     trial = out.with_name(f".{out.stem}.trial.onnx")
     try:
         write_onnx(proto, header, trial)
-        result = compared(model, requantized, trial, test_images(model, config))
+        result = compared(model, requantized, trial, test_images(model, config), config.device)
         print(f"int8, beside the model, on {result}")
         print(
             f"threshold {model.threshold.value:.4g} before, {requantized.threshold.value:.4g} after: "
@@ -126,7 +128,7 @@ def to_int8(model: Inspector, folder: Path, out: Path, config: Config) -> None:
         trial.unlink(missing_ok=True)
 
 
-def compared(model: Inspector, requantized: Inspector, file: Path, tests: ImageSet | None) -> Drift:
+def compared(model: Inspector, requantized: Inspector, file: Path, tests: ImageSet | None, device: str) -> Drift:
     """What int8 changed on the test images, or where there are none on the normals, each scored without itself."""
     thresholds = (model.threshold.value, requantized.threshold.value)
     if tests is None:
@@ -134,7 +136,7 @@ def compared(model: Inspector, requantized: Inspector, file: Path, tests: ImageS
         return drift(before, after, thresholds, np.zeros(len(before), bool), "normals, each left out")
     pixels = tests.batch(range(len(tests)))
     labels = np.array([record.is_anomaly for record in tests.records])
-    before, after = (predicted_arrays(method, pixels)[0] for method in (model.method, Exported(file)))
+    before, after = (predicted_arrays(method, pixels)[0] for method in (model.method, Exported(file, device=device)))
     return drift(before, after, thresholds, labels, "test images")
 
 

@@ -122,7 +122,7 @@ def settings_of(config: Config) -> Settings:
         )
     models = config.models
     if models == DEFAULT_MODELS and not model_names(models):
-        models = demo_models()
+        models = demo_models(config.device)
     if config.model is not None and (names := model_names(models)) and config.model not in names:
         raise UserError(f"there is no model {config.model} in {models}; {nearest(config.model, names)}")
     results = config.results or os.environ.get("HELDOUT_RESULTS") or DEFAULT_RESULTS
@@ -134,8 +134,9 @@ def settings_of(config: Config) -> Settings:
         vectors=config.vectors and str(config.vectors), encoder=config.encoder and str(config.encoder),
         batch_size=config.batch_size, max_waiting=config.max_waiting, max_images=config.max_images,
         timeout_s=config.timeout_s, max_image_bytes=config.max_image_mb << 20,
-        max_image_pixels=int(config.max_megapixels * 1e6), decoders=config.decoders, threads=threads_of(config),
-        allowed_hosts=(*LOOPBACK_NAMES, *named, config.host), token=token, results_password=password,
+        max_image_pixels=int(config.max_megapixels * 1e6), decoders=config.decoders, device=config.device,
+        threads=threads_of(config), allowed_hosts=(*LOOPBACK_NAMES, *named, config.host), token=token,
+        results_password=password,
     )  # fmt: skip
 
 
@@ -171,14 +172,14 @@ def secret_in(path: Path) -> str:
         raise UserError(f"{reason}: name a file of one line.") from None
 
 
-def demo_models() -> Path:
+def demo_models(device: str) -> Path:
     """A folder with a model of demo images, so that there is something to see; made once, and said."""
     model = DEMO_MODELS / "demo-hazelnut"
     if not (model / "inspector.json").is_file():
         print(f"no model in {DEFAULT_MODELS}: fitting one to generated demo images of hazelnuts", flush=True)
         data = Path("runs/serve/demo")
         make(data, categories=("hazelnut",), train=40, good=6, defective=3)
-        fit(Fit(data=data, category="hazelnut", out=model))
+        fit(Fit(data=data, category="hazelnut", device=device, out=model))
         print(f"demo images to try: {data}/hazelnut/test", flush=True)
     return DEMO_MODELS
 

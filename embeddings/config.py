@@ -96,6 +96,7 @@ class Search:
         sheet: Write queries and neighbors side by side to this HTML file.
         json: Write the neighbors to this JSON file too.
         batch: Queries encoded at once.
+        device: cpu, cuda, or auto for a GPU where there is one.
     """
 
     queries: tuple[Path, ...] = field(default=(), metadata={"positional": True})
@@ -111,6 +112,7 @@ class Search:
     sheet: Path = Path("runs/search/neighbors.html")
     json: Path | None = None
     batch: int = 32
+    device: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -129,6 +131,7 @@ class Duplicates:
         sheet: Write the pairs to this HTML file.
         json: Write all pairs to this JSON file.
         strict: Exit with code 2 if an image in train has a near duplicate in test.
+        device: cpu, cuda, or auto for a GPU where there is one.
     """
 
     vectors: Path | None = None
@@ -141,6 +144,7 @@ class Duplicates:
     sheet: Path | None = None
     json: Path | None = None
     strict: bool = False
+    device: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -158,6 +162,7 @@ class Outliers:
         update: Extract images that are new or have changed, and forget those that are gone, before comparing.
         sheet: Draw the outliers as a contact sheet into this PNG file.
         json: Write the ratio of every image to this JSON file.
+        device: cpu, cuda, or auto for a GPU where there is one.
     """
 
     vectors: Path | None = None
@@ -170,6 +175,7 @@ class Outliers:
     update: bool = False
     sheet: Path | None = None
     json: Path | None = None
+    device: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -183,6 +189,7 @@ class Knn:
         size_px: Side of the square that images are resized to. Default is the encoder's input size.
         seed: Draws the weights of the random encoder.
         json: Write the figures to this JSON file.
+        device: cpu, cuda, or auto for a GPU where there is one.
     """
 
     data: Path | None = None
@@ -191,6 +198,7 @@ class Knn:
     size_px: int | None = None
     seed: int = 0
     json: Path | None = None
+    device: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -211,6 +219,7 @@ class ImageMap:
         update: Extract images that are new or have changed, and forget those that are gone, before drawing.
         page: The HTML page.
         png: The PNG.
+        device: cpu, cuda, or auto for a GPU where there is one.
     """
 
     vectors: Path | None = None
@@ -225,3 +234,4 @@ class ImageMap:
     update: bool = False
     page: Path = Path("runs/map/map.html")
     png: Path = Path("runs/map/map.png")
+    device: str = "auto"

@@ -15,7 +15,7 @@ from embeddings.patches import Patches
 from pretrain.backbone import CHANNELS, TIMM
 from pretrain.command import UserError, nearest
 from pretrain.encoder import LEVELS, Encoder, fingerprint, load_encoder, make_encoder
-from pretrain.training.device import has_bf16
+from pretrain.training.device import full_precision, has_bf16, transferred
 
 DEFAULT_ENCODER = Path("runs/simclr/encoder.safetensors")
 RANDOM, IMAGENET = Path("random"), Path("imagenet")
@@ -73,9 +73,10 @@ class Encoding:
         return self.grid[0] * self.grid[1]
 
     @torch.inference_mode()
+    @full_precision()
     def __call__(self, pixels: np.ndarray) -> Tensor:
         """Vectors (b, rows, columns, dimensions), on the device; a GPU may still be at work on them."""
-        images = torch.from_numpy(pixels).to(self.device, non_blocking=True)
+        images = transferred(torch.from_numpy(pixels), self.device)
         images = images.permute(0, 3, 1, 2).float().div(255)  # (b, 3, h, w), in memory still channels_last
         with self._autocast():
             if self._patches is not None:

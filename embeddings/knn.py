@@ -23,6 +23,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -35,6 +36,7 @@ from pretrain.data.dataset import ImageSet, choose_folder, data_name, load
 from pretrain.demo import is_demo
 from pretrain.encoder import Encoder
 from pretrain.files import write_json
+from pretrain.training.device import choose_device
 
 MAX_NEIGHBORS = 5
 VIEWS = ("as they are", "minus the mean of good ones")
@@ -71,7 +73,7 @@ def main(config: Knn) -> None:
         print(f"the encoder saw good images of {', '.join(shared)}", file=sys.stderr)
     results = {}
     for name, encoder in encoders.items():
-        vectors = pooled(encoder, images)
+        vectors = pooled(encoder, images, choose_device(config.device))
         results[name] = {
             "same_category": same_category(vectors, images),
             "categories": defect_figures(vectors, images),
@@ -85,9 +87,9 @@ def main(config: Knn) -> None:
         write_json(config.json, plain)
 
 
-def pooled(encoder: Encoder, images: ImageSet) -> np.ndarray:
+def pooled(encoder: Encoder, images: ImageSet, device: torch.device | str = "cpu") -> np.ndarray:
     """One vector per image, in fp32: float32 (n, d)."""
-    encoding = Encoding(encoder, make_source(encoder, "pooled", size_px=images.size_px))
+    encoding = Encoding(encoder, make_source(encoder, "pooled", size_px=images.size_px), device)
     starts = range(0, len(images), 32)
     return np.concatenate([encoding.vectors(images.batch(range(s, min(s + 32, len(images))))) for s in starts])
 

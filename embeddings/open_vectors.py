@@ -1,6 +1,7 @@
 """The vectors that a command works on: those in a folder, or those of a data folder, extracted where there are none."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from embeddings.config import Extract
@@ -13,15 +14,19 @@ from pretrain.demo import is_demo
 
 
 def open_vectors(
-    folder: Path | None, data: Path | None = None, encoder: Path | None = None, update: bool = False
+    folder: Path | None,
+    data: Path | None = None,
+    encoder: Path | None = None,
+    update: bool = False,
+    device: str = "auto",
 ) -> Vectors:
     """One vector per image: those in `folder`, else those of the images in `data` by `encoder` in their default folder.
-    They are extracted if there are none yet, which stderr says, or to bring them up to date."""
+    They are extracted on a device if there are none yet, which stderr says, or to bring them up to date."""
     if folder is not None:
         if data is not None:
             raise UserError("--vectors says already which data they are of: leave out --data.")
         if update:
-            extract(extraction_of(folder, encoder))
+            extract(replace(extraction_of(folder, encoder), device=device))
     else:
         data = choose_folder(data)
         chosen, path = choose_encoder(encoder, 0, is_demo(data))
@@ -29,7 +34,7 @@ def open_vectors(
         if update or not (folder / "finished").exists():
             if not update:
                 print(f"no vectors of {data} by {path} yet: extracting them", file=sys.stderr, flush=True)
-            extract(Extract(data=data, encoder=path, out=folder))
+            extract(Extract(data=data, encoder=path, out=folder, device=device))
     vectors = Vectors(folder)
     if vectors.per_image > 1:
         raise UserError(f"{folder} holds vectors of patches: give those of whole images, --form pooled.")

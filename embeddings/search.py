@@ -39,12 +39,13 @@ from pretrain.command import Names, UserError
 from pretrain.data.decode import Unreadable, decode
 from pretrain.data.images import GOOD, SPLITS, scan_plain
 from pretrain.files import write_json, write_whole
+from pretrain.training.device import choose_device
 
 
 def main(config: Search) -> None:
     """Print, draw and write the neighbors."""
     paths = query_paths(config.queries)
-    vectors = open_vectors(config.vectors, config.data, config.encoder, config.update)
+    vectors = open_vectors(config.vectors, config.data, config.encoder, config.update, config.device)
     index = open_index(vectors)
     results = search(config, paths, vectors, index)
     for result in results:
@@ -88,7 +89,9 @@ def search(config: Search, paths: Sequence[Path], vectors: Vectors, index: Index
         origin = mean_of_good(vectors, config.category)
         # The stored index knows only vectors as they are; of one category there are few enough to build one now.
         index = Index.build(vectors.of_images(allowed)[:, 0] - origin, vectors.image_ids[allowed], kind="flat")
-    encoding = Encoding(encoder_of(vectors.config, config.encoder), vectors.source)
+    device = choose_device(config.device)
+    index.to(device)
+    encoding = Encoding(encoder_of(vectors.config, config.encoder), vectors.source, device)
     results = []
     for start in range(0, len(paths), config.batch):
         batch, pixels = decoded(paths[start : start + config.batch], vectors.source.size_px, is_only=len(paths) == 1)

@@ -63,9 +63,10 @@ def _as_tensors(where: object) -> object:
 class Pretending(TorchDispatchMode):
     """Every operation of torch's passes through here."""
 
-    def __init__(self, waits: list[str]) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.waits = waits
+        self.waits: list[str] = []
+        self.arrivals: list[torch.Size] = []
 
     def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -80,7 +81,7 @@ class Pretending(TorchDispatchMode):
             raise RuntimeError(f"{operation}: expected all tensors to be on the same device")
         asked = kwargs.get("device")
         goes_there = torch.device(asked).type == NAME if asked is not None else bool(there)
-        self._count_waits(operation, there, goes_there, args)
+        self._count(operation, there, goes_there, args)
         given = tree_map(_real, (args, kwargs))
         result = operation(*given[0], **given[1])
         known = {id(value._real): value for value in there}
@@ -96,7 +97,9 @@ class Pretending(TorchDispatchMode):
 
         return tree_map(found, result)
 
-    def _count_waits(self, operation, there: list, goes_there: bool, args: tuple) -> None:
+    def _count(self, operation, there: list, goes_there: bool, args: tuple) -> None:
+        if operation is aten._to_copy.default and goes_there and not there:
+            self.arrivals.append(args[0].shape)
         is_copied_back = operation is aten._to_copy.default and not goes_there
         picks_by_mask = operation in MAY_MIX and len(args) > 1 and isinstance(args[1], list | tuple) and any(
             isinstance(index, There) and index.dtype in (torch.bool, torch.uint8) for index in args[1]
@@ -125,19 +128,19 @@ def _real(value: object) -> object:
 
 
 class Gpu(NamedTuple):
-    """`waits` are the operations so far that made the CPU wait."""
+    """`waits` are the operations so far that made the CPU wait, `arrivals` the shapes of what was sent there."""
 
     device: torch.device
     waits: list[str]
+    arrivals: list[torch.Size]
 
 
 @contextmanager
 def pretended_gpu() -> Iterator[Gpu]:
-    waits: list[str] = []
-    autocast = torch.autocast
+    pretending, autocast = Pretending(), torch.autocast
 
     def there_too(device_type: str, *args, **kwargs):
         return nullcontext() if device_type == NAME else autocast(device_type, *args, **kwargs)
 
-    with patch.object(torch, "autocast", there_too), Pretending(waits), Making():
-        yield Gpu(torch.device(NAME), waits)
+    with patch.object(torch, "autocast", there_too), pretending, Making():
+        yield Gpu(torch.device(NAME), pretending.waits, pretending.arrivals)

@@ -20,6 +20,7 @@ class Config:
         max_changed_decisions: Nor if it decides otherwise on a larger share of the images.
         seven_bits: Weights of 7 bits in an int8 file, for x86 processors without VNNI; on one of these always.
         overwrite: Replace a file of that name.
+        device: Where the file is compared with the model; cpu, cuda, or auto for a GPU where onnxruntime has one.
     """
 
     model: tuple[Path, ...] = field(default=(), metadata={"positional": True})
@@ -32,3 +33,4 @@ class Config:
     max_changed_decisions: float = 0.05
     seven_bits: bool = False
     overwrite: bool = False
+    device: str = "auto"

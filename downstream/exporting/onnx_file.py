@@ -150,14 +150,14 @@ def write_onnx(proto, header: str, path: Path) -> None:
     write_whole(path, proto.SerializeToString())
 
 
-def write_checked(model: Inspector, path: Path, write, images: np.ndarray) -> Parity:
-    """Call `write` with a neighboring name, compare what it wrote with the model on uint8 images (n, size, size, 3),
-    and only then give it its name. Raises UserError where the answers differ by more than CLOSE."""
+def write_checked(model: Inspector, path: Path, write, images: np.ndarray, device: str = "cpu") -> Parity:
+    """Call `write` with a neighboring name, compare what it wrote, run on a device, with the model on uint8 images
+    (n, size, size, 3), and only then give it its name. Raises UserError where the answers differ by more than CLOSE."""
     path.parent.mkdir(parents=True, exist_ok=True)
     trial = path.with_name(f".{path.stem}.trial{path.suffix}")
     try:
         write(trial)
-        result = parity(model, Exported(trial), images)
+        result = parity(model, Exported(trial, device=device), images)
         if not result.holds:
             raise UserError(
                 f"{path} is not written, since it answers otherwise than the model: {result} (limit {CLOSE:g})."

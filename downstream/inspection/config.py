@@ -25,6 +25,7 @@ class Fit:
         train_categories: Only these of them.
         size_px: Side of the square that images are stretched to.
         options: Arguments of the method, such as reference_views=flips,dimensions=50.
+        device: cpu, cuda, or auto for a GPU where there is one.
         seed: Seed of the draw of references, and of the method.
         out: Folder to write the model to. Default is models/CATEGORY.
     """
@@ -41,6 +42,7 @@ class Fit:
     train_categories: Names = Names()
     size_px: int = 320
     options: str = ""
+    device: str = "auto"
     seed: int = 0
     out: Path | None = None
 
@@ -56,6 +58,7 @@ class Run:
         overlays: Which images to draw with heatmap, contours and boxes.
         threshold: Another threshold than the model's.
         maps: Also write every anomaly map, as it is, to maps.safetensors.
+        device: cpu, cuda, or auto for a GPU where there is one.
     """
 
     model: Path
@@ -64,6 +67,7 @@ class Run:
     overlays: Literal["all", "defective", "none"] = "defective"
     threshold: float | None = None
     maps: bool = False
+    device: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,7 @@ class AreaModel:
         size_px: Of a model fitted here, the side of the square that images are stretched to.
         options: Of a model fitted here, arguments of the method, such as dimensions=50.
         false_alarm_rate: Share of good images that may be called defective. Default is none of the validation images.
+        device: cpu, cuda, or auto for a GPU where there is one.
         seed: Seed of the draw of validation images.
     """
 
@@ -94,6 +99,7 @@ class AreaModel:
     size_px: int = 320
     options: str = ""
     false_alarm_rate: float | None = None
+    device: str = "auto"
     seed: int = 0
 
 
@@ -134,6 +140,7 @@ class AreaTest:
         threshold: Another threshold than the model's.
         overlays: Which images to draw with heatmap, contours and boxes.
         masks: Also write the regions of each image as a black and white PNG of its size and name.
+        device: cpu, cuda, or auto for a GPU where there is one.
         out: Folder for the figures, masks and overlays.
     """
 
@@ -144,4 +151,5 @@ class AreaTest:
     threshold: float | None = None
     overlays: Literal["all", "defective", "none"] = "defective"
     masks: bool = True
+    device: str = "auto"
     out: Path = Path("runs/area/test")

@@ -27,6 +27,7 @@ from pretrain.command import UserError, nearest
 from pretrain.data.dataset import ImageSet, data_name, load
 from pretrain.demo import is_demo
 from pretrain.encoder import asked_encoder
+from pretrain.training.device import choose_device
 
 
 def fit(config: Fit) -> None:
@@ -35,7 +36,8 @@ def fit(config: Fit) -> None:
     (category,) = normals.categories
     shots = shots_of(config.shots, fitting_count(len(normals), config.validation_share))
     references = normals.subset(draw(len(normals), shots, config.seed))
-    method = make_method(config)
+    device = choose_device(config.device)
+    method = make_method(config).to(device)
     others = load(config.train, config.size_px, config.train_categories) if config.train else None
     if others is not None:  # the product itself must not teach what is known of others
         others = others.subset([i for i, record in enumerate(others.records) if record.category != category])
@@ -94,7 +96,7 @@ def make_method(config: Fit) -> Method:
 def score_normals(method: Method, images: Sequence[Tensor]) -> None:
     """Take the threshold from the user's good images: a method that learned nothing of them may be asked about them,
     and they say more of this product than those of the products it learned from."""
-    batches = list(method.predict(images))
+    batches = [batch.cpu() for batch in method.predict(images)]
     method.normal_scores_ = torch.cat([batch.scores for batch in batches])
     if batches[0].maps is not None:
         method.normal_peaks_ = torch.cat([batch.maps.flatten(1).amax(1) for batch in batches])
@@ -104,7 +106,7 @@ def map_threshold_of(method: Method, config: Fit, count: int) -> Threshold | Non
     """The threshold above which a pixel belongs to a region; none where the method has no maps of `count` normals."""
     peaks = getattr(method, "normal_peaks_", ())
     if len(peaks):
-        return threshold_from_normals(peaks.numpy(), config.false_alarm_rate)
+        return threshold_from_normals(peaks.cpu().numpy(), config.false_alarm_rate)
     if config.minimum_area:
         raise UserError(
             f"--minimum-area needs a threshold for maps, which {config.method} does not find of {count}: leave it out, "

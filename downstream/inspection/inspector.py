@@ -24,6 +24,7 @@ from baselines.contract.model_folder import (
 from baselines.contract.regions import Region, area_score, regions
 from baselines.contract.threshold import Threshold, confidence, is_anomalous
 from downstream.inspection.decision import AreaRule, decision_from
+from downstream.methods.catalogue import imported
 from downstream.methods.loading import load_any
 from pretrain.command import UserError
 from pretrain.data.decode import Decoded, Unreadable, decode
@@ -100,10 +101,15 @@ class Inspector:
 
     def inspect(self, paths: Sequence[Path]) -> Iterator[Inspection | Problem]:
         """Inspect image files, in their order; one that cannot be read is a Problem with its reason."""
+        size = self.method.batch_size
+        chunks = [paths[start : start + size] for start in range(0, len(paths), size)]
         with ThreadPoolExecutor(max_workers=4) as pool:
-            for start in range(0, len(paths), self.method.batch_size):
-                chunk = paths[start : start + self.method.batch_size]
-                yield from self._inspected(chunk, list(pool.map(self._opened, chunk)))
+            waiting = None
+            for chunk in [*chunks, None]:  # while one is judged, on a GPU above all, the next is decoded
+                following = chunk and (chunk, [pool.submit(self._opened, path) for path in chunk])
+                if waiting:
+                    yield from self._inspected(waiting[0], [image.result() for image in waiting[1]])
+                waiting = following
 
     def inspect_decoded(self, names: Sequence[Path], images: Sequence[Decoded]) -> list[Inspection | Problem]:
         """Inspect images from memory, squares of `size_px`, in one batch: at most the method's `batch_size`."""
@@ -140,10 +146,10 @@ class Inspector:
         write_metadata(folder, **decision, parts=parts_of(folder))
 
     @classmethod
-    def load(cls, folder: Path) -> Self:
-        """The inspector in `folder`, or in an exported file. Raises UserError where there is none, or it is damaged or
-        newer."""
-        exported = load_any(folder) if folder.is_file() else None
+    def load(cls, folder: Path, device: str = "cpu") -> Self:
+        """The inspector in `folder`, or in an exported file, on a device: cpu, cuda or auto. Raises UserError where
+        there is none, or it is damaged or newer."""
+        exported = load_any(folder, device) if folder.is_file() else None
         path = folder if exported else folder / FILE
         if not path.is_file():
             raise UserError(f"there is no model in {folder}; python downstream/detect.py fit makes one.")
@@ -153,7 +159,7 @@ class Inspector:
             parts = metadata.pop("parts", {})
             if not exported:
                 check_parts(folder, parts)
-            return cls(exported or load_any(folder), **decision_from(**metadata))
+            return cls(exported or load_any(folder, device), **decision_from(**metadata))
         except (KeyError, TypeError, ValueError, AttributeError, OSError) as error:
             raise UserError(f"{path} is damaged ({error}): fit the model again.") from None
 
@@ -167,7 +173,7 @@ class Inspector:
         readable = [image for image in opened if not isinstance(image, Problem)]
         images = self._as_given([image.pixels for image in readable])
         start_s = time.perf_counter()
-        (prediction,) = self.method.predict(images) if images else (None,)
+        (prediction,) = (each.cpu() for each in self.method.predict(images)) if len(images) else (None,)
         milliseconds = 1e3 * (time.perf_counter() - start_s) / max(1, len(images))
         position = 0
         for path, image in zip(paths, opened, strict=True):
@@ -180,12 +186,15 @@ class Inspector:
             position += 1
 
     def _as_given(self, pixels: Sequence[np.ndarray]) -> Sequence:
-        """Squares uint8 (h, w, 3) as the method takes them: an exported one as they are, and torch stays out of it."""
-        if getattr(self.method, "takes_pixels", False):
+        """Squares uint8 (h, w, 3) as the method takes them, on its device, in one transfer of bytes: an exported one as
+        they are, and torch stays out of it."""
+        if getattr(self.method, "takes_pixels", False) or not pixels:
             return pixels
         import torch  # not above, as an exported model is run without
 
-        return [torch.from_numpy(image.copy()).permute(2, 0, 1).float().div(255) for image in pixels]
+        transferred = imported("pretrain.training.device.transferred")
+        batch = transferred(torch.from_numpy(np.stack(pixels)), self.method.device)  # (b, h, w, 3)
+        return batch.permute(0, 3, 1, 2).float().div(255)  # (b, 3, h, w)
 
     def _inspected_by_area(
         self, path: Path, image, _: float, anomaly_map: np.ndarray, ms: float

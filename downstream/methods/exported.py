@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, NoReturn, Self
 
 import numpy as np
 
@@ -23,6 +23,10 @@ FORMAT = 2  # 2: names in the header
 HEADER_KEY = "heldout"
 IMAGES, OUTPUTS = "images", ("score", "map", "is_anomalous")
 SUFFIX = ".onnx"
+DEVICES = ("auto", "cpu", "cuda")
+# fp32 that is fp32, as for all methods: TF32 would move scores by 1e-3. A search for algorithms takes seconds at first.
+CUDA = ("CUDAExecutionProvider", {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"})
+CPU = "CPUExecutionProvider"
 # Further from a whole number of 255ths, an image is not one of 8 bits.
 MAX_ROUNDED = 1e-2
 # How far a graph's answer may be, relative, from what it was where the file was made: other processors round otherwise.
@@ -37,13 +41,18 @@ class ExportedPrediction(NamedTuple):
     maps: "np.ndarray | Tensor"
     is_anomalous: "np.ndarray | Tensor"
 
+    def cpu(self) -> "ExportedPrediction":
+        """Where it lies already."""
+        return self
+
 
 class Exported:
     """Fulfills the contract `Method`, but for learning. Images are arrays uint8 (h, w, 3), or tensors float32
     (3, h, w) in [0, 1], of the size that the method was fitted at; answers are arrays or tensors accordingly.
 
-    `metadata` is what `downstream/export.py` wrote into the file. `providers` are onnxruntime's, by default its CPU
-    one; `threads` default to OMP_NUM_THREADS, else to all cores. Raises UserError for a file that cannot be used.
+    `metadata` is what `downstream/export.py` wrote into the file. `device` is cpu, cuda, or auto for a GPU where
+    onnxruntime has one; `providers` are onnxruntime's in its place. `threads` default to OMP_NUM_THREADS, else to all
+    cores. Raises UserError for a file that cannot be used.
     """
 
     takes_pixels: ClassVar[bool] = True
@@ -55,18 +64,16 @@ class Exported:
         *,
         batch_size: int = 16,
         threads: int | None = None,
-        providers: Sequence[str | tuple[str, dict]] = ("CPUExecutionProvider",),
+        device: str = "cpu",
+        providers: Sequence[str | tuple[str, dict]] = (),
     ) -> None:
         self.path, self.batch_size = Path(path), batch_size
-        threads = threads or int(os.environ.get("OMP_NUM_THREADS") or 0)
+        self._threads = threads or int(os.environ.get("OMP_NUM_THREADS") or 0)
         if not self.path.is_file():
             raise UserError(f"there is no exported model {path}; python downstream/export.py MODEL makes one.")
         if self.path.suffix != SUFFIX:
             raise UserError(f"{path} is no exported model: name a folder that detect.py fit wrote, or an ONNX file.")
-        header, self._run = _open_onnx(self.path, threads, providers)
-        self.metadata = _checked(header, self.path)
-        self.size_px, self.takes_floats = self.metadata["size_px"], self.metadata["takes_floats"]
-        self._try()
+        self._open(device, providers)
         self.normal_scores_ = np.asarray(parse_json(self.inspector)["normal_scores"], np.float32)
 
     @property
@@ -86,6 +93,13 @@ class Exported:
                 arrays = map(torch.from_numpy, arrays)
             yield ExportedPrediction(*arrays)
 
+    def to(self, device: object) -> Self:
+        """Opened again where another device is asked for; what it answers lies in main memory all the same."""
+        asked = str(device).partition(":")[0]
+        if asked != self.device:
+            self._open(asked)
+        return self
+
     def fit(self, training: Sequence) -> NoReturn:
         self._cannot_learn()
 
@@ -94,6 +108,12 @@ class Exported:
 
     def save(self, folder: Path) -> NoReturn:
         raise UserError(f"{self.path} is one file, with all that it needs: copy it.")
+
+    def _open(self, device: str, providers: Sequence = ()) -> None:
+        header, self.device, self._run = _open_onnx(self.path, self._threads, device, providers)
+        self.metadata = _checked(header, self.path)
+        self.size_px, self.takes_floats = self.metadata["size_px"], self.metadata["takes_floats"]
+        self._try()
 
     def _try(self) -> None:
         """Raises UserError where the graph does not answer as it did where the file was made."""
@@ -138,12 +158,20 @@ def probe_image(size_px: int, takes_floats: bool) -> np.ndarray:
     return pixels.transpose(0, 3, 1, 2).astype(np.float32) / np.float32(255) if takes_floats else pixels
 
 
-def _open_onnx(path: Path, threads: int, providers: Sequence) -> tuple:
-    """The header of an ONNX file, and what runs it on a batch."""
+def _open_onnx(path: Path, threads: int, device: str, providers: Sequence) -> tuple:
+    """The header of an ONNX file, the device it runs on, and what runs it on a batch."""
     try:
         import onnxruntime  # optional: the extra `export`
     except ImportError:
         raise UserError(f"to run {path} takes onnxruntime: pip install onnxruntime.") from None
+    if device not in DEVICES:
+        raise UserError(f"there is no device {device}; choose from {', '.join(DEVICES)}.")
+    has_cuda = CUDA[0] in onnxruntime.get_available_providers()
+    if device == "cuda" and not has_cuda:
+        raise UserError(
+            f"onnxruntime has no CUDA here to run {path} on a GPU: pip install onnxruntime-gpu, or use --device cpu."
+        )
+    providers = providers or ([CUDA, CPU] if device != "cpu" and has_cuda else [CPU])
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     # Threads that wait by spinning take the cores from whoever shares the machine.
@@ -157,7 +185,11 @@ def _open_onnx(path: Path, threads: int, providers: Sequence) -> tuple:
     def run(batch: np.ndarray) -> list[np.ndarray]:
         return session.run(OUTPUTS, {IMAGES: batch})
 
-    return session.get_modelmeta().custom_metadata_map.get(HEADER_KEY), run
+    # With a build that knows CUDA but finds no GPU, onnxruntime goes on without a word.
+    is_on_gpu = CUDA[0] in session.get_providers()
+    if device == "cuda" and not is_on_gpu:
+        raise UserError(f"onnxruntime finds no GPU here to run {path} on; use --device cpu.")
+    return session.get_modelmeta().custom_metadata_map.get(HEADER_KEY), "cuda" if is_on_gpu else "cpu", run
 
 
 def _checked(header: str | None, path: Path) -> dict:

@@ -11,13 +11,15 @@ if TYPE_CHECKING:  # importing the contract imports torch, 1.5 s that a run of a
     from baselines.contract.method import Method
 
 
-def load_any(path: Path) -> "Method":
-    """The method saved in a folder, whichever it is, or an exported file. Raises UserError where there is none."""
+def load_any(path: Path, device: str = "cpu") -> "Method":
+    """The method saved in a folder, whichever it is, or an exported file, on a device: cpu, cuda or auto. Raises
+    UserError where there is none."""
     if path.is_file():
-        return Exported(path)
+        return Exported(path, device=device)
+    where = imported("pretrain.training.device.choose_device")(device)
     _, metadata = imported("baselines.contract.method.read_method")(path)
     class_name = metadata["method"]
     for entry in METHODS.values():
         if entry.path.rpartition(".")[2] == class_name:
-            return entry.method_class.load(path)
+            return entry.method_class.load(path).to(where)
     raise UserError(f"{path} holds a method {class_name!r} that this heldout does not know: update heldout.")

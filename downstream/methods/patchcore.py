@@ -81,7 +81,7 @@ class PatchCore(PatchMethod):
         if self.device.type != "cpu":
             return self._exactly(vectors, nearest_rows(vectors, self.coreset_, count))
         if "_index" not in vars(self):
-            self._index = Index.build(self.coreset_.numpy(), metric="l2", kind="flat").to("cpu")
+            self._index = Index.build(self.coreset_.numpy(), metric="l2", kind="flat")
         return self._exactly(vectors, torch.from_numpy(self._index.search(vectors.numpy(), count).ids))
 
     def _nearest_without(self, vectors: Tensor, own: int) -> tuple[Tensor, Tensor]:

@@ -35,6 +35,7 @@ class Config:
         max_megapixels: Size limit of an image, in million pixels.
         workers: Server processes, each with the model; they share the cores.
         decoders: Processes of each worker that decode images.
+        device: cpu, cuda, or auto for a GPU where there is one.
     """
 
     models: Path = DEFAULT_MODELS
@@ -56,6 +57,7 @@ class Config:
     max_megapixels: float = 50.0
     workers: int = 1
     decoders: int = 2
+    device: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,7 @@ class Settings:
     max_image_bytes: int
     max_image_pixels: int
     decoders: int
+    device: str
     threads: int
     allowed_hosts: Sequence[str]
     token: str | None = None

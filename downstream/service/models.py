@@ -42,9 +42,7 @@ class LoadedModel:
 
     @property
     def device(self) -> str:
-        """Where its network is; what has none of its own works on the CPU."""
-        network = getattr(self.inspector.method, "network_", None)
-        return "cpu" if network is None else str(next(network.parameters()).device)
+        return str(self.inspector.method.device)
 
     @cached_property
     def confidence_curve(self) -> list[tuple[float, float]]:
@@ -60,8 +58,8 @@ class Models:
     """The models in `folder`, folders and exported files, or the one that `folder` itself is. Raises UserError where
     there is none."""
 
-    def __init__(self, folder: Path, batch_size: int) -> None:
-        self._folder, self._batch_size, self._lock = folder, batch_size, threading.Lock()
+    def __init__(self, folder: Path, batch_size: int, device: str = "cpu") -> None:
+        self._folder, self._batch_size, self._device, self._lock = folder, batch_size, device, threading.Lock()
         self._loaded: dict[str, LoadedModel] = {}
         if not self.names():
             raise UserError(f"there is no model in {folder}; python downstream/detect.py fit makes one.")
@@ -97,7 +95,7 @@ class Models:
 
     def _read(self, name: str, path: Path, written_ns: int) -> LoadedModel:
         fingerprint = sha256(decision_file(path).read_bytes()).hexdigest()[:16]
-        inspector = Inspector.load(path)
+        inspector = Inspector.load(path, self._device)
         inspector.method.batch_size = self._batch_size
         return LoadedModel(name, inspector, written_ns, fingerprint)
 

@@ -23,6 +23,7 @@ from downstream.service.schemas import ImageResponse, MapFormat, image_response,
 from downstream.service.similar_images import SimilarImages
 from pretrain.data.decode import Decoded
 from pretrain.data.images import Problem
+from pretrain.training.device import choose_device
 
 MAX_RESULTS_PER_COMMIT = 256
 
@@ -50,13 +51,17 @@ class Service:
         self.settings = settings
         torch.set_num_threads(settings.threads)
         self.database = Database(settings.results, settings.results_password)
-        self.models = Models(Path(settings.models), settings.batch_size)
+        self.models = Models(Path(settings.models), settings.batch_size, settings.device)
         self.default_model = self._default_model()
         self.metrics = Metrics()
         self.admission = Admission(settings.max_waiting)
         loaded = self.current().loaded
         self.similar_images = SimilarImages(
-            settings.vectors and Path(settings.vectors), self._encoder_file(), Path(settings.kept_images), self.database
+            settings.vectors and Path(settings.vectors),
+            self._encoder_file(),
+            Path(settings.kept_images),
+            self.database,
+            choose_device(settings.device),
         )
         warm_up(loaded)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from PIL import Image
 
 from downstream.service.database import Database, StoredImage
@@ -39,7 +40,14 @@ class SimilarImages:
     """Vectors of one encoder: that of `vectors`, a folder from embeddings/extract.py, else of `encoder`, a file, else
     none: then images can be kept, not searched for. May be used from any thread."""
 
-    def __init__(self, vectors: Path | None, encoder: Path | None, images: Path, database: Database) -> None:
+    def __init__(
+        self,
+        vectors: Path | None,
+        encoder: Path | None,
+        images: Path,
+        database: Database,
+        device: torch.device | str = "cpu",
+    ) -> None:
         self._images, self._database, self._lock = images, database, threading.Lock()
         self._vectors = open_vectors(vectors) if vectors else None
         self._index = open_index(self._vectors) if self._vectors else None
@@ -52,7 +60,7 @@ class SimilarImages:
         elif encoder is not None:
             used = load_encoder(encoder)
             self.source = make_source(used, "pooled")
-        self._encoding = Encoding(used, self.source) if self.source else None
+        self._encoding = Encoding(used, self.source, device) if self.source else None
         self._source_text = json.dumps(self.source.as_json(), sort_keys=True) if self.source else ""
 
     def vector(self, pixels: np.ndarray) -> np.ndarray:

@@ -22,7 +22,7 @@ class Engine:
     """
 
     def __init__(self, spec: IndexSpec, index: faiss.Index) -> None:
-        self.spec, self._index, self._on_gpu, self.may_use_gpu = spec, index, None, True
+        self.spec, self._index, self._on_gpu, self.may_use_gpu = spec, index, None, False
         self.dimensions: int = index.d
 
     @classmethod

@@ -122,8 +122,8 @@ class Index:
         """The ids of all vectors, int64 (n,), in the order they were added."""
         return self._ids[self._ids >= 0]
 
-    def to(self, device: str) -> Self:
-        """`cpu` keeps searches off the GPUs that faiss sees; anything else lets them run there, as they do at first."""
+    def to(self, device: object) -> Self:
+        """Search on the CPU, as at first; or with `cuda` on the GPUs that faiss sees, where it sees any."""
         self._engine.may_use_gpu = str(device) != "cpu"
         return self
 

@@ -5,9 +5,11 @@ import shutil
 
 import numpy as np
 import pytest
+from pretended_gpu import pretended_gpu
 
 from downstream.inspection.inspector import Inspection, Inspector
 from pretrain.command import UserError
+from pretrain.data.decode import decode
 from pretrain.data.images import Problem
 
 
@@ -27,6 +29,23 @@ def test_a_model_is_the_same_after_loading_and_in_any_company(padim_folder, blot
     for first, second in zip(together, alone, strict=True):
         assert isinstance(first, Inspection) and not isinstance(first, Problem)
         assert first.score == pytest.approx(second.score, rel=1e-5)
+        np.testing.assert_allclose(first.anomaly_map, second.anomaly_map, rtol=1e-4)
+
+
+def test_a_batch_goes_to_the_gpu_as_bytes_and_back_at_its_end(padim_folder, blotched):
+    paths = sorted(blotched.iterdir())
+    here, there = Inspector.load(padim_folder), Inspector.load(padim_folder)
+    images = [decode(path, here.size_px) for path in paths]
+    expected = here.inspect_decoded(paths, images)
+    with pretended_gpu() as gpu:
+        there.method.to(gpu.device)
+        there.inspect_decoded(paths, images)  # what is made once
+        gpu.waits.clear(), gpu.arrivals.clear()
+        found = there.inspect_decoded(paths, images)
+        assert gpu.arrivals == [(len(paths), here.size_px, here.size_px, 3)]
+        assert len(gpu.waits) == 2  # scores and maps
+    for first, second in zip(expected, found, strict=True):
+        assert first.score == pytest.approx(second.score, rel=1e-4) and first.is_defective == second.is_defective
         np.testing.assert_allclose(first.anomaly_map, second.anomaly_map, rtol=1e-4)
 
 

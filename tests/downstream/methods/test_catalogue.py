@@ -127,7 +127,7 @@ NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @NO_GPU
 @pytest.mark.parametrize("name", SMALL)
 def test_a_gpu_answers_as_the_cpu_does(name, material):
-    assert_same_there(ready(MAKE[name](), material), material, Gpu(torch.device("cuda"), []))
+    assert_same_there(ready(MAKE[name](), material), material, Gpu(torch.device("cuda"), [], []))
     learned_there = ready(MAKE[name]().to("cuda"), material)
     assert learned_there.normal_scores_.isfinite().all() and learned_there.normal_scores_.is_cuda
     if METHODS[name].family in (PATCHES, REFERENCES, CONTROLS):  # where a little rounding grows to no other weights

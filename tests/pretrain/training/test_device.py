@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from pretrain.command import UserError
 from pretrain.data.cache import Entry
 from pretrain.data.dataset import ImageSet
 from pretrain.data.images import Record
 from pretrain.training import device as machine
-from pretrain.training.device import on_device
+from pretrain.training.device import choose_device, full_precision, on_device, transferred
 
 
 @pytest.mark.parametrize(
@@ -21,6 +22,31 @@ def test_bf16_is_for_cpus_on_which_it_is_faster(bf16_seconds, processes, expecte
     monkeypatch.setattr(machine, "_convolution_seconds", {torch.bfloat16: bf16_seconds, torch.float32: 1.0}.get)
     monkeypatch.setenv("WORLD_SIZE", processes)
     assert machine.has_bf16("cpu") is expected
+
+
+@pytest.mark.parametrize("has_gpu", [False, True])
+def test_auto_takes_the_gpu_where_there_is_one_and_says_so_once(has_gpu, monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: has_gpu)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU of 2030")
+    machine._say_gpu.cache_clear()
+    chosen = [choose_device("auto").type, choose_device("auto").type, choose_device("cpu").type]
+    assert chosen == (["cuda", "cuda", "cpu"] if has_gpu else ["cpu"] * 3)
+    assert capsys.readouterr().err.count("a GPU of 2030; --device cpu takes the CPU") == has_gpu
+    with pytest.raises(UserError, match="no device gpu; choose from auto, cpu, cuda"):
+        choose_device("gpu")
+    machine._say_gpu.cache_clear()
+
+
+def test_fp32_is_fp32_within_and_what_it_was_after():
+    before = torch.backends.cudnn.allow_tf32
+    with full_precision():
+        assert not torch.backends.cudnn.allow_tf32
+    assert torch.backends.cudnn.allow_tf32 == before
+
+
+def test_what_is_there_already_is_not_copied():
+    tensor = torch.ones(3)
+    assert transferred(tensor, torch.device("cpu")) is tensor
 
 
 def test_a_convolution_takes_time():
