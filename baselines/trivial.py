@@ -17,6 +17,7 @@ from baselines.contract.method import (
     forget,
     load_method,
     move,
+    predicted,
     save_method,
 )
 from pretrain.command import UserError
@@ -52,10 +53,13 @@ class MeanImage:
         """Score: mean squared distance over the image. Map: its mean over the colors, at the image's size."""
         if not hasattr(self, "mean_"):
             raise NotFitted("MeanImage has no normals yet: call refer first.")
-        for batch in batches(images, self.batch_size, self.device):  # (b, 3, h, w)
-            distances = (self._small(batch) - self.mean_).square().mean(dim=1)  # (b, size_px, size_px)
-            maps = interpolate(distances[:, None], batch.shape[-2:], mode="bilinear")[:, 0]  # (b, h, w)
-            yield Prediction(distances.mean(dim=(1, 2)), maps)
+        for batch in batches(images, self.batch_size, self.device):
+            yield predicted(self._predict_batch, batch)
+
+    def _predict_batch(self, images: Tensor) -> Prediction:
+        distances = (self._small(images) - self.mean_).square().mean(dim=1)  # (b, size_px, size_px)
+        maps = interpolate(distances[:, None], images.shape[-2:], mode="bilinear")[:, 0]  # (b, h, w)
+        return Prediction(distances.mean(dim=(1, 2)), maps)
 
     def to(self, device: torch.device | str) -> Self:
         return move(self, device)

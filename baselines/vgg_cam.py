@@ -54,6 +54,7 @@ def train(config: Train) -> None:
     method.recipe()  # what cannot be trained is told before the folder is this run's
     fabric = make_fabric(config.device, "32-true")
     method.to(fabric.device)
+    config = replace(config, device=fabric.device.type)
     images = load(config.data, config.size_px, config.train)
     parts = images.split({"train": TRAIN_SHARE, "calibration": CALIBRATION_SHARE}, config.seed)
     samples, calibration = Samples(parts["train"]), parts["calibration"]

@@ -16,6 +16,7 @@ from pretrain.backbone import CHANNELS, TIMM
 from pretrain.command import UserError, nearest
 from pretrain.encoder import LEVELS, Encoder, fingerprint, load_encoder, make_encoder
 from pretrain.training.device import full_precision, has_bf16, transferred
+from pretrain.training.memory import in_parts
 
 DEFAULT_ENCODER = Path("runs/simclr/encoder.safetensors")
 RANDOM, IMAGENET = Path("random"), Path("imagenet")
@@ -78,6 +79,10 @@ class Encoding:
         """Vectors (b, rows, columns, dimensions), on the device; a GPU may still be at work on them."""
         images = transferred(torch.from_numpy(pixels), self.device)
         images = images.permute(0, 3, 1, 2).float().div(255)  # (b, 3, h, w), in memory still channels_last
+        parts = in_parts(self._encoded, images)
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def _encoded(self, images: Tensor) -> Tensor:
         with self._autocast():
             if self._patches is not None:
                 return self._patches(images)

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pretrain.random_numbers import uniforms
+from pretrain.training.device import transferred
 
 ON_OBJECT_SHARE = 0.8  # of the defects; the rest lies anywhere
 GRID = 16  # positions along each side, at which the object is separated from its background
@@ -110,13 +111,14 @@ def add_anomaly(
 def _synthetic(images, sources, key, positions, strength, types) -> tuple[Tensor, Tensor]:
     stand_in = "texture" if sources is None else "foreign"
     names = [stand_in if name == "foreign" else name for name in draw_types(types, *key, positions)]
-    chance = torch.from_numpy(uniforms(positions, 32, *key, "defect")).to(images.device)
+    chance = transferred(torch.from_numpy(uniforms(positions, 32, *key, "defect")), images.device)
     lowest, highest = strength if isinstance(strength, tuple) else (strength, strength)
     strengths = _between(chance[:, 0], lowest, highest)[:, None, None, None]
     site = _sites(images, names, chance[:, 1:16], _noise(uniforms(positions, NOISE_COLUMNS, *key, "noise"), images))
     content = torch.empty_like(images)
     for anomaly_type in set(names):
-        rows = torch.tensor([row for row, name in enumerate(names) if name == anomaly_type], device=images.device)
+        rows = torch.tensor([row for row, name in enumerate(names) if name == anomaly_type])
+        rows = transferred(rows, images.device)
         origins = sources if anomaly_type == "foreign" else images
         own_site, own_chance = _Site(*(field[rows] for field in site)), chance[rows, 16:, None, None, None]
         content[rows] = _PAINTERS[anomaly_type](images[rows], origins[rows], own_site, own_chance, strengths[rows])
@@ -131,8 +133,8 @@ def _between(chance: Tensor, low: float | Tensor, high: float | Tensor) -> Tenso
 
 def _sites(images: Tensor, names: list[str], chance: Tensor, noise: Tensor) -> _Site:
     """chance (b, 15), noise (b, 2, h, w)."""
-    extent_px = torch.tensor(images.shape[2:], device=images.device)
-    forms = torch.tensor([FORMS[name] for name in names], device=images.device)  # (b, 5, 2)
+    extent_px = transferred(torch.tensor(images.shape[2:]), images.device)
+    forms = transferred(torch.tensor([FORMS[name] for name in names]), images.device)  # (b, 5, 2)
     forms[:, 0] = forms[:, 0].log()  # small defects are the common ones
     drawn = _between(chance[:, :5], forms[:, :, 0], forms[:, :, 1])[:, :, None, None, None]
     area, aspect, roughness, bend, softness = drawn.unbind(1)  # each (b, 1, 1, 1)
@@ -147,8 +149,8 @@ def _sites(images: Tensor, names: list[str], chance: Tensor, noise: Tensor) -> _
     length_px = size_px * aspect.sqrt()
     across = across - bend * length_px * (torch.sin(math.pi / length_px * along + phase) - torch.sin(phase))
     flat, steep = (along / aspect.sqrt()).abs(), (across * aspect.sqrt()).abs()
-    angular = torch.tensor([name in ("patch", "scar") for name in names], device=images.device)[:, None, None, None]
-    field = torch.where(angular, torch.maximum(flat, steep), torch.hypot(flat, steep))
+    angular = transferred(torch.tensor([name in ("patch", "scar") for name in names]), images.device)
+    field = torch.where(angular[:, None, None, None], torch.maximum(flat, steep), torch.hypot(flat, steep))
     # What happens to a product ends where the product does.
     row, column = (center / extent_px * GRID).long().clamp_(0, GRID - 1).unbind(1)
     here = interest[torch.arange(len(images), device=images.device), row, column][:, None, None]
@@ -181,14 +183,21 @@ def _interest(images: Tensor) -> Tensor:
 
 def _pick(interest: Tensor, chance: Tensor) -> Tensor:
     """A point (b, 2), y and x as shares, at a position drawn by its interest, or anywhere. chance (b, 4)."""
-    total = torch.where(chance[:, 3:] > ON_OBJECT_SHARE, 1.0, interest.flatten(1)).cumsum(dim=1)
+    total = _running_sum(torch.where(chance[:, 3:] > ON_OBJECT_SHARE, 1.0, interest.flatten(1)))
     index = torch.searchsorted(total, chance[:, :1] * total[:, -1:]).clamp_(max=GRID**2 - 1)
     return (torch.cat((index // GRID, index % GRID), dim=1) + chance[:, 1:3].clamp(max=0.999)) / GRID
 
 
+def _running_sum(values: Tensor) -> Tensor:
+    """Of each row (b, n). torch's cumsum has no form on a GPU that gives the same bits every time."""
+    if values.device.type == "cpu":
+        return values.cumsum(dim=1)
+    return values @ torch.ones(values.shape[1], values.shape[1], device=values.device).triu()
+
+
 def _noise(chance: np.ndarray, images: Tensor) -> Tensor:
     """Two fields of noise (b, 2, h, w), about a unit strong: Perlin's octaves, with values in place of gradients."""
-    chance = torch.from_numpy(chance).to(images.device).view(len(images), 2, -1)
+    chance = transferred(torch.from_numpy(chance), images.device).view(len(images), 2, -1)
     *lattices, fineness = chance.split([grid**2 for grid in NOISE_GRIDS] + [1], dim=2)
     persistence, field, power = _between(fineness[..., None], 0.3, 1.0), 0.0, 0.0
     for octave, (grid, lattice) in enumerate(zip(NOISE_GRIDS, lattices, strict=True)):
@@ -218,7 +227,7 @@ def _copied(images: Tensor, origins: Tensor, site: _Site, chance: Tensor, streng
 def _sampled(images: Tensor, center: Tensor, y: Tensor, x: Tensor) -> Tensor:
     """The images at y and x (b, 1, h, w), pixels from `center` (b, 2); beyond their border they are mirrored."""
     points = torch.stack((x[:, 0] + center[:, 1, None, None], y[:, 0] + center[:, 0, None, None]), dim=-1)
-    grid = (2 * points + 1) / torch.tensor(images.shape[:1:-1], device=images.device) - 1
+    grid = (2 * points + 1) / transferred(torch.tensor(images.shape[:1:-1]), images.device) - 1
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
 
 
@@ -291,7 +300,10 @@ _PAINTERS |= {"hole": _hole, "scratch": _scratch, "dent": _dent, "erased": _eras
 def _made_visible(images: Tensor, synthetic: Tensor, site: _Site, least: Tensor) -> Tensor:
     """Raise what differs from what it covers by less than `least`, up to eightfold; if that does not do, shade it."""
     seen = _mean_inside((synthetic - images).abs().mean(dim=1, keepdim=True), site.mask)
-    faint = torch.nonzero(seen[:, 0, 0, 0] < least[:, 0, 0, 0])[:, 0]
+    is_faint = (seen < least)[:, 0, 0, 0]
+    # How many are faint a GPU would have to be asked: there all are raised, and those that need not be are left out.
+    is_cpu = images.device.type == "cpu"
+    faint = torch.nonzero(is_faint)[:, 0] if is_cpu else torch.arange(len(images), device=images.device)
     images, mask, depth, least = images[faint], site.mask[faint], site.depth[faint] + 0.1, least[faint]
     gain = (least / seen[faint].clamp(min=1e-6)).clamp_(1, 8)
     raised = (images + gain * (synthetic[faint] - images)).clamp_(0, 1)
@@ -299,5 +311,6 @@ def _made_visible(images: Tensor, synthetic: Tensor, site: _Site, least: Tensor)
     shade = direction * 1.3 * least * depth / _mean_inside(depth, mask)
     shaded = torch.where(mask, (images + shade).clamp_(0, 1), images)
     seen = _mean_inside((raised - images).abs().mean(dim=1, keepdim=True), mask)
-    synthetic[faint] = torch.where(seen < least, shaded, raised)
+    visible = torch.where(seen < least, shaded, raised)
+    synthetic[faint] = torch.where(is_faint[faint, None, None, None], visible, synthetic[faint])
     return synthetic

@@ -105,7 +105,13 @@ def run_command(
     except KeyboardInterrupt:
         print("stopped.", file=sys.stderr)
         return 130
-    except Exception:
+    except Exception as error:
+        if type(error).__name__ == "OutOfMemoryError":  # torch's, which is not imported here
+            wanted = re.search(r"allocate ([\d.]+ \w+)", str(error))
+            more = f" for {wanted[1]} more" if wanted else ""
+            print(f"error: the GPU's memory does not suffice{more}; ask for less at once, or give --device cpu.",
+                  file=sys.stderr)  # fmt: skip
+            return 2
         traceback.print_exc()
         print("error: this is a fault of heldout; please report it with the lines above.", file=sys.stderr)
         return 70

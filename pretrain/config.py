@@ -87,6 +87,8 @@ class Config:
         monitor_every: Steps between two evaluations by the monitor. Default is a tenth of the training.
         checkpoint_minutes: Minutes between two checkpoints.
         device: cpu, cuda, or auto for a GPU where there is one.
+        views: Made by kornia, or fast, which turns hues a little otherwise. Default is kornia on a GPU, fast without.
+        deterministic: On a GPU, give the same bits every time, also after a resume; slower.
     """
 
     data: Path | None = None
@@ -119,6 +121,8 @@ class Config:
     monitor_every: int | None = None
     checkpoint_minutes: float = 1.0
     device: str = "auto"
+    views: Literal["kornia", "fast"] | None = None
+    deterministic: bool = False
 
     def __post_init__(self) -> None:
         """What was left open and the recipe says; a flag that was typed wins."""
@@ -173,9 +177,9 @@ def held_out(config: Config, folder: Path, categories: Iterable[str]) -> Names:
     return config.hold_out
 
 
-def resolved(config: Config, device: str, precision: str) -> Config:
-    """What was left open, chosen for the machine."""
-    on_gpu = device == "cuda"
+def resolved(config: Config, device: str, precision: str, began_on: str | None = None) -> Config:
+    """What was left open, chosen for the machine, or for the device that the run began on."""
+    on_gpu = (began_on or device) == "cuda"
     size_px = config.size_px or (224 if on_gpu else 128)
     batch = config.batch or (256 if on_gpu else 32)
     lars_rate = 0.075 * math.sqrt(batch)  # the paper's own for small batches, appendix B.1
@@ -193,6 +197,7 @@ def resolved(config: Config, device: str, precision: str) -> Config:
         freeze_batch_norm=not is_random if config.freeze_batch_norm is None else config.freeze_batch_norm,
         precision=precision,
         device=device,
+        views=config.views or ("kornia" if on_gpu else "fast"),
     )
 
 

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from pretrain.loss import Contrast, nt_xent
 from pretrain.random_numbers import uniforms
+from pretrain.training.device import transferred
 
 # Of each image, on each level. All positions of a batch would make the matrix of logits a thousand times larger.
 POSITIONS_ANYWHERE = 8
@@ -28,7 +29,7 @@ class Positions:
     def __init__(self, seed: int, step: int, positions: Sequence[int] | np.ndarray, device: torch.device) -> None:
         # The key is a part of the stream: spelled otherwise, every seed would contrast other positions.
         chance = uniforms(positions, POSITIONS_ANYWHERE, seed, step, "places")
-        self.chance = torch.from_numpy(chance).to(device)  # (b, POSITIONS_ANYWHERE)
+        self.chance = transferred(torch.from_numpy(chance), device)  # (b, POSITIONS_ANYWHERE)
 
     def anywhere(self, count: int) -> Tensor:
         """(b, p) indices below `count`, drawn at random."""

@@ -44,10 +44,12 @@ from pretrain.data.dataset import ImageSet, choose_folder, load
 from pretrain.data.images import category_folders
 from pretrain.dense import DenseContrast, Positions
 from pretrain.encoder import Encoder, make_encoder
+from pretrain.lars import Lars
 from pretrain.loss import nt_xent
 from pretrain.report import Report
-from pretrain.training.device import on_device
+from pretrain.training.device import DeviceImages, kernels
 from pretrain.training.fabric import make_fabric, rank_positions
+from pretrain.training.memory import told_what_fits
 from pretrain.training.run import Run
 from pretrain.training.session import Session
 from pretrain.views import blur, crop_and_resize, draw_pair, drop_color, flip, jitter_color, render
@@ -115,26 +117,29 @@ def main(config: Config) -> int:
     run = Run(config.out)
     fabric = make_fabric(config.device, config.precision or run.earlier("precision"))
     with fabric.rank_zero_first():  # the other processes find the images cached
-        config, images, unseen = prepared(config, fabric)
+        config, images, unseen = prepared(config, fabric, run.earlier("device"))
     if run.skip_if_finished(fabric.print):
         return 0
 
     encoder = make_encoder(config.architecture, config.start, seed=config.seed, input_size_px=config.size_px)
     torch.manual_seed(config.seed)  # the first weights of the projection heads
     module = SimCLR(encoder, config.image_weight, config.dense_weight, config.temperature)
-    optimizer = make_optimizer(config.optimizer, module, config.learning_rate, config.weight_decay)
-    if fabric.world_size > 1 and fabric.device.type == "cuda":  # it refuses CPU tensors
+    on_gpu = fabric.device.type == "cuda"
+    optimizer = make_optimizer(config.optimizer, module, config.learning_rate, config.weight_decay, on_gpu)
+    if fabric.world_size > 1 and on_gpu:  # it refuses CPU tensors
         # Statistics of each process alone would tell which views came together: the contrast could cheat.
         module = synchronized(module)
     model, stepper = fabric.setup(module.to(memory_format=torch.channels_last), optimizer)
     train_mode(module, config.freeze_batch_norm)
-    pixels_of = on_device(images, fabric.device)
+    pixels_of = DeviceImages(images, fabric.device)
     positions = rank_positions(config.batch, fabric)
 
-    def train_step(step: int, steps: int) -> Losses:
+    def train_step(step: int, steps: int, positions: np.ndarray = positions) -> Losses:
         torch.manual_seed(config.seed + step)  # for stochastic depth, which ConvNeXt draws
         chosen = batch_members(config, step, len(images))
         pixels = pixels_of(chosen[positions])  # uint8 (b, h, w, 3)
+        if pixels_of.can_read_ahead:
+            pixels_of.read_ahead(batch_members(config, step + 1, len(images))[positions])
         # Synthetic anomalies borrow texture from another image of the batch.
         sources = pixels_of(chosen[positions - 1]) if config.synthetic_negatives else None
         views, masks = make_views(config, step, positions, pixels, sources)
@@ -147,7 +152,9 @@ def main(config: Config) -> int:
         return losses
 
     report = Report(config, run, fabric, images, unseen)
-    with run.held(config) if fabric.is_global_zero else nullcontext():
+    what_fits = told_what_fits(config.batch, config.size_px, lambda some: train_step(0, 1000, positions[:some]),
+                                fabric.device, fabric.world_size)  # fmt: skip
+    with run.held(config) if fabric.is_global_zero else nullcontext(), kernels(config.deterministic), what_fits:
         with Session(
             "pretraining", module, optimizer, run, fabric, None, config.checkpoint_minutes, report.describe
         ) as session:
@@ -161,13 +168,13 @@ def main(config: Config) -> int:
     return 0
 
 
-def prepared(config: Config, fabric: Fabric) -> tuple[Config, ImageSet, ImageSet]:
+def prepared(config: Config, fabric: Fabric, began_on: str | None = None) -> tuple[Config, ImageSet, ImageSet]:
     """Every default resolved, the normals to learn from, and a tenth of them that is only evaluated on."""
     check(config)
     folder = choose_folder(config.data)
     found = category_folders(folder)
     config = replace(config, data=folder, hold_out=held_out(config, folder, found))
-    config = resolved(config, fabric.device.type, fabric.strategy.precision.precision)
+    config = resolved(config, fabric.device.type, fabric.strategy.precision.precision, began_on)
     categories = [name for name in sorted(found) if name not in config.hold_out]
     images = load(folder, config.cache_px, categories, normals_only=True)
     parts = images.split({"learned from": 0.9, "unseen": 0.1}, seed=0)
@@ -189,10 +196,10 @@ def make_views(
     texture. uint8 (b, h, w, 3) -> float32 (2b or 3b, 3, size, size), masks bool (b, size, size) or none."""
     # Single positions can only be contrasted where both views show one crop, in two colorings.
     draws = draw_pair(config.strengths, config.seed, step, positions, same_crop=bool(config.dense_weight))
-    views = [render(pixels, drawn, config.size_px, augmentations=AUGMENTATIONS) for drawn in draws]
+    views = [render(pixels, drawn, config.size_px, config.views, AUGMENTATIONS) for drawn in draws]
     masks = None
     if sources is not None:
-        texture = render(sources, draws[0], config.size_px, augmentations=AUGMENTATIONS)
+        texture = render(sources, draws[0], config.size_px, config.views, AUGMENTATIONS)
         anomalous, masks = add_anomaly(views[1], texture, config.seed, step, positions)
         views.append(anomalous)
     return torch.cat(views).contiguous(memory_format=torch.channels_last), masks
@@ -236,19 +243,21 @@ def train_mode(module: nn.Module, freeze_batch_norm: bool) -> None:
             layer.eval()
 
 
-def make_optimizer(name: str, module: nn.Module, rate: float, weight_decay: float) -> torch.optim.Optimizer:
-    """adamw, sgd or lars, for what `module` trains."""
+def make_optimizer(
+    name: str, module: nn.Module, rate: float, weight_decay: float, fused: bool = False
+) -> torch.optim.Optimizer:
+    """adamw, sgd or lars, for what `module` trains; `fused` moves all weights in one kernel, on a GPU."""
     groups = parameter_groups(module, weight_decay)
     if name == "adamw":
-        return torch.optim.AdamW(groups, lr=rate)
+        return torch.optim.AdamW(groups, lr=rate, fused=fused or None)
     if name == "sgd":
-        return torch.optim.SGD(groups, lr=rate, momentum=0.9)
+        return torch.optim.SGD(groups, lr=rate, momentum=0.9, fused=fused or None)
     # It leaves out of its layer-wise scaling whatever does not decay: biases and batch normalization, as it should.
     if not weight_decay:
         raise UserError(
             "lars scales only what decays: give a --weight-decay above 0, such as 1e-6, or --optimizer sgd."
         )
-    return LARS(groups, lr=rate, momentum=0.9)
+    return Lars(groups, lr=rate, momentum=0.9) if fused else LARS(groups, lr=rate, momentum=0.9)
 
 
 def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict]:

@@ -15,11 +15,12 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from kornia import color, enhance
-from kornia.filters import gaussian_blur2d
+from kornia.filters import filter2d_separable, get_gaussian_kernel1d
 from torch import Tensor
 
 from pretrain.config import Strengths
 from pretrain.random_numbers import uniforms
+from pretrain.training.device import transferred
 from pretrain.views_cpu import blur_separably, crop_by_loop, recolor
 
 BACKENDS = ("fast", "kornia")
@@ -27,7 +28,7 @@ CROP_ATTEMPTS = 10
 
 
 class Draws(NamedTuple):
-    """What happens to each image of a batch: CPU tensors, one row an image."""
+    """What happens to each image of a batch, one row an image: drawn on the CPU, whatever the images' device."""
 
     crop: Tensor  # (b, 4) float32: top, left, height, width as shares of the image
     flip_horizontal: Tensor  # (b,) bool
@@ -38,6 +39,18 @@ class Draws(NamedTuple):
     hue_turns: Tensor  # (b,) float32, 0 leaves the image as it is
     gray: Tensor  # (b,) bool
     blur_sigma_px: Tensor  # (b,) float32 in pixels of the view, 0 for none
+
+    def on(self, device: torch.device) -> "Draws":
+        """The same on a device, in one transfer. `blur_sigma_px` stays in main memory: how many images are blurred, and
+        how widely, decides shapes, and to ask a GPU for them would be to wait for it."""
+        if device.type == "cpu":
+            return self
+        flags = (self.flip_horizontal, self.flip_vertical, self.gray)
+        factors = (self.brightness, self.contrast, self.saturation, self.hue_turns)
+        columns = [column.float()[:, None] for column in (*factors, *flags)]
+        crop, *moved = transferred(torch.cat([self.crop, *columns], dim=1), device).split([4, *[1] * len(columns)], 1)
+        *factors, across, down, gray = (column[:, 0] for column in moved)
+        return Draws(crop, across > 0, down > 0, *factors, gray > 0, self.blur_sigma_px)
 
 
 Augmentation = Callable[[Tensor, Draws], Tensor]
@@ -126,6 +139,7 @@ def render(
     crop, *others = augmentations or AUGMENTATIONS
     # Half precision is for the network: the training loop's autocast would round every product of matrices here.
     with torch.autocast(pixels.device.type, enabled=False):
+        draws = draws.on(pixels.device)
         images = crop(pixels, draws, size_px)
         for augment in _fused(others) if backend == "fast" else others:
             images = augment(images, draws)
@@ -141,8 +155,11 @@ def crop_and_resize(pixels: Tensor, draws: Draws, size_px: int) -> Tensor:
 def flip(images: Tensor, draws: Draws) -> Tensor:
     """Left to right, and for products top to bottom too."""
     for dimension, chosen in ((3, draws.flip_horizontal), (2, draws.flip_vertical)):
-        flipped = torch.nonzero(chosen)[:, 0].to(images.device)
-        images[flipped] = images[flipped].flip(dimension)
+        if chosen.device.type == "cpu":
+            flipped = torch.nonzero(chosen)[:, 0]
+            images[flipped] = images[flipped].flip(dimension)
+        else:  # how many there are a GPU would have to be asked
+            images = torch.where(chosen[:, None, None, None], images.flip(dimension), images)
     return images
 
 
@@ -155,8 +172,7 @@ def jitter_color(images: Tensor, draws: Draws) -> Tensor:
 
 
 def drop_color(images: Tensor, draws: Draws) -> Tensor:
-    gray = draws.gray.to(images.device)[:, None, None, None]
-    return torch.where(gray, color.rgb_to_grayscale(images), images).clamp_(0, 1)
+    return torch.where(draws.gray[:, None, None, None], color.rgb_to_grayscale(images), images).clamp_(0, 1)
 
 
 def blur(images: Tensor, draws: Draws) -> Tensor:
@@ -186,23 +202,25 @@ def _fused(augmentations: Sequence[Augmentation]) -> list[Augmentation]:
 def _where_blurred(images: Tensor, draws: Draws, blur_all: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
     blurred = torch.nonzero(draws.blur_sigma_px)[:, 0]
     if len(blurred):
-        on_device = blurred.to(images.device)
-        images[on_device] = blur_all(images[on_device], draws.blur_sigma_px[blurred])
+        chosen = transferred(blurred, images.device)
+        images[chosen] = blur_all(images[chosen], draws.blur_sigma_px[blurred])
     return images
 
 
 def _boxes(crop: Tensor, height_px: int, width_px: int) -> Tensor:
     """Crops in whole pixels: (b, 4) shares -> (b, 4) int64 top, left, height, width."""
-    extent = torch.tensor([height_px, width_px])
-    sides = (crop[:, 2:] * extent).round().long().clamp_(min=1)
-    corner = (crop[:, :2] * extent).round().long()
-    return torch.cat((torch.minimum(corner, extent - sides), sides), dim=1)
+    corners, sides = [], []
+    for start, share, extent_px in ((crop[:, 0], crop[:, 2], height_px), (crop[:, 1], crop[:, 3], width_px)):
+        side = (share * extent_px).round().long().clamp_(min=1)
+        corners.append(torch.minimum((start * extent_px).round().long(), extent_px - side))
+        sides.append(side)
+    return torch.stack((*corners, *sides), dim=1)
 
 
 def _crop_by_matrices(pixels: Tensor, boxes: Tensor, size_px: int) -> Tensor:
     """Two products of matrices for the whole batch, without a loop that a GPU would wait for: rows, then columns."""
     count, height_px, width_px, _ = pixels.shape
-    top, left, height, width = boxes.to(pixels.device).unbind(1)
+    top, left, height, width = boxes.unbind(1)
     rows = _resize_matrix(top, height, height_px, size_px)
     columns = _resize_matrix(left, width, width_px, size_px)
     images = rows @ pixels.reshape(count, height_px, width_px * 3).float()  # (b, size, w * 3)
@@ -225,4 +243,5 @@ def _resize_matrix(start: Tensor, length: Tensor, extent_px: int, size_px: int) 
 def _blur_by_kornia(images: Tensor, sigma_px: Tensor) -> Tensor:
     # Five sigma of the widest leave out less than 1e-6, so that the widest does not show in the others.
     radius_px = min(math.ceil(5 * float(sigma_px.max())), images.shape[-1] - 1)
-    return gaussian_blur2d(images, 2 * radius_px + 1, sigma_px[:, None].expand(-1, 2))
+    kernels = transferred(get_gaussian_kernel1d(2 * radius_px + 1, sigma_px[:, None]), images.device)  # (b, taps)
+    return filter2d_separable(images, kernels, kernels, border_type="reflect")  # as in gaussian_blur2d

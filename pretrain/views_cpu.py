@@ -5,10 +5,13 @@ thousand views a second so, and 1.4 to 1.6 thousand by kornia. What is learned m
 """
 
 import math
+from functools import cache
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from pretrain.training.device import transferred
 
 LUMA = (0.299, 0.587, 0.114)
 
@@ -29,27 +32,34 @@ def recolor(
     images: Tensor, brightness: Tensor, contrast: Tensor, saturation: Tensor, hue_turns: Tensor, gray: Tensor
 ) -> Tensor:
     """Brightness, then contrast, saturation, hue and gray as one 3x3 matrix and an offset for each image."""
-    luma = torch.tensor(LUMA, device=images.device)
-    brightness = brightness.to(images.device)
+    luma, *_ = _constants(images.device)
     flat = images.flatten(2).mul_(brightness[:, None, None]).clamp_(max=1)  # (b, 3, pixels)
     # Contrast moves every color away from or towards the mean luma; saturation, hue and gray leave grays alone.
-    offset = (1 - contrast.to(images.device)) * (flat.mean(dim=2) @ luma)
-    matrix = _color_matrix(contrast, saturation, hue_turns, gray).to(images.device)
+    offset = (1 - contrast) * (flat.mean(dim=2) @ luma)
+    matrix = _color_matrix(contrast, saturation, hue_turns, gray)
     return torch.bmm(matrix, flat).add_(offset[:, None, None]).clamp_(0, 1).view_as(images)
 
 
 def _color_matrix(contrast: Tensor, saturation: Tensor, hue_turns: Tensor, gray: Tensor) -> Tensor:
     """(b, 3, 3): contrast, then saturation, then hue, then gray, the last by copying the row of the luma."""
-    luma = torch.tensor(LUMA).expand(3, 3)  # every row gives the luma
+    luma, unit, cross = _constants(contrast.device)
+    luma = luma.expand(3, 3)  # every row gives the luma
     saturation, contrast = saturation[:, None, None], contrast[:, None, None]
-    saturate = saturation * torch.eye(3) + (1 - saturation) * luma
+    saturate = saturation * unit + (1 - saturation) * luma
     angle = 2 * math.pi * hue_turns[:, None, None]
     # Rodrigues' rotation about (1, 1, 1). A third of a turn takes red to green, as a shift of HSV's hue does; between,
     # HSV keeps the largest channel and the rotation keeps the mean.
-    cross = torch.tensor([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]]) / math.sqrt(3)
-    rotate = torch.cos(angle) * torch.eye(3) + torch.sin(angle) * cross + (1 - torch.cos(angle)) / 3
+    rotate = torch.cos(angle) * unit + torch.sin(angle) * cross + (1 - torch.cos(angle)) / 3
     matrix = rotate @ saturate * contrast
     return torch.where(gray[:, None, None], luma @ matrix, matrix)
+
+
+@cache
+def _constants(device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Luma (3,), the unit matrix, and the cross product with (1, 1, 1) / sqrt(3). Once: what is made of numbers is sent
+    to a GPU while the CPU waits."""
+    cross = torch.tensor([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]]) / math.sqrt(3)
+    return torch.tensor(LUMA).to(device), torch.eye(3).to(device), cross.to(device)
 
 
 def blur_separably(images: Tensor, sigma_px: Tensor) -> Tensor:
@@ -60,11 +70,11 @@ def blur_separably(images: Tensor, sigma_px: Tensor) -> Tensor:
     """
     count, channels, height_px, width_px = images.shape
     radius_px = min(math.ceil(4 * float(sigma_px.max())), height_px - 1)
-    distance = torch.arange(-radius_px, radius_px + 1) / sigma_px[:, None]
+    distance = torch.arange(-radius_px, radius_px + 1) / sigma_px[:, None]  # sigma is in main memory
     # Every kernel ends at four of its own sigma, so that the widest in the batch does not show in the others.
     kernel = torch.exp(-0.5 * distance**2) * (distance.abs() <= 4)
     kernel = (kernel / kernel.sum(dim=1, keepdim=True)).repeat_interleave(channels, dim=0)[:, None, None]
-    kernel = kernel.to(images.device)  # (b * 3, 1, 1, taps)
+    kernel = transferred(kernel, images.device)  # (b * 3, 1, 1, taps)
     images = images.reshape(1, count * channels, height_px, width_px)
     images = F.conv2d(F.pad(images, (radius_px, radius_px, 0, 0), mode="reflect"), kernel, groups=count * channels)
     kernel = kernel.transpose(2, 3)

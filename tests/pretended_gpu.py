@@ -81,7 +81,7 @@ class Pretending(TorchDispatchMode):
             raise RuntimeError(f"{operation}: expected all tensors to be on the same device")
         asked = kwargs.get("device")
         goes_there = torch.device(asked).type == NAME if asked is not None else bool(there)
-        self._count(operation, there, goes_there, args)
+        self._count(operation, there, goes_there, args, kwargs)
         given = tree_map(_real, (args, kwargs))
         result = operation(*given[0], **given[1])
         known = {id(value._real): value for value in there}
@@ -97,9 +97,11 @@ class Pretending(TorchDispatchMode):
 
         return tree_map(found, result)
 
-    def _count(self, operation, there: list, goes_there: bool, args: tuple) -> None:
+    def _count(self, operation, there: list, goes_there: bool, args: tuple, kwargs: dict) -> None:
         if operation is aten._to_copy.default and goes_there and not there:
             self.arrivals.append(args[0].shape)
+            if not kwargs.get("non_blocking"):  # then torch waits until all that the GPU had to do is done
+                self.waits.append("a copy that blocks")
         is_copied_back = operation is aten._to_copy.default and not goes_there
         picks_by_mask = operation in MAY_MIX and len(args) > 1 and isinstance(args[1], list | tuple) and any(
             isinstance(index, There) and index.dtype in (torch.bool, torch.uint8) for index in args[1]

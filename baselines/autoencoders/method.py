@@ -40,6 +40,7 @@ from baselines.contract.method import (
     forget,
     load_method,
     move,
+    predicted,
     save_method,
 )
 from pretrain.command import UserError, nearest
@@ -140,7 +141,7 @@ class AutoEncoder:
         """Scores (b,) and maps (b, h, w), 0 or more, batch by batch."""
         self._check_fitted()
         for batch in batches(images, self.batch_size, self.device):
-            yield self._predict(batch)
+            yield predicted(self._predict, batch)
 
     @torch.no_grad()
     @full_precision()

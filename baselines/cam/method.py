@@ -39,6 +39,7 @@ from baselines.contract.method import (
     forget,
     load_method,
     move,
+    predicted,
     save_method,
 )
 from baselines.contract.split import split_samples
@@ -135,14 +136,17 @@ class Cam:
         if not hasattr(self, "network_"):
             raise NotFitted(f"{type(self).__name__} has not learned yet: call fit first.")
         for batch in batches(images, self.batch_size, self.device):
-            with torch.inference_mode(), full_precision():
-                late = self.network_.late(self.network_.early(self._fitting(batch)))
-                logits = self.network_.logits(late).double()
-                # -log P(good) = log(1 + exp(anomaly - good)): unlike a probability it does not saturate at 1.
-                scores = F.softplus(logits[:, ANOMALY] - logits[:, GOOD])
-                maps = self.network_.activation_maps(late)[:, None]
-                maps = F.interpolate(maps, batch.shape[-2:], mode="bilinear")[:, 0]
-            yield Prediction(scores.float(), maps)
+            yield predicted(self._predict_batch, batch)
+
+    @torch.inference_mode()
+    @full_precision()
+    def _predict_batch(self, images: Tensor) -> Prediction:
+        late = self.network_.late(self.network_.early(self._fitting(images)))
+        logits = self.network_.logits(late).double()
+        # -log P(good) = log(1 + exp(anomaly - good)): unlike a probability it does not saturate at 1.
+        scores = F.softplus(logits[:, ANOMALY] - logits[:, GOOD])
+        maps = self.network_.activation_maps(late)[:, None]
+        return Prediction(scores.float(), F.interpolate(maps, images.shape[-2:], mode="bilinear")[:, 0])
 
     def to(self, device: torch.device | str) -> Self:
         return move(self, device)

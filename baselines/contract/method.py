@@ -10,7 +10,7 @@ anomalous.
 """
 
 import inspect
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, Protocol, Self, TypeVar, runtime_checkable
@@ -24,6 +24,7 @@ from pretrain.data.dataset import ImageSet
 from pretrain.data.decode import read_mask
 from pretrain.files import read_tensors, write_tensors
 from pretrain.training.device import transferred
+from pretrain.training.memory import in_parts
 
 METHOD_FILE = "method.safetensors"
 FORMAT = 2  # 2: arguments and classes have the field's names, such as coreset_ratio and PatchCore
@@ -166,6 +167,15 @@ def batches(images: Iterable[Tensor], batch_size: int, device: torch.device = CP
         if len(shapes := {tuple(image.shape) for image in batch}) > 1:
             raise UserError(f"images of {len(shapes)} sizes in one call, such as {shapes.pop()}: give them one size.")
         yield transferred(torch.stack(batch), device)
+
+
+def predicted(predict: Callable[[Tensor], Prediction], images: Tensor) -> Prediction:
+    """What `predict` says of a batch, in parts where a GPU's memory is short."""
+    parts = in_parts(predict, images)
+    if len(parts) == 1:
+        return parts[0]
+    maps = None if parts[0].maps is None else torch.cat([part.maps for part in parts])
+    return Prediction(torch.cat([part.scores for part in parts]), maps)
 
 
 def move(method: Loaded, device: torch.device | str) -> Loaded:

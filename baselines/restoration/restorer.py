@@ -111,8 +111,18 @@ class NetworkRestorer(ABC):
         with torch.inference_mode(), full_precision():
             for position, image in enumerate(images):
                 image = transferred(image[None].float(), self.device)
-                restored[position] = restore_in_tiles(restore_tile, image, self.tile_px)[0]
+                restored[position] = self._in_tiles_that_fit(restore_tile, image)[0]
         return restored
+
+    def _in_tiles_that_fit(self, restore_tile: Callable[[Tensor], Tensor], image: Tensor) -> Tensor:
+        """In tiles of what `memory_mb` allows, and of less where a GPU has less."""
+        while True:
+            try:
+                return restore_in_tiles(restore_tile, image, self.tile_px)
+            except torch.OutOfMemoryError:
+                pass  # its traceback holds what takes the memory, and is gone after this line
+            torch.cuda.empty_cache()
+            self.memory_mb /= 2
 
     def to(self, device: torch.device | str) -> Self:
         vars(self).pop("_inference_network", None)

@@ -43,6 +43,7 @@ def train_restorer(config: TrainConfig, make_restorer: Callable[[TrainConfig], N
     restorer.recipe.check()
     # All that can be refused is refused before the folder is made.
     restorer.to(choose_device(config.device))
+    config = replace(config, device=restorer.device.type)
     pairs = make_training_pairs(config, restorer.device)
     with run.held(config):
         if run.skip_if_finished():

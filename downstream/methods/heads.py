@@ -27,6 +27,7 @@ from baselines.contract.method import (
     forget,
     load_method,
     move,
+    predicted,
     save_method,
 )
 from baselines.contract.split import Split, split_samples
@@ -90,7 +91,7 @@ class Head(ABC):
             raise NotFitted(f"{type(self).__name__} has not learned yet: call fit first.")
         for batch in batches(images, self.batch_size, self.device):
             with torch.inference_mode(), full_precision():
-                scores, maps = self._predict_batch(batch)
+                scores, maps = predicted(self._predict_batch, batch)
             yield Prediction(scores.float(), maps)
 
     def to(self, device: torch.device | str) -> Self:

@@ -22,6 +22,7 @@ from baselines.contract.method import (
     forget,
     load_method,
     move,
+    predicted,
     save_method,
 )
 from downstream.methods.references import background, views_of
@@ -101,9 +102,12 @@ class PatchMethod(ABC):
         if not hasattr(self, "normal_scores_"):
             raise NotFitted(f"{type(self).__name__} has no normals yet: call refer first.")
         for batch in batches(images, self.batch_size, self.device):
-            vectors = self.patches(batch)
-            maps = self._maps(self.distances(vectors), batch.shape[-2:])
-            yield Prediction(self._scores(maps, nearest(pooled(vectors), self.pooled_)), maps)
+            yield predicted(self._predict_batch, batch)
+
+    def _predict_batch(self, images: Tensor) -> Prediction:
+        vectors = self.patches(images)
+        maps = self._maps(self.distances(vectors), images.shape[-2:])
+        return Prediction(self._scores(maps, nearest(pooled(vectors), self.pooled_)), maps)
 
     def patches(self, images: Tensor) -> Tensor:
         """float32 images (b, 3, h, w) -> patch vectors (b, rows, columns, d), normalized once normals are known."""

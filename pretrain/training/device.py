@@ -4,7 +4,8 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
 
@@ -41,9 +42,9 @@ def _say_gpu() -> None:
 
 def transferred(tensor: Tensor, device: torch.device) -> Tensor:
     """The tensor on a device. From main memory to a GPU by way of pinned memory: the CPU goes on meanwhile."""
-    if device.type == "cuda" and tensor.device.type == "cpu":
-        return tensor.pin_memory().to(device, non_blocking=True)
-    return tensor.to(device)
+    if device.type == "cpu" or tensor.device.type != "cpu":
+        return tensor.to(device)
+    return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
 
 
 @contextmanager
@@ -83,14 +84,66 @@ def _convolution_seconds(dtype: torch.dtype) -> float:
     return min(seconds)
 
 
-def on_device(images: ImageSet, device: torch.device) -> Callable[[Sequence[int]], Tensor]:
-    """Gives a function from positions to uint8 (b, h, w, 3) on the device: on a GPU, all images lie there from the
-    start if they fit into a quarter of its free memory, so that it never waits for the disk."""
-    shape = (len(images), images.size_px, images.size_px, 3)
-    if device.type == "cuda" and math.prod(shape) < torch.cuda.mem_get_info(device)[0] / 4:
-        everything = torch.empty(shape, dtype=torch.uint8, device=device)
-        for start in range(0, len(images), 256):
-            part = range(start, min(start + 256, len(images)))
-            everything[start : part.stop] = torch.from_numpy(images.batch(part)).to(device)
-        return lambda positions: everything[torch.as_tensor(positions, device=device)]
-    return lambda positions: torch.from_numpy(images.batch(positions)).to(device)
+@contextmanager
+def kernels(deterministic: bool) -> Iterator[None]:
+    """For a training on a GPU: nothing but kernels that give the same bits every time, where torch has such, else an
+    error; or for each convolution the fastest, which is tried out once. On a CPU bits are the same anyhow."""
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read at the first product of matrices
+    before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+    torch.use_deterministic_algorithms(deterministic)
+    torch.backends.cudnn.benchmark = not deterministic
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0])
+        torch.backends.cudnn.benchmark = before[1]
+
+
+def wait_for(device: torch.device) -> None:
+    """Until a GPU has done what it was told: a clock that is read before says nothing."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+class DeviceImages:
+    """Positions -> uint8 (b, h, w, 3) on a device. On a GPU, all images lie there from the start if they fit into a
+    quarter of its free memory, so that it never waits for the disk; else those of the next step can be read ahead."""
+
+    def __init__(self, images: ImageSet, device: torch.device) -> None:
+        self._images, self._device, self._everything = images, device, None
+        self._ahead: tuple[list[int], Future] | None = None
+        shape = (len(images), images.size_px, images.size_px, 3)
+        is_gpu = device.type == "cuda"
+        if is_gpu and math.prod(shape) < torch.cuda.mem_get_info(device)[0] / 4:
+            self._everything = torch.empty(shape, dtype=torch.uint8, device=device)
+            for start in range(0, len(images), 256):
+                part = range(start, min(start + 256, len(images)))
+                self._everything[start : part.stop] = transferred(torch.from_numpy(images.batch(part)), device)
+        self.can_read_ahead = is_gpu and self._everything is None
+        self._reader = ThreadPoolExecutor(1, "reading ahead") if self.can_read_ahead else None
+        self._copying = torch.cuda.Stream(device) if self.can_read_ahead else None
+
+    def __call__(self, positions: Sequence[int]) -> Tensor:
+        if self._everything is not None:
+            return self._everything[transferred(torch.as_tensor(positions), self._device)]
+        if self._ahead and self._ahead[0] == list(positions):
+            (_, pixels), self._ahead = self._ahead, None
+            return self._beside_the_work(pixels.result())
+        return transferred(torch.from_numpy(self._images.batch(positions)), self._device)
+
+    def read_ahead(self, positions: Sequence[int]) -> None:
+        """Read into pinned memory what will be asked for next, while the GPU is at work."""
+        self._ahead = list(positions), self._reader.submit(self._pinned, positions)
+
+    def _pinned(self, positions: Sequence[int]) -> Tensor:
+        return torch.from_numpy(self._images.batch(positions)).pin_memory()
+
+    def _beside_the_work(self, pinned: Tensor) -> Tensor:
+        """Copied while the GPU still computes the steps before."""
+        working = torch.cuda.current_stream(self._device)
+        with torch.cuda.stream(self._copying):
+            pixels = pinned.to(self._device, non_blocking=True)
+        working.wait_stream(self._copying)
+        pixels.record_stream(working)
+        return pixels

@@ -24,6 +24,7 @@ from torch.optim import Optimizer
 
 from pretrain.command import Stopped, UserError
 from pretrain.progress import Progress
+from pretrain.training.device import wait_for
 from pretrain.training.run import Run
 
 # Reading a loss makes a GPU wait for it.
@@ -170,10 +171,13 @@ class Session:
     def steps_within(self, minutes: float, train_step: Callable[[int, int], object]) -> int:
         """How many steps fit into some minutes: takes a few, times them, and undoes them. The same on all ranks."""
         before = deepcopy((self.module.state_dict(), self.optimizer.state_dict()))
+        device = next(self.module.parameters()).device
         train_step(0, 1000)  # the first one allocates and warms caches
+        wait_for(device)
         start_s = time.monotonic()
         for step in range(1, 1 + TIMED_STEPS):
             train_step(step, 1000)
+        wait_for(device)
         seconds = (time.monotonic() - start_s) / TIMED_STEPS
         self.module.load_state_dict(before[0])
         self.optimizer.load_state_dict(before[1])

@@ -50,7 +50,7 @@ from pretrain.config import Strengths
 from pretrain.data.dataset import ImageSet, load
 from pretrain.encoder import make_encoder
 from pretrain.simclr import SimCLR, batch_members, make_optimizer, make_views, train_mode
-from pretrain.training.device import on_device
+from pretrain.training.device import DeviceImages
 from pretrain.training.fabric import make_fabric, rank_positions
 from scripts.benchmarks.cache import build, make_images
 from scripts.benchmarks.config import Pretrain
@@ -144,7 +144,7 @@ def contestants(config: Pretrain, parent: Path, fabric: Fabric, in_fp32: Fabric)
             turns[f"bare step{kind} {px}"] = ours(recipe, config, images, fabric, is_bare=True)
         turns[f"ours in fp32 {px}"] = ours(plain, config, images, in_fp32)
         turns[f"our default recipe {px}"] = ours(default, config, images, fabric)
-    pixels = on_device(images, fabric.device)(range(config.batch))
+    pixels = DeviceImages(images, fabric.device)(range(config.batch))
     for backend in ("fast", "kornia", "kornia compiled") if on_gpu else ("fast", "kornia"):
         turns[f"views {backend}"] = views_alone(plain, config, pixels, *backend.split())
     return turns
@@ -222,7 +222,7 @@ def ours(recipe: Recipe, config: Pretrain, images: ImageSet, fabric: Fabric, is_
     optimizer = make_optimizer(recipe.optimizer, module, recipe.learning_rate, recipe.weight_decay)
     model, stepper = fabric.setup(module.to(memory_format=torch.channels_last), optimizer)
     train_mode(module, recipe.freeze_batch_norm)
-    positions, pixels_of = rank_positions(recipe.batch, fabric), on_device(images, fabric.device)
+    positions, pixels_of = rank_positions(recipe.batch, fabric), DeviceImages(images, fabric.device)
 
     def views_of(step: int) -> tuple[Tensor, Tensor | None]:
         chosen = batch_members(recipe, step, len(images))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
+import torch
 from conftest import REPOSITORY
 
 from pretrain.command import Names, UserError, nearest, read_config, run_command, run_commands, start, start_commands
@@ -177,6 +178,7 @@ def test_what_is_installed_does_not_come_before_the_standard_library(first, monk
     ("error", "code", "words"),
     [
         (MemoryError(), 2, "the memory does not suffice"),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0"), 2, "for 2.50 GiB more; ask"),
         (BrokenPipeError(), 141, ""),
         (OSError(28, "No space left on device"), 2, "put that right"),
         (KeyError("fault"), 70, "a fault of heldout"),

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
+from pretended_gpu import pretended_gpu
 from torch import Tensor, nn
 from two_ranks import run_two_ranks
 
@@ -154,6 +155,46 @@ def test_lars_scales_whatever_the_gradient():
     assert (layer.weight.detach() - before).norm().item() == pytest.approx(0.5 * 0.001 * before.norm().item(), rel=1e-3)
     with pytest.raises(UserError, match="--weight-decay"):
         make_optimizer("lars", layer, 0.5, 0.0)
+
+
+@pytest.mark.parametrize(("recipe", "is_synthetic"), [("dense", False), ("dense", True), ("simclr", False)])
+@pytest.mark.parametrize("backend", ["kornia", "fast"])
+def test_a_step_on_a_gpu_never_waits_for_it(recipe, is_synthetic, backend):
+    """On a GPU that is pretended, from bytes that lie there to the weights after the step."""
+    config = Config(recipe=recipe, size_px=32, batch=4, synthetic_negatives=is_synthetic, views=backend)
+    positions = np.arange(4)
+    pixels = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (4, 48, 48, 3), np.uint8))
+    with pretended_gpu() as gpu:
+        module = simclr(config.image_weight, config.dense_weight).to(gpu.device)
+        optimizer = make_optimizer("adamw", module, 0.01, 1e-4)
+        before = [weights.cpu() for weights in module.parameters()]
+        pixels = pixels.to(gpu.device)
+        for step in range(2):  # in the first, constants are sent there
+            gpu.waits.clear()
+            views, masks = make_views(config, step, positions, pixels, pixels.roll(1, 0) if is_synthetic else None)
+            losses = module(views, masks, 0, step, positions)
+            losses.loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        assert gpu.waits == []
+        assert losses.loss.device == gpu.device and losses.loss.isfinite()
+        assert any(not torch.equal(old, new.cpu()) for old, new in zip(before, module.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd", "lars"])
+def test_weights_move_alike_in_one_kernel_and_one_by_one(name):
+    """torch has its fused kernels for CPUs too."""
+    results = []
+    for fused in (False, True):
+        torch.manual_seed(0)
+        layer = nn.Linear(4, 3)
+        optimizer = make_optimizer(name, layer, 0.1, 1e-2, fused)
+        for _ in range(3):
+            layer(torch.ones(2, 4)).square().sum().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        results.append([weights.detach() for weights in layer.parameters()])
+    torch.testing.assert_close(*results, rtol=1e-5, atol=1e-7)
 
 
 def three_steps() -> tuple[list[Tensor], dict[str, Tensor]]:

@@ -230,6 +230,36 @@ def test_user_errors_are_one_sentence(options, words, demo_folder, tmp_path):
     assert "Traceback" not in done.stderr
 
 
+def test_a_gpu_that_is_too_small_is_one_sentence_with_the_batch_that_fits(demo_folder, tmp_path, monkeypatch):
+    def too_much(*arguments):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr("pretrain.simclr.SimCLR.forward", too_much)
+    monkeypatch.setattr("pretrain.training.memory.largest_batch", lambda train_some, device: 4)
+    done = pretrain(demo_folder, tmp_path / "run")
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "8 images of 32 px do not fit into the GPU's memory: --batch 4 would, with another --out." in done.stderr
+
+
+def test_a_run_goes_on_on_another_device_as_it_began(finished, demo_folder, tmp_path):
+    """Begun on a GPU, by its file; sizes that were left open there are not those of a CPU now."""
+    out = Path(shutil.copytree(finished[0], tmp_path / "run"))
+    stored = (out / "config.yaml").read_text()
+    for here, there in (
+        ("device: cpu", "device: cuda"),
+        ("views: fast", "views: kornia"),
+        ("epochs: 8", "epochs: 100"),
+    ):
+        stored = stored.replace(here, there)
+    (out / "config.yaml").write_text(stored)
+    (out / "finished").unlink()
+    done = pretrain(demo_folder, out)
+    assert done.returncode == 0 and "began on cuda and goes on on cpu" in done.stderr
+    assert resolved(Config(), "cpu", "32-true", began_on="cuda") == replace(
+        resolved(Config(), "cuda", "32-true"), device="cpu"
+    )
+
+
 def test_other_options_into_the_same_folder_are_refused(finished, demo_folder, tmp_path):
     out = Path(shutil.copytree(finished[0], tmp_path / "run"))
     (out / "finished").unlink()  # as while it was being trained

@@ -278,6 +278,20 @@ def test_samples_and_images_show_the_same_images(demo_folder):
     assert any(sample.mask is not None and sample.mask.any() for sample in samples)
 
 
+def test_a_batch_that_a_gpu_cannot_hold_is_predicted_in_parts(material):
+    class Short(MeanImage):
+        def _small(self, images):
+            if len(images) > 4:
+                raise torch.OutOfMemoryError
+            return super()._small(images)
+
+    method = method_suite.ready(MeanImage(), material)
+    short = Short()
+    short.mean_, short.normal_scores_ = method.mean_, method.normal_scores_
+    together, in_parts = (method_suite.predict(each, material.tests) for each in (method, short))
+    method_suite.assert_same(together, in_parts)
+
+
 def test_methods_and_restorers_are_told_apart():
     assert isinstance(SadNetRestorer(), Restorer) and not isinstance(SadNetRestorer(), Method)
     assert not isinstance(MeanImage(), Restorer)

@@ -81,6 +81,25 @@ def test_a_gpu_restores_the_same_image_by_tiles_too(make, fitted, pairs, tmp_pat
     assert (make(steps=2).fit(pairs).restore(images[..., :32, :32]) - small).abs().max() < 1e-3
 
 
+def test_a_gpu_that_cannot_hold_a_tile_gets_smaller_ones(make, fitted, monkeypatch):
+    images = smooth(1, 270, 300)[0][None]
+    whole, forward = fitted.restore(images), fitted._inference_network.forward
+    asked = []
+
+    def short(tile):
+        asked.append(max(tile.shape[-2:]))
+        if asked[-1] > 280:
+            raise torch.OutOfMemoryError
+        return forward(tile)
+
+    monkeypatch.setattr(fitted._inference_network, "forward", short)
+    fitted.memory_mb = 1e-6 * fitted.network_.bytes_per_pixel * 384**2
+    in_tiles = fitted.restore(images)
+    assert asked[0] == 300 and 256 <= max(asked[1:]) <= 280
+    fitted.memory_mb = 2000.0
+    assert (in_tiles - whole).abs().mean() < 1e-2
+
+
 def test_one_class_is_not_loaded_as_another(fitted, tmp_path):
     fitted.save(tmp_path)
     other = EncoderRestorer if isinstance(fitted, SadNetRestorer) else SadNetRestorer

@@ -11,7 +11,7 @@ from pretrain.data.cache import Entry
 from pretrain.data.dataset import ImageSet
 from pretrain.data.images import Record
 from pretrain.training import device as machine
-from pretrain.training.device import choose_device, full_precision, on_device, transferred
+from pretrain.training.device import DeviceImages, choose_device, full_precision, kernels, transferred
 
 
 @pytest.mark.parametrize(
@@ -58,10 +58,35 @@ def test_images_on_the_cpu_are_copies_of_those_asked_for():
     records = tuple(Record(Path(f"{i}.png"), "nut", "train", "good") for i in range(3))
     entries = tuple(Entry(row, 4, 4, bytes([row]), bytes([row])) for row in (4, 0, 2))
     images = ImageSet(Path("data"), 4, records, entries, pixels)
-    pixels_of = on_device(images, torch.device("cpu"))
+    pixels_of = DeviceImages(images, torch.device("cpu"))
     for positions in (np.array([2, 0, 2]), [2, 0, 2]):
         found = pixels_of(positions)
         assert found.dtype == torch.uint8 and found.device.type == "cpu"
         assert np.array_equal(found.numpy(), pixels[[2, 4, 2]])
     found.zero_()
     assert pixels[2].any()
+
+
+@pytest.mark.parametrize("is_asked", [True, False])
+def test_kernels_are_the_fastest_or_give_the_same_bits(is_asked):
+    before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+    with kernels(is_asked):
+        assert torch.are_deterministic_algorithms_enabled() == is_asked
+        assert torch.backends.cudnn.benchmark != is_asked
+    assert (torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark) == before
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("free", [10**12, 0])
+def test_a_gpu_gets_the_images_asked_for_read_ahead_or_from_its_memory(free, monkeypatch):
+    pixels = np.random.default_rng(0).integers(0, 256, (9, 4, 4, 3), dtype=np.uint8)
+    records = tuple(Record(Path(f"{i}.png"), "nut", "train", "good") for i in range(9))
+    images = ImageSet(Path("data"), 4, records, tuple(Entry(i, 4, 4, bytes([i]), bytes([i])) for i in range(9)), pixels)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 10**12))
+    pixels_of = DeviceImages(images, torch.device("cuda"))
+    assert pixels_of.can_read_ahead == (free == 0)
+    for positions in (np.array([2, 0, 8]), np.array([5, 5]), np.array([1])):
+        if pixels_of.can_read_ahead and len(positions) > 1:
+            pixels_of.read_ahead(positions)
+        assert np.array_equal(pixels_of(positions).cpu().numpy(), pixels[positions])

@@ -70,6 +70,22 @@ def test_other_options_are_refused_and_named(change, words, tmp_path):
         pass
 
 
+def test_a_run_goes_on_on_another_device_and_says_what_that_means(tmp_path, capsys):
+    @dataclass(frozen=True)
+    class OnDevice(Settings):
+        device: str = "cuda"
+
+    run = Run(tmp_path)
+    with run.held(OnDevice()):
+        pass
+    with run.held(OnDevice(device="cpu")):
+        pass
+    assert "began on cuda and goes on on cpu" in capsys.readouterr().err
+    assert run.earlier("device") == "cuda"
+    with pytest.raises(UserError, match="seed was 0 and is 1"), run.held(OnDevice(device="cpu", seed=1)):
+        pass
+
+
 HOLDER = """
 import sys, time
 from pathlib import Path
