@@ -5,6 +5,7 @@ Both are never negative, and the border counts: windows are mirrored there, so t
 
 import math
 from collections.abc import Callable
+from functools import cache
 
 import torch
 from kornia.filters import filter2d_separable, get_gaussian_kernel1d
@@ -95,6 +96,9 @@ def ssim_map(restored: Tensor, images: Tensor, window_px: int = WINDOW_PX) -> Te
     A Gaussian window of sigma 1.5 (Wang et al. 2004). Raises UserError where the window does not fit.
     """
     check_window(images, window_px)
+    if images.device.type != "cpu":  # kornia sends its window there each time, which makes a GPU be waited for
+        luminance, structure = _luminance_and_structure(restored, images, window_px)
+        return luminance * structure
     return ssim(restored, images, window_px, eps=0.0)  # kornia's eps of 1e-12 would leave equal images a hair below 1
 
 
@@ -108,9 +112,14 @@ def check_window(images: Tensor, window_px: int) -> None:
         )
 
 
+@cache
+def _window(side_px: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    return get_gaussian_kernel1d(side_px, SIGMA_PX, dtype=dtype).to(device)
+
+
 def _luminance_and_structure(restored: Tensor, images: Tensor, window_px: int) -> tuple[Tensor, Tensor]:
     """SSIM's two factors, luminance and contrast with structure: kornia gives their product alone."""
-    kernel = get_gaussian_kernel1d(window_px, SIGMA_PX, device=images.device, dtype=images.dtype)
+    kernel = _window(window_px, images.device, images.dtype)
 
     def blurred(values: Tensor) -> Tensor:
         return filter2d_separable(values, kernel, kernel)

@@ -132,7 +132,8 @@ class Residual(PatchCore):
     def _patch_scores(self, vectors: Tensor, distances: Tensor, rows: Tensor) -> Tensor:
         """The evidence of a defect, above that of no residual at all: 0 or more, as the network never falls."""
         with torch.inference_mode():
-            network = MonotoneNetwork(len(self.units_of_inputs_), self.hidden).to(self.device)
+            with torch.device(self.device):  # made there: what is sent there makes a GPU be waited for
+                network = MonotoneNetwork(len(self.units_of_inputs_), self.hidden)
             network.take(self.network_)
             inputs = self._inputs(vectors, distances, rows)
             return network(self._scaled(inputs)) - network(self._scaled(torch.zeros_like(inputs[:1])))
