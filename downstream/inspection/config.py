@@ -40,7 +40,7 @@ class Fit:
     minimum_area: int = 0
     train: Path | None = None
     train_categories: Names = Names()
-    size_px: int = 320
+    size_px: int = 384
     options: str = ""
     device: str = "auto"
     seed: int = 0
@@ -96,7 +96,7 @@ class AreaModel:
     validation_share: float = 0.1
     encoder: Path | None = None
     train: Path | None = None
-    size_px: int = 320
+    size_px: int = 384
     options: str = ""
     false_alarm_rate: float | None = None
     device: str = "auto"

@@ -24,7 +24,7 @@ from pretrain.encoder import Encoder, commit
 from pretrain.training.device import choose_device
 
 # As detect.py has it; without a GPU half as many pixels, or three categories would take hours.
-SIZE_PX, SIZE_PX_WITHOUT_GPU, QUICK_SIZE_PX = 320, 224, 128
+SIZE_PX, SIZE_PX_WITHOUT_GPU, QUICK_SIZE_PX = 384, 224, 128
 SEEDS, QUICK_SEEDS = Names("0,1,2"), Names("0")
 ALL = "all"
 SHOTS, QUICK_SHOTS = Names("4,all"), Names(ALL)
