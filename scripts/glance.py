@@ -25,15 +25,14 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 BEGIN = "<!-- glance: written by python scripts/glance.py from RESULTS.md -->"
 END = "<!-- end of glance -->"
 STUDY = "The study: patch statistics, each category left out in turn"
-START = "The start: the default method on ImageNet weights, each product's own normals, three seeds"
+START = "The start at 384 px: the default method on ImageNet weights, each product's own normals, three seeds"
 ALONE = "The start: PaDiM and PatchCore alone, all normals, one seed"
 # (shown as, section, row there)
 STARTS = (
     ("PatchCore and PaDiM fused (the default), ImageNet weights", START, "fused-ImageNet-all-normals"),
-    ("the same with sixteen good images", START, "fused-ImageNet-16-normals"),
-    ("the same with four", START, "fused-ImageNet-4-normals"),
-    ("PatchCore, ImageNet weights", ALONE, "patchcore-ImageNet-all-normals"),
-    ("PaDiM, ImageNet weights", ALONE, "padim-ImageNet-all-normals"),
+    ("the same with four good images", START, "fused-ImageNet-4-normals"),
+    ("PatchCore, ImageNet weights, 320 px", ALONE, "patchcore-ImageNet-all-normals"),
+    ("PaDiM, ImageNet weights, 320 px", ALONE, "padim-ImageNet-all-normals"),
     ("fused, random weights", START, "fused-random-all-normals"),
     ("frame only (control)", START, "frame-all-normals"),
 )
