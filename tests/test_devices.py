@@ -4,7 +4,7 @@ from dataclasses import fields
 
 import pytest
 import torch
-from fitted_models import fitted, run_area, run_detect, run_export
+from fitted_models import run_area, run_detect, run_export
 
 from baselines import autoencoder, sadnet, vgg_cam
 from baselines.autoencoders.config import Config as AutoEncoderConfig
@@ -91,19 +91,3 @@ def test_an_exported_file_asks_onnxruntime_for_the_gpu(onnx_file, padim_folder, 
     assert "onnxruntime has no CUDA here" in capsys.readouterr().err
     assert run_export(padim_folder, "--out", tmp_path / "a.onnx", "--device", "cuda") == 2
     assert "pip install onnxruntime-gpu" in capsys.readouterr().err and not list(tmp_path.iterdir())
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_a_model_fitted_on_one_device_runs_on_the_other_and_decides_alike(demo_folder, tmp_path, capsys):
-    folders = {
-        device: fitted(tmp_path / device, demo_folder, "fused", "--device", device) for device in ("cpu", "cuda")
-    }
-    tests, decisions = demo_folder / "hazelnut", {}
-    for model, folder in folders.items():
-        for device in ("cpu", "cuda"):
-            out = tmp_path / f"{model} on {device}"
-            run_detect("run", tests, "--model", folder, "--device", device, "--out", out, "--overlays", "none")
-            decisions[model, device] = (out / "results.jsonl").read_text().count('"is_defective": true')
-    assert decisions["cpu", "cpu"] == decisions["cpu", "cuda"]
-    assert decisions["cuda", "cpu"] == decisions["cuda", "cuda"]

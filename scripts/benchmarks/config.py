@@ -37,6 +37,35 @@ class Cache(Benchmark):
 
 
 @dataclass(frozen=True)
+class Gpu(Benchmark):
+    """Prove all of it on one GPU, in parts that each end by themselves, the most valuable first.
+
+    Attributes:
+        minutes: How long all parts together may take.
+        parts: Only these of them; tests, training, pretraining, inference, baselines, views or service.
+        data: Folder of categories in MVTec AD's layout, of which two at least have defects. Default is demo data.
+        best: Options of pretrain/simclr.py for the recipe that is compared with the default.
+        dry_run: Go through every part on the CPU with tiny sizes.
+        in_process: Run the parts in this process; else each has one of its own, which may be stopped or die.
+        pack: Write what a machine with a GPU but without a network lacks into this folder, and stop.
+        limit_mb: At most so many MiB of it; of the images of --data as many as fit.
+        for_python: Version of Python that the machine has, for --pack.
+        out: Folder for results.json, results.md and each part's log.
+    """
+
+    minutes: float = 12.0
+    parts: Names = Names()
+    data: Path | None = None
+    best: str = "--recipe simclr"
+    dry_run: bool = False
+    in_process: bool = False
+    pack: Path | None = None
+    limit_mb: float = 56.0
+    for_python: str = "3.12"
+    out: Path = Path("runs/gpu")
+
+
+@dataclass(frozen=True)
 class Infer(Benchmark):
     """Measure how fast and how well an exported model answers, beside anomalib's.
 
@@ -137,6 +166,7 @@ class Serve(Benchmark):
         memory_requests: Requests over which memory is watched.
         batch: Images per forward pass, at most: the service's --batch-size.
         workers: Processes of the service, its --workers; with one per core none waits for another's thread.
+        device: cpu, cuda, or auto for a GPU where there is one.
     """
 
     rounds: int = 5
@@ -144,6 +174,7 @@ class Serve(Benchmark):
     memory_requests: int = 10_000
     batch: int = 16
     workers: int = 1
+    device: str = "auto"
 
 
 @dataclass(frozen=True)

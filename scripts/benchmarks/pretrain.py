@@ -37,6 +37,7 @@ from itertools import count, islice, product
 from pathlib import Path
 from statistics import median
 
+import timm
 import torch
 import torchvision
 from lightly import data, loss, transforms
@@ -187,17 +188,21 @@ def figures_of(config: Pretrain, seconds: dict[str, list[float]]) -> dict:
     return figures
 
 
-def lightly_stock(config: Pretrain, files: Path, workers: int) -> Turn:
-    """One epoch as in lightly's tutorial on SimCLR. A turn begins and ends with empty queues, so that its workers
-    neither start with batches that nobody paid for nor disturb whoever comes next."""
+def lightly_stock(config: Pretrain, files: Path, workers: int, architecture: str = "resnet18") -> Turn:
+    """One epoch as in lightly's tutorial on SimCLR, on any backbone of timm's. A turn begins and ends with empty
+    queues, so that its workers neither start with batches that nobody paid for nor disturb whoever comes next."""
     on_gpu = config.device == "cuda"
     dataset = data.LightlyDataset(str(files), transform=transforms.SimCLRTransform(input_size=config.size_px))
     queue = {"num_workers": workers, "persistent_workers": workers > 0, "pin_memory": on_gpu}
     loader = torch.utils.data.DataLoader(dataset, config.batch, shuffle=True, drop_last=True, **queue)
     torch.manual_seed(0)
-    backbone = torchvision.models.resnet18()
-    backbone.fc = torch.nn.Identity()
-    model = torch.nn.Sequential(backbone, SimCLRProjectionHead(512, 512, 128)).to(config.device)
+    if architecture == "resnet18":  # the tutorial's
+        backbone, width = torchvision.models.resnet18(), 512
+        backbone.fc = torch.nn.Identity()
+    else:
+        backbone = timm.create_model(architecture, num_classes=0)
+        width = backbone.num_features
+    model = torch.nn.Sequential(backbone, SimCLRProjectionHead(width, width, 128)).to(config.device)
     criterion = loss.NTXentLoss(temperature=0.5)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.06, momentum=0.9, weight_decay=5e-4)
 
@@ -213,13 +218,19 @@ def lightly_stock(config: Pretrain, files: Path, workers: int) -> Turn:
     return epoch
 
 
-def ours(recipe: Recipe, config: Pretrain, images: ImageSet, fabric: Fabric, is_bare: bool = False) -> Turn:
+def ours(
+    recipe: Recipe, config: Pretrain, images: ImageSet, fabric: Fabric, is_bare: bool = False, compiled: bool = False
+) -> Turn:
     """The next steps of a training as `pretrain/simclr.py` makes them, nothing prepared before a turn; or with
-    `is_bare` on views made once: with this network and loss nothing can train faster."""
+    `is_bare` on views made once: with this network and loss nothing can train faster. `compiled` compiles the encoder.
+    """
     encoder = make_encoder(recipe.architecture, recipe.start, seed=recipe.seed, input_size_px=recipe.size_px)
     torch.manual_seed(recipe.seed)
     module = SimCLR(encoder, recipe.image_weight, recipe.dense_weight, recipe.temperature)
-    optimizer = make_optimizer(recipe.optimizer, module, recipe.learning_rate, recipe.weight_decay)
+    if compiled:
+        module.encoder.stages.compile()
+    fused = fabric.device.type == "cuda"
+    optimizer = make_optimizer(recipe.optimizer, module, recipe.learning_rate, recipe.weight_decay, fused)
     model, stepper = fabric.setup(module.to(memory_format=torch.channels_last), optimizer)
     train_mode(module, recipe.freeze_batch_norm)
     positions, pixels_of = rank_positions(recipe.batch, fabric), DeviceImages(images, fabric.device)
@@ -232,6 +243,7 @@ def ours(recipe: Recipe, config: Pretrain, images: ImageSet, fabric: Fabric, is_
 
     def steps() -> float:
         for step in islice(numbers, config.steps):
+            torch.manual_seed(recipe.seed + step)
             views, masks = fixed or views_of(step)
             losses = model(views, masks, recipe.seed, step, positions)
             fabric.backward(losses.loss)

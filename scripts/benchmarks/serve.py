@@ -70,24 +70,11 @@ class Round(NamedTuple):
 
 
 def main(config: Serve) -> int:
-    rounds, requests, long = (
-        (2, 320, 1000) if config.quick else (config.rounds, config.requests, config.memory_requests)
-    )
-    with tempfile.TemporaryDirectory() as folder:
-        files, inspector = make_material(Path(folder), config.batch)
-        with served(Path(folder), config) as (port, process):
-            bodies = [request_of(data, port) for data in files]
-            ask(port, bodies, 4 * CLIENTS, CLIENTS)
-            turn = partial(one_round, port, process, bodies, files, inspector, requests)
-            measured = in_rounds(rounds, {"all three": turn})["all three"]
-            alone_ms, _ = ask(port, bodies, 100, 1)
-            print(f"memory over {long} requests", file=sys.stderr, flush=True)
-            memory, errors = memory_over(port, bodies, long, process)
-    figures = figures_of(measured, alone_ms, memory, errors)
+    figures, lines = measured(config)
     return finish(
         "serve",
         config,
-        table(figures, rounds, requests, long),
+        lines,
         figures,
         at_least=AT_LEAST,
         at_most=AT_MOST,
@@ -95,16 +82,37 @@ def main(config: Serve) -> int:
     )
 
 
-def make_material(folder: Path, batch: int) -> tuple[list[bytes], Inspector]:
+def measured(
+    config: Serve, clients: int = CLIENTS, images: int = IMAGES, size_px: int = Fit.size_px
+) -> tuple[dict, list]:
+    """Figures, and the table of them; by default those that targets are for."""
+    rounds, requests, long = (
+        (2, 320, 1000) if config.quick else (config.rounds, config.requests, config.memory_requests)
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        files, inspector = make_material(Path(folder), config, images, size_px)
+        with served(Path(folder), config) as (port, process):
+            bodies = [request_of(data, port) for data in files]
+            ask(port, bodies, 4 * clients, clients)
+            turn = partial(one_round, port, process, bodies, files, inspector, requests, clients)
+            every = in_rounds(rounds, {"all three": turn})["all three"]
+            alone_ms, _ = ask(port, bodies, min(100, requests), 1)
+            print(f"memory over {long} requests", file=sys.stderr, flush=True)
+            memory, errors = memory_over(port, bodies, long, process, clients)
+    figures = figures_of(every, alone_ms, memory, errors)
+    return figures, table(figures, rounds, requests, long)
+
+
+def make_material(folder: Path, config: Serve, images: int, size_px: int) -> tuple[list[bytes], Inspector]:
     """Image files, and a model fitted in `folder`/models."""
     os.environ["HELDOUT_CACHE"] = str(folder / "cache")
-    make(folder / "demo", categories=(CATEGORY,), train=IMAGES, good=6, defective=3)
+    make(folder / "demo", categories=(CATEGORY,), train=images, good=6, defective=3)
     model = folder / "models" / CATEGORY
-    fit(Fit(data=folder / "demo", category=CATEGORY, out=model))
-    inspector = Inspector.load(model)
-    inspector.method.batch_size = batch
+    fit(Fit(data=folder / "demo", category=CATEGORY, device=config.device, size_px=size_px, out=model))
+    inspector = Inspector.load(model, config.device)
+    inspector.method.batch_size = config.batch
     paths = sorted((folder / "demo" / CATEGORY).glob("t*/*/*.png"))
-    return [path.read_bytes() for path in paths[:IMAGES]], inspector
+    return [path.read_bytes() for path in paths[:images]], inspector
 
 
 @contextmanager
@@ -112,7 +120,8 @@ def served(folder: Path, config: Serve) -> Iterator[tuple[int, int]]:
     """The service on the model in `folder`: its port, and the number of its process."""
     command = [sys.executable, REPOSITORY / "downstream/serve.py", "--port", 0, "--models", folder / "models",
                "--results", folder / "results.sqlite", "--kept-images", folder / "kept", "--batch-size", config.batch,
-               "--workers", config.workers, "--decoders", max(1, 2 // config.workers)]  # fmt: skip
+               "--workers", config.workers, "--decoders", max(1, 2 // config.workers),
+               "--device", config.device]  # fmt: skip
     environment = {name: value for name, value in os.environ.items() if not name.startswith("HELDOUT_TOKEN")}
     with open(folder / "log", "w") as log:
         process = subprocess.Popen(
@@ -166,7 +175,13 @@ def ask(port: int, bodies: Sequence[bytes], count: int, clients: int) -> tuple[l
 
 
 def one_round(
-    port: int, process: int, bodies: Sequence[bytes], files: Sequence[bytes], inspector: Inspector, requests: int
+    port: int,
+    process: int,
+    bodies: Sequence[bytes],
+    files: Sequence[bytes],
+    inspector: Inspector,
+    requests: int,
+    clients: int,
 ) -> Round:
     """Each of the three once."""
     decoded = [decode_bytes(data, inspector.size_px) for data in files]
@@ -186,7 +201,7 @@ def one_round(
     )
     count = sum(len(files[start : start + size]) for start in starts)
     start_s, service_cpu_s = time.perf_counter(), cpu_seconds(process)
-    milliseconds, errors = ask(port, bodies, requests, CLIENTS)
+    milliseconds, errors = ask(port, bodies, requests, clients)
     service_s, service_cpu_s = time.perf_counter() - start_s, cpu_seconds(process) - service_cpu_s
     cpu_ms = (1e3 * model_cpu_s / count, 1e3 * service_cpu_s / requests)
     return Round(count / model_s, count / decoding_s, requests / service_s, *cpu_ms, milliseconds, errors)
@@ -209,11 +224,11 @@ def cpu_seconds(process: int) -> float:
     return sum(sum(each.cpu_times()[:2]) for each in processes(process))
 
 
-def memory_over(port: int, bodies: Sequence[bytes], count: int, process: int) -> tuple[list[float], int]:
+def memory_over(port: int, bodies: Sequence[bytes], count: int, process: int, clients: int) -> tuple[list[float], int]:
     """MiB of the server and its processes after each tenth of `count` requests."""
     taken, errors = [], 0
     for _ in range(10):
-        errors += ask(port, bodies, count // 10, CLIENTS)[1]
+        errors += ask(port, bodies, count // 10, clients)[1]
         taken.append(sum(each.memory_info().rss for each in processes(process)) / 2**20)
     return taken, errors
 

@@ -4,7 +4,8 @@ import json
 import re
 
 import pytest
-from fitted_models import SMALL, run_detect
+import torch
+from fitted_models import SMALL, fitted, run_detect
 
 from pretrain.files import read_tensors
 
@@ -91,3 +92,19 @@ def test_mistakes_are_one_sentence(arguments, words, padim_folder, demo_folder, 
     assert run_detect(*(places.get(word, word) for word in arguments), *small) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("error:") and words in error
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_model_fitted_on_one_device_runs_on_the_other_and_decides_alike(demo_folder, tmp_path, capsys):
+    folders = {
+        device: fitted(tmp_path / device, demo_folder, "fused", "--device", device) for device in ("cpu", "cuda")
+    }
+    tests, decisions = demo_folder / "hazelnut", {}
+    for model, folder in folders.items():
+        for device in ("cpu", "cuda"):
+            out = tmp_path / f"{model} on {device}"
+            run_detect("run", tests, "--model", folder, "--device", device, "--out", out, "--overlays", "none")
+            decisions[model, device] = (out / "results.jsonl").read_text().count('"is_defective": true')
+    assert decisions["cpu", "cpu"] == decisions["cpu", "cuda"]
+    assert decisions["cuda", "cpu"] == decisions["cuda", "cuda"]

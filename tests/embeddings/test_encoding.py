@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from refusals import refusal
 
@@ -81,3 +82,13 @@ def test_sources_that_cannot_be():
     assert "32 px or more" in refusal(make_source, encoder, "pooled", size_px=16)
     assert "are for patches" in refusal(make_source, encoder, "pooled", grid=4)
     assert "grid of -1" in refusal(make_source, encoder, "patches", grid=-1)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("form", ["pooled", "patches"])
+def test_a_gpu_makes_the_same_vectors(form):
+    encoder, pixels = Encoder("resnet18", 1), np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
+    source = make_source(encoder, form, size_px=SIZE_PX)
+    here, there = (Encoding(encoder, source, device).vectors(pixels) for device in ("cpu", "cuda"))
+    np.testing.assert_allclose(here, there, rtol=1e-3, atol=1e-4)

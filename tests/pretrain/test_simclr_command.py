@@ -347,3 +347,28 @@ def test_too_few_images_are_refused(tmp_path, demo_folder):
     shutil.copy(next(demo_folder.rglob("train/good/*.png")), tmp_path / "nut/train/good/0.png")
     with pytest.raises(UserError, match="too few"):
         prepared(Config(tmp_path, size_px=32, batch=8), make_fabric("cpu", "32-true"))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_trains_the_same_bits_if_asked_also_after_a_resume(demo_folder, tmp_path, monkeypatch):
+    options = ("--device", "cuda", "--deterministic", "--checkpoint-minutes", "0")
+    assert pretrain(demo_folder, tmp_path / "once", *options).returncode == 0
+    out = tmp_path / "twice"
+    with monkeypatch.context() as patched:
+        stop_after(2, interrupt, patched)
+        assert pretrain(demo_folder, out, *options).returncode == 130
+    assert pretrain(demo_folder, out, *options).returncode == 0
+    assert_same_weights(tmp_path / "once", out)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("recipe", ["dense", "simclr"])
+def test_a_gpu_trains_near_what_a_cpu_does(recipe, demo_folder, tmp_path):
+    losses = {}
+    for device in ("cpu", "cuda"):
+        done = pretrain(demo_folder, tmp_path / device, "--device", device, "--recipe", recipe, "--views", "kornia")
+        assert done.returncode == 0, done.stderr
+        losses[device] = [line["loss"] for line in figures(tmp_path / device) if "loss" in line]
+    assert losses["cuda"] == pytest.approx(losses["cpu"], rel=0.05)

@@ -146,3 +146,11 @@ def test_large_images_go_by_tiles_within_the_memory_allowed(fitted):
     assert len(asked) > 1 and max(max(size) for size in asked) <= 264
     assert (psnr(tiled, images) - psnr(whole, images)).abs().item() < 0.05
     assert ((tiled - whole).diff(dim=-1).abs().max() < 1 / 255) and ((tiled - whole).diff(dim=-2).abs().max() < 1 / 255)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_real_gpu_restores_the_same_image(fitted, tmp_path):
+    images = smooth(1, 270, 300)[0][None]
+    fitted.save(tmp_path)
+    assert (type(fitted).load(tmp_path).to("cuda").restore(images) - fitted.restore(images)).abs().max() < 1e-3
