@@ -124,7 +124,8 @@ def glance(sections: dict[str, str]) -> str:
         ),
         "",
         "To ImageNet's weights SimCLR adds nothing yet that holds on several products (*Ideas screened on ImageNet's",
-        "weights*): `detect.py` takes it only where its monitor finds it clearly better. What it adds to random weights,",
+        "weights*): `detect.py` takes it only where its monitor finds it clearly better. "
+        "What it adds to random weights,",
         "with the statistics of 0.1: four real products, each left out in turn, so that neither encoder nor method",
         "was trained on it; all of its normals are references; mean and standard deviation over three seeds; AUPRO is",
         "of one product.",

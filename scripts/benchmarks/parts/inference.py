@@ -33,7 +33,7 @@ SPARSE = "dimensions=8,grid=4"
 
 def inference(setting: Setting) -> Iterator[Figures]:
     """Images a second by batches, and milliseconds of one alone, from its bytes to its score."""
-    size_px, batch = setting.size(320, 32), setting.size(64, 2)
+    size_px, batch = setting.size(Fit.size_px, 32), setting.size(64, 2)
     category = load(setting.data, size_px).categories[0]
     images = load(setting.data, size_px, Names(category))
     normals = [i for i, record in enumerate(images.records) if record.split == "train"][: setting.size(150, 4)]

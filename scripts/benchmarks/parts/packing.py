@@ -24,7 +24,7 @@ WHEELS = (
 )
 # Of pure Python, without a wheel in the registry.
 SOURCES = ("FrEIA==0.2",)
-STAND_INS = Path(__file__).resolve().parent / "stand_ins"
+STAND_INS = Path(__file__).resolve().parents[1] / "stand_ins"
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_27_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
 RUN = """#!/usr/bin/env bash
 # Installs what lies here for this run alone, unpacks the images, and begins; options are those of gpu.py.
