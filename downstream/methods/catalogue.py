@@ -51,7 +51,8 @@ class Entry:
 
 # Auto-encoders at the size of --quick, on which an epoch takes seconds.
 _SMALL = {"size_px": 64, "width": 16, "instances": 200}
-_MANY = {"few_normals": False}  # an auto-encoder of four images reproduces those four
+# An auto-encoder of four images reproduces those four, and a covariance of four is mostly shrinkage.
+_MANY = {"few_normals": False}
 _SMALL_CAM = {"epochs": 3, "width": 0.25, "input_px": 64, "learning_rate": 1e-3}
 _CAM, _AE = "baselines.cam.", "baselines.autoencoders.method."
 
@@ -61,20 +62,20 @@ METHODS = {
         Entry("logistic", "logistic head", HEADS, "downstream.methods.heads.LogisticHead", in_detect=False),
         Entry("knn", "k-NN head", HEADS, "downstream.methods.heads.KnnHead", in_detect=False),
         Entry("fine-tuned", "fine-tuned encoder", HEADS, "downstream.methods.fine_tuned.FineTuned", {"epochs": 2},
-              {"epochs": 3, "input_px": 128}, in_detect=False),
+              {"epochs": 3, "input_px": 96}, in_detect=False),
         Entry("fused", "PaDiM and PatchCore fused", PATCHES, "downstream.methods.fused.Fused"),
-        Entry("padim", "PaDiM", PATCHES, "downstream.methods.padim.PaDiM", {"dimensions": 50}),
+        Entry("padim", "PaDiM", PATCHES, "downstream.methods.padim.PaDiM", {"dimensions": 50}, **_MANY),
         Entry("patchcore", "PatchCore", REFERENCES, "downstream.methods.patchcore.PatchCore"),
         Entry("residual", "residuals", REFERENCES, "downstream.methods.residual.Residual"),
-        Entry("vgg-cam", "VGG16-CAM", CLASS_ACTIVATION, _CAM + "method.VggCam", _SMALL_CAM,
+        Entry("vgg-cam", "VGG16-CAM", CLASS_ACTIVATION, _CAM + "method.VggCam", _SMALL_CAM, {"epochs": 5},
               start=_CAM + "network.start_arguments"),
         Entry("cam", "CAM on EfficientNet-Lite0, ImageNet weights", CLASS_ACTIVATION, _CAM + "method.Cam",
-              {"epochs": 3, "learning_rate": 1e-3}, {"input_px": 224}),
-        Entry("ae", "auto-encoder", AUTO_ENCODERS, _AE + "AutoEncoder", _SMALL, {"size_px": 64, "width": 16}, **_MANY),
+              {"epochs": 3, "learning_rate": 1e-3}, {"epochs": 5, "input_px": 224}),
+        Entry("ae", "auto-encoder", AUTO_ENCODERS, _AE + "AutoEncoder", _SMALL, _SMALL | {"instances": 800}, **_MANY),
         Entry("vae", "variational auto-encoder", AUTO_ENCODERS, _AE + "VariationalAutoEncoder", _SMALL,
-              {"size_px": 64, "width": 16}, **_MANY),
+              _SMALL | {"instances": 800}, **_MANY),
         Entry("cae", "convolutional auto-encoder, SSIM", AUTO_ENCODERS, _AE + "ConvolutionalAutoEncoder",
-              {"size_px": 64, "instances": 200}, {"size_px": 64, "instances": 1000}, **_MANY),
+              {"size_px": 64, "instances": 200}, {"size_px": 64, "instances": 500}, **_MANY),
         Entry("mean", "mean image", CONTROLS, "baselines.trivial.MeanImage"),
         Entry("frame", "frame only", CONTROLS, "baselines.trivial.FrameColor", in_detect=False),
     )

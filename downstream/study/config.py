@@ -20,8 +20,8 @@ class Evaluate:
             is the newest finished one in runs/ that was pretrained on the same data; none for no pretrained encoder.
         methods: Only these methods; the controls always take part. Default is every method, with --quick the first of
             each family.
-        shots: How many normals of a test category methods refer to; numbers, or all. Default is 4,all, of the
-            random encoder and auto-encoders all, with --quick all.
+        shots: How many normals of a test category methods refer to; numbers, or all. Default is 4,all; for
+            PaDiM, auto-encoders and the random encoder all; with --quick all.
         seeds: Each varies the split, the references drawn, heads, and the encoder where several are given. Default is
             0,1,2.
         size_px: Side of the square to which images are stretched. Default is 384 on a GPU, 224 without one, with

@@ -33,7 +33,7 @@ def test_quick_takes_the_methods_that_were_asked_for():
 
 def test_without_a_gpu_training_is_smaller_and_titles_say_so():
     small, published = study_methods(["ae", "fine-tuned"]), study_methods(["ae", "fine-tuned"], has_gpu=True)
-    assert [method.title for method in small][:2] == ["fine-tuned encoder, at 128 px", "auto-encoder, at 64 px"]
+    assert [method.title for method in small][:2] == ["fine-tuned encoder, at 96 px", "auto-encoder, at 64 px"]
     assert [method.arguments for method in published][:2] == [{}, {}]
 
 

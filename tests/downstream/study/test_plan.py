@@ -40,14 +40,18 @@ def test_every_row_has_every_seed_and_its_random_control(plan):
 
 
 def test_few_normals_are_for_what_they_can_teach_unless_somebody_asks(config):
-    by_default = replace(config, methods=Names("padim,ae"), shots=None, seeds=Names("0"))
+    by_default = replace(config, methods=Names("padim,patchcore"), shots=None, seeds=Names("0"))
 
     def rows(config: Evaluate) -> set[str]:
         return {task.cell.row.name for task in plan_study(config).tasks if not task.method.is_control}
 
-    assert {row for row in rows(by_default) if "4-normals" in row} == {f"padim-{SIMCLR}-4-normals"}
+    assert {row for row in rows(by_default) if "4-normals" in row} == {f"patchcore-{SIMCLR}-4-normals"}
     asked = rows(replace(by_default, shots=Names("4,all")))
-    assert asked - rows(by_default) == {"padim-random-4-normals", "ae-4-normals"}
+    assert asked - rows(by_default) == {
+        f"padim-{SIMCLR}-4-normals",
+        "padim-random-4-normals",
+        "patchcore-random-4-normals",
+    }
 
 
 def started(path: Path, start: str, seed: int = 7) -> Names:
