@@ -36,7 +36,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from scripts.benchmarks.parts.packing import write_pack
 
 from pretrain.command import UserError
 from pretrain.data.images import check_names
@@ -44,6 +43,7 @@ from pretrain.demo import make
 from pretrain.files import write_json, write_whole
 from pretrain.training.device import choose_device
 from scripts.benchmarks.config import Gpu
+from scripts.benchmarks.parts.packing import write_pack
 from scripts.benchmarks.parts.setting import Figures, Setting
 from scripts.benchmarks.rounds import finish
 
