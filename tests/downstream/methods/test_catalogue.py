@@ -84,7 +84,7 @@ SMALL = {
     "fused": {"levels": LEVELS, "dimensions": 40},
     "padim": {"levels": LEVELS, "dimensions": 40},
     "patchcore": {"levels": LEVELS, "dimensions": 32},
-    "residual": {"levels": LEVELS, "dimensions": 32, "hidden": 8},
+    "residual": {"levels": LEVELS, "dimensions": 32, "hidden": 8, "grid": 16},
     "vgg-cam": {"width": 1 / 16, "input_px": 32, "epochs": 2, "train_batch": 8, "learning_rate": 1e-3},
     "cam": {"epochs": 1, "train_batch": 8, "learning_rate": 1e-3},
     "ae": SMALL_AE,
