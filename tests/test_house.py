@@ -77,9 +77,7 @@ def circle(edges: dict[str, set[str]]) -> list[str]:
 def forbidden(root: Path) -> list[str]:
     """Imports that run up or across between packages, or into scripts or tests. (A stand-in bears the name of a package
     from outside, which may be imported.)"""
-    files = [
-        path for path in (*root.glob("tests/*.py"), *root.glob("scripts/**/*.py")) if path.parent.name != STAND_INS
-    ]
+    paths = [*root.glob("tests/*.py"), *root.glob("scripts/**/*.py")]
     outside = {"scripts", "tests", *(path.stem for path in paths if path.parent.name != STAND_INS)}
     wrong = []
     for name, path in sources(root).items():
