@@ -41,6 +41,7 @@ from baselines.contract.method import (
     move,
     predicted,
     save_method,
+    stretched,
 )
 from baselines.contract.split import split_samples
 from pretrain.command import UserError
@@ -182,9 +183,7 @@ class Cam:
 
     def _fitting(self, images: Tensor) -> Tensor:
         """Images as the network takes them. Raises UserError for sizes that it cannot take."""
-        images = images.to(self.device)  # (b, 3, h, w)
-        if self.input_px is not None and images.shape[-2:] != (self.input_px, self.input_px):
-            images = F.interpolate(images, (self.input_px, self.input_px), mode="bilinear", antialias=True)
+        images = stretched(images.to(self.device), self.input_px)  # (b, 3, h, w)
         if min(images.shape[-2:]) < MIN_PX:
             height, width = images.shape[-2:]
             too_small = f"images of {width} x {height} px are too small for {self.architecture}"

@@ -17,6 +17,7 @@ from typing import NamedTuple, Protocol, Self, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from baselines.contract.model_folder import check_format
 from pretrain.command import UserError
@@ -167,6 +168,13 @@ def batches(images: Iterable[Tensor], batch_size: int, device: torch.device = CP
         if len(shapes := {tuple(image.shape) for image in batch}) > 1:
             raise UserError(f"images of {len(shapes)} sizes in one call, such as {shapes.pop()}: give them one size.")
         yield transferred(torch.stack(batch), device)
+
+
+def stretched(images: Tensor, side_px: int | None) -> Tensor:
+    """Images (b, 3, h, w) as squares of `side_px`; as they are with none."""
+    if side_px is None or images.shape[-2:] == (side_px, side_px):
+        return images
+    return F.interpolate(images, (side_px, side_px), mode="bilinear", antialias=True)
 
 
 def predicted(predict: Callable[[Tensor], Prediction], images: Tensor) -> Prediction:

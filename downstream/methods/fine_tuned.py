@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from baselines.contract.method import LEARNING_BATCH, Prediction, Sample, batches
+from baselines.contract.method import LEARNING_BATCH, Prediction, Sample, batches, stretched
 from downstream.methods.heads import Head, Split, balanced_loss, class_weights
 from pretrain.encoder import LEVELS, Encoder
 from pretrain.progress import Progress
@@ -68,7 +68,7 @@ class FineTuned(Head):
         return Prediction(F.softplus(self._logits(images)), None)
 
     def _logits(self, images: Tensor) -> Tensor:
-        pooled = self._used_encoder().pooled(self._fitting(images))
+        pooled = self._used_encoder().pooled(stretched(images, self.input_px))
         return pooled @ self.weights_ + self.offset_
 
     def _validation_loss(self, training: Sequence[Sample], parts: Split) -> float:

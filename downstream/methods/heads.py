@@ -29,6 +29,7 @@ from baselines.contract.method import (
     move,
     predicted,
     save_method,
+    stretched,
 )
 from baselines.contract.split import Split, split_samples
 from pretrain.encoder import DEFAULT_ARCHITECTURE, LEVELS, Encoder, asked_encoder, load_encoder
@@ -121,12 +122,6 @@ class Head(ABC):
             self._encoder = given if given.mean.device == self.device else copy.deepcopy(given).to(self.device)
         return self._encoder
 
-    def _fitting(self, images: Tensor) -> Tensor:
-        """Images (b, 3, h, w) at the size that the head reads."""
-        if self.input_px is None or images.shape[-2:] == (self.input_px, self.input_px):
-            return images
-        return F.interpolate(images, (self.input_px, self.input_px), mode="bilinear", antialias=True)
-
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class PooledFeatureHead(Head):
@@ -153,7 +148,7 @@ class PooledFeatureHead(Head):
         """(b, 3, h, w) -> (b, d)."""
         if "_folded" not in vars(self):  # this head never trains it
             self._folded = folded(self._used_encoder())
-        images = self._fitting(images).contiguous(memory_format=torch.channels_last)
+        images = stretched(images, self.input_px).contiguous(memory_format=torch.channels_last)
         maps = self._folded(images, tuple(self.levels))
         return torch.cat([part.mean((2, 3)) for part in maps.values()], dim=1)
 
