@@ -1,5 +1,7 @@
 """The peak of memory that a cell took."""
 
+import gc
+
 import numpy as np
 import torch
 
@@ -10,12 +12,13 @@ CPU = torch.device("cpu")
 
 
 def test_the_peak_holds_what_was_used_since_the_reset():
+    gc.collect()  # the figure is the whole process's: what earlier tests left must not go meanwhile
     reset_peak(CPU)
     before = peak_megabytes(CPU)
-    np.ones(25_000_000)  # 200 MB, gone at once
-    assert 150 < peak_megabytes(CPU) - before < 300
+    np.ones(100_000_000)  # 800 MB, gone at once
+    assert 500 < peak_megabytes(CPU) - before < 1000
     reset_peak(CPU)
-    assert peak_megabytes(CPU) < before + 100
+    assert peak_megabytes(CPU) < before + 200
 
 
 def test_a_system_that_does_not_say_gives_none(tmp_path, monkeypatch):
