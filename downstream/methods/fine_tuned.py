@@ -26,7 +26,7 @@ class FineTuned(Head):
 
     def _learn(self, training: Sequence[Sample], parts: Split) -> None:
         generator = torch.Generator().manual_seed(self.seed)
-        self.tuned_ = copy.deepcopy(self._given_encoder()).requires_grad_(True)
+        self.tuned_ = copy.deepcopy(self._given_encoder()).requires_grad_(True).to(memory_format=torch.channels_last)
         width = self.tuned_.channels[LEVELS[-1]]
         self.weights_, self.offset_ = (torch.zeros(size, device=self.device, requires_grad=True) for size in (width, 1))
         optimizer = torch.optim.Adam(
@@ -68,7 +68,8 @@ class FineTuned(Head):
         return Prediction(F.softplus(self._logits(images)), None)
 
     def _logits(self, images: Tensor) -> Tensor:
-        pooled = self._used_encoder().pooled(stretched(images, self.input_px))
+        images = stretched(images, self.input_px).contiguous(memory_format=torch.channels_last)
+        pooled = self._used_encoder().pooled(images)
         return pooled @ self.weights_ + self.offset_
 
     def _validation_loss(self, training: Sequence[Sample], parts: Split) -> float:

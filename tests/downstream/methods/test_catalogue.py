@@ -78,9 +78,9 @@ def test_who_needs_other_categories():
 LEVELS = ("level1", "level2")
 SMALL_AE = {"size_px": 32, "width": 4, "instances": 60, "train_batch": 4}
 SMALL = {
-    "logistic": {},
-    "knn": {},
-    "fine-tuned": {"epochs": 1, "train_batch": 8},
+    "logistic": {"input_px": None},
+    "knn": {"input_px": None},
+    "fine-tuned": {"epochs": 1, "train_batch": 8, "input_px": None},
     "fused": {"levels": LEVELS, "dimensions": 40},
     "padim": {"levels": LEVELS, "dimensions": 40},
     "patchcore": {"levels": LEVELS, "dimensions": 32},

@@ -39,7 +39,7 @@ def test_both_classes_weigh_alike():
 @pytest.mark.parametrize("head_class", HEADS.values(), ids=HEADS)
 def test_heads_learn_what_can_be_learned(head_class, training):
     quick = {"epochs": 6, "train_batch": 8, "learning_rate": 1e-3} if head_class is FineTuned else {}
-    head = head_class(**quick).fit(training)
+    head = head_class(input_px=64, **quick).fit(training)
     tests = [sample(400 + i, "good") for i in range(10)] + [sample(500 + i, "spot") for i in range(10)]
     (prediction,) = head.predict([one.image for one in tests])
     assert (prediction.scores > 0).all()
