@@ -46,6 +46,7 @@ from downstream.study.summary import summarize
 from pretrain.command import Names, UserError
 from pretrain.files import sole_writer, write_json
 from pretrain.progress import Progress, duration
+from pretrain.remembered_maps import remembered_maps
 from pretrain.training.device import choose_device
 
 
@@ -79,7 +80,8 @@ def compute_missing(tasks: Sequence[CellTask], out: Path, device: torch.device, 
     finished = len(tasks) - len(clock.tasks)
     print("\n".join([*plan_lines(clock, finished), *([then] if then else [])]), file=sys.stderr, flush=True)
     fitted, failures = LastFitted(), []
-    with Progress("study", len(tasks), "cells", done=finished, time_left=clock.time_left) as progress:
+    progress = Progress("study", len(tasks), "cells", done=finished, time_left=clock.time_left)
+    with remembered_maps(), progress:
         for task in clock.tasks:
             cell, metadata = task.cell, None
             name = f"{cell.row.name} on {cell.category}, seed {cell.seed}"

@@ -12,18 +12,21 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from pretrain.backbone import LEVELS, TIMM
-from pretrain.encoder import Encoder
+from pretrain.encoder import Encoder, fingerprint
+from pretrain.remembered_maps import MEMORY, Remembering
 
 SAME = 1e-3  # of the largest value; rounding changes a tenth of that, a wrong order all of it
 
 
-def folded(encoder: Encoder) -> Encoder:
-    """A copy in eval mode, to be run only: its maps are those of `encoder` but for rounding."""
+def folded(encoder: Encoder) -> Encoder | Remembering:
+    """A copy in eval mode, to be run only: its maps are those of `encoder` but for rounding. In `remembered_maps` it
+    remembers them."""
     copied = copy.deepcopy(encoder).eval().requires_grad_(False)
     _fold(copied.stages)
     if encoder.architecture.startswith(TIMM) and not _same_maps(copied, encoder):
         copied = copy.deepcopy(encoder).eval().requires_grad_(False)
-    return copied.to(memory_format=torch.channels_last)
+    copied, memory = copied.to(memory_format=torch.channels_last), MEMORY.get()
+    return copied if memory is None else Remembering(copied, fingerprint(encoder), memory)
 
 
 @torch.inference_mode()

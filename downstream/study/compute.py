@@ -22,6 +22,7 @@ from downstream.study.memory import peak_megabytes, reset_peak
 from pretrain.command import UserError
 from pretrain.data.dataset import ImageSet
 from pretrain.encoder import Encoder
+from pretrain.remembered_maps import seconds
 
 # Maps are kept at this size for the report; pixel figures are computed before, at the size of the images.
 KEPT_MAP_PX = 64
@@ -42,7 +43,8 @@ class LastFitted:
 
     key: str = ""
     method: Method | None = None
-    fit_s: float = 0.0
+    fit_s: float = 0.0  # as if no map had been remembered
+    took_s: float = 0.0
     is_new: bool = False  # whether the last call of `fit` had to fit
 
     def fit(self, task: CellTask, training: ImageSet, device: torch.device) -> Method:
@@ -57,9 +59,9 @@ class LastFitted:
                 arguments["seed"] = cell.seed
             if task.method.takes_encoder:
                 arguments["encoder"] = task.encoder
-            start_s = time.perf_counter()
+            start_s, began_s = seconds(), time.perf_counter()
             self.method = task.method.make(**arguments).to(device).fit(Samples(training))
-            self.fit_s, self.key = time.perf_counter() - start_s, key
+            self.fit_s, self.took_s, self.key = seconds() - start_s, time.perf_counter() - began_s, key
         return self.method
 
 
@@ -76,14 +78,14 @@ def compute_cell(task: CellTask, fitted: LastFitted, device: torch.device) -> Ce
     reset_peak(device)
     training, calibration = images.training(cell.seed)
     method = fitted.fit(task, training, device)
-    start_s = time.perf_counter()
+    start_s = seconds()
     references = _refer(method, task)
-    refer_s = time.perf_counter() - start_s
+    refer_s = seconds() - start_s
     calibration_images = {category: Images(normals) for category, normals in calibration.items()}
     threshold, map_threshold, normal_scores = cell_thresholds(method, references, calibration_images, cell)
-    start_s = time.perf_counter()
+    start_s = seconds()
     batches = [batch.cpu() for batch in method.predict(Images(images.tests))]
-    predict_s = time.perf_counter() - start_s
+    predict_s = seconds() - start_s
     scores = torch.cat([batch.scores for batch in batches]).numpy()
     maps = torch.cat([batch.maps for batch in batches]) if batches[0].maps is not None else None
     kept_maps, map_scale = _reduced(maps) if maps is not None else (None, None)
@@ -102,6 +104,7 @@ def compute_cell(task: CellTask, fitted: LastFitted, device: torch.device) -> Ce
         metadata={
             "references": len(references),
             "fit_s": fitted.fit_s,
+            "fit_took_s": fitted.took_s,
             "refer_s": refer_s,
             "predict_ms": 1e3 * predict_s / len(scores),
             "is_new_fit": fitted.is_new,

@@ -118,7 +118,7 @@ class StudyClock:
         _, work = self._left.pop(name)
         if metadata is None:
             return False
-        fit_s = metadata["fit_s"] if metadata["is_new_fit"] else 0.0
+        fit_s = metadata["fit_took_s"] if metadata["is_new_fit"] else 0.0
         self.rates.add(work[-1], max(0.0, seconds - fit_s))
         if len(work) > 1 and metadata["is_new_fit"]:
             self.rates.add(work[0], fit_s)

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import torch
 
+from pretrain.remembered_maps import MEMORY
+
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
@@ -19,11 +21,13 @@ def reset_peak(device: torch.device) -> None:
 
 
 def peak_megabytes(device: torch.device) -> float | None:
-    """The highest use since `reset_peak`: of the GPU, or of the whole process; none where the system does not say."""
+    """The highest use since `reset_peak`: of the GPU, or of the whole process but for the maps that it remembers; none
+    where the system does not say."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e6
     try:
         (line,) = (line for line in STATUS.read_text().splitlines() if line.startswith("VmHWM"))
     except (OSError, ValueError):
         return None
-    return int(line.split()[1]) * 1024 / 1e6
+    remembered = MEMORY.get()
+    return (int(line.split()[1]) * 1024 - (remembered.bytes if remembered else 0)) / 1e6

@@ -43,7 +43,7 @@ def rates(tmp_path) -> Rates:
 def measure(clock: StudyClock, task, fit_s: float, seconds: float, is_new_fit: bool = True) -> bool:
     clock.start(task)
     clock._start_s -= seconds
-    return clock.finish({"fit_s": fit_s, "is_new_fit": is_new_fit})
+    return clock.finish({"fit_took_s": fit_s, "is_new_fit": is_new_fit})
 
 
 def test_the_first_cell_of_a_fit_pays_for_it_and_images_are_counted(tasks):
