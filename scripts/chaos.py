@@ -24,14 +24,15 @@ import random
 import shutil
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import closing
 from datetime import date
+from functools import partial
 from pathlib import Path
 
 from pretrain.data.images import check_names
 from pretrain.encoder import commit
 from pretrain.progress import Progress
-from scripts.attacks.attack import Attack
 from scripts.attacks.command_lines import CommandLines
 from scripts.attacks.damage import Damage
 from scripts.attacks.hostile_images import HostileImages
@@ -40,6 +41,7 @@ from scripts.attacks.kills import Kills
 from scripts.attacks.lost_results import PostgresAttacks, ServiceKills
 from scripts.attacks.material import make_material
 from scripts.attacks.serving import program
+from scripts.attacks.soak import Soak
 from scripts.config import Chaos
 
 PARTS = {
@@ -50,15 +52,17 @@ PARTS = {
     "http": HttpAbuse,
     "service-kills": ServiceKills,
     "postgres": PostgresAttacks,
+    "soak": Soak,
 }
+SOAK_FROM_MINUTES = 240  # its share of less is too short to see growth
 
 
 def main(config: Chaos) -> int:
     """Attack for the minutes there are, an equal share each part; 1 where something did not hold."""
     check_names(config.parts, PARTS, "part")
-    names = list(config.parts) or [name for name in PARTS if name != "postgres" or program("initdb")]
+    names = list(config.parts) or parts_of_themselves(config.minutes)
     shutil.rmtree(config.out, ignore_errors=True)
-    tries, failures = dict.fromkeys(names, 0), {name: [] for name in names}
+    tries, failures, said = dict.fromkeys(names, 0), {name: [] for name in names}, []
     with tempfile.TemporaryDirectory() as folder, Progress("attacking", round(60 * config.minutes), "s") as progress:
         os.environ["HELDOUT_CACHE"] = f"{folder}/cache"
         material = make_material(Path(folder) / "material")
@@ -66,37 +70,49 @@ def main(config: Chaos) -> int:
             with closing(PARTS[name](material)) as attack:
                 start_s, passed_s, seconds = time.monotonic(), 0, 60 * config.minutes / len(names)
                 while tries[name] < (config.tries or math.inf) and (not tries[name] or passed_s < seconds):
-                    if failed := attempt(attack, name, tries[name], config, Path(folder)):
+                    chance = random.Random(f"{config.seed} {name} {tries[name]}")
+                    if failed := tried(partial(attack.attempt, chance), f"{name}-{tries[name]}", config, Path(folder)):
                         failures[name].append(failed)
                         progress.print(failed)
                     tries[name] += 1
                     now_s = round(time.monotonic() - start_s)
                     progress.advance(now_s - passed_s, note=name)
                     passed_s = now_s
-    lines = table(tries, failures)
+                if failed := tried(attack.conclude, f"{name}-all", config, Path(folder)):
+                    failures[name].append(failed)
+                    progress.print(failed)
+                said += [attack.said] if attack.said else []
+    lines = table(tries, failures) + [line for each in said for line in ("", each)]
     print("\n".join(lines))
     if config.record:
         made = f"{date.today()}, commit {commit()}\n\n"
-        command = f"    python scripts/chaos.py --minutes {config.minutes:g} --seed {config.seed}\n\n"
+        parts = f" --parts {','.join(config.parts)}" if config.parts else ""
+        command = f"    python scripts/chaos.py --minutes {config.minutes:g} --seed {config.seed}{parts}\n\n"
         with open(config.record, "a", encoding="utf-8") as record:
             record.write("\n## A campaign against heldout itself\n\n" + made + command + "\n".join(lines) + "\n")
     return 1 if any(failures.values()) else 0
 
 
-def attempt(attack: Attack, name: str, number: int, config: Chaos, folder: Path) -> str | None:
+def parts_of_themselves(minutes: float) -> list[str]:
+    """Those that nobody has to name."""
+    without = {"postgres": not program("initdb"), "soak": minutes < SOAK_FROM_MINUTES}
+    return [name for name in PARTS if not without.get(name)]
+
+
+def tried(attack: Callable[[Path], str | None], name: str, config: Chaos, folder: Path) -> str | None:
     """One try in a folder of its own, which is kept where something did not hold."""
     place = folder / "try"
     place.mkdir()
     try:
-        failed = attack.attempt(random.Random(f"{config.seed} {name} {number}"), place)
+        failed = attack(place)
     except Exception as error:
         failed = f"{type(error).__name__}: {error}"
     if failed:
-        kept = config.out / f"{name}-{number}"
+        kept = config.out / name
         shutil.copytree(place, kept, symlinks=True, ignore=_irregular)
-        (kept / "what.txt").write_text(f"seed {config.seed}, {name}, try {number}\n{failed}\n")
+        (kept / "what.txt").write_text(f"seed {config.seed}, {name}\n{failed}\n")
     shutil.rmtree(place)
-    return failed and f"{name} {number}: {failed}"
+    return failed and f"{name}: {failed}"
 
 
 def _irregular(folder: str, names: list[str]) -> list[str]:

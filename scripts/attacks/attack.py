@@ -9,10 +9,15 @@ class Attack:
     """Made of the material, tried again and again, closed. `unit` says what one try is."""
 
     unit: ClassVar[str]
+    said: str | None = None  # what is to be told beneath the table
 
     def attempt(self, chance: random.Random, folder: Path) -> str | None:
         """One try, in an empty folder: what did not hold; none where all did."""
         raise NotImplementedError
+
+    def conclude(self, folder: Path) -> str | None:
+        """What did not hold of all tries together; what shows it may be left in the empty folder."""
+        return None
 
     def close(self) -> None:
         """End what was started for all tries together."""

@@ -1,5 +1,6 @@
 """What is attacked: a small product, and a model, vectors and a run of it, made by the commands themselves."""
 
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -43,6 +44,13 @@ def make_material(folder: Path) -> Material:
     if done.returncode:
         raise RuntimeError(f"there is nothing to attack: {done.stderr}")
     return material
+
+
+def copied_models(material: Material, folder: Path) -> Path:
+    """A folder of two models, `a` and `b`, which differ by their names alone."""
+    for name in ("a", "b"):
+        shutil.copytree(material.model, folder / name)
+    return folder
 
 
 def fitting(material: Material, out: Path) -> tuple:

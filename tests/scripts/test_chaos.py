@@ -1,8 +1,10 @@
 """The campaign: it finds nothing here, and says so where there is something."""
 
+import os
 import random
 import shutil
 import socketserver
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import closing, nullcontext
@@ -17,11 +19,12 @@ from embeddings.config import Extract
 from embeddings.extract import extract
 from pretrain.command import Names, UserError
 from scripts import chaos
-from scripts.attacks import http_abuse
+from scripts.attacks import http_abuse, soak
 from scripts.attacks.attack import Attack
 from scripts.attacks.http_abuse import HttpAbuse
 from scripts.attacks.lost_results import lost
-from scripts.attacks.material import Material
+from scripts.attacks.material import CATEGORY, Material
+from scripts.attacks.soak import Sample, Soak, judged, sample
 from scripts.config import Chaos
 
 
@@ -62,9 +65,9 @@ class FaultyService(socketserver.ThreadingTCPServer):
         super().__init__(("127.0.0.1", 0), self.RequestHandlerClass)
         threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01}).start()
         self.url = "http://{}:{}".format(*self.server_address)
-        self.log, self.process = "", SimpleNamespace(pid=0, poll=lambda: None)
+        self.log, self.process, self.client = "", SimpleNamespace(pid=0, poll=lambda: None), None
 
-    def test(self, data: bytes) -> httpx.Response:
+    def test(self, data: bytes, **fields) -> httpx.Response:
         self.log += self.added_log
         return httpx.Response(200, json={"anomaly_score": self.score})
 
@@ -146,6 +149,52 @@ def test_a_lost_result_is_found(tmp_path):
     database.close()
     assert lost(ids, str(tmp_path / "results.sqlite")) is None
     assert lost({*ids, 99}, str(tmp_path / "results.sqlite")) == "1 of 4 answered results are lost: [99]"
+
+
+@pytest.mark.parametrize(
+    ("grown", "said"),
+    [
+        (Sample(0, 0, 0, 0, 9), None),
+        (Sample(0, 6, 0, 0, 0), "memory_mb grows by 6."),
+        (Sample(0, 0, 2, 0, 0), "descriptors grows by 2.0"),
+        (Sample(0, 0, 0, 2, 0), "threads grows by 2.0"),
+    ],
+)
+def test_growth_is_told_from_noise(grown, said):
+    """By the slope: a peak, wherever it is, is none."""
+    samples = [
+        Sample(1000 * n, 500 + grown[1] * n + 9 * (n == 8), 60 + grown[2] * n, 20 + grown[3] * n, grown[4] * n)
+        for n in range(12)
+    ]
+    failed = judged(samples)[1]
+    assert failed is None if said is None else said in failed
+
+
+def test_what_a_process_and_its_children_hold_is_counted(tmp_path):
+    (tmp_path / "kept").write_bytes(bytes(3_000_000))
+    alone = sample(os.getpid(), tmp_path, 7)
+    child = subprocess.Popen(["sleep", "60"])
+    both = sample(os.getpid(), tmp_path, 7)
+    child.kill()
+    child.wait()
+    assert alone.requests == 7 and alone.memory_mb > 50 and alone.folder_mb == 3
+    assert both.threads == alone.threads + 1 and both.descriptors > alone.descriptors
+
+
+def test_a_fault_during_a_soak_is_found(faulty_service, tmp_path, monkeypatch):
+    good = tmp_path / "demo" / CATEGORY / "test" / "good"
+    good.mkdir(parents=True)
+    (good / "0.png").write_bytes(b"image")
+    (tmp_path / "model").mkdir()
+    monkeypatch.setattr(soak, "served", lambda *_: nullcontext(faulty_service))
+    monkeypatch.setattr(soak, "REQUESTS", (Soak.whole,))
+    monkeypatch.setattr(soak, "REQUESTS_A_SECOND", 1000)
+    with closing(Soak(Material(tmp_path))) as attack:
+        assert attack.attempt(random.Random(0), tmp_path) is None
+        faulty_service.score = 2.0
+        assert "answered 1.0 is now answered 2.0" in attack.attempt(random.Random(0), tmp_path)
+        assert attack.conclude(tmp_path) is None and "too few" in attack.said
+        assert (tmp_path / "samples.csv").read_text().startswith("requests,")
 
 
 @pytest.mark.slow
