@@ -5,9 +5,11 @@ import shutil
 import signal
 from collections.abc import Callable
 from contextlib import redirect_stdout
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING
+from unittest.mock import patch
 
 import pytest
 from filelock import FileLock
@@ -91,21 +93,30 @@ def encoder_file(make_once) -> Path:
     from pretrain.encoder import Encoder
     from pretrain.weights import Origin
 
-    encoder = Encoder("resnet18", 12, origin=Origin("demo", ("hazelnut", "leather"), is_demo=True))
+    encoder = Encoder("timm/test_resnet", 12, origin=Origin("demo", ("hazelnut", "leather"), is_demo=True))
     return make_once("encoder.safetensors", encoder.save)
 
 
 @pytest.fixture(scope="session")
-def study_folder(demo_folder, encoder_file, make_once) -> Path:
+def small_methods() -> dict:
+    """For `monkeypatch.setitem(METHODS, ...)`: k-NN reads images as they are, where it would stretch 32 px to 224."""
+    from downstream.methods.catalogue import METHODS
+
+    return {"knn": replace(METHODS["knn"], without_gpu={"input_px": None})}
+
+
+@pytest.fixture(scope="session")
+def study_folder(demo_folder, encoder_file, small_methods, make_once) -> Path:
     """A finished study of a few methods, seeds 0 and 1, made by the command. (At 32 px PaDiM has a quarter of the
     Gaussians that it has at 64, and they are most of its time.)"""
     from downstream.evaluate import main
+    from downstream.methods.catalogue import METHODS
     from downstream.study.config import Evaluate
     from pretrain.command import read_config
 
     def make(out: Path) -> None:
         arguments = ["--data", demo_folder, "--out", out, "--encoder", encoder_file, *STUDY_OPTIONS]
-        with redirect_stdout(StringIO()) as printed:
+        with patch.dict(METHODS, small_methods), redirect_stdout(StringIO()) as printed:
             assert main(read_config(Evaluate, list(map(str, arguments)))) == 0
         (out / "printed.txt").write_text(printed.getvalue())
 

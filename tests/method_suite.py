@@ -202,8 +202,9 @@ def check_another_process_agrees(make: Make, material: Material) -> None:
 
 
 def check_device_does_not_matter(make: Make, material: Material) -> None:
+    method = shared(make, material)
     with pretended_gpu() as gpu:
-        assert_same_there(shared(make, material), material, gpu)
+        assert_same_there(method, material, gpu)
 
 
 def assert_same_there(method: Method, material: Material, gpu: Gpu) -> None:

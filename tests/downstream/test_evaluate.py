@@ -15,6 +15,7 @@ from conftest import REPOSITORY, STUDY_OPTIONS
 from filelock import FileLock
 
 from downstream.evaluate import compare_restorers, main
+from downstream.methods.catalogue import METHODS
 from downstream.restoration.study import compute_study
 from downstream.study import folds
 from downstream.study.cell import read_cell
@@ -35,8 +36,10 @@ def cells(out: Path) -> dict[str, Path]:
 
 
 @pytest.fixture
-def options(demo_folder, encoder_file) -> tuple:
-    """Those of the study that all tests share."""
+def options(demo_folder, encoder_file, small_methods, monkeypatch) -> tuple:
+    """Those of the study that all tests share, and its methods."""
+    for name, entry in small_methods.items():
+        monkeypatch.setitem(METHODS, name, entry)
     return ("--data", demo_folder, "--encoder", encoder_file, *STUDY_OPTIONS)
 
 
@@ -59,6 +62,7 @@ def test_table_fits_a_hundred_columns_and_names_what_it_is(study_folder):
 
 def test_a_killed_study_resumes_to_what_an_uninterrupted_one_has(study_folder, options, tmp_path):
     out = tmp_path / "study"
+    options = [*options, "--methods", "padim"]  # its process has the catalogue as it is
     command = [sys.executable, SCRIPT, *map(str, options), "--out", str(out)]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
@@ -68,13 +72,13 @@ def test_a_killed_study_resumes_to_what_an_uninterrupted_one_has(study_folder, o
     process.send_signal(signal.SIGKILL)
     process.wait()
     before = {name: path.stat().st_mtime_ns for name, path in cells(out).items()}
-    assert 3 <= len(before) < 16
+    assert 3 <= len(before) < 12
     assert evaluate("--only-report", "--out", out) == 0
     assert json.loads((out / "report.json").read_text())["cells"]["finished"] == len(before)
     assert evaluate(*options, "--out", out) == 0
     after = cells(out)
     assert {name: after[name].stat().st_mtime_ns for name in before} == before
-    assert after.keys() == cells(study_folder).keys()
+    assert len(after) == 12 and after.keys() <= cells(study_folder).keys()
     for name, path in after.items():
         ours, theirs = read_cell(path), read_cell(cells(study_folder)[name])
         assert ours.scores.tolist() == theirs.scores.tolist()

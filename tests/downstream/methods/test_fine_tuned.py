@@ -15,7 +15,7 @@ def training() -> list[Sample]:
 
 
 def test_fine_tuning_leaves_the_given_encoder_alone(training):
-    encoder = Encoder("resnet18", 0).eval()
+    encoder = Encoder("timm/test_resnet", 0).eval()
     before = fingerprint(encoder)
     head = FineTuned(encoder=encoder, input_px=None, epochs=1, train_batch=8).fit(training)
     assert fingerprint(encoder) == before
@@ -24,7 +24,8 @@ def test_fine_tuning_leaves_the_given_encoder_alone(training):
 
 def test_best_epoch_counts(training):
     """With a learning rate that spoils everything, what was best on held-out images is kept."""
-    head = FineTuned(input_px=None, epochs=5, patience=5, train_batch=8, learning_rate=0.3)
+    encoder = Encoder("timm/test_resnet", 0).eval()
+    head = FineTuned(encoder=encoder, input_px=None, epochs=5, patience=5, train_batch=8, learning_rate=0.3)
     losses = []
     measure = head._validation_loss
 
