@@ -3,8 +3,8 @@
 from baselines.contract.metrics import number
 from downstream.report.rows import mean_figure, p_value, signed, signed_interval, without_controls
 from downstream.study.cell import RANDOM, SIMCLR
+from downstream.study.significance import is_clear
 
-ALPHA = 0.05
 CANNOT_BE_SAID = "What SimCLR adds to its start cannot be said here: "
 
 
@@ -23,7 +23,7 @@ def start_sentence(summary: dict) -> str:
     verb = f"took {number(-value)} AUROC from" if value < 0 else f"added {signed(value)} AUROC to"
     corrected = " after Holm" if test["rows"] > 1 else ""  # one row is one test
     evidence = f"95 % interval {signed_interval(test['interval'])}, {p_value(test['p_holm'])}{corrected}"
-    verdict = "not shown" if test["p_holm"] >= ALPHA else "a loss" if value < 0 else "shown"
+    verdict = "not shown" if not is_clear(test) else "a loss" if value < 0 else "shown"
     return f"SimCLR {verb} its start, {start},{where} ({evidence}): {verdict}."
 
 
@@ -73,7 +73,7 @@ def difference_text(test: dict | None) -> str:
     """'+.012 (-.004 to +.027)*', the star where chance is unlikely; nothing where there is no such difference."""
     if test is None:
         return ""
-    star = "*" if test["p_holm"] is not None and test["p_holm"] < ALPHA else ""
+    star = "*" if is_clear(test) else ""
     return signed(test["difference"]) + (f" ({signed_interval(test['interval'])})" if test["interval"] else "") + star
 
 

@@ -15,6 +15,7 @@ from downstream.report.finding import main_finding, rows_sentence, start_sentenc
 from downstream.report.rows import mean_figure, p_value, row_title, row_variant, signed, signed_interval, study_title
 from downstream.report.tables import decisions_table, results_table, thresholds_table
 from downstream.study.record import Results
+from downstream.study.significance import is_clear
 from downstream.study.warnings import failure_warnings
 from pretrain.files import write_whole
 
@@ -65,4 +66,5 @@ def environment() -> Environment:
     texts = (number, p_value, row_title, row_variant, signed, signed_interval)
     templates.filters |= {text.__name__: text for text in texts}
     templates.globals |= {"mean_figure": mean_figure}
+    templates.tests |= {"clear": is_clear}
     return templates

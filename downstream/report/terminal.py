@@ -10,6 +10,7 @@ from baselines.contract.metrics import number
 from downstream.report.finding import rows_sentence, start_sentence, start_table
 from downstream.report.rows import best_figures, category_auroc, controls_last, signed, study_title
 from downstream.study.cell import NO_ENCODER
+from downstream.study.significance import ALPHA, is_clear
 from downstream.study.warnings import failure_warnings
 
 COLUMNS = {
@@ -29,8 +30,8 @@ def print_tables(summary: dict) -> None:
     console.print(main_table(summary))
     console.print(
         "means over categories, ± standard deviation over seeds; interval: bootstrap over test images; vs start, "
-        "vs random: AUROC minus that of what the SimCLR encoder started from, and of random weights, * where p < 0.05 "
-        "after Holm",
+        "vs random: AUROC minus that of what the SimCLR encoder started from, and of random weights, * where p < "
+        f"{ALPHA} after Holm",
         style="dim",
         markup=False,
     )
@@ -109,7 +110,7 @@ def versus(test: dict | None) -> str:
     """AUROC minus that of the same row with a control's encoder, with a star where chance is unlikely."""
     if test is None:
         return ""
-    return signed(test["difference"]) + ("*" if test["p_holm"] is not None and test["p_holm"] < 0.05 else " ")
+    return signed(test["difference"]) + ("*" if is_clear(test) else " ")
 
 
 def _first_categories(summary: dict) -> tuple[list[str], str]:

@@ -8,7 +8,7 @@ import numpy as np
 from downstream.study.cell import NO_ENCODER, RANDOM, SIMCLR, CellResult, RowKey
 from downstream.study.figures import won_by
 from downstream.study.record import Results
-from downstream.study.significance import difference, holm
+from downstream.study.significance import difference, holm, is_clear
 
 # By category, two matrices of `won_pairs` over the same images: the row's and its control's.
 Pairs = dict[str, tuple[np.ndarray, np.ndarray]]
@@ -52,7 +52,7 @@ def compare_with_start(rows: Sequence[dict], results: Results, encoders: Sequenc
     shown = compared if len(compared) == 1 else [*compared, mean]
     _correct(shown)
     _correct([test for comparison in shown for test in comparison["categories"].values()])
-    clear = [test["difference"] for test in compared if test["p_holm"] is not None and test["p_holm"] < 0.05]
+    clear = [test["difference"] for test in compared if is_clear(test)]
     return {
         **mean,
         "starts": list(dict.fromkeys(start["name"] for start in starts.values())),

@@ -194,10 +194,11 @@ def work_of(tasks: Sequence[CellTask], device: torch.device) -> list[list[Work]]
 
 
 def measured_first(tasks: Sequence[CellTask], rates: Rates, device: torch.device) -> list[CellTask]:
-    """The cells so that those which share a fit follow each other, in front the fits in which something is done that
-    was never measured here."""
+    """The cells so that those which share a fit follow each other, and among those of a seed the ones that ask the
+    same encoder, which remembers; in front the fits in which something is done that was never measured here."""
     groups: dict[str, list[CellTask]] = defaultdict(list)
-    for task in tasks:
+    encoders = list(dict.fromkeys(task.cell.encoder_id for task in tasks))
+    for task in sorted(tasks, key=lambda task: (task.cell.seed, encoders.index(task.cell.encoder_id))):
         groups[str(fit_settings(task.cell))].append(task)
     first, rest, known = [], [], set()
     for group in groups.values():

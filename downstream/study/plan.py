@@ -27,7 +27,6 @@ from pretrain.training.device import choose_device
 SIZE_PX, SIZE_PX_WITHOUT_GPU, QUICK_SIZE_PX = 384, 224, 128
 SEEDS, QUICK_SEEDS = Names("0,1,2"), Names("0")
 ALL = "all"
-ENCODER_NAMES = (SIMCLR, START, IMAGENET, RANDOM, NO_ENCODER)
 SHOTS, QUICK_SHOTS = Names("4,all"), Names(ALL)
 
 
@@ -109,13 +108,10 @@ def make_tasks(
     chosen: Mapping[str, Sequence[PretrainedEncoder]],
     controls: ControlEncoders,
 ) -> Iterator[CellTask]:
-    """Every cell, in an order in which those that can share a fitted method follow each other; before them, those that
-    can share what an encoder made of the images."""
+    """Every cell, in an order in which those that can share a fitted method follow each other."""
     for seed in settings.seeds:
-        for encoder_name in ENCODER_NAMES:
-            for method in settings.methods:
-                if encoder_name not in _encoder_names(method, chosen, controls):
-                    continue
+        for method in settings.methods:
+            for encoder_name in _encoder_names(method, chosen, controls):
                 for shots in _shots_of(method, encoder_name, settings):
                     for images in images_by_fold:  # innermost: they share a fitted method where folds train alike
                         if shots.isdigit() and int(shots) > len(images.normals):

@@ -7,7 +7,7 @@ and columns is the bootstrap over images, and the spread of its row and column m
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 from baselines.contract.metrics import Interval
 
 RESAMPLES = 2000
-
+ALPHA = 0.05  # of every p, after Holm
 
 # Quantile of the normal distribution between whose values 95 % lie.
 NORMAL_95 = 1.959964
@@ -84,3 +84,8 @@ def holm(ps: Sequence[float]) -> list[float]:
         highest = max(highest, min(1.0, (len(ps) - rank) * ps[position]))
         corrected[position] = highest
     return corrected
+
+
+def is_clear(test: Mapping) -> bool:
+    """Whether a comparison, `p_holm` among it, is hard to explain by chance; not where too few images allow no test."""
+    return test["p_holm"] is not None and test["p_holm"] < ALPHA

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from downstream.study.significance import difference, holm, mean_interval, won_pairs
+from downstream.study.significance import difference, holm, is_clear, mean_interval, won_pairs
 
 
 def drawn(seed: int, count: int = 60, shift: float = 1.0, seeds: int = 1) -> tuple[np.ndarray, np.ndarray]:
@@ -114,3 +114,9 @@ def test_holm_by_hand():
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([0.9, 0.8]) == pytest.approx([1.0, 1.0])
     assert holm([]) == []
+
+
+def test_a_comparison_is_clear_below_alpha_and_never_untested():
+    assert is_clear({"p_holm": 0.049})
+    assert not is_clear({"p_holm": 0.05})
+    assert not is_clear({"p_holm": None})
