@@ -8,5 +8,9 @@ ruff check --quiet .
 ruff format --quiet --check .
 NO_MKDOCS_2_WARNING=1 mkdocs build --quiet --strict # the site of docs/, into site/
 # Two processes of one thread each, since most tests wait for something or compute too little to divide. A file's tests
-# stay together: they share what its fixtures trained. `-n 0` is one process, as a debugger wants it.
-OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile -m "not slow and not gpu" "$@"
+# stay together, as they share what its fixtures trained, and come in the order of tests/conftest.py. `-n 0` is one
+# process, as a debugger wants it. Plugins that other packages bring for pytest take seconds to load, and no test uses
+# one; without bytecode every process that a test starts would compile heldout anew.
+unset PYTHONDONTWRITEBYTECODE
+export PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 OMP_NUM_THREADS=1
+python -m pytest -p xdist -n 2 --dist loadfile --no-loadscope-reorder -m "not slow and not gpu" "$@"
