@@ -43,10 +43,11 @@ from downstream.study.estimate import Rates, StudyClock, plan_lines
 from downstream.study.plan import StudyPlan, plan_study
 from downstream.study.record import RESTORATION_FILE, is_finished, read_study, write_study
 from downstream.study.summary import summarize
+from embeddings.index.kinds import free_memory_bytes
 from pretrain.command import Names, UserError
 from pretrain.files import sole_writer, write_json
 from pretrain.progress import Progress, duration
-from pretrain.remembered_maps import remembered_maps
+from pretrain.remembered_maps import MOST_BYTES, remembered_maps
 from pretrain.training.device import choose_device
 
 
@@ -81,7 +82,7 @@ def compute_missing(tasks: Sequence[CellTask], out: Path, device: torch.device, 
     print("\n".join([*plan_lines(clock, finished), *([then] if then else [])]), file=sys.stderr, flush=True)
     fitted, failures = LastFitted(), []
     progress = Progress("study", len(tasks), "cells", done=finished, time_left=clock.time_left)
-    with remembered_maps(), progress:
+    with remembered_maps(min(MOST_BYTES, free_memory_bytes() // 4)), progress:
         for task in clock.tasks:
             cell, metadata = task.cell, None
             name = f"{cell.row.name} on {cell.category}, seed {cell.seed}"
