@@ -24,8 +24,8 @@ class Evaluate:
             PaDiM, auto-encoders and the random encoder all; with --quick all.
         seeds: Each varies the split, the references drawn, heads, and the encoder where several are given. Default is
             0,1,2.
-        size_px: Side of the square to which images are stretched. Default is 384 on a GPU, 224 without one, with
-            --quick 128.
+        size_px: Side of the square to which images are stretched. Default is 384 as in detect.py; 224 for all methods
+            across products without a GPU; with --quick 128.
         false_alarm_rate: Share of good images that may be called defective; thresholds follow from it.
         restoration_minutes: Training time of each restorer, for their own table in the held-out protocol; 0 leaves it
             out. Default is 5 on a GPU, 0.25 without one, with --quick 0.1, and with --methods 0.

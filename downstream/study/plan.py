@@ -23,7 +23,7 @@ from pretrain.demo import is_demo
 from pretrain.encoder import Encoder, commit
 from pretrain.training.device import choose_device
 
-# As detect.py has it; without a GPU half as many pixels, or three categories would take hours.
+# As detect.py has it; all methods without a GPU look at a third of the pixels, or three categories would take hours.
 SIZE_PX, SIZE_PX_WITHOUT_GPU, QUICK_SIZE_PX = 384, 224, 128
 SEEDS, QUICK_SEEDS = Names("0,1,2"), Names("0")
 ALL = "all"
@@ -97,7 +97,8 @@ def resolve(config: Evaluate) -> Settings:
     folds = make_folds(config.protocol, folder, config.train, config.test)
     if config.protocol == ONE_CLASS:
         methods = [method for method in methods if not method.needs_training]
-    usual_px = SIZE_PX if has_gpu else SIZE_PX_WITHOUT_GPU
+    takes_hours = not (has_gpu or config.methods or config.protocol == ONE_CLASS)
+    usual_px = SIZE_PX_WITHOUT_GPU if takes_hours else SIZE_PX
     size_px = config.size_px or (QUICK_SIZE_PX if config.quick else usual_px)
     return Settings(folder, folds, methods, seeds, shots, bool(config.shots), size_px, config.false_alarm_rate)
 

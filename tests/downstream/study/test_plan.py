@@ -54,6 +54,14 @@ def test_few_normals_are_for_what_they_can_teach_unless_somebody_asks(config):
     }
 
 
+def test_only_all_methods_across_products_look_at_fewer_pixels_without_a_gpu(config):
+    every = replace(config, methods=Names(), size_px=None, device="cpu")
+    assert resolve(every).size_px == 224
+    assert resolve(replace(every, methods=Names("fused"))).size_px == 384
+    assert resolve(replace(every, protocol="one-class", train=None)).size_px == 384
+    assert resolve(replace(every, quick=True)).size_px == 128
+
+
 def started(path: Path, start: str, seed: int = 7) -> Names:
     """An encoder file as SimCLR leaves it, which names its start."""
     origin = Origin("demo", ("hazelnut", "leather"), is_demo=True, recipe={"start": start})
