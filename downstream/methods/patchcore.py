@@ -81,14 +81,17 @@ class PatchCore(PatchMethod):
         if self.device.type != "cpu":
             return self._exactly(vectors, nearest_rows(vectors, self.coreset_, count))
         if "_index" not in vars(self):
-            self._index = Index.build(self.coreset_.numpy(), metric="l2", kind="flat")
+            self._index = exact_index(self.coreset_)
         return self._exactly(vectors, torch.from_numpy(self._index.search(vectors.numpy(), count).ids))
 
     def _nearest_without(self, vectors: Tensor, own: int) -> tuple[Tensor, Tensor]:
         """The same of projected patches, among those that are not of the normal `own`."""
         rows = torch.nonzero(self.owners_ != own)[:, 0]
-        others = self.coreset_[rows]
-        nearest = nearest_rows(vectors, others, min(self.num_neighbors + 1, len(others)))
+        others, count = self.coreset_[rows], min(self.num_neighbors + 1, len(rows))
+        if self.device.type == "cpu":  # in half the time
+            nearest = torch.from_numpy(exact_index(others).search(vectors.numpy(), count).ids)
+        else:
+            nearest = nearest_rows(vectors, others, count)
         return self._exactly(vectors, rows[nearest])
 
     def _exactly(self, vectors: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -136,6 +139,10 @@ class PatchCore(PatchMethod):
     def _forget(self) -> None:
         super()._forget()
         vars(self).pop("_index", None)
+
+
+def exact_index(vectors: Tensor) -> Index:
+    return Index.build(vectors.numpy(), metric="l2", kind="flat")
 
 
 def principal_axes(vectors: Tensor, count: int | None) -> tuple[Tensor, Tensor]:

@@ -1,6 +1,7 @@
 """Folding changes how long an encoder takes, not what it says."""
 
 import pytest
+import timm.layers
 import torch
 from torch import nn
 
@@ -19,11 +20,12 @@ def with_history(architecture: str) -> Encoder:
     return encoder
 
 
-@pytest.mark.parametrize("architecture", ["resnet18", "resnet50", "convnext_tiny"])
-def test_maps_stay_the_same(architecture):
+@pytest.mark.parametrize("height", [64, 70])  # 70 is odd from level2 on
+@pytest.mark.parametrize("architecture", ["resnet18", "resnet50", "convnext_tiny", "efficientnet_lite0"])
+def test_maps_stay_the_same(architecture, height):
     encoder = with_history(architecture)
     before = fingerprint(encoder)
-    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    images = torch.rand(2, 3, height, 64, generator=torch.Generator().manual_seed(1))
     quick = folded(encoder)
     with torch.inference_mode():
         for level, maps in encoder(images).items():
@@ -36,3 +38,14 @@ def test_no_batch_normalization_is_left_in_a_resnet():
     layers = list(folded(Encoder("resnet18")).modules())
     assert not any(isinstance(layer, nn.BatchNorm2d) for layer in layers)
     assert any(isinstance(layer, nn.BatchNorm2d) for layer in Encoder("resnet18").modules())
+
+
+def test_no_copy_is_padded_in_a_lite(monkeypatch):
+    padded = []
+    same = timm.layers.Conv2dSame.forward
+    monkeypatch.setattr(timm.layers.Conv2dSame, "forward", lambda self, x: padded.append(self) or same(self, x))
+    encoder, images = Encoder("efficientnet_lite0").eval(), torch.rand(1, 3, 64, 64)
+    encoder(images)
+    assert len(padded) == 5
+    folded(encoder)(images)
+    assert len(padded) == 5
