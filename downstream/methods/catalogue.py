@@ -54,13 +54,16 @@ _SMALL = {"size_px": 64, "width": 16, "instances": 200}
 # An auto-encoder of four images reproduces those four, and a covariance of four is mostly shrinkage.
 _MANY = {"few_normals": False}
 _SMALL_CAM = {"epochs": 3, "width": 0.25, "input_px": 64, "learning_rate": 1e-3}
+# Larger than the study's images they show no more.
+_AS_THEY_ARE = {"input_px": None}
 _CAM, _AE = "baselines.cam.", "baselines.autoencoders.method."
 
 METHODS = {
     entry.name: entry
     for entry in (
-        Entry("logistic", "logistic head", HEADS, "downstream.methods.heads.LogisticHead", in_detect=False),
-        Entry("knn", "k-NN head", HEADS, "downstream.methods.heads.KnnHead", in_detect=False),
+        Entry("logistic", "logistic head", HEADS, "downstream.methods.heads.LogisticHead", _AS_THEY_ARE,
+              in_detect=False),
+        Entry("knn", "k-NN head", HEADS, "downstream.methods.heads.KnnHead", _AS_THEY_ARE, in_detect=False),
         Entry("fine-tuned", "fine-tuned encoder", HEADS, "downstream.methods.fine_tuned.FineTuned", {"epochs": 2},
               {"epochs": 3, "input_px": 96}, in_detect=False),
         Entry("fused", "PaDiM and PatchCore fused", PATCHES, "downstream.methods.fused.Fused"),
