@@ -158,6 +158,12 @@ def demo_folder(make_once) -> Path:
     return make_once("demo", lambda folder: make(folder, seed=0, categories=products, train=12, good=6, defective=3))
 
 
+@pytest.fixture
+def few_steps(monkeypatch) -> None:
+    """A quarter of those that residuals are trained for finds what there is to find in small images."""
+    monkeypatch.setattr("downstream.methods.residual.STEPS", 100)
+
+
 @pytest.fixture(scope="session")
 def models_folder(demo_folder, tmp_path_factory) -> Path:
     """Two small models for the service: PaDiM with an encoder of its own, and the mean image without one."""

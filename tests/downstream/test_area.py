@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 from conftest import REPOSITORY
-from fitted_models import SMALL, run_area
+from fitted_models import SMALL, TINY, run_area
 from PIL import Image
 
 from downstream.inspection.inspector import Inspector
@@ -35,11 +35,15 @@ def test_detect_decides_by_the_area_from_then_on(area_model, demo_folder, tmp_pa
     assert json.loads(line)["regions"] == []  # what equals the threshold is good, and shows no region
 
 
+@pytest.mark.usefixtures("few_steps")
 @pytest.mark.parametrize("method", ["patchcore", "residual", "mean"])
 def test_every_method_with_maps_fits_itself(method, demo_folder, tmp_path):
-    more = {"mean": ("--size-px", "64"), "residual": (*SMALL[:-1], "dimensions=16,grid=8", "--train", demo_folder)}
+    more = {
+        "mean": ("--size-px", "64"),
+        "residual": (*SMALL[:-1], TINY + "dimensions=16,grid=8", "--train", demo_folder),
+    }
     words = ("--model", tmp_path / "model", "--data", demo_folder, "--category", "hazelnut")
-    options = more.get(method, (*SMALL[:-1], "dimensions=16,grid=8"))
+    options = more.get(method, (*SMALL[:-1], TINY + "dimensions=16,grid=8"))
     assert run_area("validate", *words, "--method", method, "--validation-share", "0.3", "--area", "40", *options) == 0
     assert run_area("test", *words, "--out", tmp_path / "out", "--overlays", "none", "--no-masks") == 0
     assert not (tmp_path / "out" / "masks").exists() and not (tmp_path / "out" / "overlays").exists()

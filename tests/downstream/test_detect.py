@@ -57,6 +57,7 @@ def test_nothing_defective_is_exit_code_0(padim_folder, blotched, tmp_path):
     assert run_detect("run", blotched, "--model", padim_folder, "--out", tmp_path / "out", "--threshold", "1e9") == 0
 
 
+@pytest.mark.usefixtures("few_steps")
 @pytest.mark.parametrize("method", ["patchcore", "residual", "mean"])
 def test_every_method_can_be_fitted_and_run(method, demo_folder, blotched, tmp_path):
     options = {"mean": ("--size-px", "64"), "residual": (*SMALL[:-1], "dimensions=16,grid=8", "--train", demo_folder)}

@@ -1,25 +1,24 @@
 """Extraction: what the encoder gives, once for every image, whoever stopped whom."""
 
-import multiprocessing
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
+from contextlib import redirect_stdout
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import REPOSITORY
 from refusals import refusal
+from two_ranks import imported, run_as_torchrun
 
 from embeddings import vectors
 from embeddings.config import Extract
 from embeddings.encoding import Source
-from embeddings.extract import default_folder, extract
+from embeddings.extract import default_folder, extract, main
 from embeddings.patches import Patches
 from embeddings.vectors import Vectors, shard_files
 from pretrain.command import Names
@@ -123,8 +122,7 @@ def extract_one_by_one(config: Extract, threads: int) -> None:
 def test_a_killed_extraction_resumes_to_the_same_vectors(tmp_path, small, capsys):
     out, lines = tmp_path / "killed", shard_files(tmp_path / "killed", 0)[1]
     asked = small(out=out, batch=1)
-    context = multiprocessing.get_context("spawn")
-    process = context.Process(target=extract_one_by_one, args=(asked, torch.get_num_threads()))
+    process = imported().Process(target=extract_one_by_one, args=(asked, torch.get_num_threads()))
     process.start()
     while not (lines.exists() and lines.stat().st_size):
         assert process.is_alive()
@@ -142,17 +140,16 @@ def test_a_killed_extraction_resumes_to_the_same_vectors(tmp_path, small, capsys
     assert resumed.records == whole.records and resumed.image_ids.tolist() == whole.image_ids.tolist()
 
 
+def extract_as_rank(rank: int, asked: Extract, said: Path) -> None:
+    with redirect_stdout(StringIO()) as printed:
+        main(asked)
+    (said / str(rank)).write_text(printed.getvalue())
+
+
 def test_two_processes_write_shards_that_read_as_one(demo_folder, pooled, tmp_path, small):
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
-    options = ("--data", demo_folder, "--encoder", "random", "--size-px", SIZE_PX, "--precision", "32-true")
-    done = subprocess.run(
-        [*torchrun, *map(str, (REPOSITORY / "embeddings/extract.py", *options, "--out", tmp_path / "two"))],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("vectors: 90 of 512") == 1
+    run_as_torchrun(extract_as_rank, small(demo_folder, tmp_path / "two"), tmp_path)
+    said = [(tmp_path / str(rank)).read_text() for rank in range(2)]
+    assert said[0].count("vectors: 90 of 512") == 1 and "vectors: 90" not in said[1]
     assert len(list((tmp_path / "two").glob("shard-*.f32"))) == 2
     two = Vectors(tmp_path / "two")
     assert two.records == pooled.records and two.ids.tolist() == pooled.ids.tolist()

@@ -3,14 +3,11 @@
 import json
 import re
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import REPOSITORY
 from refusals import refusal
 
 from embeddings.config import Search
@@ -175,15 +172,15 @@ def test_with_no_index_yet_it_makes_one_and_reports_it(demo_folder, tmp_path, mo
 
 
 def test_users_errors_are_one_sentence(pooled, capsys):
-    command = [sys.executable, str(REPOSITORY / "embeddings/search.py"), "nowhere.png", "--vectors", pooled.folder]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run_command(main, Search, ["nowhere.png", "--vectors", str(pooled.folder)]) == 2
+    no_such_file = capsys.readouterr()
     assert run_command(main, Search, ["--vectors", str(pooled.folder)]) == 2
     nothing_asked = capsys.readouterr()
     with pytest.raises(SystemExit, match="2"):
         run_command(main, Search, ["--kk", "3", "--vectors", str(pooled.folder)])
     unknown_option = capsys.readouterr()
-    assert done.returncode == 2 and done.stdout == nothing_asked.out == unknown_option.out == ""
-    for stderr in (done.stderr, nothing_asked.err, unknown_option.err):
+    assert no_such_file.out == nothing_asked.out == unknown_option.out == ""
+    for stderr in (no_such_file.err, nothing_asked.err, unknown_option.err):
         assert len(stderr.splitlines()) == 1 and stderr.startswith("error: ")
 
 

@@ -1,15 +1,11 @@
 """SimCLR as one module: what is trained, what decays, and that two processes train what one would."""
 
-import os
-import socket
-
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
 from pretended_gpu import pretended_gpu
 from torch import Tensor, nn
-from two_ranks import run_two_ranks
+from two_ranks import run_as_torchrun
 
 from pretrain.command import UserError
 from pretrain.config import Config
@@ -215,22 +211,12 @@ def three_steps() -> tuple[list[Tensor], dict[str, Tensor]]:
     return said, dict(module.state_dict())
 
 
-def one_of_two_ranks(rank: int, folder: str, port: int) -> None:
-    """In the environment that torchrun gives."""
-    torch.set_num_threads(1)
-    numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "MASTER_PORT": port}
-    os.environ |= {name: str(number) for name, number in numbers.items()}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "TORCHELASTIC_RUN_ID": "test", "GROUP_RANK": "0"}
+def one_of_two_ranks(rank: int, folder: str) -> None:
     torch.save(three_steps(), f"{folder}/{rank}.pt")
-    dist.barrier()
-    dist.destroy_process_group()
-    os._exit(0)  # see test_loss.py
 
 
 def test_two_ranks_train_the_weights_of_one_process_with_twice_the_batch(tmp_path):
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    run_two_ranks(one_of_two_ranks, str(tmp_path), port)
+    run_as_torchrun(one_of_two_ranks, str(tmp_path))
     losses, expected = three_steps()
     assert {weights.dtype for weights in expected.values()} == {torch.float64, torch.int64}  # the latter counters
     for rank in range(2):

@@ -36,7 +36,8 @@ def pretraining(setting: Setting) -> Iterator[Figures]:
     what both find on what they never saw, beside their start and random weights."""
     names = tested(setting)
     halves = [Names(names[0::2]), Names(names[1::2])]
-    length = ("--steps", 2, "--size-px", 32, "--batch", 4) if setting.is_tiny else ("--minutes", setting.minutes(0.1))
+    tiny = ("--steps", 2, "--size-px", 32, "--batch", 4, "--architecture", "timm/test_resnet", "--start", "random")
+    length = setting.size(("--minutes", setting.minutes(0.1)), tiny)
     for recipe, options in (("default", ""), ("best", setting.best)):
         encoders = []
         for number, left_out in enumerate(halves):

@@ -38,11 +38,11 @@ def test_cached_training_is_the_plain_one(architecture, samples, weights_file):
     assert {"classifier.weight", next(name for name in before if name.startswith("features.level4"))} <= changed
 
 
-@pytest.mark.parametrize("architecture", ["timm/test_vit", "efficientnet_lite0"])
-def test_other_backbones_learn_from_random_weights_and_are_loaded_as_saved(architecture, samples, tmp_path):
+@pytest.mark.parametrize(("architecture", "input_px"), [("timm/test_vit", 160), ("efficientnet_lite0", 64)])
+def test_other_backbones_learn_from_random_weights_and_are_loaded_as_saved(architecture, input_px, samples, tmp_path):
     """All of it is trained, batch normalization's statistics too."""
     few = [samples[i] for i in range(0, len(samples), 3)][:25]  # three batches, the last of a single image
-    method = Cam(architecture=architecture, weights="random", input_px=160, train_batch=8, epochs=1)
+    method = Cam(architecture=architecture, weights="random", input_px=input_px, train_batch=8, epochs=1)
     before = make_network(architecture, "random").state_dict()
     method.fit(few)
     same = [name for name, weight in method.network_.state_dict().items() if torch.equal(weight, before[name])]
@@ -56,9 +56,9 @@ def test_other_backbones_learn_from_random_weights_and_are_loaded_as_saved(archi
 
 def test_an_encoder_file_brings_its_normalization_and_what_it_saw(samples, tmp_path):
     file = tmp_path / "encoder.safetensors"
-    Encoder("resnet18", 3, mean=(0.1, 0.2, 0.3), origin=Origin("screws", ("a", "b"))).save(file)
+    Encoder("timm/test_resnet", 3, mean=(0.1, 0.2, 0.3), origin=Origin("screws", ("a", "b"))).save(file)
     few = [samples[i] for i in range(0, len(samples), 3)]
-    method = Cam(architecture="resnet18", weights=str(file), train_batch=8, epochs=1)
+    method = Cam(architecture="timm/test_resnet", weights=str(file), train_batch=8, epochs=1)
     assert method.saw == ("a", "b") and Cam().saw == ()
     method.fit(few).save(tmp_path / "model")
     file.unlink()

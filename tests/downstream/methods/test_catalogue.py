@@ -106,10 +106,7 @@ MAKE = {name: partial(METHODS[name].method_class, **arguments) for name, argumen
 PROMISE_NO_FINDS = ("frame", "logistic", "knn", "fine-tuned", "vgg-cam", "cam")
 
 
-@pytest.fixture(autouse=True)
-def few_steps(monkeypatch):
-    """A quarter of those that residuals are trained for finds what there is to find here."""
-    monkeypatch.setattr("downstream.methods.residual.STEPS", 100)
+pytestmark = pytest.mark.usefixtures("few_steps")
 
 
 @pytest.fixture(scope="module")

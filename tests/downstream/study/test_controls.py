@@ -24,11 +24,12 @@ def start_of(file: PretrainedEncoder) -> StartRow:
 
 
 def test_random_controls_have_the_architecture_and_are_made_once():
-    controls = ControlEncoders({"nut": [opened("resnet34")]})
+    name = "timm/test_efficientnet"
+    controls = ControlEncoders({"nut": [opened(name)]})
     encoder, identity = controls.random(controls.architecture, 3)
-    assert encoder.architecture == "resnet34" and identity == fingerprint(Encoder("resnet34", 3))
-    assert controls.random("resnet34", 3)[0] is encoder
-    assert controls.random("resnet34", 4)[1] != identity
+    assert encoder.architecture == name and identity == fingerprint(Encoder(name, 3))
+    assert controls.random(name, 3)[0] is encoder
+    assert controls.random(name, 4)[1] != identity
 
 
 def test_without_a_pretrained_encoder_the_controls_are_of_the_default():
@@ -50,26 +51,26 @@ def test_imagenet_weights_that_this_machine_lacks_are_not_replaced(monkeypatch, 
 
 @pytest.mark.parametrize(("recipe", "words"), [({"start": "random"}, ""), ({}, "does not say what it started from")])
 def test_a_random_start_and_an_unknown_one_are_the_random_row(recipe, words):
-    start = start_of(opened("resnet18", **recipe))
+    start = start_of(opened("timm/test_resnet", **recipe))
     assert start.row == RANDOM and words in start.note and bool(start.note) == bool(words)
 
 
 def test_a_start_from_an_encoder_file_gets_rows_of_its_own_while_the_file_is_there(tmp_path):
     path = tmp_path / "teacher.safetensors"
-    teacher = Encoder("resnet18", 5, origin=Origin("screws", ("a", "b")))
+    teacher = Encoder("timm/test_resnet", 5, origin=Origin("screws", ("a", "b")))
     teacher.save(path)
-    start = start_of(opened("resnet18", start=str(path)))
+    start = start_of(opened("timm/test_resnet", start=str(path)))
     assert start.row == START and start.control[1] == fingerprint(teacher) and not start.control[0].training
     assert start.saw == "screws, a, b" and "found by its path" in start.note
     path.unlink()
-    start = start_of(opened("resnet18", start=str(path)))
+    start = start_of(opened("timm/test_resnet", start=str(path)))
     assert start.row is None and start.control is None
     assert f"started from {path}, which is not at hand" in start.note
 
 
 def test_a_start_file_of_another_architecture_is_not_at_hand(tmp_path):
-    Encoder("resnet34").save(tmp_path / "teacher.safetensors")
-    assert start_of(opened("resnet18", start=str(tmp_path / "teacher.safetensors"))).row is None
+    Encoder("timm/test_efficientnet").save(tmp_path / "teacher.safetensors")
+    assert start_of(opened("timm/test_resnet", start=str(tmp_path / "teacher.safetensors"))).row is None
 
 
 def test_a_copy_of_imagenets_weights_is_the_imagenet_row(tmp_path):
@@ -85,13 +86,13 @@ def make_file(folder: Path) -> Path:
 
 def test_a_start_whose_fingerprint_is_recorded_must_have_it(tmp_path):
     path = tmp_path / "teacher.safetensors"
-    teacher = Encoder("resnet18", 5)
+    teacher = Encoder("timm/test_resnet", 5)
     teacher.save(path)
-    file = opened("resnet18", start="random")
+    file = opened("timm/test_resnet", start="random")
     file.encoder.started_from = Start(str(path), fingerprint(teacher))  # goes before the recipe
     start = start_of(file)
     assert start.row == START and start.note == "" and start.name == str(path)
-    Encoder("resnet18", 6).save(path)
+    Encoder("timm/test_resnet", 6).save(path)
     start = start_of(file)
     assert start.row is None and f"another one now (fingerprint {fingerprint(path)}" in start.note
 
@@ -101,4 +102,4 @@ def test_what_simclr_was_really_started_from_is_found(tmp_path):
     make_encoder(start="imagenet").save(tmp_path / "encoder.safetensors")
     encoder = load_encoder(tmp_path / "encoder.safetensors")
     assert recorded_start(encoder) == ("imagenet", fingerprint(encoder))
-    assert recorded_start(make_encoder("resnet18", "random"))[0] == "random"
+    assert recorded_start(make_encoder("timm/test_resnet", "random"))[0] == "random"

@@ -25,7 +25,7 @@ def here(tmp_path, monkeypatch) -> Path:
 
 def made(run: Path, *saw: str, data: str = DATA, demo: bool = False, finished: bool = True, seed: int = 0) -> str:
     """An encoder file as pretraining leaves it."""
-    Encoder("resnet18", seed, origin=Origin(data, saw, demo)).save(run / "encoder.safetensors")
+    Encoder("timm/test_resnet", seed, origin=Origin(data, saw, demo)).save(run / "encoder.safetensors")
     if finished:
         (run / "finished").touch()
     return str(run / "encoder.safetensors")

@@ -1,6 +1,7 @@
 """A run folder: what it refuses, what survives a kill or a full disk, and that going on equals never having stopped."""
 
 import errno
+import inspect
 import os
 import subprocess
 import sys
@@ -86,11 +87,14 @@ def test_a_run_goes_on_on_another_device_and_says_what_that_means(tmp_path, caps
         pass
 
 
-HOLDER = """
+# (To import this file, and with it all that tests import, takes seconds.)
+HOLDER = f"""
 import sys, time
+from dataclasses import dataclass
 from pathlib import Path
+from pretrain.command import Names
 from pretrain.training.run import Run
-from test_run import Settings
+{inspect.getsource(Settings)}
 with Run(Path(sys.argv[1])).held(Settings()):
     print("held", flush=True)
     time.sleep(600)
@@ -98,7 +102,7 @@ with Run(Path(sys.argv[1])).held(Settings()):
 
 
 def test_one_holder_at_a_time_and_a_killed_one_lets_go(tmp_path):
-    search = {**os.environ, "PYTHONPATH": f"{REPOSITORY}:{Path(__file__).parent}:{REPOSITORY / 'tests'}"}
+    search = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     holder = subprocess.Popen([sys.executable, "-c", HOLDER, tmp_path], stdout=subprocess.PIPE, text=True, env=search)
     try:
         assert holder.stdout.readline() == "held\n"
