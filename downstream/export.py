@@ -44,6 +44,7 @@ from downstream.methods.references import draw
 from pretrain.command import Names, UserError
 from pretrain.data.dataset import ImageSet, load
 from pretrain.data.images import has_layout
+from pretrain.files import scratch_folder
 
 SUFFIXES = {"onnx": ".onnx", "onnx-int8": "-int8.onnx", "tensorrt": ".engine"}
 # Images that trtexec tunes for: one, as a camera gives them; and the most that the engine takes.
@@ -107,8 +108,9 @@ def to_int8(model: Inspector, folder: Path, out: Path, config: Config) -> None:
     score = quantized_probe_score(proto, graph)
     header = header_of(requantized, folder, "onnx-int8", graph, score, seven_bits=seven_bits)
     # Hidden until it was compared: nobody may find a file that answers otherwise.
-    trial = out.with_name(f".{out.stem}.trial.onnx")
-    try:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with scratch_folder(out.name, out.parent) as place:
+        trial = place / out.name
         write_onnx(proto, header, trial)
         result = compared(model, requantized, trial, test_images(model, config), config.device)
         print(f"int8, beside the model, on {result}")
@@ -124,8 +126,6 @@ def to_int8(model: Inspector, folder: Path, out: Path, config: Config) -> None:
                 "--max-auroc-loss and --max-changed-decisions."
             )
         trial.replace(out)
-    finally:
-        trial.unlink(missing_ok=True)
 
 
 def compared(model: Inspector, requantized: Inspector, file: Path, tests: ImageSet | None, device: str) -> Drift:

@@ -35,6 +35,7 @@ from embeddings.vectors import (
     ShardWriter,
     Vectors,
     entry_of,
+    finish,
     mend,
     next_id,
     read_config,
@@ -94,7 +95,7 @@ def extract(config: Extract) -> Path:
         write_shard(out, config.batch, encoding, images, new, sorted(gone), fabric.global_rank, fabric.world_size)
         fabric.barrier()
         if fabric.is_global_zero:
-            (out / "finished").touch()
+            finish(out, images.folder)
     return out
 
 

@@ -3,8 +3,9 @@
 FOLDER/config.json          the source of the vectors, the data folder, the grid
 FOLDER/shard-RANK.f32       float32 rows, `per_image` of them for each image, one after another
 FOLDER/shard-RANK.jsonl     a line per image, in the same order, written once its rows are safely on disk: id, path,
-                            category, split, defect, mask, digest of its pixels; or {"gone": id}
-FOLDER/finished             exists while nothing is known to be missing
+                            category, split, defect, mask, digest of its pixels, digest of its rows; or {"gone": id};
+                            and a checksum of the line
+FOLDER/finished             exists while nothing is known to be missing, and holds the number of images
 
 An image keeps its id for ever. The id of a vector is its image's id times `per_image`, plus the patch.
 """
@@ -12,7 +13,10 @@ An image keeps its id for ever. The id of a vector is its image's id times `per_
 import json
 import os
 import time
+import zlib
 from collections.abc import Collection, Iterator, Sequence
+from hashlib import blake2b
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,38 +25,50 @@ import numpy as np
 from embeddings.encoding import Source
 from pretrain.command import UserError
 from pretrain.data.images import Record, check_names
-from pretrain.files import write_json
+from pretrain.files import sealed, unsealed, write_json, write_whole
 from pretrain.reading import parse_json, read_json
 
 # Of config.json and the lines: raised where their names or meanings change.
 FORMAT = 1
 SECONDS_BETWEEN_COMMITS = 1.0
+CHECKSUM = b', "crc32": '  # ends every line, but for those from before 0.1
 ENTRY_TYPES = {
-    "id": int, "path": str, "category": str, "split": str, "defect": str, "mask": str | None, "digest": str
+    "id": int, "path": str, "category": str, "split": str, "defect": str, "mask": str | None, "digest": str,
+    "rows": str | None,
 }  # fmt: skip
 
 
 class Line(NamedTuple):
-    """One image of a shard: its id, its record, the digest of its pixels, and its position in the shard."""
+    """One image of a shard: its id, its record, the digest of its pixels, its position in the shard, and the digest of
+    its rows, which vectors from before 0.1 lack."""
 
     id: int
     record: Record
     digest: str
     shard: int
     position: int
+    rows: str | None = None
 
 
 class Vectors:
     """Extracted vectors, float32 (n, dimensions), as one array that stays on disk. `records` describe the images and
-    `image_ids` are their int64 ids, in the order of ids. Raises UserError where the extraction was not finished."""
+    `image_ids` are their int64 ids, in the order of ids. Raises UserError where the extraction was not finished, and
+    where rows that are read are not what was written."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.config = folder, read_config(folder)
-        if not (folder / "finished").exists():
+        finished = folder / "finished"
+        if not finished.exists():
             raise UserError(f"the extraction in {folder} was not finished: run embeddings/extract.py again to go on.")
         self.data, self.source = Path(self.config["data"]), Source.from_json(self.config["source"])
         self.grid, self.dimensions = tuple(self.config["grid"]), self.config["dimensions"]
         self._lines = read_lines(folder, self.data)
+        count = finished.read_text(errors="replace").strip()  # nothing, before 0.1
+        if count and count != str(len(self._lines)):
+            raise UserError(
+                f"{folder} holds vectors of {len(self._lines)} images and not of {count:.20}, since a file is damaged: "
+                "run embeddings/extract.py again to make up what is lost."
+            )
         if not self._lines:
             raise UserError(f"{folder} holds vectors of no image: run embeddings/extract.py again.")
         self.records = tuple(line.record for line in self._lines)
@@ -60,6 +76,8 @@ class Vectors:
         self.image_ids = np.array([line.id for line in self._lines], np.int64)
         self._shard = np.array([line.shard for line in self._lines], np.int64)
         self._start = np.array([line.position for line in self._lines], np.int64) * self.per_image
+        # To check all rows at once would read gigabytes to answer for a few: an image is checked when it is read first.
+        self._is_checked = np.array([line.rows is None for line in self._lines])
         self._rows = {}
         for shard in np.unique(self._shard):
             # A mapped file costs no memory until its rows are read; one that lost its end is noticed here, not later.
@@ -92,11 +110,23 @@ class Vectors:
         # Index.build reads this array as if it were in memory, by blocks of rows.
         rows = np.arange(*rows.indices(len(self))) if isinstance(rows, slice) else np.asarray(rows, np.int64)
         images, patches = np.divmod(rows, self.per_image)
+        self._check(np.unique(images[~self._is_checked[images]]))
         result = np.empty((len(rows), self.dimensions), np.float32)
         for shard, stored in self._rows.items():
             here = self._shard[images] == shard
             result[here] = stored[self._start[images[here]] + patches[here]]
         return result
+
+    def _check(self, images: np.ndarray) -> None:
+        """Raises UserError where the rows of these images are not those that were written."""
+        for image in images.tolist():
+            line, start = self._lines[image], self._start[image]
+            if _rows_digest(self._rows[line.shard][start : start + self.per_image]) != line.rows:
+                raise UserError(
+                    f"{shard_files(self.folder, line.shard)[0]} is damaged (at {line.record.path}): remove "
+                    f"{self.folder} and extract again."
+                )
+        self._is_checked[images] = True
 
     def of_images(self, positions: Sequence[int] | np.ndarray) -> np.ndarray:
         """Vectors (m, per_image, dimensions) of the images at `positions`."""
@@ -154,8 +184,12 @@ class ShardWriter:
 
     def add(self, entries: Sequence[dict], vectors: np.ndarray) -> None:
         """Append images, whose entries hold their ids, and their vectors (images * per_image, dimensions)."""
-        self._rows.write(np.ascontiguousarray(vectors, np.float32).data)
-        self._waiting += [_line(entry) for entry in entries]
+        vectors = np.ascontiguousarray(vectors, np.float32)
+        self._rows.write(vectors.data)
+        of_each = np.split(vectors, len(entries)) if entries else []
+        self._waiting += [
+            _line({**entry, "rows": _rows_digest(rows)}) for entry, rows in zip(entries, of_each, strict=True)
+        ]
         if time.monotonic() - self._committed_s > SECONDS_BETWEEN_COMMITS:
             self.commit()
 
@@ -179,6 +213,11 @@ class ShardWriter:
         self._lines.close()
 
 
+def finish(folder: Path, data: Path) -> None:
+    """Mark that nothing is missing."""
+    write_whole(folder / "finished", b"%d\n" % len(read_lines(folder, data)))
+
+
 def mend(folder: Path, per_image: int, dimensions: int) -> None:
     """Cut from every shard what was not finished or was lost, so that it is extracted again."""
     for path in folder.glob("shard-*.jsonl"):
@@ -197,17 +236,17 @@ def read_config(folder: Path) -> dict:
     """config.json of the vectors in `folder`. Raises UserError where there is none, or one of another format."""
     try:
         config = read_json(folder / "config.json")
+        if (number := config.get("format")) == FORMAT:
+            return unsealed(config)
     except FileNotFoundError:
         raise UserError(f"there are no vectors in {folder}: embeddings/extract.py makes them.") from None
     except ValueError as error:
         raise UserError(f"{folder}/config.json is damaged ({error}): remove {folder} and extract again.") from None
-    if config.get("format") != FORMAT:
-        raise UserError(f"{folder} has format {config.get('format')}, this heldout reads {FORMAT}: update heldout.")
-    return config
+    raise UserError(f"{folder} has format {number}, this heldout reads {FORMAT}: update heldout.")
 
 
 def write_config(folder: Path, config: dict) -> None:
-    write_json(folder / "config.json", {"format": FORMAT, **config})
+    write_json(folder / "config.json", sealed({"format": FORMAT, **config}))
 
 
 def read_lines(folder: Path, data: Path) -> list[Line]:
@@ -221,9 +260,13 @@ def read_lines(folder: Path, data: Path) -> list[Line]:
                 continue
             names = (entry[name] for name in ("category", "split", "defect"))
             record = Record(data / entry["path"], *names, entry["mask"] and data / entry["mask"])
-            lines.append(Line(entry["id"], record, entry["digest"], shard, position))
+            lines.append(Line(entry["id"], record, entry["digest"], shard, position, entry.get("rows")))
             position += 1
-    return sorted((line for line in lines if line.id not in gone), key=lambda line: line.id)
+    lines = sorted((line for line in lines if line.id not in gone), key=lambda line: line.id)
+    for first, second in pairwise(lines):
+        if first.id == second.id:
+            raise UserError(f"{folder} is damaged (image {first.id} is there twice): remove it and extract again.")
+    return lines
 
 
 def next_id(folder: Path) -> int:
@@ -248,6 +291,9 @@ def _entries(folder: Path) -> Iterator[tuple[int, list[dict]]]:
 
 def _entry(line: bytes) -> dict:
     """A line's content. Raises ValueError unless it is what `_line` writes."""
+    content, checksum, number = line.rpartition(CHECKSUM)
+    if checksum and number != b"%d}\n" % zlib.crc32(content):
+        raise ValueError(f"the checksum of {line[:40]!r}... is wrong")
     entry = parse_json(line)
     types = {"gone": int} if "gone" in entry else ENTRY_TYPES
     for name, kind in types.items():
@@ -261,4 +307,9 @@ def _number(path: Path) -> int:
 
 
 def _line(entry: dict) -> bytes:
-    return json.dumps(entry).encode() + b"\n"
+    content = json.dumps(entry).encode()[:-1]
+    return content + CHECKSUM + b"%d}\n" % zlib.crc32(content)
+
+
+def _rows_digest(rows: np.ndarray) -> str:
+    return blake2b(np.ascontiguousarray(rows), digest_size=8).hexdigest()

@@ -85,9 +85,10 @@ def whole_folder(folder: Path, replaced: Iterable[str] = ()) -> Iterator[Path]:
 
 
 @contextmanager
-def scratch_folder(name: str) -> Iterator[Path]:
-    """A folder for what is needed only while this process runs. What a killed one left there goes with the next."""
-    folder = _unfinished(Path(tempfile.gettempdir()) / name)
+def scratch_folder(name: str, place: Path | None = None) -> Iterator[Path]:
+    """A folder for what is needed only while this process runs, among the system's temporary files or in another place.
+    What a killed one left there goes with the next."""
+    folder = _unfinished((place or Path(tempfile.gettempdir())) / name)
     shutil.rmtree(folder, ignore_errors=True)  # of a process that had our number
     folder.mkdir(mode=0o700)
     try:
@@ -99,6 +100,24 @@ def scratch_folder(name: str) -> Iterator[Path]:
 def write_json(path: Path, metadata: object) -> None:
     """`metadata` as indented JSON, by `write_whole`."""
     write_whole(path, (json.dumps(metadata, indent=2) + "\n").encode())
+
+
+def sealed(metadata: dict) -> dict:
+    """With the digest of all that it says, for `unsealed` to check where it is read again."""
+    return {**metadata, DIGEST_KEY: _seal(metadata)}
+
+
+def unsealed(metadata: dict) -> dict:
+    """Without its digest, which files from before 0.1 lack. Raises ValueError where that is of something else."""
+    said = {name: value for name, value in metadata.items() if name != DIGEST_KEY}
+    if metadata.get(DIGEST_KEY, "") not in ("", _seal(said)):
+        raise ValueError("it is not what its digest says, which whoever changes it by hand removes")
+    return said
+
+
+def _seal(metadata: dict) -> str:
+    text = json.dumps(json.loads(json.dumps(metadata)), sort_keys=True)
+    return blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def _unfinished(path: Path) -> Path:
@@ -159,7 +178,7 @@ def _exchange(first: Path, second: Path) -> None:
 def stored_json(file: Path, remedy: str) -> dict:
     """What a JSON file of ours holds. Raises UserError, with the remedy, where it is damaged."""
     try:
-        return read_json(file)
+        return unsealed(read_json(file))
     except (OSError, ValueError) as error:
         raise UserError(f"{file} is damaged ({error}): {remedy}.") from None
 

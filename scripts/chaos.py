@@ -35,11 +35,13 @@ from pretrain.encoder import commit
 from pretrain.progress import Progress
 from scripts.attacks.command_lines import CommandLines
 from scripts.attacks.damage import Damage
+from scripts.attacks.full_disk import FullDisk, may_mount
 from scripts.attacks.hostile_images import HostileImages
 from scripts.attacks.http_abuse import HttpAbuse
 from scripts.attacks.kills import Kills
 from scripts.attacks.lost_results import PostgresAttacks, ServiceKills
 from scripts.attacks.material import make_material
+from scripts.attacks.pairs import Pairs
 from scripts.attacks.serving import program
 from scripts.attacks.soak import Soak
 from scripts.config import Chaos
@@ -52,6 +54,8 @@ PARTS = {
     "http": HttpAbuse,
     "service-kills": ServiceKills,
     "postgres": PostgresAttacks,
+    "full-disk": FullDisk,
+    "pairs": Pairs,
     "soak": Soak,
 }
 SOAK_FROM_MINUTES = 240  # its share of less is too short to see growth
@@ -95,7 +99,9 @@ def main(config: Chaos) -> int:
 
 def parts_of_themselves(minutes: float) -> list[str]:
     """Those that nobody has to name."""
-    without = {"postgres": not program("initdb"), "soak": minutes < SOAK_FROM_MINUTES}
+    with tempfile.TemporaryDirectory() as folder:
+        has_disks = may_mount(Path(folder))
+    without = {"postgres": not program("initdb"), "full-disk": not has_disks, "soak": minutes < SOAK_FROM_MINUTES}
     return [name for name in PARTS if not without.get(name)]
 
 

@@ -79,8 +79,9 @@ class Chaos:
         minutes: How long, all parts together; each is tried once at least.
         tries: At most so many of each part; 0 for as many as there is time.
         seed: Another seed, other attacks.
-        parts: Only these; kills, damage, images, command-lines, http, service-kills, postgres, soak. Default is all:
-            postgres where it is installed, soak from 240 minutes on; 120 of soak alone are two hours of steady load.
+        parts: Only these; kills, damage, images, command-lines, http, service-kills, postgres, full-disk, pairs,
+            soak. Default is all: postgres where it is installed, full-disk where one may be mounted, soak from 240
+            minutes on; 120 of soak alone are two hours of steady load.
         out: Folder for what did not hold; emptied first.
         record: Append the table to this Markdown file.
     """

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from pretrain.command import UserError
-from pretrain.files import stored_digest, whole_folder, write_json
+from pretrain.files import sealed, stored_digest, whole_folder, write_json
 from pretrain.reading import read_json
 
 FILE = "inspector.json"
@@ -34,7 +34,7 @@ def write_metadata(folder: Path, **metadata: object) -> None:
     """Write how the model decides, to a folder that has its method: what an Inspector (downstream/inspection)
     is made of beside the method."""
     described = {name: _with_names(value) for name, value in metadata.items()}
-    write_json(folder / FILE, {**described, "format": FORMAT})
+    write_json(folder / FILE, sealed({**described, "format": FORMAT}))
 
 
 def parts_of(folder: Path) -> dict[str, str]:

@@ -13,10 +13,19 @@ import torch
 from baselines.contract.model_folder import FILE
 from downstream.exporting.graph import InspectionGraph
 from downstream.inspection.inspector import Inspector
-from downstream.methods.exported import FORMAT, HEADER_KEY, IMAGES, OUTPUTS, Exported, probe_image
+from downstream.methods.exported import (
+    FORMAT,
+    HEADER_KEY,
+    IMAGES,
+    OUTPUTS,
+    Exported,
+    file_digest,
+    named_in,
+    probe_image,
+)
 from pretrain.command import UserError
 from pretrain.encoder import commit
-from pretrain.files import stored_json, write_whole
+from pretrain.files import DIGEST_KEY, NO_DIGEST, scratch_folder, stored_json, write_whole
 
 # Operators that onnxruntime knows since 1.14 and TensorRT since 8.6.
 OPSET = 18
@@ -94,6 +103,7 @@ def header_of(
         "versions": {name: version(name) for name in packages},
         "commit": commit(),
         "probe_score": probe_score,
+        DIGEST_KEY: NO_DIGEST,
         "inspector": json.dumps(decision),
     }
     return json.dumps({**metadata, **more})
@@ -143,19 +153,21 @@ def onnx_model(graph: torch.nn.Module, names: tuple[str, ...] = OUTPUTS):
 
 
 def write_onnx(proto, header: str, path: Path) -> None:
-    """Write with its header, whole."""
+    """Write with its header, which gets the digest of the file, whole."""
     from onnx.helper import set_model_props  # optional, as above
 
     set_model_props(proto, {HEADER_KEY: header})
-    write_whole(path, proto.SerializeToString())
+    data = proto.SerializeToString()
+    write_whole(path, named_in(data, NO_DIGEST, file_digest(data, NO_DIGEST)))
 
 
 def write_checked(model: Inspector, path: Path, write, images: np.ndarray, device: str = "cpu") -> Parity:
-    """Call `write` with a neighboring name, compare what it wrote, run on a device, with the model on uint8 images
-    (n, size, size, 3), and only then give it its name. Raises UserError where the answers differ by more than CLOSE."""
+    """Call `write` with another name on the same disk, compare what it wrote, run on a device, with the model on uint8
+    images (n, size, size, 3), and only then give it its name. Raises UserError where the answers differ by more than
+    CLOSE."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    trial = path.with_name(f".{path.stem}.trial{path.suffix}")
-    try:
+    with scratch_folder(path.name, path.parent) as folder:
+        trial = folder / path.name
         write(trial)
         result = parity(model, Exported(trial, device=device), images)
         if not result.holds:
@@ -163,8 +175,6 @@ def write_checked(model: Inspector, path: Path, write, images: np.ndarray, devic
                 f"{path} is not written, since it answers otherwise than the model: {result} (limit {CLOSE:g})."
             )
         trial.replace(path)
-    finally:
-        trial.unlink(missing_ok=True)
     return result
 
 

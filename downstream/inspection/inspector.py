@@ -29,6 +29,7 @@ from downstream.methods.loading import load_any
 from pretrain.command import UserError
 from pretrain.data.decode import Decoded, Unreadable, decode
 from pretrain.data.images import Problem
+from pretrain.files import unsealed
 from pretrain.reading import parse_json, read_json
 
 if TYPE_CHECKING:  # importing the contract imports torch, 1.5 s that a run of an exported model does without
@@ -155,7 +156,9 @@ class Inspector:
             raise UserError(f"there is no model in {folder}; python downstream/detect.py fit makes one.")
         try:
             metadata = parse_json(exported.inspector) if exported else read_json(path)
-            check_format(path, metadata.pop("format"), FORMAT)
+            check_format(path, metadata["format"], FORMAT)
+            metadata = unsealed(metadata)
+            del metadata["format"]
             parts = metadata.pop("parts", {})
             if not exported:
                 check_parts(folder, parts)

@@ -6,6 +6,7 @@ that makes it answer as a native method does. All that `inspector.json` says of 
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, NamedTuple, NoReturn, Self
@@ -14,7 +15,8 @@ import numpy as np
 
 from baselines.contract.model_folder import check_format
 from pretrain.command import UserError
-from pretrain.reading import parse_json
+from pretrain.files import DIGEST_KEY, NO_DIGEST
+from pretrain.reading import parse_json, read_regular
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -110,8 +112,15 @@ class Exported:
         raise UserError(f"{self.path} is one file, with all that it needs: copy it.")
 
     def _open(self, device: str, providers: Sequence = ()) -> None:
-        header, self.device, self._run = _open_onnx(self.path, self._threads, device, providers)
+        try:
+            data = read_regular(self.path)
+        except OSError as error:
+            raise UserError(f"{self.path} cannot be read: {error}.") from None
+        header, self.device, self._run = _open_onnx(data, self.path, self._threads, device, providers)
         self.metadata = _checked(header, self.path)
+        digest = self.metadata.get(DIGEST_KEY)  # none in files from before 0.1
+        if digest is not None and digest != file_digest(data, str(digest)):
+            raise UserError(f"{self.path} is damaged: its digest is not what its header says; export the model again.")
         self.size_px, self.takes_floats = self.metadata["size_px"], self.metadata["takes_floats"]
         self._try()
 
@@ -151,6 +160,16 @@ class Exported:
         return rounded.clip(0, 255).astype(np.uint8)
 
 
+def file_digest(data: bytes, named: str) -> str:
+    """Of an ONNX file, as it was before its header `named` its own digest."""
+    return blake2b(named_in(data, named, NO_DIGEST), digest_size=16).hexdigest()
+
+
+def named_in(data: bytes, old: str, new: str) -> bytes:
+    """The file with another digest in its header."""
+    return data.replace(f'"{DIGEST_KEY}": "{old}"'.encode(), f'"{DIGEST_KEY}": "{new}"'.encode(), 1)
+
+
 def probe_image(size_px: int, takes_floats: bool) -> np.ndarray:
     """A batch of one striped image, the same everywhere, as a graph takes it."""
     side = np.arange(size_px)
@@ -158,7 +177,7 @@ def probe_image(size_px: int, takes_floats: bool) -> np.ndarray:
     return pixels.transpose(0, 3, 1, 2).astype(np.float32) / np.float32(255) if takes_floats else pixels
 
 
-def _open_onnx(path: Path, threads: int, device: str, providers: Sequence) -> tuple:
+def _open_onnx(data: bytes, path: Path, threads: int, device: str, providers: Sequence) -> tuple:
     """The header of an ONNX file, the device it runs on, and what runs it on a batch."""
     try:
         import onnxruntime  # optional: the extra `export`
@@ -178,7 +197,7 @@ def _open_onnx(path: Path, threads: int, device: str, providers: Sequence) -> tu
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
     try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=list(providers))
+        session = onnxruntime.InferenceSession(data, options, providers=list(providers))
     except Exception as error:  # onnxruntime's errors have no class of their own that could be named
         raise UserError(f"{path} cannot be run by onnxruntime {onnxruntime.__version__}: {_reason(error)}") from None
 

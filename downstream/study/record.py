@@ -7,7 +7,7 @@ from pathlib import Path
 
 from downstream.study.cell import FORMAT, CellResult, RowKey, read_cell
 from pretrain.command import UserError
-from pretrain.files import stored_json, write_json
+from pretrain.files import sealed, stored_json, write_json
 
 STUDY_FILE = "study.json"
 RESTORATION_FILE = "restoration.json"
@@ -18,7 +18,7 @@ Results = dict[RowKey, dict[str, dict[int, CellResult]]]
 
 def write_study(folder: Path, metadata: dict) -> None:
     """Keep what the report needs beside the cells, so that it can be drawn again without the images."""
-    write_json(folder / STUDY_FILE, {"format": FORMAT, **metadata})
+    write_json(folder / STUDY_FILE, sealed({"format": FORMAT, **metadata}))
 
 
 def read_study(folder: Path) -> dict:

@@ -38,7 +38,11 @@ class Engine:
         return cls(spec, faiss.read_index(str(path), flags))
 
     def write(self, path: Path) -> None:
-        faiss.write_index(self._index, str(path))
+        """Raises OSError where it cannot be written."""
+        try:
+            faiss.write_index(self._index, str(path))
+        except RuntimeError as error:  # faiss has no error of its own for a full disk, and says in brackets what it was
+            raise OSError(f"{path} cannot be written: {str(error).rpartition('(')[2].rstrip(')')}") from None
 
     def train(self, vectors: np.ndarray) -> None:
         """Learn lists and codes, where the kind has any."""

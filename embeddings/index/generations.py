@@ -4,7 +4,6 @@
 written last. A writer that is killed leaves files that nobody reads; the next one removes them.
 """
 
-import json
 import os
 import zlib
 from collections.abc import Callable, Mapping
@@ -12,7 +11,7 @@ from pathlib import Path
 from secrets import token_hex
 
 from pretrain.command import UserError
-from pretrain.files import sole_writer, write_whole
+from pretrain.files import sealed, sole_writer, unsealed, write_json
 from pretrain.reading import read_json
 
 CURRENT = "current.json"
@@ -23,7 +22,7 @@ def read_current(folder: Path) -> dict:
     """What `current.json` says. Raises UserError where there is none, or it is damaged."""
     path = folder / CURRENT
     try:
-        metadata = read_json(path)
+        metadata = unsealed(read_json(path))
         generation, files = metadata["generation"], metadata["files"]
         if not (isinstance(generation, str) and all(isinstance(file["bytes"], int) for file in files.values())):
             raise TypeError("its entries have the wrong types")
@@ -81,8 +80,7 @@ def write_generation(
                 with open(path, "rb+") as file:
                     os.fsync(file.fileno())
                 files[name] = {"bytes": path.stat().st_size, "crc32": _checksum(path)}
-            text = json.dumps({**metadata, "generation": generation, "files": files}, indent=2)
-            write_whole(folder / CURRENT, text.encode() + b"\n")
+            write_json(folder / CURRENT, sealed({**metadata, "generation": generation, "files": files}))
         except BaseException:
             _remove_others(folder, _current_name(folder))
             raise

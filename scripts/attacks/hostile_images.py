@@ -16,7 +16,7 @@ from scripts.attacks.material import Material, command
 
 FORMATS = {"PNG": ".png", "JPEG": ".jpg", "BMP": ".bmp", "TIFF": ".tif", "WEBP": ".webp"}
 NAMES = ("plain", "with space", "-rf", "ümlaut", "<script>", "a" * 200, "%s%n", "new\nline", "$(reboot)", ".hidden")
-FILES, SECONDS = 40, 120
+FILES, SECONDS = 40, 300
 
 
 class HostileImages(Attack):

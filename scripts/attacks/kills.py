@@ -2,22 +2,12 @@
 comes to its end afterwards, and nothing of the killed one is left."""
 
 import random
-import shutil
 import time
 from pathlib import Path
 
-from downstream.inspection.inspector import Inspector
-from embeddings.vectors import Vectors
-from pretrain.encoder import load_encoder
 from scripts.attacks.attack import Attack
-from scripts.attacks.material import Material, command, extracting, fitting, pretraining, started
-
-# What makes the words of each command, and what opens its result.
-COMMANDS = {
-    "fit": (fitting, Inspector.load),
-    "extract": (extracting, Vectors),
-    "pretrain": (pretraining, lambda out: load_encoder(out / "encoder.safetensors")),
-}
+from scripts.attacks.material import Material, Started, command
+from scripts.attacks.writers import WRITERS
 
 
 class Kills(Attack):
@@ -30,28 +20,27 @@ class Kills(Attack):
 
     def attempt(self, chance: random.Random, folder: Path) -> str | None:
         """What did not hold; none where all did."""
-        name = list(COMMANDS)[self._tries % len(COMMANDS)]
-        words, opened = COMMANDS[name]
+        name = list(WRITERS)[self._tries % len(WRITERS)]
+        writer, out, undisturbed = WRITERS[name], folder / name, folder / "undisturbed"
         self._tries += 1
-        out = folder / name
-        if name == "fit":  # over a model that is in use
-            shutil.copytree(self._material.model, out)
-        command_line = words(self._material, out)
+        writer.prepare(self._material, out)
+        command_line = writer.words(self._material, out)
         if name not in self._seconds:  # how long it takes when nobody kills it
+            writer.prepare(self._material, undisturbed)
             start_s = time.perf_counter()
-            if (done := command(*words(self._material, folder / "undisturbed"))).returncode:
+            if (done := command(*writer.words(self._material, undisturbed))).returncode not in writer.ends_with:
                 return f"{name} does not run at all: {done.stderr[-300:]}"
             self._seconds[name] = time.perf_counter() - start_s
-        process = started(*command_line)
-        time.sleep(chance.uniform(0.2, 1.05) * self._seconds[name])
+        process = Started(*command_line)
+        time.sleep(chance.uniform(0, 1.05) * self._seconds[name])
         process.kill()
         process.communicate()
-        if name == "fit":
-            opened(out)  # the old one or the new one
+        if writer.replaces:
+            writer.opened(out)  # the old one or the new one
         again = command(*command_line)
-        if again.returncode:
+        if again.returncode not in writer.ends_with:
             return f"{name} does not go on: {again.stderr[-300:]}"
         if left := [str(path.relative_to(folder)) for path in folder.rglob(".*.part")]:
             return f"{name} leaves {left}"
-        opened(out)
+        writer.opened(out)
         return None

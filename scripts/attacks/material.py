@@ -1,8 +1,12 @@
 """What is attacked: a small product, and a model, vectors and a run of it, made by the commands themselves."""
 
+import multiprocessing
+import os
+import runpy
 import shutil
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +14,10 @@ from pretrain.demo import make
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CATEGORY = "hazelnut"
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["torchvision", "onnxscript", "onnxruntime", "downstream.detect", "downstream.evaluate",
+                              "downstream.export", "downstream.restore", "embeddings.build", "pretrain.simclr",
+                              "pretrain.survey"])  # fmt: skip
 SMALL = ("--size-px", "64", "--encoder", "random", "--options", "grid=8,dimensions=24")
 
 
@@ -68,17 +76,48 @@ def pretraining(material: Material, out: Path) -> tuple:
     return ("pretrain/simclr.py", "--data", material.data, "--hold-out", CATEGORY, *small, *kept)
 
 
-def started(*words: object) -> subprocess.Popen:
-    """A command as its user types it."""
-    pipe = subprocess.PIPE
-    return subprocess.Popen([sys.executable, *map(str, words)], cwd=REPOSITORY, stdout=pipe, stderr=pipe, text=True)
+class Started:
+    """A command as its user types it, in a process of its own that is forked from one that has imported all there is:
+    four of five seconds of a command are imports, and nothing can go wrong in them that another try has not had."""
+
+    def __init__(self, *words: object) -> None:
+        self._folder = tempfile.TemporaryDirectory()
+        self._said = (Path(self._folder.name, "out"), Path(self._folder.name, "error"))
+        arguments = (list(map(str, words)), *self._said, dict(os.environ))
+        self.args, self._process = arguments[0], FORKS.Process(target=typed, args=arguments)
+        self._process.start()
+        self.kill = self._process.kill
+
+    @property
+    def returncode(self) -> int | None:
+        return self._process.exitcode
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
+        """What it said, once it ends. Raises TimeoutExpired."""
+        self._process.join(timeout)
+        if self.returncode is None:
+            raise subprocess.TimeoutExpired(self.args, timeout)
+        said = tuple(file.read_text(errors="replace") if file.exists() else "" for file in self._said)
+        self._folder.cleanup()
+        return said
+
+
+def typed(words: list[str], out: Path, error: Path, environment: dict[str, str]) -> None:
+    """Run a command of this repository in this process, with its output in files."""
+    os.environ.update(environment)
+    os.chdir(REPOSITORY)
+    sys.argv, sys.path[:0] = words, [str(REPOSITORY)]
+    for stream, file in ((sys.stdout, out), (sys.stderr, error)):
+        stream.flush()
+        os.dup2(os.open(file, os.O_CREAT | os.O_WRONLY), stream.fileno())
+    runpy.run_path(words[0], run_name="__main__")
 
 
 def command(*words: object, timeout_s: float = 300) -> subprocess.CompletedProcess:
     """The same, to its end. Raises TimeoutExpired where it hangs."""
-    process = started(*words)
+    process = Started(*words)
     try:
-        out, error = process.communicate(timeout=timeout_s)
+        out, error = process.communicate(timeout_s)
     finally:
         process.kill()
     return subprocess.CompletedProcess(process.args, process.returncode, out, error)

@@ -20,7 +20,7 @@ from PIL import Image
 
 from scripts.attacks.material import REPOSITORY
 
-START_S = 90
+START_S = 300  # on a machine that is busy with other things
 
 
 class Serving:

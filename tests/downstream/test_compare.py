@@ -9,6 +9,7 @@ import pytest
 from downstream.compare import main
 from downstream.study.config import Compare
 from pretrain.command import UserError, run_command
+from pretrain.files import unsealed
 
 
 def test_a_study_does_not_differ_from_itself(study_folder, tmp_path):
@@ -24,7 +25,7 @@ def test_only_what_both_have_is_compared_and_what_differs_is_said(study_folder, 
     for path in other.glob("cells/bottle/knn-*"):
         path.unlink()
     study = json.loads((other / "study.json").read_text())
-    (other / "study.json").write_text(json.dumps(study | {"size_px": 96}))
+    (other / "study.json").write_text(json.dumps(unsealed(study) | {"size_px": 96}))
     main(Compare(study_folder, other))
     printed = capsys.readouterr().out
     assert "differs: size_px: 32 | 96" in printed

@@ -22,6 +22,7 @@ from downstream.study.cell import read_cell
 from downstream.study.config import Evaluate
 from downstream.study.record import RESTORATION_FILE
 from pretrain.command import Names, UserError, read_config, run_command
+from pretrain.files import unsealed
 
 SCRIPT = str(REPOSITORY / "downstream/evaluate.py")
 
@@ -99,7 +100,7 @@ def test_a_damaged_cell_is_computed_again_and_others_are_not(study_folder, optio
 def test_only_report_needs_no_images(study_folder, tmp_path):
     out = Path(shutil.copytree(study_folder, tmp_path / "study"))
     study = json.loads((out / "study.json").read_text())
-    (out / "study.json").write_text(json.dumps(study | {"folder": str(tmp_path / "gone")}))
+    (out / "study.json").write_text(json.dumps(unsealed(study) | {"folder": str(tmp_path / "gone")}))
     (out / "report.html").unlink()
     assert evaluate("--only-report", "--out", out) == 0
     assert "not on this disk any more" in (out / "report.html").read_text()

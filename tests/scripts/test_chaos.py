@@ -19,12 +19,13 @@ from embeddings.config import Extract
 from embeddings.extract import extract
 from pretrain.command import Names, UserError
 from scripts import chaos
-from scripts.attacks import http_abuse, soak
+from scripts.attacks import damage, full_disk, http_abuse, pairs, soak
 from scripts.attacks.attack import Attack
 from scripts.attacks.http_abuse import HttpAbuse
 from scripts.attacks.lost_results import lost
 from scripts.attacks.material import CATEGORY, Material
 from scripts.attacks.soak import Sample, Soak, judged, sample
+from scripts.attacks.writers import Writer
 from scripts.config import Chaos
 
 
@@ -116,7 +117,9 @@ def material(demo_folder, padim_folder, tmp_path, monkeypatch) -> Material:
     return made
 
 
-def test_a_short_campaign_finds_nothing(material, tmp_path, capsys):
+def test_a_short_campaign_finds_nothing(material, tmp_path, capsys, monkeypatch):
+    made_here = {name: damage.KINDS[name] for name in ("model", "vectors", "index", "run")}  # others take seconds
+    monkeypatch.setattr(damage, "KINDS", made_here)
     parts = Names("damage,command-lines,http")
     assert chaos.main(Chaos(minutes=10, tries=5, parts=parts, out=tmp_path / "out")) == 0
     rows = [line.split("|") for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
@@ -140,6 +143,81 @@ def test_a_fault_of_a_service_is_found(faulty_service, tmp_path, monkeypatch):
                 changed.setattr(faulty_service, name, value)
                 assert said in attack.attempt(random.Random(0), tmp_path)
         assert attack.attempt(random.Random(0), tmp_path) is None
+
+
+class Ended:
+    """A command that has ended."""
+
+    def __init__(self, returncode: int, stderr: str = "") -> None:
+        self.returncode, self.stderr = returncode, stderr
+
+    def communicate(self, timeout: float) -> tuple[str, str]:
+        return "", self.stderr
+
+    def kill(self) -> None:
+        pass
+
+
+def opened_if_whole(out: Path) -> None:
+    if (out / "half").exists():
+        raise ValueError("only half is there")
+
+
+WRITER = Writer(lambda material, out: (out,), opened_if_whole)
+WAITS, NO_SPACE = Ended(2, "error: another process writes"), Ended(2, "error: no space left; put that right")
+
+
+@pytest.mark.parametrize(
+    ("ends", "said"),
+    [
+        ((Ended(0), WAITS), None),
+        ((Ended(0), Ended(0)), None),
+        ((WAITS, WAITS), "both are refused"),
+        ((Ended(0), Ended(2, "Killed")), "exit code 2: Killed"),
+        ((Ended(0), Ended(70, "Traceback")), "exit code 70"),
+    ],
+)
+def test_a_pair_that_ends_badly_is_found(ends, said, tmp_path, monkeypatch):
+    coming = iter(ends)
+    monkeypatch.setattr(pairs, "WRITERS", {"fake": WRITER})
+    monkeypatch.setattr(pairs, "Started", lambda *words: next(coming))
+    monkeypatch.setattr(pairs, "MOST_APART_S", 0)
+    found = pairs.Pairs(Material(tmp_path)).attempt(random.Random(0), tmp_path)
+    assert found is None if said is None else said in found
+
+
+@pytest.mark.parametrize(
+    ("ends", "left", "said"),
+    [
+        ((NO_SPACE, Ended(0)), None, None),
+        ((Ended(0), Ended(0)), None, None),
+        ((Ended(2, "error: sorry"), Ended(0)), None, "does not say what is wrong"),
+        ((Ended(70, "Traceback"), Ended(0)), None, "exit code 70"),
+        ((NO_SPACE, Ended(0)), ".model.host-1.part", "leaves ['.model.host-1.part']"),
+        ((NO_SPACE, NO_SPACE), None, "does not go on"),
+        ((Ended(0), Ended(0)), "half", "only half is there"),
+    ],
+)
+def test_what_a_full_disk_leaves_is_found(ends, left, said, tmp_path, monkeypatch):
+    coming = iter((Ended(0), *ends))  # the first is undisturbed
+
+    def end(out: Path) -> Ended:
+        out.mkdir(exist_ok=True)
+        if left and out.parent.name == "disk":
+            (out / left).touch()
+        return next(coming)
+
+    monkeypatch.setattr(full_disk, "WRITERS", {"fake": WRITER})
+    monkeypatch.setattr(full_disk, "command", end)
+    monkeypatch.setattr(full_disk, "may_mount", lambda _: True)
+    monkeypatch.setattr(full_disk, "small_disk", lambda folder, _: folder.mkdir() or nullcontext(folder))
+    monkeypatch.setattr(full_disk, "fill_but", lambda disk, _: (disk / "filler").touch() or disk / "filler")
+    attack = full_disk.FullDisk(Material(tmp_path))
+    try:
+        found = attack.attempt(random.Random(0), tmp_path)
+    except ValueError as error:
+        found = str(error)
+    assert found is None if said is None else said in found
 
 
 def test_a_lost_result_is_found(tmp_path):

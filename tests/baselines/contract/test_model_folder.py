@@ -10,6 +10,7 @@ from baselines.contract.model_folder import FILE, FORMAT, check_format, check_pa
 from baselines.contract.threshold import Threshold
 from baselines.trivial import MeanImage
 from pretrain.command import UserError
+from pretrain.files import unsealed
 
 
 class Rule(NamedTuple):
@@ -20,7 +21,7 @@ def test_named_tuples_keep_their_names_at_every_depth(tmp_path):
     write_model(tmp_path, MeanImage(), rule=Rule(Threshold(1.0, 0.05, 3, "why")), category="nut")
     assert (tmp_path / METHOD_FILE).is_file()
     threshold = {"value": 1.0, "false_alarm_rate": 0.05, "count": 3, "why": "why"}
-    stored = json.loads((tmp_path / FILE).read_text())
+    stored = unsealed(json.loads((tmp_path / FILE).read_text()))
     parts = stored.pop("parts")
     assert list(parts) == [METHOD_FILE] and parts == parts_of(tmp_path)
     assert stored == {"rule": {"threshold": threshold}, "category": "nut", "format": FORMAT}

@@ -24,6 +24,7 @@ from downstream.inspection.images import good_images
 from downstream.inspection.inspector import Inspector
 from pretrain.command import UserError
 from pretrain.data.dataset import ImageSet
+from pretrain.files import unsealed
 
 
 def held_of(*maps: np.ndarray) -> ValidationImages:
@@ -104,7 +105,7 @@ def test_normals_that_were_learned_from_are_refused(demo_folder, tmp_path, capsy
     assert run_area("fit", *words, "--out", tmp_path, "--method", "mean", "--size-px", "64") == 0
     assert run_area("validate", *words, "--model", tmp_path, "--area", "5") == 2
     assert "learned from all 12 good images" in capsys.readouterr().err
-    metadata = json.loads((tmp_path / "inspector.json").read_text())
+    metadata = unsealed(json.loads((tmp_path / "inspector.json").read_text()))
     del metadata["metadata"]["learned_from"]
     (tmp_path / "inspector.json").write_text(json.dumps(metadata))
     assert run_area("validate", *words, "--model", tmp_path, "--area", "5") == 0

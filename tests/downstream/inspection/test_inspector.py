@@ -11,6 +11,7 @@ from downstream.inspection.inspector import Inspection, Inspector
 from pretrain.command import UserError
 from pretrain.data.decode import decode
 from pretrain.data.images import Problem
+from pretrain.files import unsealed
 
 
 def test_a_minimum_area_drops_small_regions(padim_folder, blotched, tmp_path):
@@ -59,7 +60,8 @@ def test_a_damaged_newer_or_older_model_is_a_mistake(padim_folder, tmp_path):
     (copied / "inspector.json").write_text(json.dumps({**metadata, "format": 2}))
     with pytest.raises(UserError, match="older heldout.*fit the model again"):
         Inspector.load(copied)
-    for damaged in ("{", "[" * 200_000, "[]", json.dumps({**metadata, "size_px": None})):
+    for damaged in ("{", "[" * 200_000, "[]", json.dumps({**unsealed(metadata), "size_px": None}),
+                    json.dumps({**metadata, "minimum_area_px": 1e6})):  # fmt: skip
         (copied / "inspector.json").write_text(damaged)
         with pytest.raises(UserError, match="damaged"):
             Inspector.load(copied)

@@ -113,8 +113,18 @@ def test_damaged_files_get_a_word(onnx_file, tmp_path):
         Inspector.load(tmp_path / "model.bin")
 
 
+def test_no_bit_changes_unnoticed(onnx_file, tmp_path):
+    data, file = bytearray(onnx_file.read_bytes()), tmp_path / "x.onnx"
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(UserError, match="x.onnx is damaged: its digest is not what its header says"):
+        Exported(file)
+
+
 def test_weights_that_changed_are_found_by_the_answer(onnx_file, tmp_path):
-    proto = onnx.load(onnx_file)
+    without_digest = with_header(onnx_file, tmp_path / "x.onnx", lambda metadata: metadata.pop("digest") and None)
+    assert Exported(without_digest).metadata["format"] == exported.FORMAT  # as 0.1 wrote them
+    proto = onnx.load(without_digest)
     (threshold,) = (one for one in proto.graph.initializer if one.name == "down")
     changed = onnx.numpy_helper.to_array(threshold) * 1.1
     threshold.CopyFrom(onnx.numpy_helper.from_array(changed, "down"))

@@ -17,6 +17,7 @@ from downstream.service.models import MAX_MODELS_IN_MEMORY, Models, NoSuchModel,
 from downstream.service.service import Job, forward
 from pretrain.command import UserError
 from pretrain.data.decode import decode
+from pretrain.files import unsealed
 
 
 @pytest.fixture
@@ -51,7 +52,7 @@ def test_a_model_is_read_again_when_it_was_written_again(folder):
     before = models.load("mean")
     assert models.load("mean") is before
     path = folder / "mean" / "inspector.json"
-    metadata = json.loads(path.read_text())
+    metadata = unsealed(json.loads(path.read_text()))
     metadata["threshold"]["value"] = 123.0
     path.write_text(json.dumps(metadata))
     os.utime(path, ns=(1, before.written_ns + 1000))

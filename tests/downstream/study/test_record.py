@@ -21,6 +21,10 @@ from pretrain.command import UserError
 def test_what_was_written_is_read(tmp_path):
     write_study(tmp_path, {"seeds": [0]})
     assert read_study(tmp_path) == {"format": FORMAT, "seeds": [0]}
+    file = tmp_path / STUDY_FILE
+    file.write_text(file.read_text().replace("0", "1"))
+    with pytest.raises(UserError, match="is damaged"):
+        read_study(tmp_path)
 
 
 def test_a_folder_without_a_study_is_a_mistake(tmp_path):

@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import resource
 import signal
 import time
 from pathlib import Path
@@ -14,7 +15,7 @@ from refusals import refusal
 
 from embeddings.index import Index
 from embeddings.index.generations import CURRENT
-from pretrain.files import sole_writer
+from pretrain.files import sole_writer, unsealed
 
 
 def test_damaged_truncated_and_missing_indexes_are_one_sentence(tmp_path):
@@ -31,9 +32,11 @@ def test_damaged_truncated_and_missing_indexes_are_one_sentence(tmp_path):
     engine.unlink()
     assert "is gone" in refusal(Index.load, tmp_path / "index")
     metadata = json.loads(current.read_text())
-    for text in ("", "{", "[]", "{}", '{"generation": 3, "files": {}}'):
+    changed = json.dumps({**metadata, "metric": "changed"})
+    for text in ("", "{", "[]", "{}", '{"generation": 3, "files": {}}', changed):
         current.write_text(text)
         assert "damaged" in refusal(Index.load, tmp_path / "index")
+    metadata = unsealed(metadata)
     current.write_text(json.dumps({**metadata, "format": 99}))
     assert "format 99, this heldout reads 2: update heldout" in refusal(Index.load, tmp_path / "index")
     current.write_text(json.dumps({**metadata, "format": 1}))
@@ -87,6 +90,18 @@ def test_a_killed_save_leaves_a_whole_index(tmp_path):
     assert len(seen) > 1
     index.save(tmp_path)
     assert len(list(tmp_path.glob("generation-*"))) == 2
+
+
+def test_a_disk_that_is_full_while_faiss_writes_is_no_fault_of_ours(tmp_path):
+    """faiss raises what it also raises for its own faults. A limit on files stands for the disk's end."""
+    index, limits = Index.build(VECTORS), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, limits[1]))
+    try:
+        with pytest.raises(OSError, match=r"faiss cannot be written: File too large"):
+            index.save(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not list(tmp_path.glob("generation-*"))
 
 
 def test_a_disk_that_is_full_leaves_the_old_index(tmp_path, monkeypatch):
