@@ -2,6 +2,7 @@
 
     python scripts/chaos.py --minutes 10
     python scripts/chaos.py --minutes 60 --seed 7 --parts kills,damage --record RESULTS.md
+    python scripts/chaos.py --minutes 120 --parts soak
 
 It attacks a model, vectors, a run and a service that it makes itself, and prints how often each part was tried and
 failed. What each try did follows from the seed and its number. The folder of a failure is kept, with what was seen in
@@ -90,8 +91,9 @@ def main(config: Chaos) -> int:
     print("\n".join(lines))
     if config.record:
         made = f"{date.today()}, commit {commit()}\n\n"
-        parts = f" --parts {','.join(config.parts)}" if config.parts else ""
-        command = f"    python scripts/chaos.py --minutes {config.minutes:g} --seed {config.seed}{parts}\n\n"
+        some = f" --tries {config.tries}" if config.tries else ""
+        some += f" --parts {','.join(config.parts)}" if config.parts else ""
+        command = f"    python scripts/chaos.py --minutes {config.minutes:g} --seed {config.seed}{some}\n\n"
         with open(config.record, "a", encoding="utf-8") as record:
             record.write("\n## A campaign against heldout itself\n\n" + made + command + "\n".join(lines) + "\n")
     return 1 if any(failures.values()) else 0
