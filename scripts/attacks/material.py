@@ -15,9 +15,8 @@ from pretrain.demo import make
 REPOSITORY = Path(__file__).resolve().parents[2]
 CATEGORY = "hazelnut"
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["torchvision", "onnxscript", "onnxruntime", "downstream.detect", "downstream.evaluate",
-                              "downstream.export", "downstream.restore", "embeddings.build", "pretrain.simclr",
-                              "pretrain.survey"])  # fmt: skip
+IMPORTED = ["torchvision", "onnxscript", "onnxruntime", "downstream.detect", "downstream.evaluate", "downstream.export",
+            "downstream.restore", "embeddings.build", "pretrain.simclr", "pretrain.survey"]  # fmt: skip
 SMALL = ("--size-px", "64", "--encoder", "random", "--options", "grid=8,dimensions=24")
 
 
@@ -83,6 +82,7 @@ class Started:
     def __init__(self, *words: object) -> None:
         self._folder = tempfile.TemporaryDirectory()
         self._said = (Path(self._folder.name, "out"), Path(self._folder.name, "error"))
+        FORKS.set_forkserver_preload(IMPORTED)  # which the first one starts
         arguments = (list(map(str, words)), *self._said, dict(os.environ))
         self.args, self._process = arguments[0], FORKS.Process(target=typed, args=arguments)
         self._process.start()
