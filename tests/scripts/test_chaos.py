@@ -1,5 +1,6 @@
 """The campaign: it finds nothing here, and says so where there is something."""
 
+import json
 import os
 import random
 import shutil
@@ -143,6 +144,23 @@ def test_a_fault_of_a_service_is_found(faulty_service, tmp_path, monkeypatch):
                 changed.setattr(faulty_service, name, value)
                 assert said in attack.attempt(random.Random(0), tmp_path)
         assert attack.attempt(random.Random(0), tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("opened", "said"),
+    [
+        (lambda folder, _: (folder / "file").read_bytes(), "it gives something else, and no word"),
+        (lambda folder, _: json.loads((folder / "file").read_bytes()), "Error"),
+        (lambda folder, _: b"the same", None),
+    ],
+)
+def test_damage_that_goes_unnoticed_is_found(opened, said, tmp_path, monkeypatch):
+    whole = tmp_path / "whole"
+    whole.mkdir()
+    (whole / "file").write_text('{"threshold": 1.5}')
+    monkeypatch.setattr(damage, "KINDS", {"fake": damage.Kind(lambda _: whole, opened)})
+    found = damage.Damage(Material(tmp_path)).attempt(random.Random(0), tmp_path)
+    assert found is None if said is None else said in found
 
 
 class Ended:
