@@ -52,8 +52,8 @@ METHODS = (
 SPEEDS = (
     ("search among a million vectors", "faiss's exact index", "Speed of search", "ours over faiss's exact"),
     ("inspect, PaDiM on ResNet-18, int8 ONNX", "anomalib's PaDiM in torch", "Speed of answering", "faster_1_thread"),
-    ("inspect, the default method at 320 px, int8 ONNX", "the same",
-     "Speed of answering, the default method on capsule", "faster_2_threads"),
+    ("inspect, the default method, ONNX", "the same",
+     "Speed of answering, the default method at 384 px on capsule", "faster_2_threads"),
     ("fit PaDiM", "anomalib", "Speed of patch statistics", "fit "),
     ("pretrain on files of 1024 px", "lightly's loop", "Speed of pretraining", "over_lightly_1024"),
     ("restore an image", "SADNet", "Speed of restoration, and its worth after equal training", "speed "),
