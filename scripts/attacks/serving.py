@@ -74,10 +74,10 @@ def served(models: Path, folder: Path, *options: object, token: str | None = Non
         else:
             raise RuntimeError(f"the server did not start: {''.join(said)}{log.read_text()}")
         serving = Serving(process, line.split()[1], log, token)
-        wait_until_healthy(serving)
-        overdue.cancel()
-        yield serving
-        serving.client.close()
+        with serving.client:  # closed after a failure too: its sockets would fail whichever test runs next
+            wait_until_healthy(serving)
+            overdue.cancel()
+            yield serving
     finally:
         overdue.cancel()
         if process.poll() is None:

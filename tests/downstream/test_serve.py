@@ -37,6 +37,14 @@ def send(url: str, seed: int) -> int | None:
         return None
 
 
+def counted(url: str) -> float:
+    """The images that were posted, by the metrics of all workers together."""
+    metrics = httpx.get(f"{url}/metrics", verify=False).text
+    (line,) = (line for line in metrics.splitlines() if line.startswith("heldout_http_requests_total{")
+               and '"/api/test_image"' in line)  # fmt: skip
+    return float(line.split()[-1])
+
+
 @pytest.fixture
 def full_folder(tmp_path):
     """A folder that holds 8 MB and no more."""
@@ -205,10 +213,11 @@ def test_several_workers_agree(models_folder, tmp_path, monkeypatch):
         with ThreadPoolExecutor(8) as pool:
             ids = list(pool.map(lambda number: send(serving.url, number), range(24)))
         assert len(set(ids)) == 24 and None not in ids
-        metrics = httpx.get(f"{serving.url}/metrics", verify=False).text  # of both workers together
-        (line,) = (line for line in metrics.splitlines() if line.startswith("heldout_http_requests_total{")
-                   and '"/api/test_image"' in line)  # fmt: skip
-        assert float(line.split()[-1]) == 24
+        # A request is counted once it is answered, so the last ones a moment after their clients have read the answers.
+        end_s = time.monotonic() + 10
+        while counted(serving.url) < 24 and time.monotonic() < end_s:
+            time.sleep(0.05)
+        assert counted(serving.url) == 24
         assert list(tmp_path.glob(".heldout-serve.*/*.db"))
         assert serving.stop() == 0
     assert not list(tmp_path.glob(".heldout-serve.*"))
