@@ -1,5 +1,6 @@
 """Where a defect is, as an image: a heatmap on the scale of contract/heatmap.py, contours, boxes, and the verdict."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,6 +12,9 @@ from pretrain.drawing import DEFECT, FAINT, GAP_PX, INK, PAPER, outlined
 
 GOOD_COLOR = "#1f8a4c"
 CAPTION_PX, SCALE_PX = 40, 34
+# It is drawn on an image of at most so many times what is shown: lines stay smooth, and a tall image of 36 megapixels
+# takes no two minutes and gigabytes.
+MOST_TIMES_SHOWN = 4
 
 
 def overlay(
@@ -28,6 +32,7 @@ def overlay(
     pixels uint8 (h, w, 3), as on disk; regions in its pixels; `mask` bool (h, w), where the defect really is. Without
     a map, the image and the verdict.
     """
+    pixels, mask, regions = reduced(pixels, mask, regions, MOST_TIMES_SHOWN * shown_px)
     panels = [draw_regions(pixels, (), mask)]
     if anomaly_map is not None and threshold is not None:
         hot = draw_heatmap(pixels, anomaly_map, threshold)
@@ -48,6 +53,27 @@ def overlay(
     if mask is not None:
         draw.text((2, size[1] + CAPTION_PX + 4), "blue: the true defect", FAINT, ImageFont.load_default(12))
     return sheet
+
+
+def reduced(
+    pixels: np.ndarray, mask: np.ndarray | None, regions: Sequence[Region], most_px: int
+) -> tuple[np.ndarray, np.ndarray | None, Sequence[Region]]:
+    """An image with its mask and the boxes of its regions, of at most `most_px` a side; as they are if they fit."""
+    height, width = pixels.shape[:2]
+    if max(height, width) <= most_px:
+        return pixels, mask, regions
+    size = tuple(max(1, round(side * most_px / max(height, width))) for side in (width, height))
+    across, down = size[0] / width, size[1] / height
+    boxes = [
+        region._replace(box=(math.floor(left * across), math.floor(top * down),
+                             math.ceil(right * across), math.ceil(bottom * down)))
+        for region in regions
+        for left, top, right, bottom in [region.box]
+    ]  # fmt: skip
+    small = np.asarray(Image.fromarray(pixels).resize(size, Image.BOX))
+    if mask is not None:  # any pixel of a thin defect counts
+        mask = np.asarray(Image.fromarray(mask).convert("L").resize(size, Image.BOX)) > 0
+    return small, mask, boxes
 
 
 def _draw_scale(sheet: Image.Image, corner: tuple[int, int], width_px: int, threshold: float) -> None:

@@ -1,9 +1,11 @@
 """Overlays: the shape of the image, the boxes of its regions."""
 
+import time
+
 import numpy as np
 
 from baselines.contract.regions import Region
-from downstream.inspection.overlay import overlay
+from downstream.inspection.overlay import overlay, reduced
 
 
 def test_overlay_is_drawn_at_the_images_shape_with_its_boxes():
@@ -17,3 +19,23 @@ def test_overlay_is_drawn_at_the_images_shape_with_its_boxes():
     assert boxed[20, 12] and boxed[39, 12] and not boxed[10, 12]
     plain = np.asarray(overlay(pixels, None, None, [], "good", False, shown_px=100))
     assert plain.shape[1] < drawn.shape[1] or plain.shape[1] == 260
+
+
+def test_what_is_larger_than_shown_is_reduced_with_its_boxes_and_thin_defects():
+    pixels, mask = np.zeros((400, 100, 3), np.uint8), np.zeros((400, 100), bool)
+    mask[200] = True
+    region = Region(200, (11, 40, 20, 81), 2.0, (15, 60))
+    small, thin, (boxed,) = reduced(pixels, mask, [region], 100)
+    assert small.shape == (100, 25, 3) and thin.shape == (100, 25)
+    assert thin.any(axis=1).nonzero()[0].tolist() == [50] and thin[50].all()
+    assert boxed == region._replace(box=(2, 10, 5, 21))
+    assert reduced(pixels, mask, [region], 400) == (pixels, mask, [region])
+
+
+def test_a_very_tall_image_is_drawn_at_once():
+    pixels = np.zeros((400_000, 17, 3), np.uint8)
+    region = Region(6_800_000, (0, 0, 17, 400_000), 2.0, (3, 1000))
+    start_s = time.process_time()
+    drawn = overlay(pixels, np.full((48, 48), 2.0, np.float32), 1.0, [region], "DEFECTIVE", True)
+    assert time.process_time() - start_s < 3
+    assert drawn.height < 600
