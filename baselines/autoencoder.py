@@ -32,7 +32,8 @@ from baselines.autoencoders.report import print_figures, print_plan, read_figure
 from baselines.contract.method import Images
 from pretrain.command import Names, UserError
 from pretrain.data.dataset import ImageSet, choose_folder, data_name, load
-from pretrain.data.images import GOOD, Record, category_folders, check_names, has_layout
+from pretrain.data.images import GOOD, Record, check_names
+from pretrain.data.layouts import category_folders, has_layout
 from pretrain.training.device import choose_device
 from pretrain.training.fabric import make_fabric
 from pretrain.training.run import Run

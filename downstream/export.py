@@ -43,7 +43,7 @@ from downstream.methods.exported import Exported
 from downstream.methods.references import draw
 from pretrain.command import Names, UserError
 from pretrain.data.dataset import ImageSet, load
-from pretrain.data.images import has_layout
+from pretrain.data.layouts import has_layout
 from pretrain.files import scratch_folder
 
 SUFFIXES = {"onnx": ".onnx", "onnx-int8": "-int8.onnx", "tensorrt": ".engine"}

@@ -37,7 +37,8 @@ from embeddings.sheet import Neighbor, SearchResult, neighbor_page
 from embeddings.vectors import Vectors
 from pretrain.command import Names, UserError
 from pretrain.data.decode import Unreadable, decode
-from pretrain.data.images import GOOD, SPLITS, scan_plain
+from pretrain.data.images import GOOD, SPLITS
+from pretrain.data.layouts import scan_plain
 from pretrain.files import write_json, write_whole
 from pretrain.training.device import choose_device
 

@@ -41,7 +41,7 @@ from pretrain.anomalies import add_anomaly
 from pretrain.command import UserError
 from pretrain.config import Config, check, held_out, resolved
 from pretrain.data.dataset import ImageSet, choose_folder, load
-from pretrain.data.images import category_folders
+from pretrain.data.layouts import category_folders
 from pretrain.dense import DenseContrast, Positions
 from pretrain.encoder import Encoder, make_encoder
 from pretrain.lars import Lars

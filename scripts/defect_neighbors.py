@@ -32,7 +32,8 @@ from embeddings.encoding import RANDOM
 from embeddings.knn import VIEWS, NeighborFigures, defect_figures, pooled
 from pretrain.command import Names, UserError
 from pretrain.data.dataset import load
-from pretrain.data.images import category_folders, check_names
+from pretrain.data.images import check_names
+from pretrain.data.layouts import category_folders
 from pretrain.encoder import Encoder, commit, load_encoder
 from pretrain.files import write_whole
 from scripts.config import DefectNeighbors

@@ -22,7 +22,8 @@ import sys
 from pathlib import Path
 
 from pretrain.command import Names, UserError
-from pretrain.data.images import category_folders, check_names
+from pretrain.data.images import check_names
+from pretrain.data.layouts import category_folders
 from scripts.config import LeaveOneOut
 
 REPOSITORY = Path(__file__).resolve().parents[1]

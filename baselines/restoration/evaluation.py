@@ -23,7 +23,7 @@ from baselines.restoration.run import Load, open_restorer
 from baselines.restoration.strips import RestoredImage, save_strip, sheet
 from pretrain.command import UserError
 from pretrain.data.dataset import choose_folder, data_name, load
-from pretrain.data.images import category_folders
+from pretrain.data.layouts import category_folders
 from pretrain.degrade import describe
 from pretrain.drawing import save_image
 from pretrain.files import write_json, write_whole

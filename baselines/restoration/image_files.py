@@ -18,7 +18,7 @@ from baselines.restoration.config import Restore
 from baselines.restoration.run import Load, open_restorer
 from pretrain.command import UserError
 from pretrain.data.decode import Unreadable, decode
-from pretrain.data.images import scan_plain
+from pretrain.data.layouts import scan_plain
 from pretrain.drawing import save_image
 from pretrain.files import whole_file
 from pretrain.progress import Progress

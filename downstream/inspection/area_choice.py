@@ -23,7 +23,8 @@ from downstream.inspection.inspector import Inspector
 from pretrain.anomalies import add_anomaly
 from pretrain.command import UserError
 from pretrain.data.dataset import ImageSet
-from pretrain.data.images import GOOD, category_folders, has_layout
+from pretrain.data.images import GOOD
+from pretrain.data.layouts import category_folders, has_layout
 from pretrain.progress import Progress
 
 THRESHOLDS_SHOWN = 60

@@ -22,7 +22,7 @@ from downstream.inspection.images import records_to_inspect
 from downstream.inspection.inspector import Inspector
 from pretrain.command import UserError
 from pretrain.data.decode import Unreadable, decode, read_mask
-from pretrain.data.images import has_layout
+from pretrain.data.layouts import has_layout
 from pretrain.drawing import CURVE, FAINT, INK, MARGIN_PX, PAPER, TITLE_PX, Curve, Thumbnail, contact_sheet, curves
 
 PANELS = 6

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from pretrain.command import Names, UserError
 from pretrain.data.dataset import ImageSet, load
-from pretrain.data.images import GOOD, SUFFIXES, Record, has_layout, scan, scan_plain
+from pretrain.data.images import GOOD, SUFFIXES, Record
+from pretrain.data.layouts import has_layout, scan, scan_plain
 
 
 def good_images(data: Path, category: str | None, size_px: int) -> ImageSet:

@@ -13,7 +13,9 @@ from pathlib import Path
 
 from pretrain.command import Names, UserError
 from pretrain.data.dataset import ImageSet
-from pretrain.data.images import GOOD, category_folders, check_names
+from pretrain.data.decode import mask_files
+from pretrain.data.images import GOOD, check_names
+from pretrain.data.layouts import category_folders
 
 HELD_OUT, ONE_CLASS, LEAVE_ONE_OUT = "held-out", "one-class", "leave-one-out"
 DEFAULT_TRAIN, DEFAULT_TEST = Names("capsule,hazelnut,leather"), Names("bottle,pill,wood")
@@ -79,7 +81,7 @@ class FoldImages:
         digest = blake2b(digest_size=8)
         for images in (self.tests, self.normals, self.labeled):
             for record, entry in zip(images.records, images.entries, strict=True):
-                mask_bytes = record.mask.stat().st_size if record.mask else None
+                mask_bytes = sum(file.stat().st_size for file in mask_files(record.mask)) if record.mask else None
                 name = f"{record.category}/{record.split}/{record.defect}/{record.path.name}"
                 digest.update(f"{name} {mask_bytes} {images.size_px} ".encode() + entry.digest)
         return digest.hexdigest()

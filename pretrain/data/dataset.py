@@ -11,7 +11,8 @@ import numpy as np
 from pretrain.command import UserError
 from pretrain.data.cache import Entry, open_cached
 from pretrain.data.decode import Unreadable, read_mask
-from pretrain.data.images import Problem, Record, has_layout, same_content, scan, scan_plain, split_records
+from pretrain.data.images import LayoutName, Problem, Record, same_content, split_records
+from pretrain.data.layouts import has_layout, scan, scan_plain
 from pretrain.demo import is_demo, make
 
 REAL_DATA = Path("data/mvtec")
@@ -92,9 +93,11 @@ def load(
     workers: int | None = None,
     allow_plain: bool = False,
     check_cache: bool = False,
+    layout: LayoutName | None = None,
 ) -> ImageSet:
     """The images of a folder, cached. With `normals_only` nothing but train/good is opened; with `allow_plain` the
     folder need not be laid out by category and split; with `check_cache` damaged images there are decoded again.
+    `layout` says how the folder is laid out, where that is not to be found out.
 
     Every file that cannot be used is named on stderr and left out; with `strict`, that is a UserError.
     """
@@ -102,8 +105,8 @@ def load(
         raise UserError(f"images cannot be cached at {size_px} px: choose from {MIN_PX} to {MAX_PX}.")
     if workers is not None and workers < 1:
         raise UserError(f"{workers} workers cannot decode: give 1 or more, or leave it out for one per core.")
-    is_plain = allow_plain and folder.is_dir() and not has_layout(folder)
-    scanned = scan_plain(folder, categories) if is_plain else scan(folder, categories, normals_only)
+    is_plain = allow_plain and folder.is_dir() and not has_layout(folder, layout)
+    scanned = scan_plain(folder, categories) if is_plain else scan(folder, categories, normals_only, layout)
     cached = open_cached(folder, [record.path for record in scanned.records], size_px, workers, check_cache)
     records = tuple(record for record in scanned.records if record.path in cached.entries)
     records, mask_problems = _with_fitting_masks(records, cached.entries)

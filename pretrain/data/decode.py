@@ -30,6 +30,8 @@ MAX_PIXELS = 178_956_970
 # A file above the first size is known by pieces.
 DIGESTED_BYTES, DIGESTED_PIECES, PIECE_BYTES = 1 << 17, 9, 2048
 SUMS_AT_ONCE = 200_000
+# A mask whose brightest value is no more than this has numbers, not gray levels.
+MOST_KINDS = 32
 
 
 class Unreadable(Exception):
@@ -63,13 +65,34 @@ def decode_bytes(data: bytes, size_px: int | None = None) -> Decoded:
 
 
 def read_mask(path: Path, size_px: int | None = None) -> np.ndarray:
-    """Read a mask as bool (h, w): whatever is brighter than half of its brightest value. Raises Unreadable."""
+    """Read a mask as bool (h, w): whatever is brighter than half of its brightest value, in any of its files where it
+    is a folder of several. Raises Unreadable."""
     from PIL import Image
 
-    levels = _pillow(BytesIO(_bytes_of(path)), _mask_levels)
-    # Nearest pixel, so that the mask stays a mask; half of ITS maximum, since both 0/1 and 0/255 are in use.
-    mask = Image.fromarray(levels > levels.max() / 2)
+    # Nearest pixel, so that the mask stays a mask.
+    mask = Image.fromarray(_union(path) if path.is_dir() else _one_mask(path))
     return np.asarray(mask if size_px is None else mask.resize((size_px, size_px), Image.Resampling.NEAREST))
+
+
+def mask_files(path: Path) -> list[Path]:
+    """The files that a mask consists of."""
+    return sorted(path.glob("[!.]*.*")) if path.is_dir() else [path]
+
+
+def _union(folder: Path) -> np.ndarray:
+    masks = [_one_mask(path) for path in mask_files(folder)]
+    if not masks:
+        raise Unreadable("the folder holds no mask")
+    if len(shapes := {mask.shape for mask in masks}) > 1:
+        raise Unreadable(f"the folder holds masks of {len(shapes)} sizes")
+    return np.logical_or.reduce(masks)
+
+
+def _one_mask(path: Path) -> np.ndarray:
+    levels = _pillow(BytesIO(_bytes_of(path)), _mask_levels)
+    brightest = levels.max()
+    # Both 0/1 and 0/255 are in use, and 0/1/2/3 where each kind of defect has its number, as in VisA.
+    return levels > (brightest / 2 if brightest > MOST_KINDS else 0)
 
 
 def _bytes_of(path: Path) -> bytes:

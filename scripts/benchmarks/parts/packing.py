@@ -11,7 +11,8 @@ import tarfile
 from pathlib import Path
 
 from pretrain.command import UserError
-from pretrain.data.images import Record, scan
+from pretrain.data.images import Record
+from pretrain.data.layouts import scan
 from scripts.benchmarks.config import Gpu
 
 # Our own needs, then those of the parts that compare with anomalib and that ask the service; what depends on them is

@@ -241,6 +241,9 @@ def test_masks_of_every_format_become_the_same_bools(tmp_path):
         "opaque": Image.fromarray(np.uint8(truth) * 255).convert("RGBA"),
         "gray with alpha": Image.fromarray(np.uint8(truth) * 255).convert("LA"),
         "cut out": Image.merge("LA", [Image.new("L", (50, 40), 255), Image.fromarray(np.uint8(truth) * 255)]),
+        "a number for each kind of defect": Image.fromarray(
+            truth * np.where(np.arange(40) < 9, 1, 4)[:, None].astype(np.uint8)
+        ),
         "palette": Image.fromarray(np.uint8(truth) * 255).convert("P"),
     }
     for name, image in as_saved.items():

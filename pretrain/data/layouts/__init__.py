@@ -1,0 +1,85 @@
+"""An image folder -> records, whatever data set it is laid out like.
+
+A layout is a module of two functions. `categories(folder)` says where each category lies: nothing, where the folder is
+laid out otherwise. `read(category, where, normals_only)` gives a Record for every image and a Problem for whatever is
+half there. No image is opened, masks only where they alone say what is good, and nothing on disk is ever changed.
+"""
+
+from collections.abc import Collection
+from pathlib import Path
+from types import ModuleType
+
+from pretrain.command import UserError
+from pretrain.data.images import GOOD, SUFFIXES, LayoutName, Problem, Record, Scan, check_names
+from pretrain.data.layouts import btad, loco, mvtec, mvtec2, plain
+
+# In the order in which they are tried: the more a layout asks for, the sooner.
+LAYOUTS: dict[LayoutName, ModuleType] = {
+    "mvtec2": mvtec2, "loco": loco, "btad": btad, "mvtec": mvtec, "mpdd": mvtec, "plain": plain,
+}  # fmt: skip
+
+
+def scan(
+    folder: Path, categories: Collection[str] = (), normals_only: bool = False, layout: LayoutName | None = None
+) -> Scan:
+    """List the images of `categories` (default: of all), or of their train/good alone, in an order that depends on
+    names alone. Raises UserError where there is nothing to list."""
+    name, found = _found(folder, layout)
+    check_names(categories, found, f"category in {folder}")
+    records: list[Record] = []
+    problems: list[Problem] = []
+    for category in sorted(categories or found):
+        for item in LAYOUTS[name].read(category, found[category], normals_only):
+            if isinstance(item, Problem):
+                problems.append(item)
+            # What was not asked for is never opened, whatever a reader lists.
+            elif not normals_only or (item.split, item.defect) == ("train", GOOD):
+                records.append(item)
+    if not records:
+        raise UserError(f"no images in {folder}; expected them as {LAYOUTS[name].EXPECTED}.")
+    return Scan(folder, tuple(records), tuple(problems))
+
+
+def scan_plain(folder: Path, categories: Collection[str] = ()) -> Scan:
+    """List all images at any depth of a folder that is not laid out by category and split. What lies in the folder
+    itself is of a category named like it, the rest of one named like its subfolder. Raises UserError like `scan`."""
+    _check_folder(folder)
+    found = plain.categories(folder)
+    check_names(categories, found, f"subfolder with images in {folder}")
+    records = [record for name in categories or found for record in plain.read(name, found[name], normals_only=False)]
+    if not records:
+        raise UserError(f"no images in {folder} ({', '.join(sorted(SUFFIXES))}).")
+    return Scan(folder, tuple(sorted(records, key=lambda record: record.path)), ())
+
+
+def has_layout(folder: Path, layout: LayoutName | None = None) -> bool:
+    """Whether a folder is laid out by category and split, as it says or as the user says."""
+    return layout != "plain" and folder.is_dir() and bool(_detected(folder, layout)[1])
+
+
+def category_folders(folder: Path, layout: LayoutName | None = None) -> dict[str, Path]:
+    """The categories of a folder by name, and where each lies. Raises UserError if there is no folder or none in it."""
+    return _found(folder, layout)[1]
+
+
+def _found(folder: Path, layout: LayoutName | None) -> tuple[LayoutName, dict[str, Path]]:
+    _check_folder(folder)
+    name, categories = _detected(folder, layout)
+    if not categories:
+        raise UserError(f"no category in {folder}; expected images as {folder}/{LAYOUTS[name].EXPECTED}.")
+    return name, categories
+
+
+def _detected(folder: Path, layout: LayoutName | None) -> tuple[LayoutName, dict[str, Path]]:
+    """The layout that a folder has, by what lies there, and its categories; MVTec AD's and none where it has none."""
+    for name in [layout] if layout else [name for name in LAYOUTS if name != "plain"]:
+        if categories := LAYOUTS[name].categories(folder):
+            return name, categories
+    return layout or "mvtec", {}
+
+
+def _check_folder(folder: Path) -> None:
+    if folder.is_file():
+        raise UserError(f"{folder} is a file; name the folder that holds the categories.")
+    if not folder.is_dir():
+        raise UserError(f"there is no folder {folder}; name one with --data, or leave it out to use the demo data.")
