@@ -44,6 +44,7 @@ from downstream.methods.references import draw
 from pretrain.command import Names, UserError
 from pretrain.data.dataset import ImageSet, load
 from pretrain.data.layouts import has_layout
+from pretrain.data.size import Size, sides
 from pretrain.files import scratch_folder
 
 SUFFIXES = {"onnx": ".onnx", "onnx-int8": "-int8.onnx", "tensorrt": ".engine"}
@@ -162,17 +163,17 @@ def test_images(model: Inspector, config: Config) -> ImageSet | None:
 
 
 def images_to_compare(model: Inspector, config: Config) -> tuple[np.ndarray, str]:
-    """uint8 (n, size, size, 3), and what they are."""
+    """uint8 (n, h, w, 3), and what they are."""
     if config.data is None:
         rng = np.random.default_rng(0)
         coarse = rng.integers(0, 256, (6, 8, 8, 3), dtype=np.uint8)
-        enlarged = np.arange(model.size_px) * 8 // model.size_px
-        return coarse[:, enlarged][:, :, enlarged], "generated patterns (images of yours with --data)"
+        rows, columns = (np.arange(side) * 8 // side for side in sides(model.size_px))
+        return coarse[:, rows][:, :, columns], "generated patterns (images of yours with --data)"
     images = test_images(model, config) or normals_of(model, config)
     return images.batch(range(len(images))), f"images of {config.data}"
 
 
-def build_engine(onnx: Path, out: Path, size_px: int, takes_floats: bool) -> None:
+def build_engine(onnx: Path, out: Path, size_px: Size, takes_floats: bool) -> None:
     """Have trtexec make an engine of an ONNX file. Raises UserError without it, with the command for elsewhere."""
     command = trtexec_command(onnx, out, size_px, takes_floats)
     if not shutil.which(command[0]):
@@ -186,8 +187,9 @@ def build_engine(onnx: Path, out: Path, size_px: int, takes_floats: bool) -> Non
         raise UserError(f"trtexec ended with exit code {error.returncode}: see what it says above.") from None
 
 
-def trtexec_command(onnx: Path, out: Path, size_px: int, takes_floats: bool) -> list[str]:
-    side = f"3x{size_px}x{size_px}" if takes_floats else f"{size_px}x{size_px}x3"
+def trtexec_command(onnx: Path, out: Path, size_px: Size, takes_floats: bool) -> list[str]:
+    height, width = sides(size_px)
+    image = f"3x{height}x{width}" if takes_floats else f"{height}x{width}x3"
     batches = {"min": 1, "opt": DEFAULT_BATCH, "max": MAX_BATCH}
-    shapes = [f"--{name}Shapes=images:{batch}x{side}" for name, batch in batches.items()]
+    shapes = [f"--{name}Shapes=images:{batch}x{image}" for name, batch in batches.items()]
     return ["trtexec", f"--onnx={onnx}", f"--saveEngine={out}", *shapes]

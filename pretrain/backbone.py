@@ -65,8 +65,8 @@ class Backbone:
                 f"{', '.join(map(str, self.strides.values()))}: choose a CNN."
             )
 
-    def settle(self, size_px: int) -> None:
-        """Prepare for one size of images alone."""
+    def settle(self, shape: tuple[int, int]) -> None:
+        """Prepare for images (h, w) of one shape alone."""
 
     def weights_until(self, level: str) -> list[nn.Parameter]:
         """The weights that `level` and those before it need."""
@@ -181,10 +181,10 @@ class TimmBackbone(Backbone, nn.Module):
         """Forget what is deeper than `level`."""
         self.model.prune_intermediate_layers([self.indices[level]], prune_norm=True, prune_head=True)
 
-    def settle(self, size_px: int) -> None:
-        """Fit the positions to that size once instead of for every image: no exporter knows that interpolation."""
+    def settle(self, shape: tuple[int, int]) -> None:
+        """Fit the positions to that shape once instead of for every image: no exporter knows that interpolation."""
         if _is_dynamic(self.model):
-            self.model.set_input_size(img_size=(size_px, size_px))
+            self.model.set_input_size(img_size=shape)
 
     def renamed(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """A state dict in timm's naming by our names, without its head."""

@@ -16,6 +16,7 @@ from downstream.methods.patch_method import PatchMethod, pooled, upsampling_matr
 from downstream.methods.patchcore import PatchCore
 from downstream.methods.references import background
 from pretrain.command import UserError
+from pretrain.data.size import Size, sides
 from pretrain.encoder import LEVELS
 from pretrain.normalization import normalized
 
@@ -30,17 +31,17 @@ class PatchVectors(nn.Module):
     """Images -> patch vectors float32 (b, rows, columns, d), as `method.patches` gives them before it normalizes.
 
     Images are uint8 RGB (b, h, w, 3), or with `takes_floats` float32 RGB (b, 3, h, w) in [0, 1]. `b` is free, `h` and
-    `w` are `size_px`.
+    `w` are those of `size_px`.
     """
 
-    def __init__(self, method: PatchMethod, size_px: int, takes_floats: bool = False) -> None:
+    def __init__(self, method: PatchMethod, size_px: Size, takes_floats: bool = False) -> None:
         super().__init__()
         self.size_px, self.takes_floats = size_px, takes_floats
         self._patches = method._make_patches(method._opened_encoder())
         self.channels = self._patches.channels
         self.encoder = self._patches.encoder  # so that its weights are this module's
         self.encoder.stages.drop_after(max(self._patches.levels, key=LEVELS.index))  # nothing asks for deeper ones
-        self.encoder.stages.settle(size_px)
+        self.encoder.stages.settle(sides(size_px))
 
     def forward(self, images: Tensor) -> Tensor:
         if not self.takes_floats:
@@ -68,7 +69,7 @@ class InspectionGraph(nn.Module):
     PatchCore and both fused.
     """
 
-    def __init__(self, method: Method, size_px: int, threshold: float, takes_floats: bool = False) -> None:
+    def __init__(self, method: Method, size_px: Size, threshold: float, takes_floats: bool = False) -> None:
         super().__init__()
         self.distances = _distances(method)
         self.vectors = PatchVectors(method, size_px, takes_floats)
@@ -76,15 +77,14 @@ class InspectionGraph(nn.Module):
         self.normalization = Normalization(method, self.vectors.channels) if is_normalized else nn.Identity()
         self.size_px, self.takes_floats = size_px, takes_floats
         rows, columns = method.patch_sum_.shape[:2]
-        self.register_buffer("down", upsampling_matrix(rows, size_px, method.blur, torch.device("cpu")))
-        self.register_buffer(
-            "across", upsampling_matrix(columns, size_px, method.blur, torch.device("cpu")).T.contiguous()
-        )
+        (height, width), cpu = sides(size_px), torch.device("cpu")
+        self.register_buffer("down", upsampling_matrix(rows, height, method.blur, cpu))
+        self.register_buffer("across", upsampling_matrix(columns, width, method.blur, cpu).T.contiguous())
         weights = torch.ones(rows, columns)
         if method.foreground:
             weights = 1 - method.foreground * background(method.patch_sum_).float()
         self.register_buffer("weights", weights)
-        self.highest = max(1, round(method.top_share * size_px**2))
+        self.highest = max(1, round(method.top_share * height * width))
         self.image_weight = method.image_weight
         if self.image_weight:
             self.register_buffer("pooled_normals", method.pooled_)

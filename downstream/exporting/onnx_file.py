@@ -24,6 +24,7 @@ from downstream.methods.exported import (
     probe_image,
 )
 from pretrain.command import UserError
+from pretrain.data.size import sides
 from pretrain.encoder import commit
 from pretrain.files import DIGEST_KEY, NO_DIGEST, scratch_folder, stored_json, write_whole
 
@@ -163,7 +164,7 @@ def write_onnx(proto, header: str, path: Path) -> None:
 
 def write_checked(model: Inspector, path: Path, write, images: np.ndarray, device: str = "cpu") -> Parity:
     """Call `write` with another name on the same disk, compare what it wrote, run on a device, with the model on uint8
-    images (n, size, size, 3), and only then give it its name. Raises UserError where the answers differ by more than
+    images (n, h, w, 3), and only then give it its name. Raises UserError where the answers differ by more than
     CLOSE."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with scratch_folder(path.name, path.parent) as folder:
@@ -179,7 +180,7 @@ def write_checked(model: Inspector, path: Path, write, images: np.ndarray, devic
 
 
 def parity(model: Inspector, exported: Exported, images: np.ndarray) -> Parity:
-    """Compare a native model with an exported one on uint8 images (n, size, size, 3)."""
+    """Compare a native model with an exported one on uint8 images (n, h, w, 3)."""
     ours, theirs = predicted_arrays(model.method, images), predicted_arrays(exported, images)
     # Exactly at the threshold either may be right.
     clear = np.abs(ours[0] / model.threshold.value - 1) > CLOSE
@@ -205,10 +206,10 @@ def predicted_arrays(method, images: np.ndarray) -> list[np.ndarray]:
 
 def example(graph: torch.nn.Module) -> torch.Tensor:
     """Images to trace a graph with: two, since from one the exporter would conclude that a batch is always one."""
-    size_px = graph.size_px
+    shape = sides(graph.size_px)
     if graph.takes_floats:
-        return torch.zeros(2, 3, size_px, size_px)
-    return torch.zeros(2, size_px, size_px, 3, dtype=torch.uint8)
+        return torch.zeros(2, 3, *shape)
+    return torch.zeros(2, *shape, 3, dtype=torch.uint8)
 
 
 def _last_line(error: BaseException) -> str:

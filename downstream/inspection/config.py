@@ -23,7 +23,8 @@ class Fit:
         minimum_area: Ignore regions of fewer pixels; an image whose regions are all ignored is good.
         train: Folder of other categories, to learn from (residual) and to calibrate with few references.
         train_categories: Only these of them.
-        size_px: Side of the square that images are stretched to.
+        size_px: Images are seen with as many pixels as a square of this side has; those that are no squares keep their
+            aspect. native: as large as they are.
         options: Arguments of the method, such as reference_views=flips,dimensions=50.
         device: cpu, cuda, or auto for a GPU where there is one.
         seed: Seed of the draw of references, and of the method.
@@ -40,7 +41,7 @@ class Fit:
     minimum_area: int = 0
     train: Path | None = None
     train_categories: Names = Names()
-    size_px: int = 384
+    size_px: int | Literal["native"] = 384
     options: str = ""
     device: str = "auto"
     seed: int = 0
@@ -82,7 +83,7 @@ class AreaModel:
         validation_share: Of a model fitted here, the share of good images to leave out of it.
         encoder: Of a model fitted here, the encoder file.
         train: Of a model fitted here, the folder of other categories to learn from (residual).
-        size_px: Of a model fitted here, the side of the square that images are stretched to.
+        size_px: Of a model fitted here, the side of a square with as many pixels as images are seen with; or native.
         options: Of a model fitted here, arguments of the method, such as dimensions=50.
         false_alarm_rate: Share of good images that may be called defective. Default is none of the validation images.
         device: cpu, cuda, or auto for a GPU where there is one.
@@ -96,7 +97,7 @@ class AreaModel:
     validation_share: float = 0.1
     encoder: Path | None = None
     train: Path | None = None
-    size_px: int = 384
+    size_px: int | Literal["native"] = 384
     options: str = ""
     false_alarm_rate: float | None = None
     device: str = "auto"

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from baselines.contract.threshold import Threshold
+from pretrain.data.size import Size
 
 # Of pixels; nothing that is counted here is above.
 MAX_NUMBER = 2**40
@@ -24,7 +25,7 @@ class AreaRule(NamedTuple):
 
 def decision_from(
     category: str,
-    size_px: int,
+    size_px: int | Sequence[int],
     threshold: dict,
     map_threshold: dict | None = None,
     minimum_area_px: int = 0,
@@ -39,7 +40,7 @@ def decision_from(
             raise TypeError(f"{name} is {value!r:.40}")
     return {
         "category": category,
-        "size_px": _whole_number("size_px", size_px, 1),
+        "size_px": _as_size(size_px),
         "threshold": _as_threshold(threshold),
         "map_threshold": None if map_threshold is None else _as_threshold(map_threshold),
         "minimum_area_px": _whole_number("minimum_area_px", minimum_area_px, 0),
@@ -47,6 +48,13 @@ def decision_from(
         "metadata": metadata or {},
         "area_rule": None if area_rule is None else _as_area_rule(**area_rule),
     }
+
+
+def _as_size(stored: object) -> Size:
+    if not isinstance(stored, list):
+        return _whole_number("size_px", stored, 1)
+    height, width = (_whole_number("size_px", side, 1) for side in stored)
+    return height, width
 
 
 def _as_area_rule(minimum_area_px: int, threshold: dict, normal_scores: Sequence[float]) -> AreaRule:

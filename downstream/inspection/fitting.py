@@ -25,6 +25,7 @@ from downstream.methods.references import (
 from embeddings.encoding import choose_encoder
 from pretrain.command import UserError, nearest
 from pretrain.data.dataset import ImageSet, data_name, load
+from pretrain.data.size import named
 from pretrain.demo import is_demo
 from pretrain.encoder import asked_encoder
 from pretrain.training.device import choose_device
@@ -32,13 +33,14 @@ from pretrain.training.device import choose_device
 
 def fit(config: Fit) -> None:
     """Fit, report, and write the model."""
-    normals = good_images(config.data, config.category, config.size_px)
-    (category,) = normals.categories
+    wanted = None if config.size_px == "native" else config.size_px
+    normals = good_images(config.data, config.category, wanted, keep_aspect=True)
+    (category,), size_px = normals.categories, normals.size_px
     shots = shots_of(config.shots, fitting_count(len(normals), config.validation_share))
     references = normals.subset(draw(len(normals), shots, config.seed))
     device = choose_device(config.device)
     method = make_method(config).to(device)
-    others = load(config.train, config.size_px, config.train_categories) if config.train else None
+    others = load(config.train, size_px, config.train_categories) if config.train else None
     if others is not None:  # the product itself must not teach what is known of others
         others = others.subset([i for i, record in enumerate(others.records) if record.category != category])
     if others is None and not method.sees_normals:
@@ -59,13 +61,13 @@ def fit(config: Fit) -> None:
     if hasattr(method, "encoder"):
         metadata["encoder"] = asked_encoder(method.encoder, method.architecture, method.seed).as_json()
     scores = method.normal_scores_.tolist()
-    model = Inspector(method, category, config.size_px, threshold, map_threshold, config.minimum_area, scores, metadata)
+    model = Inspector(method, category, size_px, threshold, map_threshold, config.minimum_area, scores, metadata)
     out = config.out or Path("models") / category
     model.save(out)
     learned = f"{len(references)} good images of {category} ({data_name(config.data)})"
     if not method.sees_normals:
         learned = f"{len(others)} labeled images of {', '.join(others.categories)}; it learned nothing of {learned}"
-    print(f"{config.method} fitted to {learned}")
+    print(f"{config.method} fitted to {learned}, seen at {named(size_px)} px")
     print(f"threshold {threshold.value:.4g} at {config.false_alarm_rate:.0%} false alarms: {threshold.why}")
     if len(scores) == len(references) and (method.sees_normals or scores_normals):
         print_suspicious(references, scores, threshold)

@@ -7,13 +7,15 @@ from pretrain.command import Names, UserError
 from pretrain.data.dataset import ImageSet, load
 from pretrain.data.images import GOOD, SUFFIXES, Record
 from pretrain.data.layouts import has_layout, scan, scan_plain
+from pretrain.data.size import Size
 
 
-def good_images(data: Path, category: str | None, size_px: int) -> ImageSet:
-    """The good images of one category: its train/good in MVTec AD's layout, else all images of a plain folder."""
+def good_images(data: Path, category: str | None, size_px: Size | None, keep_aspect: bool = False) -> ImageSet:
+    """The good images of one category: its train/good in MVTec AD's layout, else all images of a plain folder. Of a
+    size as `load` has it."""
     is_laid_out = data.is_dir() and has_layout(data)
     categories = Names(category or "") if is_laid_out else Names()
-    images = load(data, size_px, categories, normals_only=is_laid_out, allow_plain=True)
+    images = load(data, size_px, categories, normals_only=is_laid_out, allow_plain=True, keep_aspect=keep_aspect)
     if is_laid_out and len(images.categories) > 1:
         names = ", ".join(images.categories)
         raise UserError(f"{data} holds several categories: choose one with --category, of {names}.")

@@ -29,6 +29,7 @@ from downstream.methods.loading import load_any
 from pretrain.command import UserError
 from pretrain.data.decode import Decoded, Unreadable, decode
 from pretrain.data.images import Problem
+from pretrain.data.size import Size, distorts
 from pretrain.files import unsealed
 from pretrain.reading import parse_json, read_json
 
@@ -40,9 +41,9 @@ if TYPE_CHECKING:  # importing the contract imports torch, 1.5 s that a run of a
 class Inspection:
     """The verdict on one image, `width` x `height` pixels on disk.
 
-    `confidence` is from 0.5 to 1. `regions` are in pixels of the original image; `anomaly_map` float32 (size_px,
-    size_px) covers all of it, stretched, or is none where the method gives no maps. Above `map_threshold` a pixel
-    belongs to a region.
+    `confidence` is from 0.5 to 1. `is_distorted` where it was drawn out of shape to what the method sees. `regions` are
+    in pixels of the original image; `anomaly_map` float32 (h, w), of the size that the method sees, covers all of it,
+    or is none where the method gives no maps. Above `map_threshold` a pixel belongs to a region.
     """
 
     path: Path
@@ -53,6 +54,7 @@ class Inspection:
     is_defective: bool
     confidence: float
     milliseconds: float
+    is_distorted: bool = False
     regions: Sequence[Region] = ()
     map_threshold: float | None = None
     anomaly_map: np.ndarray | None = field(default=None, repr=False)
@@ -65,7 +67,7 @@ class Inspection:
 
 @dataclass
 class Inspector:
-    """Inspects images of one category: `method` was fitted on squares of `size_px`, to which images are stretched.
+    """Inspects images of one category: `method` was fitted to images of `size_px`, to which others are stretched.
 
     An image is defective if its score is above `threshold`; `normal_scores` are what confidence is measured by. With
     `minimum_area_px`, in pixels of the original image, smaller regions are dropped, and without any an image is
@@ -74,7 +76,7 @@ class Inspector:
 
     method: "Method"
     category: str
-    size_px: int
+    size_px: Size
     threshold: Threshold
     map_threshold: Threshold | None = None
     minimum_area_px: int = 0
@@ -113,7 +115,7 @@ class Inspector:
                 waiting = following
 
     def inspect_decoded(self, names: Sequence[Path], images: Sequence[Decoded]) -> list[Inspection | Problem]:
-        """Inspect images from memory, squares of `size_px`, in one batch: at most the method's `batch_size`."""
+        """Inspect images from memory, of `size_px`, in one batch: at most the method's `batch_size`."""
         return list(self._inspected(names, images)) if images else []
 
     def at_threshold(self, inspection: Inspection, threshold: float) -> Inspection:
@@ -189,7 +191,7 @@ class Inspector:
             position += 1
 
     def _as_given(self, pixels: Sequence[np.ndarray]) -> Sequence:
-        """Squares uint8 (h, w, 3) as the method takes them, on its device, in one transfer of bytes: an exported one as
+        """Images uint8 (h, w, 3) as the method takes them, on its device, in one transfer of bytes: an exported one as
         they are, and torch stays out of it."""
         if getattr(self.method, "takes_pixels", False) or not pixels:
             return pixels
@@ -217,6 +219,7 @@ class Inspector:
             is_defective=bool(is_anomalous(score, threshold.value)),
             confidence=confidence(score, threshold.value, normal_scores),
             milliseconds=ms,
+            is_distorted=distorts(self.size_px, image.height, image.width),
             regions=regions(anomaly_map, threshold.value, area_px, size),
             map_threshold=threshold.value,
             anomaly_map=anomaly_map,
@@ -239,6 +242,7 @@ class Inspector:
             is_defective,
             confidence=confidence(score, self.threshold.value, self.normal_scores),
             milliseconds=ms,
+            is_distorted=distorts(self.size_px, image.height, image.width),
             regions=above,
             map_threshold=limit,
             anomaly_map=anomaly_map,

@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -27,6 +27,7 @@ from downstream.methods.exported import HEADER_KEY
 from pretrain.command import UserError
 from pretrain.data.decode import decode, read_mask
 from pretrain.data.images import UNLABELED, Problem, Record
+from pretrain.data.size import named
 from pretrain.drawing import save_image
 from pretrain.files import sole_writer, write_json, write_whole
 
@@ -70,6 +71,7 @@ class DetectResults(ResultsFile):
         self._highest: list[Inspection] = []
         self._drawings: list[tuple[float, str]] = []  # score, file
         self._maps: dict[str, np.ndarray] = {}
+        self._distorted: list[Inspection] = []
         self._count = 0
 
     def __exit__(self, error_class: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -85,6 +87,8 @@ class DetectResults(ResultsFile):
         """Write one inspection down, and draw it if it is to be drawn."""
         self._count += 1
         line = inspection.as_json()
+        if inspection.is_distorted:
+            self._distorted.append(replace(inspection, anomaly_map=None))
         if self._is_drawn(inspection):
             line["image"] = f"{self._count:05d}-{inspection.path.stem}.png"
             save_image(drawn(inspection, record), self.folder / line["image"], compress_level=DRAWN_COMPRESSION)
@@ -106,6 +110,12 @@ class DetectResults(ResultsFile):
             print(f"the {len(self._highest)} highest of {self._count}; all are in {self.folder / 'results.jsonl'}")
         if self._labeled:
             self._print_figures(model)
+        if self._distorted:
+            first, size = self._distorted[0], named(model.size_px)
+            print(
+                f"{len(self._distorted)} images were drawn out of shape to the {size} px that the model was fitted to, "
+                f"such as {first.path.name} of {first.width}x{first.height}: trust them less, or fit to such images"
+            )
         if problems:
             print(f"{len(problems)} images could not be read, see above")
         print(f"results: {self.folder / 'results.jsonl'}")

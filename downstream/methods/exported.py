@@ -15,6 +15,7 @@ import numpy as np
 
 from baselines.contract.model_folder import check_format
 from pretrain.command import UserError
+from pretrain.data.size import Size, named, sides
 from pretrain.files import DIGEST_KEY, NO_DIGEST
 from pretrain.reading import parse_json, read_regular
 
@@ -121,7 +122,8 @@ class Exported:
         digest = self.metadata.get(DIGEST_KEY)  # none in files from before 0.1
         if digest is not None and digest != file_digest(data, str(digest)):
             raise UserError(f"{self.path} is damaged: its digest is not what its header says; export the model again.")
-        self.size_px, self.takes_floats = self.metadata["size_px"], self.metadata["takes_floats"]
+        stored_px, self.takes_floats = self.metadata["size_px"], self.metadata["takes_floats"]
+        self.size_px = tuple(stored_px) if isinstance(stored_px, list) else stored_px
         self._try()
 
     def _try(self) -> None:
@@ -144,10 +146,10 @@ class Exported:
         values = np.asarray(image)
         is_pixels = values.dtype == np.uint8
         height, width = values.shape[:2] if is_pixels else values.shape[1:]
-        if (height, width) != (self.size_px, self.size_px):
+        if (height, width) != sides(self.size_px):
             raise UserError(
-                f"an image of {width}x{height} pixels does not fit {self.path}, which takes {self.size_px}x"
-                f"{self.size_px}: stretch it to that, as detect.py run does."
+                f"an image of {width}x{height} pixels does not fit {self.path}, which takes {named(self.size_px)} "
+                "pixels: stretch it to that, as detect.py run does."
             )
         if is_pixels == (not self.takes_floats):
             return values
@@ -170,10 +172,10 @@ def named_in(data: bytes, old: str, new: str) -> bytes:
     return data.replace(f'"{DIGEST_KEY}": "{old}"'.encode(), f'"{DIGEST_KEY}": "{new}"'.encode(), 1)
 
 
-def probe_image(size_px: int, takes_floats: bool) -> np.ndarray:
+def probe_image(size_px: Size, takes_floats: bool) -> np.ndarray:
     """A batch of one striped image, the same everywhere, as a graph takes it."""
-    side = np.arange(size_px)
-    pixels = ((side[:, None] * 3 + side * 2)[..., None] * (1, 2, 3) % 256).astype(np.uint8)[None]
+    rows, columns = map(np.arange, sides(size_px))
+    pixels = ((rows[:, None] * 3 + columns * 2)[..., None] * (1, 2, 3) % 256).astype(np.uint8)[None]
     return pixels.transpose(0, 3, 1, 2).astype(np.float32) / np.float32(255) if takes_floats else pixels
 
 

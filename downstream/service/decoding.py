@@ -15,6 +15,7 @@ from typing import NamedTuple
 from PIL import Image, UnidentifiedImageError
 
 from pretrain.data.decode import FORMATS, Decoded, Unreadable, decode_bytes
+from pretrain.data.size import Size
 from pretrain.workers import worker_pool
 
 # Each pass of a progressive JPEG goes over the whole image; encoders make ten or so, a hostile file thousands.
@@ -75,14 +76,14 @@ def check_size(data: bytes, max_pixels: int) -> None:
         raise RefusedImage(413, sizes)
 
 
-def decode_limited(data: bytes, size_px: int, max_pixels: int) -> Decoded | RefusedImage:
+def decode_limited(data: bytes, size_px: Size, max_pixels: int) -> Decoded | RefusedImage:
     """`decode_checked` for a process that does nothing else."""
     limit_memory()
     return decode_checked(data, size_px, max_pixels)
 
 
-def decode_checked(data: bytes, size_px: int, max_pixels: int) -> Decoded | RefusedImage:
-    """The image as a square of `size_px`, or why not."""
+def decode_checked(data: bytes, size_px: Size, max_pixels: int) -> Decoded | RefusedImage:
+    """The image at `size_px`, or why not."""
     try:
         check_size(data, max_pixels)
         return decode_bytes(data, size_px)
@@ -103,8 +104,8 @@ class Decoders:
         self._tasks: set[asyncio.Task] = set()
         self._pool = self._started()
 
-    async def decode(self, data: bytes, size_px: int) -> Decoded:
-        """A square of `size_px`. Raises RefusedImage. The image of a caller that was cancelled is decoded all the same,
+    async def decode(self, data: bytes, size_px: Size) -> Decoded:
+        """At `size_px`. Raises RefusedImage. The image of a caller that was cancelled is decoded all the same,
         until its time is over: else a hostile one could keep its process."""
         task = asyncio.ensure_future(self._decode(data, size_px))
         self._tasks.add(task)
@@ -114,7 +115,7 @@ class Decoders:
             raise outcome
         return outcome
 
-    async def _decode(self, data: bytes, size_px: int) -> Decoded | RefusedImage:
+    async def _decode(self, data: bytes, size_px: Size) -> Decoded | RefusedImage:
         async with self._slots:
             try:
                 return await self._decode_in(self._pool, data, size_px)
@@ -125,7 +126,7 @@ class Decoders:
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    async def _decode_in(self, pool: ProcessPoolExecutor, data: bytes, size_px: int) -> Decoded | RefusedImage:
+    async def _decode_in(self, pool: ProcessPoolExecutor, data: bytes, size_px: Size) -> Decoded | RefusedImage:
         loop = asyncio.get_running_loop()
         try:
             task = loop.run_in_executor(pool, decode_limited, data, size_px, self.max_pixels)
@@ -136,7 +137,7 @@ class Decoders:
             _end(pool)
             raise
 
-    async def _decode_alone(self, data: bytes, size_px: int) -> Decoded | RefusedImage:
+    async def _decode_alone(self, data: bytes, size_px: Size) -> Decoded | RefusedImage:
         pool = worker_pool(1)
         try:
             return await self._decode_in(pool, data, size_px)

@@ -73,6 +73,7 @@ class ImageResponse(ResultResponse):
         description="As the form's `map` asks. none: null. array: rows of numbers, stretched over the whole image. "
         "png: a data: URL of a PNG with alpha to lay over the image, its colors on a scale tied to map_threshold."
     )
+    is_distorted: bool = Field(description="Whether it was drawn out of shape to what the model was fitted to.")
     model_milliseconds: float = Field(description="Time of the model for the image's batch, divided by its images.")
 
 
@@ -121,7 +122,9 @@ class StatusResponse(Schema):
     model: str
     category: str
     method: str
-    size_px: int = Field(description="Side of the square that images are stretched to.")
+    size_px: int | tuple[int, int] = Field(
+        description="What images are stretched to: a square's side, or height and width."
+    )
     threshold: float
     device: str
     version: str
@@ -228,6 +231,7 @@ def image_response(
         reconstruction_error=inspection.score if loaded.reconstructs else None,
         map_threshold=inspection.map_threshold,
         anomaly_map=encoded_map(map_format, inspection),
+        is_distorted=inspection.is_distorted,
         model_milliseconds=round(inspection.milliseconds, 3),
     )
 

@@ -23,6 +23,7 @@ from downstream.service.schemas import ImageResponse, MapFormat, image_response,
 from downstream.service.similar_images import SimilarImages
 from pretrain.data.decode import Decoded
 from pretrain.data.images import Problem
+from pretrain.data.size import Size, sides
 from pretrain.training.device import choose_device
 
 MAX_RESULTS_PER_COMMIT = 256
@@ -140,8 +141,8 @@ class Service:
             folder = folder.parent
         return shutil.disk_usage(folder).free >= self.settings.max_image_bytes
 
-    async def decoded(self, data: bytes, size_px: int) -> Decoded:
-        """A square of `size_px`. Raises RefusedImage."""
+    async def decoded(self, data: bytes, size_px: Size) -> Decoded:
+        """At `size_px`. Raises RefusedImage."""
         image_type_of(data)
         if len(data) > self.settings.max_image_bytes:
             raise RefusedImage(413, f"an image may have {self.settings.max_image_bytes / 2**20:g} MiB at most")
@@ -150,7 +151,7 @@ class Service:
     async def _keep(self, data: bytes, digest: str, image: Decoded) -> None:
         source, pixels = self.similar_images.source, None
         if source is not None:
-            is_fitting = len(image.pixels) == source.size_px
+            is_fitting = image.pixels.shape[:2] == sides(source.size_px)
             pixels = image.pixels if is_fitting else (await self.decoded(data, source.size_px)).pixels
         await asyncio.to_thread(self.similar_images.keep, data, digest, image_type_of(data), pixels)
 
@@ -197,8 +198,8 @@ def forward(jobs: Sequence[Job]) -> list[Inspection | Exception]:
 
 def warm_up(loaded: LoadedModel) -> None:
     """The first image takes longer: let it be none of a client's."""
-    size_px = loaded.inspector.size_px
-    gray = Decoded(np.full((size_px, size_px, 3), 127, np.uint8), size_px, size_px)
+    height, width = sides(loaded.inspector.size_px)
+    gray = Decoded(np.full((height, width, 3), 127, np.uint8), height, width)
     forward([Job(loaded, "", gray)] * 2)
 
 

@@ -7,6 +7,7 @@ finished, and one that reads beside it sees whole rows only.
 """
 
 import errno
+import math
 import os
 import shutil
 import sqlite3
@@ -24,6 +25,7 @@ import numpy as np
 from pretrain.command import UserError
 from pretrain.data.decode_pool import decode_rows, pixel_digest
 from pretrain.data.images import Problem
+from pretrain.data.size import Size, named, sides
 from pretrain.files import alone
 from pretrain.progress import Progress
 from pretrain.workers import refuse_import_by_worker
@@ -52,7 +54,7 @@ class Entry(NamedTuple):
 
 
 class Cached(NamedTuple):
-    """`pixels` uint8 (rows, size_px, size_px, 3), read-only and mapped; an entry or a problem for every path asked."""
+    """`pixels` uint8 (rows, height, width, 3), read-only and mapped; an entry or a problem for every path asked."""
 
     pixels: np.ndarray
     entries: dict[Path, Entry]
@@ -69,15 +71,15 @@ def cache_root() -> Path:
         raise UserError("this user has no home folder to cache images in: name a folder in HELDOUT_CACHE.") from None
 
 
-def store_folder(folder: Path, size_px: int) -> Path:
+def store_folder(folder: Path, size_px: Size) -> Path:
     """The store of an image folder at a size."""
     resolved = folder.resolve()
     name = blake2b(bytes(resolved), digest_size=4).hexdigest()
-    return cache_root() / f"{resolved.name}-{name}-{size_px}px-v{VERSION}"
+    return cache_root() / f"{resolved.name}-{name}-{named(size_px)}px-v{VERSION}"
 
 
 def open_cached(
-    folder: Path, paths: Sequence[Path], size_px: int, workers: int | None = None, check: bool = False
+    folder: Path, paths: Sequence[Path], size_px: Size, workers: int | None = None, check: bool = False
 ) -> Cached:
     """Pixels of the images at `paths`, all below `folder`; those not yet cached, or changed, are decoded first. With
     `check` also those of which a bit was changed in the cache, which takes a second a gigabyte to find out.
@@ -110,7 +112,7 @@ def open_cached(
 
 
 def _open(
-    store_path: Path, folder: Path, paths: Sequence[Path], size_px: int, workers: int | None, check: bool
+    store_path: Path, folder: Path, paths: Sequence[Path], size_px: Size, workers: int | None, check: bool
 ) -> Cached:
     keys, problems = _keys(paths)
     with closing(_Store(store_path, folder, size_px)) as store:
@@ -153,9 +155,9 @@ def _sole_writer(store_path: Path) -> AbstractContextManager[None]:
 class _Store:
     """The rows and the index of one image folder at one size."""
 
-    def __init__(self, store_path: Path, folder: Path, size_px: int) -> None:
+    def __init__(self, store_path: Path, folder: Path, size_px: Size) -> None:
         self._path, self._folder, self._size_px = store_path, folder, size_px
-        self._row_bytes = size_px * size_px * 3
+        self._row_bytes = math.prod(sides(size_px)) * 3
         self._pixel_file = store_path / "pixels.u8"
         self._index = sqlite3.connect(store_path / "index.sqlite", timeout=60.0)
         self._index.execute(SCHEMA)
@@ -185,7 +187,7 @@ class _Store:
             self._index.executemany("DELETE FROM images WHERE path = ?", [(self._name(path),) for path in paths])
 
     def pixels(self) -> np.ndarray:
-        shape = (self._rows_on_disk(), self._size_px, self._size_px, 3)
+        shape = (self._rows_on_disk(), *sides(self._size_px), 3)
         return np.memmap(self._pixel_file, np.uint8, "r", shape=shape) if shape[0] else np.empty(shape, np.uint8)
 
     def fill(self, keys: Mapping[Path, Key], missing: Collection[Path], workers: int | None) -> list[Problem]:

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,25 +11,28 @@ import numpy as np
 
 from pretrain.command import UserError
 from pretrain.data.cache import Entry, open_cached
-from pretrain.data.decode import Unreadable, read_mask
+from pretrain.data.decode import Unreadable, read_mask, size_on_disk
 from pretrain.data.images import LayoutName, Problem, Record, same_content, split_records
 from pretrain.data.layouts import has_layout, scan, scan_plain
+from pretrain.data.size import Size, keeping_aspect, named, sides
 from pretrain.demo import is_demo, make
 
 REAL_DATA = Path("data/mvtec")
 DEMO_DATA = Path("data/demo")
 MIN_PX, MAX_PX = 8, 4096
+# Images whose sizes are read to know the usual one.
+MAX_MEASURED = 64
 
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Records, and which row of the mapped store `pixels`, uint8 (rows, size_px, size_px, 3), holds each one.
+    """Records, and which row of the mapped store `pixels`, uint8 (rows, height, width, 3), holds each one.
 
     `problems` are the files of the same folder that cannot be used.
     """
 
     folder: Path
-    size_px: int
+    size_px: Size
     records: tuple[Record, ...]
     entries: tuple[Entry, ...]
     pixels: np.ndarray
@@ -38,7 +42,7 @@ class ImageSet:
         return len(self.records)
 
     def batch(self, positions: Sequence[int]) -> np.ndarray:
-        """Copies of the images at `positions`: uint8 (b, size_px, size_px, 3), RGB."""
+        """Copies of the images at `positions`: uint8 (b, height, width, 3), RGB."""
         return self.pixels[[self.entries[position].row for position in positions]]
 
     def subset(self, positions: Sequence[int]) -> "ImageSet":
@@ -86,7 +90,7 @@ def data_name(folder: Path) -> str:
 
 def load(
     folder: Path,
-    size_px: int,
+    size_px: Size | None,
     categories: Collection[str] = (),
     normals_only: bool = False,
     strict: bool = False,
@@ -94,19 +98,24 @@ def load(
     allow_plain: bool = False,
     check_cache: bool = False,
     layout: LayoutName | None = None,
+    keep_aspect: bool = False,
 ) -> ImageSet:
     """The images of a folder, cached. With `normals_only` nothing but train/good is opened; with `allow_plain` the
     folder need not be laid out by category and split; with `check_cache` damaged images there are decoded again.
-    `layout` says how the folder is laid out, where that is not to be found out.
+    `layout` says how the folder is laid out, where that is not to be found out. With `keep_aspect` a square of
+    `size_px` gives way to a rectangle of as many pixels where images usually are one; with no `size_px` they stay as
+    large as they usually are.
 
     Every file that cannot be used is named on stderr and left out; with `strict`, that is a UserError.
     """
-    if not MIN_PX <= size_px <= MAX_PX:
-        raise UserError(f"images cannot be cached at {size_px} px: choose from {MIN_PX} to {MAX_PX}.")
     if workers is not None and workers < 1:
         raise UserError(f"{workers} workers cannot decode: give 1 or more, or leave it out for one per core.")
     is_plain = allow_plain and folder.is_dir() and not has_layout(folder, layout)
     scanned = scan_plain(folder, categories) if is_plain else scan(folder, categories, normals_only, layout)
+    if keep_aspect or size_px is None:
+        size_px = usual_size([record.path for record in scanned.records], size_px)
+    if not MIN_PX <= min(sides(size_px)) <= max(sides(size_px)) <= MAX_PX:
+        raise UserError(f"images cannot be cached at {named(size_px)} px: choose from {MIN_PX} to {MAX_PX}.")
     cached = open_cached(folder, [record.path for record in scanned.records], size_px, workers, check_cache)
     records = tuple(record for record in scanned.records if record.path in cached.entries)
     records, mask_problems = _with_fitting_masks(records, cached.entries)
@@ -121,6 +130,22 @@ def load(
         raise UserError(f"none of the {len(problems)} images in {folder} can be read.")
     entries = tuple(cached.entries[record.path] for record in records)
     return ImageSet(folder, size_px, records, entries, cached.pixels, problems)
+
+
+def usual_size(paths: Sequence[Path], size_px: int | None) -> Size:
+    """What images usually are: their median height and width, or with `size_px` the size of as many pixels as such a
+    square and of their aspect. Of some, spread over all."""
+    spread = np.linspace(0, len(paths) - 1, min(len(paths), MAX_MEASURED)).astype(int)
+    measured = []
+    for position in spread:
+        with suppress(Unreadable):  # it is named where it is decoded
+            measured.append(size_on_disk(paths[position]))
+    if not measured:
+        return size_px or MIN_PX
+    height, width = (int(side) for side in np.median(measured, axis=0))
+    if size_px:
+        return keeping_aspect(size_px, width / height)
+    return height if height == width else (height, width)
 
 
 def _with_fitting_masks(

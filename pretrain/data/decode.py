@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple, TypeVar
 import kornia_rs.io
 import numpy as np
 
+from pretrain.data.size import Size, sides
 from pretrain.reading import read_regular
 
 if TYPE_CHECKING:
@@ -48,30 +49,35 @@ class Decoded(NamedTuple):
     file_digest: bytes = b""
 
 
-def decode(path: Path, size_px: int | None = None) -> Decoded:
-    """Read an image upright, as 8-bit RGB: stretched to a square of `size_px`, or as it is. Raises Unreadable."""
+def decode(path: Path, size_px: Size | None = None) -> Decoded:
+    """Read an image upright, as 8-bit RGB: stretched to `size_px`, or as it is. Raises Unreadable."""
     return decode_bytes(_bytes_of(path), size_px)
 
 
-def decode_bytes(data: bytes, size_px: int | None = None) -> Decoded:
+def decode_bytes(data: bytes, size_px: Size | None = None) -> Decoded:
     """The same of a file's bytes, wherever they come from."""
     if not data:
         raise Unreadable("the file is empty (0 bytes)")
     file_digest = _file_digest(data)  # while the core still has it at hand
     decoded = _decode_plain_png(data) or _decode_with_pillow(BytesIO(data), size_px)
     del data  # what follows takes its place in memory, and in the core's cache
-    pixels = decoded.pixels if size_px is None else _stretch(decoded.pixels, size_px)
+    pixels = decoded.pixels if size_px is None else _stretch(decoded.pixels, *sides(size_px))
     return decoded._replace(pixels=pixels, file_digest=file_digest)
 
 
-def read_mask(path: Path, size_px: int | None = None) -> np.ndarray:
+def size_on_disk(path: Path) -> tuple[int, int]:
+    """(height, width) of an image, upright, by the head of its file. Raises Unreadable."""
+    return _pillow(BytesIO(_bytes_of(path)), _upright_size)
+
+
+def read_mask(path: Path, size_px: Size | None = None) -> np.ndarray:
     """Read a mask as bool (h, w): whatever is brighter than half of its brightest value, in any of its files where it
     is a folder of several. Raises Unreadable."""
     from PIL import Image
 
     # Nearest pixel, so that the mask stays a mask.
     mask = Image.fromarray(_union(path) if path.is_dir() else _one_mask(path))
-    return np.asarray(mask if size_px is None else mask.resize((size_px, size_px), Image.Resampling.NEAREST))
+    return np.asarray(mask if size_px is None else mask.resize(sides(size_px)[::-1], Image.Resampling.NEAREST))
 
 
 def mask_files(path: Path) -> list[Path]:
@@ -149,13 +155,14 @@ def _png_chunks(data: bytes) -> set[bytes]:
     return names
 
 
-def _decode_with_pillow(file: BinaryIO, size_px: int | None) -> Decoded:
+def _decode_with_pillow(file: BinaryIO, size_px: Size | None) -> Decoded:
     def upright_rgb(image: "Image.Image") -> Decoded:
         if image.format == "PNG":
             image.load()  # it may say only at its end that it is rotated
         height, width = _upright_size(image)
         if size_px is not None:
-            image.draft(None, (size_px, size_px))  # JPEG alone: unpack at 1/2, 1/4 or 1/8 when that is still enough
+            wanted = sides(size_px) if _lies_on_its_side(image) else sides(size_px)[::-1]
+            image.draft(None, wanted)  # JPEG alone: unpack at 1/2, 1/4 or 1/8 when that is still enough
         return Decoded(_eight_bit_rgb(image), height, width)
 
     return _pillow(file, upright_rgb)
@@ -182,10 +189,13 @@ def _pillow(file: BinaryIO, read: "Callable[[Image.Image], Read]") -> Read:
 
 
 def _upright_size(image: "Image.Image") -> tuple[int, int]:
-    """(height, width) before anything is unpacked. Orientations from 5 on swap the sides; of a TIFF, Pillow says the
-    upright size from the start."""
-    swapped = image.format != "TIFF" and image.getexif().get(0x0112, 1) >= 5
-    return (image.width, image.height) if swapped else (image.height, image.width)
+    """(height, width) before anything is unpacked."""
+    return (image.width, image.height) if _lies_on_its_side(image) else (image.height, image.width)
+
+
+def _lies_on_its_side(image: "Image.Image") -> bool:
+    """Orientations from 5 on swap the sides; of a TIFF, Pillow says the upright size from the start."""
+    return image.format != "TIFF" and image.getexif().get(0x0112, 1) >= 5
 
 
 def _eight_bit_rgb(image: "Image.Image") -> np.ndarray:
@@ -203,23 +213,23 @@ def _eight_bit_rgb(image: "Image.Image") -> np.ndarray:
     return np.asarray(image.convert("RGB"))
 
 
-def _stretch(pixels: np.ndarray, size_px: int) -> np.ndarray:
-    """To a square of `size_px`, anti-aliased. Whole halvings come first: from 1024 to 256 px they take 0.7 ms where
+def _stretch(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
+    """To that size, anti-aliased. Whole halvings come first: from 1024 to 256 px they take 0.7 ms where
     Pillow's filter takes 3.3."""
-    while (factor := _whole_factor(pixels, size_px)) > 1:
+    while (factor := _whole_factor(pixels, height, width)) > 1:
         pixels = _box_means(pixels, factor)
-    if pixels.shape[:2] != (size_px, size_px):
+    if pixels.shape[:2] != (height, width):
         from PIL import Image
 
-        pixels = np.asarray(Image.fromarray(pixels).resize((size_px, size_px), Image.Resampling.BILINEAR))
+        pixels = np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR))
     return pixels
 
 
-def _whole_factor(pixels: np.ndarray, size_px: int) -> int:
-    """The largest power of two, up to 16, that divides both sides and leaves them no shorter than `size_px`."""
-    height, width = pixels.shape[:2]
+def _whole_factor(pixels: np.ndarray, height: int, width: int) -> int:
+    """The largest power of two, up to 16, that divides both sides and leaves them no shorter than is wanted."""
+    rows, columns = pixels.shape[:2]
     factor = 16
-    while factor > 1 and (height % factor or width % factor or min(height, width) < factor * size_px):
+    while factor > 1 and (rows % factor or columns % factor or rows < factor * height or columns < factor * width):
         factor //= 2
     return factor
 

@@ -1,4 +1,4 @@
-"""Many image files -> rows of a file of square uint8 images, on every core, in an order of the pool's choosing.
+"""Many image files -> rows of a file of uint8 images of one size, on every core, in an order of the pool's choosing.
 
 Processes, not threads: the fast PNG decoder holds Python's lock. Each writes its rows itself, since to send them to one
 that writes took a fifth of the time. Every row is written once, by one process, in a part of the file that was given
@@ -18,6 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pretrain.data.decode import Unreadable, decode
+from pretrain.data.size import Size
 from pretrain.workers import usable_cores, worker_pool
 
 # A process takes 0.3 s to start: below this many images it is quicker to decode where we are.
@@ -30,8 +31,8 @@ KEPT_BYTES = 16 << 20
 
 
 class Row(NamedTuple):
-    """Where an image's `size_px` * `size_px` * 3 bytes were written, its size on disk, a digest of those bytes and one
-    of its file."""
+    """Where an image's height * width * 3 bytes were written, its size on disk, a digest of those bytes and one of its
+    file."""
 
     row: int
     height: int
@@ -44,7 +45,7 @@ Jobs = list[tuple[Path, int]]  # an image, and the row it is to have
 
 
 def decode_rows(
-    paths: Sequence[Path], file: Path, first_row: int, size_px: int, workers: int | None = None
+    paths: Sequence[Path], file: Path, first_row: int, size_px: Size, workers: int | None = None
 ) -> Iterator[tuple[Path, Row | str]]:
     """Write the images to `file`, from `first_row` on, and yield every path once, with its row or with the reason
     why there is none. Memory does not grow with `paths`. Raises OSError where the file cannot be written."""
@@ -63,13 +64,13 @@ def decode_rows(
         yield from _decode_singly(list(waiting.items()), file, size_px)
 
 
-def _decode_here(jobs: Jobs, file: Path, size_px: int) -> Iterator[tuple[Path, Row | str]]:
+def _decode_here(jobs: Jobs, file: Path, size_px: Size) -> Iterator[tuple[Path, Row | str]]:
     for path, row in jobs:
         (outcome,) = _decode_task([(path, row)], file, size_px)
         yield path, outcome
 
 
-def _decode_in_pool(jobs: Jobs, file: Path, size_px: int, workers: int) -> Iterator[tuple[Path, Row | str]]:
+def _decode_in_pool(jobs: Jobs, file: Path, size_px: Size, workers: int) -> Iterator[tuple[Path, Row | str]]:
     tasks = _tasks(jobs, workers)
     with worker_pool(workers) as pool:
 
@@ -104,7 +105,7 @@ def _tasks(jobs: Jobs, workers: int) -> Iterator[Jobs]:
         start += size
 
 
-def _decode_singly(jobs: Jobs, file: Path, size_px: int) -> Iterator[tuple[Path, Row | str]]:
+def _decode_singly(jobs: Jobs, file: Path, size_px: Size) -> Iterator[tuple[Path, Row | str]]:
     remaining = deque(jobs)
     while remaining:
         with worker_pool(1) as pool:
@@ -118,7 +119,7 @@ def _decode_singly(jobs: Jobs, file: Path, size_px: int) -> Iterator[tuple[Path,
                 yield path, "brings the decoder down (too little memory, or a hostile file)"
 
 
-def _decode_task(jobs: Jobs, file: Path, size_px: int) -> list[Row | str]:
+def _decode_task(jobs: Jobs, file: Path, size_px: Size) -> list[Row | str]:
     """What became of each, in their order."""
     np.empty(KEPT_BYTES, np.uint8)
     outcomes: list[Row | str] = []

@@ -2,10 +2,13 @@
 
 import json
 import re
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from fitted_models import SMALL, fitted, run_detect
+from PIL import Image
 
 from pretrain.files import read_tensors
 
@@ -109,3 +112,54 @@ def test_a_model_fitted_on_one_device_runs_on_the_other_and_decides_alike(demo_f
             decisions[model, device] = (out / "results.jsonl").read_text().count('"is_defective": true')
     assert decisions["cpu", "cpu"] == decisions["cpu", "cuda"]
     assert decisions["cuda", "cpu"] == decisions["cuda", "cuda"]
+
+
+@pytest.fixture
+def strips(tmp_path) -> Path:
+    """Six good images of 240x100 pixels, textured, and as MVTec AD has them one with a defect on the right."""
+    rng = np.random.default_rng(0)
+    texture = np.kron(rng.integers(60, 120, (10, 24, 3)), np.ones((10, 10, 1))).astype(np.uint8)
+    for number in range(10):
+        pixels = (texture + rng.integers(0, 12, texture.shape)).astype(np.uint8)
+        split, name = ("train", "good") if number < 8 else ("test", "good" if number < 9 else "blot")
+        if name == "blot":
+            pixels[30:60, 190:220] = 255
+        path = tmp_path / "strip" / split / name / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(path)
+    return tmp_path / "strip"
+
+
+@pytest.mark.parametrize("method", ["padim", "patchcore", "fused"])
+def test_rectangles_keep_their_aspect_and_the_defect_its_position(method, strips, tmp_path, capsys):
+    small = ("--method", method, "--size-px", 96, "--options", "encoder=random,dimensions=12")
+    assert run_detect("fit", "--data", strips, "--out", tmp_path / "model", *small) == 0
+    assert "seen at 152x64 px" in capsys.readouterr().out
+    out = tmp_path / "out"
+    assert run_detect("run", strips, "--model", tmp_path / "model", "--out", out, "--maps") == 1
+    assert "out of shape" not in capsys.readouterr().out
+    good, bad = sorted(lines_of(out), key=lambda line: line["score"])
+    assert bad["label"] == "blot" and good["score"] < bad["score"] and not bad["is_distorted"]
+    x, y = bad["regions"][0]["center"]
+    assert 180 <= x < 230 and 20 <= y < 70
+    maps, _ = read_tensors(out / "maps.safetensors")
+    assert maps["1"].shape == (64, 152)
+
+
+def test_an_image_of_another_shape_is_inspected_with_a_word(padim_folder, strips, tmp_path, capsys):
+    run_detect("run", strips, "--model", padim_folder, "--out", tmp_path / "out")
+    assert all(line["is_distorted"] for line in lines_of(tmp_path / "out"))
+    words = " ".join(capsys.readouterr().out.split())
+    assert "2 images were drawn out of shape to the 64 px that the model was fitted to, such as" in words
+
+
+def test_native_size_is_as_large_as_the_images_are(strips, tmp_path, capsys):
+    options = ("--method", "patchcore", "--size-px", "native", "--options", "encoder=random,dimensions=12")
+    assert run_detect("fit", "--data", strips, "--out", tmp_path / "model", *options) == 0
+    assert "seen at 240x100 px" in capsys.readouterr().out
+    assert run_detect("run", strips, "--model", tmp_path / "model", "--out", tmp_path / "out", "--maps") == 1
+    maps, _ = read_tensors(tmp_path / "out" / "maps.safetensors")
+    assert maps["1"].shape == (100, 240)
+    with pytest.raises(SystemExit):
+        run_detect("fit", "--data", strips, "--size-px", "large")
+    assert "whole number or one of native, not 'large'" in capsys.readouterr().err

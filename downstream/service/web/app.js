@@ -158,7 +158,7 @@ function showService(error = null) {
   const { status } = session;
   if (!error && byId("service").dataset.state === "failed") byId("trouble").hidden = true; // it is back
   byId("service").dataset.state = error ? "failed" : "good";
-  const words = error ? "not reachable" : `${status.category}, ${status.method}, ${status.size_px} px`;
+  const words = error ? "not reachable" : `${status.category}, ${status.method}, ${[status.size_px].flat().join(" x ")} px`;
   byId("service").replaceChildren(symbol(error ? "failed" : "good"), words);
 }
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from fitted_models import MODELS, SIZE_PX, fitted, run_detect, run_export
+from PIL import Image
 
 from downstream.exporting import onnx_file as exporting
 from downstream.exporting.onnx_file import CLOSE, parity, predicted_arrays
@@ -26,6 +27,20 @@ def test_a_file_answers_as_the_model_does(name, demo_folder, nut_pixels, tmp_pat
     scores, _, decisions = predicted_arrays(file, nut_pixels)
     assert (decisions == (scores > np.float32(native.threshold.value))).all()
     assert 0 < decisions.sum() < len(decisions)
+
+
+def test_a_model_of_rectangles(demo_folder, tmp_path):
+    for number, path in enumerate(sorted((demo_folder / "hazelnut" / "train" / "good").iterdir())):
+        Image.open(path).crop((0, 30, 256, 130)).save(tmp_path / f"{number}.png")
+    small = ("--size-px", SIZE_PX, "--method", "fused", "--options", MODELS["fused"][1] + ",encoder=random")
+    assert run_detect("fit", "--data", tmp_path, "--out", tmp_path / "model", *small) == 0
+    assert run_export(tmp_path / "model", "--data", tmp_path) == 0  # and so it answers as the model does
+    file = Exported(tmp_path / "model.onnx")
+    assert file.size_px == Inspector.load(tmp_path / "model").size_px == (40, 104)
+    (found,) = file.predict([np.zeros((40, 104, 3), np.uint8)])
+    assert found.maps.shape == (1, 40, 104)
+    with pytest.raises(UserError, match="image of 40x104 pixels does not fit .* which takes 104x40 pixels"):
+        next(file.predict([np.zeros((104, 40, 3), np.uint8)]))
 
 
 def test_parity_can_fail(padim_folder, onnx_file, nut_pixels):

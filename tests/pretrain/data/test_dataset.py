@@ -160,3 +160,28 @@ def test_a_plain_folder_is_loaded_only_where_that_is_allowed(demo_folder):
     with pytest.raises(UserError, match="no category in"):
         load(plain, 32)
     assert load(demo_folder, 32, ["bottle"], allow_plain=True).records[0].split == "train"
+
+
+@pytest.fixture
+def strips(tmp_path):
+    """Five images of 200x80 pixels and one of 100x100."""
+    for number in range(6):
+        size = (100, 100) if number == 5 else (200, 80)
+        Image.new("RGB", size, (40 * number, 10, 10)).save(tmp_path / f"{number}.png")
+    return tmp_path
+
+
+def test_rectangles_keep_their_aspect(strips):
+    images = load(strips, 64, allow_plain=True, keep_aspect=True)
+    assert images.size_px == (40, 104)  # 64 * 64 pixels, in multiples of 8; the aspect that most have
+    assert images.batch([0, 5]).shape == (2, 40, 104, 3)
+    assert images.batch([3])[0, 20, 50].tolist() == [120, 10, 10]
+    assert (images.entries[5].height, images.entries[5].width) == (100, 100)
+    assert load(strips, 64, allow_plain=True).size_px == 64
+
+
+def test_images_stay_as_large_as_they_usually_are(strips):
+    images = load(strips, None, allow_plain=True)
+    assert images.size_px == (80, 200) and images.batch([1]).shape == (1, 80, 200, 3)
+    again = load(strips, (80, 200), allow_plain=True)
+    assert np.array_equal(images.batch(range(6)), again.batch(range(6)))

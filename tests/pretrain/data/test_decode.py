@@ -9,7 +9,7 @@ from PIL import Image
 from png_files import png_chunk
 
 from pretrain.data import decode as decode_module
-from pretrain.data.decode import Unreadable, decode, read_mask
+from pretrain.data.decode import Unreadable, decode, read_mask, size_on_disk
 
 ROTATED = Image.Exif()
 ROTATED[0x0112] = 6  # a quarter turn clockwise makes it upright
@@ -279,3 +279,35 @@ def test_file_digest_is_the_files_whatever_the_size(pixels, tmp_path):
     }
     assert len(digests) == 1
     assert decode(tmp_path / "other.png").file_digest not in digests
+
+
+@pytest.mark.parametrize("name", ["image.png", "image.jpg", "image.bmp"])
+def test_rectangles(name, tmp_path):
+    """What is on the left stays on the left, and a JPEG unpacked at a fraction is never smaller than what is wanted."""
+    stripes = np.zeros((400, 640, 3), np.uint8)
+    stripes[:, 320:] = stripes[300:, :, 0:1] = 255
+    Image.fromarray(stripes).save(tmp_path / name)
+    whole, (height, width) = decode(tmp_path / name), (48, 160)
+    decoded = decode(tmp_path / name, (height, width))
+    assert decoded.pixels.shape == (48, 160, 3) and (decoded.height, decoded.width) == (400, 640)
+    expected = Image.fromarray(whole.pixels).resize((width, height), Image.Resampling.BILINEAR)
+    assert np.abs(decoded.pixels.astype(int) - np.asarray(expected)).mean() < 1
+    assert size_on_disk(tmp_path / name) == (400, 640)
+
+
+def test_a_rectangle_of_a_photo_that_lies_on_its_side(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 255, (64, 512, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "image.jpg", exif=ROTATED, quality=95)
+    assert size_on_disk(tmp_path / "image.jpg") == (512, 64)
+    # At full height and an eighth of the width, Pillow may unpack nothing smaller.
+    whole, tall = decode(tmp_path / "image.jpg").pixels, decode(tmp_path / "image.jpg", (512, 8)).pixels
+    expected = Image.fromarray(whole).resize((8, 512), Image.Resampling.BILINEAR)
+    assert tall.shape == (512, 8, 3) and np.abs(tall.astype(int) - np.asarray(expected)).mean() < 1
+
+
+def test_a_mask_of_a_rectangle(tmp_path):
+    mask = np.zeros((40, 100), np.uint8)
+    mask[:20, :50] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    small = read_mask(tmp_path / "mask.png", (4, 10))
+    assert small.shape == (4, 10) and small[:2, :5].all() and small.sum() == 10

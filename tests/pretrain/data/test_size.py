@@ -1,0 +1,25 @@
+"""Sizes: a number for squares, a pair for rectangles, which keep their aspect."""
+
+import pytest
+
+from pretrain.data.size import MULTIPLE_PX, distorts, keeping_aspect, named, sides
+
+
+def test_a_number_is_the_side_of_a_square():
+    assert sides(384) == (384, 384) and sides((240, 608)) == (240, 608)
+    assert named(384) == "384" and named((240, 608)) == "608x240"
+
+
+@pytest.mark.parametrize("aspect", [0.2, 0.5, 0.8, 1.25, 2.48, 5.0])
+def test_rectangles_have_as_many_pixels_and_their_aspect(aspect):
+    height, width = keeping_aspect(384, aspect)
+    assert not height % MULTIPLE_PX and not width % MULTIPLE_PX
+    assert height * width == pytest.approx(384**2, rel=0.03)
+    assert width / height == pytest.approx(aspect, rel=0.03)
+    assert not distorts((height, width), 1000, round(1000 * aspect))
+    assert distorts((height, width), 1000, round(1500 * aspect))
+
+
+def test_nearly_square_is_square():
+    assert keeping_aspect(384, 1.0) == keeping_aspect(384, 1.09) == keeping_aspect(384, 1 / 1.09) == 384
+    assert not distorts(384, 1000, 1090) and not distorts(384, 1090, 1000)
