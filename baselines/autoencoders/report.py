@@ -17,8 +17,9 @@ from baselines.autoencoders.config import Config
 from baselines.autoencoders.method import AutoEncoder
 from baselines.autoencoders.networks import architecture_of
 from baselines.contract.method import Images, Samples
-from baselines.contract.metrics import image_figures, number, pixel_figures
+from baselines.contract.metrics import image_figures, number
 from baselines.contract.model_folder import write_model
+from baselines.contract.pixel_metrics import pixel_figures
 from baselines.contract.threshold import threshold_from_normals
 from pretrain.data.dataset import ImageSet, data_name
 from pretrain.drawing import Curve, Thumbnail, contact_sheet, curves, save_image

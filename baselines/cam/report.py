@@ -15,7 +15,8 @@ from baselines.cam.config import Test
 from baselines.cam.method import Cam
 from baselines.contract.heatmap import draw_heatmap, draw_regions
 from baselines.contract.method import Images, Samples
-from baselines.contract.metrics import ImageFigures, always_good, image_figures, number, pixel_figures
+from baselines.contract.metrics import ImageFigures, always_good, image_figures, number
+from baselines.contract.pixel_metrics import pixel_figures
 from baselines.contract.published import PUBLISHED_NAME, PUBLISHED_ON, Reading, both_readings, published_readings
 from baselines.contract.regions import regions
 from baselines.contract.threshold import Threshold, threshold_from_normals

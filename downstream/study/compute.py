@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
+from baselines.contract.aupimo import aupimo
 from baselines.contract.method import Images, Method, Samples
-from baselines.contract.metrics import pixel_figures
+from baselines.contract.pixel_metrics import pixel_figures
 from baselines.contract.threshold import MIN_OWN_NORMALS, Threshold, threshold_from_normals
 from downstream.methods.catalogue import ConfiguredMethod
 from downstream.methods.references import draw, own_threshold, shots_of
@@ -170,5 +171,12 @@ def _pixel_figures(maps: Tensor | None, tests: ImageSet, threshold: Threshold | 
     for mask, i in zip(masks, has_truth, strict=True):
         if tests.records[i].mask:
             mask[:] = samples[i].mask.numpy()
-    figures = pixel_figures(maps[has_truth].numpy(), masks, threshold.value if threshold else 0.0)._asdict()
-    return figures | ({} if threshold else {"iou": None})
+    known, is_good = maps[has_truth].numpy(), np.array([not tests.records[i].is_anomaly for i in has_truth])
+    overlaps = aupimo(known[is_good], known[~is_good], masks[~is_good])
+    return pixel_figures(known, masks, threshold and threshold.value)._asdict() | {"aupimo": _mean(overlaps)}
+
+
+def _mean(overlaps: np.ndarray | None) -> float | None:
+    """Of images whose mask has pixels: a small one may have none left at the size of the maps."""
+    known = [] if overlaps is None else overlaps[np.isfinite(overlaps)]
+    return float(known.mean()) if len(known) else None

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from baselines.contract.method import Images
+from downstream.study import compute
 from downstream.study.compute import KEPT_MAP_PX, LastFitted, cell_thresholds, compute_cell
 from downstream.study.config import Evaluate
 from downstream.study.plan import plan_study
@@ -39,6 +40,8 @@ def test_a_cell_has_scores_maps_and_what_it_took(tasks):
     assert result.labels.sum() == 12 and result.scores.shape == (18,) and result.scores.dtype == np.float32
     assert result.maps.shape == (18, KEPT_MAP_PX, KEPT_MAP_PX) and np.abs(result.maps).max() <= 1
     assert result.metadata["references"] == 2 and result.pixel["auroc"] is not None
+    assert result.pixel["aupro_5"] < result.pixel["aupro"] and 0 < result.pixel["oracle_f1"] < 1
+    assert (result.map_threshold, result.pixel["iou"], result.pixel["f1"]) == (None, None, None)  # of two normals
     assert set(result.defects) == {"good", "scratch", "contamination", "broken_large", "broken_small"}
 
 
@@ -64,3 +67,14 @@ def test_a_method_that_sees_nothing_is_calibrated_on_the_training_categories(tas
     assert strict.value < threshold.value
     with pytest.raises(UserError, match="no calibration normals"):
         cell_thresholds(method, [], {}, task.cell)
+
+
+def test_aupimo_is_of_good_images_and_of_masks_that_have_pixels(tasks, monkeypatch):
+    task, given = tasks["padim-random-2-normals"], []
+
+    def overlaps(good_maps, defective_maps, masks):
+        given.extend((len(good_maps), len(defective_maps), masks.any(axis=(1, 2)).all()))
+        return np.array([0.25, np.nan, 0.75])
+
+    monkeypatch.setattr(compute, "aupimo", overlaps)
+    assert compute_cell(task, LastFitted(), CPU).pixel["aupimo"] == 0.5 and given == [6, 12, True]

@@ -1,12 +1,16 @@
 """Figures of rows against the kept predictions."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
 from downstream.study.cell import IMAGENET, NO_ENCODER, RANDOM, SIMCLR, START, RowKey
 from downstream.study.figures import (
+    PIXEL,
     category_figures,
+    cell_figures,
     defect_auroc,
     encoder_saw,
     encoder_started_from,
@@ -87,3 +91,15 @@ def test_what_an_encoder_saw_is_told_in_words():
     assert [encoder_saw(name, study) for name in (RANDOM, IMAGENET, NO_ENCODER)] == [
         "nothing, random weights", "ImageNet-1k", "no encoder",
     ]  # fmt: skip
+
+
+def test_cells_from_before_a_figure_was_computed_are_read_without_it(summarized):
+    _, results = summarized
+    result = results[RowKey("padim", SIMCLR, "all")]["bottle"][0]
+    figures, old_names = cell_figures(result), ("auroc", "average_precision", "aupro", "iou", "defective_share")
+    assert all(figures[f"pixel_{name}"] is not None for name in PIXEL if name != "aupimo")
+    assert figures["pixel_aupimo"] is None  # six good images of 32 px are fewer than 10 000 pixels
+    before = replace(result, pixel={name: result.pixel[name] for name in old_names})
+    missing = {"pixel_aupro_5": None, "pixel_f1": None, "pixel_oracle_f1": None}
+    assert cell_figures(before) == figures | missing
+    assert category_figures({0: before})["figures"]["pixel_aupro_5"] == {"mean": None, "std": None, "count": 0}
