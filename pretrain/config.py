@@ -67,7 +67,7 @@ class Config:
         batch: Images a step, over all processes. Default is 256 on a GPU, 32 without.
         epochs: Length of the training in passes over the images. Default is 100 on a GPU, 8 without.
         steps: Length of the training in steps.
-        minutes: Length of the training in minutes, turned into steps after a short warm-up.
+        minutes: Length of the training in minutes, the monitor included, turned into steps after a short warm-up.
         optimizer: How weights are moved. Default is the recipe's, adamw or lars.
         learning_rate: Default is 0.001 for adamw, 0.075 sqrt(batch) for lars, a quarter of that for sgd; a tenth
             of it from a start that has learned already.
@@ -84,7 +84,7 @@ class Config:
         precision: bf16-mixed, 32-true or 64-true. Default is bf16-mixed where it is faster, else 32-true.
         freeze_batch_norm: Keep the statistics of batch normalization as they are at the start. Default unless random.
         seed: Another seed, another encoder.
-        monitor_every: Steps between two evaluations by the monitor. Default is a tenth of the training.
+        monitor_every: Steps between two evaluations by the monitor. Default is a tenth of the training, and at least 5.
         checkpoint_minutes: Minutes between two checkpoints.
         device: cpu, cuda, or auto for a GPU where there is one.
         views: Made by kornia, or fast, which turns hues a little otherwise. Default is kornia on a GPU, fast without.

@@ -1,6 +1,5 @@
 """What a pretraining run shows for itself: the monitor's figures while it runs, then encoder, curves and a table."""
 
-import math
 import sys
 
 from lightning_fabric import Fabric
@@ -16,7 +15,7 @@ from pretrain.encoder import Encoder
 from pretrain.loss import chance_loss
 from pretrain.monitor import Figures, Monitor
 from pretrain.training.run import Run
-from pretrain.training.session import Session
+from pretrain.training.session import Session, evaluate_every
 from pretrain.weights import Origin
 
 
@@ -34,7 +33,7 @@ class Report:
     def begin(self, session: Session) -> None:
         """Say what is about to be trained, on what, and what is never opened."""
         self._session, config, images = session, self.config, self.images
-        self._every = config.monitor_every or max(1, math.ceil(session.steps / 10))
+        self._every = config.monitor_every or evaluate_every(session.steps)
         if not self._leads:
             return
         print(f"pretraining on {data_name(images.folder)}: {len(images)} normals of {', '.join(images.categories)}; "
@@ -44,12 +43,16 @@ class Report:
               f"batch {config.batch}, {config.device}, {config.precision}, {self.fabric.world_size} process(es), "
               f"{session.steps} steps", flush=True)  # fmt: skip
 
+    def measure(self, module: nn.Module) -> Figures | None:
+        """What the monitor finds, and how long that takes; none but on the first process."""
+        return self._monitor.measure(module.encoder, module.projection) if self._leads else None
+
     def evaluate(self, step: int, module: nn.Module) -> None:
         """Measure what the steps before `step` achieved, now and then."""
         session = self._session
         if self._leads and (step % self._every == 0 or step == session.steps):
             with session.pause():
-                figures = self._monitor.measure(module.encoder, module.projection)
+                figures = self.measure(module)
                 session.record(**figures._asdict())
                 # From the file: a run that was resumed began in another process.
                 start = next(line["synthetic_auroc"] for line in self.run.metrics() if "synthetic_auroc" in line)

@@ -28,6 +28,7 @@ import math
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -158,7 +159,9 @@ def main(config: Config) -> int:
         with Session(
             "pretraining", module, optimizer, run, fabric, None, config.checkpoint_minutes, report.describe
         ) as session:
-            session.steps = session.steps or length_in_steps(config, len(images), session, train_step)
+            session.steps = session.steps or length_in_steps(
+                config, len(images), session, train_step, partial(report.measure, module)
+            )
             report.begin(session)
             for step in session:
                 report.evaluate(step, module)
@@ -218,13 +221,11 @@ def learning_rate_at(progress: float, config: Config) -> float:
     return config.learning_rate * 0.5 * (1 + math.cos(math.pi * (progress - config.warmup) / (1 - config.warmup)))
 
 
-def length_in_steps(config: Config, count: int, session: Session, train_step) -> int:
+def length_in_steps(config: Config, count: int, session: Session, train_step, evaluate) -> int:
     """Steps asked for, else those that fit into the minutes, else those of the epochs."""
-    if config.steps:
-        return config.steps
-    return (
-        session.steps_within(config.minutes, train_step) if config.minutes else config.epochs * (count // config.batch)
-    )
+    if config.steps or not config.minutes:
+        return config.steps or config.epochs * (count // config.batch)
+    return session.steps_within(config.minutes, train_step, evaluate)
 
 
 def synchronized(module: nn.Module) -> nn.Module:

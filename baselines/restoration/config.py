@@ -21,7 +21,7 @@ class Train:
         batch_size: Crops per step.
         epochs: Length of the training in passes over the images.
         steps: Length in steps instead.
-        minutes: Length in minutes instead, turned into steps after a short warm-up.
+        minutes: Length in minutes instead, validation included, turned into steps after a short warm-up.
         learning_rate: Learning rate of Adam.
         warmup: Share of the steps in which the learning rate rises; without it, offsets may explode.
         half_cosines: How often the learning rate then falls or rises; 5 as published, 1 falls once.

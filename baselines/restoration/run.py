@@ -1,6 +1,5 @@
 """A restorer's training in a run folder: what it is validated by, what it leaves, and how that is opened again."""
 
-import math
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -22,14 +21,13 @@ from pretrain.drawing import Curve, curves, save_image
 from pretrain.files import stored_json, write_json
 from pretrain.training.device import choose_device
 from pretrain.training.run import Run
-from pretrain.training.session import TIMED_STEPS, Session
+from pretrain.training.session import TIMED_STEPS, Session, evaluate_every
 
 TrainConfig = TypeVar("TrainConfig", bound=Train)
 # How a restorer is read from the folder that it was saved to.
 Load = Callable[[Path], NetworkRestorer]
 MODEL, SUMMARY_FILE = "model", "training.json"
 FORMAT = 2  # of SUMMARY_FILE. 2: `severity` and `validation`
-VALIDATIONS = 10
 MAX_DB = 100.0  # a perfect image's PSNR is infinite, and would be the mean's
 
 
@@ -54,7 +52,7 @@ def train_restorer(config: TrainConfig, make_restorer: Callable[[TrainConfig], N
             "training", training.network, training.optimizer, run, checkpoint_minutes=config.checkpoint_minutes
         )
         with session:
-            session.steps = session.steps or length_in_steps(config, pairs.count, training, session)
+            session.steps = session.steps or length_in_steps(config, pairs.count, training, session, validation)
             restorer.steps = session.steps
             training.recipe = replace(training.recipe, steps=session.steps)
             summary = pairs.summary
@@ -78,7 +76,9 @@ def shared_arguments(config: Train) -> dict:
     return given | {"loss_weights": list(config.loss_weights), "steps": config.steps or 1}
 
 
-def length_in_steps(config: Train, count: int, training: RestorerTraining, session: Session) -> int:
+def length_in_steps(
+    config: Train, count: int, training: RestorerTraining, session: Session, validation: "Validation"
+) -> int:
     """Steps asked for, or those of the epochs, or those that fit into the minutes."""
     if config.steps or not config.minutes:
         return config.steps or max(1, config.epochs * count // config.batch_size)
@@ -87,12 +87,12 @@ def length_in_steps(config: Train, count: int, training: RestorerTraining, sessi
         # Spread over the whole training: steps are slower once an encoder is trained too.
         return training.train_step(number, min(1.0, max(0.0, (number - 0.5) / TIMED_STEPS)))
 
-    return session.steps_within(config.minutes, timed)
+    return session.steps_within(config.minutes, timed, lambda: validation.figures(training.network))
 
 
 def take_steps(session: Session, training: RestorerTraining, validation: "Validation") -> None:
-    """Take the steps that are left, validating about ten times."""
-    every = max(1, math.ceil(session.steps / VALIDATIONS))
+    """Take the steps that are left, validating about ten times, less often in a short training."""
+    every = evaluate_every(session.steps)
     for step in session:
         figures = training.train_step(step)
         if (step + 1) % every == 0 or step + 1 == session.steps:

@@ -10,7 +10,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-POOL = 4096
+# Distances within a pool are its square: on a CPU a smaller one takes the same vectors in two thirds to a third of the
+# time. A GPU is idle between pools, so it has fewer and larger ones.
+POOL = {"cpu": 1024, "cuda": 4096}
 # Squared distances computed at once, float32: 128 MiB.
 MAX_DISTANCES = 2**25
 # Of the mean squared length: nearer than this is the same vector, but for rounding.
@@ -29,7 +31,7 @@ def coreset(vectors: Tensor, count: int, seed: int = 0, advance: Callable[[int],
     chosen = torch.randint(len(vectors), (1,), generator=torch.Generator().manual_seed(seed)).to(vectors.device)
     distances = torch.full_like(squares, torch.inf)
     taken = []
-    missing = min(count, len(vectors))
+    missing, pool_size = min(count, len(vectors)), POOL[vectors.device.type]
     while True:
         taken.append(chosen)
         missing -= len(chosen)
@@ -41,10 +43,10 @@ def coreset(vectors: Tensor, count: int, seed: int = 0, advance: Callable[[int],
             nearest = squared_distances(vectors[chunk], vectors[chosen]).amin(1)
             torch.minimum(distances[chunk], nearest, out=distances[chunk])
         distances[chosen] = 0.0
-        values, pool = distances.topk(min(POOL + 1, len(vectors)))
+        values, pool = distances.topk(min(pool_size + 1, len(vectors)))
         if values[0] <= same:
             break
-        bound = max(float(values[-1]), same) if len(vectors) > POOL else same
+        bound = max(float(values[-1]), same) if len(vectors) > pool_size else same
         chosen = pool[_farthest(vectors[pool], values, bound, missing)]
     return torch.cat(taken)
 

@@ -62,6 +62,7 @@ class RestorationStudy:
         steps: Steps of training instead, for a trial.
         severity: How strongly images are degraded; mild, medium or harsh.
         input_size: Side of the square that images are stretched to.
+        images: Test images of each category at most, half of them good. Default is all.
         crop_px: Side of the crops to learn from.
         device: cpu, cuda, or auto for a GPU where there is one.
         out: Folder of the study; the same command resumes it where it was stopped.
@@ -79,6 +80,7 @@ class RestorationStudy:
     steps: int | None = None
     severity: str = "medium"
     input_size: int = 256
+    images: int | None = None
     crop_px: int = 96
     device: str = "auto"
     out: Path = Path("runs/restoration_study")

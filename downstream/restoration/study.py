@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from baselines import sadnet
@@ -61,6 +62,8 @@ DEFAULT_ROWS = ("sadnet", "simclr", "random", "imagenet")
 CLEAN, RESTORED = "clean", "restored"
 # PaDiM's references; more take longer and change little.
 MAX_NORMALS = 60
+# Categories of which PaDiM is kept from row to row: it takes 250 MB of each.
+MAX_KEPT = 4
 
 
 def run_study(config: RestorationStudy) -> None:
@@ -86,22 +89,42 @@ def compute_study(config: RestorationStudy) -> RestorationTable:
     # One encoder restores all test categories, so it must have seen none of them.
     shared = [source.path for source in chosen[tested[0]] if all(source in files for files in chosen.values())]
     rows = [row for row in config.rows or DEFAULT_ROWS if _can_run(row, shared, bool(config.rows))]
-    images = load(config.data, config.input_size, tested)
+    images = some_tests(load(config.data, config.input_size, tested), config.images)
     with Progress("restoration study", len(rows) * len(seeds), "cells") as progress:
         for seed in seeds:
             encoder = shared[seed % len(shared)] if shared else None
+            detector = Detector(encoder, seed, choose_device(config.device))
             for row in rows:
-                compute_cell(config, row, seed, encoder, images)
+                compute_cell(config, row, seed, detector, images)
                 progress.advance(note=f"{row}, seed {seed}")
     return restoration_table(config, rows, seeds)
 
 
-def compute_cell(config: RestorationStudy, row: str, seed: int, encoder: Path | None, images: ImageSet) -> None:
+def some_tests(images: ImageSet, most: int | None) -> ImageSet:
+    """The images with `most` test images of each category at most, as many good as defective ones where there are
+    enough, each spread over all of its kind."""
+    if most is None:
+        return images
+    left_out = set()
+    for category in images.categories:
+        for is_anomaly in (False, True):
+            of_kind = [
+                i
+                for i, record in enumerate(images.records)
+                if (record.category, record.split, record.is_anomaly) == (category, "test", is_anomaly)
+            ]
+            count = max(1, (most + is_anomaly) // 2)  # of an odd number, one defective image more
+            if len(of_kind) > count:
+                left_out |= set(of_kind) - {of_kind[i * len(of_kind) // count] for i in range(count)}
+    return images.subset([i for i in range(len(images)) if i not in left_out])
+
+
+def compute_cell(config: RestorationStudy, row: str, seed: int, detector: "Detector", images: ImageSet) -> None:
     """Train and evaluate a row with a seed, unless its file is there. Raises UserError if that is of other options."""
-    file, options = cell_file(config.out, row, seed), _options(config, encoder)
+    file, options = cell_file(config.out, row, seed), _options(config, detector.encoder)
     if not file.is_file():
-        train(config, row, seed, encoder, file.parent)
-        evaluation = evaluate_cell(file.parent, images, config.severity, encoder, seed, choose_device(config.device))
+        train(config, row, seed, detector.encoder, file.parent)
+        evaluation = evaluate_cell(file.parent, images, config.severity, detector)
         write_json(file, {"format": FORMAT, "options": options, **evaluation})
     elif read_cell(file)["options"] != options:
         raise UserError(f"{file.parent} was computed with other options: choose another --out.")
@@ -109,7 +132,7 @@ def compute_cell(config: RestorationStudy, row: str, seed: int, encoder: Path | 
 
 def _options(config: RestorationStudy, encoder: Path | None) -> dict:
     """What a cell's figures depend on besides its row and seed."""
-    names = ("data", "train", "test", "severity", "input_size", "crop_px", "minutes", "steps")
+    names = ("data", "train", "test", "severity", "input_size", "images", "crop_px", "minutes", "steps")
     return {name: str(getattr(config, name)) for name in names} | {"encoder": encoder and fingerprint(encoder)}
 
 
@@ -140,11 +163,9 @@ def train(config: RestorationStudy, row: str, seed: int, encoder: Path | None, o
     train_restorer(Train(**shared, encoder=encoder, batch_size=8, **options), make_restorer)
 
 
-def evaluate_cell(
-    run: Path, images: ImageSet, severity: str, encoder: Path | None, seed: int, device: torch.device
-) -> dict:
+def evaluate_cell(run: Path, images: ImageSet, severity: str, detector: "Detector") -> dict:
     """Figures of the restored test images, and of PaDiM on them, plain JSON."""
-    restorer = load_restorer(run / MODEL).to(device)
+    restorer = load_restorer(run / MODEL).to(detector.device)
     summary, seconds, pixels = training_summary(run), 0.0, 0
     evaluated: list[EvaluatedImage] = []
     aurocs: dict[str, dict[str, float | None]] = {}  # by category and version
@@ -165,7 +186,7 @@ def evaluate_cell(
             for version, image in zip(versions, (clean, degraded, restored), strict=True):
                 versions[version].append(image)
         labels = [record.is_anomaly for record in tests.records]
-        aurocs[category] = detection_aurocs(of_category, labels, versions, encoder, seed, device)
+        aurocs[category] = detector.aurocs(of_category, labels, versions)
     return {
         "figures": {
             version: {figure: value._asdict() for figure, value in figures.items()}
@@ -182,20 +203,42 @@ def evaluate_cell(
     }
 
 
-def detection_aurocs(
-    images: ImageSet,
-    labels: Sequence[bool],
-    versions: Mapping[str, Sequence[torch.Tensor]],
-    encoder: Path | None,
-    seed: int,
-    device: torch.device,
-) -> dict[str, float | None]:
-    """Image AUROC of PaDiM on each version of a category's test images; None where it has too few normals, or only
-    good or only defective images."""
-    normals = [i for i, record in enumerate(images.records) if record.split == "train" and not record.is_anomaly]
-    if len(normals) < 2:
-        return dict.fromkeys(versions)
-    method = PaDiM(encoder=load_encoder(encoder) if encoder else IMAGENET, seed=seed).to(device)
-    method.refer(Images(images.subset(normals[:MAX_NORMALS])))
-    scores = {name: torch.cat([batch.scores for batch in method.predict(tests)]) for name, tests in versions.items()}
-    return {name: image_figures(labels, values.cpu().numpy(), 0.0).auroc for name, values in scores.items()}
+class Detector:
+    """PaDiM with an encoder and a seed, which all rows of that seed share, as they do clean and degraded images."""
+
+    def __init__(self, encoder: Path | None, seed: int, device: torch.device) -> None:
+        self.encoder, self.seed, self.device = encoder, seed, device
+        self._methods: dict[str, PaDiM] = {}
+        self._known: dict[str, dict[str, float | None]] = {}
+
+    def aurocs(
+        self, images: ImageSet, labels: Sequence[bool], versions: Mapping[str, Sequence[torch.Tensor]]
+    ) -> dict[str, float | None]:
+        """Image AUROC of PaDiM on each version of a category's test images; None where it has too few normals, or only
+        good or only defective images."""
+        (category,) = images.categories
+        normals = [i for i, record in enumerate(images.records) if record.split == "train" and not record.is_anomaly]
+        if len(normals) < 2:
+            return dict.fromkeys(versions)
+        method = self._method(category, images.subset(normals[:MAX_NORMALS]))
+        known = self._known.get(category, {})
+        aurocs = known | {
+            name: image_figures(labels, _scores(method, tests), 0.0).auroc
+            for name, tests in versions.items()
+            if name not in known
+        }
+        self._known[category] = {name: aurocs[name] for name in (CLEAN, DEGRADED)}
+        return aurocs
+
+    def _method(self, category: str, normals: ImageSet) -> PaDiM:
+        if category in self._methods:
+            return self._methods[category]
+        encoder = load_encoder(self.encoder) if self.encoder else IMAGENET
+        method = PaDiM(encoder=encoder, seed=self.seed).to(self.device).refer(Images(normals))
+        if len(self._methods) < MAX_KEPT:
+            self._methods[category] = method
+        return method
+
+
+def _scores(method: PaDiM, tests: Sequence[torch.Tensor]) -> np.ndarray:
+    return torch.cat([batch.scores for batch in method.predict(tests)]).cpu().numpy()

@@ -35,8 +35,9 @@ def restoration_table(config: RestorationStudy, rows: Sequence[str], seeds: Sequ
     """The table of the cells in `config.out`, all of which are finished."""
     cells = {row: [read_cell(cell_file(config.out, row, seed)) for seed in seeds] for row in rows}
     first = cells[rows[0]]
+    at_most = f"at most {config.images} test images each of " if config.images else ""
     lead = (
-        f"Tested on {config.test} ({data_name(config.data)}), which nothing was trained on; "
+        f"Tested on {at_most}{config.test} ({data_name(config.data)}), which nothing was trained on; "
         f"learned from {config.train} with synthetic anomalies. {config.input_size} px, "
         f"{torch.get_num_threads()} threads, seeds {', '.join(map(str, seeds))}, commit {(commit() or '')[:7]}. "
         f"Degradation, {describe(config.severity)}."

@@ -30,6 +30,11 @@ from pretrain.training.run import Run
 # Reading a loss makes a GPU wait for it.
 STEPS_BETWEEN_READINGS = {"cpu": 1, "cuda": 20}
 TIMED_STEPS = 4
+# Of the minutes, that timing may take: on a slow machine four steps and the first are a quarter of one minute.
+TIMING_SHARE = 0.1
+# About as often a training is evaluated, and never oftener than every so many steps: of a short one, evaluations that
+# take as long as a step would be a third.
+EVALUATIONS, STEPS_BETWEEN_EVALUATIONS = 10, 5
 # What torch says of a step that no float32 holds, as with a learning rate of 1e100.
 TOO_LARGE = "cannot be converted to type float without overflow"
 
@@ -168,26 +173,55 @@ class Session:
             metadata = {"step": self.step, "steps": self.steps, "seconds": self.seconds, "state": state}
             self.run.save(self.module, self.optimizer, metadata)
 
-    def steps_within(self, minutes: float, train_step: Callable[[int, int], object]) -> int:
-        """How many steps fit into some minutes: takes a few, times them, and undoes them. The same on all ranks."""
+    def steps_within(
+        self, minutes: float, train_step: Callable[[int, int], object], evaluate: Callable[[], object] | None = None
+    ) -> int:
+        """How many steps fit into some minutes, beside `evaluate` as often as `evaluate_every` says and the timing done
+        here: takes a few steps, times them, and undoes them. The same on all ranks."""
+        began_s = time.monotonic()
         before = deepcopy((self.module.state_dict(), self.optimizer.state_dict()))
         device = next(self.module.parameters()).device
-        train_step(0, 1000)  # the first one allocates and warms caches
-        wait_for(device)
-        start_s = time.monotonic()
-        for step in range(1, 1 + TIMED_STEPS):
-            train_step(step, 1000)
-        wait_for(device)
-        seconds = (time.monotonic() - start_s) / TIMED_STEPS
+
+        def seconds_of(work: Callable[[], object]) -> float:
+            start_s = time.monotonic()
+            work()
+            wait_for(device)
+            return time.monotonic() - start_s
+
+        first_s = seconds_of(lambda: train_step(0, 1000))  # it allocates and warms caches
+        count = self._agreed(min(TIMED_STEPS, max(1, int(60 * minutes * TIMING_SHARE / first_s))))
+        numbers = [1 + int((turn + 0.5) * TIMED_STEPS / count) for turn in range(count)]  # spread over 1 to TIMED_STEPS
+        step_s = seconds_of(lambda: [train_step(number, 1000) for number in numbers]) / count
         self.module.load_state_dict(before[0])
         self.optimizer.load_state_dict(before[1])
-        steps = max(1, round(60 * minutes / seconds))
-        return self.fabric.broadcast(steps) if self.fabric else steps
+        evaluation_s = seconds_of(evaluate) if evaluate else 0.0
+        left_s = 60 * minutes - (time.monotonic() - began_s)
+        return self._agreed(steps_that_fit(left_s, step_s, evaluation_s))
+
+    def _agreed(self, number: int) -> int:
+        """The first process's number, on all of them."""
+        return self.fabric.broadcast(number) if self.fabric else number
 
     def not_a_number(self) -> UserError:
         is_kept = self.run and self.run.checkpoint_file.exists()
         kept = f" The last good checkpoint is kept in {self.run.folder}; choose another --out." if is_kept else ""
         return UserError(f"the loss is not a number any more at step {self.step}: lower the learning rate.{kept}")
+
+
+def evaluate_every(steps: int) -> int:
+    """How many steps lie between two evaluations of a training; the first is before it, the last after it."""
+    return max(STEPS_BETWEEN_EVALUATIONS, math.ceil(steps / EVALUATIONS))
+
+
+def steps_that_fit(seconds: float, step_s: float, evaluation_s: float) -> int:
+    """The most steps, at least one, that fit with their evaluations: two of the shortest, EVALUATIONS + 1 at most."""
+    most = max(1, int((seconds - 2 * evaluation_s) / step_s))
+    least = max(1, int((seconds - (EVALUATIONS + 1) * evaluation_s) / step_s))
+    for steps in range(most, least, -1):
+        evaluations = 1 + math.ceil(steps / evaluate_every(steps))
+        if steps * step_s + evaluations * evaluation_s <= seconds:
+            return steps
+    return least
 
 
 @contextmanager

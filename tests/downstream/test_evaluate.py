@@ -206,7 +206,7 @@ def test_restorers_are_compared_on_the_same_categories(demo_folder, tmp_path, ca
     table = json.loads((tmp_path / RESTORATION_FILE).read_text())
     assert [row[0] for row in table["rows"]] == ["degraded input", "sadnet", "imagenet"]
     assert (
-        "Tested on bottle" in table["lead"]
+        "Tested on at most 12 test images each of bottle" in table["lead"]
         and "learned from hazelnut,leather" in table["lead"]
         and len(table["columns"]) == len(table["rows"][0])
     )

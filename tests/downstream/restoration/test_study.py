@@ -2,12 +2,17 @@
 
 import json
 
+import numpy as np
 import pytest
+import torch
 
+from baselines.restoration.evaluation import DEGRADED
 from downstream import restore
+from downstream.restoration import study
 from downstream.restoration.config import RestorationStudy
-from downstream.restoration.study import ROWS
+from downstream.restoration.study import CLEAN, RESTORED, ROWS, Detector, some_tests
 from pretrain.command import Names, UserError, run_commands
+from pretrain.data.dataset import load
 
 COMMANDS = {"study": (restore.study, RestorationStudy)}
 TINY = ("--steps", "2", "--input-size", "48", "--crop-px", "32", "--device", "cpu", "--seeds", "0")
@@ -59,6 +64,29 @@ def test_what_must_not_be_compared_is_refused(demo_folder, encoder_file, tmp_pat
     line = refused("--train", "leather", "--test", "bottle", "--encoder", "none", "--rows", "simclr")
     assert "no encoder for the row simclr" in line
     assert "--seeds" in refused("--train", "leather", "--test", "bottle", *given, "--seeds", "a")
+
+
+def test_few_test_images_are_as_many_good_as_defective_ones_and_of_all_defects(demo_folder):
+    images = load(demo_folder, 32, Names("bottle"))
+    some = some_tests(images, 8)
+    tests = [record for record in some.records if record.split == "test"]
+    assert sum(record.is_anomaly for record in tests) == 4 == len(tests) - 4
+    assert len({record.defect for record in tests if record.is_anomaly}) == 4
+    assert [r for r in some.records if r.split == "train"] == [r for r in images.records if r.split == "train"]
+    assert some_tests(images, 1000).records == images.records == some_tests(images, None).records
+
+
+def test_rows_share_what_padim_finds_in_clean_and_degraded_images(demo_folder, monkeypatch):
+    images = load(demo_folder, 32, Names("bottle"))
+    tests = [images.batch([i]) for i, record in enumerate(images.records) if record.split == "test"]
+    labels = [record.is_anomaly for record in images.records if record.split == "test"]
+    clean = [torch.from_numpy(image[0]).permute(2, 0, 1) / 255 for image in tests]
+    asked = []
+    monkeypatch.setattr(study, "_scores", lambda method, tests: asked.append(method) or np.arange(len(labels)))
+    detector = Detector(None, 0, torch.device("cpu"))
+    versions = dict.fromkeys((CLEAN, DEGRADED, RESTORED), clean)
+    assert detector.aurocs(images, labels, versions) == detector.aurocs(images, labels, versions)
+    assert len(asked) == 4 and len({id(method) for method in asked}) == 1  # the second time only what was restored
 
 
 def test_ablations_have_rows():

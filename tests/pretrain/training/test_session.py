@@ -2,6 +2,7 @@
 
 import math
 import signal
+import time
 from dataclasses import dataclass
 from types import SimpleNamespace
 
@@ -11,7 +12,7 @@ from torch import nn
 
 from pretrain.command import Stopped, UserError
 from pretrain.training.run import Run
-from pretrain.training.session import Session, stop_asked
+from pretrain.training.session import Session, evaluate_every, steps_that_fit, stop_asked
 
 ALONE = SimpleNamespace(world_size=1)
 
@@ -137,6 +138,41 @@ def test_timing_leaves_no_trace():
         assert session.steps_within(1e-9, training.step) == 1
         assert session.steps_within(1.0, training.step) > 100
     assert torch.equal(training.train(), untouched.train())
+
+
+def test_minutes_pay_for_timing_and_evaluations_too():
+    took = []
+
+    def step(number: int, steps: int) -> None:
+        took.append("step")
+        time.sleep(0.02)
+
+    def evaluate() -> None:
+        took.append("evaluation")
+        time.sleep(0.1)
+
+    with Training().session as session:
+        steps = session.steps_within(0.05, step, evaluate)  # 3 s, of which 0.3 are for timing
+    assert took.count("evaluation") == 1 and 2 <= took.count("step") <= 5
+    evaluations = 1 + -(-steps // evaluate_every(steps))
+    assert 0.02 * (steps + 5) + 0.1 * (evaluations + 1) < 3.0
+    assert steps > 20  # 150 alone, less 11 evaluations
+
+
+def test_of_slow_steps_few_are_timed():
+    took = []
+    with Training().session as session:
+        session.steps_within(0.01, lambda number, steps: took.append(number) or time.sleep(0.06))
+    assert took == [0, 3]  # not the first alone, nor one of the beginning
+
+
+@pytest.mark.parametrize("seconds", [0.0, 7.0, 30.0, 57.0, 300.0])
+def test_the_steps_that_fit_are_the_most(seconds):
+    def takes(steps: int) -> float:
+        return 2.0 * steps + 1.5 * (1 + math.ceil(steps / evaluate_every(steps)))
+
+    steps = steps_that_fit(seconds, 2.0, 1.5)
+    assert steps == max([n for n in range(1, 400) if takes(n) <= seconds], default=1)
 
 
 def test_without_a_run_only_progress_is_shown(capsys):
