@@ -12,7 +12,7 @@ from torch import Tensor
 
 # Distances within a pool are its square: on a CPU a smaller one takes the same vectors in two thirds to a third of the
 # time. A GPU is idle between pools, so it has fewer and larger ones.
-POOL = {"cpu": 1024, "cuda": 4096}
+POOL, POOL_ON_GPU = 1024, 4096
 # Squared distances computed at once, float32: 128 MiB.
 MAX_DISTANCES = 2**25
 # Of the mean squared length: nearer than this is the same vector, but for rounding.
@@ -31,7 +31,7 @@ def coreset(vectors: Tensor, count: int, seed: int = 0, advance: Callable[[int],
     chosen = torch.randint(len(vectors), (1,), generator=torch.Generator().manual_seed(seed)).to(vectors.device)
     distances = torch.full_like(squares, torch.inf)
     taken = []
-    missing, pool_size = min(count, len(vectors)), POOL[vectors.device.type]
+    missing, pool_size = min(count, len(vectors)), POOL if vectors.device.type == "cpu" else POOL_ON_GPU
     while True:
         taken.append(chosen)
         missing -= len(chosen)

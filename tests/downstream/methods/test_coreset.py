@@ -23,7 +23,7 @@ def slowly(vectors: torch.Tensor, count: int, first: int) -> list[int]:
 
 @pytest.mark.parametrize("pool", [4, 32, 4096])
 def test_takes_what_the_slow_way_takes(pool, monkeypatch):
-    monkeypatch.setitem(module.POOL, "cpu", pool)
+    monkeypatch.setattr(module, "POOL", pool)
     vectors = clustered(600)
     taken = coreset(vectors, 80).tolist()
     assert taken == slowly(vectors, 80, taken[0])
