@@ -38,7 +38,7 @@ def run(config: Run) -> int:
     problems: list[Problem] = []
     inspections: list[Inspection] = []
     with (
-        DetectResults(config.out, config.overlays, config.maps) as results,
+        DetectResults(config.out, config.overlays, config.maps, model.roi) as results,
         Progress("inspecting", len(records)) as progress,
     ):
         for record, result in zip(records, model.inspect([record.path for record in records]), strict=True):

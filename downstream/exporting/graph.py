@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from baselines.contract.method import Method
 from downstream.methods.fused import Fused
 from downstream.methods.padim import PaDiM
-from downstream.methods.patch_method import PatchMethod, pooled, upsampling_matrix
+from downstream.methods.patch_method import PatchMethod, upsampling_matrix
 from downstream.methods.patchcore import PatchCore
 from downstream.methods.references import background
+from downstream.methods.region import painted
 from pretrain.command import UserError
 from pretrain.data.size import Size, sides
 from pretrain.encoder import LEVELS
@@ -42,11 +43,12 @@ class PatchVectors(nn.Module):
         self.encoder = self._patches.encoder  # so that its weights are this module's
         self.encoder.stages.drop_after(max(self._patches.levels, key=LEVELS.index))  # nothing asks for deeper ones
         self.encoder.stages.settle(sides(size_px))
+        self.register_buffer("roi", getattr(method, "roi_", None))
 
     def forward(self, images: Tensor) -> Tensor:
         if not self.takes_floats:
             images = images.permute(0, 3, 1, 2).to(torch.float32) / 255
-        return self._patches.traced(images)
+        return self._patches.traced(images if self.roi is None else painted(images, self.roi))
 
 
 class Normalization(nn.Module):
@@ -83,8 +85,15 @@ class InspectionGraph(nn.Module):
         weights = torch.ones(rows, columns)
         if method.foreground:
             weights = 1 - method.foreground * background(method.patch_sum_).float()
+        inside, roi = torch.arange(rows * columns), getattr(method, "roi_", None)
+        if roi is not None:
+            inside = method._positions((rows, columns))
+            counts = torch.zeros(rows * columns).index_fill(0, inside, 1).view(rows, columns)
+            weights = weights * counts
         self.register_buffer("weights", weights)
-        self.highest = max(1, round(method.top_share * height * width))
+        self.register_buffer("inside", inside)
+        self.register_buffer("roi", roi)
+        self.highest = max(1, round(method.top_share * (height * width if roi is None else int(roi.sum()))))
         self.image_weight = method.image_weight
         if self.image_weight:
             self.register_buffer("pooled_normals", method.pooled_)
@@ -94,9 +103,12 @@ class InspectionGraph(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         vectors = self.normalization(self.vectors(images))
         maps = self.down @ (self.distances(vectors) * self.weights) @ self.across
+        if self.roi is not None:
+            maps = torch.where(self.roi, maps, 0)
         scores = maps.flatten(1).topk(self.highest, dim=1).values.mean(1)
         if self.image_weight:
-            apart = (pooled(vectors)[:, None] - self.pooled_normals).square().sum(2).sqrt().amin(1)
+            pooled = vectors.flatten(1, 2)[:, self.inside].mean(1)
+            apart = (pooled[:, None] - self.pooled_normals).square().sum(2).sqrt().amin(1)
             scores = scores / self.units[0] + self.image_weight * apart / self.units[1]
         return scores, maps, scores > self.threshold
 
@@ -109,6 +121,12 @@ class GaussianDistances(nn.Module):
         mean, whitening = method.gaussians_
         self.register_buffer("weights", method.position_weights_)  # (rows, columns)
         self.register_buffer("mean", mean)
+        self.register_buffer("inside", None)
+        if hasattr(method, "roi_"):  # of positions elsewhere nothing was learned
+            grid = method.position_weights_.shape
+            inside, last = method._positions(grid), torch.full((grid.numel(),), len(mean))
+            self.register_buffer("inside", inside)
+            self.register_buffer("number_inside", last.index_copy(0, inside, torch.arange(len(inside))))
         dimensions = mean.shape[1]
         bounds = [round(dimensions * stripe / STRIPES) for stripe in range(STRIPES + 1)]
         self.ends = [end for start, end in zip(bounds, bounds[1:], strict=False) if end > start]
@@ -117,11 +135,17 @@ class GaussianDistances(nn.Module):
             self.register_buffer(f"stripe{number}", whitening[:, start:end, :end].mT.contiguous())
 
     def forward(self, vectors: Tensor) -> Tensor:
-        centered = (vectors.flatten(1, 2) - self.mean).transpose(0, 1)  # (p, b, d)
+        vectors = vectors.flatten(1, 2)
+        if self.inside is not None:
+            vectors = vectors[:, self.inside]
+        centered = (vectors - self.mean).transpose(0, 1)  # (p, b, d)
         squares = 0
         for number, end in enumerate(self.ends):
             squares = squares + (centered[:, :, :end] @ getattr(self, f"stripe{number}")).square().sum(2)  # (p, b)
-        return squares.sqrt().T.unflatten(1, self.weights.shape) * self.weights
+        distances = squares.sqrt().T  # (b, p)
+        if self.inside is not None:
+            distances = torch.cat([distances, torch.zeros_like(distances[:, :1])], 1)[:, self.number_inside]
+        return distances.unflatten(1, self.weights.shape) * self.weights
 
 
 class Projection(nn.Module):

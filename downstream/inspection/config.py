@@ -25,6 +25,7 @@ class Fit:
         train_categories: Only these of them.
         size_px: Images are seen with as many pixels as a square of this side has; those that are no squares keep their
             aspect. native: as large as they are.
+        roi: Where to look: a mask of the size of the images, bright where it counts, or JSON with polygons.
         options: Arguments of the method, such as reference_views=flips,dimensions=50.
         device: cpu, cuda, or auto for a GPU where there is one.
         seed: Seed of the draw of references, and of the method.
@@ -42,6 +43,7 @@ class Fit:
     train: Path | None = None
     train_categories: Names = Names()
     size_px: int | Literal["native"] = 384
+    roi: Path | None = None
     options: str = ""
     device: str = "auto"
     seed: int = 0

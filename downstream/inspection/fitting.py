@@ -1,6 +1,7 @@
 """detect.py fit: a method fitted to good images, its thresholds, and the model written to a folder."""
 
 import inspect
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +14,9 @@ from baselines.contract.threshold import MIN_OWN_NORMALS, Threshold, threshold_f
 from downstream.inspection.config import Fit
 from downstream.inspection.images import good_images
 from downstream.inspection.inspector import Inspector
+from downstream.inspection.roi import read_roi
 from downstream.methods.catalogue import detect_class
+from downstream.methods.patch_method import PatchMethod
 from downstream.methods.references import (
     calibration_normals,
     draw,
@@ -45,6 +48,8 @@ def fit(config: Fit) -> None:
         others = others.subset([i for i, record in enumerate(others.records) if record.category != category])
     if others is None and not method.sees_normals:
         raise UserError(f"{config.method} learns from labeled images of other products: name their folder by --train.")
+    if config.roi is not None:
+        look_within(method, config, normals)
     images = Images(references)
     method.fit(Samples(others) if others else []).refer(images)
     if scores_normals := not method.sees_normals and len(references) >= MIN_OWN_NORMALS:
@@ -93,6 +98,16 @@ def make_method(config: Fit) -> Method:
     if "seed" in allowed:
         arguments = {"seed": config.seed, **arguments}
     return method_class(**arguments)
+
+
+def look_within(method: Method, config: Fit, normals: ImageSet) -> None:
+    """Have a method count what lies in the region of interest alone. Raises UserError for one that cannot."""
+    if not isinstance(method, PatchMethod):
+        raise UserError(f"{config.method} sees images as a whole: --roi takes padim, patchcore, fused or residual.")
+    sizes = Counter((entry.height, entry.width) for entry in normals.entries)
+    roi = read_roi(config.roi, sizes.most_common(1)[0][0], normals.size_px)
+    method.look_within(torch.from_numpy(roi))
+    print(f"region of interest: {config.roi}, {roi.mean():.0%} of the image")
 
 
 def score_normals(method: Method, images: Sequence[Tensor]) -> None:

@@ -94,6 +94,12 @@ class Inspector:
         """Scores of good images that compare with it."""
         return self.area_rule.normal_scores if self.area_rule else self.normal_scores
 
+    @property
+    def roi(self) -> np.ndarray | None:
+        """Where it looks, bool (h, w) of the size that the method sees; none where it looks everywhere."""
+        roi = getattr(self.method, "roi_", None)
+        return None if roi is None else np.asarray(roi.cpu())
+
     def decide_at(self, value: float) -> None:
         """Compare scores with another threshold, which a user typed."""
         typed = self.decision._replace(value=value, why="given on the command line.")

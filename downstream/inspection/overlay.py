@@ -11,6 +11,7 @@ from baselines.contract.regions import Region
 from pretrain.drawing import DEFECT, FAINT, GAP_PX, INK, PAPER, outlined
 
 GOOD_COLOR = "#1f8a4c"
+ROI_COLOR = (120, 200, 120)
 CAPTION_PX, SCALE_PX = 40, 34
 # It is drawn on an image of at most so many times what is shown: lines stay smooth, and a tall image of 36 megapixels
 # takes no two minutes and gigabytes.
@@ -26,11 +27,12 @@ def overlay(
     is_defective: bool,
     mask: np.ndarray | None = None,
     shown_px: int = 420,
+    roi: np.ndarray | None = None,
 ) -> Image.Image:
     """The image, the image under its heatmap with contour and boxes, the scale, and the verdict below.
 
-    pixels uint8 (h, w, 3), as on disk; regions in its pixels; `mask` bool (h, w), where the defect really is. Without
-    a map, the image and the verdict.
+    pixels uint8 (h, w, 3), as on disk; regions in its pixels; `mask` bool (h, w), where the defect really is; a line
+    around `roi`, bool of any size. Without a map, the image and the verdict.
     """
     pixels, mask, regions = reduced(pixels, mask, regions, MOST_TIMES_SHOWN * shown_px)
     panels = [draw_regions(pixels, (), mask)]
@@ -39,6 +41,9 @@ def overlay(
         large = Image.fromarray(anomaly_map.astype(np.float32)).resize(pixels.shape[1::-1], Image.BILINEAR)
         above = np.asarray(large) > threshold
         hot = outlined(hot, above, distance_px=0, width_px=max(1, len(pixels) // 200), color=(255, 255, 255))
+        if roi is not None:
+            inside = np.asarray(Image.fromarray(roi).resize(pixels.shape[1::-1], Image.NEAREST))
+            hot = outlined(hot, inside, distance_px=0, width_px=max(1, len(pixels) // 200), color=ROI_COLOR)
         panels.append(draw_regions(hot, regions, mask))
     shrink = shown_px / max(pixels.shape[:2])
     size = tuple(max(1, round(side * shrink)) for side in pixels.shape[1::-1])

@@ -38,10 +38,11 @@ DRAWN_COMPRESSION = 3
 
 
 class ResultsFile:
-    """A context with an open `results.jsonl` in `folder`; `overlays` says which images are drawn."""
+    """A context with an open `results.jsonl` in `folder`; `overlays` says which images are drawn, with a line around
+    `roi` (any size) where the model has one."""
 
-    def __init__(self, folder: Path, overlays: str) -> None:
-        self.folder, self._overlays = folder, overlays
+    def __init__(self, folder: Path, overlays: str, roi: np.ndarray | None = None) -> None:
+        self.folder, self._overlays, self._roi = folder, overlays, roi
 
     def __enter__(self) -> Self:
         with ExitStack() as opened:
@@ -64,8 +65,8 @@ class ResultsFile:
 class DetectResults(ResultsFile):
     """Results of detect.py: lines, images, and with `keep_maps` the anomaly maps."""
 
-    def __init__(self, folder: Path, overlays: str, keep_maps: bool) -> None:
-        super().__init__(folder, overlays)
+    def __init__(self, folder: Path, overlays: str, keep_maps: bool, roi: np.ndarray | None = None) -> None:
+        super().__init__(folder, overlays, roi)
         self._keeps_maps = keep_maps
         self._labeled: list[tuple[Inspection, Record]] = []
         self._highest: list[Inspection] = []
@@ -91,7 +92,9 @@ class DetectResults(ResultsFile):
             self._distorted.append(replace(inspection, anomaly_map=None))
         if self._is_drawn(inspection):
             line["image"] = f"{self._count:05d}-{inspection.path.stem}.png"
-            save_image(drawn(inspection, record), self.folder / line["image"], compress_level=DRAWN_COMPRESSION)
+            save_image(
+                drawn(inspection, record, self._roi), self.folder / line["image"], compress_level=DRAWN_COMPRESSION
+            )
             self._drawings.append((inspection.score, line["image"]))
         if self._keeps_maps and inspection.anomaly_map is not None:
             self._maps[str(self._count)] = inspection.anomaly_map.copy()
@@ -172,7 +175,7 @@ class AreaResults(ResultsFile):
     """Results of area.py test: lines, images and masks, and figures beside trivial answers."""
 
     def __init__(self, folder: Path, model: Inspector, overlays: str, saves_masks: bool) -> None:
-        super().__init__(folder, overlays)
+        super().__init__(folder, overlays, model.roi)
         self._model, self._saves_masks = model, saves_masks
         self.problems: list[Problem] = []
         self._inspections: list[Inspection] = []
@@ -189,7 +192,9 @@ class AreaResults(ResultsFile):
             save_image(Image.fromarray(predicted), self.folder / "masks" / name)
         if self._is_drawn(inspection):
             line["image"] = str(Path("overlays") / name)
-            save_image(drawn(inspection, record), self.folder / "overlays" / name, compress_level=DRAWN_COMPRESSION)
+            save_image(
+                drawn(inspection, record, self._roi), self.folder / "overlays" / name, compress_level=DRAWN_COMPRESSION
+            )
         if record.mask is not None or not record.is_anomaly:
             self._compare(predicted, record)
         self._inspections.append(inspection)
@@ -271,13 +276,13 @@ def segmentation(inspection: Inspection, minimum_area_px: int) -> np.ndarray:
     return np.asarray(Image.fromarray(small).resize(size[::-1], Image.Resampling.NEAREST))
 
 
-def drawn(inspection: Inspection, record: Record) -> Image.Image:
-    """The image with its heatmap, regions and verdict, and the true defect where it is known."""
+def drawn(inspection: Inspection, record: Record, roi: np.ndarray | None = None) -> Image.Image:
+    """The image with its heatmap, regions and verdict, and where they are known the true defect and where to look."""
     pixels = decode(inspection.path).pixels
     mask = read_mask(record.mask) if record.mask is not None else None
     ratio = inspection.score / inspection.threshold if inspection.threshold > 0 else float("nan")
     verdict = f"{'DEFECTIVE' if inspection.is_defective else 'good'}: {ratio:.2f} times the threshold"
     return overlay(
         pixels, inspection.anomaly_map, inspection.map_threshold, inspection.regions, verdict,
-        inspection.is_defective, mask, SHOWN_PX,
+        inspection.is_defective, mask, SHOWN_PX, roi,
     )  # fmt: skip

@@ -60,15 +60,15 @@ class Fused(PaDiM, PatchCore):
                 yield views
 
         self._choose_coreset(*self._candidates(views_of_normals(), len(normals)))
-        gaussian = self._fit_gaussians(kept)[:MAX_LEFT_OUT]  # (n, rows, columns)
+        gaussian = self._fit_gaussians(kept)[:MAX_LEFT_OUT]  # (n, p)
         nearest = torch.empty_like(gaussian)
-        for own, patches in zip(range(len(gaussian)), torch.cat(kept)[:, 0], strict=False):
-            nearest[own] = self._patch_scores(patches, *self._nearest_without(patches, own)).view_as(nearest[own])
+        for own, patches in zip(range(len(gaussian)), torch.cat(kept)[:, 0], strict=False):  # (p, d)
+            nearest[own] = self._patch_scores(patches, *self._nearest_without(patches, own))
         if len(gaussian):
             units = torch.stack([gaussian.mean(), nearest.mean()]).clamp(min=1e-12)
             weight = self.gaussian_weight * len(normals) / (len(normals) + FEW)
             self.fusion_ = torch.tensor([weight, 1.0]) / units.cpu()
         else:  # a single normal has no covariance, and cannot be left out
             self.fusion_ = torch.tensor([0.0, 1.0])
-        left_out = self.fusion_[0] * gaussian + self.fusion_[1] * nearest
+        left_out = self._spread(self.fusion_[0] * gaussian + self.fusion_[1] * nearest, self.grid_)
         self._add_normals(left_out, nearest_other(self.pooled_, range(len(left_out))))

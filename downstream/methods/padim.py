@@ -54,13 +54,13 @@ class PaDiM(PatchMethod):
         kept = []
         for views in self._views_of_normals(normals):
             self._add_to_sums(views, kept)
-        left_out = self._fit_gaussians(kept)
+        left_out = self._spread(self._fit_gaussians(kept), self.grid_)
         self._add_normals(left_out, nearest_other(self.pooled_, range(known, known + len(left_out))))
 
     def _add_to_sums(self, views: Tensor, kept: list[Tensor]) -> None:
         """Add the patches of some normals (b, m, rows, columns, d) to the sums, and to those `kept`, while there is
         room."""
-        vectors = views.flatten(2, 3)  # (b, m, positions, d)
+        vectors = self._within(views)  # (b, m, p, d)
         if not hasattr(self, "moments_"):
             self.moments_, self.grid_ = Moments.about(vectors[:, 0]), list(views.shape[2:4])
         self.moments_.add(vectors.flatten(0, 1))
@@ -69,17 +69,19 @@ class PaDiM(PatchMethod):
             kept.append(vectors[:room])
 
     def _fit_gaussians(self, kept: Sequence[Tensor]) -> Tensor:
-        """Fit to the sums; gives the distances of the kept normals, each left out: (n, rows, columns)."""
+        """Fit to the sums; gives the distances of the kept normals, each left out: (n, p)."""
         self.gaussians_, left_out = fit_gaussians(self.moments_, self.shrinkage, torch.cat(kept))
-        self.position_weights_ = self._weights().view(self.grid_)
-        return left_out.unflatten(1, self.grid_) * self.position_weights_
+        weights = self._weights()
+        (self.position_weights_,) = self._spread(weights[None], self.grid_)
+        return left_out * weights
 
     def distances(self, vectors: Tensor) -> Tensor:
         """Mahalanobis distances at each position, times its weight."""
         if list(vectors.shape[1:3]) != self.grid_:
             height, width = self.size_px_
             raise UserError(f"the images are of another size than the normals, {width}x{height}: give them that size.")
-        return self.gaussians_.distances(vectors.flatten(1, 2)).unflatten(1, self.grid_) * self.position_weights_
+        distances = self.gaussians_.distances(self._within(vectors))
+        return self._spread(distances, self.grid_) * self.position_weights_
 
     def save(self, folder: Path) -> None:
         """Write the method and its encoder. Of matrices that are symmetric or triangular, half is written."""

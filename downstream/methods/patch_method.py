@@ -26,6 +26,7 @@ from baselines.contract.method import (
     save_method,
 )
 from downstream.methods.references import background, views_of
+from downstream.methods.region import painted, positions_inside, spread
 from embeddings.patches import Patches
 from pretrain.command import UserError
 from pretrain.encoder import DEFAULT_ARCHITECTURE, LEVELS, Encoder, asked_encoder, fingerprint, load_encoder
@@ -89,6 +90,21 @@ class PatchMethod(ABC):
         self._learn(normals)
         return self
 
+    def look_within(self, roi: Tensor | None) -> Self:
+        """Count only what lies inside `roi`, bool (h, w) at the size of the images, until told otherwise; all of them
+        with none. To be said before `refer`. Raises UserError where nothing lies inside, and with `reference_views`,
+        which would turn what is outside into the region."""
+        vars(self).pop("roi_", None)
+        if roi is not None:
+            if not roi.any():
+                raise UserError("the region of interest holds no pixel of the image: draw it on the product.")
+            if self.reference_views != "none":
+                raise UserError(
+                    "reference_views flip what is outside of a region of interest into it: use one of them."
+                )
+            self.roi_ = roi.to(self.device)
+        return self
+
     @abstractmethod
     def _learn(self, normals: Sequence[Tensor]) -> None:
         """Take in the normals, by `_views_of_normals`, and call `_add_normals`."""
@@ -105,9 +121,13 @@ class PatchMethod(ABC):
             yield predicted(self._predict_batch, batch)
 
     def _predict_batch(self, images: Tensor) -> Prediction:
+        if hasattr(self, "roi_") and images.shape[-2:] != self.roi_.shape:
+            raise UserError(
+                f"images of {_size(images.shape[-2:])} do not fit the region of interest, {_size(self.roi_.shape)}."
+            )
         vectors = self.patches(images)
         maps = self._maps(self.distances(vectors), images.shape[-2:])
-        return Prediction(self._scores(maps, nearest(pooled(vectors), self.pooled_)), maps)
+        return Prediction(self._scores(maps, nearest(self._pooled(vectors), self.pooled_)), maps)
 
     def patches(self, images: Tensor) -> Tensor:
         """float32 images (b, 3, h, w) -> patch vectors (b, rows, columns, d), normalized once normals are known."""
@@ -121,7 +141,24 @@ class PatchMethod(ABC):
     def _features(self, images: Tensor) -> Tensor:
         if "_patches" not in vars(self):
             self._patches = self._make_patches(self._opened_encoder()).to(self.device)
-        return self._patches(images.to(self.device))
+        images = images.to(self.device)
+        return self._patches(painted(images, self.roi_) if hasattr(self, "roi_") else images)
+
+    def _within(self, vectors: Tensor) -> Tensor:
+        """Of patches (..., rows, columns, d) those that count: (..., p, d)."""
+        flat = vectors.flatten(-3, -2)
+        return flat.index_select(-2, self._positions(vectors.shape[-3:-1])) if hasattr(self, "roi_") else flat
+
+    def _spread(self, values: Tensor, grid: Sequence[int]) -> Tensor:
+        """Values (b, p) of the patches that count as (b, rows, columns), 0 elsewhere."""
+        return spread(values, self._positions(grid), grid) if hasattr(self, "roi_") else values.unflatten(1, grid)
+
+    def _positions(self, grid: Sequence[int]) -> Tensor:
+        return positions_inside(self.roi_, tuple(grid))
+
+    def _pooled(self, vectors: Tensor) -> Tensor:
+        """Patches (b, rows, columns, d) -> one vector an image, the mean of those that count: (b, d)."""
+        return self._within(vectors).mean(1)
 
     def to(self, device: torch.device | str) -> Self:
         vars(self).pop("_patches", None)  # made again there: the encoder that was given stays where it is
@@ -143,7 +180,7 @@ class PatchMethod(ABC):
         """The patches of normals in all their views, batch by batch: (b, m, rows, columns, d). On the way, the pooled
         vector of each image is kept, and the patches at each position are summed up."""
         if not hasattr(self, "patch_sum_"):
-            self._learn_space(map(self._features, spread_over(normals)))
+            self._learn_space(self._within(self._features(batch)) for batch in spread_over(normals))
         for images in batches(normals, LEARNING_BATCH, self.device):
             self.size_px_ = getattr(self, "size_px_", list(images.shape[-2:]))
             if list(images.shape[-2:]) != self.size_px_:
@@ -151,13 +188,13 @@ class PatchMethod(ABC):
                     f"normals of {_size(images.shape[-2:])} and {_size(self.size_px_)}: give them one size."
                 )
             views = torch.stack([self.patches(view) for view in views_of(images, self.reference_views)], dim=1)
-            means = pooled(views[:, 0])  # (b, d)
+            means = self._pooled(views[:, 0])  # (b, d)
             self.pooled_ = torch.cat([getattr(self, "pooled_", means[:0]), means])
             self.patch_sum_ = getattr(self, "patch_sum_", 0) + views[:, 0].sum(0)  # (rows, columns, d)
             yield views
 
     def _learn_space(self, features: Iterable[Tensor]) -> None:
-        """Learn how patches are compared, from those of some normals (b, rows, columns, c), not yet normalized."""
+        """Learn how patches are compared, from those of some normals (b, p, c), not yet normalized."""
         if self.normalize:
             self.channel_mean_, self.channel_spread_ = channel_statistics(features)
 
@@ -181,11 +218,13 @@ class PatchMethod(ABC):
             upsampling_matrix(patches, pixels, self.blur, distances.device)
             for patches, pixels in zip(distances.shape[-2:], shape, strict=True)
         )
-        return down @ distances @ across.T
+        maps = down @ distances @ across.T
+        return torch.where(self.roi_, maps, 0) if hasattr(self, "roi_") else maps
 
     def _highest(self, maps: Tensor) -> Tensor:
         flat = maps.flatten(1)
-        return flat.topk(max(1, round(self.top_share * flat.shape[1])), dim=1).values.mean(1)
+        count = int(self.roi_.sum()) if hasattr(self, "roi_") else flat.shape[1]
+        return flat.topk(max(1, round(self.top_share * count)), dim=1).values.mean(1)
 
     def _scores(self, maps: Tensor, image_distances: Tensor) -> Tensor:
         highest = self._highest(maps)
@@ -202,8 +241,11 @@ class PatchMethod(ABC):
         return self._encoder
 
     def _forget(self) -> None:
-        """Forget all that was learned."""
+        """Forget all that was learned; where to look was not."""
+        roi = vars(self).pop("roi_", None)
         forget(self)
+        if roi is not None:
+            self.roi_ = roi
 
     def _forget_normals(self) -> None:
         """Forget the normals; what was learned of other categories stays, where a method learns of them."""
@@ -227,11 +269,6 @@ def spread_over(normals: Sequence[Tensor]) -> Iterator[Tensor]:
     """Batches of up to MAX_FOR_CHANNELS normals, spread over all."""
     chosen = torch.linspace(0, len(normals) - 1, min(len(normals), MAX_FOR_CHANNELS)).long().tolist()
     return batches((normals[i] for i in chosen), LEARNING_BATCH)
-
-
-def pooled(vectors: Tensor) -> Tensor:
-    """Patches (b, rows, columns, d) -> one vector an image, their mean: (b, d)."""
-    return vectors.mean((1, 2))
 
 
 def nearest(vectors: Tensor, others: Tensor) -> Tensor:

@@ -50,7 +50,7 @@ class PatchCore(PatchMethod):
     def _learn_space(self, features: Iterable[Tensor]) -> None:
         features = list(features)
         super()._learn_space(features)
-        patches = torch.cat([self._normalized(batch).flatten(0, 2) for batch in features])
+        patches = torch.cat([self._normalized(batch).flatten(0, 1) for batch in features])
         self.center_, self.axes_ = principal_axes(patches, self.dimensions)
 
     def _choose_coreset(self, candidates: Tensor, owners: Tensor) -> Tensor:
@@ -68,8 +68,10 @@ class PatchCore(PatchMethod):
         return chosen
 
     def distances(self, vectors: Tensor) -> Tensor:
-        flat = vectors.flatten(0, 2)
-        return self._patch_scores(flat, *self._nearest(flat)).view(vectors.shape[:3])
+        inside = self._within(vectors)
+        flat = inside.flatten(0, 1)
+        scores = self._patch_scores(flat, *self._nearest(flat)).view(inside.shape[:2])
+        return self._spread(scores, vectors.shape[1:3])
 
     def _patch_scores(self, vectors: Tensor, distances: Tensor, rows: Tensor) -> Tensor:
         """How strange patches (n, d) are, given their nearest in the coreset, both (n, num_neighbors): (n,)."""
@@ -108,7 +110,7 @@ class PatchCore(PatchMethod):
         each = max(1, MAX_CANDIDATES // count)
         parts = []
         for views in views_of_normals:
-            for patches in views.flatten(1, 3):  # (m rows columns, d)
+            for patches in self._within(views).flatten(1, 2):  # (m p, d)
                 parts.append(patches[torch.randperm(len(patches), generator=generator)[:each]])
         owners = torch.arange(len(parts), device=self.device).repeat_interleave(len(parts[0]))
         return torch.cat(parts), owners
@@ -124,9 +126,9 @@ class PatchCore(PatchMethod):
         for start in range(0, len(positions), LEARNING_BATCH):
             owners = positions[start : start + LEARNING_BATCH]
             vectors = self.patches(torch.stack([normals[i] for i in owners]))
-            for patches, own in zip(vectors.flatten(1, 2), owners, strict=True):
+            for patches, own in zip(self._within(vectors), owners, strict=True):
                 scores = self._patch_scores(patches, *self._nearest_without(self._projected(patches), own))
-                maps.append(scores.view(1, *vectors.shape[1:3]))
+                maps.append(self._spread(scores[None], vectors.shape[1:3]))
         return torch.cat(maps)
 
     def _projected(self, vectors: Tensor) -> Tensor:

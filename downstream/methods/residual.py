@@ -81,7 +81,7 @@ class Residual(PatchCore):
         order = np.random.default_rng([self.seed, number]).permutation(normals).tolist()
         count = min(MAX_REFERENCES, len(order) // 2)
         elsewhere = copy.copy(self)
-        elsewhere._forget_normals()
+        elsewhere.look_within(None)._forget_normals()
         elsewhere._take_in([training[i].image for i in order[:count]])
         learners = order[count : count + MAX_LEARNED_FROM]
         for start in range(0, len(learners), LEARNING_BATCH):
@@ -121,7 +121,7 @@ class Residual(PatchCore):
         self.coreset_features_ = candidates[self._choose_coreset(candidates, owners)]
         usual = []
         for own in self._left_out(normals)[:MAX_FOR_UNITS] or [0]:
-            patches = self.patches(normals[own][None]).flatten(0, 2)
+            (patches,) = self._within(self.patches(normals[own][None]))
             if len(normals) > 1:
                 distances, rows = self._nearest_without(self._projected(patches), own)
             else:

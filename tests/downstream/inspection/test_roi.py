@@ -1,0 +1,87 @@
+"""Where to look: masks and polygons, and what is wrong with them."""
+
+import json
+
+import numpy as np
+import pytest
+from fitted_models import SMALL, run_detect
+from PIL import Image
+
+from downstream.inspection.roi import read_roi
+from pretrain.command import UserError
+
+IMAGE = (100, 200)  # height, width
+RIGHT = [[100, 0], [200, 0], [200, 100], [100, 100]]
+
+
+def written(path, **polygons):
+    path.write_text(json.dumps(polygons))
+    return path
+
+
+def test_polygons_are_in_pixels_of_the_image(tmp_path):
+    roi = read_roi(written(tmp_path / "roi.json", include=[RIGHT]), IMAGE, (50, 100))
+    assert roi.shape == (50, 100) and roi[:, 51:].all() and not roi[:, :49].any()
+    ignored = read_roi(
+        written(tmp_path / "roi.json", include=[RIGHT], ignore=[[[100, 0], [200, 0], [150, 60]]]), IMAGE, 40
+    )
+    assert ignored.shape == (40, 40) and ignored[30:, 21:].all() and not ignored[5, 30]
+    rest = read_roi(written(tmp_path / "roi.json", ignore=[RIGHT]), IMAGE, 40)
+    assert rest[:, :19].all() and not rest[:, 21:].any()
+
+
+def test_a_mask_is_an_image_of_the_size_of_the_images(tmp_path):
+    mask = np.zeros(IMAGE, np.uint8)
+    mask[:, :100] = 255
+    Image.fromarray(mask).save(tmp_path / "roi.png")
+    roi = read_roi(tmp_path / "roi.png", IMAGE, 64)
+    assert roi[:, :31].all() and not roi[:, 33:].any()
+    # Twice as large is drawn on the same image; of another shape it is not.
+    assert np.array_equal(read_roi(tmp_path / "roi.png", (200, 400), 64), roi)
+    with pytest.raises(UserError, match="has 200x100 px, and the images 100: draw it on one of them"):
+        read_roi(tmp_path / "roi.png", (100, 100), 64)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[]", "{", "5", json.dumps({"include": [[[0, 0], [1, 1]]]}), json.dumps({"include": [[["a", 0], [1, 1], [2, 2]]]}),
+     json.dumps({"inside": []}), json.dumps({"include": [[[0, 0], [1, 1], [1e999, 2]]]})],
+)  # fmt: skip
+def test_a_file_that_is_none_says_what_to_write(text, tmp_path):
+    (tmp_path / "roi.json").write_text(text)
+    with pytest.raises(UserError, match='cannot be used .*give {"include"'):
+        read_roi(tmp_path / "roi.json", IMAGE, 64)
+
+
+def test_nothing_to_look_at_and_no_file(tmp_path):
+    with pytest.raises(UserError, match="leaves nothing of the 200x100 px images to look at"):
+        read_roi(written(tmp_path / "roi.json", include=[[[300, 0], [400, 0], [400, 100]]]), IMAGE, 64)
+    with pytest.raises(UserError, match="cannot be used"):
+        read_roi(tmp_path / "none.png", IMAGE, 64)
+    with pytest.raises(UserError, match="cannot be used"):
+        read_roi(tmp_path / "none.json", IMAGE, 64)
+
+
+def test_a_model_looks_where_it_was_told_to(demo_folder, blotched, tmp_path, capsys):
+    """The blatant defect lies between (100, 60) and (140, 110)."""
+    data = ("--data", demo_folder, "--category", "hazelnut", *SMALL)
+    for name, polygon, code in (("on", [[80, 40], [160, 40], [160, 130], [80, 130]], 1), ("off", RIGHT, 0)):
+        roi = written(tmp_path / "roi.json", **{"include" if name == "on" else "ignore": [polygon]})
+        if name == "off":
+            roi = written(tmp_path / "roi.json", ignore=[[[60, 20], [200, 20], [200, 160], [60, 160]]])
+        model = tmp_path / name
+        assert run_detect("fit", *data, "--roi", roi, "--out", model) == 0
+        assert "region of interest" in capsys.readouterr().out
+        assert run_detect("run", blotched, "--model", model, "--out", tmp_path / f"out {name}") == code
+    _, line = map(json.loads, (tmp_path / "out on" / "results.jsonl").read_text().splitlines())
+    left, top, right, bottom = line["regions"][0]["box"]
+    assert left >= 76 and top >= 36 and right <= 164 and bottom <= 134
+    drawn = np.asarray(Image.open(tmp_path / "out on" / line["image"]))
+    assert (drawn == (120, 200, 120)).all(2).any()
+
+
+def test_a_method_that_sees_images_as_a_whole_has_none(demo_folder, tmp_path, capsys):
+    roi = written(tmp_path / "roi.json", include=[RIGHT])
+    data = ("--data", demo_folder, "--category", "hazelnut", "--out", tmp_path / "model", "--size-px", 64)
+    assert run_detect("fit", *data, "--roi", roi, "--method", "mean") == 2
+    assert "--roi takes padim, patchcore, fused or residual" in capsys.readouterr().err
