@@ -34,7 +34,7 @@ def run(config: Run) -> int:
     model = Inspector.load(config.model, config.device)
     if config.threshold is not None:
         model.decide_at(config.threshold)
-    records = records_to_inspect(config.images, model.category)
+    records = records_to_inspect(config.images, model.category, config.layout)
     problems: list[Problem] = []
     inspections: list[Inspection] = []
     with (

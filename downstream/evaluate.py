@@ -136,7 +136,7 @@ def restoration_study(config: Evaluate) -> RestorationStudy | None:
         ours = "imagenet" if config.encoder == ("none",) else "simclr"
         sizes |= {"input_size": 64, "crop_px": 48, "seeds": Names("0"), "rows": Names(f"sadnet,{ours}")}
     sizes |= {"seeds": config.seeds} if config.seeds else {}
-    same = {name: getattr(config, name) for name in ("data", "train", "test", "encoder", "device")}
+    same = {name: getattr(config, name) for name in ("data", "layout", "train", "test", "encoder", "device")}
     return RestorationStudy(**same, **sizes, minutes=minutes, out=config.out / "restoration")
 
 

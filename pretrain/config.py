@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from pretrain.command import Names, UserError
-from pretrain.data.images import check_names
+from pretrain.data.images import LayoutName, check_names
 
 HELD_OUT_BY_DEFAULT = Names("bottle,pill,wood")
 MIN_PX = 32
@@ -56,7 +56,8 @@ class Config:
     """Pretrain an image encoder with SimCLR on the train/good images of all categories that are not held out.
 
     Attributes:
-        data: Folder of categories in MVTec AD's layout. Default is data/mvtec where it exists, else demo data.
+        data: Folder of categories as docs/data.md shows. Default is data/mvtec where it exists, else demo data.
+        layout: How the folder is laid out, where that is not to be found out (docs/data.md lists them).
         hold_out: Categories that are never opened. Default is bottle,pill,wood as far as the folder has them.
         out: The run's folder; the same command again resumes a run that was stopped.
         recipe: dense contrasts single positions of the feature maps too; simclr is the paper's. Sets all that says so.
@@ -92,6 +93,7 @@ class Config:
     """
 
     data: Path | None = None
+    layout: LayoutName | None = None
     hold_out: Names | None = None
     out: Path = Path("runs/simclr")
     recipe: Literal["dense", "simclr"] = "dense"
@@ -229,7 +231,8 @@ class Survey:
     """Count what a folder holds, name every file that cannot be used, warn of what would spoil figures, and cache it.
 
     Attributes:
-        data: Folder of categories in MVTec AD's layout. Default is data/mvtec where it exists, else demo data.
+        data: Folder of categories as docs/data.md shows. Default is data/mvtec where it exists, else demo data.
+        layout: How the folder is laid out, where that is not to be found out (docs/data.md lists them).
         categories: Only these categories.
         size_px: Side of the square to which images are stretched in the cache.
         workers: Processes that decode. Default is one per core.
@@ -239,6 +242,7 @@ class Survey:
     """
 
     data: Path | None = None
+    layout: LayoutName | None = None
     categories: Names = Names()
     size_px: int = 256
     workers: int | None = None

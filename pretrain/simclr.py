@@ -175,11 +175,11 @@ def prepared(config: Config, fabric: Fabric, began_on: str | None = None) -> tup
     """Every default resolved, the normals to learn from, and a tenth of them that is only evaluated on."""
     check(config)
     folder = choose_folder(config.data)
-    found = category_folders(folder)
+    found = category_folders(folder, config.layout)
     config = replace(config, data=folder, hold_out=held_out(config, folder, found))
     config = resolved(config, fabric.device.type, fabric.strategy.precision.precision, began_on)
     categories = [name for name in sorted(found) if name not in config.hold_out]
-    images = load(folder, config.cache_px, categories, normals_only=True)
+    images = load(folder, config.cache_px, categories, normals_only=True, layout=config.layout)
     parts = images.split({"learned from": 0.9, "unseen": 0.1}, seed=0)
     if len(parts["unseen"]) < 2:  # too few to spare any: evaluated on those that are learned from
         parts = dict.fromkeys(parts, images)

@@ -37,7 +37,13 @@ def main(config: Survey) -> None:
     """Report on a folder; nothing in it is altered."""
     folder = choose_folder(config.data)
     images = load(
-        folder, config.size_px, config.categories, strict=config.strict, workers=config.workers, check_cache=True
+        folder,
+        config.size_px,
+        config.categories,
+        strict=config.strict,
+        workers=config.workers,
+        check_cache=True,
+        layout=config.layout,
     )
     warnings = warnings_about(images)
     print_table(images, data_name(folder))
@@ -127,7 +133,7 @@ def as_json(images: ImageSet, name: str, warnings: list[str]) -> dict:
     """The same report for machines: counts by category, split and defect; problems; warnings."""
     counts: dict = {category: {split: {} for split in SPLITS} for category in images.categories}
     for record in images.records:
-        counted = counts[record.category][record.split]
+        counted = counts[record.category].setdefault(record.split, {})
         counted[record.defect] = counted.get(record.defect, 0) + 1
     return {
         "data": name,

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from pretrain.command import Names, UserError
+from pretrain.data.images import LayoutName
 
 
 @dataclass(frozen=True)
@@ -13,6 +14,7 @@ class Train:
 
     Attributes:
         data: Folder of categories in MVTec AD's layout. Default is data/mvtec where it exists, else demo data.
+        layout: How the folder is laid out, where that is not to be found out (docs/data.md lists them).
         train: Categories to learn from; only their good images are used. Default is all of them.
         pairs: Folder of real pairs to learn from instead; Degraded_image, GT_clean_image and Defect_mask.
         severity: How strongly the images are degraded; mild, medium or harsh.
@@ -37,6 +39,7 @@ class Train:
     """
 
     data: Path | None = None
+    layout: LayoutName | None = None
     train: Names = Names()
     pairs: Path | None = None
     severity: str = "medium"

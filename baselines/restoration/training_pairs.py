@@ -38,7 +38,7 @@ def make_training_pairs(config: Train, device: torch.device | str = "cpu") -> Tr
 
 
 def _synthetic(config: Train, device: torch.device | str) -> TrainingPairs:
-    images = load(config.data, config.input_size, config.train)
+    images = load(config.data, config.input_size, config.train, layout=config.layout)
     good = good_images(images).images
     if not len(good):
         raise UserError(f"{', '.join(images.categories)} has no good images to learn from: name others by --train.")

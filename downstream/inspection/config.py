@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from pretrain.command import Names
+from pretrain.data.images import LayoutName
 
 
 @dataclass(frozen=True)
@@ -13,6 +14,7 @@ class Fit:
 
     Attributes:
         data: Good images; a plain folder, a category in MVTec AD's layout (its train/good), or a folder of them.
+        layout: How the folder is laid out, where that is not to be found out (docs/data.md lists them).
         category: Which category, where the folder holds several.
         method: padim (a Gaussian per position), patchcore (nearest normal patch), fused (both), residual (with
             --train), or another from downstream/methods/catalogue.py.
@@ -48,6 +50,7 @@ class Fit:
     device: str = "auto"
     seed: int = 0
     out: Path | None = None
+    layout: LayoutName | None = None
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,7 @@ class Run:
 
     Attributes:
         images: Images, or folders of images; of a folder in MVTec AD's layout, the test images.
+        layout: How folders are laid out, where that is not to be found out (docs/data.md lists them).
         model: Folder of a model that fit wrote, or an ONNX file that downstream/export.py made of one.
         out: Folder for results.jsonl and the images.
         overlays: Which images to draw with heatmap, contours and boxes.
@@ -71,6 +75,7 @@ class Run:
     threshold: float | None = None
     maps: bool = False
     device: str = "auto"
+    layout: LayoutName | None = None
 
 
 @dataclass(frozen=True)

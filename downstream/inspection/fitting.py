@@ -37,7 +37,7 @@ from pretrain.training.device import choose_device
 def fit(config: Fit) -> None:
     """Fit, report, and write the model."""
     wanted = None if config.size_px == "native" else config.size_px
-    normals = good_images(config.data, config.category, wanted, keep_aspect=True)
+    normals = good_images(config.data, config.category, wanted, keep_aspect=True, layout=config.layout)
     (category,), size_px = normals.categories, normals.size_px
     shots = shots_of(config.shots, fitting_count(len(normals), config.validation_share))
     references = normals.subset(draw(len(normals), shots, config.seed))

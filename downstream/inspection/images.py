@@ -5,17 +5,21 @@ from pathlib import Path
 
 from pretrain.command import Names, UserError
 from pretrain.data.dataset import ImageSet, load
-from pretrain.data.images import GOOD, SUFFIXES, Record
+from pretrain.data.images import GOOD, SUFFIXES, LayoutName, Record
 from pretrain.data.layouts import has_layout, scan, scan_plain
 from pretrain.data.size import Size
 
 
-def good_images(data: Path, category: str | None, size_px: Size | None, keep_aspect: bool = False) -> ImageSet:
-    """The good images of one category: its train/good in MVTec AD's layout, else all images of a plain folder. Of a
-    size as `load` has it."""
-    is_laid_out = data.is_dir() and has_layout(data)
+def good_images(
+    data: Path, category: str | None, size_px: Size | None, keep_aspect: bool = False, layout: LayoutName | None = None
+) -> ImageSet:
+    """The good images of one category: its train/good where there are categories, else all images of a plain folder. Of
+    a size as `load` has it."""
+    is_laid_out = has_layout(data, layout)
     categories = Names(category or "") if is_laid_out else Names()
-    images = load(data, size_px, categories, normals_only=is_laid_out, allow_plain=True, keep_aspect=keep_aspect)
+    images = load(
+        data, size_px, categories, normals_only=is_laid_out, allow_plain=True, keep_aspect=keep_aspect, layout=layout
+    )
     if is_laid_out and len(images.categories) > 1:
         names = ", ".join(images.categories)
         raise UserError(f"{data} holds several categories: choose one with --category, of {names}.")
@@ -26,12 +30,12 @@ def good_images(data: Path, category: str | None, size_px: Size | None, keep_asp
     return images
 
 
-def records_to_inspect(paths: Iterable[Path], category: str) -> list[Record]:
+def records_to_inspect(paths: Iterable[Path], category: str, layout: LayoutName | None = None) -> list[Record]:
     """Records of the images named, of those in plain folders, and of the test images of laid out ones."""
     records: list[Record] = []
     for path in paths:
-        if path.is_dir() and has_layout(path):
-            scanned = scan(path).records
+        if has_layout(path, layout):
+            scanned = scan(path, layout=layout).records
             names = {record.category for record in scanned}
             wanted = names if len(names) == 1 else {category}
             records += [record for record in scanned if record.split == "test" and record.category in wanted]

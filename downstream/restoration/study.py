@@ -78,7 +78,7 @@ def run_study(config: RestorationStudy) -> None:
 def compute_study(config: RestorationStudy) -> RestorationTable:
     """Train and evaluate what is missing; the table of all."""
     config = replace(config, data=choose_folder(config.data))
-    folds = make_folds(HELD_OUT, config.data, config.train, config.test)
+    folds = make_folds(HELD_OUT, config.data, config.train, config.test, config.layout)
     config = replace(config, train=Names(folds[0].train), test=Names(fold.test for fold in folds))
     seeds = [int(seed) for seed in config.seeds if seed.isdigit()]
     if len(seeds) < len(config.seeds) or not seeds:
@@ -89,7 +89,7 @@ def compute_study(config: RestorationStudy) -> RestorationTable:
     # One encoder restores all test categories, so it must have seen none of them.
     shared = [source.path for source in chosen[tested[0]] if all(source in files for files in chosen.values())]
     rows = [row for row in config.rows or DEFAULT_ROWS if _can_run(row, shared, bool(config.rows))]
-    images = some_tests(load(config.data, config.input_size, tested), config.images)
+    images = some_tests(load(config.data, config.input_size, tested, layout=config.layout), config.images)
     with Progress("restoration study", len(rows) * len(seeds), "cells") as progress:
         for seed in seeds:
             encoder = shared[seed % len(shared)] if shared else None
@@ -151,7 +151,7 @@ def _can_run(row: str, encoders: Sequence[Path], was_asked: bool) -> bool:
 
 def train(config: RestorationStudy, row: str, seed: int, encoder: Path | None, out: Path) -> None:
     """Train a row's restorer; all rows have the same images, time and crops."""
-    names = ("data", "train", "severity", "input_size", "crop_px", "minutes", "steps", "device")
+    names = ("data", "layout", "train", "severity", "input_size", "crop_px", "minutes", "steps", "device")
     shared = {name: getattr(config, name) for name in names} | {"seed": seed, "out": out}
     if row in SADNET:
         train_restorer(SadNetTrain(**shared, **SADNET[row]), sadnet.make_restorer)

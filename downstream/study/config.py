@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from pretrain.command import Names
+from pretrain.data.images import LayoutName
 
 
 @dataclass(frozen=True)
@@ -15,7 +16,8 @@ class Evaluate:
         train: Categories whose labeled images methods may learn from. Default is capsule,hazelnut,leather.
         test: Categories that are only tested. Default is bottle,pill,wood, or every category in the other protocols.
         protocol: held-out, one-class (each category's own normals), or leave-one-out (each in turn is the unseen one).
-        data: Folder of categories in MVTec AD's layout. Default is data/mvtec where it exists, else demo data.
+        data: Folder of categories as docs/data.md shows. Default is data/mvtec where it exists, else demo data.
+        layout: How the folder is laid out, where that is not to be found out (docs/data.md lists them).
         encoder: Encoder files, comma-separated; each seed takes the next that did not see the test category. Default
             is the newest finished one in runs/ that was pretrained on the same data; none for no pretrained encoder.
         methods: Only these methods; the controls always take part. Default is every method, with --quick the first of
@@ -42,6 +44,7 @@ class Evaluate:
     test: Names | None = None
     protocol: Literal["held-out", "one-class", "leave-one-out"] = "held-out"
     data: Path | None = None
+    layout: LayoutName | None = None
     encoder: Names = Names()
     methods: Names = Names()
     shots: Names | None = None

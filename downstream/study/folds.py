@@ -14,7 +14,7 @@ from pathlib import Path
 from pretrain.command import Names, UserError
 from pretrain.data.dataset import ImageSet
 from pretrain.data.decode import mask_files
-from pretrain.data.images import GOOD, check_names
+from pretrain.data.images import GOOD, LayoutName, check_names
 from pretrain.data.layouts import category_folders
 
 HELD_OUT, ONE_CLASS, LEAVE_ONE_OUT = "held-out", "one-class", "leave-one-out"
@@ -32,9 +32,11 @@ class Fold:
     train: tuple[str, ...]
 
 
-def make_folds(protocol: str, folder: Path, train: Names | None, test: Names | None) -> list[Fold]:
+def make_folds(
+    protocol: str, folder: Path, train: Names | None, test: Names | None, layout: LayoutName | None = None
+) -> list[Fold]:
     """The folds of a protocol. Raises UserError for categories that are not there, or are on both sides."""
-    present = category_folders(folder)
+    present = category_folders(folder, layout)
     if protocol != HELD_OUT and train:
         raise UserError(f"--protocol {protocol} chooses what to train on itself: leave --train out.")
     test = test or (DEFAULT_TEST if protocol == HELD_OUT else Names(sorted(present)))

@@ -58,7 +58,7 @@ def plan_study(config: Evaluate) -> StudyPlan:
     folds, folder = settings.folds, settings.folder
     chosen, warnings = choose_encoders(config.encoder, folder, [fold.test for fold in folds], config.allow_seen)
     categories = sorted({category for fold in folds for category in (fold.test, *fold.train)})
-    images = load(folder, settings.size_px, categories)
+    images = load(folder, settings.size_px, categories, layout=config.layout)
     check_content(images, folds)
     images_by_fold = [FoldImages(images, fold) for fold in folds]
     numbers = [int(shots) for shots in settings.shots if shots != ALL]
@@ -94,7 +94,7 @@ def resolve(config: Evaluate) -> Settings:
     has_gpu = choose_device(config.device).type == "cuda"
     methods = study_methods(config.methods, config.quick, has_gpu)
     folder = choose_folder(config.data)
-    folds = make_folds(config.protocol, folder, config.train, config.test)
+    folds = make_folds(config.protocol, folder, config.train, config.test, config.layout)
     if config.protocol == ONE_CLASS:
         methods = [method for method in methods if not method.needs_training]
     takes_hours = not (has_gpu or config.methods or config.protocol == ONE_CLASS)

@@ -11,11 +11,12 @@ from types import ModuleType
 
 from pretrain.command import UserError
 from pretrain.data.images import GOOD, SUFFIXES, LayoutName, Problem, Record, Scan, check_names
-from pretrain.data.layouts import btad, loco, mvtec, mvtec2, plain
+from pretrain.data.layouts import btad, dagm, ksdd, ksdd2, loco, mvtec, mvtec2, plain, realiad, table, visa
 
 # In the order in which they are tried: the more a layout asks for, the sooner.
 LAYOUTS: dict[LayoutName, ModuleType] = {
-    "mvtec2": mvtec2, "loco": loco, "btad": btad, "mvtec": mvtec, "mpdd": mvtec, "plain": plain,
+    "visa": visa, "realiad": realiad, "ksdd": ksdd, "ksdd2": ksdd2, "dagm": dagm, "mvtec2": mvtec2, "loco": loco,
+    "btad": btad, "mvtec": mvtec, "mpdd": mvtec, "table": table, "plain": plain,
 }  # fmt: skip
 
 

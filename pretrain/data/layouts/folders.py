@@ -8,7 +8,7 @@ from pretrain.command import UserError
 from pretrain.data.images import GOOD, SUFFIXES, Problem, Record
 
 # What data sets and people call an image without a defect.
-GOOD_NAMES = frozenset({"good", "ok", "normal", "0"})
+GOOD_NAMES = frozenset({"good", "ok", "normal", "0", "0.0", "false"})
 
 
 def subfolders(folder: Path) -> list[Path]:

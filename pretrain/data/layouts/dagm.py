@@ -1,0 +1,41 @@
+"""DAGM 2007: ClassN/{Train,Test}/NAME.PNG, defective ones with Label/NAME_label.PNG and a line in Label/Labels.txt."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from pretrain.data.images import GOOD, Problem, Record
+from pretrain.data.layouts.folders import has_any, holders, images_in
+
+EXPECTED = "ClassN/Train/NAME.PNG with ClassN/Train/Label/NAME_label.PNG"
+DEFECT = "defect"
+PARTS = {"train": "Train", "test": "Test"}
+LABEL = "_label"
+
+
+def categories(folder: Path) -> dict[str, Path]:
+    """Folders with a Label/ in Train/ or Test/."""
+    return holders(folder, lambda inner: has_any(inner, *(f"{part}/Label" for part in PARTS.values())))
+
+
+def read(category: str, where: Path, normals_only: bool) -> Iterator[Record | Problem]:
+    """The split is the publisher's, which has defective images in Train too; train/good are those without a label."""
+    for split, part in PARTS.items():
+        if normals_only and split != "train":
+            continue
+        labels = where / part / "Label"
+        masks = {path.stem.removesuffix(LABEL): path for path in images_in(labels)}
+        listed = labels / "Labels.txt"
+        text = listed.read_text(encoding="utf-8", errors="replace") if listed.is_file() else ""
+        # Lines such as `2  1  0002.PNG  0  0002_label.PNG`.
+        missing = dict(re.findall(rf"(\S+){LABEL}(\.\w+)", text))
+        for path in images_in(where / part):
+            mask = masks.pop(path.stem, None)
+            ending = missing.pop(path.stem, None)
+            if mask is None and ending:
+                lost = labels / f"{path.stem}{LABEL}{ending}"
+                yield Problem(lost, f"is named in {listed.name}, but is not there")
+            yield Record(path, category, split, DEFECT if mask or ending else GOOD, mask)
+        yield from (Problem(mask, "a mask without its image") for mask in masks.values())
+        gone = sorted(missing.keys() - masks.keys())
+        yield from (Problem(where / part / stem, f"has a label in {listed.name}, but is not there") for stem in gone)

@@ -1,0 +1,34 @@
+"""DAGM: labels by file and by list."""
+
+from made_folders import mask
+from made_layouts import dagm
+
+from pretrain.data.layouts import scan
+
+
+def test_an_image_with_a_label_is_defective(tmp_path):
+    dagm(tmp_path)
+    found = scan(tmp_path)
+    assert [(record.path.stem, record.split, record.defect) for record in found.records] == [
+        (stem, split, "defect" if stem == "0577" else "good")
+        for split in ("train", "test")
+        for stem in ("0576", "0577", "0578")
+    ]
+    assert found.records[1].mask == tmp_path / "Class1/Train/Label/0577_label.PNG"
+    assert [record.path.stem for record in scan(tmp_path / "Class1", normals_only=True).records] == ["0576", "0578"]
+
+
+def test_what_is_half_there_is_named_and_no_defect_becomes_good(tmp_path):
+    dagm(tmp_path)
+    labels = tmp_path / "Class1/Train/Label"
+    (labels / "0577_label.PNG").unlink()
+    stray = mask(labels / "0999_label.PNG")
+    with (labels / "Labels.txt").open("a") as file:
+        file.write("4\t1\t0600.PNG\t0\t0600_label.PNG\n")
+    found = scan(tmp_path)
+    assert found.records[1].defect == "defect" and found.records[1].mask is None
+    assert [tuple(problem) for problem in found.problems] == [
+        (labels / "0577_label.PNG", "is named in Labels.txt, but is not there"),
+        (stray, "a mask without its image"),
+        (labels.parent / "0600", "has a label in Labels.txt, but is not there"),
+    ]

@@ -1,0 +1,66 @@
+"""What holds for every layout: it is found out, whole folders raise no problem, held-out files are never opened."""
+
+import shutil
+from typing import get_args
+
+import pytest
+from made_folders import image
+from made_layouts import MADE
+
+from pretrain.command import UserError
+from pretrain.data.dataset import load
+from pretrain.data.images import SUFFIXES, LayoutName
+from pretrain.data.layouts import LAYOUTS, category_folders, has_layout, scan
+
+
+def test_every_name_has_a_reader_and_a_made_folder():
+    assert {*LAYOUTS} == {*get_args(LayoutName)} == {*MADE, "mpdd", "plain"}
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_a_layout_is_found_out_and_read_whole(name, tmp_path):
+    MADE[name](tmp_path)
+    assert has_layout(tmp_path)
+    assert scan(tmp_path) == scan(tmp_path, layout=name)
+    others = {other for other, reader in LAYOUTS.items() if reader not in (LAYOUTS[name], LAYOUTS["plain"])}
+    sooner = list(LAYOUTS)[: list(LAYOUTS).index(name)]
+    assert not any(LAYOUTS[other].categories(tmp_path) for other in others if other in sooner)
+    images = load(tmp_path, 16)  # reads every image and every mask
+    assert images.problems == ()
+    assert len({record.path for record in images.records}) == len(images)
+    normals = [record for record in images.records if (record.split, record.defect) == ("train", "good")]
+    tested = [record for record in images.records if record.split == "test" and record.is_anomaly]
+    assert len(normals) >= 2 and tested and all(record.mask for record in tested)
+    assert all(record.mask is None for record in images.records if not record.is_anomaly)
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_held_out_files_are_never_opened(name, tmp_path):
+    """Apart from masks beside training images, where nothing else tells which of these are good."""
+    one, two = tmp_path / "one", tmp_path / "two"
+    one.mkdir()
+    MADE[name](one)
+    shutil.copytree(one, two)
+    whole = scan(one, normals_only=True)
+    kept = {record.path.relative_to(one) for record in whole.records}
+    train_folders = {path.parent for path in kept} if name in ("ksdd", "ksdd2") else set()
+    spoiled = 0
+    for path in two.rglob("*"):
+        inside = path.relative_to(two)
+        tells = inside.parent in train_folders and ("_GT" in path.stem or "_label" in path.stem)
+        if path.suffix.lower() in SUFFIXES and inside not in kept and not tells:
+            path.write_bytes(b"")
+            spoiled += 1
+    images = load(two, 16, normals_only=True)
+    assert spoiled > 2 and images.problems == ()
+    assert {record.path.relative_to(two) for record in images.records} == kept
+    assert len(load(two, 16).problems) > 0
+
+
+def test_a_layout_that_is_not_there_is_said_with_what_it_looks_like(tmp_path):
+    image(tmp_path / "mine/train/good/0.png")
+    for name in LAYOUTS.keys() - {"mvtec", "mpdd", "plain"}:
+        with pytest.raises(UserError, match=r"^no category in .*; expected images as .*\.$"):
+            category_folders(tmp_path, name)
+        assert not has_layout(tmp_path, name)
+    assert scan(tmp_path, layout="mpdd").records == scan(tmp_path).records
