@@ -17,6 +17,7 @@ import pytest
 import torch
 from conftest import REPOSITORY
 from filelock import FileLock
+from made_layouts import MADE
 from safetensors.torch import load_file
 from stopping import Killed, interrupt, kill, stop_after
 
@@ -335,6 +336,15 @@ def test_a_tenth_is_only_evaluated_on(demo_folder):
     assert len(learned) + len(unseen) == 24
     assert all((record.split, record.defect) == ("train", "good") for record in learned.records + unseen.records)
     assert config.hold_out == ("bottle",) and config.learning_rate == pytest.approx(1e-4)
+
+
+def test_a_folder_that_the_user_calls_plain_is_learned_from_whole(tmp_path):
+    MADE["table"](tmp_path)
+    fabric, config = make_fabric("cpu", "32-true"), Config(tmp_path, size_px=32, batch=8)
+    _, learned, unseen = prepared(replace(config, layout="plain"), fabric)
+    assert len({record.path for record in learned.records + unseen.records}) == 8  # a mask is an image there
+    _, learned, unseen = prepared(config, fabric)  # of the table, good ones that are not tested on
+    assert {record.path.stem for record in learned.records + unseen.records} == set("01234")
 
 
 def test_open_options_are_resolved_for_the_machine():

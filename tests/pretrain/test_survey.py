@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from conftest import REPOSITORY
+from made_layouts import MADE
 from PIL import Image
 
 from pretrain.command import run_command
@@ -125,3 +126,13 @@ def test_sheet_shows_good_ones_and_every_defect(demo_folder):
     assert captions[:3] == ["good"] * 3
     assert {"broken_large", "broken_small", "contamination", "scratch"} <= set(captions)
     assert all((thumbnail.mask is None) == (thumbnail.caption == "good") for thumbnail in rows["bottle"])
+
+
+@pytest.mark.parametrize(("layout", "normals"), [((), 5), (("--layout", "plain"), 0)])
+def test_the_layout_is_found_out_or_said(layout, normals, tmp_path):
+    MADE["table"](tmp_path / "lids")
+    report = tmp_path / "report.json"
+    done = survey(*layout, "--data", tmp_path / "lids", "--json", report)
+    assert done.returncode == 0, done.stderr
+    counts = json.loads(report.read_text())["images"]
+    assert sum(of.get("train", {}).get("good", 0) for of in counts.values()) == normals

@@ -1,6 +1,7 @@
 """Which images are good, and which are inspected, of folders as people have them."""
 
 import pytest
+from made_layouts import MADE
 
 from downstream.inspection.images import good_images, records_to_inspect
 from pretrain.command import UserError
@@ -29,3 +30,12 @@ def test_test_images_of_a_laid_out_folder_are_inspected_and_all_of_others(demo_f
     assert named.path == image and named.category == "bolt" and not named.defect
     with pytest.raises(UserError, match="there is no image and no folder .*nowhere"):
         records_to_inspect([demo_folder / "nowhere"], "bolt")
+
+
+def test_another_layout_is_found_out_or_said(tmp_path):
+    MADE["dagm"](tmp_path)
+    assert [record.path.stem for record in good_images(tmp_path, None, 32).records] == ["0576", "0578"]
+    assert [record.defect for record in records_to_inspect([tmp_path], "any")] == ["good", "defect", "good"]
+    # Eight: the labels are images too where the folder is said to be plain.
+    assert len(good_images(tmp_path, "lid", 32, layout="plain")) == 8
+    assert {record.split for record in records_to_inspect([tmp_path], "any", "plain")} == {""}

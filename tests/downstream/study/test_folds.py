@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from made_layouts import MADE
 
 from downstream.study.folds import Fold, FoldImages, check_content, make_folds
 from downstream.study.warnings import fold_warnings
@@ -98,3 +99,21 @@ def test_digest_changes_with_images_labels_and_sizes(folder):
     moved = next((folder / "bottle/test/scratch").glob("*.png"))
     moved.rename(folder / "bottle/test/good/901.png")
     assert fold_images(folder).digest not in (before, fewer)
+
+
+def test_folds_of_another_layout_see_what_its_split_allows(tmp_path):
+    MADE["ksdd2"](tmp_path)
+    (fold,) = make_folds("one-class", tmp_path, None, None)
+    images = FoldImages(load(tmp_path, SIZE_PX), fold)
+    assert [record.path.stem for record in images.normals.records] == ["10000", "10002"]
+    assert [record.path.stem for record in images.tests.records] == ["20000", "20001"]
+    with pytest.raises(UserError, match="expected images as"):
+        make_folds("one-class", tmp_path, None, None, "visa")
+
+
+def test_the_digest_changes_with_any_of_several_masks(tmp_path):
+    MADE["loco"](tmp_path)
+    (fold,) = make_folds("one-class", tmp_path, None, None)
+    before = FoldImages(load(tmp_path, SIZE_PX), fold).digest
+    (tmp_path / "box/ground_truth/logical_anomalies/0/001.png").unlink()
+    assert FoldImages(load(tmp_path, SIZE_PX), fold).digest != before
