@@ -23,7 +23,7 @@ AUPRO_LIMIT, STRICT_AUPRO_LIMIT = 0.3, 0.05
 # 4 bytes and three sums each: 15 MB. Of maps that range over four powers of two the last 6 of 23 bits go, and figures
 # move by less than 1e-6, which a test measures.
 MAX_LEVELS = 2**19
-COUNTED_AT_ONCE_PX = 2**20
+COUNTED_AT_ONCE_PX = 2**22
 GOOD, DEFECTIVE, OVERLAP = range(3)
 
 
@@ -131,15 +131,20 @@ class PixelCounts:
         self._waiting, self._waiting_px = [], 0
         good >>= self._dropped_bits
         good.sort()  # without positions, which takes a tenth of the time
-        starts = _starts(good)
+        while len(starts := _starts(good)) > MAX_LEVELS:
+            good >>= 1
+            self._drop_a_bit()
         sums = np.zeros((3, len(starts) + len(defective)))
         sums[GOOD, : len(starts)] = np.diff(starts, append=len(good))
         sums[DEFECTIVE, len(starts) :], sums[OVERLAP, len(starts) :] = 1, shares
         levels = np.concatenate([self._levels, good[starts], defective >> self._dropped_bits])
         self._levels, self._sums = _summed(levels, np.concatenate([self._sums, sums], axis=1))
         while len(self._levels) > MAX_LEVELS:
-            self._dropped_bits += 1
-            self._levels, self._sums = _summed(self._levels >> 1, self._sums)
+            self._drop_a_bit()
+
+    def _drop_a_bit(self) -> None:
+        self._dropped_bits += 1
+        self._levels, self._sums = _summed(self._levels >> 1, self._sums)
 
 
 def pixel_figures(maps: Iterable[ArrayLike], masks: Iterable[ArrayLike], threshold: float | None) -> PixelFigures:
@@ -152,6 +157,12 @@ def pixel_figures(maps: Iterable[ArrayLike], masks: Iterable[ArrayLike], thresho
     for anomaly_map, mask in zip(maps, masks, strict=True):
         counts.add(anomaly_map, mask)
     return counts.figures()
+
+
+def trivial_pixels(defective_share: float) -> PixelFigures:
+    """The figures of maps that are the same everywhere, and everywhere above the threshold."""
+    share, f1 = defective_share, 2 * defective_share / (1 + defective_share)
+    return PixelFigures(0.5, share, AUPRO_LIMIT / 2, STRICT_AUPRO_LIMIT / 2, share, f1, f1, share)
 
 
 def region_shares(is_defect: np.ndarray) -> tuple[np.ndarray, int]:
@@ -179,4 +190,4 @@ def _summed(levels: np.ndarray, sums: np.ndarray) -> tuple[np.ndarray, np.ndarra
     order = np.argsort(levels, kind="stable")  # mostly ordered parts, which a stable sort merges
     levels = levels[order]
     starts = _starts(levels)
-    return levels[starts], np.add.reduceat(sums[:, order], starts, axis=1)
+    return levels[starts], np.stack([np.add.reduceat(row[order], starts) for row in sums])

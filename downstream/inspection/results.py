@@ -23,6 +23,7 @@ from baselines.contract.metrics import ImageFigures, always_anomalous, always_go
 from baselines.contract.regions import region_mask
 from downstream.inspection.inspector import Inspection, Inspector
 from downstream.inspection.overlay import overlay
+from downstream.inspection.pixel_figures import InspectedPixels, true_mask
 from downstream.methods.exported import HEADER_KEY
 from pretrain.command import UserError
 from pretrain.data.decode import decode, read_mask
@@ -71,6 +72,7 @@ class DetectResults(ResultsFile):
         self._labeled: list[tuple[Inspection, Record]] = []
         self._highest: list[Inspection] = []
         self._drawings: list[tuple[float, str]] = []  # score, file
+        self._pixels = InspectedPixels()
         self._maps: dict[str, np.ndarray] = {}
         self._distorted: list[Inspection] = []
         self._count = 0
@@ -101,6 +103,7 @@ class DetectResults(ResultsFile):
         if record.defect != UNLABELED:
             line["label"] = record.defect
             self._labeled.append((inspection, record))
+            self._pixels.add(inspection, true_mask(inspection, record))
         self._write(line)
         self._highest.append(inspection)
         self._highest.sort(key=lambda inspection: -inspection.score)
@@ -155,6 +158,8 @@ class DetectResults(ResultsFile):
             f"  {figures.found} of {figures.defective} defective ones found, "
             f"{figures.false_alarms} false alarms among {figures.good} good ones"
         )
+        if line := self._pixels.line():
+            print(f"  {line}")
 
 
 @dataclass(frozen=True)
@@ -182,6 +187,7 @@ class AreaResults(ResultsFile):
         self._records: list[Record] = []
         self._names: set[Path] = set()
         self._overlap_px, self._union_px, self._mask_count = 0, 0, 0
+        self._pixels = InspectedPixels()
 
     def add(self, inspection: Inspection, record: Record) -> None:
         """Write one down, with its mask and its image where they are wanted."""
@@ -195,8 +201,12 @@ class AreaResults(ResultsFile):
             save_image(
                 drawn(inspection, record, self._roi), self.folder / "overlays" / name, compress_level=DRAWN_COMPRESSION
             )
-        if record.mask is not None or not record.is_anomaly:
-            self._compare(predicted, record)
+        if (truth := true_mask(inspection, record)) is not None:
+            # Summed over all pixels: an IoU of each image is undefined where a good one is rightly left alone.
+            self._overlap_px += int((predicted & truth).sum())
+            self._union_px += int((predicted | truth).sum())
+            self._mask_count += record.mask is not None
+            self._pixels.add(inspection, truth)
         self._inspections.append(inspection)
         self._records.append(record)
         self._write(line)
@@ -222,6 +232,7 @@ class AreaResults(ResultsFile):
         if figures["masks"]["images"]:
             print(f"masks: IoU {number(figures['masks']['iou'])} with {figures['masks']['images']} true ones, over "
                   f"all pixels of good images too")  # fmt: skip
+            print(self._pixels.line())
         if self.problems:
             print(f"{len(self.problems)} images could not be inspected, see above")
         print(f"results: {self.folder / 'figures.json'}")
@@ -249,16 +260,9 @@ class AreaResults(ResultsFile):
             "figures": by_area._asdict(),
             "defects": dict(sorted(defects.items())),
             "masks": {"images": self._mask_count, "iou": self._overlap_px / self._union_px if self._union_px else None},
+            "pixels": self._pixels.as_json(),
             "problems": [{"path": str(problem.path), "reason": problem.reason} for problem in self.problems],
         }
-
-    def _compare(self, predicted: np.ndarray, record: Record) -> None:
-        # Summed over all pixels: an IoU of each image is undefined where a good one is rightly left alone.
-        truth = read_mask(record.mask) if record.mask is not None else np.zeros_like(predicted)
-        if truth.shape == predicted.shape:  # a mask of another size says nothing of these pixels
-            self._overlap_px += int((predicted & truth).sum())
-            self._union_px += int((predicted | truth).sum())
-            self._mask_count += record.mask is not None
 
     def _name(self, record: Record) -> Path:
         """DEFECT/NAME.png, as true masks are named; NAME.jpg.png where there is a NAME.png too."""

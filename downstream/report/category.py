@@ -1,6 +1,6 @@
 """What the report shows of one test category: curves, score histograms, confusion matrices, defects, images."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +9,7 @@ from baselines.contract.metrics import image_figures
 from downstream.report.charts import COLORS, Curve, histogram, roc_chart, roc_points
 from downstream.report.gallery import MAX_IMAGES, OUTCOMES, SHOWN_EACH, gallery
 from downstream.report.rows import category_auroc, without_controls
+from downstream.report.tables import category_table
 from downstream.study.cell import IMAGENET, RANDOM, START, CellResult, RowKey
 from downstream.study.record import Results
 
@@ -28,6 +29,7 @@ def category_section(category: str, summary: dict, results: Results) -> dict:
         "curves": curves,
         "chart": roc_chart(curves, f"{category}: found defects over false alarms") if curves else "",
         "cards": [_card(row, first_results[row["name"]]) for row in without_controls(rows)],
+        "table": category_table(category, rows, _with_pixels(first_results.values())),
         "rows": rows,
         "defects": list(rows[0]["categories"][category]["defects"]),
     }
@@ -77,6 +79,11 @@ def _galleries(category: str, rows: Sequence[dict], first_results: dict[str, Cel
 
 def _key(row: dict) -> RowKey:
     return RowKey(row["method"], row["encoder"], row["shots"])
+
+
+def _with_pixels(results: Iterable[CellResult]) -> CellResult:
+    """One that has pixel figures, where one has."""
+    return max(results, key=lambda result: bool(result.pixel))
 
 
 def _first(by_seed: dict[int, CellResult]) -> CellResult:

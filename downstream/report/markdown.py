@@ -18,7 +18,9 @@ FIGURES = {
     "oracle_balanced_accuracy": "oracle's",
     "false_alarm_rate": "false alarms",
     "pixel_auroc": "pixel AUROC",
+    "pixel_average_precision": "pixel AP",
     "pixel_aupro": "AUPRO",
+    "pixel_aupro_5": "AUPRO 5 %",
 }
 
 

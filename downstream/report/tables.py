@@ -1,9 +1,12 @@
 """What the report's tables show: results, decisions read both ways, and where thresholds come from."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from downstream.report.rows import best_figures, category_auroc, row_title
+from baselines.contract.metrics import always_anomalous
+from baselines.contract.pixel_metrics import trivial_pixels
+from downstream.report.rows import best_figures, category_auroc, mean_figure, row_title
+from downstream.study.cell import CellResult
 
 
 class Column(NamedTuple):
@@ -25,7 +28,22 @@ MAIN_COLUMNS = (
     Column("pixel AUROC", "pixel_auroc", True),
     Column("pixel AP", "pixel_average_precision", True),
     Column("AUPRO", "pixel_aupro", True),
+    Column("AUPRO 5 %", "pixel_aupro_5", True),
     Column("IoU", "pixel_iou", True),
+)
+# Of one category: what papers and data sets compare by. Only figures at a threshold that was set before are decisions;
+# F1-max is the best that any threshold does on these very images.
+CATEGORY_COLUMNS = (
+    Column("image AUROC", "auroc", True),
+    Column("image AP", "average_precision", True),
+    Column("oracle image F1", "oracle_f1", False),
+    Column("pixel AUROC", "pixel_auroc", True),
+    Column("pixel AP", "pixel_average_precision", True),
+    Column("AUPRO 30 %", "pixel_aupro", True),
+    Column("AUPRO 5 %", "pixel_aupro_5", True),
+    Column("AUPIMO", "pixel_aupimo", True),
+    Column("SegF1", "pixel_f1", True),
+    Column("oracle pixel F1", "pixel_oracle_f1", False),
 )
 # More categories than these are told by their number.
 MAX_NAMES = 4
@@ -42,6 +60,31 @@ def results_table(summary: dict) -> dict:
         "encoder_saw": {row["name"]: _in_short(row["encoder_saw"]) + _start(row) for row in rows},
         "by_category": {row["name"]: _by_category(row, summary["categories"]) for row in rows},
         "best_in_category": best_figures(rows, summary["categories"], category_auroc),
+    }
+
+
+def category_table(category: str, rows: Sequence[dict], result: CellResult) -> dict:
+    """The rows on one category, and the trivial answer: everything called anomalous alike. `result` is of one of them
+    that has maps, where one has."""
+
+    def figure_of(row: dict, name: str) -> float | None:
+        return mean_figure(row["categories"][category], name)
+
+    trivial = always_anomalous(result.labels)._asdict()
+    if share := result.pixel.get("defective_share"):
+        pixels = trivial_pixels(share)._asdict() | {"aupimo": 0.0}
+        trivial |= {f"pixel_{name}": value for name, value in pixels.items()}
+    columns = [
+        column
+        for column in CATEGORY_COLUMNS
+        if not column.figure.startswith("pixel_") or any(figure_of(row, column.figure) is not None for row in rows)
+    ]
+    names = [column.figure for column in columns]
+    return {
+        "columns": columns,
+        "rows": [(row, [figure_of(row, name) for name in names]) for row in rows],
+        "trivial": [trivial.get(name) for name in names],
+        "best": best_figures(rows, [column.figure for column in columns if column.is_marked], figure_of),
     }
 
 

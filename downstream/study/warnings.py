@@ -48,6 +48,11 @@ def figure_warnings(summary: dict) -> list[str]:
     """What the figures themselves warn of."""
     cells = summary["cells"]
     lines = [*_frame_warnings(summary), *_few_images_warnings(summary), *_false_alarm_warnings(summary)]
+    if _lacks_figures(summary["rows"]):
+        lines.append(
+            "some cells were computed by an earlier version, which had no AUPRO to 5 %, AUPIMO, SegF1 or oracle F1 of "
+            "pixels: n/a there; delete cells/, and the study's command computes them again"
+        )
     if summary["quick"]:
         lines.append(
             "made with --quick, a first look: one method of each family, small images, few epochs, one seed; the study "
@@ -70,6 +75,16 @@ def failure_warnings(failures: Iterable[dict]) -> list[str]:
         categories = dict.fromkeys(failure["category"] for failure in failed)
         lines.append(f"{len(failed)} cells failed ({', '.join(rows)} on {', '.join(categories)}): {reason}")
     return lines
+
+
+def _lacks_figures(rows: Iterable[dict]) -> bool:
+    """Whether a row has seeds with an AUPRO, but without the figures that came with AUPRO to 5 %."""
+    return any(
+        figures["pixel_aupro_5"] is None and figures["pixel_aupro"] is not None
+        for row in rows
+        for category in row["categories"].values()
+        for figures in category["by_seed"].values()
+    )
 
 
 def _frame_warnings(summary: dict) -> list[str]:

@@ -8,7 +8,7 @@ import torch
 from sklearn.metrics import average_precision_score, f1_score, jaccard_score, roc_auc_score
 
 from baselines.contract import pixel_metrics
-from baselines.contract.pixel_metrics import PixelCounts, PixelFigures, pixel_figures
+from baselines.contract.pixel_metrics import PixelCounts, PixelFigures, pixel_figures, trivial_pixels
 from pretrain.command import UserError
 
 
@@ -100,6 +100,7 @@ def test_trivial_maps():
     flat = pixel_figures(np.ones(masks.shape), masks, 0.5)
     f1 = 2 * share / (1 + share)
     assert flat == pytest.approx(PixelFigures(0.5, share, 0.15, 0.025, share, f1, f1, share), rel=1e-12)
+    assert trivial_pixels(share) == pytest.approx(flat, rel=1e-12)
     silent = pixel_figures(np.zeros(masks.shape), masks, 0.5)  # the same order of pixels, none called
     assert silent[:4] == flat[:4] and (silent.iou, silent.f1) == (0, 0) and silent.oracle_f1 == flat.oracle_f1
 

@@ -41,6 +41,7 @@ def test_an_image_is_defective_if_and_only_if_it_has_a_region(validated, demo_fo
     assert list(figures["all called defective"].values()) == [1, 0, 0.5]
     assert sum(part["images"] for part in figures["defects"].values()) == len(lines)
     assert 0 <= figures["masks"]["iou"] <= 1 and figures["masks"]["images"] == len(bad)
+    assert 0 < figures["pixels"]["aupro_5"] < figures["pixels"]["aupro"] < 1
 
 
 def test_two_inspections_do_not_write_into_one_folder(padim_folder, demo_folder, tmp_path, capsys):

@@ -10,6 +10,7 @@ def test_curves_cards_and_galleries_are_of_the_rows(summarized):
     # k-NN and PaDiM with all normals on two encoders, and the frame, the trivial answer for images.
     assert [curve.style for curve in section["curves"]] == ["c0", "c0 dashed", "c1", "c1 dashed", "dotted c7"]
     assert len(section["cards"]) == len(section["galleries"]) == 6 and section["left_out"] == 0
+    assert len(section["table"]["rows"]) == len(section["rows"]) == 8 and len(section["table"]["trivial"]) > 3
     assert section["counts"] == {"good": 6, "defective": 12}
     with_maps = [row["method"] == "padim" for row, _ in section["galleries"]]
     assert with_maps == sorted(with_maps, reverse=True)

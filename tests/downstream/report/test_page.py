@@ -2,15 +2,22 @@
 
 import copy
 import re
+import shutil
 
 import pytest
 
+from downstream.compare import main as compare
 from downstream.report.finding import main_finding, start_sentence
 from downstream.report.markdown import as_markdown
 from downstream.report.page import write_report
 from downstream.report.rows import signed_interval
 from downstream.report.terminal import print_tables
+from downstream.study.cell import read_cell, write_cell
+from downstream.study.config import Compare
+from downstream.study.record import read_study
 from downstream.study.summary import summarize
+
+OLD_FIGURES = ("auroc", "average_precision", "aupro", "iou", "defective_share")
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +35,8 @@ def test_page_needs_nothing_from_elsewhere(page):
 def test_page_says_what_a_reader_must_know(page, summarized):
     summary, _ = summarized
     assert "demo data" in page and "prefers-color-scheme: dark" in page
-    for words in (summary["command"].split()[1], "VGG16-CAM as published", "always anomalous", "saw 2 normals",
+    for words in (summary["command"].split()[1], "AUPRO 5 %", "oracle pixel F1", "SegF1",
+                  "everything called anomalous", "VGG16-CAM as published", "always anomalous", "saw 2 normals",
                   "random encoder", summary["encoders"][0]["fingerprint"], "Holm"):  # fmt: skip
         assert words in page, words
     for row in summary["rows"]:
@@ -114,6 +122,27 @@ def test_simclr_stands_against_its_start_by_category(page, summarized, tmp_path)
     write_report({**summary, "rows": rows, "versus_start": None}, results, tmp_path / "report.html")
     text = (tmp_path / "report.html").read_text()
     assert 'id="start"' not in text and text.count('title="gone.pth is gone"') == 3
+
+
+def test_a_study_from_before_aupro_to_5_percent_is_reported_and_compared(study_folder, tmp_path, capsys):
+    folder = shutil.copytree(study_folder, tmp_path / "study")
+    for file in folder.glob("cells/bottle/*"):
+        result = read_cell(file)
+        result.pixel = {name: value for name, value in result.pixel.items() if name in OLD_FIGURES}
+        write_cell(result, file)
+    summary, results = summarize(folder, read_study(folder))
+    write_report(summary, results, tmp_path / "report.html")
+    print_tables(summary)
+    texts = (tmp_path / "report.html").read_text(), capsys.readouterr().out
+    assert all("some cells were computed by an earlier version" in " ".join(text.split()) for text in texts)
+    assert "AUPRO 30 %" in texts[0] and "SegF1</th>" not in texts[0]
+    lines = as_markdown(summary, "Old").splitlines()
+    (header,) = (line for line in lines if line.startswith("| row | image AUROC"))
+    (row,) = (line for line in lines if line.startswith("| padim-SimCLR-all-normals |") and line.count("|") > 9)
+    by_name = dict(zip(header.split(" | "), row.split(" | "), strict=True))
+    assert by_name["AUPRO 5 %"] == "n/a" != by_name["AUPRO"]
+    compare(Compare(study_folder, folder))
+    assert capsys.readouterr().out.count("+0.000") == len(summary["rows"])
 
 
 def test_a_study_from_before_starts_were_recorded_is_still_reported(study, study_folder, tmp_path, capsys):

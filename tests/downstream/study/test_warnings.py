@@ -50,7 +50,7 @@ def test_numbers_of_references_that_are_not_there_are_named(demo_folder):
 def test_a_frame_that_tells_much_is_warned_of(summarized, auroc, low, is_told):
     summary, _ = summarized
     row = {"method": "frame", "shots": "", "categories": {
-        "bottle": {"figures": {"auroc": {"mean": auroc}}, "interval": [low, 1.0], "thresholds": {}}
+        "bottle": {"figures": {"auroc": {"mean": auroc}}, "interval": [low, 1.0], "thresholds": {}, "by_seed": {}}
     }}  # fmt: skip
     lines = figure_warnings({**summary, "rows": [row]})
     assert any("outermost tenth" in line for line in lines) == is_told
