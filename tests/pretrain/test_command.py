@@ -217,7 +217,7 @@ def test_nearest_names_one_or_all():
 
 
 def test_there_are_runnables():
-    assert {"pretrain/demo.py", "pretrain/survey.py", "scripts/fetch_mvtec.py"} <= set(RUNNABLES)
+    assert {"pretrain/demo.py", "pretrain/survey.py", "scripts/fetch.py"} <= set(RUNNABLES)
 
 
 @pytest.mark.parametrize("runnable", RUNNABLES)

@@ -141,7 +141,7 @@ def test_folder_typed_then_real_then_demo(tmp_path, monkeypatch, capsys):
     assert made == [dataset.DEMO_DATA]
     (line,) = capsys.readouterr().err.splitlines()
     assert "demo data" in line and "data/mvtec" in line
-    (dataset.REAL_DATA / ".fetch_mvtec").mkdir(parents=True)
+    (dataset.REAL_DATA / ".fetch").mkdir(parents=True)
     assert choose_folder(None) == dataset.DEMO_DATA, "an unfinished download is no data"
     (dataset.REAL_DATA / "bottle/train").mkdir(parents=True)
     assert choose_folder(None) == dataset.REAL_DATA

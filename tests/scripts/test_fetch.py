@@ -1,4 +1,4 @@
-"""scripts/fetch_mvtec.py against a real local server that breaks off, changes its file, and serves hostile archives."""
+"""scripts/fetch.py against a real local server that breaks off, changes its file, and serves hostile archives."""
 
 import hashlib
 import io
@@ -7,19 +7,24 @@ import pty
 import random
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import tarfile
 import threading
 import time
+import zipfile
 from contextlib import suppress
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from made_layouts import MADE
 
 from pretrain.command import run_command
-from scripts import fetch_mvtec
+from pretrain.data.layouts import category_folders, scan
+from scripts import fetch
 
 
 def image(path: str) -> bytes:
@@ -48,7 +53,8 @@ def category(name: str) -> list[tuple]:
     ]
 
 
-WHOLE = packed(*sum(map(category, fetch_mvtec.CATEGORY_MIB), []), ("./license.txt", b"CC"), ("./unknown/file", b""))
+MVTEC = fetch.SETS["mvtec"]
+WHOLE = packed(*sum(map(category, MVTEC.categories), []), ("./license.txt", b"CC"), ("./unknown/file", b""))
 PILL = packed(*category("pill"))
 
 
@@ -96,19 +102,19 @@ def server(monkeypatch):
         server.shutdown()
 
 
-def arguments(server, out: Path, *more: str) -> list[str]:
+def arguments(server, out: Path, *more: str, name: str = "mvtec") -> list[str]:
     url = f"http://127.0.0.1:{server.server_port}/archive"
     sha256 = hashlib.sha256(server.content).hexdigest()
     typed = {"--out": out, "--url": url, "--sha256": sha256, "--wait-s": 0.01, "--retries": 2}
-    return ["--accept-license", *(str(word) for pair in typed.items() for word in pair), *more]
+    return [name, "--accept-license", *(str(word) for pair in typed.items() for word in pair), *more]
 
 
-def fetched(server, out: Path, *more: str) -> int:
-    return run_command(fetch_mvtec.main, fetch_mvtec.Config, arguments(server, out, *more))
+def fetched(server, out: Path, *more: str, name: str = "mvtec") -> int:
+    return run_command(fetch.main, fetch.Config, arguments(server, out, *more, name=name))
 
 
 def started(server, out: Path, *more: str, **options) -> subprocess.Popen:
-    command = [sys.executable, fetch_mvtec.__file__, *arguments(server, out, *more)]
+    command = [sys.executable, fetch.__file__, *arguments(server, out, *more)]
     return subprocess.Popen(command, cwd=out.parent, **{"stdout": subprocess.DEVNULL, **options})
 
 
@@ -131,7 +137,7 @@ def out(tmp_path):
 
 def test_whole_download(server, out, capsys):
     assert fetched(server, out) == 0
-    assert names(out) == sorted([*fetch_mvtec.CATEGORY_MIB, "license.txt"])  # no archive, no rest, no unknown
+    assert names(out) == sorted([*MVTEC.categories, "license.txt"])  # no archive, no rest, no unknown
     assert (file := out / "zipper/train/good/000.png").read_bytes() == image("zipper/train/good/000.png")
     assert file.stat().st_mode & 0o200 and file.parents[1].stat().st_mode & 0o200
     assert capsys.readouterr().out.endswith(f"next: python pretrain/simclr.py --data {out}\n")
@@ -146,8 +152,8 @@ def test_broken_off_then_only_the_missing_bytes(server, out, silent):
 
 
 def test_neither_giving_up_nor_another_file_costs_progress(server, out, capsys, monkeypatch):
-    monkeypatch.setattr(fetch_mvtec, "SHA256", sha256 := hashlib.sha256(WHOLE).hexdigest())
-    monkeypatch.setattr(fetch_mvtec, "SIZE_BYTES", len(WHOLE))
+    sha256 = hashlib.sha256(WHOLE).hexdigest()
+    monkeypatch.setitem(fetch.SETS, "mvtec", replace(MVTEC, sha256=sha256, size_bytes=len(WHOLE)))
     server.breaks = [120_000, 0, 0]
     assert fetched(server, out) == 2 and len(server.seen) == 3  # the one that brought something, then two retries
     assert "2 more attempts brought nothing new; the same command resumes from 0.1 MB" in capsys.readouterr().err
@@ -161,14 +167,14 @@ def test_neither_giving_up_nor_another_file_costs_progress(server, out, capsys, 
 @pytest.mark.parametrize("deadly", [signal.SIGKILL, signal.SIGINT])
 def test_stopped_download_goes_on(server, out, capsys, deadly):
     server.pause_s = 0.2
-    process, part = started(server, out, stderr=subprocess.PIPE, text=True), out / ".fetch_mvtec" / "archive.part"
+    process, part = started(server, out, stderr=subprocess.PIPE, text=True), out / ".fetch" / "archive.part"
     wait_for(lambda: part.exists() and part.stat().st_size > 100_000)
     assert fetched(server, out) == 2 and "another process fetches into" in capsys.readouterr().err
     process.send_signal(deadly)
     words = process.communicate()[1]
     assert words == ("stopped; the same command resumes.\n" if deadly == signal.SIGINT else "")
     reached_bytes, server.pause_s = part.stat().st_size, 0
-    assert names(out) == [".fetch_mvtec"] and reached_bytes < len(WHOLE)
+    assert names(out) == [".fetch"] and reached_bytes < len(WHOLE)
     assert started(server, out).wait() == 0
     assert server.seen[1:] == [(f"bytes={reached_bytes}-", '"one"')] and len(names(out)) == 16
 
@@ -193,17 +199,17 @@ def test_file_that_changed_meanwhile(server, out, etags, content):
 def test_wrong_bytes(server, out, capsys):
     right = arguments(server, out, "--categories", "pill")
     server.content = WHOLE[:-1] + b"x"
-    wrong = out / f"wrong_{hashlib.sha256(server.content).hexdigest()[:8]}.tar.xz"
-    assert run_command(fetch_mvtec.main, fetch_mvtec.Config, right) == 2 and names(out) == [".fetch_mvtec", wrong.name]
+    wrong = out / f"wrong_{hashlib.sha256(server.content).hexdigest()[:8]}_{MVTEC.archive}"
+    assert run_command(fetch.main, fetch.Config, right) == 2 and names(out) == [".fetch", wrong.name]
     assert f"nothing was unpacked; they lie in {wrong}: move or delete it" in capsys.readouterr().err
     server.content, server.sent_bytes = WHOLE, 0
-    assert run_command(fetch_mvtec.main, fetch_mvtec.Config, right) == 0 and server.sent_bytes == len(WHOLE)
+    assert run_command(fetch.main, fetch.Config, right) == 0 and server.sent_bytes == len(WHOLE)
 
 
 @pytest.mark.parametrize("content", [b"<html>not an archive</html>", PILL], ids=["html", "pill"])
 def test_archive_without_the_category(server, out, content):
     server.content = content
-    assert fetched(server, out, "--categories", "bottle") == 2 and names(out) == [".fetch_mvtec"]
+    assert fetched(server, out, "--categories", "bottle") == 2 and names(out) == [".fetch"]
 
 
 HOSTILE = [
@@ -224,7 +230,7 @@ def test_hostile_archive(server, out, capsys, members):
     server.content = packed(*category("bottle"), *members, *category("pill"))
     assert fetched(server, out, "--categories", "bottle,pill") == 2
     assert "error: hostile archive" in capsys.readouterr().err
-    assert names(out) == [".fetch_mvtec"] and "unpacked" not in names(out / ".fetch_mvtec")
+    assert names(out) == [".fetch"] and "unpacked" not in names(out / ".fetch")
     assert names(out.parent) == ["mvtec", "outside"] and not list(out.rglob("*evil*"))
     assert names(outside) == ["kept"] and (outside / "kept").read_text() == "mine"
 
@@ -251,9 +257,9 @@ def test_kill_while_unpacking_leaves_no_half_category(server, out):
     many = [(f"bottle/test/good/{number:04}.png", b"") for number in range(4000)]
     server.content = packed(*category("bottle"), *many, *category("pill"))
     process = started(server, out, "--categories", "bottle,pill")
-    wait_for((out / ".fetch_mvtec" / "unpacked" / "bottle" / "test" / "good" / "0100.png").exists)
+    wait_for((out / ".fetch" / "unpacked" / "bottle" / "test" / "good" / "0100.png").exists)
     process.kill()
-    assert process.wait() == -signal.SIGKILL and names(out) == [".fetch_mvtec"]
+    assert process.wait() == -signal.SIGKILL and names(out) == [".fetch"]
     assert fetched(server, out, "--categories", "bottle,pill") == 0
     assert names(out) == ["bottle", "pill"] and len(names(out / "bottle" / "test" / "good")) == 4000
     assert len(server.seen) == 1  # the archive was whole already
@@ -287,9 +293,9 @@ def test_user_errors(server, out, capsys):
 
 
 def test_progress_piped_and_on_a_terminal(server, out, capsys, monkeypatch):
-    monkeypatch.setattr(fetch_mvtec, "SECONDS_BETWEEN_LINES", 0)
+    monkeypatch.setattr(fetch, "SECONDS_BETWEEN_LINES", 0)
     assert fetched(server, out) == 0
-    assert f"downloading: {fetch_mvtec.amount(len(WHOLE))} of" in capsys.readouterr().out
+    assert f"downloading: {fetch.amount(len(WHOLE))} of" in capsys.readouterr().out
     ours, theirs = pty.openpty()
     process, shown = started(server, out.parent / "again", stdout=theirs, env={**os.environ, "TERM": "xterm"}), b""
     os.close(theirs)
@@ -298,3 +304,82 @@ def test_progress_piped_and_on_a_terminal(server, out, capsys, monkeypatch):
             shown += piece
     os.close(ours)
     assert process.wait() == 0 and "downloading" in shown.decode() and "━" in shown.decode()
+
+
+def zipped(folder: Path, top: str = "") -> bytes:
+    target = io.BytesIO()
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in sorted(folder.rglob("*")):
+            archive.write(path, Path(top) / path.relative_to(folder))
+    return target.getvalue()
+
+
+def tarred(folder: Path, mode: str, top: str = ".") -> bytes:
+    target = io.BytesIO()
+    with tarfile.open(fileobj=target, mode=mode) as archive:
+        archive.add(folder, top)
+    return target.getvalue()
+
+
+@pytest.mark.parametrize("name", fetch.SETS)
+def test_every_set_is_unpacked_so_that_its_layout_is_found_out(name, server, tmp_path):
+    made = tmp_path / "made"
+    made.mkdir()
+    MADE[name](made)
+    (made / "license.txt").write_text("terms")
+    pack = {
+        "mvtec": lambda: tarred(made, "w:xz"),
+        "mvtec2": lambda: tarred(made, "w:gz", "mvtec_ad_2"),
+        "visa": lambda: tarred(made, "w"),
+        "btad": lambda: zipped(made, "BTech_Dataset_transformed"),
+    }[name]
+    (category,) = category_folders(made)
+    published = replace(fetch.SETS[name], categories={category: 1, "other": 1})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(fetch.SETS, name, published)
+        server.content = pack()
+        assert fetched(server, tmp_path / "out", "--categories", category, name=name) == 0
+    assert scan(tmp_path / "out", layout=name).records and ".fetch" not in names(tmp_path / "out")
+    found, expected = scan(tmp_path / "out"), scan(made)
+    assert [record.path.relative_to(tmp_path / "out") for record in found.records] == [
+        record.path.relative_to(made) for record in expected.records
+    ]
+    assert [bool(record.mask) for record in found.records] == [bool(record.mask) for record in expected.records]
+    assert (tmp_path / "out/license.txt").exists() == ("license.txt" in published.beside)
+
+
+def hostile_zip(name: str, mode: int, content: bytes) -> bytes:
+    target = io.BytesIO()
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+        member = zipfile.ZipInfo(name)
+        member.external_attr, member.compress_type = mode << 16, zipfile.ZIP_DEFLATED
+        archive.writestr("01/train/ok/0.bmp", image("0"))
+        archive.writestr(member, content)
+    return target.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "content"),
+    [("../evil", 0, b"e"), ("/evil", 0, b"e"), ("01/evil", stat.S_IFLNK | 0o777, b"/etc"),
+     ("03/evil", 0, bytes(32 << 20))],
+)  # fmt: skip
+def test_hostile_zip(name, mode, content, server, out, capsys):
+    server.content = hostile_zip(name, mode, content)
+    assert fetched(server, out, "--categories", "01", name="btad") == 2
+    assert "error: hostile archive" in capsys.readouterr().err
+    assert names(out) == [".fetch"] and not list(out.parent.rglob("*evil*"))
+
+
+def test_a_zip_that_is_cut_off(server, out, capsys):
+    server.content = hostile_zip("01/b", 0, bytes(5000))[:-40]
+    assert fetched(server, out, "--categories", "01", name="btad") == 2
+    assert "cannot be unpacked" in capsys.readouterr().err and names(out) == [".fetch"]
+
+
+def test_a_set_is_named_and_its_terms_are_its_own(capsys):
+    for typed, words in ((["visa"], "Amazon gives VisA under CC BY 4.0"), (["btad"], "no commercial use"),
+                         (["mvtc"], "did you mean mvtec"), ([], "0 sets were named: name one of mvtec, mvtec2"),
+                         (["visa", "btad"], "2 sets were named")):  # fmt: skip
+        assert run_command(fetch.main, fetch.Config, typed) == 2
+        said = capsys.readouterr().err
+        assert words in said and said.count("\n") == 1
