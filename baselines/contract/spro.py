@@ -7,15 +7,17 @@ mask's pixels. Several masks may lie in one image, and over each other; each of 
 every saturation is the whole defect, sPRO is AUPRO with these regions.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
+from PIL import Image
 
 from baselines.contract.pixel_metrics import STRICT_AUPRO_LIMIT, PixelCounts
 from pretrain.command import UserError
+from pretrain.data.decode import mask_value, read_mask
 from pretrain.reading import read_json
 
 
@@ -32,11 +34,9 @@ class Saturation(NamedTuple):
     value: float
     is_relative: bool
 
-    def of(self, mask: np.ndarray, pixel_area: float = 1.0) -> Defect:
-        """The defect of a mask, whose pixels are `pixel_area` pixels of the original image each."""
-        area_px = int(np.asarray(mask).sum()) * pixel_area
-        saturation_px = int(self.value * area_px) if self.is_relative else min(self.value, area_px)
-        return Defect(mask, max(1, saturation_px) / pixel_area)
+    def area_px(self, defect_px: int) -> float:
+        """Of a defect of so many pixels; a share is rounded down, as the data set's own evaluation has it."""
+        return max(1, int(self.value * defect_px)) if self.is_relative else min(self.value, defect_px)
 
 
 def read_saturations(file: Path) -> dict[int, Saturation]:
@@ -53,6 +53,20 @@ def read_saturations(file: Path) -> dict[int, Saturation]:
             f"{file} gives no saturation areas ({error}); it is to be a list of pixel_value, saturation_threshold and "
             "relative_saturation, as MVTec LOCO has it."
         ) from None
+
+
+def read_defects(
+    files: Iterable[Path], size: tuple[int, int], saturations: Mapping[int, Saturation]
+) -> Iterator[Defect]:
+    """The defects of an image by the files of its masks, at the size (h, w) of its map. Raises UserError for a mask
+    whose value has no saturation, Unreadable for what is no image."""
+    for file in files:
+        mask, value = read_mask(file), mask_value(file)
+        if value not in saturations:
+            known = ", ".join(map(str, sorted(saturations)))
+            raise UserError(f"{file} has pixels of value {value}; its defects_config.json has saturations of {known}.")
+        small = np.asarray(Image.fromarray(mask).resize(size[::-1], Image.Resampling.NEAREST))
+        yield Defect(small, saturations[value].area_px(int(mask.sum())) * small.size / mask.size)
 
 
 def spro(

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from baselines.contract.metrics import always_anomalous
-from baselines.contract.pixel_metrics import trivial_pixels
+from baselines.contract.pixel_metrics import STRICT_AUPRO_LIMIT, trivial_pixels
 from downstream.report.rows import best_figures, category_auroc, mean_figure, row_title
 from downstream.study.cell import CellResult
 
@@ -41,6 +41,7 @@ CATEGORY_COLUMNS = (
     Column("pixel AP", "pixel_average_precision", True),
     Column("AUPRO 30 %", "pixel_aupro", True),
     Column("AUPRO 5 %", "pixel_aupro_5", True),
+    Column("sPRO 5 %", "pixel_spro", True),
     Column("AUPIMO", "pixel_aupimo", True),
     Column("SegF1", "pixel_f1", True),
     Column("oracle pixel F1", "pixel_oracle_f1", False),
@@ -72,7 +73,7 @@ def category_table(category: str, rows: Sequence[dict], result: CellResult) -> d
 
     trivial = always_anomalous(result.labels)._asdict()
     if share := result.pixel.get("defective_share"):
-        pixels = trivial_pixels(share)._asdict() | {"aupimo": 0.0}
+        pixels = trivial_pixels(share)._asdict() | {"aupimo": 0.0, "spro": STRICT_AUPRO_LIMIT / 2}
         trivial |= {f"pixel_{name}": value for name, value in pixels.items()}
     columns = [
         column

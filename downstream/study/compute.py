@@ -11,15 +11,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
-from baselines.contract.aupimo import aupimo
 from baselines.contract.method import Images, Method, Samples
-from baselines.contract.pixel_metrics import pixel_figures
 from baselines.contract.threshold import MIN_OWN_NORMALS, Threshold, threshold_from_normals
 from downstream.methods.catalogue import ConfiguredMethod
 from downstream.methods.references import draw, own_threshold, shots_of
 from downstream.study.cell import Cell, CellResult
 from downstream.study.folds import FoldImages
 from downstream.study.memory import peak_megabytes, reset_peak
+from downstream.study.pixels import cell_pixels
 from pretrain.command import UserError
 from pretrain.data.dataset import ImageSet
 from pretrain.encoder import Encoder
@@ -101,7 +100,7 @@ def compute_cell(task: CellTask, fitted: LastFitted, device: torch.device) -> Ce
         maps=kept_maps,
         threshold=threshold,
         map_threshold=map_threshold,
-        pixel=_pixel_figures(maps, images.tests, map_threshold),
+        pixel=cell_pixels(maps, images.tests, map_threshold),
         metadata={
             "references": len(references),
             "fit_s": fitted.fit_s,
@@ -159,24 +158,3 @@ def _reduced(maps: Tensor) -> tuple[np.ndarray, float]:
     """Maps (n, h, w) -> float16 (n, KEPT_MAP_PX, KEPT_MAP_PX) in [-1, 1], and their scale: float16 ends at 65504."""
     scale = float(maps.abs().max().clamp(min=1e-12))
     return (adaptive_avg_pool2d(maps[:, None], KEPT_MAP_PX)[:, 0] / scale).half().numpy(), scale
-
-
-def _pixel_figures(maps: Tensor | None, tests: ImageSet, threshold: Threshold | None) -> dict:
-    """Over good images and those with masks; empty where there are no maps or no masks."""
-    has_truth = [i for i, record in enumerate(tests.records) if record.mask or not record.is_anomaly]
-    if maps is None or not any(tests.records[i].mask for i in has_truth):
-        return {}
-    samples = Samples(tests)
-    masks = np.zeros((len(has_truth), *maps.shape[1:]), bool)
-    for mask, i in zip(masks, has_truth, strict=True):
-        if tests.records[i].mask:
-            mask[:] = samples[i].mask.numpy()
-    known, is_good = maps[has_truth].numpy(), np.array([not tests.records[i].is_anomaly for i in has_truth])
-    overlaps = aupimo(known[is_good], known[~is_good], masks[~is_good])
-    return pixel_figures(known, masks, threshold and threshold.value)._asdict() | {"aupimo": _mean(overlaps)}
-
-
-def _mean(overlaps: np.ndarray | None) -> float | None:
-    """Of images whose mask has pixels: a small one may have none left at the size of the maps."""
-    known = [] if overlaps is None else overlaps[np.isfinite(overlaps)]
-    return float(known.mean()) if len(known) else None

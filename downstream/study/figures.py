@@ -12,7 +12,7 @@ from downstream.study.significance import mean_interval, won_pairs
 from pretrain.data.images import GOOD
 
 # Cells from before some of these were computed lack them: then they are none, and the others are as they were.
-PIXEL = ("auroc", "average_precision", "aupro", "aupro_5", "aupimo", "iou", "f1", "oracle_f1")
+PIXEL = ("auroc", "average_precision", "aupro", "aupro_5", "aupimo", "spro", "iou", "f1", "oracle_f1")
 DECISIONS = ("true_good", "false_alarms", "missed", "found")
 COUNTS = ("good", "defective", *DECISIONS)
 

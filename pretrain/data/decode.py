@@ -85,6 +85,11 @@ def mask_files(path: Path) -> list[Path]:
     return sorted(path.glob("[!.]*.*")) if path.is_dir() else [path]
 
 
+def mask_value(file: Path) -> int:
+    """The brightest value of a mask, by which some data sets tell types of defects. Raises Unreadable."""
+    return int(_pillow(BytesIO(_bytes_of(file)), _mask_levels).max())
+
+
 def _union(folder: Path) -> np.ndarray:
     masks = [_one_mask(path) for path in mask_files(folder)]
     if not masks:

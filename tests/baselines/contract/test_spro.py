@@ -4,9 +4,10 @@ import json
 
 import numpy as np
 import pytest
+from made_folders import mask
 
 from baselines.contract.pixel_metrics import pixel_figures
-from baselines.contract.spro import Defect, Saturation, read_saturations, spro
+from baselines.contract.spro import Defect, Saturation, read_defects, read_saturations, spro
 from pretrain.command import UserError
 
 
@@ -16,8 +17,8 @@ def images(seed: int, levels: int) -> tuple[list[np.ndarray], list[list[Defect]]
     first, second, third = (np.zeros((9, 11), dtype=bool) for _ in range(3))
     first[1:5, 2:7] = second[3:8, 5:9] = third[0, :3] = third[6:, 8:] = True
     maps = [generator.integers(0, levels, (9, 11)).astype(np.float32) / levels for _ in range(3)]
-    for anomaly_map, mask in zip(maps, (first | second, third), strict=False):
-        anomaly_map += mask * generator.random(mask.shape, dtype=np.float32).round(1)
+    for anomaly_map, defect in zip(maps, (first | second, third), strict=False):
+        anomaly_map += defect * generator.random(defect.shape, dtype=np.float32).round(1)
     return maps, [[Defect(first, 5), Defect(second, 20)], [Defect(third, 3.5)], []]
 
 
@@ -78,13 +79,22 @@ def test_saturations_are_read_and_applied_as_loco_has_them(tmp_path):
     ]))  # fmt: skip
     pixels, share = (read_saturations(file)[value] for value in (255, 254))
     assert (pixels, share) == (Saturation(12, False), Saturation(0.5, True))
-    small, large = np.ones((3, 3), dtype=bool), np.ones((5, 5), dtype=bool)
-    assert [pixels.of(mask).saturation_px for mask in (small, large)] == [9, 12]
-    assert [share.of(mask).saturation_px for mask in (small, large)] == [4, 12]  # rounded down
-    # In a map of half the width and height a pixel is four, of which three saturate.
-    assert pixels.of(large, pixel_area=4).saturation_px == 3
-    assert share.of(np.eye(1, dtype=bool)).saturation_px == 1
+    assert [pixels.area_px(area) for area in (9, 25)] == [9, 12]
+    assert [share.area_px(area) for area in (9, 25, 1)] == [4, 12, 1]  # rounded down, but to no less than a pixel
     for text in ("[{}]", "{}", "nothing"):
         file.write_text(text)
         with pytest.raises(UserError, match="gives no saturation areas"):
             read_saturations(file)
+
+
+def test_masks_of_an_image_are_defects_by_the_value_of_their_pixels(tmp_path):
+    saturations = {255: Saturation(10, False), 250: Saturation(0.5, True)}
+    files = [mask(tmp_path / "000.png", slice(0, 4), value=255), mask(tmp_path / "001.png", slice(6, 8), value=250)]
+    first, second = read_defects(files, (10, 12), saturations)
+    assert np.flatnonzero(first.mask.all(axis=1)).tolist() == [0, 1, 2, 3] and first.saturation_px == 10
+    assert np.flatnonzero(second.mask.all(axis=1)).tolist() == [6, 7] and second.saturation_px == 12
+    # A map of half the height and width: a pixel is four, areas are those of the original all the same.
+    half, _ = read_defects(files, (5, 6), saturations)
+    assert half.mask.shape == (5, 6) and half.mask.sum() == 12 and half.saturation_px == 2.5
+    with pytest.raises(UserError, match="000.png has pixels of value 255; .* has saturations of 7."):
+        list(read_defects(files, (5, 6), {7: Saturation(1, True)}))

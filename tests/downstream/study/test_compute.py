@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from baselines.contract.method import Images
-from downstream.study import compute
 from downstream.study.compute import KEPT_MAP_PX, LastFitted, cell_thresholds, compute_cell
 from downstream.study.config import Evaluate
 from downstream.study.plan import plan_study
@@ -67,14 +66,3 @@ def test_a_method_that_sees_nothing_is_calibrated_on_the_training_categories(tas
     assert strict.value < threshold.value
     with pytest.raises(UserError, match="no calibration normals"):
         cell_thresholds(method, [], {}, task.cell)
-
-
-def test_aupimo_is_of_good_images_and_of_masks_that_have_pixels(tasks, monkeypatch):
-    task, given = tasks["padim-random-2-normals"], []
-
-    def overlaps(good_maps, defective_maps, masks):
-        given.extend((len(good_maps), len(defective_maps), masks.any(axis=(1, 2)).all()))
-        return np.array([0.25, np.nan, 0.75])
-
-    monkeypatch.setattr(compute, "aupimo", overlaps)
-    assert compute_cell(task, LastFitted(), CPU).pixel["aupimo"] == 0.5 and given == [6, 12, True]
