@@ -21,7 +21,7 @@ if __name__ == "__main__":
 # `fit` has a file of its own, as it needs torch: an exported model is run without, and without its 1.5 s.
 from downstream.inspection.config import Run
 from downstream.inspection.images import records_to_inspect
-from downstream.inspection.inspector import Inspection, Inspector
+from downstream.inspection.inspector import Inspector
 from downstream.inspection.results import DetectResults
 from pretrain.data.images import Problem
 from pretrain.progress import Progress
@@ -36,7 +36,7 @@ def run(config: Run) -> int:
         model.decide_at(config.threshold)
     records = records_to_inspect(config.images, model.category, config.layout)
     problems: list[Problem] = []
-    inspections: list[Inspection] = []
+    is_any_defective = False
     with (
         DetectResults(config.out, config.overlays, config.maps, model.roi) as results,
         Progress("inspecting", len(records)) as progress,
@@ -47,9 +47,9 @@ def run(config: Run) -> int:
                 progress.print(f"{result.path}: {result.reason}")
             else:
                 results.add(result, record)
-                inspections.append(result)
+                is_any_defective |= result.is_defective
             progress.advance()
     results.print_summary(model, problems)
-    if any(result.is_defective for result in inspections):
+    if is_any_defective:
         return SOMETHING_DEFECTIVE
     return SOMETHING_UNREADABLE if problems else NOTHING_DEFECTIVE

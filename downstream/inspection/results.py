@@ -90,8 +90,6 @@ class DetectResults(ResultsFile):
         """Write one inspection down, and draw it if it is to be drawn."""
         self._count += 1
         line = inspection.as_json()
-        if inspection.is_distorted:
-            self._distorted.append(replace(inspection, anomaly_map=None))
         if self._is_drawn(inspection):
             line["image"] = f"{self._count:05d}-{inspection.path.stem}.png"
             save_image(
@@ -102,9 +100,13 @@ class DetectResults(ResultsFile):
             self._maps[str(self._count)] = inspection.anomaly_map.copy()
         if record.defect != UNLABELED:
             line["label"] = record.defect
-            self._labeled.append((inspection, record))
             self._pixels.add(inspection, true_mask(inspection, record))
         self._write(line)
+        inspection = replace(inspection, anomaly_map=None)  # a folder of thousands would not fit into memory
+        if inspection.is_distorted:
+            self._distorted.append(inspection)
+        if record.defect != UNLABELED:
+            self._labeled.append((inspection, record))
         self._highest.append(inspection)
         self._highest.sort(key=lambda inspection: -inspection.score)
         del self._highest[ROWS_SHOWN:]
@@ -207,7 +209,7 @@ class AreaResults(ResultsFile):
             self._union_px += int((predicted | truth).sum())
             self._mask_count += record.mask is not None
             self._pixels.add(inspection, truth)
-        self._inspections.append(inspection)
+        self._inspections.append(replace(inspection, anomaly_map=None))
         self._records.append(record)
         self._write(line)
 

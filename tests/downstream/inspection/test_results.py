@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import weakref
 
 import numpy as np
 import pytest
@@ -9,7 +10,10 @@ from filelock import FileLock
 from fitted_models import run_area, run_detect
 from PIL import Image
 
+from downstream.inspection.inspector import Inspection
+from downstream.inspection.results import DetectResults
 from pretrain.data.decode import read_mask
+from pretrain.data.images import UNLABELED, Record
 
 
 def test_an_image_is_defective_if_and_only_if_it_has_a_region(validated, demo_folder, tmp_path):
@@ -52,6 +56,17 @@ def test_two_inspections_do_not_write_into_one_folder(padim_folder, demo_folder,
     assert "another process writes results into" in capsys.readouterr().err
     assert (tmp_path / "results.jsonl").read_text() == "of the other\n"
     assert run_detect(*arguments) in (0, 1) and "of the other" not in (tmp_path / "results.jsonl").read_text()
+
+
+@pytest.mark.parametrize("defect", ["crack", UNLABELED])
+def test_maps_of_images_that_are_written_down_are_let_go(defect, tmp_path):
+    anomaly_map = np.zeros((8, 8), np.float32)
+    held, record = weakref.ref(anomaly_map), Record(tmp_path / "a.png", "nut", "test", defect)
+    inspection = Inspection(record.path, 8, 8, 1.0, 0.5, True, 0.9, 1.0, True, (), 0.5, anomaly_map)
+    with DetectResults(tmp_path / "out", "none", keep_maps=False) as results:
+        results.add(inspection, record)
+        del inspection, anomaly_map
+        assert held() is None
 
 
 def test_iou_counts_the_pixels_of_the_masks_written(validated, demo_folder, tmp_path):
