@@ -2,6 +2,7 @@
 
     python downstream/detect.py fit --data FOLDER_OF_GOOD_IMAGES --out models/bolt
     python downstream/detect.py run IMAGE_OR_FOLDER --model models/bolt
+    python downstream/detect.py triage FOLDER    # which of these images are odd, before anything is fitted
 
 `fit` needs nothing but good images of one product: a plain folder, or a category in MVTec AD's layout. `run` prints a
 table, writes JSON lines and images, and ends with exit code 0 if nothing is defective, 1 if something is, 2 after a
@@ -13,10 +14,16 @@ if __name__ == "__main__":
     from pathlib import Path
 
     sys.path[0] = str(Path(__file__).resolve().parents[1])
-    from downstream.inspection.config import Fit, Run
+    from downstream.inspection.config import Fit, Run, Triage
     from pretrain.command import start_commands
 
-    start_commands({"fit": ("downstream.inspection.fitting:fit", Fit), "run": ("downstream.detect:run", Run)})
+    start_commands(
+        {
+            "fit": ("downstream.inspection.fitting:fit", Fit),
+            "run": ("downstream.detect:run", Run),
+            "triage": ("downstream.inspection.triage:triage", Triage),
+        }
+    )
 
 # `fit` has a file of its own, as it needs torch: an exported model is run without, and without its 1.5 s.
 from downstream.inspection.config import Run

@@ -82,7 +82,9 @@ def validation_images(model: Inspector, data: Path, category: str | None) -> Val
         print("warning: the model does not say which images it learned from; take care that it is none of these, or "
               "fit it again", file=sys.stderr)  # fmt: skip
     # By pixels, not by path: a copy under another name was learned from too.
-    known = set(learned or ())
+    # What was left out as an outlier is no good image, and may set no threshold.
+    outliers = {image["digest"] for image in model.metadata.get("left_out_as_outliers", ())}
+    known = outliers.union(learned or ())
     left = normals.subset([i for i, entry in enumerate(normals.entries) if entry.digest.hex() not in known])
     if not len(left):
         raise UserError(

@@ -20,6 +20,8 @@ class Fit:
             --train), or another from downstream/methods/catalogue.py.
         encoder: File, architecture (its published weights), random or imagenet. Default is runs/simclr, else imagenet.
         shots: Number of good images to refer to, or all.
+        allow_contamination: Some of the images may be defective: leave out at most this share, those that clearly
+            resemble the others least (see triage).
         validation_share: Share of the good images to leave out of the model, for downstream/area.py to decide by.
         false_alarm_rate: Share of good images that may be called defective; the threshold follows from it.
         minimum_area: Ignore regions of fewer pixels; an image whose regions are all ignored is good.
@@ -39,6 +41,7 @@ class Fit:
     method: str = "fused"
     encoder: Path | None = None
     shots: str = "all"
+    allow_contamination: float = 0.0
     validation_share: float = 0.0
     false_alarm_rate: float = 0.1
     minimum_area: int = 0
@@ -75,6 +78,38 @@ class Run:
     threshold: float | None = None
     maps: bool = False
     device: str = "auto"
+    layout: LayoutName | None = None
+
+
+@dataclass(frozen=True)
+class Triage:
+    """Rank the images of a mixed folder by how little each resembles the rest; no image needs to be known as good.
+
+    Attributes:
+        folder: A plain folder of images of one product, or a category in MVTec AD's layout.
+        layout: How the folder is laid out, where that is not to be found out (docs/data.md lists them).
+        category: Which category, where the folder holds several.
+        split: Only images of train, or test.
+        show: Number of images in the table and on the sheet, the least alike first.
+        encoder: File, architecture (its published weights), random or imagenet. Default is runs/simclr, else imagenet.
+        against: Compare each image with so many others, drawn once; memory grows by 0.3 MB for each.
+        size_px: Images are seen with as many pixels as a square of this side has; those that are no squares keep their
+            aspect.
+        device: cpu, cuda, or auto for a GPU where there is one.
+        seed: Seed of the draw of images to compare with.
+        out: Folder for sheet.png and triage.jsonl.
+    """
+
+    folder: tuple[Path, ...] = field(default=(), metadata={"positional": True})
+    category: str | None = None
+    split: Names = Names()
+    show: int = 20
+    encoder: Path | None = None
+    against: int = 60
+    size_px: int = 384
+    device: str = "auto"
+    seed: int = 0
+    out: Path = Path("runs/triage")
     layout: LayoutName | None = None
 
 

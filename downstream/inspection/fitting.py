@@ -15,9 +15,12 @@ from downstream.inspection.config import Fit
 from downstream.inspection.images import good_images
 from downstream.inspection.inspector import Inspector
 from downstream.inspection.roi import read_roi
+from downstream.inspection.triage import ranked
 from downstream.methods.catalogue import detect_class
+from downstream.methods.mutual import CLEAR_DEVIATIONS, Mutual, check_contamination, clear_outliers
 from downstream.methods.patch_method import PatchMethod
 from downstream.methods.references import (
+    MIN_TO_SUSPECT,
     calibration_normals,
     draw,
     fitting_count,
@@ -36,25 +39,30 @@ from pretrain.training.device import choose_device
 
 def fit(config: Fit) -> None:
     """Fit, report, and write the model."""
+    check_contamination(config.allow_contamination)
     wanted = None if config.size_px == "native" else config.size_px
     normals = good_images(config.data, config.category, wanted, keep_aspect=True, layout=config.layout)
     (category,), size_px = normals.categories, normals.size_px
-    shots = shots_of(config.shots, fitting_count(len(normals), config.validation_share))
-    references = normals.subset(draw(len(normals), shots, config.seed))
     device = choose_device(config.device)
     method = make_method(config).to(device)
+    if config.roi is not None:
+        look_within(method, config, normals)
+    dropped = normals.subset([])
+    if config.allow_contamination:
+        normals, dropped = without_outliers(normals, method, config)
+    shots = shots_of(config.shots, fitting_count(len(normals), config.validation_share))
+    references = normals.subset(draw(len(normals), shots, config.seed))
     others = load(config.train, size_px, config.train_categories) if config.train else None
     if others is not None:  # the product itself must not teach what is known of others
         others = others.subset([i for i, record in enumerate(others.records) if record.category != category])
     if others is None and not method.sees_normals:
         raise UserError(f"{config.method} learns from labeled images of other products: name their folder by --train.")
-    if config.roi is not None:
-        look_within(method, config, normals)
     images = Images(references)
     method.fit(Samples(others) if others else []).refer(images)
     if scores_normals := not method.sees_normals and len(references) >= MIN_OWN_NORMALS:
         score_normals(method, images)
     threshold = own_threshold(method, images, config.false_alarm_rate, calibration_normals(others), config.seed)
+    threshold = threshold._replace(why=threshold.why + if_good_after_all(len(dropped), len(normals), config))
     map_threshold = map_threshold_of(method, config, len(references))
     metadata = {
         "data": data_name(config.data),
@@ -62,6 +70,11 @@ def fit(config: Fit) -> None:
         "method": config.method,
         "false_alarm_rate": config.false_alarm_rate,
         "learned_from": [entry.digest.hex() for entry in references.entries],
+        "allow_contamination": config.allow_contamination,
+        "left_out_as_outliers": [
+            {"name": record.path.name, "digest": entry.digest.hex()}
+            for record, entry in zip(dropped.records, dropped.entries, strict=True)
+        ],
     }
     if hasattr(method, "encoder"):
         metadata["encoder"] = asked_encoder(method.encoder, method.architecture, method.seed).as_json()
@@ -108,6 +121,39 @@ def look_within(method: Method, config: Fit, normals: ImageSet) -> None:
     roi = read_roi(config.roi, sizes.most_common(1)[0][0], normals.size_px)
     method.look_within(torch.from_numpy(roi))
     print(f"region of interest: {config.roi}, {roi.mean():.0%} of the image")
+
+
+def without_outliers(normals: ImageSet, method: Method, config: Fit) -> tuple[ImageSet, ImageSet]:
+    """The images to fit to, and those left out: the clear outliers, at most the share that the user allows. Scored by
+    mutual resemblance, not by the method itself, to which two defects of a kind would be normal."""
+    if len(normals) < MIN_TO_SUSPECT:
+        raise UserError(
+            f"of {len(normals)} images none can be told as an outlier: give {MIN_TO_SUSPECT} or more, or leave out "
+            "--allow-contamination."
+        )
+    encoder = {name: getattr(method, name) for name in ("encoder", "architecture") if hasattr(method, name)}
+    if "encoder" not in encoder:  # an auto-encoder, say, has none
+        encoder["encoder"], _ = choose_encoder(config.encoder, config.seed, is_demo(config.data))
+    mutual = Mutual(**encoder, seed=config.seed).to(method.device).look_within(getattr(method, "roi_", None))
+    ranking = ranked(normals, mutual)
+    left_out = clear_outliers(ranking.scores, config.allow_contamination)
+    clear = int((ranking.deviations > CLEAR_DEVIATIONS).sum())
+    print(f"{clear} of {len(normals)} images are clear outliers, more than {CLEAR_DEVIATIONS:g} robust deviations "
+          f"above the median; the worst {len(left_out)} are left out")  # fmt: skip
+    for position in left_out:
+        print(f"left out: {normals.records[position].path}, {ranking.deviations[position]:.1f} deviations")
+    kept = sorted(set(range(len(normals))) - set(left_out))
+    return normals.subset(kept), normals.subset(left_out)
+
+
+def if_good_after_all(dropped: int, kept: int, config: Fit) -> str:
+    """What leaving out does to the threshold: it comes from those that remain, and each good image left out by mistake
+    would have been above it. So the false-alarm rate is bounded, and no score is invented for them."""
+    if not dropped:
+        return ""
+    share = dropped / (dropped + kept)
+    bound = config.false_alarm_rate * (1 - share) + share
+    return f" Were all {dropped} images left out good, up to {bound:.1%} of good images would be above."
 
 
 def score_normals(method: Method, images: Sequence[Tensor]) -> None:

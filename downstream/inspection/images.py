@@ -1,11 +1,12 @@
 """The images of an inspection: good ones to fit to, and those to inspect."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from pretrain.command import Names, UserError
 from pretrain.data.dataset import ImageSet, load
-from pretrain.data.images import GOOD, SUFFIXES, LayoutName, Record
+from pretrain.data.images import GOOD, SUFFIXES, LayoutName, Record, check_names
 from pretrain.data.layouts import has_layout, scan, scan_plain
 from pretrain.data.size import Size
 
@@ -15,18 +16,36 @@ def good_images(
 ) -> ImageSet:
     """The good images of one category: its train/good where there are categories, else all images of a plain folder. Of
     a size as `load` has it."""
+    images = images_of(data, category, size_px, keep_aspect, layout, normals_only=True)
+    records = tuple(replace(record, split="train", defect=GOOD) for record in images.records)
+    return replace(images, records=records)
+
+
+def images_of(
+    data: Path,
+    category: str | None,
+    size_px: Size | None,
+    keep_aspect: bool = False,
+    layout: LayoutName | None = None,
+    splits: Collection[str] = (),
+    normals_only: bool = False,
+) -> ImageSet:
+    """The images of one category, of all splits or some, or its good training images alone; of a plain folder, all."""
     is_laid_out = has_layout(data, layout)
     categories = Names(category or "") if is_laid_out else Names()
     images = load(
-        data, size_px, categories, normals_only=is_laid_out, allow_plain=True, keep_aspect=keep_aspect, layout=layout
-    )
+        data, size_px, categories, normals_only=normals_only and is_laid_out, allow_plain=True, keep_aspect=keep_aspect,
+        layout=layout,
+    )  # fmt: skip
     if is_laid_out and len(images.categories) > 1:
         names = ", ".join(images.categories)
         raise UserError(f"{data} holds several categories: choose one with --category, of {names}.")
     if not is_laid_out:  # subfolders of a plain folder are no categories here
         category = category or data.resolve().name
-        records = tuple(Record(record.path, category, "train", GOOD) for record in images.records)
-        images = ImageSet(images.folder, images.size_px, records, images.entries, images.pixels)
+        images = replace(images, records=tuple(replace(record, category=category) for record in images.records))
+    check_names(splits, {record.split for record in images.records}, f"split with images in {data}")
+    if splits:
+        return images.subset([i for i, record in enumerate(images.records) if record.split in splits])
     return images
 
 

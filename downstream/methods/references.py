@@ -98,17 +98,21 @@ def background(mean_patches: Tensor) -> Tensor:
     return is_background & (foreground > MIN_FOREGROUND) & (foreground < 1 - MIN_FOREGROUND)
 
 
-def suspicious(scores: Sequence[float]) -> list[int]:
+def robust_deviations(scores: Sequence[float]) -> np.ndarray:
+    """How far each score lies above the median, in robust standard deviations of the logarithm: scores of normals are
+    about log-normal, so that the logarithms have one deviation whatever the method's unit."""
+    values = np.log(np.maximum(np.asarray(scores, float), 1e-12))
+    above = values - np.median(values)
+    return above / max(1.4826 * np.median(np.abs(above)), 1e-9)  # of a normal distribution, the standard deviation
+
+
+def suspicious(scores: Sequence[float], least: float = SUSPICIOUS_DEVIATIONS) -> list[int]:
     """Positions of references that score far above the others, each left out in turn: perhaps a defect is among the
     normals. Worst first; of fewer than five, nothing can be said."""
-    # Scores of normals are about log-normal, so that the logarithms have one deviation whatever the method's unit.
-    values = np.log(np.maximum(np.asarray(scores, float), 1e-12))
-    if len(values) < MIN_TO_SUSPECT:
+    if len(scores) < MIN_TO_SUSPECT:
         return []
-    center = np.median(values)
-    deviation = 1.4826 * np.median(np.abs(values - center))  # of a normal distribution, that is its standard one
-    outliers = np.flatnonzero(values - center > SUSPICIOUS_DEVIATIONS * max(deviation, 1e-9))
-    return sorted(outliers.tolist(), key=lambda position: -values[position])
+    deviations = robust_deviations(scores)
+    return sorted(np.flatnonzero(deviations > least).tolist(), key=lambda position: -deviations[position])
 
 
 def own_threshold(

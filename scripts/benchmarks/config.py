@@ -37,6 +37,29 @@ class Cache(Benchmark):
 
 
 @dataclass(frozen=True)
+class Contamination(Benchmark):
+    """Measure what defective images among the good ones cost, with and without `--allow-contamination`.
+
+    Attributes:
+        data: Folder of categories in MVTec AD's layout. Default is demo data.
+        categories: Only these of them.
+        shares: Percentages of the images to fit to that are defective.
+        seeds: Draws of images.
+        normals: Good images to fit to, at most; fewer where defective ones do not suffice for the highest share.
+        method: As downstream/detect.py fit has it.
+        size_px: Side of the square that images are stretched to.
+    """
+
+    data: Path = Path("data/demo")
+    categories: Names = Names()
+    shares: Names = Names("0,5,10,20")
+    seeds: Names = Names("0")
+    normals: int = 300
+    method: str = "fused"
+    size_px: int = 384
+
+
+@dataclass(frozen=True)
 class Gpu(Benchmark):
     """Prove all of it on one GPU, in parts that each end by themselves, the most valuable first.
 

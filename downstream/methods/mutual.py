@@ -1,0 +1,88 @@
+"""How little an image resembles the others of a folder, where nobody knows which of them are good.
+
+Mutual scores as in MuSc (Li et al. 2024, https://arxiv.org/abs/2401.16753): a normal patch has a near one in most other
+images, the patch of a defect only in the few with the same defect. So a patch is compared with each other image apart,
+and its score is the mean over the share of them that come nearest. With the nearest of all patches, as PatchCore has
+it, two defects of a kind would vouch for each other.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from baselines.contract.method import LEARNING_BATCH, Prediction
+from downstream.methods.patchcore import PatchCore
+from downstream.methods.references import draw, suspicious
+from pretrain.command import UserError
+
+MIN_TO_COMPARE = 3
+# From half on nothing says which half is the product.
+MAX_CONTAMINATION = 0.5
+# In robust standard deviations of the logarithm, as `suspicious` has them: of a normal distribution one image in 740 is
+# above. Less than is suspicious by itself, as somebody has said that there are defects.
+CLEAR_DEVIATIONS = 3.0
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class Mutual(PatchCore):
+    """Compares patches with those of each of `against` images, drawn once for all: so time grows with the number of
+    images, not with its square, and memory with `against` alone. A score is the mean distance to the nearest patch of
+    `lowest_share` of them. The `grid` is coarse, as all pairs of patches are compared.
+    """
+
+    grid: int | None = 24
+    against: int = 60
+    lowest_share: float = 0.3
+
+    def _learn(self, normals: Sequence[Tensor]) -> None:
+        self.compared_ = draw(len(normals), min(self.against, len(normals)), self.seed)
+        views = self._views_of_normals([normals[i] for i in self.compared_])
+        self.patches_ = torch.cat([self._projected(self._within(images[:, 0])) for images in views])  # (m, p, k)
+        self.normal_scores_ = self.patches_.new_empty(0)  # `each_left_out` gives them, as they take long
+
+    def distances(self, vectors: Tensor) -> Tensor:
+        inside = self._projected(self._within(vectors))
+        return self._spread(torch.stack([self._mutual(patches) for patches in inside]), vectors.shape[1:3])
+
+    def each_left_out(self, normals: Sequence[Tensor]) -> Iterator[Prediction]:
+        """Scores (b,) and maps (b, h, w) of the images that were referred to, each compared with the others alone."""
+        number_of = {position: number for number, position in enumerate(self.compared_)}
+        for start in range(0, len(normals), LEARNING_BATCH):
+            positions = range(start, min(start + LEARNING_BATCH, len(normals)))
+            images = torch.stack([normals[i] for i in positions])
+            vectors = self.patches(images)
+            inside = self._projected(self._within(vectors))  # (b, p, k)
+            distances = [self._mutual(patches, number_of.get(i)) for i, patches in zip(positions, inside, strict=True)]
+            maps = self._maps(self._spread(torch.stack(distances), vectors.shape[1:3]), images.shape[-2:])
+            yield Prediction(self._highest(maps), maps)
+
+    def _mutual(self, patches: Tensor, own: int | None = None) -> Tensor:
+        """The score of each projected patch (p, k) among all images, or all but the one numbered `own`: (p,)."""
+        others = [number for number in range(len(self.patches_)) if number != own]
+        nearest = torch.stack([nearest_patch(patches, self.patches_[number]) for number in others])  # (m, p)
+        count = max(1, round(self.lowest_share * len(others)))
+        return nearest.topk(count, dim=0, largest=False).values.mean(0)
+
+
+def nearest_patch(patches: Tensor, others: Tensor) -> Tensor:
+    """Distances of patches (p, k) to the nearest of `others` (q, k): (p,). A product of matrices is ten times as fast
+    as differences; what digits it loses is little beside a mean over images."""
+    products = torch.addmm(others.square().sum(1), patches, others.T, alpha=-2)  # (p, q)
+    return (products.amin(1) + patches.square().sum(1)).clamp(min=0).sqrt()
+
+
+def clear_outliers(scores: Sequence[float], share: float) -> list[int]:
+    """Positions of what is left out of `share`: the worst CLEAR_DEVIATIONS above the median, at most that share of all,
+    none where none is so clear. Worst first."""
+    return suspicious(scores, CLEAR_DEVIATIONS)[: int(share * len(scores) + 1e-9)]
+
+
+def check_contamination(share: float) -> None:
+    """Raise UserError for a share that cannot be left out."""
+    if not 0 <= share < MAX_CONTAMINATION:
+        raise UserError(
+            f"--allow-contamination {share:g} cannot be: give 0 or more and less than {MAX_CONTAMINATION:g}, such as "
+            "0.05; where half of the images are defective, nothing says which half."
+        )
