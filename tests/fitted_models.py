@@ -4,8 +4,9 @@ from pathlib import Path
 
 from downstream import area, detect, export
 from downstream.exporting.config import Config
-from downstream.inspection.config import AreaFinetune, AreaTest, AreaValidate, Fit, Run
+from downstream.inspection.config import AreaFinetune, AreaTest, AreaValidate, Fit, Run, Triage
 from downstream.inspection.fitting import fit
+from downstream.inspection.triage import triage
 from pretrain.command import run_command, run_commands
 
 SIZE_PX = 64
@@ -34,7 +35,8 @@ def run_export(*arguments: object) -> int:
 
 
 def run_detect(*arguments: object) -> int:
-    return run_commands({"fit": (fit, Fit), "run": (detect.run, Run)}, list(map(str, arguments)))
+    commands = {"fit": (fit, Fit), "run": (detect.run, Run), "triage": (triage, Triage)}
+    return run_commands(commands, list(map(str, arguments)))
 
 
 def run_area(*arguments: object) -> int:

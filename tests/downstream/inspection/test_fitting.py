@@ -3,7 +3,8 @@
 import json
 import shutil
 
-from fitted_models import SMALL, run_detect
+import pytest
+from fitted_models import SMALL, run_area, run_detect
 
 
 def test_a_plain_folder_of_good_images_is_enough(demo_folder, blotched, tmp_path, capsys):
@@ -30,3 +31,61 @@ def test_few_references_take_their_threshold_from_other_categories(demo_folder, 
     data = ("--data", demo_folder, "--category", "hazelnut", "--shots", "2", "--train", demo_folder)
     assert run_detect("fit", *data, "--out", tmp_path / "model", *SMALL) == 0
     assert "training categories" in capsys.readouterr().out
+
+
+@pytest.fixture
+def contaminated(demo_folder, blotched, tmp_path):
+    goods = tmp_path / "goods"
+    shutil.copytree(demo_folder / "hazelnut" / "train" / "good", goods)
+    shutil.copy(blotched / "b bad.png", goods / "sneaked in.png")
+    return goods
+
+
+def test_clear_outliers_are_left_out_named_and_kept_in_mind(contaminated, demo_folder, tmp_path, capsys):
+    model = tmp_path / "model"
+    small = ("--false-alarm-rate", "0.2", *SMALL)
+    assert run_detect("fit", "--data", contaminated, "--out", model, "--allow-contamination", "0.1", *small) == 0
+    words = capsys.readouterr().out
+    assert "the worst 1 are left out" in words and f"left out: {contaminated / 'sneaked in.png'}" in words
+    assert "Were all 1 images left out good, up to 26.2% of good images would be above" in words  # 0.2 * 12/13 + 1/13
+    saved = json.loads((model / "inspector.json").read_text())
+    (left_out,) = saved["metadata"]["left_out_as_outliers"]
+    assert left_out["name"] == "sneaked in.png" and left_out["digest"] not in saved["metadata"]["learned_from"]
+    assert saved["metadata"]["allow_contamination"] == 0.1 and saved["metadata"]["normals"] == 12
+    # As if it had never been there.
+    clean = demo_folder / "hazelnut" / "train" / "good"
+    assert run_detect("fit", "--data", clean, "--out", tmp_path / "clean", *small) == 0
+    expected = json.loads((tmp_path / "clean" / "inspector.json").read_text())
+    assert saved["threshold"]["value"] == pytest.approx(expected["threshold"]["value"])
+
+
+def test_what_was_left_out_sets_no_threshold_later(contaminated, tmp_path, capsys):
+    model = tmp_path / "model"
+    share = ("--validation-share", "0.3", "--allow-contamination", "0.1")
+    assert run_detect("fit", "--data", contaminated, "--out", model, *share, *SMALL) == 0
+    assert run_area("validate", "--model", model, "--data", contaminated, "--area", "60") == 0
+    # Of 12 that are left 4 are for validation; the outlier is none of them.
+    assert "9 of 13 good images" in capsys.readouterr().out
+
+
+def test_a_share_allows_leaving_out_and_does_not_demand_it(demo_folder, tmp_path, capsys):
+    clean = demo_folder / "hazelnut" / "train" / "good"
+    options = ("--allow-contamination", "0.05", *SMALL)  # of 12 images, less than one
+    assert run_detect("fit", "--data", clean, "--out", tmp_path / "model", *options) == 0
+    words = capsys.readouterr().out
+    assert "the worst 0 are left out" in words and "Were all" not in words
+
+
+@pytest.mark.parametrize(
+    ("share", "count", "words"),
+    [("0.6", 5, "give 0 or more and less than 0.5"), ("-1", 5, "give 0 or more"), ("0.1", 4, "give 5 or more"),
+     ("0.1", 6, "all 6 images are the same")],
+)  # fmt: skip
+def test_contamination_that_cannot_be_left_out(share, count, words, blotched, tmp_path, capsys):
+    folder = tmp_path / "few"
+    folder.mkdir()
+    for number in range(count):
+        shutil.copy(blotched / "a good.png", folder / f"{number}.png")
+    arguments = ("--data", folder, "--out", tmp_path / "model", f"--allow-contamination={share}", *SMALL)
+    assert run_detect("fit", *arguments) == 2
+    assert words in capsys.readouterr().err
