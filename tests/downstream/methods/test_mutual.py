@@ -79,3 +79,11 @@ def test_a_share_from_half_on_is_a_mistake(share):
     check_contamination(0.49)
     with pytest.raises(UserError, match="--allow-contamination .* cannot be: give 0 or more"):
         check_contamination(share)
+
+
+def test_what_lies_outside_of_a_region_of_interest_is_not_compared(nuts):
+    roi = torch.zeros(64, 64, dtype=torch.bool)
+    roi[:, 32:] = True  # the blot is at the left
+    images = [*nuts, blotched(nuts[0])]
+    scores, maps = left_out(Mutual(**SMALL).look_within(roi), images)
+    assert scores[12] < scores[:12].max() and not maps[:, :, :32].any()
