@@ -29,6 +29,7 @@ __version__ = "0.1.0"
 COMMANDS = {
     "simclr": "pretrain.simclr",
     "survey": "pretrain.survey",
+    "convert": "pretrain.convert",
     "demo": "pretrain.demo",
     "doctor": "pretrain.doctor",
     "search": "embeddings.search",

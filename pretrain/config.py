@@ -249,3 +249,21 @@ class Survey:
     strict: bool = False
     sheet: Path | None = None
     json: Path | None = None
+
+
+@dataclass(frozen=True)
+class Convert:
+    """Copy annotated images into a new folder in MVTec AD's layout; boxes and polygons become masks.
+
+    Attributes:
+        data: Folder of images; nothing in it is changed.
+        annotations: File of COCO's, or folder of files of LabelMe, YOLO or Pascal VOC. Default is what lies in data, or
+            in its annotations/, Annotations/ or labels/.
+        category: What the product is called. Default is the folder's name.
+        out: New folder to write.
+    """
+
+    data: Path
+    out: Path
+    annotations: Path | None = None
+    category: str | None = None

@@ -1,0 +1,106 @@
+"""Annotated images become a folder that every command reads."""
+
+import numpy as np
+import pytest
+from made_annotations import coco, labelme, voc
+from made_folders import image
+from PIL import Image
+
+from pretrain.command import run_command
+from pretrain.config import Convert
+from pretrain.convert import main
+from pretrain.data.dataset import load
+from pretrain.data.decode import read_mask
+
+BOX = {"category_id": 7, "bbox": [3, 2, 4, 3]}
+
+
+def convert(*arguments: object) -> int:
+    return run_command(main, Convert, list(map(str, arguments)))
+
+
+@pytest.fixture
+def lids(tmp_path):
+    """Eight images, 12 x 10, all different."""
+    for number in range(8):
+        image(tmp_path / f"lids/{number}.png", level=20 * number)
+    return tmp_path / "lids"
+
+
+def content(folder) -> dict:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_listed_images_become_a_category_with_masks(lids, tmp_path, capsys):
+    annotations = coco(
+        tmp_path / "coco.json", {"image_id": 1, **BOX}, {"image_id": 7, **BOX, "bbox": [0, 0, 12, 1]}, images=9
+    )
+    (lids / "0.png").unlink()
+    before = content(lids)
+    extra = image(lids / "extra.png", level=255)
+    assert convert("--data", lids, "--annotations", annotations, "--out", tmp_path / "out") == 0
+    said = capsys.readouterr()
+    assert "annotates 0.png, which is not there" in said.err and "annotates 8.png, which is not there" in said.err
+    assert "1 images are not named in the annotations (COCO): left out" in said.err
+    images = load(tmp_path / "out", 16)
+    assert images.problems == () and images.categories == ["lids"]
+    assert {(record.path.name, record.split, record.defect) for record in images.records} == {
+        ("1.png", "test", "dent"), ("2.png", "train", "good"), ("3.png", "train", "good"), ("4.png", "train", "good"),
+        ("5.png", "train", "good"), ("6.png", "test", "good"), ("7.png", "test", "dent"),
+    }  # fmt: skip
+    masks = [read_mask(record.mask) for record in images.records if record.mask]
+    assert [mask.sum() for mask in masks] == [12, 12] and masks[0][2:5, 3:7].all() and masks[1][0].all()
+    extra.unlink()
+    assert content(lids) == before
+
+
+def test_annotations_beside_the_images_and_images_that_nobody_named(lids, tmp_path, capsys):
+    labelme(lids / "0.json", ("rectangle", [[3, 2], [7, 5]]))
+    assert convert("--data", lids, "--out", tmp_path / "out", "--category", "jar") == 0
+    assert "7 images are not named in the annotations (LabelMe): taken as good" in capsys.readouterr().err
+    images = load(tmp_path / "out", 16)
+    assert images.categories == ["jar"] and len(images) == 8 and sum(r.is_anomaly for r in images.records) == 1
+
+
+def test_names_that_meet_and_labels_that_are_no_folder_names(lids, tmp_path, capsys):
+    image(lids / "more/0.png", level=222)
+    Image.open(lids / "0.png").save(lids / "0.bmp")
+    voc(tmp_path / "voc", "more/0.png", label="a/b c")
+    voc(tmp_path / "voc", "1.png", label="OK")
+    voc(tmp_path / "voc", "9/2.png", label="../hole")
+    assert convert("--data", lids, "--annotations", tmp_path / "voc", "--out", tmp_path / "out") == 0
+    records = load(tmp_path / "out", 16).records
+    assert len(records) == 10 and len({record.path.stem for record in records}) == 10
+    assert {record.defect for record in records} == {"good", "a_b_c", "_hole"}
+    assert all(np.count_nonzero(read_mask(record.mask)) == 12 for record in records if record.is_anomaly)
+
+
+def test_what_does_not_fit_is_named_and_left_out(lids, tmp_path, capsys):
+    image(lids / "1.png", size=(30, 30))
+    image(lids / "more/0.png", level=222)
+    image(lids / "less/x.png", level=223)
+    image(lids / "more/x.png", level=224)
+    for name in ("1.png", "2.png", "x.png"):
+        voc(tmp_path / "voc", name)
+    (lids / "2.png").write_bytes(b"")
+    assert convert("--data", lids, "--annotations", tmp_path / "voc", "--out", tmp_path / "out") == 0
+    said = capsys.readouterr().err
+    assert "1.png: is 30x30, its annotation 12x10" in said and "2.png: not an image" in said
+    assert "annotates x.png, of which there are 2" in said
+
+
+def test_mistakes_are_one_sentence_and_leave_nothing(lids, tmp_path, capsys):
+    voc(tmp_path / "voc", "nobody.png")
+    listed = coco(tmp_path / "coco.json", images=0)
+    (tmp_path / "there").mkdir()
+    for typed, words in (
+        (("--out", tmp_path / "there"), "is there already"),
+        (("--out", lids / "new"), "which is never changed"),
+        (("--out", tmp_path / "new"), "no annotations in"),
+        (("--out", tmp_path / "new", "--annotations", listed), "none of the 8 images"),
+        (("--out", tmp_path / "new", "--annotations", tmp_path / "nowhere"), "no file and no folder"),
+    ):
+        assert convert("--data", lids, *typed) == 2
+        said = capsys.readouterr().err.splitlines()
+        assert words in said[-1] and said[-1].startswith("error: ")
+    assert not (tmp_path / "new").exists() and {path.name for path in lids.iterdir()} == {f"{n}.png" for n in range(8)}
