@@ -6,6 +6,7 @@ are chosen or mixed while the maps are small, and only what is left is enlarged:
 fifth of the work of enlarging first.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Self
 
@@ -20,6 +21,10 @@ from pretrain.training.device import full_precision
 
 # One patch every 8 pixels: level1 has four times as many, which take four times as long.
 GRID_LEVEL = "level2"
+# Larger images are cut into tiles, each with a margin that its patches see and that is cut off again: as far as an
+# EfficientNet-Lite0 sees at level3 (about 210 px), so that nothing changes but memory. Both are multiples of
+# every stride.
+TILE_PX, MARGIN_PX = 1536, 224
 
 
 class Patches:
@@ -82,17 +87,41 @@ class Patches:
     @full_precision()
     def __call__(self, images: Tensor) -> Tensor:
         """Patch vectors (b, rows, columns, dimensions); images lie on the encoder's device, and so do these."""
-        return self.traced(images)
+        if max(images.shape[-2:]) <= TILE_PX + 2 * MARGIN_PX:
+            return self.traced(images)
+        return torch.cat([self._in_tiles(image[None]) for image in images])
 
     def traced(self, images: Tensor) -> Tensor:
-        """`__call__` for torch.export, which cannot trace inference mode."""
+        """`__call__` for torch.export, which cannot trace inference mode, and which knows no tiles."""
+        return self._vectors(images, self.grid).permute(0, 2, 3, 1).contiguous()
+
+    def _in_tiles(self, image: Tensor) -> Tensor:
+        """The same of one image (1, 3, h, w), tile by tile."""
+        stride = self.encoder.strides[GRID_LEVEL if GRID_LEVEL in self.levels else self.levels[0]]
+        height, width = image.shape[-2:]
+        found = image.new_empty(1, math.ceil(height / stride), math.ceil(width / stride), self.dimensions)
+        for top in range(0, height, TILE_PX):
+            for left in range(0, width, TILE_PX):
+                above, before = min(top, MARGIN_PX), min(left, MARGIN_PX)
+                down = slice(top - above, top + TILE_PX + MARGIN_PX)
+                across = slice(left - before, left + TILE_PX + MARGIN_PX)
+                seen = self._vectors(image[..., down, across], None).permute(0, 2, 3, 1)
+                tile = found[:, top // stride :, left // stride :][:, : TILE_PX // stride, : TILE_PX // stride]
+                tile.copy_(seen[:, above // stride :, before // stride :][:, : tile.shape[1], : tile.shape[2]])
+        if self.grid is None:
+            return found
+        shape = tuple(min(side, self.grid) for side in found.shape[1:3])
+        return _on_grid(found.permute(0, 3, 1, 2), shape).permute(0, 2, 3, 1).contiguous()
+
+    def _vectors(self, images: Tensor, grid: int | None) -> Tensor:
+        """(b, dimensions, rows, columns), of at most `grid` a side."""
         images = images.contiguous(memory_format=torch.channels_last)
         maps = self.encoder(images, self.levels)
         shallowest = next(iter(maps.values()))
-        if self.grid is None:
+        if grid is None:
             shape = maps.get(GRID_LEVEL, shallowest).shape[-2:]
         else:
-            shape = tuple(min(side, self.grid) for side in shallowest.shape[-2:])
+            shape = tuple(min(side, grid) for side in shallowest.shape[-2:])
         levels = []
         for number, level in enumerate(maps.values()):  # (b, c, h, w)
             if self._chosen is not None:
@@ -104,8 +133,7 @@ class Patches:
                 level = F.avg_pool2d(level, self.neighborhood, 1, self.neighborhood // 2, count_include_pad=False)
             levels.append(_on_grid(level.float(), shape))  # (b, d, rows, columns)
         # A mixture of all channels is the sum of the levels' mixtures.
-        vectors = sum(levels) if self._mixed is not None else torch.cat(levels, dim=1)
-        return vectors.permute(0, 2, 3, 1).contiguous()
+        return sum(levels) if self._mixed is not None else torch.cat(levels, dim=1)
 
 
 def _on_grid(maps: Tensor, shape: Sequence[int]) -> Tensor:

@@ -10,6 +10,7 @@ anomalous.
 """
 
 import inspect
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -32,6 +33,8 @@ FORMAT = 2  # 2: arguments and classes have the field's names, such as coreset_r
 # While learning: what is learned must not depend on the user's `batch_size`, not even by rounding, which a search for
 # nearest neighbors or a training would amplify.
 LEARNING_BATCH = 16
+# Fewer images than asked for are taken at once where they are larger than 512 px: memory stays what it is for those.
+MAX_PIXELS_AT_ONCE = 16 * 512**2
 # Where a method learns and predicts until `to` moves it.
 CPU = torch.device("cpu")
 
@@ -164,10 +167,16 @@ def batches(images: Iterable[Tensor], batch_size: int, device: torch.device = CP
     """Stack images (3, h, w) into (b, 3, h, w) on a device, in one transfer; the last batch may be smaller. Raises
     UserError for unequal sizes."""
     remaining = iter(images)
-    while batch := list(islice(remaining, batch_size)):
+    while first := list(islice(remaining, 1)):
+        batch = first + list(islice(remaining, at_once(batch_size, first[0].shape[-2:]) - 1))
         if len(shapes := {tuple(image.shape) for image in batch}) > 1:
             raise UserError(f"images of {len(shapes)} sizes in one call, such as {shapes.pop()}: give them one size.")
         yield transferred(torch.stack(batch), device)
+
+
+def at_once(batch_size: int, shape: Sequence[int]) -> int:
+    """How many images (h, w) of a batch to take at once."""
+    return max(1, min(batch_size, MAX_PIXELS_AT_ONCE // math.prod(shape)))
 
 
 def stretched(images: Tensor, side_px: int | None) -> Tensor:

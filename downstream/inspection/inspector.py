@@ -3,6 +3,7 @@
 An inspector's folder holds `inspector.json` and what its method saved; nothing else is needed, and no pickle is read.
 """
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -29,9 +30,12 @@ from downstream.methods.loading import load_any
 from pretrain.command import UserError
 from pretrain.data.decode import Decoded, Unreadable, decode
 from pretrain.data.images import Problem
-from pretrain.data.size import Size, distorts
+from pretrain.data.size import Size, distorts, sides
 from pretrain.files import unsealed
 from pretrain.reading import parse_json, read_json
+
+# Of images as they are opened, so that a few large ones do not fill the memory.
+MAX_PIXELS_AT_ONCE = 16 * 1024**2
 
 if TYPE_CHECKING:  # importing the contract imports torch, 1.5 s that a run of an exported model does without
     from baselines.contract.method import Method
@@ -110,7 +114,7 @@ class Inspector:
 
     def inspect(self, paths: Sequence[Path]) -> Iterator[Inspection | Problem]:
         """Inspect image files, in their order; one that cannot be read is a Problem with its reason."""
-        size = self.method.batch_size
+        size = max(1, min(self.method.batch_size, MAX_PIXELS_AT_ONCE // math.prod(sides(self.size_px))))
         chunks = [paths[start : start + size] for start in range(0, len(paths), size)]
         with ThreadPoolExecutor(max_workers=4) as pool:
             waiting = None

@@ -20,6 +20,8 @@ from pretrain.encoder import Encoder
 
 # Of the first normals, kept until all have come for their scores without themselves: 128 MiB of float32.
 MAX_KEPT_NUMBERS = 2**25
+# Sums and matrices together.
+MAX_GAUSSIAN_BYTES = 2**33
 MATRICES = {"second", "whitening"}
 
 
@@ -61,6 +63,11 @@ class PaDiM(PatchMethod):
         """Add the patches of some normals (b, m, rows, columns, d) to the sums, and to those `kept`, while there is
         room."""
         vectors = self._within(views)  # (b, m, p, d)
+        if (needed := 2 * vectors.shape[2] * vectors.shape[3] ** 2 * 4) > MAX_GAUSSIAN_BYTES:
+            raise UserError(
+                f"Gaussians of {vectors.shape[3]} dimensions at {vectors.shape[2]:,} positions take "
+                f"{needed / 1e9:.0f} GB: look at fewer positions (--options grid=64), or with --method patchcore."
+            )
         if not hasattr(self, "moments_"):
             self.moments_, self.grid_ = Moments.about(vectors[:, 0]), list(views.shape[2:4])
         self.moments_.add(vectors.flatten(0, 1))

@@ -36,6 +36,7 @@ from pretrain.weights import IMAGENET
 ENCODER_FILE = "encoder.safetensors"
 # Normals that say what channels usually show: 50,000 patches.
 MAX_FOR_CHANNELS = 32
+ROWS_AT_ONCE = 1024
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -294,7 +295,9 @@ def upsampling_matrix(patches: int, pixels: int, blur: float, device: torch.devi
     """What enlarges a row of `patches` numbers to `pixels` by linear interpolation and then smooths them with a
     Gaussian of `blur` times their length, as a matrix (pixels, patches): a map takes two matrix products."""
     enlarged = F.interpolate(torch.eye(patches)[None], pixels, mode="linear")[0].T  # (pixels, patches)
-    x = torch.arange(pixels, dtype=torch.float64)
-    weights = torch.exp(-0.5 * ((x[:, None] - x) / max(blur * pixels, 1e-6)).square())
-    weights /= weights.sum(1, keepdim=True)  # at the border, of what there is
-    return (weights.float() @ enlarged).to(device)
+    x, parts = torch.arange(pixels, dtype=torch.float64), []
+    for rows in x.split(ROWS_AT_ONCE):  # of 10,000 pixels all weights would take gigabytes
+        weights = torch.exp(-0.5 * ((rows[:, None] - x) / max(blur * pixels, 1e-6)).square())
+        weights /= weights.sum(1, keepdim=True)  # at the border, of what there is
+        parts.append(weights.float() @ enlarged)
+    return torch.cat(parts).to(device)

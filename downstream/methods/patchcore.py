@@ -10,7 +10,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from baselines.contract.method import LEARNING_BATCH
+from baselines.contract.method import LEARNING_BATCH, at_once
 from downstream.methods.coreset import coreset, nearest_rows, squared_distances
 from downstream.methods.patch_method import PatchMethod, nearest_other
 from embeddings.index import Index
@@ -25,6 +25,7 @@ MAX_LEFT_OUT = 200
 # Of the mean spacing, added to every one: half of it, and much more while a few normals tell little of it.
 SPACING_FLOOR, SPACING_FLOOR_OF_ONE = 0.5, 16.0
 SPACED_AT_ONCE = 1024
+PATCHES_AT_ONCE = 2**16
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -69,9 +70,9 @@ class PatchCore(PatchMethod):
 
     def distances(self, vectors: Tensor) -> Tensor:
         inside = self._within(vectors)
-        flat = inside.flatten(0, 1)
-        scores = self._patch_scores(flat, *self._nearest(flat)).view(inside.shape[:2])
-        return self._spread(scores, vectors.shape[1:3])
+        parts = inside.flatten(0, 1).split(PATCHES_AT_ONCE)  # of a large image there are a million
+        scores = torch.cat([self._patch_scores(part, *self._nearest(part)) for part in parts])
+        return self._spread(scores.view(inside.shape[:2]), vectors.shape[1:3])
 
     def _patch_scores(self, vectors: Tensor, distances: Tensor, rows: Tensor) -> Tensor:
         """How strange patches (n, d) are, given their nearest in the coreset, both (n, num_neighbors): (n,)."""
@@ -123,8 +124,9 @@ class PatchCore(PatchMethod):
     def _each_left_out(self, normals: Sequence[Tensor], positions: Sequence[int]) -> Tensor:
         """Distances of patches (n, rows, columns) of the normals at `positions`, each without its own."""
         maps = [self.patch_sum_.new_empty(0, *self.patch_sum_.shape[:2])]
-        for start in range(0, len(positions), LEARNING_BATCH):
-            owners = positions[start : start + LEARNING_BATCH]
+        count = at_once(LEARNING_BATCH, self.size_px_)
+        for start in range(0, len(positions), count):
+            owners = positions[start : start + count]
             vectors = self.patches(torch.stack([normals[i] for i in owners]))
             for patches, own in zip(self._within(vectors), owners, strict=True):
                 scores = self._patch_scores(patches, *self._nearest_without(self._projected(patches), own))

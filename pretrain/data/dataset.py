@@ -19,7 +19,7 @@ from pretrain.demo import is_demo, make
 
 REAL_DATA = Path("data/mvtec")
 DEMO_DATA = Path("data/demo")
-MIN_PX, MAX_PX = 8, 4096
+MIN_PX, MAX_PX = 8, 16384
 # Images whose sizes are read to know the usual one.
 MAX_MEASURED = 64
 

@@ -53,3 +53,24 @@ def test_grids_and_what_cannot_be(encoder, images):
     assert Patches(encoder, grid=100)(images).shape[1:3] == (8, 8)
     assert "4 positions has no middle" in refusal(Patches, encoder, neighborhood=4)
     assert "no reduction 'pca'" in refusal(Patches, encoder, reduction="pca")
+
+
+@pytest.mark.parametrize("architecture", ["resnet18", "efficientnet_lite0"])
+@pytest.mark.parametrize("choice", [{}, {"dimensions": 20, "reduction": "orthogonal"}])
+def test_a_large_image_is_cut_into_tiles_and_nothing_changes(architecture, choice, monkeypatch):
+    """But for rounding: the margin is as wide as a patch sees."""
+    patches = Patches(Encoder(architecture, 0).eval(), ("level1", "level2", "level3"), **choice)
+    image = torch.rand(2, 3, 576, 320, generator=torch.Generator().manual_seed(0))
+    whole = patches(image)
+    monkeypatch.setattr("embeddings.patches.TILE_PX", 64)
+    sizes = set()
+    monkeypatch.setattr(
+        patches, "_vectors", lambda tile, grid: sizes.add(tile.shape) or Patches._vectors(patches, tile, grid)
+    )
+    tiled = patches(image)
+    assert tiled.shape == whole.shape and max(map(max, sizes)) <= 64 + 2 * 224 and len(sizes) > 3
+    assert (tiled - whole).abs().max() < 1e-4 * whole.abs().max()
+    odd = patches(torch.rand(1, 3, 451, 333))
+    assert odd.shape[1:3] == (57, 42) and odd.isfinite().all()
+    coarse = Patches(Encoder(architecture, 0).eval(), ("level2",), grid=12)(image)
+    assert coarse.shape[1:3] == (12, 12) and (coarse.mean() - whole.mean()).abs() < whole.abs().mean()

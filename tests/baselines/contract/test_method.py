@@ -15,6 +15,7 @@ from baselines.contract.method import (
     Prediction,
     Restorer,
     Samples,
+    at_once,
     batches,
 )
 from baselines.restoration.restorer import SadNetRestorer
@@ -295,3 +296,10 @@ def test_a_batch_that_a_gpu_cannot_hold_is_predicted_in_parts(material):
 def test_methods_and_restorers_are_told_apart():
     assert isinstance(SadNetRestorer(), Restorer) and not isinstance(SadNetRestorer(), Method)
     assert not isinstance(MeanImage(), Restorer)
+
+
+def test_fewer_large_images_are_taken_at_once():
+    assert at_once(16, (512, 512)) == 16 and at_once(16, (640, 640)) == 10 and at_once(16, (10_000, 10_000)) == 1
+    large = [torch.zeros(3, 1024, 1100)] * 7
+    assert [len(batch) for batch in batches(large, 16)] == [3, 3, 1]
+    assert [len(batch) for batch in batches(large, 2)] == [2, 2, 2, 1]

@@ -39,3 +39,11 @@ def test_positions_where_normals_hardly_vary_count_less(nuts):
     assert weighted.position_weights_.min() < weighted.position_weights_.max() < 1
     published = PaDiM(**SMALL, variance_weight=0.0).fit([]).refer(nuts[:12])
     assert (published.position_weights_ == 1).all()
+
+
+def test_gaussians_that_fill_the_memory_are_refused(nuts, monkeypatch):
+    monkeypatch.setattr("downstream.methods.padim.MAX_GAUSSIAN_BYTES", 2 * 64 * 16**2 * 4 - 1)
+    with pytest.raises(UserError, match="16 dimensions at 64 positions .*grid=64.*patchcore"):
+        PaDiM(**SMALL).fit([]).refer(nuts[:4])
+    monkeypatch.setattr("downstream.methods.padim.MAX_GAUSSIAN_BYTES", 2 * 64 * 16**2 * 4)
+    PaDiM(**SMALL).fit([]).refer(nuts[:4])

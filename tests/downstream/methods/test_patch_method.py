@@ -6,6 +6,7 @@ from method_suite import predict
 from torch.nn import functional as F
 
 from baselines.contract.method import Images
+from downstream.methods import patch_method
 from downstream.methods.padim import PaDiM
 from downstream.methods.patch_method import nearest_other, upsampling_matrix
 from pretrain.command import UserError
@@ -20,7 +21,10 @@ def nuts(demo_folder) -> list[torch.Tensor]:
     return list(Images(load(demo_folder, 64).of("hazelnut")))
 
 
-def test_maps_are_enlarged_and_smoothed_as_one_would_by_hand():
+@pytest.mark.parametrize("rows_at_once", [1024, 7])
+def test_maps_are_enlarged_and_smoothed_as_one_would_by_hand(rows_at_once, monkeypatch):
+    monkeypatch.setattr(patch_method, "ROWS_AT_ONCE", rows_at_once)
+    upsampling_matrix.cache_clear()
     values = torch.rand(1, 1, 5, 7, generator=torch.Generator().manual_seed(0))
     down, across = (upsampling_matrix(count, 20, 0.1, torch.device("cpu")) for count in (5, 7))
     enlarged = F.interpolate(values, (20, 20), mode="bilinear")[0, 0].double()

@@ -115,7 +115,7 @@ def test_nothing_readable_is_refused(tmp_path):
 
 @pytest.mark.parametrize("size_px", [0, -5, 100_000])
 def test_impossible_sizes_are_refused(size_px, demo_folder):
-    with pytest.raises(UserError, match="choose from 8 to 4096"):
+    with pytest.raises(UserError, match="choose from 8 to 16384"):
         load(demo_folder, size_px)
 
 
