@@ -67,7 +67,8 @@ def _found(folder: Path, layout: LayoutName | None) -> tuple[LayoutName, dict[st
     _check_folder(folder)
     name, categories = _detected(folder, layout)
     if not categories:
-        raise UserError(f"no category in {folder}; expected images as {folder}/{LAYOUTS[name].EXPECTED}.")
+        others = "" if layout else ", or in another layout of docs/data.md"
+        raise UserError(f"no category in {folder}; expected images as {folder}/{LAYOUTS[name].EXPECTED}{others}.")
     return name, categories
 
 

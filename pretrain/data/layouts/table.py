@@ -5,6 +5,7 @@ defective images are tested on, and so is the last fifth, by name, of a category
 """
 
 import csv
+import os
 from collections.abc import Collection, Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -22,7 +23,8 @@ TRAIN_NAMES = frozenset({"train", "val", "valid", "validation"})
 
 def categories(folder: Path) -> dict[str, Path]:
     """Those that the table names, each with the table. Raises UserError where there are several tables."""
-    tables = sorted(path for path in folder.iterdir() if {*COLUMNS} <= {*_columns(path)})
+    files = [folder / name for name in os.listdir(folder) if name.lower().endswith((CSV, PARQUET))]
+    tables = sorted(path for path in files if {*COLUMNS} <= {*_columns(path)})
     if len(tables) > 1:
         names = ", ".join(path.name for path in tables)
         raise UserError(f"{folder} holds several tables of images ({names}): join them, or leave one.")
