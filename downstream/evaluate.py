@@ -127,7 +127,7 @@ def restoration_study(config: Evaluate) -> RestorationStudy | None:
     minutes = config.restoration_minutes
     if minutes is None:
         usual = 5.0 if choose_device(config.device).type == "cuda" else 0.25  # a CPU has twelve of them to train
-        minutes = 0 if config.methods else 0.1 if config.quick else usual
+        minutes = 0 if config.methods else 0.15 if config.quick else usual
     if not minutes or config.protocol != "held-out":
         return None
     # At 256 px a CPU would restore all test images of three categories for 40 minutes, half of them for SADNet.

@@ -30,7 +30,7 @@ class Evaluate:
             across products without a GPU; with --quick 128.
         false_alarm_rate: Share of good images that may be called defective; thresholds follow from it.
         restoration_minutes: Training time of each restorer, for their own table in the held-out protocol; 0 leaves it
-            out. Default is 5 on a GPU, 0.25 without one, with --quick 0.1, and with --methods 0.
+            out. Default is 5 on a GPU, 0.25 without one, with --quick 0.15, and with --methods 0.
         quick: A first look in minutes; one method of each family, smaller images, fewer epochs, one seed.
         allow_seen: Test encoders on categories that they saw in pretraining; the report says so.
         device: cpu, cuda, or auto for a GPU where there is one.
