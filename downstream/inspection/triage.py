@@ -70,9 +70,12 @@ def triage(config: Triage) -> None:
           f"the median; {duration(time.perf_counter() - start_s)}")  # fmt: skip
     print(f"ranked: {config.out / 'triage.jsonl'}")
     print(f"sheet:  {config.out / 'sheet.png'}")
-    share = min(0.45, np.ceil(100 * clear / len(images)) / 100)  # what fit then leaves out, at most
+    # Of those that fit would see: of a laid out folder, train/good. It leaves out at most this share.
+    seen = [i for i, record in enumerate(images.records) if record.split != "test" and not record.is_anomaly]
+    odd = int((ranking.deviations[seen] > CLEAR_DEVIATIONS).sum())
+    share = min(0.45, np.ceil(100 * odd / max(1, len(seen))) / 100)
     options = f" --category {config.category}" if config.category else ""
-    options += f" --allow-contamination {share:g}" if clear else ""
+    options += f" --allow-contamination {share:g}" if odd else ""
     print(f"next:   python downstream/detect.py fit --data {folder}{options}")
 
 
@@ -164,6 +167,6 @@ def drawn(images: ImageSet, ranking: Ranking, position: int, rank: int) -> Image
     pixels, deviations = decode(images.records[position].path).pixels, ranking.deviations[position]
     anomaly_map = ranking.maps[position]
     odd = regions(anomaly_map, ranking.limit, 0, pixels.shape[:2])
-    verdict = f"{rank}: {deviations:.1f} deviations, {images.records[position].path.name}"
+    verdict = f"{rank}: {deviations:.1f} deviations"  # names may be long, and stand in the table
     is_outlier = bool(deviations > CLEAR_DEVIATIONS)
     return overlay(pixels, anomaly_map, ranking.limit, odd, verdict, is_outlier, shown_px=SHOWN_PX)

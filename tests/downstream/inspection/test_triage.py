@@ -45,6 +45,8 @@ def test_labels_are_printed_afterwards(demo_folder, tmp_path, capsys):
     found = sum(label != "good" for label in labels[:defective])
     words = capsys.readouterr().out
     assert f"{found} of the worst {defective} images are defective" in words and "AUROC" in words
+    # What fit would see, train/good, was not looked at: nothing is said of what to leave out there.
+    assert words.splitlines()[-1].endswith(f"fit --data {demo_folder} --category hazelnut")
     assert run_detect(*arguments) == 0  # all splits
     assert len((out / "triage.jsonl").read_text().splitlines()) == len(labels) + 12
 
