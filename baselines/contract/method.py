@@ -139,7 +139,7 @@ class Images(Sequence[Tensor]):
 
     def __getitem__(self, position: int) -> Tensor:
         (pixels,) = self.images.batch([position])  # (h, w, 3)
-        return torch.from_numpy(pixels).permute(2, 0, 1).float().div(255)  # (3, h, w)
+        return torch.from_numpy(pixels).permute(2, 0, 1).float().div_(255)  # (3, h, w)
 
 
 class Samples(Sequence[Sample]):
@@ -171,7 +171,8 @@ def batches(images: Iterable[Tensor], batch_size: int, device: torch.device = CP
         batch = first + list(islice(remaining, at_once(batch_size, first[0].shape[-2:]) - 1))
         if len(shapes := {tuple(image.shape) for image in batch}) > 1:
             raise UserError(f"images of {len(shapes)} sizes in one call, such as {shapes.pop()}: give them one size.")
-        yield transferred(torch.stack(batch), device)
+        # A copy of one large image takes gigabytes.
+        yield transferred(torch.stack(batch) if len(batch) > 1 else batch[0][None], device)
 
 
 def at_once(batch_size: int, shape: Sequence[int]) -> int:

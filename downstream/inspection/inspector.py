@@ -209,7 +209,7 @@ class Inspector:
 
         transferred = imported("pretrain.training.device.transferred")
         batch = transferred(torch.from_numpy(np.stack(pixels)), self.method.device)  # (b, h, w, 3)
-        return batch.permute(0, 3, 1, 2).float().div(255)  # (b, 3, h, w)
+        return batch.permute(0, 3, 1, 2).float().div_(255)  # (b, 3, h, w)
 
     def _inspected_by_area(
         self, path: Path, image, _: float, anomaly_map: np.ndarray, ms: float

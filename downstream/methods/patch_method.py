@@ -1,6 +1,7 @@
 """What all patch methods share: images become patches, distances of patches become anomaly maps and scores."""
 
 import copy
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -36,7 +37,9 @@ from pretrain.weights import IMAGENET
 ENCODER_FILE = "encoder.safetensors"
 # Normals that say what channels usually show: 50,000 patches.
 MAX_FOR_CHANNELS = 32
+MAX_PATCHES_EACH = 2**13
 ROWS_AT_ONCE = 1024
+PATCHES_IN_PLACE = 2**18
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -127,8 +130,10 @@ class PatchMethod(ABC):
                 f"images of {_size(images.shape[-2:])} do not fit the region of interest, {_size(self.roi_.shape)}."
             )
         vectors = self.patches(images)
-        maps = self._maps(self.distances(vectors), images.shape[-2:])
-        return Prediction(self._scores(maps, nearest(self._pooled(vectors), self.pooled_)), maps)
+        distances, apart = self.distances(vectors), nearest(self._pooled(vectors), self.pooled_)
+        del vectors  # which take more than the image
+        maps = self._maps(distances, images.shape[-2:])
+        return Prediction(self._scores(maps, apart), maps)
 
     def patches(self, images: Tensor) -> Tensor:
         """float32 images (b, 3, h, w) -> patch vectors (b, rows, columns, d), normalized once normals are known."""
@@ -137,7 +142,13 @@ class PatchMethod(ABC):
     def _normalized(self, vectors: Tensor) -> Tensor:
         if not hasattr(self, "channel_mean_"):
             return vectors
-        return normalized(vectors, self.channel_mean_, self.channel_spread_, self._patches.channels)
+        learned = self.channel_mean_, self.channel_spread_, self._patches.channels
+        if vectors.shape[:-1].numel() <= PATCHES_IN_PLACE:
+            return normalized(vectors, *learned)
+        with torch.inference_mode():  # of a large image a second copy takes gigabytes
+            for part in vectors.flatten(0, -2).split(PATCHES_IN_PLACE):
+                part.copy_(normalized(part, *learned))
+        return vectors
 
     def _features(self, images: Tensor) -> Tensor:
         if "_patches" not in vars(self):
@@ -181,17 +192,19 @@ class PatchMethod(ABC):
         """The patches of normals in all their views, batch by batch: (b, m, rows, columns, d). On the way, the pooled
         vector of each image is kept, and the patches at each position are summed up."""
         if not hasattr(self, "patch_sum_"):
-            self._learn_space(self._within(self._features(batch)) for batch in spread_over(normals))
+            self._learn_space(some(self._within(self._features(batch))) for batch in spread_over(normals))
         for images in batches(normals, LEARNING_BATCH, self.device):
             self.size_px_ = getattr(self, "size_px_", list(images.shape[-2:]))
             if list(images.shape[-2:]) != self.size_px_:
                 raise UserError(
                     f"normals of {_size(images.shape[-2:])} and {_size(self.size_px_)}: give them one size."
                 )
-            views = torch.stack([self.patches(view) for view in views_of(images, self.reference_views)], dim=1)
+            views = [self.patches(view)[:, None] for view in views_of(images, self.reference_views)]
+            views = torch.cat(views, dim=1) if len(views) > 1 else views[0]
             means = self._pooled(views[:, 0])  # (b, d)
             self.pooled_ = torch.cat([getattr(self, "pooled_", means[:0]), means])
-            self.patch_sum_ = getattr(self, "patch_sum_", 0) + views[:, 0].sum(0)  # (rows, columns, d)
+            used = views[:, 0] if self.foreground else views[:, 0, :, :, :0]  # else the grid's shape alone is of use
+            self.patch_sum_ = getattr(self, "patch_sum_", 0) + used.sum(0)  # (rows, columns, d)
             yield views
 
     def _learn_space(self, features: Iterable[Tensor]) -> None:
@@ -270,6 +283,11 @@ def spread_over(normals: Sequence[Tensor]) -> Iterator[Tensor]:
     """Batches of up to MAX_FOR_CHANNELS normals, spread over all."""
     chosen = torch.linspace(0, len(normals) - 1, min(len(normals), MAX_FOR_CHANNELS)).long().tolist()
     return batches((normals[i] for i in chosen), LEARNING_BATCH)
+
+
+def some(vectors: Tensor) -> Tensor:
+    """Of the patches (b, p, d) of normals, as many of each as suffice to know them all: (b, n, d)."""
+    return vectors[:, :: math.ceil(vectors.shape[1] / MAX_PATCHES_EACH)].clone()
 
 
 def nearest(vectors: Tensor, others: Tensor) -> Tensor:

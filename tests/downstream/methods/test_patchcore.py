@@ -64,9 +64,10 @@ def test_axes_are_orthonormal_and_the_widest_comes_first():
     assert principal_axes(vectors, None)[1].shape == (4, 4)
 
 
-def test_many_patches_are_looked_up_in_parts(nuts, monkeypatch):
+def test_many_patches_are_normalized_and_looked_up_in_parts(nuts, monkeypatch):
     method = PatchCore(**SMALL).fit([]).refer(nuts[:6])
     (whole,) = method.predict(nuts[6:9])
     monkeypatch.setattr("downstream.methods.patchcore.PATCHES_AT_ONCE", 50)
+    monkeypatch.setattr("downstream.methods.patch_method.PATCHES_IN_PLACE", 30)
     (in_parts,) = method.predict(nuts[6:9])
     torch.testing.assert_close(in_parts.maps, whole.maps, rtol=1e-5, atol=1e-6)
