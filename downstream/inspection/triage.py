@@ -94,7 +94,7 @@ def ranked(images: ImageSet, method: Mutual, keep: int = 0) -> Ranking:
         for batch in method.each_left_out(originals):
             batch = batch.cpu()
             for score, anomaly_map in zip(batch.scores.tolist(), batch.maps.numpy(), strict=True):
-                maps[len(scores)] = anomaly_map
+                maps[len(scores)] = anomaly_map.copy()  # a view would keep its whole batch in memory
                 scores.append(score)
                 peaks.append(float(anomaly_map.max()))
             for position in sorted(maps, key=lambda position: -scores[position])[keep:]:
