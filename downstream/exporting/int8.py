@@ -28,6 +28,9 @@ from pretrain.files import scratch_folder
 
 # Normals that say how large activations inside the encoder become; more did not change that.
 CALIBRATED_ON = 64
+# All together, as many as 64 images of 224 px have: onnxruntime keeps every activation of every image until it has seen
+# all, which took 12 GB at 384 px.
+CALIBRATED_PIXELS = 64 * 224**2
 # Of the activations of a layer; the rest is cut off, as one outlier would make all others coarse.
 PERCENTILE = 99.999
 IR_VERSION = 10  # of the ONNX files that torch writes
@@ -220,7 +223,8 @@ class _Calibration:
     """What onnxruntime asks for images to calibrate on, one at a time."""
 
     def __init__(self, normals: Sequence[Tensor], takes_floats: bool) -> None:
-        spread = np.linspace(0, len(normals) - 1, min(len(normals), CALIBRATED_ON)).astype(int)
+        most = max(1, min(CALIBRATED_ON, CALIBRATED_PIXELS // normals[0][0].numel()))
+        spread = np.linspace(0, len(normals) - 1, min(len(normals), most)).astype(int)
         self._images = (normals[int(i)] for i in spread)
         self._takes_floats = takes_floats
 

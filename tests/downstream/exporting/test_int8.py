@@ -10,7 +10,7 @@ import torch
 from fitted_models import run_export
 
 from downstream.exporting.graph import PatchVectors
-from downstream.exporting.int8 import quantized, saturates
+from downstream.exporting.int8 import _Calibration, quantized, saturates
 from downstream.exporting.onnx_file import CLOSE, onnx_model, predicted_arrays
 from downstream.inspection.inspector import Inspector
 from downstream.methods.padim import PaDiM
@@ -102,3 +102,16 @@ def test_a_processor_that_multiplies_wrongly_is_known(padim_folder, demo_folder,
     assert run_export(padim_folder, "--to", "onnx-int8", "--data", demo_folder, "--out", out, *lenient) == 0
     assert "7 bits" in capsys.readouterr().out
     assert Inspector.load(out).method.metadata["seven_bits"] is True
+
+
+def test_large_images_calibrate_by_fewer():
+    """All activations of all of them are in memory at once."""
+
+    def count(size_px: int, normals: int) -> int:
+        calibration, given = _Calibration([torch.zeros(3, size_px, size_px)] * normals, takes_floats=True), 0
+        while calibration.get_next() is not None:
+            given += 1
+        return given
+
+    assert count(64, 100) == 64 and count(224, 100) == 64 and count(224, 9) == 9
+    assert count(384, 100) == 21 and count(4000, 3) == 1
