@@ -142,9 +142,13 @@ def compared(model: Inspector, requantized: Inspector, file: Path, tests: ImageS
 
 
 def normals_of(model: Inspector, config: Config) -> ImageSet:
-    """The good images that the model was fitted to, drawn from the folder as detect.py drew them."""
+    """The good images that the model was fitted to: those whose pixels it names, or of a model that names none, drawn
+    from the folder as detect.py drew them."""
     normals = good_images(config.data, config.category or model.category, model.size_px)
-    wanted = len(model.method.pooled_)
+    wanted, named = len(model.method.pooled_), set(model.metadata.get("learned_from", ()))
+    learned = [i for i, entry in enumerate(normals.entries) if entry.digest.hex() in named]
+    if len(learned) == wanted:
+        return normals.subset(learned)
     if len(normals) < wanted:
         raise UserError(
             f"{config.data} holds {len(normals)} good images, and the model was fitted to {wanted}: name the folder "

@@ -23,7 +23,7 @@ from pretrain.training.device import full_precision
 GRID_LEVEL = "level2"
 # Larger images are cut into tiles, each with a margin that its patches see and that is cut off again: as far as an
 # EfficientNet-Lite0 sees at level3 (about 210 px), so that nothing changes but memory. Both are multiples of
-# every stride.
+# a CNN's strides.
 TILE_PX, MARGIN_PX = 1536, 224
 
 
@@ -87,43 +87,51 @@ class Patches:
     @full_precision()
     def __call__(self, images: Tensor) -> Tensor:
         """Patch vectors (b, rows, columns, dimensions); images lie on the encoder's device, and so do these."""
-        if max(images.shape[-2:]) <= TILE_PX + 2 * MARGIN_PX:
+        if max(images.shape[-2:]) <= TILE_PX + 2 * MARGIN_PX or not self._sees_parts:
             return self.traced(images)
-        return torch.cat([self._in_tiles(image[None]) for image in images])
+        return torch.cat([self._on_one_grid(self._levels_in_tiles(image[None])) for image in images])
 
     def traced(self, images: Tensor) -> Tensor:
         """`__call__` for torch.export, which cannot trace inference mode, and which knows no tiles."""
-        return self._vectors(images, self.grid).permute(0, 2, 3, 1).contiguous()
+        return self._on_one_grid(self._levels(images))
 
-    def _in_tiles(self, image: Tensor) -> Tensor:
-        """The same of one image (1, 3, h, w), tile by tile."""
-        stride = self.encoder.strides[GRID_LEVEL if GRID_LEVEL in self.levels else self.levels[0]]
+    @property
+    def _sees_parts(self) -> bool:
+        """Whether a patch depends on what is near, as in a CNN. One of a transformer depends on all of the image."""
+        return (
+            all(TILE_PX % stride == MARGIN_PX % stride == 0 for stride in self._strides) and len(set(self._strides)) > 1
+        )
+
+    @property
+    def _strides(self) -> list[int]:
+        return [self.encoder.strides[level] for level in self.levels]
+
+    def _levels_in_tiles(self, image: Tensor) -> list[Tensor]:
+        """`_levels` of one image (1, 3, h, w), tile by tile."""
         height, width = image.shape[-2:]
-        found = image.new_empty(1, math.ceil(height / stride), math.ceil(width / stride), self.dimensions)
+        found: list[Tensor] = []
         for top in range(0, height, TILE_PX):
             for left in range(0, width, TILE_PX):
                 above, before = min(top, MARGIN_PX), min(left, MARGIN_PX)
                 down = slice(top - above, top + TILE_PX + MARGIN_PX)
                 across = slice(left - before, left + TILE_PX + MARGIN_PX)
-                seen = self._vectors(image[..., down, across], None).permute(0, 2, 3, 1)
-                tile = found[:, top // stride :, left // stride :][:, : TILE_PX // stride, : TILE_PX // stride]
-                tile.copy_(seen[:, above // stride :, before // stride :][:, : tile.shape[1], : tile.shape[2]])
-        if self.grid is None:
-            return found
-        shape = tuple(min(side, self.grid) for side in found.shape[1:3])
-        return _on_grid(found.permute(0, 3, 1, 2), shape).permute(0, 2, 3, 1).contiguous()
+                seen = self._levels(image[..., down, across])
+                found = found or [
+                    level.new_empty(1, level.shape[1], math.ceil(height / stride), math.ceil(width / stride))
+                    for level, stride in zip(seen, self._strides, strict=True)
+                ]
+                for whole, part, stride in zip(found, seen, self._strides, strict=True):
+                    side = TILE_PX // stride
+                    tile = whole[..., top // stride :, left // stride :][..., :side, :side]
+                    part = part[..., above // stride :, before // stride :]
+                    tile.copy_(part[..., : tile.shape[-2], : tile.shape[-1]])
+        return found
 
-    def _vectors(self, images: Tensor, grid: int | None) -> Tensor:
-        """(b, dimensions, rows, columns), of at most `grid` a side."""
+    def _levels(self, images: Tensor) -> list[Tensor]:
+        """What counts of each level: float32 (b, d, h, w), shallow ones first."""
         images = images.contiguous(memory_format=torch.channels_last)
-        maps = self.encoder(images, self.levels)
-        shallowest = next(iter(maps.values()))
-        if grid is None:
-            shape = maps.get(GRID_LEVEL, shallowest).shape[-2:]
-        else:
-            shape = tuple(min(side, grid) for side in shallowest.shape[-2:])
         levels = []
-        for number, level in enumerate(maps.values()):  # (b, c, h, w)
+        for number, level in enumerate(self.encoder(images, self.levels).values()):  # (b, c, h, w)
             if self._chosen is not None:
                 level = level.index_select(1, self._chosen[number])
             elif self._mixed is not None:
@@ -131,9 +139,19 @@ class Patches:
             if self.neighborhood > 1:
                 # At the border the average is over fewer positions, not diluted by padding.
                 level = F.avg_pool2d(level, self.neighborhood, 1, self.neighborhood // 2, count_include_pad=False)
-            levels.append(_on_grid(level.float(), shape))  # (b, d, rows, columns)
+            levels.append(level.float())
+        return levels
+
+    def _on_one_grid(self, levels: Sequence[Tensor]) -> Tensor:
+        """Patch vectors (b, rows, columns, dimensions)."""
+        if self.grid is None:
+            shape = dict(zip(self.levels, levels, strict=True)).get(GRID_LEVEL, levels[0]).shape[-2:]
+        else:
+            shape = tuple(min(side, self.grid) for side in levels[0].shape[-2:])
+        levels = [_on_grid(level, shape) for level in levels]  # (b, d, rows, columns)
         # A mixture of all channels is the sum of the levels' mixtures.
-        return sum(levels) if self._mixed is not None else torch.cat(levels, dim=1)
+        vectors = sum(levels) if self._mixed is not None else torch.cat(levels, dim=1)
+        return vectors.permute(0, 2, 3, 1).contiguous()
 
 
 def _on_grid(maps: Tensor, shape: Sequence[int]) -> Tensor:

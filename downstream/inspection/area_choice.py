@@ -30,15 +30,18 @@ from pretrain.progress import Progress
 THRESHOLDS_SHOWN = 60
 # Two areas an octave; from one pixel of the map to an eighth of it, as a defect that covers more needs no area.
 AREAS_PER_OCTAVE, MAX_SHARE = 2, 1 / 8
+# To place a synthetic anomaly where the model looks; each attempt draws as a step that far ahead would.
+MOST_ATTEMPTS, STEPS_AHEAD = 20, 1000
 
 
 @dataclass(frozen=True)
 class ValidationImages:
     """Good images that a model was not fitted to, and its maps of them, float32 (h, w) each. `sizes` are (height,
-    width) on disk."""
+    width) on disk; `roi`, bool (h, w), is where the model looks, none for everywhere."""
 
     images: ImageSet
     maps: Sequence[np.ndarray]
+    roi: np.ndarray | None = None
 
     @property
     def sizes(self) -> list[tuple[int, int]]:
@@ -98,7 +101,7 @@ def validation_images(model: Inspector, data: Path, category: str | None) -> Val
         for anomaly_map in maps_of(model.method, Images(left)):
             maps.append(anomaly_map)
             progress.advance()
-    return ValidationImages(left, maps)
+    return ValidationImages(left, maps, model.roi)
 
 
 def _category(model: Inspector, data: Path, asked: str | None) -> str | None:
@@ -153,8 +156,12 @@ def synthetic(validation: ValidationImages, count: int, seed: int) -> Iterator[t
         for own in range(len(images)):
             # Anomalies borrow their texture from another image, each round from a further one.
             image, source = images[own][None], images[(own + 1 + step) % len(images)][None]
-            anomalous, mask = add_anomaly(image, source, seed, step, [own])
-            yield own, anomalous[0], mask[0].numpy()
+            for attempt in range(MOST_ATTEMPTS):
+                anomalous, masks = add_anomaly(image, source, seed, step + attempt * STEPS_AHEAD, [own])
+                mask = masks[0].numpy()
+                if validation.roi is None or (mask & validation.roi).any():  # else the model cannot see it
+                    break
+            yield own, anomalous[0], mask
 
 
 def synthetic_scores(

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 import yaml
 from torch import Tensor
@@ -67,6 +68,7 @@ def fit(config: Fit) -> None:
     metadata = {
         "data": data_name(config.data),
         "normals": len(references),
+        "aspect": float(np.median([entry.width / entry.height for entry in references.entries])),
         "method": config.method,
         "false_alarm_rate": config.false_alarm_rate,
         "learned_from": [entry.digest.hex() for entry in references.entries],

@@ -200,6 +200,12 @@ class Inspector:
             yield inspected(path, image, float(prediction.scores[position]), anomaly_map, milliseconds)
             position += 1
 
+    def _distorts(self, image: Decoded) -> bool:
+        """Whether the image is of another shape than those that the method was fitted to; of these a model of before
+        0.1 says nothing."""
+        aspect = self.metadata.get("aspect")
+        return isinstance(aspect, float) and aspect > 0 and distorts(aspect, image.height, image.width)
+
     def _as_given(self, pixels: Sequence[np.ndarray]) -> Sequence:
         """Images uint8 (h, w, 3) as the method takes them, on its device, in one transfer of bytes: an exported one as
         they are, and torch stays out of it."""
@@ -229,7 +235,7 @@ class Inspector:
             is_defective=bool(is_anomalous(score, threshold.value)),
             confidence=confidence(score, threshold.value, normal_scores),
             milliseconds=ms,
-            is_distorted=distorts(self.size_px, image.height, image.width),
+            is_distorted=self._distorts(image),
             regions=regions(anomaly_map, threshold.value, area_px, size),
             map_threshold=threshold.value,
             anomaly_map=anomaly_map,
@@ -252,7 +258,7 @@ class Inspector:
             is_defective,
             confidence=confidence(score, self.threshold.value, self.normal_scores),
             milliseconds=ms,
-            is_distorted=distorts(self.size_px, image.height, image.width),
+            is_distorted=self._distorts(image),
             regions=above,
             map_threshold=limit,
             anomaly_map=anomaly_map,

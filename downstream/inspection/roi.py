@@ -36,7 +36,7 @@ def _mask(path: Path, image_size: tuple[int, int]) -> np.ndarray:
         mask = read_mask(path)
     except Unreadable as unreadable:
         raise UserError(f"the region of interest {path} cannot be used: {unreadable}.") from None
-    if distorts(mask.shape, *image_size):
+    if distorts(mask.shape[1] / mask.shape[0], *image_size):
         raise UserError(
             f"the region of interest {path} has {_named(mask.shape)} px, and the images {_named(image_size)}: draw it "
             "on one of them."
@@ -50,7 +50,7 @@ def _polygons(path: Path, image_size: tuple[int, int]) -> np.ndarray:
         polygons = {name: [_points(polygon) for polygon in stored.pop(name, ())] for name in ("include", "ignore")}
         if stored:
             raise ValueError(f"{min(stored)!r} is neither include nor ignore")
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, ArithmeticError) as error:
         raise UserError(
             f'the region of interest {path} cannot be used ({error}): give {{"include": [[[x, y], ...], ...], '
             '"ignore": [...]}, polygons of three points and more in pixels of the image.'

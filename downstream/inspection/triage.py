@@ -1,6 +1,7 @@
 """detect.py triage: the images of a mixed folder, ranked by how little each resembles the rest."""
 
 import json
+import shlex
 import sys
 import time
 from dataclasses import dataclass
@@ -74,9 +75,13 @@ def triage(config: Triage) -> None:
     seen = [i for i, record in enumerate(images.records) if record.split != "test" and not record.is_anomaly]
     odd = int((ranking.deviations[seen] > CLEAR_DEVIATIONS).sum())
     share = min(0.45, np.ceil(100 * odd / max(1, len(seen))) / 100)
-    options = f" --category {config.category}" if config.category else ""
+    options = "".join(
+        f" --{name.replace('_', '-')} {shlex.quote(str(value))}"
+        for name in ("category", "layout", "encoder", "size_px")
+        if (value := getattr(config, name)) != getattr(Triage, name)
+    )
     options += f" --allow-contamination {share:g}" if odd else ""
-    print(f"next:   python downstream/detect.py fit --data {folder}{options}")
+    print(f"next:   python downstream/detect.py fit --data {shlex.quote(str(folder))}{options}")
 
 
 def ranked(images: ImageSet, method: Mutual, keep: int = 0) -> Ranking:

@@ -192,7 +192,7 @@ class PatchMethod(ABC):
         """The patches of normals in all their views, batch by batch: (b, m, rows, columns, d). On the way, the pooled
         vector of each image is kept, and the patches at each position are summed up."""
         if not hasattr(self, "patch_sum_"):
-            self._learn_space(some(self._within(self._features(batch))) for batch in spread_over(normals))
+            self._learn_space(sampled(self._within(self._features(batch))) for batch in spread_over(normals))
         for images in batches(normals, LEARNING_BATCH, self.device):
             self.size_px_ = getattr(self, "size_px_", list(images.shape[-2:]))
             if list(images.shape[-2:]) != self.size_px_:
@@ -204,7 +204,8 @@ class PatchMethod(ABC):
             means = self._pooled(views[:, 0])  # (b, d)
             self.pooled_ = torch.cat([getattr(self, "pooled_", means[:0]), means])
             used = views[:, 0] if self.foreground else views[:, 0, :, :, :0]  # else the grid's shape alone is of use
-            self.patch_sum_ = getattr(self, "patch_sum_", 0) + used.sum(0)  # (rows, columns, d)
+            known = getattr(self, "patch_sum_", used.new_zeros(used.shape[1:]))
+            self.patch_sum_ = known[..., : used.shape[-1]] + used.sum(0)  # (rows, columns, d); models of before sum all
             yield views
 
     def _learn_space(self, features: Iterable[Tensor]) -> None:
@@ -285,7 +286,7 @@ def spread_over(normals: Sequence[Tensor]) -> Iterator[Tensor]:
     return batches((normals[i] for i in chosen), LEARNING_BATCH)
 
 
-def some(vectors: Tensor) -> Tensor:
+def sampled(vectors: Tensor) -> Tensor:
     """Of the patches (b, p, d) of normals, as many of each as suffice to know them all: (b, n, d)."""
     return vectors[:, :: math.ceil(vectors.shape[1] / MAX_PATCHES_EACH)].clone()
 

@@ -89,7 +89,7 @@ def compute_study(config: RestorationStudy) -> RestorationTable:
     # One encoder restores all test categories, so it must have seen none of them.
     shared = [source.path for source in chosen[tested[0]] if all(source in files for files in chosen.values())]
     rows = [row for row in config.rows or DEFAULT_ROWS if _can_run(row, shared, bool(config.rows))]
-    images = some_tests(load(config.data, config.input_size, tested, layout=config.layout), config.images)
+    images = fewer_tests(load(config.data, config.input_size, tested, layout=config.layout), config.images)
     with Progress("restoration study", len(rows) * len(seeds), "cells") as progress:
         for seed in seeds:
             encoder = shared[seed % len(shared)] if shared else None
@@ -100,7 +100,7 @@ def compute_study(config: RestorationStudy) -> RestorationTable:
     return restoration_table(config, rows, seeds)
 
 
-def some_tests(images: ImageSet, most: int | None) -> ImageSet:
+def fewer_tests(images: ImageSet, most: int | None) -> ImageSet:
     """The images with `most` test images of each category at most, as many good as defective ones where there are
     enough, each spread over all of its kind."""
     if most is None:
@@ -126,7 +126,7 @@ def compute_cell(config: RestorationStudy, row: str, seed: int, detector: "Detec
         train(config, row, seed, detector.encoder, file.parent)
         evaluation = evaluate_cell(file.parent, images, config.severity, detector)
         write_json(file, {"format": FORMAT, "options": options, **evaluation})
-    elif read_cell(file)["options"] != options:
+    elif {"images": "None"} | read_cell(file)["options"] != options:  # cells of before had all images
         raise UserError(f"{file.parent} was computed with other options: choose another --out.")
 
 

@@ -10,6 +10,7 @@ import torch
 from fitted_models import SMALL, fitted, run_detect
 from PIL import Image
 
+from downstream.inspection.inspector import Inspector
 from pretrain.files import read_tensors
 
 
@@ -151,6 +152,10 @@ def test_an_image_of_another_shape_is_inspected_with_a_word(padim_folder, strips
     assert all(line["is_distorted"] for line in lines_of(tmp_path / "out"))
     words = " ".join(capsys.readouterr().out.split())
     assert "2 images were drawn out of shape to the 64 px that the model was fitted to, such as" in words
+    model = Inspector.load(padim_folder)
+    del model.metadata["aspect"]  # a model of before, which may have been fitted to such strips
+    (inspection, _) = model.inspect(sorted((strips / "test").rglob("*.png")))
+    assert not inspection.is_distorted
 
 
 def test_native_size_is_as_large_as_the_images_are(strips, tmp_path, capsys):

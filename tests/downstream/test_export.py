@@ -5,6 +5,10 @@ import sys
 import pytest
 from fitted_models import run_export
 
+from downstream.export import normals_of
+from downstream.exporting.config import Config
+from downstream.inspection.inspector import Inspector
+
 
 def test_an_engine_is_made_by_trtexec_or_the_command_is_said(
     nut_converted, padim_folder, tmp_path, monkeypatch, capsys
@@ -48,3 +52,14 @@ def test_mistakes_are_one_sentence(arguments, words, padim_folder, onnx_file, tm
         code = stop.code
     assert code == 2
     assert words in capsys.readouterr().err.strip().splitlines()[-1]
+
+
+def test_the_normals_of_a_model_are_those_whose_pixels_it_names(padim_folder, demo_folder):
+    """One that left out outliers was fitted to others than a draw would give."""
+    model = Inspector.load(padim_folder)
+    config = Config(model=padim_folder, data=demo_folder, category="hazelnut")
+    drawn = normals_of(model, config)
+    kept = drawn.subset([i for i in range(len(drawn)) if i not in (2, 5)])
+    model.metadata["learned_from"] = [entry.digest.hex() for entry in kept.entries]
+    model.method.pooled_ = model.method.pooled_[: len(kept)]
+    assert normals_of(model, config).records == kept.records

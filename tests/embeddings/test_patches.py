@@ -56,21 +56,25 @@ def test_grids_and_what_cannot_be(encoder, images):
 
 
 @pytest.mark.parametrize("architecture", ["resnet18", "efficientnet_lite0"])
-@pytest.mark.parametrize("choice", [{}, {"dimensions": 20, "reduction": "orthogonal"}])
+@pytest.mark.parametrize("choice", [{}, {"grid": 12}, {"dimensions": 20, "reduction": "orthogonal"}])
 def test_a_large_image_is_cut_into_tiles_and_nothing_changes(architecture, choice, monkeypatch):
     """But for rounding: the margin is as wide as a patch sees."""
     patches = Patches(Encoder(architecture, 0).eval(), ("level1", "level2", "level3"), **choice)
     image = torch.rand(2, 3, 576, 320, generator=torch.Generator().manual_seed(0))
-    whole = patches(image)
+    whole, sizes, levels = patches(image), set(), patches._levels
     monkeypatch.setattr("embeddings.patches.TILE_PX", 64)
-    sizes = set()
-    monkeypatch.setattr(
-        patches, "_vectors", lambda tile, grid: sizes.add(tile.shape) or Patches._vectors(patches, tile, grid)
-    )
+    monkeypatch.setattr(patches, "_levels", lambda tile: sizes.add(tile.shape) or levels(tile))
     tiled = patches(image)
     assert tiled.shape == whole.shape and max(map(max, sizes)) <= 64 + 2 * 224 and len(sizes) > 3
     assert (tiled - whole).abs().max() < 1e-4 * whole.abs().max()
-    odd = patches(torch.rand(1, 3, 451, 333))
-    assert odd.shape[1:3] == (57, 42) and odd.isfinite().all()
-    coarse = Patches(Encoder(architecture, 0).eval(), ("level2",), grid=12)(image)
-    assert coarse.shape[1:3] == (12, 12) and (coarse.mean() - whole.mean()).abs() < whole.abs().mean()
+    odd = patches(torch.rand(1, 3, 551, 333))
+    assert odd.shape[1:3] == ((12, 12) if "grid" in choice else (69, 42)) and odd.isfinite().all()
+
+
+def test_a_transformer_sees_all_of_an_image_and_is_not_cut(monkeypatch):
+    patches = Patches(Encoder("timm/vit_tiny_patch16_224", 0).eval(), ("level2", "level3"))
+    image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    whole = patches(image)
+    monkeypatch.setattr("embeddings.patches.TILE_PX", 32)
+    monkeypatch.setattr("embeddings.patches.MARGIN_PX", 0)
+    assert torch.equal(patches(image), whole)

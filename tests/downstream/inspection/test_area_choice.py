@@ -17,6 +17,7 @@ from downstream.inspection.area_choice import (
     area_threshold,
     maps_of,
     recommended,
+    synthetic,
     threshold_rows,
 )
 from downstream.inspection.area_plots import regions_chart, sizes_chart
@@ -110,3 +111,13 @@ def test_normals_that_were_learned_from_are_refused(demo_folder, tmp_path, capsy
     (tmp_path / "inspector.json").write_text(json.dumps(metadata))
     assert run_area("validate", *words, "--model", tmp_path, "--area", "5") == 0
     assert "does not say which images it learned from" in capsys.readouterr().err
+
+
+def test_synthetic_anomalies_lie_where_the_model_looks(demo_folder):
+    images = good_images(demo_folder, "hazelnut", 64)
+    roi = np.zeros((64, 64), bool)
+    roi[:24, :24] = True
+    everywhere = [mask for _, _, mask in synthetic(ValidationImages(images, ()), 12, 0)]
+    within = [mask for _, _, mask in synthetic(ValidationImages(images, (), roi), 12, 0)]
+    assert len(within) == len(everywhere) and all((mask & roi).any() for mask in within)
+    assert not all((mask & roi).any() for mask in everywhere)

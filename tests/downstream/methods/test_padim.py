@@ -47,3 +47,10 @@ def test_gaussians_that_fill_the_memory_are_refused(nuts, monkeypatch):
         PaDiM(**SMALL).fit([]).refer(nuts[:4])
     monkeypatch.setattr("downstream.methods.padim.MAX_GAUSSIAN_BYTES", 2 * 64 * 16**2 * 4)
     PaDiM(**SMALL).fit([]).refer(nuts[:4])
+
+
+def test_a_model_of_before_that_summed_all_patches_takes_more(nuts):
+    method = PaDiM(**SMALL).fit([]).refer(nuts[:7])
+    method.patch_sum_ = torch.ones(8, 8, 40)
+    method.add(nuts[7:9])
+    assert method.patch_sum_.shape == (8, 8, 0) and len(method.normal_scores_) == 9

@@ -10,7 +10,7 @@ from baselines.restoration.evaluation import DEGRADED
 from downstream import restore
 from downstream.restoration import study
 from downstream.restoration.config import RestorationStudy
-from downstream.restoration.study import CLEAN, RESTORED, ROWS, Detector, some_tests
+from downstream.restoration.study import CLEAN, RESTORED, ROWS, Detector, fewer_tests
 from pretrain.command import Names, UserError, run_commands
 from pretrain.data.dataset import load
 
@@ -68,12 +68,12 @@ def test_what_must_not_be_compared_is_refused(demo_folder, encoder_file, tmp_pat
 
 def test_few_test_images_are_as_many_good_as_defective_ones_and_of_all_defects(demo_folder):
     images = load(demo_folder, 32, Names("bottle"))
-    some = some_tests(images, 8)
+    some = fewer_tests(images, 8)
     tests = [record for record in some.records if record.split == "test"]
     assert sum(record.is_anomaly for record in tests) == 4 == len(tests) - 4
     assert len({record.defect for record in tests if record.is_anomaly}) == 4
     assert [r for r in some.records if r.split == "train"] == [r for r in images.records if r.split == "train"]
-    assert some_tests(images, 1000).records == images.records == some_tests(images, None).records
+    assert fewer_tests(images, 1000).records == images.records == fewer_tests(images, None).records
 
 
 def test_rows_share_what_padim_finds_in_clean_and_degraded_images(demo_folder, monkeypatch):

@@ -16,10 +16,10 @@ def test_rectangles_have_as_many_pixels_and_their_aspect(aspect):
     assert not height % MULTIPLE_PX and not width % MULTIPLE_PX
     assert height * width == pytest.approx(384**2, rel=0.03)
     assert width / height == pytest.approx(aspect, rel=0.03)
-    assert not distorts((height, width), 1000, round(1000 * aspect))
-    assert distorts((height, width), 1000, round(1500 * aspect))
+    assert not distorts(width / height, 1000, round(1000 * aspect))
+    assert distorts(width / height, 1000, round(1500 * aspect))
 
 
 def test_nearly_square_is_square():
     assert keeping_aspect(384, 1.0) == keeping_aspect(384, 1.09) == keeping_aspect(384, 1 / 1.09) == 384
-    assert not distorts(384, 1000, 1090) and not distorts(384, 1090, 1000)
+    assert not distorts(1.0, 1000, 1090) and not distorts(1.0, 1090, 1000) and distorts(1.0, 1000, 1200)
