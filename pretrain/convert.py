@@ -30,9 +30,12 @@ from pretrain.data.annotations import Annotated, Annotations, find_annotations, 
 from pretrain.data.decode import Unreadable, size_on_disk
 from pretrain.data.images import GOOD, Problem, Record
 from pretrain.data.layouts import scan_plain
-from pretrain.data.layouts.folders import GOOD_NAMES, later_fifth
+from pretrain.data.layouts.folders import later_fifth
 from pretrain.files import whole_folder
 from pretrain.progress import Progress
+
+# Of shapes. In a table 0 is good too; here it may be the first class of a detector.
+GOOD_LABELS = frozenset({"good", "ok", "normal"})
 
 
 def main(config: Convert) -> None:
@@ -42,9 +45,11 @@ def main(config: Convert) -> None:
         raise UserError(f"{config.out} is there already: name a new folder by --out.")
     if out.is_relative_to(data):
         raise UserError(f"{config.out} lies in {config.data}, which is never changed: name another --out.")
-    paths = [record.path for record in scan_plain(config.data).records]
+    scanned = scan_plain(config.data)
+    paths = [record.path for record in scanned.records]
     annotations = read_annotations(config.annotations or find_annotations(config.data))
     labeled, problems = matched(config.data, paths, annotations)
+    problems += scanned.problems
     unnamed = len(paths) - len(labeled)
     if not annotations.lists_all:
         labeled = {**dict.fromkeys(paths), **labeled}
@@ -66,27 +71,30 @@ def main(config: Convert) -> None:
 
 
 def matched(data: Path, paths: list[Path], annotations: Annotations) -> tuple[dict[Path, Annotated], list[Problem]]:
-    """The images that are annotated; problems of those that are not there, or of which there are several."""
-    exact, loose = {}, defaultdict(list)
+    """The images that are annotated; problems of those that are not there, or of which there are several. All of the
+    several are refused: one of them is defective."""
+    whole, loose = defaultdict(list), defaultdict(list)
     for path in paths:
         inside = PurePosixPath(path.relative_to(data).as_posix())
-        exact[str(inside)] = [path]
-        # Without suffix, as YOLO has it, and by the last part alone: annotations move without their images.
-        for name in {str(inside.with_suffix("")), inside.name, inside.stem}:
+        bare = str(inside.with_suffix(""))  # as YOLO has it, from its labels/ on
+        for name in {str(inside), bare, bare.removeprefix("images/")}:
+            whole[name].append(path)
+        for name in {inside.name, inside.stem}:  # annotations move without their images
             loose[name].append(path)
     found: dict[Path, Annotated] = {}
     problems = list(annotations.problems)
     for annotated in annotations.images:
         name = PurePosixPath(annotated.name.replace("\\", "/"))
-        of_name = exact.get(str(name)) or loose.get(str(name)) or loose.get(name.name) or []
+        beside = "/".join("images" if part == "labels" else part for part in name.parts)  # YOLO's labels/train/0.txt
+        of_name = whole.get(str(name)) or whole.get(beside) or loose.get(name.name) or []
         if len(of_name) != 1:
             reason = "which is not there" if not of_name else f"of which there are {len(of_name)}"
             problems.append(Problem(annotations.path, f"annotates {annotated.name}, {reason}"))
-            continue
-        (path,) = of_name
-        before = found.get(path, annotated)
-        shapes = annotated.shapes if before is annotated else before.shapes + annotated.shapes
-        found[path] = Annotated(annotated.name, shapes, annotated.width, annotated.height)
+        for path in of_name:
+            before = found.get(path, Annotated("", ()))
+            is_refused = before.is_refused or annotated.is_refused or len(of_name) > 1
+            shapes = before.shapes + annotated.shapes
+            found[path] = Annotated(annotated.name, shapes, annotated.width, annotated.height, is_refused)
     return found, problems
 
 
@@ -95,11 +103,15 @@ def _written(
 ) -> Iterator[Record]:
     """Copy images and write masks. Good ones are split by the rule that tables have: the last fifth is tested on."""
     defects = {path: defect_of(annotated) for path, annotated in labeled.items()}
-    tested = later_fifth([path for path, defect in defects.items() if defect == GOOD])
+    good = [path for path, defect in defects.items() if defect == GOOD]
+    tested = later_fifth([path for path in good if not (labeled[path] and labeled[path].is_refused)])
     taken: set[str] = set()
     with Progress("converting", len(labeled)) as progress:
         for path, annotated in sorted(labeled.items(), key=lambda item: item[0]):
             progress.advance()
+            if annotated and annotated.is_refused:
+                problems.append(Problem(path, "is left out, since not all that annotates it can be used"))
+                continue
             defect = defects[path]
             stem = path.stem if path.stem not in taken else f"{path.parent.name}_{path.stem}_{len(taken)}"
             taken.add(stem)
@@ -108,7 +120,7 @@ def _written(
                 if annotated and annotated.width and (annotated.width, annotated.height) != (width, height):
                     raise Unreadable(f"is {width}x{height}, its annotation {annotated.width}x{annotated.height}")
                 if defect != GOOD:
-                    shapes = [shape for shape in annotated.shapes if shape.label.lower() not in GOOD_NAMES]
+                    shapes = [shape for shape in annotated.shapes if shape.label.lower() not in GOOD_LABELS]
                     mask = rasterized(shapes, height, width)
             except (Unreadable, UserError, OSError) as error:
                 problems.append(Problem(path, str(error)))
@@ -127,5 +139,11 @@ def _written(
 def defect_of(annotated: Annotated | None) -> str:
     """The labels of an image's shapes, as a folder may be named; good, where there are none but `good`."""
     labels = {shape.label for shape in annotated.shapes} if annotated else set()
-    defects = {re.sub(r"[^\w.-]+", "_", label).lstrip(".") for label in labels if label.lower() not in GOOD_NAMES}
+    defects = {_folder_name(label) for label in labels if label.lower() not in GOOD_LABELS}
     return "+".join(sorted(defects)) or GOOD
+
+
+def _folder_name(label: str) -> str:
+    """Of a defect: never empty, and never one that names good images."""
+    name = re.sub(r"[^\w.-]+", "_", label).lstrip(".")
+    return name if name and name.lower() not in GOOD_LABELS else f"defect_{name}".rstrip("_")

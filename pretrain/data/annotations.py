@@ -35,12 +35,14 @@ class Shape:
 
 @dataclass(frozen=True)
 class Annotated:
-    """What is drawn on the image `name`, as its annotation names it, of that width and height where it says so."""
+    """What is drawn on the image `name`, as its annotation names it, of that width and height where it says so.
+    `is_refused`: something on it could not be read, so it is neither good nor has it a whole mask."""
 
     name: str
     shapes: tuple[Shape, ...]
     width: int = 0
     height: int = 0
+    is_refused: bool = False
 
 
 @dataclass(frozen=True)
@@ -167,12 +169,13 @@ def _read_coco(path: Path) -> Iterator[Annotated | Problem]:
     formats = _labelformat()
     content = read_json(path)
     listed = {image["id"] for image in content["images"]}
-    outlined, boxed = [], []
+    outlined, boxed, refused = [], [], set()
     for annotation in content["annotations"]:
         outline = annotation.get("segmentation")
         if annotation["image_id"] not in listed:
             yield Problem(path, f"annotates an image {annotation['image_id']} that it does not list")
         elif isinstance(outline, dict) and isinstance(outline.get("counts"), str):
+            refused.add(annotation["image_id"])
             advice = "export polygons, or plain counts"
             yield Problem(path, f"has a compressed mask on image {annotation['image_id']}: {advice}")
         elif outline:
@@ -181,6 +184,7 @@ def _read_coco(path: Path) -> Iterator[Annotated | Problem]:
         elif annotation.get("bbox"):
             boxed.append(annotation)
         else:
+            refused.add(annotation["image_id"])
             yield Problem(path, f"has an annotation without outline and box on image {annotation['image_id']}")
     images = [{"width": 0, "height": 0, **image} for image in content["images"]]
     shapes: dict[int, list[Shape]] = {image["id"]: [] for image in images}
@@ -195,7 +199,8 @@ def _read_coco(path: Path) -> Iterator[Annotated | Problem]:
             for labeled in reader(file).get_labels():
                 shapes[labeled.image.id] += shapes_of(labeled.objects)
     for image in images:
-        yield Annotated(image["file_name"], tuple(shapes[image["id"]]), int(image["width"]), int(image["height"]))
+        size = int(image["width"]), int(image["height"])
+        yield Annotated(image["file_name"], tuple(shapes[image["id"]]), *size, image["id"] in refused)
 
 
 def _outlines(objects: Iterable) -> Iterator[Shape]:
@@ -278,7 +283,7 @@ def _yolo_names(folder: Path) -> dict[int, str]:
 
 def _read_labelme(path: Path) -> Iterator[Annotated | Problem]:
     content = read_json(path)
-    shapes = []
+    shapes, is_refused = [], False
     for shape in content["shapes"]:
         points, form = np.array(shape["points"], float).reshape(-1, 2), shape.get("shape_type") or "polygon"
         if form == "rectangle" and len(points) == 2:
@@ -287,11 +292,13 @@ def _read_labelme(path: Path) -> Iterator[Annotated | Problem]:
             turns = np.linspace(0, 2 * np.pi, 90, endpoint=False)
             points = points[0] + np.hypot(*(points[1] - points[0])) * np.stack([np.cos(turns), np.sin(turns)], axis=1)
         elif form != "polygon" or len(points) < 3:
+            is_refused = True
             yield Problem(path, f"has a {form} of {len(points)} points, which encloses nothing: draw a polygon")
             continue
         shapes.append(Shape(str(shape["label"]), points))
     name = str(content.get("imagePath") or path.stem)
-    yield Annotated(name, tuple(shapes), int(content.get("imageWidth") or 0), int(content.get("imageHeight") or 0))
+    size = int(content.get("imageWidth") or 0), int(content.get("imageHeight") or 0)
+    yield Annotated(name, tuple(shapes), *size, is_refused)
 
 
 def _labelformat():

@@ -104,3 +104,64 @@ def test_mistakes_are_one_sentence_and_leave_nothing(lids, tmp_path, capsys):
         said = capsys.readouterr().err.splitlines()
         assert words in said[-1] and said[-1].startswith("error: ")
     assert not (tmp_path / "new").exists() and {path.name for path in lids.iterdir()} == {f"{n}.png" for n in range(8)}
+
+
+def written(folder) -> dict[str, set[str]]:
+    """Names of images by the label they were given."""
+    found = {}
+    for path in folder.glob("*/t*/*/*.*"):
+        found.setdefault(path.parent.name, set()).add(path.name)
+    return found
+
+
+def test_an_image_whose_annotation_is_refused_is_never_good(lids, tmp_path, capsys):
+    packed = {"image_id": 1, "category_id": 7, "segmentation": {"counts": "aab", "size": [10, 12]}}
+    annotations = coco(tmp_path / "coco.json", packed, {"image_id": 2, **BOX}, {**packed, "image_id": 2}, images=8)
+    assert convert("--data", lids, "--annotations", annotations, "--out", tmp_path / "coco") == 0
+    said = capsys.readouterr().err
+    assert "lids/1.png: is left out" in said and "lids/2.png: is left out" in said
+    assert written(tmp_path / "coco") == {"good": {f"{number}.png" for number in (0, 3, 4, 5, 6, 7)}}
+
+
+@pytest.mark.parametrize("form", ["linestrip", "line", "point"])
+def test_lines_and_points_make_no_image_good(form, lids, tmp_path, capsys):
+    labelme(lids / "0.json", (form, [[3, 2], [7, 5]]))
+    assert convert("--data", lids, "--out", tmp_path / "out") == 0
+    assert "lids/0.png: is left out" in capsys.readouterr().err
+    assert written(tmp_path / "out") == {"good": {f"{number}.png" for number in range(1, 8)}}
+
+
+@pytest.mark.parametrize("labels", ["labels/{}", "{}/labels"])
+@pytest.mark.parametrize("is_named", [True, False])
+def test_labels_of_yolo_belong_to_images_beside_them(labels, is_named, tmp_path, capsys):
+    data = tmp_path / "data"
+    for part in ("train", "val"):
+        folder = data / labels.format(part)
+        folder.mkdir(parents=True)
+        (folder / "0.txt").write_text("0 0.5 0.5 0.5 0.5\n" if part == "val" else "")
+        image(data / labels.replace("labels", "images").format(part) / "0.png", level=len(part))
+    (data / "data.yaml").write_text("names: ['0']")
+    typed = ("--annotations", data / "data.yaml") if is_named else ()
+    assert convert("--data", data, *typed, "--out", tmp_path / "out") == 0
+    assert "of which there are" not in capsys.readouterr().err
+    assert {name: len(files) for name, files in written(tmp_path / "out").items()} == {"good": 1, "0": 1}
+
+
+def test_all_images_of_an_ambiguous_name_are_left_out(lids, tmp_path, capsys):
+    image(lids / "more/a.png", level=222)
+    image(lids / "less/a.png", level=223)
+    voc(tmp_path / "voc", "a.png")
+    assert convert("--data", lids, "--annotations", tmp_path / "voc", "--out", tmp_path / "out") == 0
+    said = capsys.readouterr().err
+    assert "more/a.png: is left out" in said and "less/a.png: is left out" in said
+    assert written(tmp_path / "out") == {"good": {f"{number}.png" for number in range(8)}}
+
+
+@pytest.mark.parametrize(
+    ("label", "defect"),
+    [("0", "0"), ("false", "false"), ("..", "defect"), (".good", "defect_good"), ("Normal", "good")],
+)
+def test_only_good_ok_and_normal_name_good_images(label, defect, lids, tmp_path):
+    voc(tmp_path / "voc", "0.png", label=label)
+    assert convert("--data", lids, "--annotations", tmp_path / "voc", "--out", tmp_path / "out") == 0
+    assert "0.png" in written(tmp_path / "out")[defect]

@@ -6,7 +6,7 @@ half there. No image is opened, masks only where they alone say what is good, an
 """
 
 from collections.abc import Collection
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import ModuleType
 
 from pretrain.command import UserError
@@ -35,7 +35,8 @@ def scan(
                 problems.append(item)
             # What was not asked for is never opened, whatever a reader lists.
             elif not normals_only or (item.split, item.defect) == ("train", GOOD):
-                records.append(item)
+                problem = _misnamed(item)
+                problems.append(problem) if problem else records.append(item)
     if not records:
         raise UserError(f"no images in {folder}; expected them as {LAYOUTS[name].EXPECTED}.")
     return Scan(folder, tuple(records), tuple(problems))
@@ -47,15 +48,20 @@ def scan_plain(folder: Path, categories: Collection[str] = ()) -> Scan:
     _check_folder(folder)
     found = plain.categories(folder)
     check_names(categories, found, f"subfolder with images in {folder}")
-    records = [record for name in categories or found for record in plain.read(name, found[name], normals_only=False)]
+    listed = [record for name in categories or found for record in plain.read(name, found[name], normals_only=False)]
+    problems = [problem for record in listed if (problem := _misnamed(record))]
+    records = [record for record in listed if not _misnamed(record)]
     if not records:
         raise UserError(f"no images in {folder} ({', '.join(sorted(SUFFIXES))}).")
-    return Scan(folder, tuple(sorted(records, key=lambda record: record.path)), ())
+    return Scan(folder, tuple(sorted(records, key=lambda record: record.path)), tuple(problems))
 
 
 def has_layout(folder: Path, layout: LayoutName | None = None) -> bool:
-    """Whether a folder is laid out by category and split, as it says or as the user says."""
-    return layout != "plain" and folder.is_dir() and bool(_detected(folder, layout)[1])
+    """Whether a folder is laid out by category and split. Raises UserError where the user says how and it is not: it
+    would be taken as a plain one, whose images are all good."""
+    if layout == "plain" or not folder.is_dir():
+        return False
+    return bool((_found if layout else _detected)(folder, layout)[1])
 
 
 def category_folders(folder: Path, layout: LayoutName | None = None) -> dict[str, Path]:
@@ -78,6 +84,20 @@ def _detected(folder: Path, layout: LayoutName | None) -> tuple[LayoutName, dict
         if categories := LAYOUTS[name].categories(folder):
             return name, categories
     return layout or "mvtec", {}
+
+
+def _misnamed(record: Record) -> Problem | None:
+    """Of a category or a defect by which no folder can be named safely: tables and lists say anything."""
+    for what, name, forbidden in (("category", record.category, "\\\0"), ("defect", record.defect, "\\\0/")):
+        if record.split:  # commas separate names that are typed; nobody types those of a plain folder
+            forbidden += ","
+        parts = PurePosixPath(name).parts
+        is_empty = not parts and (name or what == "category")
+        if is_empty or name.startswith("/") or ".." in parts or any(letter in name for letter in forbidden):
+            return Problem(
+                record.path, f"is of the {what} {name!r}, by which no folder can be named: name it otherwise"
+            )
+    return None
 
 
 def _check_folder(folder: Path) -> None:

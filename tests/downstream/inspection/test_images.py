@@ -39,3 +39,16 @@ def test_another_layout_is_found_out_or_said(tmp_path):
     # Eight: the labels are images too where the folder is said to be plain.
     assert len(good_images(tmp_path, "lid", 32, layout="plain")) == 8
     assert {record.split for record in records_to_inspect([tmp_path], "any", "plain")} == {""}
+
+
+def test_a_layout_that_is_typed_has_to_fit(tmp_path):
+    """Else the folder would count as a plain one, and its cracks as good."""
+    MADE["mvtec"](tmp_path)
+    for use in (
+        lambda: good_images(tmp_path, None, 32, layout="visa"),
+        lambda: records_to_inspect([tmp_path], "nut", "visa"),
+    ):
+        with pytest.raises(UserError, match="no category in .*; expected images as .*Normal"):
+            use()
+    (single, *_) = (tmp_path / "nut/test/crack").iterdir()
+    assert [record.path for record in records_to_inspect([single], "nut", "visa")] == [single]

@@ -62,5 +62,29 @@ def test_a_layout_that_is_not_there_is_said_with_what_it_looks_like(tmp_path):
     for name in LAYOUTS.keys() - {"mvtec", "mpdd", "plain"}:
         with pytest.raises(UserError, match=r"^no category in .*; expected images as .*\.$"):
             category_folders(tmp_path, name)
-        assert not has_layout(tmp_path, name)
+        with pytest.raises(UserError, match="^no category in"):
+            has_layout(tmp_path, name)
     assert scan(tmp_path, layout="mpdd").records == scan(tmp_path).records
+
+
+@pytest.mark.parametrize("name", ["../../evil", "/abs", "a\\b", "a,b", "..", "."])
+@pytest.mark.parametrize("what", ["category", "label"])
+def test_no_folder_is_named_by_what_leads_out_of_it(what, name, tmp_path):
+    """Categories and defects become names of folders of models and masks."""
+    image(tmp_path / "0.png")
+    image(tmp_path / "1.png")
+    other = "label" if what == "category" else "category"
+    lines = [f"path;{what};{other};split", "0.png;nut;nut;test", f"1.png;{name};nut;test"]
+    (tmp_path / "images.csv").write_text("\n".join(lines))
+    found = scan(tmp_path)
+    assert [record.path.name for record in found.records] == ["0.png"]
+    assert [problem.path.name for problem in found.problems] == ["1.png"]
+    assert repr(name) in found.problems[0].reason
+
+
+def test_a_category_may_be_nested_and_a_defect_may_not(tmp_path):
+    image(tmp_path / "0.png")
+    image(tmp_path / "1.png")
+    (tmp_path / "images.csv").write_text("path,label,category,split\n0.png,dent,a/b,test\n1.png,a/b,nut,test\n")
+    assert [record.category for record in scan(tmp_path).records] == ["a/b"]
+    assert "defect 'a/b'" in scan(tmp_path).problems[0].reason

@@ -36,3 +36,11 @@ def test_all_are_good_only_where_the_user_says_that_the_folder_is_plain(tmp_path
     }  # fmt: skip
     assert not has_layout(tmp_path, "plain")
     assert list(category_folders(tmp_path, "plain")) == ["mine", "mine/train/good"]
+
+
+def test_a_comma_is_no_harm_and_a_backslash_is_named(tmp_path):
+    image(tmp_path / "red, blue/a.png")
+    image(tmp_path / "a\\b/c.png")
+    found = scan_plain(tmp_path)
+    assert [record.category for record in found.records] == ["red, blue"]
+    assert [problem.path.name for problem in found.problems] == ["c.png"]
