@@ -30,7 +30,9 @@ def test_the_defective_one_comes_first_and_is_shown(mixed, tmp_path, capsys):
     assert scores == sorted(scores, reverse=True) and "label" not in lines[0]
     words = capsys.readouterr().out
     assert "by the folder's labels" not in words
-    assert f"next:   python downstream/detect.py fit --data {mixed} --allow-contamination 0." in words
+    (following,) = (line for line in words.splitlines() if line.startswith("next:"))
+    assert f"python downstream/detect.py fit --data {mixed} --" in following
+    assert "--size-px 64" in following and "--allow-contamination 0." in following
     with Image.open(out / "sheet.png") as sheet:
         assert sheet.width > 3 * 2 * 200 and sheet.height > 2 * 200  # three with their heatmaps in a row, two rows
         assert len(np.unique(np.asarray(sheet))) > 50
@@ -46,7 +48,8 @@ def test_labels_are_printed_afterwards(demo_folder, tmp_path, capsys):
     words = capsys.readouterr().out
     assert f"{found} of the worst {defective} images are defective" in words and "AUROC" in words
     # What fit would see, train/good, was not looked at: nothing is said of what to leave out there.
-    assert words.splitlines()[-1].endswith(f"fit --data {demo_folder} --category hazelnut")
+    assert f"fit --data {demo_folder} --category hazelnut" in words.splitlines()[-1]
+    assert "--allow-contamination" not in words.splitlines()[-1]
     assert run_detect(*arguments) == 0  # all splits
     assert len((out / "triage.jsonl").read_text().splitlines()) == len(labels) + 12
 
