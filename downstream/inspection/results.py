@@ -267,10 +267,13 @@ class AreaResults(ResultsFile):
         }
 
     def _name(self, record: Record) -> Path:
-        """DEFECT/NAME.png, as true masks are named; NAME.jpg.png where there is a NAME.png too."""
+        """DEFECT/NAME.png, as true masks are named; NAME.jpg.png where there is a NAME.png too, then NAME.jpg.2.png."""
         name = Path(record.defect, record.path.stem + ".png")
         if name in self._names:
             name = Path(record.defect, record.path.name + ".png")
+        number = 2
+        while name in self._names:
+            name, number = Path(record.defect, f"{record.path.name}.{number}.png"), number + 1
         self._names.add(name)
         return name
 

@@ -8,7 +8,7 @@ import json
 import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,9 +18,11 @@ import yaml
 
 from pretrain.command import UserError
 from pretrain.data.images import Problem
-from pretrain.reading import read_json
+from pretrain.reading import read_json, read_regular
 
 PLACES = (".", "annotations", "Annotations", "labels")
+# A file of one image's annotations, or of names: a thousand long outlines have a tenth of it.
+MAX_FILE_BYTES = 2**25
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,18 @@ def find_annotations(data: Path) -> Path:
 
 def read_annotations(path: Path) -> Annotations:
     """Those of a file, or of a folder of files of one format. Raises UserError for what cannot be read."""
+    read = _read(path)
+    images, problems = [], list(read.problems)
+    for image in read.images:
+        shapes = tuple(shape for shape in image.shapes if shape.points is None or np.isfinite(shape.points).all())
+        if len(shapes) < len(image.shapes):
+            problems.append(Problem(path, f"has a point on {image.name} that is no finite number: draw it again"))
+            image = replace(image, shapes=shapes, is_refused=True)
+        images.append(image)
+    return replace(read, images=tuple(images), problems=tuple(problems))
+
+
+def _read(path: Path) -> Annotations:
     if path.is_dir():
         if files := _json_files(path):
             return _read_json_files(path, files)
@@ -137,7 +151,7 @@ def _kind(path: Path) -> str:
 
 def _label_files(folder: Path) -> list[Path]:
     """YOLO's: text files of numbers, at any depth."""
-    files = sorted(path for path in folder.rglob("*.txt") if path.name != "classes.txt")
+    files = sorted(path for path in folder.rglob("*.txt") if path.name != "classes.txt" and path.is_file())
     return files if files and all(_is_of_numbers(path) for path in files) else []
 
 
@@ -158,7 +172,7 @@ def _read_json_files(path: Path, files: list[Path]) -> Annotations:
             for item in read(file):
                 (problems if isinstance(item, Problem) else images).append(item)
         # What people's programs leave out or write otherwise, in labelformat too.
-        except (KeyError, TypeError, AttributeError, ValueError, IndexError, OSError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError, OverflowError, IndexError, OSError) as error:
             reason = f"{type(error).__name__}: {error}"
             raise UserError(f"{file} is not as {format} has it ({reason}); export it again.") from None
     return Annotations(format, path, tuple(images), tuple(problems), format == "COCO")
@@ -224,8 +238,9 @@ def _read_voc(folder: Path) -> Annotations:
     names = set()
     for path in sorted(folder.glob("*.xml")):
         try:
-            names |= {element.text for element in ElementTree.parse(path).iterfind("object/name") if element.text}
-        except ElementTree.ParseError as error:
+            root = ElementTree.fromstring(read_regular(path, MAX_FILE_BYTES))
+            names |= {element.text for element in root.iterfind("object/name") if element.text}
+        except (ElementTree.ParseError, ValueError, OSError) as error:
             raise UserError(f"{path} is damaged ({error}): export it again.") from None
     if with_comma := sorted(name for name in names if "," in name):
         raise UserError(f"{folder} has a label {with_comma[0]!r}, and labelformat parts labels at commas: rename it.")
@@ -241,11 +256,14 @@ def _read_yolo(folder: Path) -> Annotations:
     """A line an object: its class and a box (center, width, height) or the corners of an outline, as shares."""
     names = _yolo_names(folder)
     images = []
-    for path in _label_files(folder):
+    if not (files := _label_files(folder)):  # else all images would count as good
+        raise UserError(f"there are no labels in {folder}, or other .txt among them: name the folder of labels alone.")
+    for path in files:
         shapes = []
-        for number, line in enumerate(path.read_text(errors="replace").splitlines(), 1):
+        for number, line in enumerate(_text(path).splitlines(), 1):
             try:
                 kind, *values = (float(word) for word in line.split())
+                kind = int(kind)
                 if len(values) == 4:
                     x, y, width, height = values
                     points = _box(x - width / 2, y - height / 2, x + width / 2, y + height / 2)
@@ -253,12 +271,12 @@ def _read_yolo(folder: Path) -> Annotations:
                     points = np.array(values).reshape(-1, 2)
                     if len(points) < 3:
                         raise ValueError
-            except ValueError:
+            except (ValueError, OverflowError):  # of int(nan) and of int(inf)
                 if not line.strip():
                     continue
                 wrong = f"{path}, line {number}: {line!r} is no object as YOLO has it"
                 raise UserError(f"{wrong}; export it again.") from None
-            shapes.append(Shape(names.get(int(kind), f"class{int(kind)}"), points, is_relative=True))
+            shapes.append(Shape(names.get(kind, f"class{kind}"), points, is_relative=True))
         images.append(Annotated(path.relative_to(folder).with_suffix("").as_posix(), tuple(shapes)))
     return Annotations("YOLO", folder, tuple(images))
 
@@ -268,17 +286,31 @@ def _yolo_names(folder: Path) -> dict[int, str]:
     for parent in (folder, folder.parent):
         for path in sorted([*parent.glob("*.yaml"), *parent.glob("*.yml")]):
             try:
-                content = yaml.safe_load(path.read_text())
-            except (yaml.YAMLError, UnicodeDecodeError):
+                content = yaml.safe_load(_text(path))
+            except (yaml.YAMLError, UserError, ValueError, RecursionError):
                 continue
             names = content.get("names") if isinstance(content, dict) else None
             if isinstance(names, list):
                 names = dict(enumerate(names))
             if isinstance(names, dict):
-                return {int(key): str(name) for key, name in names.items()}
+                # Nothing nested: a few lines of aliases make a name of gigabytes.
+                named = {str(key): name for key, name in names.items() if isinstance(key, (str, int))}
+                return {
+                    int(key): str(name)
+                    for key, name in named.items()
+                    if key.isdecimal() and isinstance(name, (str, int))
+                }
         if (path := parent / "classes.txt").is_file():
-            return dict(enumerate(path.read_text().split("\n")))
+            return dict(enumerate(_text(path).splitlines()))
     return {}
+
+
+def _text(path: Path) -> str:
+    """Of a small file. Raises UserError for one that is none."""
+    try:
+        return read_regular(path, MAX_FILE_BYTES).decode(errors="replace")
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}): export it again.") from None
 
 
 def _read_labelme(path: Path) -> Iterator[Annotated | Problem]:

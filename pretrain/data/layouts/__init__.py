@@ -13,7 +13,7 @@ from pretrain.command import UserError
 from pretrain.data.images import GOOD, SUFFIXES, LayoutName, Problem, Record, Scan, check_names
 from pretrain.data.layouts import btad, dagm, ksdd, ksdd2, loco, mvtec, mvtec2, plain, realiad, table, visa
 
-# In the order in which they are tried: the more a layout asks for, the sooner.
+# Of layouts that find equally many categories the first counts: the more one asks for, the sooner it comes.
 LAYOUTS: dict[LayoutName, ModuleType] = {
     "visa": visa, "realiad": realiad, "ksdd": ksdd, "ksdd2": ksdd2, "dagm": dagm, "mvtec2": mvtec2, "loco": loco,
     "btad": btad, "mvtec": mvtec, "mpdd": mvtec, "table": table, "plain": plain,
@@ -79,11 +79,18 @@ def _found(folder: Path, layout: LayoutName | None) -> tuple[LayoutName, dict[st
 
 
 def _detected(folder: Path, layout: LayoutName | None) -> tuple[LayoutName, dict[str, Path]]:
-    """The layout that a folder has, by what lies there, and its categories; MVTec AD's and none where it has none."""
-    for name in [layout] if layout else [name for name in LAYOUTS if name != "plain"]:
-        if categories := LAYOUTS[name].categories(folder):
-            return name, categories
-    return layout or "mvtec", {}
+    """The layout that a folder has, by what lies there, and its categories; MVTec AD's and none where it has none.
+
+    It is the one that finds most: by the first that finds any, one odd category would hide all others. A table counts
+    where there is nothing else, whatever it lists.
+    """
+    if layout:
+        return layout, LAYOUTS[layout].categories(folder)
+    found = {name: reader.categories(folder) for name, reader in LAYOUTS.items() if reader not in (table, plain)}
+    name = max(found, key=lambda name: len(found[name]))  # the first of equals
+    if not found[name] and (listed := table.categories(folder)):
+        return "table", listed
+    return (name, found[name]) if found[name] else ("mvtec", {})
 
 
 def _misnamed(record: Record) -> Problem | None:

@@ -4,13 +4,16 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from pretrain.command import UserError
 from pretrain.data.images import GOOD, Problem, Record
 from pretrain.data.layouts.folders import has_any, holders, images_in
+from pretrain.reading import read_regular
 
 EXPECTED = "ClassN/Train/NAME.PNG with ClassN/Train/Label/NAME_label.PNG"
 DEFECT = "defect"
 PARTS = {"train": "Train", "test": "Test"}
 LABEL = "_label"
+MAX_BYTES = 2**25
 
 
 def categories(folder: Path) -> dict[str, Path]:
@@ -26,7 +29,7 @@ def read(category: str, where: Path, normals_only: bool) -> Iterator[Record | Pr
         labels = where / part / "Label"
         masks = {path.stem.removesuffix(LABEL): path for path in images_in(labels)}
         listed = labels / "Labels.txt"
-        text = listed.read_text(encoding="utf-8", errors="replace") if listed.is_file() else ""
+        text = _text(listed) if listed.exists() else ""
         # Lines such as `2  1  0002.PNG  0  0002_label.PNG`.
         missing = dict(re.findall(rf"(\S+){LABEL}(\.\w+)", text))
         for path in images_in(where / part):
@@ -39,3 +42,11 @@ def read(category: str, where: Path, normals_only: bool) -> Iterator[Record | Pr
         yield from (Problem(mask, "a mask without its image") for mask in masks.values())
         gone = sorted(missing.keys() - masks.keys())
         yield from (Problem(where / part / stem, f"has a label in {listed.name}, but is not there") for stem in gone)
+
+
+def _text(listed: Path) -> str:
+    """Raises UserError for a list that cannot be read: without it, a defective image whose label is lost is good."""
+    try:
+        return read_regular(listed, MAX_BYTES).decode(errors="replace")
+    except OSError as error:
+        raise UserError(f"{listed} cannot be read ({error.strerror}): fetch it again.") from None

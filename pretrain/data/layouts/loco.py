@@ -7,15 +7,16 @@ Each mask is one defect, which may saturate (be found whole once a part of it is
 from collections.abc import Iterator
 from pathlib import Path
 
-from pretrain.data.images import Problem, Record
+from pretrain.data.images import SPLITS, Problem, Record
 from pretrain.data.layouts.folders import has_any, holders, labeled_tree
 
 EXPECTED = "CATEGORY/validation/good/NAME.png and CATEGORY/ground_truth/logical_anomalies/NAME/000.png"
 
 
 def categories(folder: Path) -> dict[str, Path]:
-    """Folders with validation/ beside train/ or test/."""
-    return holders(folder, lambda inner: has_any(inner, "validation") and has_any(inner, "train", "test"))
+    """Folders with train/ or test/, where one has validation/ too: some data sets have it of some categories only."""
+    found = holders(folder, lambda inner: has_any(inner, *SPLITS))
+    return found if any(has_any(inner, "validation") for inner in found.values()) else {}
 
 
 def read(category: str, where: Path, normals_only: bool) -> Iterator[Record | Problem]:

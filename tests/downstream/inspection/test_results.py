@@ -11,7 +11,7 @@ from fitted_models import run_area, run_detect
 from PIL import Image
 
 from downstream.inspection.inspector import Inspection
-from downstream.inspection.results import DetectResults
+from downstream.inspection.results import AreaResults, DetectResults
 from pretrain.data.decode import read_mask
 from pretrain.data.images import UNLABELED, Record
 
@@ -103,3 +103,11 @@ def test_images_of_one_name_keep_their_masks_apart(validated, demo_folder, tmp_p
             image.convert("RGB").save(data / name)
     assert run_area("test", "--model", validated, "--data", data.parents[1], "--out", tmp_path / "out") == 0
     assert sorted(path.name for path in (tmp_path / "out/masks/good").iterdir()) == ["a.png", "a.png.png"]
+
+
+def test_no_image_of_many_of_one_name_overwrites_another(tmp_path):
+    """As KolektorSDD's, where every commutator has its Part0.jpg."""
+    results = AreaResults.__new__(AreaResults)
+    results._names = set()
+    names = [results._name(Record(tmp_path / f"kos0{n}/Part0.jpg", "kos", "test", "good")).name for n in range(4)]
+    assert names == ["Part0.png", "Part0.jpg.png", "Part0.jpg.2.png", "Part0.jpg.3.png"]

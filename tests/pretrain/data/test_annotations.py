@@ -1,5 +1,6 @@
 """Annotations of four formats, whole and wrong; shapes as pixels."""
 
+import os
 import sys
 
 import numpy as np
@@ -147,3 +148,65 @@ def test_labelformat_is_asked_for_where_it_is_missing(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="read by labelformat, which is not installed: pip install"):
         read_annotations(coco(tmp_path / "coco.json"))
     assert read_annotations(labelme(tmp_path / "labelme.json")).format == "LabelMe"
+
+
+def test_pipes_and_folders_are_no_label_files(tmp_path):
+    """A pipe that nobody writes into would block for ever."""
+    os.mkfifo(tmp_path / "0.txt")
+    os.mkfifo(tmp_path / "data.yaml")
+    (tmp_path / "1.txt").mkdir()
+    (tmp_path / "2.txt").write_text("1 0.5 0.5 0.2 0.2")
+    read = read_annotations(tmp_path)
+    assert [(image.name, image.shapes[0].label) for image in read.images] == [("2", "class1")]
+    os.mkfifo(tmp_path / "voc.xml")
+    with pytest.raises(UserError, match="voc.xml is damaged .*no regular file"):
+        read_annotations(tmp_path)
+
+
+def test_files_without_end_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("pretrain.data.annotations.MAX_FILE_BYTES", 10)
+    (tmp_path / "2.txt").write_text("1 0.5 0.5 0.2 0.2")
+    with pytest.raises(UserError, match=r"2.txt cannot be read \(it has 17 bytes, more than 10\)"):
+        read_annotations(tmp_path)
+
+
+def test_only_words_and_numbers_name_classes(tmp_path):
+    (tmp_path / "0.txt").write_text("".join(f"{kind} 0.5 0.5 0.2 0.2\n" for kind in range(4)))
+    (tmp_path / "data.yaml").write_text("names: {0: dent, 1: [a, b], '2': 7, x: hole, 3: {a: b}}")
+    (image,) = read_annotations(tmp_path).images
+    assert [shape.label for shape in image.shapes] == ["dent", "class1", "7", "class3"]
+
+
+@pytest.mark.parametrize("first", ["nan", "inf"])
+def test_a_class_that_is_no_number_is_one_sentence(first, tmp_path):
+    (tmp_path / "0.txt").write_text(f"1 0.5 0.5 0.2 0.2\n{first} 0.5 0.5 0.2 0.2")
+    with pytest.raises(UserError, match="line 2: .* is no object as YOLO has it"):
+        read_annotations(tmp_path)
+
+
+def test_points_have_to_be_finite(tmp_path):
+    (tmp_path / "yolo").mkdir()
+    (tmp_path / "yolo/0.txt").write_text("1 0.5 0.5 0.2 0.2\n1 inf 0.5 0.2 0.2")
+    labelme(tmp_path / "labelme/0.json", ("polygon", [[1, 1], [float("inf"), 1], [1, 5]]))
+    triangle = [float("nan"), *TRIANGLE[1:]]
+    coco(tmp_path / "coco/coco.json", {"image_id": 0, "category_id": 7, "segmentation": [triangle]}, images=1)
+    for folder in ("yolo", "labelme", "coco"):
+        read = read_annotations(tmp_path / folder)
+        (image,) = read.images
+        assert image.is_refused and len(image.shapes) == (folder == "yolo"), folder
+        assert "that is no finite number" in read.problems[0].reason
+
+
+def test_a_size_without_end_is_one_sentence(tmp_path):
+    path = labelme(tmp_path / "0.json")
+    path.write_text(path.read_text().replace(f'"imageWidth": {WIDTH}', '"imageWidth": Infinity'))
+    with pytest.raises(UserError, match="not as LabelMe has it .OverflowError"):
+        read_annotations(tmp_path)
+
+
+def test_labels_that_are_not_found_make_no_image_good(tmp_path):
+    (tmp_path / "0.txt").write_text("1 0.5 0.5 0.2 0.2")
+    (tmp_path / "README.txt").write_text("from our line")
+    (tmp_path / "data.yaml").write_text("names: [dent]")
+    with pytest.raises(UserError, match="no labels in .*, or other .txt among them"):
+        read_annotations(tmp_path / "data.yaml")

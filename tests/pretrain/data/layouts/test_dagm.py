@@ -1,8 +1,10 @@
 """DAGM: labels by file and by list."""
 
+import pytest
 from made_folders import mask
 from made_layouts import dagm
 
+from pretrain.command import UserError
 from pretrain.data.layouts import scan
 
 
@@ -32,3 +34,10 @@ def test_what_is_half_there_is_named_and_no_defect_becomes_good(tmp_path):
         (stray, "a mask without its image"),
         (labels.parent / "0600", "has a label in Labels.txt, but is not there"),
     ]
+
+
+def test_a_list_that_cannot_be_read_is_said(tmp_path, monkeypatch):
+    dagm(tmp_path)
+    monkeypatch.setattr("pretrain.data.layouts.dagm.MAX_BYTES", 10)
+    with pytest.raises(UserError, match=r"Labels.txt cannot be read \(it has .* bytes, more than 10\): fetch it again"):
+        scan(tmp_path)

@@ -88,3 +88,11 @@ def test_a_category_may_be_nested_and_a_defect_may_not(tmp_path):
     (tmp_path / "images.csv").write_text("path,label,category,split\n0.png,dent,a/b,test\n1.png,a/b,nut,test\n")
     assert [record.category for record in scan(tmp_path).records] == ["a/b"]
     assert "defect 'a/b'" in scan(tmp_path).problems[0].reason
+
+
+def test_one_odd_category_hides_no_other(tmp_path):
+    for odd in ("validation/good", "test/ok", "test_public/good"):
+        folder = tmp_path / odd.replace("/", "_")
+        for name in ("bottle/train/good", "pill/train/good", "bolt/train/good", f"bolt/{odd}"):
+            image(folder / name / "0.png")
+        assert {record.category for record in scan(folder).records} == {"bolt", "bottle", "pill"}, odd

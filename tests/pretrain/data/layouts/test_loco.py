@@ -40,3 +40,9 @@ def test_normals_are_those_of_training_and_validation(tmp_path):
         image(tmp_path / f"box/{name}.png")
     records = scan(tmp_path, normals_only=True).records
     assert [record.path.parts[-3] for record in records] == ["train", "validation"]
+
+
+def test_a_category_without_validation_is_read_with_those_that_have_it(tmp_path):
+    for name in ("bottle/train/good/0", "bolt/train/good/0", "bolt/validation/good/1"):
+        image(tmp_path / f"{name}.png")
+    assert [record.category for record in scan(tmp_path).records] == ["bolt", "bolt", "bottle"]

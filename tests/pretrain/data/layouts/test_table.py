@@ -93,3 +93,10 @@ def test_parquet_needs_pyarrow_and_says_so(tmp_path, monkeypatch):
         has_layout(tmp_path)
     (tmp_path / "mine/train/good").mkdir(parents=True)
     assert has_layout(tmp_path), "what is laid out otherwise does not need it"
+
+
+def test_a_table_without_end_is_refused(tmp_path, monkeypatch):
+    table(tmp_path)
+    monkeypatch.setattr("pretrain.data.layouts.table.MAX_BYTES", 10)
+    with pytest.raises(UserError, match=r"cannot be read as a table .*more than 10"):
+        scan(tmp_path)
