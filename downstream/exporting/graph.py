@@ -85,15 +85,13 @@ class InspectionGraph(nn.Module):
         weights = torch.ones(rows, columns)
         if method.foreground:
             weights = 1 - method.foreground * background(method.patch_sum_).float()
-        inside, roi = torch.arange(rows * columns), getattr(method, "roi_", None)
-        if roi is not None:
-            inside = method._positions((rows, columns))
-            counts = torch.zeros(rows * columns).index_fill(0, inside, 1).view(rows, columns)
-            weights = weights * counts
+        inside, seen_px = torch.arange(rows * columns), height * width
+        if (roi := self.vectors.roi) is not None:
+            inside, seen_px = method._positions((rows, columns)), int(roi.sum())
+            weights = weights * method._spread(torch.ones(1, len(inside)), (rows, columns))[0]
         self.register_buffer("weights", weights)
         self.register_buffer("inside", inside)
-        self.register_buffer("roi", roi)
-        self.highest = max(1, round(method.top_share * (height * width if roi is None else int(roi.sum()))))
+        self.highest = max(1, round(method.top_share * seen_px))
         self.image_weight = method.image_weight
         if self.image_weight:
             self.register_buffer("pooled_normals", method.pooled_)
@@ -103,8 +101,8 @@ class InspectionGraph(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         vectors = self.normalization(self.vectors(images))
         maps = self.down @ (self.distances(vectors) * self.weights) @ self.across
-        if self.roi is not None:
-            maps = torch.where(self.roi, maps, 0)
+        if self.vectors.roi is not None:
+            maps = torch.where(self.vectors.roi, maps, 0)
         scores = maps.flatten(1).topk(self.highest, dim=1).values.mean(1)
         if self.image_weight:
             pooled = vectors.flatten(1, 2)[:, self.inside].mean(1)

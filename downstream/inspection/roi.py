@@ -26,7 +26,7 @@ def read_roi(path: Path, image_size: tuple[int, int], size_px: Size) -> np.ndarr
     roi = np.asarray(covered) >= 0.5
     if not roi.any():
         raise UserError(
-            f"{path} leaves nothing of the {_named(image_size)} px images to look at: draw it on the product."
+            f"{path} leaves nothing of the {named(image_size)} px images to look at: draw it on the product."
         )
     return roi
 
@@ -38,7 +38,7 @@ def _mask(path: Path, image_size: tuple[int, int]) -> np.ndarray:
         raise UserError(f"the region of interest {path} cannot be used: {unreadable}.") from None
     if distorts(mask.shape[1] / mask.shape[0], *image_size):
         raise UserError(
-            f"the region of interest {path} has {_named(mask.shape)} px, and the images {_named(image_size)}: draw it "
+            f"the region of interest {path} has {named(mask.shape)} px, and the images {named(image_size)}: draw it "
             "on one of them."
         )
     return mask
@@ -68,7 +68,3 @@ def _points(polygon: object) -> list[tuple[float, float]]:
     if len(points) < FEWEST_POINTS or not np.isfinite(points).all():
         raise ValueError(f"a polygon of {len(points)} points, or one that is not finite")
     return points
-
-
-def _named(shape: tuple[int, ...]) -> str:
-    return named((shape[0], shape[1]))
