@@ -19,7 +19,7 @@ from downstream.inspection.config import Triage
 from downstream.inspection.images import images_of
 from downstream.inspection.overlay import overlay
 from downstream.methods.mutual import CLEAR_DEVIATIONS, MIN_TO_COMPARE, Mutual
-from downstream.methods.references import robust_deviations
+from downstream.methods.references import robust_deviations, robust_limit
 from embeddings.encoding import choose_encoder
 from pretrain.command import UserError
 from pretrain.data.dataset import ImageSet, data_name
@@ -106,9 +106,7 @@ def ranked(images: ImageSet, method: Mutual, keep: int = 0) -> Ranking:
                 del maps[position]
             progress.advance(len(batch.scores))
     order = sorted(range(len(scores)), key=lambda position: -scores[position])
-    logarithms = np.log(np.maximum(peaks, 1e-12))
-    deviation = 1.4826 * np.median(np.abs(logarithms - np.median(logarithms)))
-    limit = float(np.exp(np.median(logarithms) + CLEAR_DEVIATIONS * deviation))
+    limit = robust_limit(peaks, CLEAR_DEVIATIONS)
     return Ranking(np.array(scores), robust_deviations(scores), order, maps, limit)
 
 

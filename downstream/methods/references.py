@@ -99,11 +99,24 @@ def background(mean_patches: Tensor) -> Tensor:
 
 
 def robust_deviations(scores: Sequence[float]) -> np.ndarray:
-    """How far each score lies above the median, in robust standard deviations of the logarithm: scores of normals are
-    about log-normal, so that the logarithms have one deviation whatever the method's unit."""
+    """How far each score lies above the median, in robust standard deviations of the logarithm."""
+    values, median, deviation = _robust(scores)
+    return (values - median) / deviation
+
+
+def robust_limit(scores: Sequence[float], deviations: float) -> float:
+    """The score that lies so many of these deviations above the median."""
+    _, median, deviation = _robust(scores)
+    return float(np.exp(median + deviations * deviation))
+
+
+def _robust(scores: Sequence[float]) -> tuple[np.ndarray, float, float]:
+    """Logarithms, their median and their robust deviation: scores of normals are about log-normal, so that the
+    logarithms have one deviation whatever the method's unit."""
     values = np.log(np.maximum(np.asarray(scores, float), 1e-12))
-    above = values - np.median(values)
-    return above / max(1.4826 * np.median(np.abs(above)), 1e-9)  # of a normal distribution, the standard deviation
+    median = np.median(values)
+    deviation = 1.4826 * np.median(np.abs(values - median))  # of a normal distribution, the standard one
+    return values, median, max(deviation, 1e-9)
 
 
 def suspicious(scores: Sequence[float], least: float = SUSPICIOUS_DEVIATIONS) -> list[int]:
