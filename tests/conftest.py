@@ -235,6 +235,15 @@ def blotched(demo_folder, tmp_path) -> Path:
     return folder
 
 
+@pytest.fixture
+def mixed(demo_folder, blotched, tmp_path) -> Path:
+    """Twelve good images and a defective one, in no layout."""
+    folder = tmp_path / "mixed"
+    shutil.copytree(demo_folder / "hazelnut" / "train" / "good", folder)
+    shutil.copy(blotched / "b bad.png", folder / "sneaked in.png")
+    return folder
+
+
 @pytest.fixture(scope="session")
 def onnx_file(padim_folder, make_once) -> Path:
     """The same as an ONNX file."""

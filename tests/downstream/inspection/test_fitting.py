@@ -18,11 +18,8 @@ def test_a_plain_folder_of_good_images_is_enough(demo_folder, blotched, tmp_path
     assert run_detect("run", blotched / "b bad.png", "--model", tmp_path / "model", "--out", tmp_path / "out") == 1
 
 
-def test_a_defect_among_the_good_ones_is_named(demo_folder, blotched, tmp_path, capsys):
-    goods = tmp_path / "goods"
-    shutil.copytree(demo_folder / "hazelnut" / "train" / "good", goods)
-    shutil.copy(blotched / "b bad.png", goods / "sneaked in.png")
-    assert run_detect("fit", "--data", goods, "--out", tmp_path / "model", *SMALL) == 0
+def test_a_defect_among_the_good_ones_is_named(mixed, tmp_path, capsys):
+    assert run_detect("fit", "--data", mixed, "--out", tmp_path / "model", *SMALL) == 0
     suspects = [line for line in capsys.readouterr().out.splitlines() if line.startswith("suspicious")]
     assert suspects and "sneaked in.png" in suspects[0]
 
@@ -33,20 +30,12 @@ def test_few_references_take_their_threshold_from_other_categories(demo_folder, 
     assert "training categories" in capsys.readouterr().out
 
 
-@pytest.fixture
-def contaminated(demo_folder, blotched, tmp_path):
-    goods = tmp_path / "goods"
-    shutil.copytree(demo_folder / "hazelnut" / "train" / "good", goods)
-    shutil.copy(blotched / "b bad.png", goods / "sneaked in.png")
-    return goods
-
-
-def test_clear_outliers_are_left_out_named_and_kept_in_mind(contaminated, demo_folder, tmp_path, capsys):
+def test_clear_outliers_are_left_out_named_and_kept_in_mind(mixed, demo_folder, tmp_path, capsys):
     model = tmp_path / "model"
     small = ("--false-alarm-rate", "0.2", *SMALL)
-    assert run_detect("fit", "--data", contaminated, "--out", model, "--allow-contamination", "0.1", *small) == 0
+    assert run_detect("fit", "--data", mixed, "--out", model, "--allow-contamination", "0.1", *small) == 0
     words = capsys.readouterr().out
-    assert "the worst 1 are left out" in words and f"left out: {contaminated / 'sneaked in.png'}" in words
+    assert "the worst 1 are left out" in words and f"left out: {mixed / 'sneaked in.png'}" in words
     assert "Were all 1 images left out good, up to 26.2% of good images would be above" in words  # 0.2 * 12/13 + 1/13
     saved = json.loads((model / "inspector.json").read_text())
     (left_out,) = saved["metadata"]["left_out_as_outliers"]
@@ -59,11 +48,11 @@ def test_clear_outliers_are_left_out_named_and_kept_in_mind(contaminated, demo_f
     assert saved["threshold"]["value"] == pytest.approx(expected["threshold"]["value"])
 
 
-def test_what_was_left_out_sets_no_threshold_later(contaminated, tmp_path, capsys):
+def test_what_was_left_out_sets_no_threshold_later(mixed, tmp_path, capsys):
     model = tmp_path / "model"
     share = ("--validation-share", "0.3", "--allow-contamination", "0.1")
-    assert run_detect("fit", "--data", contaminated, "--out", model, *share, *SMALL) == 0
-    assert run_area("validate", "--model", model, "--data", contaminated, "--area", "60") == 0
+    assert run_detect("fit", "--data", mixed, "--out", model, *share, *SMALL) == 0
+    assert run_area("validate", "--model", model, "--data", mixed, "--area", "60") == 0
     # Of 12 that are left 4 are for validation; the outlier is none of them.
     assert "9 of 13 good images" in capsys.readouterr().out
 

@@ -11,15 +11,6 @@ from PIL import Image
 SMALL = ("--size-px", "64", "--encoder", "random")
 
 
-@pytest.fixture
-def mixed(demo_folder, blotched, tmp_path):
-    """Twelve good images and a defective one, in no layout."""
-    folder = tmp_path / "mixed"
-    shutil.copytree(demo_folder / "hazelnut" / "train" / "good", folder)
-    shutil.copy(blotched / "b bad.png", folder / "sneaked in.png")
-    return folder
-
-
 def test_the_defective_one_comes_first_and_is_shown(mixed, tmp_path, capsys):
     out = tmp_path / "out"
     assert run_detect("triage", mixed, "--out", out, "--show", "4", *SMALL) == 0
