@@ -32,6 +32,7 @@ import torch
 
 from downstream.report.markdown import as_markdown
 from downstream.report.page import write_report
+from downstream.report.rows import mean_figure
 from downstream.report.terminal import print_tables
 from downstream.restoration.config import RestorationStudy
 from downstream.restoration.study import DEFAULT_ROWS, compute_study
@@ -49,10 +50,15 @@ from pretrain.files import sole_writer, write_json
 from pretrain.progress import Progress, duration
 from pretrain.remembered_maps import MOST_BYTES, remembered_maps
 from pretrain.training.device import choose_device
+from pretrain.training.trackers import Trackers, check_trackers
+
+# What trackers get of each row.
+TRACKED = ("auroc", "balanced_accuracy", "pixel_auroc", "pixel_average_precision", "pixel_aupro")
 
 
 def main(config: Evaluate) -> int:
     """Compute what is not finished yet and write the report. Returns 1 where a cell failed."""
+    check_trackers(config.track)
     if config.only_report:
         write_reports(config)
         return 0
@@ -167,3 +173,15 @@ def write_reports(config: Evaluate) -> None:
         with open(config.record, "a", encoding="utf-8") as record:
             record.write("\n" + as_markdown(summary, config.heading))
         print(f"recorded: {config.record}")
+    tell_trackers(config, summary)
+
+
+def tell_trackers(config: Evaluate, summary: dict) -> None:
+    """One run for the study: each row's figures under its name, and the report."""
+    trackers = Trackers(config.track, config.out, {name: summary[name] for name in ("data", "protocol", "command")})
+    trackers.figures(
+        0, {f"{row['name']}/{name}": mean_figure(row, name) for row in summary["rows"] for name in TRACKED}
+    )
+    for name in ("report.html", "report.json"):
+        trackers.result(config.out / name)
+    trackers.end(is_finished=True)

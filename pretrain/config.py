@@ -87,6 +87,7 @@ class Config:
         seed: Another seed, another encoder.
         monitor_every: Steps between two evaluations by the monitor. Default is a tenth of the training, and at least 5.
         checkpoint_minutes: Minutes between two checkpoints.
+        track: Also tell tensorboard, mlflow or both what the training does.
         device: cpu, cuda, or auto for a GPU where there is one.
         views: Made by kornia, or fast, which turns hues a little otherwise. Default is kornia on a GPU, fast without.
         deterministic: On a GPU, give the same bits every time, also after a resume; slower.
@@ -122,6 +123,7 @@ class Config:
     seed: int = 0
     monitor_every: int | None = None
     checkpoint_minutes: float = 1.0
+    track: Names = Names()
     device: str = "auto"
     views: Literal["kornia", "fast"] | None = None
     deterministic: bool = False

@@ -37,6 +37,7 @@ class Config:
         precision: 32-true or bf16-mixed. Default is bf16-mixed on a GPU that has it.
         device: cpu, cuda, or auto for a GPU where there is one.
         checkpoint_minutes: Minutes between two checkpoints.
+        track: Also tell tensorboard, mlflow or both what the training does.
         seed: Another seed, another network and another tenth held out.
     """
 
@@ -66,4 +67,5 @@ class Config:
     precision: Literal["32-true", "bf16-mixed"] | None = None
     device: str = "auto"
     checkpoint_minutes: float = 1.0
+    track: Names = Names()
     seed: int = 0

@@ -26,6 +26,7 @@ class Train:
         cached: Compute what frozen layers give only once; the result is the same.
         seed: Splits, first weights and order.
         checkpoint_minutes: Minutes between two checkpoints.
+        track: Also tell tensorboard, mlflow or both what the training does.
         device: cpu, cuda, or auto for a GPU where there is one.
         out: The run's folder; the same command again resumes a run that was stopped.
     """
@@ -44,6 +45,7 @@ class Train:
     cached: bool = True
     seed: int = 0
     checkpoint_minutes: float = 1.0
+    track: Names = Names()
     device: str = "auto"
     out: Path = Path("runs/vgg_cam")
 

@@ -34,6 +34,7 @@ class Train:
             counts small defects in full.
         seed: Varies first weights, synthetic anomalies, degradation and order.
         checkpoint_minutes: Minutes between two checkpoints.
+        track: Also tell tensorboard, mlflow or both what the training does.
         device: cpu, cuda, or auto for a GPU where there is one.
         out: Folder of the run; the same command resumes a run that was stopped.
     """
@@ -58,6 +59,7 @@ class Train:
     weighting: Literal["published", "repaired", "balanced"] = "repaired"
     seed: int = 0
     checkpoint_minutes: float = 1.0
+    track: Names = Names()
     device: str = "auto"
     out: Path = Path("runs/sadnet")
 

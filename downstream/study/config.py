@@ -36,6 +36,7 @@ class Evaluate:
         device: cpu, cuda, or auto for a GPU where there is one.
         out: Folder of the study; the same command again resumes it.
         only_report: Compute nothing; write the report of the finished cells in --out again.
+        track: Also give the figures and the report to tensorboard, mlflow or both.
         record: Append the tables to this Markdown file.
         heading: Heading of these tables there.
     """
@@ -57,6 +58,7 @@ class Evaluate:
     device: str = "auto"
     out: Path = Path("runs/study")
     only_report: bool = False
+    track: Names = Names()
     record: Path | None = None
     heading: str = "The study"
 

@@ -4,6 +4,8 @@ runs/NAME/config.yaml              the resolved configuration; another one into 
 runs/NAME/metrics.jsonl            one line of figures for a step, only ever of steps that count
 runs/NAME/checkpoint.safetensors   all that going on needs; always whole
 runs/NAME/finished                 exists once the result is written
+
+Trackers that the configuration names (`track`) are told what metrics.jsonl is told, and get the result.
 """
 
 import json
@@ -21,6 +23,7 @@ from torch.optim import Optimizer
 from pretrain.command import Names, UserError
 from pretrain.files import read_tensors, sole_writer, write_tensors, write_whole
 from pretrain.reading import parse_json
+from pretrain.training.trackers import OF_TRACKERS, Trackers, check_trackers
 
 # Of checkpoints. 2: of one session for all trainings, with its length, its seconds and a state.
 FORMAT = 2
@@ -34,6 +37,7 @@ class Run:
         self.checkpoint_file = folder / "checkpoint.safetensors"
         self.metrics_file = folder / "metrics.jsonl"
         self._finished_file = folder / "finished"
+        self._trackers: Trackers | None = None
 
     @property
     def is_finished(self) -> bool:
@@ -52,8 +56,14 @@ class Run:
         with as_user_errors(self.folder), sole_writer(self.folder, "trains in", "another --out"):
             for unfinished in self.folder.glob(".*.part"):  # by killed writers, each as large as a checkpoint
                 unfinished.unlink()
+            names = getattr(config, "track", ())
+            check_trackers(names)
             self._keep(config)
-            yield
+            self._trackers = Trackers(names, self.folder, self.config())
+            try:
+                yield
+            finally:
+                self._trackers.end(self.is_finished)
 
     def config(self) -> dict:
         """The stored configuration, plain."""
@@ -80,6 +90,8 @@ class Run:
                 file.seek(-1, os.SEEK_END)
                 line = line if file.read(1) == b"\n" else b"\n" + line
             file.write(line)
+        if self._trackers:
+            self._trackers.figures(step, figures)
 
     def metrics(self) -> list[dict]:
         """All lines; one that was cut off by a kill, or is damaged, is left out."""
@@ -138,11 +150,26 @@ class Run:
         """Mark the run as finished; its checkpoint has served."""
         self._finished_file.touch()
         self.checkpoint_file.unlink(missing_ok=True)
+        if self._trackers:
+            self._give_results(self._trackers)
+
+    def _give_results(self, trackers: Trackers) -> None:
+        """Every picture and file of the folder that is no tracker's own; pictures at the last step."""
+        step = max((line["step"] for line in self.metrics()), default=0)
+        for path in sorted(self.folder.rglob("*")):
+            name = path.relative_to(self.folder)
+            if not path.is_file() or name.parts[0] in OF_TRACKERS or any(part[0] == "." for part in name.parts):
+                continue
+            if path.suffix == ".png":
+                trackers.picture(step, name.with_suffix("").as_posix(), path)
+            else:
+                trackers.result(path)
 
     def _keep(self, config: object) -> None:
         """Store the configuration, or compare it with the stored one."""
         wanted = _plain(asdict(config))
-        wanted.pop("out", None)  # a folder may be moved
+        for name in ("out", "track"):  # a folder may be moved, and who follows changes nothing
+            wanted.pop(name, None)
         file = self.folder / "config.yaml"
         if not file.exists():
             write_whole(file, yaml.safe_dump(wanted, sort_keys=False).encode())
