@@ -96,13 +96,12 @@ def differences_table(summary: dict) -> Table:
 
 def restoration_table(restoration: dict) -> Table:
     """The restorers, a row each; the first column names them."""
-    table = Table(title="restorers", pad_edge=False)
-    first, *others = restoration["columns"]
-    table.add_column(first, overflow="fold")
-    for heading in others:
-        table.add_column(heading, justify="right", overflow="fold")
+    table = Table(title="restorers", padding=(0, 0, 0, 1))
+    for number_of, heading in enumerate(restoration["columns"]):
+        longest = max(map(len, heading.split()))  # headings break between words alone
+        table.add_column(heading, justify="right" if number_of else "left", min_width=longest)
     for row in restoration["rows"]:
-        table.add_row(*row)
+        table.add_row(*(text.replace(" ±", "\n±") for text in row))
     return table
 
 

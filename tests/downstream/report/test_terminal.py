@@ -12,8 +12,10 @@ from downstream.report.terminal import (
     differences_table,
     main_table,
     print_tables,
+    restoration_table,
     versus,
 )
+from downstream.restoration.table import COLUMNS
 
 
 def shown(table) -> str:
@@ -70,3 +72,11 @@ def test_the_first_line_is_what_simclr_added_and_its_table_fits(summarized, caps
     assert "(2 more in the report)" in shown(differences_table({**summary, "categories": names}))
     print_tables({**summary, "versus_start": None})
     assert "SimCLR minus its start" not in capsys.readouterr().out
+
+
+def test_restorers_fit_with_every_word_whole():
+    rows = [["degraded input", *["27.65 ± 0.00"] * 6, "", "", ""], ["imagenet", *["0.793 ± 0.003"] * 7, "36", "0.2"]]
+    text = shown(restoration_table({"columns": COLUMNS, "rows": rows}))
+    assert max(map(len, text.splitlines())) <= WIDTH
+    words = text.replace("┃", " ").replace("│", " ").split()
+    assert {word for heading in COLUMNS for word in heading.split()} <= {*words} and words.count("0.793") == 7
