@@ -28,6 +28,7 @@ OTHER_FLAGS = {
     "--check",
 }
 WITHOUT_OPTIONS = ("doctor",)
+PACKAGES = ("pretrain", "embeddings", "baselines", "downstream")
 
 
 def file_of(module: str) -> Path:
@@ -135,6 +136,19 @@ def test_the_walk_quotes_the_code_as_it_is():
     quoted = re.findall(r"```python\n(.*?)```", (REPOSITORY / "docs/simclr.md").read_text(), re.DOTALL)
     assert len(quoted) > 2
     assert [line for block in quoted for line in block.splitlines() if line not in code] == []
+
+
+def test_the_comparison_names_lacks_first_and_none_that_was_filled():
+    text = (REPOSITORY / "docs/comparison.md").read_text()
+    assert f"heldout is {heldout.__version__}" in text
+    headings = re.findall(r"^## (.+)$", text, re.MULTILINE)
+    assert [heading for heading in headings if "heldout has not" in heading] == headings[:3]
+    packages = {"NNCF": "nncf", "Comet": "comet_ml", "Weights & Biases": "wandb", "DICOM": "pydicom", "MQTT": "paho",
+                "Modbus": "pymodbus", "OPC UA": "asyncua"}  # fmt: skip
+    assert [name for name in packages if name not in text] == []
+    paths = [path for package in PACKAGES for path in (REPOSITORY / package).rglob("*.py")]
+    imports = "\n".join(re.findall(r"^ *(?:import|from) .*", "\n".join(map(Path.read_text, paths)), re.MULTILINE))
+    assert [name for name, package in packages.items() if re.search(rf"\b{package}\b", imports)] == []
 
 
 def test_the_table_at_a_glance_is_what_its_command_writes():
