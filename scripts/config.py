@@ -92,3 +92,14 @@ class Chaos:
     parts: Names = Names()
     out: Path = Path("runs/chaos")
     record: Path | None = None
+
+
+@dataclass(frozen=True)
+class Extras:
+    """Write the table of extras into docs/install.md.
+
+    Attributes:
+        check: Write nothing; exit code 1 if the table has other extras than setup.cfg.
+    """
+
+    check: bool = False

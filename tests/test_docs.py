@@ -15,7 +15,7 @@ import heldout
 from pretrain import command
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+PAGES = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 # Of every command (jsonargparse's own), and of programs that are not ours.
 OTHER_FLAGS = {
     "--help",
@@ -149,6 +149,12 @@ def test_the_comparison_names_lacks_first_and_none_that_was_filled():
     paths = [path for package in PACKAGES for path in (REPOSITORY / package).rglob("*.py")]
     imports = "\n".join(re.findall(r"^ *(?:import|from) .*", "\n".join(map(Path.read_text, paths)), re.MULTILINE))
     assert [name for name, package in packages.items() if re.search(rf"\b{package}\b", imports)] == []
+
+
+def test_the_hooks_run_the_ruff_of_the_tests():
+    wanted = re.search(r"^ +(ruff.+)$", (REPOSITORY / "setup.cfg").read_text(), re.MULTILINE)[1]
+    hooks = re.findall(r'\["(ruff.*)"\]', (REPOSITORY / ".pre-commit-config.yaml").read_text())
+    assert hooks == [wanted, wanted]
 
 
 def test_the_table_at_a_glance_is_what_its_command_writes():

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,6 +18,8 @@ from pretrain.command import UserError
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PACKAGES = ("pretrain", "embeddings", "baselines", "downstream")
+# Of what a distribution is built beside the packages; and a test, which is to stay out of it.
+BESIDE = ("heldout.py", "setup.cfg", "pyproject.toml", "README.md", "LICENSE", "MANIFEST.in", "tests/test_house.py")
 HEAVY = ("torch", "numpy", "PIL", "sklearn", "scipy", "faiss")
 
 # A fork each, so that a command meets a fresh interpreter at the price of none.
@@ -142,22 +145,29 @@ def test_a_shell_may_ask_for_what_comes_next(line, expected, tmp_path):
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory) -> Path:
-    """What `pip install .` would put into site-packages."""
-    source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
+    """What `pip install SDIST` would put into site-packages: a wheel built from the source distribution alone."""
+    source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("built")
     for name in PACKAGES:
         shutil.copytree(REPOSITORY / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("heldout.py", "setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(REPOSITORY / name, source)
-    build = f"from setuptools.build_meta import build_wheel; build_wheel({str(out)!r})"
-    done = subprocess.run([sys.executable, "-c", build], cwd=source, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    for name in BESIDE:
+        (source / name).parent.mkdir(exist_ok=True)
+        shutil.copy(REPOSITORY / name, source / name)
+    for what in ("sdist", "wheel"):
+        build = f"from setuptools.build_meta import build_{what}; build_{what}({str(out)!r})"
+        done = subprocess.run([sys.executable, "-c", build], cwd=source, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        if what == "sdist":
+            with tarfile.open(next(out.glob("*.tar.gz"))) as archive:
+                archive.extractall(out, filter="data")
+            source = out / f"heldout-{heldout.__version__}"
+    assert not (source / "tests").exists()  # a part of them would not run
     with zipfile.ZipFile(next(out.glob("*.whl"))) as wheel:
         wheel.extractall(out / "site-packages")
     return out / "site-packages"
 
 
 def test_all_of_the_packages_is_installed_and_nothing_else(installed):
-    """Pages, styles and templates too, which setup.cfg names by pattern."""
+    """Pages, styles, templates and the marks for type checkers too, which setup.cfg names by pattern."""
     wanted = {
         path.relative_to(REPOSITORY).as_posix()
         for package in PACKAGES
@@ -166,6 +176,7 @@ def test_all_of_the_packages_is_installed_and_nothing_else(installed):
     }
     names = {path.relative_to(installed).as_posix() for path in installed.rglob("*") if path.is_file()}
     assert {name for name in names if ".dist-info/" not in name} == wanted | {"heldout.py"}
+    assert {f"{package}/py.typed" for package in PACKAGES} < names
 
 
 def test_the_installed_command_works_from_another_folder(installed, tmp_path):
