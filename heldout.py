@@ -49,6 +49,8 @@ COMMANDS = {
     "restore": "downstream.restore",
     "serve": "downstream.serve",
     "export": "downstream.export",
+    "push": "downstream.push",
+    "pull": "downstream.pull",
 }
 
 _NAMES = {

@@ -1,0 +1,86 @@
+"""The card: what stands in the files, nothing that does not, and an interval that holds."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from refusals import refusal
+
+from baselines.contract.threshold import threshold_from_normals
+from downstream.hub.card import card, local_paths, promise
+from downstream.hub.config import Push
+from downstream.inspection.inspector import Inspector
+from pretrain.encoder import Encoder, fingerprint
+from pretrain.weights import Origin, Start
+
+RECIPE = {"steps": 20, "synthetic_auroc": 0.91, "synthetic_auroc_of_start": 0.8, "out": "/home/ann/runs",
+          "continues": {"start": "/home/ann/old.safetensors"}}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def encoder() -> Encoder:
+    origin = Origin("bolts | nuts", ("bolt", "<b>nut"), is_demo=True, recipe=RECIPE)
+    return Encoder("timm/test_resnet", origin=origin, started_from=Start("imagenet", "f28f75cb75a0d6e1"))
+
+
+@pytest.fixture(scope="module")
+def model() -> Inspector:
+    scores = np.linspace(1, 2, 24).tolist()
+    return Inspector(object(), "bolt", 64, threshold_from_normals(scores, 0.1), normal_scores=scores)
+
+
+def rows(text: str) -> dict[str, str]:
+    lines = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ") and " | " in line]
+    return {line[0]: line[1] for line in lines if len(line) > 1}
+
+
+def test_an_encoders_card_says_what_it_has_seen(encoder):
+    text = card("me/enc", encoder, encoder, Push())
+    said = rows(text)
+    assert said["started from"] == "imagenet" and said["fingerprint"] == fingerprint(encoder)
+    assert said["categories seen"] == r"bolt, \<b\>nut" and said["pretrained on"] == r"bolts \| nuts"
+    assert "demo" in said["note"] and said["steps"] == "20"
+    assert said["AUROC of synthetic anomalies"].startswith("0.91, its start 0.8")
+    assert "heldout pull me/enc --out models/enc" in text
+
+
+def test_no_license_is_invented(encoder):
+    text = card("me/enc", encoder, encoder, Push())
+    assert "\nlicense:" not in text and rows(text)["weights"].startswith("not stated")
+    text = card("me/enc", encoder, encoder, Push(license="cc-by-nc-sa-4.0", data_license="of the factory, no copies"))
+    assert text.startswith("---\n") and "\nlicense: cc-by-nc-sa-4.0\n---" in text
+    assert rows(text)["images that it learned from"] == "of the factory, no copies"
+    assert "give one such as mit" in refusal(card, "me/enc", encoder, encoder, Push(license="mit\nprivate: no"))
+
+
+def test_an_encoder_of_unknown_origin_says_so():
+    said = rows(card("me/enc", made := Encoder("timm/test_resnet"), made, Push()))
+    assert (said["started from"], said["pretrained on"]) == ("not known", "nothing known")
+
+
+def test_no_path_of_the_machine_is_on_the_card_and_all_of_the_header_are_named(encoder):
+    text = card("me/enc", encoder, encoder, Push())
+    assert "/home/ann" not in text and rows(text)["out"] == "runs"
+    assert sorted(local_paths(RECIPE)) == ["/home/ann/old.safetensors", "/home/ann/runs"]
+    assert [*local_paths({"a": [r"C:\data", "data", 3, {"b": "~/x"}]})] == [r"C:\data", "~/x"]
+
+
+def test_a_models_card_says_for_which_product_and_with_how_many_images(model):
+    said = rows(text := card("me/bolt", model, None, Push()))
+    assert said["product"] == "bolt" and said["good images"] == "24" and "encoder is" not in text
+    assert "for no other product" in text and "detect run" in text
+
+
+def test_the_promise_holds_for_as_many_draws_as_it_says(model):
+    """Of 24 left-out scores the threshold is the 23rd: two of 25 further ones are expected above it."""
+    text = promise(model)
+    assert "1 of 24 good images" in text and "8.0% are expected" in text
+    low, high = (float(part.strip("%")) / 100 for part in text.split("interval ")[1].split(")")[0].split(" to "))
+    draws = np.sort(np.random.default_rng(0).random((20_000, 24)))
+    alarms = 1 - draws[:, 22]
+    assert ((low <= alarms) & (alarms <= high)).mean() == pytest.approx(0.95, abs=0.01)
+
+
+def test_a_threshold_that_is_no_score_promises_nothing(model):
+    typed = replace(model, threshold=model.threshold._replace(value=1.2345))
+    assert "has no interval" in promise(typed)
