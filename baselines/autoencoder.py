@@ -47,7 +47,9 @@ CLASSES = {"ae": AutoEncoder, "vae": VariationalAutoEncoder}
 def main(config: Config) -> None:
     """Train what is not trained yet, category by category, and print the figures of all."""
     folder = choose_folder(config.data)
-    categories = sorted(category_folders(folder)) if has_layout(folder) else [folder.resolve().name]
+    categories = [folder.resolve().name]
+    if has_layout(folder, config.layout):
+        categories = sorted(category_folders(folder, config.layout))
     check_names(config.category, categories, f"category in {folder}")
     on_gpu = choose_device(config.device).type == "cuda"
     fabric = make_fabric(config.device, config.precision or (None if on_gpu else "32-true"))
@@ -89,8 +91,9 @@ def load_images(config: Config) -> tuple[ImageSet, ImageSet]:
 
     Raises UserError where a tenth of the normals is less than one.
     """
-    is_laid_out = has_layout(config.data)
-    images = load(config.data, config.size_px, config.category if is_laid_out else (), allow_plain=True)
+    is_laid_out = has_layout(config.data, config.layout)
+    categories = config.category if is_laid_out else ()
+    images = load(config.data, config.size_px, categories, allow_plain=True, layout=config.layout)
     if not is_laid_out:  # subfolders of a plain folder are no categories here
         (category,) = config.category
         records = tuple(Record(record.path, category, "train", GOOD) for record in images.records)

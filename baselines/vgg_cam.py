@@ -34,7 +34,7 @@ from baselines.cam.network import VGG16
 from baselines.cam.report import draw_curves, evaluate, print_report, write_report
 from baselines.contract.method import Images, Samples
 from pretrain.command import UserError
-from pretrain.data.dataset import ImageSet, choose_folder, data_name, load
+from pretrain.data.dataset import ImageSet, choose_folder, data_name, layout_of, load
 from pretrain.drawing import save_image
 from pretrain.files import stored_json, write_json
 from pretrain.training.device import choose_device
@@ -55,7 +55,7 @@ def train(config: Train) -> None:
     fabric = make_fabric(config.device, "32-true")
     method.to(fabric.device)
     config = replace(config, device=fabric.device.type)
-    images = load(config.data, config.size_px, config.train)
+    images = load(config.data, config.size_px, config.train, layout=config.layout)
     parts = images.split({"train": TRAIN_SHARE, "calibration": CALIBRATION_SHARE}, config.seed)
     samples, calibration = Samples(parts["train"]), parts["calibration"]
     with run.held(config):
@@ -77,6 +77,7 @@ def train(config: Train) -> None:
             method.finish(samples, training).save(config.out / MODEL)
         metadata = {
             "data": data_name(config.data),
+            "layout": config.layout,
             "categories": sorted(config.train or {record.category for record in parts["train"].records}),
             "architecture": config.architecture,
             "weights": config.weights if config.weights in ("random", "imagenet") else Path(config.weights).name,
@@ -147,7 +148,9 @@ def test(config: Test) -> None:
             f"without {', '.join(known)}."
         )
     method = class_of(metadata["architecture"]).load(config.model / MODEL).to(choose_device(config.device))
-    images = load(choose_folder(config.data), metadata["size_px"], config.test)
+    folder = choose_folder(config.data)
+    layout = layout_of(folder, config.layout, metadata)
+    images = load(folder, metadata["size_px"], config.test, layout=layout)
     if seen := sorted(set(images.categories) & set(known)):
         raise UserError(f"{', '.join(seen)} was trained on: name others with --test.")
     chosen = [i for i, record in enumerate(images.records) if config.images == "all" or record.split == "test"]

@@ -67,14 +67,14 @@ def finetune(config: AreaFinetune) -> None:
     if config.synthetic < 1:
         raise UserError(f"--synthetic {config.synthetic} compares nothing: give 1 or more, such as 200.")
     model = _model(config)
-    validation = validation_images(model, config.data, config.category)
+    validation = validation_images(model, config.data, config.category, config.layout)
     areas_px = candidate_areas(validation)
     defective, owners = synthetic_scores(model.method, validation, areas_px, config.synthetic, config.seed)
     rows = area_table(areas_px, normal_scores(validation, areas_px), defective, owners, config.false_alarm_rate)
     best = recommended(rows)
     thresholds, sizes = threshold_rows(validation)
     name, count = model.category, len(validation.maps)
-    shown = list(examples(model, validation, best, config.data, config.category, config.seed))
+    shown = list(examples(model, validation, best, config))
     images = {
         "regions.png": regions_chart(thresholds, f"{name}: regions on {count} validation images"),
         "sizes.png": sizes_chart(thresholds, sizes, f"{name}: areas of regions on validation images"),
@@ -101,8 +101,8 @@ def finetune(config: AreaFinetune) -> None:
     print("Synthetic anomalies are not real ones: look at samples.png, and at how large a defect has to be to matter.")
     print(f"plots and tables: {config.out}")
     more = "".join(
-        f" --{name} {value}"
-        for name in ("category", "false_alarm_rate")
+        f" --{name.replace('_', '-')} {value}"
+        for name in ("category", "layout", "false_alarm_rate")
         if (value := getattr(config, name)) is not None
     )
     print(f"next:  python downstream/area.py validate --model {config.model} --data {config.data}{more} "
@@ -113,7 +113,7 @@ def validate(config: AreaValidate) -> None:
     """Find the area's threshold, and keep both with the model."""
     _checked_area(config.area)
     model = _model(config)
-    validation = validation_images(model, config.data, config.category)
+    validation = validation_images(model, config.data, config.category, config.layout)
     scores = normal_scores(validation, (config.area,))[:, 0]
     threshold = area_threshold(scores, config.false_alarm_rate, config.area)
     model.area_rule = AreaRule(config.area, threshold, scores.tolist())
@@ -133,7 +133,7 @@ def test(config: AreaTest) -> None:
     model.area_rule = _rule(model, config)
     if not config.data.is_dir():
         raise UserError(f"there is no folder {config.data}; name one that holds labeled test images.")
-    records = records_to_inspect([config.data], config.category or model.category)
+    records = records_to_inspect([config.data], config.category or model.category, config.layout, model.metadata)
     if any(record.defect == UNLABELED for record in records):
         raise UserError(
             f"{config.data} does not say which images are good: expected CATEGORY/test/good and CATEGORY/test/DEFECT "
@@ -160,7 +160,7 @@ def _model(config: AreaModel) -> Inspector:
             raise UserError(
                 "with --validation-share 0 no good image is left to find a threshold by: give a share such as 0.1."
             )
-        names = ("data", "category", "method", "validation_share", "encoder", "train", "size_px", "options",
+        names = ("data", "layout", "category", "method", "validation_share", "encoder", "train", "size_px", "options",
                  "device", "seed")  # fmt: skip
         fit(Fit(**{name: getattr(config, name) for name in names}, out=config.model))
     return Inspector.load(config.model, config.device)

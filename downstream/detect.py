@@ -41,7 +41,7 @@ def run(config: Run) -> int:
     model = Inspector.load(config.model, config.device)
     if config.threshold is not None:
         model.decide_at(config.threshold)
-    records = records_to_inspect(config.images, model.category, config.layout)
+    records = records_to_inspect(config.images, model.category, config.layout, model.metadata)
     problems: list[Problem] = []
     is_any_defective = False
     with (

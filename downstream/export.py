@@ -42,7 +42,7 @@ from downstream.inspection.inspector import Inspector
 from downstream.methods.exported import Exported
 from downstream.methods.references import draw
 from pretrain.command import Names, UserError
-from pretrain.data.dataset import ImageSet, load
+from pretrain.data.dataset import ImageSet, layout_of, load
 from pretrain.data.layouts import has_layout
 from pretrain.data.size import Size, sides
 from pretrain.files import scratch_folder
@@ -144,7 +144,8 @@ def compared(model: Inspector, requantized: Inspector, file: Path, tests: ImageS
 def normals_of(model: Inspector, config: Config) -> ImageSet:
     """The good images that the model was fitted to: those whose pixels it names, or of a model that names none, drawn
     from the folder as detect.py drew them."""
-    normals = good_images(config.data, config.category or model.category, model.size_px)
+    layout = layout_of(config.data, config.layout, model.metadata)
+    normals = good_images(config.data, config.category or model.category, model.size_px, layout=layout)
     wanted, named = len(model.method.pooled_), set(model.metadata.get("learned_from", ()))
     learned = [i for i, entry in enumerate(normals.entries) if entry.digest.hex() in named]
     if len(learned) == wanted:
@@ -159,9 +160,10 @@ def normals_of(model: Inspector, config: Config) -> ImageSet:
 
 def test_images(model: Inspector, config: Config) -> ImageSet | None:
     """The test images in --data; none where there are none."""
-    if config.data is None or not (config.data.is_dir() and has_layout(config.data)):
+    layout = config.data and layout_of(config.data, config.layout, model.metadata)
+    if config.data is None or not (config.data.is_dir() and has_layout(config.data, layout)):
         return None
-    images = load(config.data, model.size_px, Names(config.category or model.category))
+    images = load(config.data, model.size_px, Names(config.category or model.category), layout=layout)
     tests = [i for i, record in enumerate(images.records) if record.split == "test"]
     return images.subset(tests) if tests else None
 

@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Literal
 
 from pretrain.command import Names
+from pretrain.data.images import LaidOut
 
 
 @dataclass(frozen=True)
-class Extract:
+class Extract(LaidOut):
     """Turn a folder of images into vectors on disk; memory does not grow with the number of images.
 
     Attributes:
@@ -77,7 +78,7 @@ class Build:
 
 
 @dataclass(frozen=True)
-class Search:
+class Search(LaidOut):
     """Find the images that are most similar to an image, to several, or to each of a folder.
 
     Attributes:
@@ -116,7 +117,7 @@ class Search:
 
 
 @dataclass(frozen=True)
-class Duplicates:
+class Duplicates(LaidOut):
     """Find duplicates and near duplicates of images, within and across splits.
 
     Attributes:
@@ -148,7 +149,7 @@ class Duplicates:
 
 
 @dataclass(frozen=True)
-class Outliers:
+class Outliers(LaidOut):
     """Find the images of each category that lie farthest from their neighbors.
 
     Attributes:
@@ -179,7 +180,7 @@ class Outliers:
 
 
 @dataclass(frozen=True)
-class Knn:
+class Knn(LaidOut):
     """Measure what an encoder's nearest neighbors know of the labels, beside a random encoder.
 
     Attributes:
@@ -202,7 +203,7 @@ class Knn:
 
 
 @dataclass(frozen=True)
-class ImageMap:
+class ImageMap(LaidOut):
     """Draw a set of images as a map on which similar ones lie together: a page to explore, and a PNG.
 
     Attributes:

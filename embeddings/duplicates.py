@@ -66,7 +66,7 @@ def main(config: Duplicates) -> int:
         raise UserError(
             f"--closer-than {config.closer_than} is no fraction of a distance: give more than 0, less than 1."
         )
-    vectors = open_vectors(config.vectors, config.data, config.encoder, config.update, config.device)
+    vectors = open_vectors(config.vectors, config.data, config.encoder, config.update, config.device, config.layout)
     pairs = near_pairs(vectors, config.closer_than, config.category)
     print_pairs(pairs[: config.show], vectors)
     counts = Counter(issue for pair in pairs for issue in pair.issue.split(", "))

@@ -44,6 +44,7 @@ from embeddings.vectors import (
 )
 from pretrain.command import UserError
 from pretrain.data.dataset import ImageSet, choose_folder, data_name, load
+from pretrain.data.images import LayoutName
 from pretrain.demo import is_demo
 from pretrain.encoder import Encoder
 from pretrain.files import sole_writer
@@ -74,8 +75,10 @@ def extract(config: Extract) -> Path:
         source = make_source(
             encoder, config.form, config.levels, config.size_px, config.grid, config.dimensions, config.seed
         )
-        images = load(folder, source.size_px, config.categories, workers=config.workers, allow_plain=True)
-    out = config.out or default_folder(folder, source, config.categories)
+        images = load(
+            folder, source.size_px, config.categories, workers=config.workers, allow_plain=True, layout=config.layout
+        )
+    out = config.out or default_folder(folder, source, config.categories, config.layout)
     with sole_writer(out) if fabric.is_global_zero else nullcontext():
         source = with_precision(config, source, encoder, images, out, fabric.device)
         fabric.barrier()  # all processes have read the folder before the first one writes into it
@@ -169,8 +172,9 @@ def with_precision(
             **source.as_json(),
             "data": str(images.folder.resolve()),
             "categories": list(config.categories),
+            "layout": config.layout,
         }
-        held = {**stored["source"], "data": stored["data"], "categories": stored["categories"]}
+        held = {**stored["source"], **{name: stored.get(name) for name in ("data", "categories", "layout")}}
         differing = [name for name in wanted if wanted[name] != held[name]]
         if differing:
             changes = ", ".join(f"{name} was {held[name]} and is {wanted[name]}" for name in differing)
@@ -189,6 +193,7 @@ def describe(
             "source": encoding.source.as_json(),
             "data": str(images.folder.resolve()),
             "categories": list(config.categories),
+            "layout": config.layout,
             "data_name": data_name(images.folder),
             "encoder_file": str(encoder_path.resolve() if encoder_path.is_file() else encoder_path),
             "seed": config.seed,
@@ -200,8 +205,10 @@ def describe(
     )
 
 
-def default_folder(folder: Path, source: Source, categories: Sequence[str] = ()) -> Path:
+def default_folder(
+    folder: Path, source: Source, categories: Sequence[str] = (), layout: LayoutName | None = None
+) -> Path:
     """Where the vectors of a data folder go by default: equal for equal folder and source."""
     name = folder.resolve()
-    metadata = f"{name} {source.as_json()} {list(categories)}".encode("utf-8", "surrogateescape")
+    metadata = f"{name} {source.as_json()} {list(categories)}{layout or ''}".encode("utf-8", "surrogateescape")
     return Path("runs/vectors") / f"{name.name}-{source.form}-{blake2b(metadata, digest_size=4).hexdigest()}"

@@ -39,7 +39,7 @@ THUMBNAIL_PX = 96
 
 def main(config: ImageMap) -> None:
     """Lay out the images and draw them."""
-    vectors = open_vectors(config.vectors, config.data, config.encoder, config.update, config.device)
+    vectors = open_vectors(config.vectors, config.data, config.encoder, config.update, config.device, config.layout)
     positions = vectors.where(config.category, config.split)
     title = f"{len(positions)} images of {vectors.config['data_name']}, {config.method}"
     if len(positions) > config.max_images:

@@ -64,7 +64,7 @@ def main(config: Knn) -> None:
     """Print a table with a row for each category and encoder."""
     folder = choose_folder(config.data)
     chosen, path = choose_encoder(config.encoder, config.seed, is_demo(folder))
-    images = load(folder, config.size_px or chosen.input_size_px, config.categories)
+    images = load(folder, config.size_px or chosen.input_size_px, config.categories, layout=config.layout)
     encoders = {str(RANDOM): Encoder(chosen.architecture, config.seed)}
     if path != RANDOM:
         encoders[str(path)] = chosen

@@ -10,6 +10,7 @@ from embeddings.extract import default_folder, extract
 from embeddings.vectors import Vectors, read_config
 from pretrain.command import Names, UserError
 from pretrain.data.dataset import choose_folder
+from pretrain.data.images import LayoutName
 from pretrain.demo import is_demo
 
 
@@ -19,22 +20,24 @@ def open_vectors(
     encoder: Path | None = None,
     update: bool = False,
     device: str = "auto",
+    layout: LayoutName | None = None,
 ) -> Vectors:
     """One vector per image: those in `folder`, else those of the images in `data` by `encoder` in their default folder.
     They are extracted on a device if there are none yet, which stderr says, or to bring them up to date."""
     if folder is not None:
-        if data is not None:
-            raise UserError("--vectors says already which data they are of: leave out --data.")
+        if data is not None or layout is not None:
+            typed = "--data" if data is not None else "--layout"
+            raise UserError(f"--vectors says already which data they are of, and how laid out: leave out {typed}.")
         if update:
             extract(replace(extraction_of(folder, encoder), device=device))
     else:
         data = choose_folder(data)
         chosen, path = choose_encoder(encoder, 0, is_demo(data))
-        folder = default_folder(data, make_source(chosen, "pooled"))
+        folder = default_folder(data, make_source(chosen, "pooled"), layout=layout)
         if update or not (folder / "finished").exists():
             if not update:
                 print(f"no vectors of {data} by {path} yet: extracting them", file=sys.stderr, flush=True)
-            extract(Extract(data=data, encoder=path, out=folder, device=device))
+            extract(Extract(data=data, layout=layout, encoder=path, out=folder, device=device))
     vectors = Vectors(folder)
     if vectors.per_image > 1:
         raise UserError(f"{folder} holds vectors of patches: give those of whole images, --form pooled.")
@@ -47,6 +50,7 @@ def extraction_of(folder: Path, encoder: Path | None = None) -> Extract:
     source = config["source"]
     return Extract(
         data=Path(config["data"]),
+        layout=config.get("layout"),  # none in folders of before 0.1
         encoder=encoder or Path(config["encoder_file"]),
         categories=Names(config["categories"]),
         out=folder,

@@ -49,7 +49,7 @@ def main(config: Outliers) -> None:
     """Print and draw the outliers of each category."""
     if min(config.show, config.num_neighbors) < 1:
         raise UserError("--show and --num-neighbors count images: give 1 or more.")
-    vectors = open_vectors(config.vectors, config.data, config.encoder, config.update, config.device)
+    vectors = open_vectors(config.vectors, config.data, config.encoder, config.update, config.device, config.layout)
     ranked = ranking(vectors, config.num_neighbors, config.category, config.split)
     print_table(ranked, config.show, vectors)
     if config.sheet:

@@ -46,7 +46,7 @@ from pretrain.training.device import choose_device
 def main(config: Search) -> None:
     """Print, draw and write the neighbors."""
     paths = query_paths(config.queries)
-    vectors = open_vectors(config.vectors, config.data, config.encoder, config.update, config.device)
+    vectors = open_vectors(config.vectors, config.data, config.encoder, config.update, config.device, config.layout)
     index = open_index(vectors)
     results = search(config, paths, vectors, index)
     for result in results:

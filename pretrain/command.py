@@ -159,7 +159,7 @@ def read_config(config_class: type[Config], arguments: Sequence[str] | None = No
     described = {parameter.arg_name: parameter.description for family in families for parameter in family.params}
     parser = Parser(description=documented.short_description, allow_abbrev=False)
     parser.add_argument("--config", action="config", help="YAML file of these options; flags typed beside it win.")
-    for field in fields(config_class):
+    for field in sorted(fields(config_class), key=lambda field: field.kw_only):  # what a command inherits comes last
         default = field.default if field.default_factory is MISSING else field.default_factory()
         shown = {"help": described[field.name]}
         if field.metadata.get("positional"):

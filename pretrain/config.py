@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from pretrain.command import Names, UserError
-from pretrain.data.images import LayoutName, check_names
+from pretrain.data.images import LaidOut, check_names
 
 HELD_OUT_BY_DEFAULT = Names("bottle,pill,wood")
 MIN_PX = 32
@@ -52,12 +52,11 @@ class Strengths:
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(LaidOut):
     """Pretrain an image encoder with SimCLR on the train/good images of all categories that are not held out.
 
     Attributes:
         data: Folder of categories as docs/data.md shows. Default is data/mvtec where it exists, else demo data.
-        layout: How the folder is laid out, where that is not to be found out (docs/data.md lists them).
         hold_out: Categories that are never opened. Default is bottle,pill,wood as far as the folder has them.
         out: The run's folder; the same command again resumes a run that was stopped.
         recipe: dense contrasts single positions of the feature maps too; simclr is the paper's. Sets all that says so.
@@ -94,7 +93,6 @@ class Config:
     """
 
     data: Path | None = None
-    layout: LayoutName | None = None
     hold_out: Names | None = None
     out: Path = Path("runs/simclr")
     recipe: Literal["dense", "simclr"] = "dense"
@@ -229,12 +227,11 @@ class Demo:
 
 
 @dataclass(frozen=True)
-class Survey:
+class Survey(LaidOut):
     """Count what a folder holds, name every file that cannot be used, warn of what would spoil figures, and cache it.
 
     Attributes:
         data: Folder of categories as docs/data.md shows. Default is data/mvtec where it exists, else demo data.
-        layout: How the folder is laid out, where that is not to be found out (docs/data.md lists them).
         categories: Only these categories.
         size_px: Side of the square to which images are stretched in the cache.
         workers: Processes that decode. Default is one per core.
@@ -244,7 +241,6 @@ class Survey:
     """
 
     data: Path | None = None
-    layout: LayoutName | None = None
     categories: Names = Names()
     size_px: int = 256
     workers: int | None = None

@@ -28,14 +28,11 @@ from pretrain.command import UserError
 from pretrain.config import Convert
 from pretrain.data.annotations import Annotated, Annotations, find_annotations, rasterized, read_annotations
 from pretrain.data.decode import Unreadable, size_on_disk
-from pretrain.data.images import GOOD, Problem, Record
+from pretrain.data.images import GOOD, SUFFIXES, Problem, Record
 from pretrain.data.layouts import scan_plain
-from pretrain.data.layouts.folders import later_fifth
+from pretrain.data.layouts.folders import GOOD_WORDS, later_fifth
 from pretrain.files import whole_folder
 from pretrain.progress import Progress
-
-# Of shapes. In a table 0 is good too; here it may be the first class of a detector.
-GOOD_LABELS = frozenset({"good", "ok", "normal"})
 
 
 def main(config: Convert) -> None:
@@ -87,6 +84,9 @@ def matched(data: Path, paths: list[Path], annotations: Annotations) -> tuple[di
         name = PurePosixPath(annotated.name.replace("\\", "/"))
         beside = "/".join("images" if part == "labels" else part for part in name.parts)  # YOLO's labels/train/0.txt
         of_name = whole.get(str(name)) or whole.get(beside) or loose.get(name.name) or []
+        # Annotated as a.bmp, kept as a.jpg. Without the suffix YOLO's name comes, which may have dots in it.
+        if not of_name and name.suffix.lower() in SUFFIXES:
+            of_name = whole.get(str(name.with_suffix(""))) or loose.get(name.stem, [])
         if len(of_name) != 1:
             reason = "which is not there" if not of_name else f"of which there are {len(of_name)}"
             problems.append(Problem(annotations.path, f"annotates {annotated.name}, {reason}"))
@@ -120,7 +120,7 @@ def _written(
                 if annotated and annotated.width and (annotated.width, annotated.height) != (width, height):
                     raise Unreadable(f"is {width}x{height}, its annotation {annotated.width}x{annotated.height}")
                 if defect != GOOD:
-                    shapes = [shape for shape in annotated.shapes if shape.label.lower() not in GOOD_LABELS]
+                    shapes = [shape for shape in annotated.shapes if shape.label.lower() not in GOOD_WORDS]
                     mask = rasterized(shapes, height, width)
             except (Unreadable, UserError, OSError) as error:
                 problems.append(Problem(path, str(error)))
@@ -139,11 +139,11 @@ def _written(
 def defect_of(annotated: Annotated | None) -> str:
     """The labels of an image's shapes, as a folder may be named; good, where there are none but `good`."""
     labels = {shape.label for shape in annotated.shapes} if annotated else set()
-    defects = {_folder_name(label) for label in labels if label.lower() not in GOOD_LABELS}
+    defects = {_folder_name(label) for label in labels if label.lower() not in GOOD_WORDS}
     return "+".join(sorted(defects)) or GOOD
 
 
 def _folder_name(label: str) -> str:
     """Of a defect: never empty, and never one that names good images."""
     name = re.sub(r"[^\w.-]+", "_", label).lstrip(".")
-    return name if name and name.lower() not in GOOD_LABELS else f"defect_{name}".rstrip("_")
+    return name if name and name.lower() not in GOOD_WORDS else f"defect_{name}".rstrip("_")

@@ -4,10 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pretrain.command import Names
+from pretrain.data.images import LaidOut
 
 
 @dataclass(frozen=True)
-class DefectNeighbors:
+class DefectNeighbors(LaidOut):
     """Measure how often neighbors share a defect, on categories that the encoder never saw.
 
     Attributes:
@@ -43,7 +44,7 @@ class DocImages:
 
 
 @dataclass(frozen=True)
-class LeaveOneOut:
+class LeaveOneOut(LaidOut):
     """Pretrain without each category in turn, and evaluate on it beside a random encoder.
 
     Attributes:

@@ -44,7 +44,7 @@ FIGURES = ("among_defective_1", "among_defective_5")
 
 def main(config: DefectNeighbors) -> None:
     """Measure and print a table for vectors as they are, and one for their difference from good images."""
-    available = category_folders(config.data)
+    available = category_folders(config.data, config.layout)
     check_names(config.categories, available, f"category in {config.data}")
     categories = config.categories or Names(sorted(available))
     files = {
@@ -56,7 +56,7 @@ def main(config: DefectNeighbors) -> None:
         raise UserError(f"there is no {missing[0]}: scripts/leave_one_out.py with the same seeds makes it.")
     figures: dict = defaultdict(lambda: defaultdict(list))  # by view and category: one of each seed
     for (category, seed), path in files.items():
-        images = load(config.data, config.size_px, [category])
+        images = load(config.data, config.size_px, [category], layout=config.layout)
         for encoder_name, encoder in encoders(path, category, int(seed)).items():
             vectors = pooled(encoder, images)
             for view in VIEWS:

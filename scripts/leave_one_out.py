@@ -31,25 +31,27 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 def main(config: LeaveOneOut) -> None:
     """Pretrain every encoder, then evaluate them all."""
-    available = category_folders(config.data)
+    available = category_folders(config.data, config.layout)
     if len(available) < 2:
         raise UserError(f"{config.data} has one category: with it left out there is nothing to learn from.")
     groups = [Names(group) for group in config.groups.split(";") if group]
     groups = groups or [Names(name) for name in config.categories or sorted(available)]
     left_out = [name for group in groups for name in group]
     check_names(left_out, available, f"category in {config.data}")
+    layout = ["--layout", config.layout] if config.layout else []
     encoders = []
     for seed in config.seeds:
         for group in groups:
             run = config.out / f"without-{'-'.join(group)}-seed-{seed}"
             print(f"without {group}, seed {seed}: {run}", file=sys.stderr, flush=True)
-            options = ["--data", config.data, "--hold-out", group, "--seed", seed, "--out", run]
+            options = ["--data", config.data, "--hold-out", group, "--seed", seed, "--out", run, *layout]
             call("pretrain/simclr.py", *options, *shlex.split(config.pretrain))
             encoders.append(run / "encoder.safetensors")
     # Seed number s of a study takes encoder number s of those that did not see the category: each is used once.
     seeds = ",".join(str(number) for number in range(len(config.seeds)))
     options = ["--protocol", "leave-one-out", "--data", config.data, "--test", Names(left_out), "--seeds", seeds]
     options += ["--encoder", ",".join(map(str, encoders)), "--methods", config.methods, "--out", config.out / "study"]
+    options += layout
     if config.record:
         options += ["--record", config.record, "--heading", config.heading]
     call("downstream/evaluate.py", *options, *shlex.split(config.evaluate))

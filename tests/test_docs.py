@@ -13,6 +13,8 @@ import pytest
 
 import heldout
 from pretrain import command
+from pretrain.config import Convert
+from pretrain.data.images import LaidOut
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PAGES = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
@@ -103,6 +105,13 @@ def test_a_command_is_as_its_options_are(page, words, configs_of, capsys):
         parsed(configs_of(path), arguments)
     except SystemExit:
         pytest.fail(f"{page.name}: {shlex.join(words)}\n{capsys.readouterr().err}")
+
+
+def test_every_command_that_reads_a_folder_of_images_is_told_its_layout_alike(configs_of):
+    paths = [file_of(module) for module in heldout.COMMANDS.values()]
+    configs = [config for path in paths if path.stem not in WITHOUT_OPTIONS for config in configs_of(path).values()]
+    without = {config for config in configs if "data" in {f.name for f in fields(config)}} - {Convert}
+    assert len(without) > 20 and {config for config in without if not issubclass(config, LaidOut)} == set()
 
 
 def test_a_flag_that_is_none_fails(configs_of):

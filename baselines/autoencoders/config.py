@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Literal
 
 from pretrain.command import Names
+from pretrain.data.images import LaidOut
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(LaidOut):
     """Train an auto-encoder on the good images of each category, and evaluate it on the test images.
 
     Attributes:

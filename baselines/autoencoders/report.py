@@ -69,6 +69,7 @@ def write_results(config: Config, run: Run, method: AutoEncoder, normals: ImageS
     write_json(config.out / FIGURES, figures)
     metadata = {
         "data": data_name(config.data),
+        "layout": config.layout,
         "normals": len(normals),
         "method": config.model,
         "false_alarm_rate": config.false_alarm_rate,

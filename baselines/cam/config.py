@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Literal
 
 from pretrain.command import Names
+from pretrain.data.images import LaidOut
 
 
 @dataclass(frozen=True)
-class Train:
+class Train(LaidOut):
     """Train on all labeled images of some categories.
 
     Attributes:
@@ -51,7 +52,7 @@ class Train:
 
 
 @dataclass(frozen=True)
-class Test:
+class Test(LaidOut):
     """Classify images of other categories, and print how well that went.
 
     Attributes:

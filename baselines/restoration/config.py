@@ -5,16 +5,15 @@ from pathlib import Path
 from typing import Literal
 
 from pretrain.command import Names, UserError
-from pretrain.data.images import LayoutName
+from pretrain.data.images import LaidOut
 
 
 @dataclass(frozen=True)
-class Train:
+class Train(LaidOut):
     """Train a restorer on good images with synthetic anomalies, degraded, or on real pairs.
 
     Attributes:
         data: Folder of categories in MVTec AD's layout. Default is data/mvtec where it exists, else demo data.
-        layout: How the folder is laid out, where that is not to be found out (docs/data.md lists them).
         train: Categories to learn from; only their good images are used. Default is all of them.
         pairs: Folder of real pairs to learn from instead; Degraded_image, GT_clean_image and Defect_mask.
         severity: How strongly the images are degraded; mild, medium or harsh.
@@ -40,7 +39,6 @@ class Train:
     """
 
     data: Path | None = None
-    layout: LayoutName | None = None
     train: Names = Names()
     pairs: Path | None = None
     severity: str = "medium"
@@ -65,7 +63,7 @@ class Train:
 
 
 @dataclass(frozen=True)
-class Evaluate:
+class Evaluate(LaidOut):
     """Evaluate a trained restorer on categories that it never saw, or on real pairs, beside the degraded input.
 
     Attributes:

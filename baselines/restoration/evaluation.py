@@ -117,7 +117,7 @@ def select_pairs(config: Evaluate, summary: dict) -> Selection:
     if size_px is None:
         raise UserError("--input-size 0 is for real pairs: images to be degraded are cached as squares of one size.")
     folder = choose_folder(config.data)
-    available = category_folders(folder)
+    available = category_folders(folder, config.layout)
     wanted = config.test or [name for name in available if config.allow_seen or name not in seen]
     both = sorted(set(wanted) & set(seen))
     if not wanted or (both and not config.allow_seen):
@@ -127,7 +127,7 @@ def select_pairs(config: Evaluate, summary: dict) -> Selection:
         )
     severity = config.severity or summary["severity"] or "medium"
     degradation = describe(severity)
-    images = load(folder, size_px, wanted)
+    images = load(folder, size_px, wanted, layout=config.layout)
     tests = images.subset([i for i, record in enumerate(images.records) if record.split == "test"])
     if not len(tests):
         raise UserError(f"{', '.join(images.categories)} has no test images: name other categories by --test.")

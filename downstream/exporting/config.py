@@ -4,9 +4,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from pretrain.data.images import LaidOut
+
 
 @dataclass(frozen=True)
-class Config:
+class Config(LaidOut):
     """Write a fitted model as one file.
 
     Attributes:

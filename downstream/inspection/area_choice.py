@@ -22,9 +22,9 @@ from downstream.inspection.images import good_images
 from downstream.inspection.inspector import Inspector
 from pretrain.anomalies import add_anomaly
 from pretrain.command import UserError
-from pretrain.data.dataset import ImageSet
-from pretrain.data.images import GOOD
-from pretrain.data.layouts import category_folders, has_layout
+from pretrain.data.dataset import ImageSet, layout_of
+from pretrain.data.images import LayoutName
+from pretrain.data.layouts import category_folders, has_layout, kept_for_testing
 from pretrain.progress import Progress
 
 THRESHOLDS_SHOWN = 60
@@ -72,13 +72,16 @@ class ThresholdRow(NamedTuple):
     std_area_px: float | None
 
 
-def validation_images(model: Inspector, data: Path, category: str | None) -> ValidationImages:
+def validation_images(
+    model: Inspector, data: Path, category: str | None, layout: LayoutName | None = None
+) -> ValidationImages:
     """The good images in `data`, a plain folder or a category's train/good, that the model was not fitted to.
 
     Raises UserError where none is left, where they are test images, and for a method without maps.
     """
-    normals = good_images(data, _category(model, data, category), model.size_px)
-    if any(path.parts[-3:-1] == ("test", GOOD) for path in (record.path for record in normals.records)):
+    layout = layout_of(data, layout, model.metadata)
+    normals = good_images(data, _category(model, data, category, layout), model.size_px, layout=layout)
+    if not kept_for_testing(data).isdisjoint(record.path.resolve() for record in normals.records):
         raise UserError(f"{data} holds test images, which may set no threshold: name good ones for that alone.")
     learned = model.metadata.get("learned_from")
     if learned is None:
@@ -104,11 +107,11 @@ def validation_images(model: Inspector, data: Path, category: str | None) -> Val
     return ValidationImages(left, maps, model.roi)
 
 
-def _category(model: Inspector, data: Path, asked: str | None) -> str | None:
+def _category(model: Inspector, data: Path, asked: str | None, layout: LayoutName | None) -> str | None:
     """The model's own category where a folder holds several and none was asked for."""
-    if asked or not data.is_dir() or not has_layout(data):
+    if asked or not data.is_dir() or not has_layout(data, layout):
         return asked
-    return model.category if model.category in category_folders(data) else None
+    return model.category if model.category in category_folders(data, layout) else None
 
 
 def maps_of(method: Method, images: Sequence[Tensor]) -> Iterator[np.ndarray]:

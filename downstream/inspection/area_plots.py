@@ -18,10 +18,13 @@ from downstream.inspection.area_choice import (
     normal_scores,
     synthetic,
 )
+from downstream.inspection.config import AreaFinetune
 from downstream.inspection.images import records_to_inspect
 from downstream.inspection.inspector import Inspector
 from pretrain.command import UserError
+from pretrain.data.dataset import layout_of
 from pretrain.data.decode import Unreadable, decode, read_mask
+from pretrain.data.images import LayoutName
 from pretrain.data.layouts import has_layout
 from pretrain.drawing import CURVE, FAINT, INK, MARGIN_PX, PAPER, TITLE_PX, Curve, Thumbnail, contact_sheet, curves
 
@@ -112,25 +115,24 @@ def _draw_bars(
             draw.text((x, bottom + 4), f"{edges[number]:.0f} px", FAINT, font)
 
 
-def examples(
-    model: Inspector, validation: ValidationImages, best: AreaRow, data: Path, category: str | None, seed: int
-) -> Iterator[Example]:
+def examples(model: Inspector, validation: ValidationImages, best: AreaRow, config: AreaFinetune) -> Iterator[Example]:
     """The validation image that comes nearest to the threshold, one with a synthetic anomaly, and a defective test
     image where the folder has one. Only to look at: nothing is chosen by them."""
     worst = int(np.argmax(normal_scores(validation, (best.area_px,))))
     yield Example("validation", validation.images.batch([worst])[0], validation.maps[worst], validation.sizes[worst])
-    own, image, mask = next(synthetic(validation, 1, seed))
+    own, image, mask = next(synthetic(validation, 1, config.seed))
     (synthetic_map,) = maps_of(model.method, [image])
     pixels = np.rint(255 * image.permute(1, 2, 0).numpy()).astype(np.uint8)
     yield Example("synthetic", pixels, synthetic_map, validation.sizes[own], mask)
-    tested = _test_example(model, data, category) if has_layout(data) else None
-    if tested is not None:
+    layout = layout_of(config.data, config.layout, model.metadata)
+    if has_layout(config.data, layout) and (tested := _test_example(model, config.data, config.category, layout)):
         yield tested
 
 
-def _test_example(model: Inspector, data: Path, category: str | None) -> Example | None:
+def _test_example(model: Inspector, data: Path, category: str | None, layout: LayoutName | None) -> Example | None:
     try:
-        record = next(record for record in records_to_inspect([data], category or model.category) if record.is_anomaly)
+        records = records_to_inspect([data], category or model.category, layout)
+        record = next(record for record in records if record.is_anomaly)
         image = decode(record.path, model.size_px)
         mask = read_mask(record.mask, model.size_px) if record.mask else None
     except (UserError, Unreadable, StopIteration):  # no test images, or a damaged one: the examples above remain

@@ -5,16 +5,15 @@ from pathlib import Path
 from typing import Literal
 
 from pretrain.command import Names
-from pretrain.data.images import LayoutName
+from pretrain.data.images import LaidOut
 
 
 @dataclass(frozen=True)
-class Fit:
+class Fit(LaidOut):
     """Fit a method to good images of one product, find its threshold, and write a model.
 
     Attributes:
         data: Good images; a plain folder, a category in MVTec AD's layout (its train/good), or a folder of them.
-        layout: How the folder is laid out, where that is not to be found out (docs/data.md lists them).
         category: Which category, where the folder holds several.
         method: padim (a Gaussian per position), patchcore (nearest normal patch), fused (both), residual (with
             --train), or another from downstream/methods/catalogue.py.
@@ -53,16 +52,14 @@ class Fit:
     device: str = "auto"
     seed: int = 0
     out: Path | None = None
-    layout: LayoutName | None = None
 
 
 @dataclass(frozen=True)
-class Run:
+class Run(LaidOut):
     """Run a model over images: which are defective, and where.
 
     Attributes:
         images: Images, or folders of images; of a folder in MVTec AD's layout, the test images.
-        layout: How folders are laid out, where that is not to be found out (docs/data.md lists them).
         model: Folder of a model that fit wrote, or an ONNX file that downstream/export.py made of one.
         out: Folder for results.jsonl and the images.
         overlays: Which images to draw with heatmap, contours and boxes.
@@ -78,16 +75,14 @@ class Run:
     threshold: float | None = None
     maps: bool = False
     device: str = "auto"
-    layout: LayoutName | None = None
 
 
 @dataclass(frozen=True)
-class Triage:
+class Triage(LaidOut):
     """Rank the images of a mixed folder by how little each resembles the rest; no image needs to be known as good.
 
     Attributes:
         folder: A plain folder of images of one product, or a category in MVTec AD's layout.
-        layout: How the folder is laid out, where that is not to be found out (docs/data.md lists them).
         category: Which category, where the folder holds several.
         split: Only images of train, or test.
         show: Number of images in the table and on the sheet, the least alike first.
@@ -110,11 +105,10 @@ class Triage:
     device: str = "auto"
     seed: int = 0
     out: Path = Path("runs/triage")
-    layout: LayoutName | None = None
 
 
 @dataclass(frozen=True)
-class AreaModel:
+class AreaModel(LaidOut):
     """What both area commands that need validation images are told of the model.
 
     Attributes:
@@ -172,7 +166,7 @@ class AreaValidate(AreaModel):
 
 
 @dataclass(frozen=True)
-class AreaTest:
+class AreaTest(LaidOut):
     """Inspect labeled images at the model's area and threshold: share of right decisions, IoU of the regions.
 
     Attributes:

@@ -67,6 +67,7 @@ def fit(config: Fit) -> None:
     map_threshold = map_threshold_of(method, config, len(references))
     metadata = {
         "data": data_name(config.data),
+        "layout": config.layout,
         "normals": len(references),
         "aspect": float(np.median([entry.width / entry.height for entry in references.entries])),
         "method": config.method,

@@ -1,11 +1,11 @@
 """The images of an inspection: good ones to fit to, and those to inspect."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from pretrain.command import Names, UserError
-from pretrain.data.dataset import ImageSet, load
+from pretrain.data.dataset import ImageSet, layout_of, load
 from pretrain.data.images import GOOD, SUFFIXES, LayoutName, Record, check_names
 from pretrain.data.layouts import has_layout, scan, scan_plain
 from pretrain.data.size import Size
@@ -49,10 +49,14 @@ def images_of(
     return images
 
 
-def records_to_inspect(paths: Iterable[Path], category: str, layout: LayoutName | None = None) -> list[Record]:
-    """Records of the images named, of those in plain folders, and of the test images of laid out ones."""
+def records_to_inspect(
+    paths: Iterable[Path], category: str, asked: LayoutName | None = None, metadata: Mapping[str, object] | None = None
+) -> list[Record]:
+    """Records of the images named, of those in plain folders, and of the test images of laid out ones, by `layout_of`.
+    Of several categories it is `category` that counts."""
     records: list[Record] = []
     for path in paths:
+        layout = layout_of(path, asked, metadata or {})
         if has_layout(path, layout):
             scanned = scan(path, layout=layout).records
             names = {record.category for record in scanned}

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from baselines.restoration import config as restorers
 from pretrain.command import Names
-from pretrain.data.images import LayoutName
+from pretrain.data.images import LaidOut
 
 RUN = Path("runs/restore")
 
@@ -47,12 +47,11 @@ class Restore(restorers.Restore):
 
 
 @dataclass(frozen=True)
-class RestorationStudy:
+class RestorationStudy(LaidOut):
     """Train SADNet and ours for equally long and evaluate them on categories that none of them saw.
 
     Attributes:
         data: Folder of categories in MVTec AD's layout. Default is data/mvtec where it exists, else demo data.
-        layout: How the folder is laid out, where that is not to be found out (docs/data.md lists them).
         train: Categories to learn from. Default is capsule,hazelnut,leather.
         test: Categories that are only tested. Default is bottle,pill,wood.
         encoder: Encoder files, comma-separated; each seed takes the next. Default is the newest finished one in runs/
@@ -73,7 +72,6 @@ class RestorationStudy:
     """
 
     data: Path | None = None
-    layout: LayoutName | None = None
     train: Names | None = None
     test: Names | None = None
     encoder: Names = Names()

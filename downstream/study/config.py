@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Literal
 
 from pretrain.command import Names
-from pretrain.data.images import LayoutName
+from pretrain.data.images import LaidOut
 
 
 @dataclass(frozen=True)
-class Evaluate:
+class Evaluate(LaidOut):
     """Compare methods on test categories that nothing was trained on, and write a report.
 
     Attributes:
@@ -17,7 +17,6 @@ class Evaluate:
         test: Categories that are only tested. Default is bottle,pill,wood, or every category in the other protocols.
         protocol: held-out, one-class (each category's own normals), or leave-one-out (each in turn is the unseen one).
         data: Folder of categories as docs/data.md shows. Default is data/mvtec where it exists, else demo data.
-        layout: How the folder is laid out, where that is not to be found out (docs/data.md lists them).
         encoder: Encoder files, comma-separated; each seed takes the next that did not see the test category. Default
             is the newest finished one in runs/ that was pretrained on the same data; none for no pretrained encoder.
         methods: Only these methods; the controls always take part. Default is every method, with --quick the first of
@@ -45,7 +44,6 @@ class Evaluate:
     test: Names | None = None
     protocol: Literal["held-out", "one-class", "leave-one-out"] = "held-out"
     data: Path | None = None
-    layout: LayoutName | None = None
     encoder: Names = Names()
     methods: Names = Names()
     shots: Names | None = None

@@ -13,7 +13,7 @@ from pretrain.command import UserError
 from pretrain.data.cache import Entry, open_cached
 from pretrain.data.decode import Unreadable, read_mask, size_on_disk
 from pretrain.data.images import LayoutName, Problem, Record, same_content, split_records
-from pretrain.data.layouts import has_layout, scan, scan_plain
+from pretrain.data.layouts import LAYOUTS, has_layout, scan, scan_plain
 from pretrain.data.size import Size, keeping_aspect, named, sides
 from pretrain.demo import is_demo, make
 
@@ -86,6 +86,12 @@ def choose_folder(data: Path | None) -> Path:
 def data_name(folder: Path) -> str:
     """What to call a folder in the title of whatever is computed on it."""
     return f"demo data ({folder})" if is_demo(folder) else str(folder)
+
+
+def layout_of(data: Path, asked: LayoutName | None, metadata: Mapping[str, object]) -> LayoutName | None:
+    """How a folder is laid out: as was typed, else as was typed when a model of this `metadata` was fitted to it."""
+    kept = metadata.get("layout") if metadata.get("data") == data_name(data) else None
+    return asked or (kept if kept in [*LAYOUTS] else None)
 
 
 def load(

@@ -16,10 +16,22 @@ SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
 GOOD = "good"
 UNLABELED = ""
 SPLITS = ("train", "test")
-# How a folder may be laid out, as --layout has it; pretrain/data/layouts/ has a reader for each.
+# How a folder may be laid out, as --layout has it; pretrain/data/layouts/ has a reader for each. Of those that find
+# equally many categories the first counts: the more one asks for, the sooner it comes.
 LayoutName = Literal[
-    "mvtec", "mpdd", "loco", "mvtec2", "visa", "btad", "realiad", "ksdd", "ksdd2", "dagm", "table", "plain"
+    "visa", "realiad", "ksdd", "ksdd2", "dagm", "mvtec2", "loco", "btad", "mvtec", "mpdd", "table", "plain"
 ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LaidOut:
+    """What every command can be told that reads a folder of images.
+
+    Attributes:
+        layout: How the folder is laid out, where that is not to be found out (docs/data.md lists them).
+    """
+
+    layout: LayoutName | None = None
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pretrain.command import Names
+from pretrain.data.images import LaidOut
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Cache(Benchmark):
 
 
 @dataclass(frozen=True)
-class Contamination(Benchmark):
+class Contamination(Benchmark, LaidOut):
     """Measure what defective images among the good ones cost, with and without `--allow-contamination`.
 
     Attributes:

@@ -65,7 +65,7 @@ class Cell(NamedTuple):
 
 
 def main(config: Contamination) -> int:
-    images = load(config.data, config.size_px, config.categories)
+    images = load(config.data, config.size_px, config.categories, layout=config.layout)
     categories = images.categories[:1] if config.quick else images.categories
     shares = shares_of(QUICK_SHARES if config.quick else config.shares)
     cells = []

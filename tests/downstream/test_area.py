@@ -95,6 +95,8 @@ def test_flat_images(tmp_path):
         (("validate", "--model", "MODEL", "--data", "DEMO", "--area", "5", "--false-alarm-rate", "1"),
          "false-alarm rate of 1.0"),
         (("validate", "--model", "MODEL", "--data", "GOODS", "--area", "5"), "test images, which may set no"),
+        (("validate", "--model", "MODEL", "--data", "OKS", "--area", "5"), "test images, which may set no"),
+        (("validate", "--model", "MODEL", "--data", "DEMO", "--area", "5", "--layout", "visa"), "images as"),
         (("validate", "--model", "NEW", "--data", "DEMO", "--category", "bottle", "--method", "men", "--area", "5"),
          "did you mean mean"),
         (("validate", "--model", "NEW", "--data", "DEMO", "--method", "mean", "--area", "5"), "--category"),
@@ -116,6 +118,8 @@ def test_mistakes_are_one_sentence(arguments, words, area_folder, demo_folder, t
     monkeypatch.chdir(tmp_path)
     goods = demo_folder / "hazelnut" / "test" / "good"
     places = {"DEMO": demo_folder, "MODEL": area_folder, "GOODS": goods, "NEW": tmp_path / "new"}
+    if "OKS" in arguments:  # as BTAD has it
+        places["OKS"] = shutil.copytree(goods, tmp_path / "01/test/ok")
     assert run_area(*(places.get(word, word) for word in arguments)) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("error:") and words in error

@@ -179,8 +179,9 @@ def test_the_default_folder_is_a_name_for_data_and_source():
         default_folder(Path("/a/b"), source),
         default_folder(Path("/c/b"), source),
         default_folder(Path("/a/b"), source, "x"),
+        default_folder(Path("/a/b"), source, layout="plain"),
     }
-    assert len(names) == 3 and all(name.name.startswith("b-pooled-") for name in names)
+    assert len(names) == 4 and all(name.name.startswith("b-pooled-") for name in names)
 
 
 def test_a_batch_of_no_images_is_refused(small):

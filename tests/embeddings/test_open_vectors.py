@@ -1,5 +1,7 @@
 """The vectors that commands work on: as they are, or extracted at the first use."""
 
+from dataclasses import replace
+
 from refusals import refusal
 
 from embeddings.extract import extract
@@ -14,8 +16,18 @@ def test_vectors_know_how_they_were_extracted(pooled, demo_folder):
     assert open_vectors(pooled.folder, update=True).ids.tolist() == pooled.ids.tolist()
 
 
+def test_vectors_know_how_their_folder_is_laid_out(demo_folder, small, tmp_path):
+    """Brought up to date as plain, it is not read as laid out, whose masks are no images."""
+    asked = small(demo_folder / "bottle/test", tmp_path / "v", layout="plain", form="pooled")
+    out = extract(asked)
+    assert extraction_of(out).layout == "plain"
+    assert len(open_vectors(out, update=True)) == len([*(demo_folder / "bottle/test").rglob("*.png")])
+    assert "layout was plain and is None" in refusal(extract, replace(asked, layout=None))
+
+
 def test_a_folder_and_its_data_are_not_both_given(pooled, demo_folder, tmp_path):
     assert "leave out --data" in refusal(open_vectors, pooled.folder, demo_folder)
+    assert "leave out --layout" in refusal(open_vectors, pooled.folder, layout="plain")
     assert "there are no vectors" in refusal(open_vectors, tmp_path)
 
 

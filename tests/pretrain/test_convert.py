@@ -165,3 +165,23 @@ def test_only_good_ok_and_normal_name_good_images(label, defect, lids, tmp_path)
     voc(tmp_path / "voc", "0.png", label=label)
     assert convert("--data", lids, "--annotations", tmp_path / "voc", "--out", tmp_path / "out") == 0
     assert "0.png" in written(tmp_path / "out")[defect]
+
+
+@pytest.mark.parametrize("named", ["0.bmp", "elsewhere/0.jpg"])
+def test_an_image_saved_in_another_format_is_the_one_that_was_annotated(named, lids, tmp_path):
+    voc(tmp_path / "voc", named)
+    assert convert("--data", lids, "--annotations", tmp_path / "voc", "--out", tmp_path / "voc-out") == 0
+    assert written(tmp_path / "voc-out")["dent"] == {"0.png"}
+    (lids / "1.json").write_text(labelme(tmp_path / "0.json", ("rectangle", [[3, 2], [7, 5]])).read_text()
+                                 .replace("0.png", "1.tif"))  # fmt: skip
+    assert convert("--data", lids, "--out", tmp_path / "labelme-out") == 0
+    assert written(tmp_path / "labelme-out")["dent"] == {"1.png"}
+
+
+def test_an_image_saved_in_two_other_formats_is_left_out(lids, tmp_path, capsys):
+    for name in ("a.png", "a.bmp"):
+        image(lids / name, level=len(name) + (name == "a.bmp"))
+    voc(tmp_path / "voc", "a.jpg")
+    assert convert("--data", lids, "--annotations", tmp_path / "voc", "--out", tmp_path / "out") == 0
+    assert "annotates a.jpg, of which there are 2" in capsys.readouterr().err
+    assert written(tmp_path / "out") == {"good": {f"{number}.png" for number in range(8)}}

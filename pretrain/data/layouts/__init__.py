@@ -6,18 +6,22 @@ half there. No image is opened, masks only where they alone say what is good, an
 """
 
 from collections.abc import Collection
+from contextlib import suppress
+from importlib import import_module
 from pathlib import Path, PurePosixPath
 from types import ModuleType
+from typing import get_args
 
 from pretrain.command import UserError
 from pretrain.data.images import GOOD, SUFFIXES, LayoutName, Problem, Record, Scan, check_names
-from pretrain.data.layouts import btad, dagm, ksdd, ksdd2, loco, mvtec, mvtec2, plain, realiad, table, visa
+from pretrain.data.layouts import plain, table
 
-# Of layouts that find equally many categories the first counts: the more one asks for, the sooner it comes.
+SAME_AS = {"mpdd": "mvtec"}
 LAYOUTS: dict[LayoutName, ModuleType] = {
-    "visa": visa, "realiad": realiad, "ksdd": ksdd, "ksdd2": ksdd2, "dagm": dagm, "mvtec2": mvtec2, "loco": loco,
-    "btad": btad, "mvtec": mvtec, "mpdd": mvtec, "table": table, "plain": plain,
-}  # fmt: skip
+    name: import_module(f"{__name__}.{SAME_AS.get(name, name)}") for name in get_args(LayoutName)
+}
+# Of a data set's root above a folder of its images: Real-IAD has realiad_1024/CATEGORY/NG/AK/S0001.
+LEVELS_ABOVE = 5
 
 
 def scan(
@@ -67,6 +71,21 @@ def has_layout(folder: Path, layout: LayoutName | None = None) -> bool:
 def category_folders(folder: Path, layout: LayoutName | None = None) -> dict[str, Path]:
     """The categories of a folder by name, and where each lies. Raises UserError if there is no folder or none in it."""
     return _found(folder, layout)[1]
+
+
+def kept_for_testing(folder: Path) -> set[Path]:
+    """The images in a folder that its own layout, or that of one above it, tests on, as resolved paths: somebody may
+    name test/good or Data/Images/Anomaly, which is a plain folder by itself."""
+    tested, here = set(), folder.resolve()
+    for above in [here, *here.parents][: LEVELS_ABOVE + 1]:
+        with suppress(UserError, OSError):  # what is above need not be a data set at all
+            name, categories = _detected(above, None)
+            for category, where in categories.items():
+                if where.is_dir() and not (here.is_relative_to(where) or where.is_relative_to(here)):
+                    continue  # another data set, or another category
+                items = LAYOUTS[name].read(category, where, False)
+                tested |= {item.path.resolve() for item in items if isinstance(item, Record) and item.split == "test"}
+    return {path for path in tested if path.is_relative_to(here)}
 
 
 def _found(folder: Path, layout: LayoutName | None) -> tuple[LayoutName, dict[str, Path]]:

@@ -7,8 +7,9 @@ from pathlib import Path, PurePosixPath
 from pretrain.command import UserError
 from pretrain.data.images import GOOD, SUFFIXES, Problem, Record
 
-# What data sets and people call an image without a defect.
-GOOD_NAMES = frozenset({"good", "ok", "normal", "0", "0.0", "false"})
+# What data sets and people call an image without a defect; as a number only where nothing else can be meant.
+GOOD_WORDS = frozenset({"good", "ok", "normal"})
+GOOD_NAMES = GOOD_WORDS | {"0", "0.0", "false"}
 
 
 def subfolders(folder: Path) -> list[Path]:
@@ -44,12 +45,12 @@ def labeled_tree(
     where: Path,
     category: str,
     normals_only: bool,
-    good: str = GOOD,
     train: Sequence[str] = ("train",),
     test: str = "test",
     truth: str = "ground_truth",
 ) -> Iterator[Record | Problem]:
-    """Images in folders named by their label, below folders named by their split, masks likewise below `truth`."""
+    """Images in folders named by their label, below folders named by their split, masks likewise below `truth`. Those
+    in ok/ are good whatever the layout: of categories that differ, all are read as most of them are."""
     masks: dict[str, dict[str, Path]] = {}
     if not normals_only:
         masks, second_masks = _masks_by_defect(where / truth)
@@ -58,7 +59,7 @@ def labeled_tree(
     for split, parts in (("train", train), ("test", () if normals_only else (test,))):
         for part in parts:
             for labeled in subfolders(where / part):
-                defect = GOOD if labeled.name == good else labeled.name
+                defect = _defect_of(labeled)
                 if labeled == where / truth or (normals_only and defect != GOOD):
                     continue
                 of_defect = masks.get(defect, {}) if split == "test" and defect != GOOD else {}
@@ -67,9 +68,9 @@ def labeled_tree(
                     used.add(mask)
                     yield Record(path, category, split, defect, mask)
             for path in images_in(where / part):
-                yield Problem(path, f"lies in {part}/ itself; move it into {part}/{good}/ or {part}/DEFECT/")
+                yield Problem(path, f"lies in {part}/ itself; move it into {part}/{GOOD}/ or {part}/DEFECT/")
     for defect, of_defect in masks.items():
-        reason = "a mask of a good image" if defect == good else "a mask without its image"
+        reason = "a mask of a good image" if defect == GOOD else "a mask without its image"
         yield from (Problem(mask, reason) for mask in of_defect.values() if mask not in used)
 
 
@@ -79,7 +80,7 @@ def _masks_by_defect(folder: Path) -> tuple[dict[str, dict[str, Path]], list[Pro
     masks: dict[str, dict[str, Path]] = {}
     problems = []
     for defect_folder in subfolders(folder):
-        of_defect = masks.setdefault(defect_folder.name, {})
+        of_defect = masks.setdefault(_defect_of(defect_folder), {})
         stems = {path: path.stem for path in images_in(defect_folder)}
         stems |= {path: path.name for path in subfolders(defect_folder)}
         for path, stem in stems.items():
@@ -87,6 +88,10 @@ def _masks_by_defect(folder: Path) -> tuple[dict[str, dict[str, Path]], list[Pro
             if known != path:
                 problems.append(Problem(path, f"a second mask of the image that {known.name} belongs to"))
     return masks, problems
+
+
+def _defect_of(folder: Path) -> str:
+    return GOOD if folder.name.lower() in GOOD_WORDS else folder.name
 
 
 def named(folder: Path, name: str, by: Path) -> Path | Problem:

@@ -52,3 +52,12 @@ def test_a_layout_that_is_typed_has_to_fit(tmp_path):
             use()
     (single, *_) = (tmp_path / "nut/test/crack").iterdir()
     assert [record.path for record in records_to_inspect([single], "nut", "visa")] == [single]
+
+
+def test_how_a_model_was_told_that_its_folder_is_laid_out_holds_for_that_folder(tmp_path):
+    MADE["dagm"](tmp_path)
+    fitted = {"data": str(tmp_path), "layout": "plain"}
+    assert {record.split for record in records_to_inspect([tmp_path], "any", metadata=fitted)} == {""}
+    assert {record.split for record in records_to_inspect([tmp_path], "any", "dagm", fitted)} == {"test"}
+    for other in ({**fitted, "data": "elsewhere"}, {**fitted, "layout": ["no", "such"]}, {}):
+        assert {record.split for record in records_to_inspect([tmp_path], "any", metadata=other)} == {"test"}

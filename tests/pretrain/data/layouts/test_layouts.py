@@ -4,13 +4,13 @@ import shutil
 from typing import get_args
 
 import pytest
-from made_folders import image
+from made_folders import image, mask
 from made_layouts import MADE
 
 from pretrain.command import UserError
 from pretrain.data.dataset import load
 from pretrain.data.images import SUFFIXES, LayoutName
-from pretrain.data.layouts import LAYOUTS, category_folders, has_layout, scan
+from pretrain.data.layouts import LAYOUTS, category_folders, has_layout, kept_for_testing, scan
 
 
 def test_every_name_has_a_reader_and_a_made_folder():
@@ -90,9 +90,32 @@ def test_a_category_may_be_nested_and_a_defect_may_not(tmp_path):
     assert "defect 'a/b'" in scan(tmp_path).problems[0].reason
 
 
+@pytest.mark.parametrize("name", MADE)
+def test_what_is_tested_on_is_known_in_a_folder_of_it_too(name, tmp_path):
+    """Somebody may name test/ok or Data/Images/Normal, where nothing says any more what lies there."""
+    MADE[name](tmp_path)
+    tested = {record.path for record in scan(tmp_path).records if record.split == "test"}
+    learned = {record.path for record in scan(tmp_path).records} - tested
+    assert kept_for_testing(tmp_path) == {path.resolve() for path in tested}
+    for path in tested | learned:
+        assert (path.resolve() in kept_for_testing(path.parent)) == (path in tested)
+
+
 def test_one_odd_category_hides_no_other(tmp_path):
     for odd in ("validation/good", "test/ok", "test_public/good"):
         folder = tmp_path / odd.replace("/", "_")
         for name in ("bottle/train/good", "pill/train/good", "bolt/train/good", f"bolt/{odd}"):
             image(folder / name / "0.png")
         assert {record.category for record in scan(folder).records} == {"bolt", "bottle", "pill"}, odd
+
+
+@pytest.mark.parametrize("good", ["ok", "OK", "normal"])
+def test_good_images_are_good_whatever_they_are_called(good, tmp_path):
+    """In a folder of several categories of which one is laid out otherwise, all are read alike."""
+    for name in ("bottle/train/good", "pill/train/good", f"bolt/train/{good}", f"bolt/test/{good}", "bolt/test/crack"):
+        image(tmp_path / name / "0.png")
+    of_good = mask(tmp_path / f"bolt/ground_truth/{good}/0_mask.png")
+    found = scan(tmp_path)
+    bolts = [(record.split, record.defect) for record in found.records if record.category == "bolt"]
+    assert sorted(bolts) == [("test", "crack"), ("test", "good"), ("train", "good")]
+    assert [tuple(problem) for problem in found.problems] == [(of_good, "a mask of a good image")]
