@@ -3,6 +3,8 @@
     python downstream/detect.py fit --data FOLDER_OF_GOOD_IMAGES --out models/bolt
     python downstream/detect.py run IMAGE_OR_FOLDER --model models/bolt
     python downstream/detect.py triage FOLDER    # which of these images are odd, before anything is fitted
+    python downstream/detect.py learn --model models/bolt --feedback FOLDER    # from what operators say of its verdicts
+    python downstream/detect.py promote --model models/bolt    # put what it learned into use; roll-back undoes it
 
 `fit` needs nothing but good images of one product: a plain folder, or a category in MVTec AD's layout. `run` prints a
 table, writes JSON lines and images, and ends with exit code 0 if nothing is defective, 1 if something is, 2 after a
@@ -15,6 +17,7 @@ if __name__ == "__main__":
 
     sys.path[0] = str(Path(__file__).resolve().parents[1])
     from downstream.inspection.config import Fit, Run, Triage
+    from downstream.learning.config import Learn, Promote, RollBack, Versions
     from pretrain.command import start_commands
 
     start_commands(
@@ -22,6 +25,10 @@ if __name__ == "__main__":
             "fit": ("downstream.inspection.fitting:fit", Fit),
             "run": ("downstream.detect:run", Run),
             "triage": ("downstream.inspection.triage:triage", Triage),
+            "learn": ("downstream.learning.learn:main", Learn),
+            "promote": ("downstream.learning.switch:promote", Promote),
+            "roll-back": ("downstream.learning.switch:roll_back", RollBack),
+            "versions": ("downstream.learning.switch:versions", Versions),
         }
     )
 

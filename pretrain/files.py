@@ -76,7 +76,7 @@ def whole_folder(folder: Path, replaced: Iterable[str] = ()) -> Iterator[Path]:
         if folder.is_dir():
             for entry in folder.iterdir():
                 if entry.name not in replaced and not (unfinished / entry.name).exists():
-                    _link(entry, unfinished / entry.name)
+                    link_or_copy(entry, unfinished / entry.name)
             _exchange(unfinished, folder)
         else:
             unfinished.replace(folder)
@@ -149,7 +149,7 @@ def _is_running(pid: int) -> bool:
     return True
 
 
-def _link(source: Path, target: Path) -> None:
+def link_or_copy(source: Path, target: Path) -> None:
     """The same file under another name, or a copy where the disk knows no links; of a folder, of all that is in it."""
 
     def link(source: str, target: str) -> None:
@@ -223,6 +223,18 @@ def write_tensors(path: Path, tensors: "dict[str, Tensor]", metadata: dict) -> N
     start = 8 + int.from_bytes(data[:8], "little")
     named = data[:start].replace(NO_DIGEST.encode(), _digest(data, start, NO_DIGEST).encode(), 1)
     write_whole(path, named, memoryview(data)[start:])
+
+
+def check_digest(path: Path) -> None:
+    """Read a file of ours whole, without torch. Raises UserError unless it is what its header says; of files from
+    before 0.1, which lack a digest, nothing can be said."""
+    named = stored_digest(path)
+    try:
+        data = read_regular(path, MAX_TENSOR_BYTES)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error}).") from None
+    if named is not None and named != _digest(data, 8 + int.from_bytes(data[:8], "little"), named):
+        raise UserError(f"{path} is damaged: its digest is not what its header says; copy or make it again.")
 
 
 def is_foreign(path: Path) -> bool:

@@ -195,6 +195,33 @@ def padim_folder(demo_folder, make_once) -> Path:
 
 
 @pytest.fixture(scope="session")
+def fused_folder(demo_folder, make_once) -> Path:
+    """A fused model of the same, on a network of a moment, which can learn more."""
+    from fitted_models import fitted
+
+    return make_once("models/fused", lambda folder: fitted(folder, demo_folder, "fused, tiny"))
+
+
+@pytest.fixture(scope="session")
+def sorted_images(demo_folder, make_once) -> Path:
+    """Test images of the same category, as somebody sorted them: four good ones, and six defective ones, with masks."""
+
+    def sort(folder: Path) -> None:
+        nuts = demo_folder / "hazelnut"
+        for kind in ("good", "defective"):
+            (folder / kind).mkdir(parents=True)
+        for path in sorted((nuts / "test" / "good").iterdir())[:4]:
+            shutil.copy(path, folder / "good")
+        for mask in sorted((nuts / "ground_truth").rglob("*.png"))[:6]:
+            name = f"{mask.parent.name} {mask.name}"
+            shutil.copy(mask, folder / "defective" / name)
+            image = nuts / "test" / mask.parent.name / mask.name.replace("_mask", "")
+            shutil.copy(image, folder / "defective" / name.replace("_mask", ""))
+
+    return make_once("sorted", sort)
+
+
+@pytest.fixture(scope="session")
 def area_folder(demo_folder, tmp_path_factory) -> Path:
     """A PaDiM fitted to 8 of the 12 good images of a demo category: four are left to validate an area by."""
     from fitted_models import SMALL, run_detect

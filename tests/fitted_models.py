@@ -7,6 +7,8 @@ from downstream.exporting.config import Config
 from downstream.inspection.config import AreaFinetune, AreaTest, AreaValidate, Fit, Run, Triage
 from downstream.inspection.fitting import fit
 from downstream.inspection.triage import triage
+from downstream.learning import learn, switch
+from downstream.learning.config import Learn, Promote, RollBack, Versions
 from pretrain.command import run_command, run_commands
 
 SIZE_PX = 64
@@ -26,6 +28,9 @@ MODELS = {
     "patchcore, several neighbors": ("patchcore", TINY + PATCHCORE + ",num_neighbors=3,image_weight=1.0"),
 }
 
+# Of a moment, and not among those that are exported: the tests of learning make it ten times.
+LEARNING = {"fused, tiny": ("fused", TINY + PATCHCORE)}
+
 
 SMALL = ("--size-px", SIZE_PX, "--encoder", "random", "--options", TINY + "dimensions=24,grid=8,neighborhood=1")
 
@@ -35,7 +40,9 @@ def run_export(*arguments: object) -> int:
 
 
 def run_detect(*arguments: object) -> int:
-    commands = {"fit": (fit, Fit), "run": (detect.run, Run), "triage": (triage, Triage)}
+    commands = {"fit": (fit, Fit), "run": (detect.run, Run), "triage": (triage, Triage), "learn": (learn.main, Learn)}
+    commands |= {"promote": (switch.promote, Promote), "roll-back": (switch.roll_back, RollBack)}
+    commands |= {"versions": (switch.versions, Versions)}
     return run_commands(commands, list(map(str, arguments)))
 
 
@@ -47,7 +54,7 @@ def run_area(*arguments: object) -> int:
 
 
 def fitted(folder: Path, data: Path, name: str = "padim", *more: object) -> Path:
-    method, options = MODELS[name]
+    method, options = (MODELS | LEARNING)[name]
     small = ("--size-px", SIZE_PX, "--encoder", "random", "--options", options)
     arguments = ("--data", data, "--category", "hazelnut", "--method", method, "--out", folder)
     assert run_detect("fit", *arguments, *small, *more) == 0

@@ -25,9 +25,14 @@ class Saved(Protocol):
 def write_model(folder: Path, method: Saved, **metadata: object) -> None:
     """Write to `folder`, in place of a model that is there: of a writer that is killed, all of the old one stays."""
     with whole_folder(folder, replaced=parts_of(folder)) as unfinished:
-        method.save(unfinished)
-        parts = {file.name: stored_digest(file) for file in sorted(unfinished.iterdir())}
-        write_metadata(unfinished, **metadata, parts=parts)
+        fill_model(unfinished, method, **metadata)
+
+
+def fill_model(folder: Path, method: Saved, **metadata: object) -> None:
+    """The same into a folder that is there and empty."""
+    method.save(folder)
+    parts = {file.name: stored_digest(file) for file in sorted(folder.iterdir())}
+    write_metadata(folder, **metadata, parts=parts)
 
 
 def write_metadata(folder: Path, **metadata: object) -> None:

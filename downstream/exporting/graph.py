@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from baselines.contract.method import Method
+from downstream.methods.evidence import Evidence, inputs_of
 from downstream.methods.fused import Fused
 from downstream.methods.padim import PaDiM
 from downstream.methods.patch_method import PatchMethod, upsampling_matrix
@@ -167,6 +168,7 @@ class CoresetDistances(nn.Module):
         self.num_nearly = min(method.num_neighbors + 1, len(method.coreset_))
         self.register_buffer("coreset", method.coreset_)
         self.register_buffer("spacing", method.spacing_)
+        self.evidence = AddedEvidence(method) if hasattr(method, "evidence_weights_") else None
         for number, rows in enumerate(method.coreset_.split(CORESET_ROWS_AT_ONCE)):
             self.register_buffer(f"rows{number}", (-2 * rows.T).contiguous())
             self.register_buffer(f"squares{number}", rows.square().sum(1))
@@ -188,8 +190,24 @@ class CoresetDistances(nn.Module):
         # Again, by differences: the product above loses digits, and may put the second before the first.
         exact = (self.coreset[nearest] - flat[:, None]).square().sum(2).sqrt()
         distances, order = exact.topk(self.num_neighbors, dim=1, largest=False)
-        distances = distances.mean(1) / self.spacing[nearest.gather(1, order[:, :1])[:, 0]]
+        row = nearest.gather(1, order[:, :1])[:, 0]
+        distances = distances.mean(1) / self.spacing[row]
+        if self.evidence:
+            distances = distances + self.evidence(flat, self.coreset[row])
         return distances.unflatten(0, shape)
+
+
+class AddedEvidence(nn.Module):
+    """What confirmed defects add to the distance of projected patches (n, d), in its units, given the nearest: (n,)."""
+
+    def __init__(self, method: Fused) -> None:
+        super().__init__()
+        low, high, reach = method.evidence_range_
+        self.register_buffer("weights", method.evidence_weights_)
+        self.evidence = Evidence(self.weights, low, high, reach / method.fusion_[1].item())
+
+    def forward(self, patches: Tensor, nearest: Tensor) -> Tensor:
+        return self.evidence._replace(weights=self.weights).of(inputs_of(patches, nearest))
 
 
 class FusedDistances(nn.Module):

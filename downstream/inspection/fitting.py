@@ -17,6 +17,7 @@ from downstream.inspection.images import good_images
 from downstream.inspection.inspector import Inspector
 from downstream.inspection.roi import read_roi
 from downstream.inspection.triage import ranked
+from downstream.learning.versions import fitted_in_place_of
 from downstream.methods.catalogue import detect_class
 from downstream.methods.mutual import CLEAR_DEVIATIONS, Mutual, check_contamination, clear_outliers
 from downstream.methods.patch_method import PatchMethod
@@ -82,8 +83,9 @@ def fit(config: Fit) -> None:
     if hasattr(method, "encoder"):
         metadata["encoder"] = asked_encoder(method.encoder, method.architecture, method.seed).as_json()
     scores = method.normal_scores_.tolist()
-    model = Inspector(method, category, size_px, threshold, map_threshold, config.minimum_area, scores, metadata)
     out = config.out or Path("models") / category
+    metadata |= fitted_in_place_of(out)
+    model = Inspector(method, category, size_px, threshold, map_threshold, config.minimum_area, scores, metadata)
     model.save(out)
     learned = f"{len(references)} good images of {category} ({data_name(config.data)})"
     if not method.sees_normals:

@@ -21,15 +21,25 @@ SAME_VECTOR = 1e-6
 PICKS_AT_ONCE = 32
 
 
-def coreset(vectors: Tensor, count: int, seed: int = 0, advance: Callable[[int], None] = lambda taken: None) -> Tensor:
-    """Positions (count,) of vectors float32 (n, d), each the farthest from all before it; the first is drawn.
+def coreset(
+    vectors: Tensor,
+    count: int,
+    seed: int = 0,
+    advance: Callable[[int], None] = lambda taken: None,
+    apart: Tensor | None = None,
+) -> Tensor:
+    """Positions (count,) of vectors float32 (n, d), each the farthest from all before it; the first is drawn, or, with
+    squared distances `apart` (n,) from vectors that were taken earlier, the farthest from those.
 
     Fewer come back where all others are copies of those taken. `advance` is told how many were taken, as they are.
     """
     squares = vectors.square().sum(1)
     same = SAME_VECTOR * float(squares.mean())
-    chosen = torch.randint(len(vectors), (1,), generator=torch.Generator().manual_seed(seed)).to(vectors.device)
-    distances = torch.full_like(squares, torch.inf)
+    if apart is None:
+        chosen = torch.randint(len(vectors), (1,), generator=torch.Generator().manual_seed(seed)).to(vectors.device)
+        distances = torch.full_like(squares, torch.inf)
+    else:
+        chosen, distances = apart.argmax()[None], apart.clone()
     taken = []
     missing, pool_size = min(count, len(vectors)), POOL if vectors.device.type == "cpu" else POOL_ON_GPU
     while True:

@@ -4,20 +4,62 @@ The two err differently. Gaussians know where a patch belongs and need normals p
 nearest patch is wherever it is, and four normals will do.
 """
 
+import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, NoReturn, Self
+from pathlib import Path
+from typing import ClassVar, NamedTuple, Self
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from downstream.methods.padim import PaDiM
+from downstream.methods.evidence import Evidence, Patches, inputs_of, learn_evidence
+from downstream.methods.gaussians import Moments
+from downstream.methods.padim import PaDiM, packed, unpacked
 from downstream.methods.patch_method import PatchMethod, nearest_other
 from downstream.methods.patchcore import MAX_LEFT_OUT, PatchCore
 from pretrain.command import UserError
+from pretrain.files import read_tensors, write_tensors
 
 # Normals of which a Gaussian counts half.
 FEW = 16
+# What `add` needs and an inspection never reads: the sums, and patches of some normals, from which the threshold is
+# found anew: of so many normals, at 384 px of 75, 32 MiB.
+MEMORY_FILE = "memory.safetensors"
+MAX_REMEMBERED, MAX_REMEMBERED_NUMBERS = 100, 2**24
+
+
+# A patch is defective if a drawing covers this share of it.
+DEFECTIVE_SHARE = 0.25
+
+
+class Marked(NamedTuple):
+    """A defective image (3, h, w), and where the defect is, bool (h, w), or none."""
+
+    image: Tensor
+    mask: Tensor | None
+
+
+class LeftOut(NamedTuple):
+    """Normals by their numbers, their projected patches (n, p, d), their Gaussian distances (n, p) and those to the
+    nearest patches of others (n, p, k), which lie in those rows of the coreset, each normal without itself."""
+
+    numbers: list[int]
+    patches: Tensor
+    gaussian: Tensor
+    nearest: Tensor
+    rows: Tensor
+
+
+class Remembered(NamedTuple):
+    """Some of the normals learned from: their numbers, their projected patches (n, views, p, d), half precision, which
+    changes a distance by less than a thousandth; and of their first views what LeftOut has."""
+
+    numbers: list[int]
+    patches: Tensor
+    nearest: Tensor
+    rows: Tensor
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -33,12 +75,37 @@ class Fused(PaDiM, PatchCore):
     dimensions: int | None = PatchCore.dimensions
     gaussian_weight: float = 0.25  # .957 AUROC on five products, .951 with 1; RESULTS.md, ideas screened
 
-    takes_more: ClassVar[bool] = False
+    saves_sums: ClassVar[bool] = False  # with the method itself
 
     _make_patches = PatchMethod._make_patches  # of all channels
 
-    def add(self, normals: Sequence[Tensor]) -> NoReturn:
-        raise UserError("a fused method cannot take in further normals: refer to all of them, or use padim.")
+    def add(self, normals: Sequence[Tensor]) -> Self:
+        """Take in further normals; the earlier ones are not needed any more. `normal_scores_` are then those of the new
+        ones and of the remembered ones, each left out of all. What defects look like is forgotten. Raises UserError for
+        a method that was loaded, until `remember`."""
+        if not hasattr(self, "_remembered"):
+            raise UserError("a fused method that was loaded takes in no normals before it remembers the earlier ones.")
+        if not self._remembered.numbers and not len(normals):
+            raise UserError("of a single good image nothing says how good ones differ: confirm a further one.")
+        self.moments_ = copy.deepcopy(self.moments_)  # which grow in place, and a copy of this method shares them
+        self._forget_evidence()
+        self._left_out = self._take_in(normals)
+        return self
+
+    def mark(self, defective: Sequence[Marked], reach: float) -> bool:
+        """Learn what defects of this product look like, after the normals: it then adds up to `reach` to a score, and
+        never takes from one. False where they look no different from good images."""
+        left_out = self._left_out
+        strangeness = self._strangeness(left_out)
+        inputs = inputs_of(left_out.patches, self.coreset_[left_out.rows[:, :, 0]])
+        good = Patches(inputs.cpu(), strangeness.cpu(), torch.zeros(strangeness.shape, dtype=torch.bool))
+        evidence, added = learn_evidence(good, self._evidence_of(defective), reach, self.seed)
+        if evidence is None:
+            return False
+        self.evidence_weights_ = evidence.weights.to(self.device)
+        self.evidence_range_ = [evidence.low, evidence.high, evidence.reach]
+        self._score(left_out, added.to(self.device))
+        return True
 
     def to(self, device: torch.device | str) -> Self:
         super().to(device)
@@ -51,24 +118,167 @@ class Fused(PaDiM, PatchCore):
         distances = nearest * PatchCore.distances(self, vectors)
         return distances + gaussian * PaDiM.distances(self, self._projected(vectors)) if gaussian else distances
 
+    def _patch_scores(self, vectors: Tensor, distances: Tensor, rows: Tensor) -> Tensor:
+        """PatchCore's, and what is known of defects, in its units."""
+        scores = super()._patch_scores(vectors, distances, rows)
+        if not hasattr(self, "evidence_weights_"):
+            return scores
+        inputs = inputs_of(self._projected(vectors), self.coreset_[rows[:, 0]])
+        evidence = Evidence(self.evidence_weights_, *self.evidence_range_)
+        return scores + evidence.of(inputs) / self.fusion_[1].item()
+
+    def save(self, folder: Path) -> None:
+        """Beside the method and its encoder, write what `remember` reads, of a method that has it."""
+        super().save(folder)
+        if hasattr(self, "_remembered") and hasattr(self, "moments_"):
+            numbers, *_ = self._remembered
+            tensors = {**packed(vars(self.moments_)), **self._remembered._asdict()}
+            tensors = {name: part.cpu() for name, part in tensors.items() if part is not numbers}
+            write_tensors(folder / MEMORY_FILE, tensors, {"numbers": numbers})
+
+    def remember(self, folder: Path) -> Self:
+        """Read what `add` needs of the folder that this method was loaded from. Raises UserError where it is not."""
+        if not (folder / MEMORY_FILE).is_file():
+            raise UserError(
+                f"{folder} does not hold what learning more takes ({MEMORY_FILE}; models of before have none): fit it "
+                "again with python downstream/detect.py fit."
+            )
+        tensors, metadata = read_tensors(folder / MEMORY_FILE)
+        self._remembered = Remembered(metadata["numbers"], *map(tensors.pop, Remembered._fields[1:]))
+        self.moments_ = Moments(**unpacked(tensors)).to(self.device)
+        return self
+
+    def without_memory(self) -> Self:
+        """Drop what `add` needs: what is saved then is as small as can be."""
+        for name in ("_remembered", "_left_out", "moments_"):
+            vars(self).pop(name, None)
+        return self
+
     def _learn(self, normals: Sequence[Tensor]) -> None:
-        kept = []
+        self._take_in(normals)
+
+    def _take_in(self, normals: Sequence[Tensor]) -> LeftOut:
+        """Add to what is known of normals, and score those that are remembered and the new ones, each left out."""
+        known, kept = len(getattr(self, "pooled_", ())), []
 
         def views_of_normals() -> Iterator[Tensor]:  # each is encoded once, for both
             for views in self._views_of_normals(normals):
                 self._add_to_sums(self._projected(views), kept)
                 yield views
 
-        self._choose_coreset(*self._candidates(views_of_normals(), len(normals)))
-        gaussian = self._fit_gaussians(kept)[:MAX_LEFT_OUT]  # (n, p)
-        nearest = torch.empty_like(gaussian)
-        for own, patches in zip(range(len(gaussian)), torch.cat(kept)[:, 0], strict=False):  # (p, d)
-            nearest[own] = self._patch_scores(patches, *self._nearest_without(patches, own))
-        if len(gaussian):
-            units = torch.stack([gaussian.mean(), nearest.mean()]).clamp(min=1e-12)
-            weight = self.gaussian_weight * len(normals) / (len(normals) + FEW)
+        if len(normals):
+            candidates, owners = self._candidates(views_of_normals(), len(normals))
+            if known:
+                self._grow_coreset(candidates, owners + known)
+            else:
+                self._choose_coreset(candidates, owners)
+        numbers = list(range(known, known + sum(map(len, kept))))
+        if not known:
+            members = torch.cat(kept)  # (n, views, p, d)
+            left_out = self._each_left_out_of(numbers, members, self._fit_gaussians(kept))
+        else:
+            left_out, members = self._left_out_again(numbers, kept)
+        self._remembered = remembered(left_out, members)
+        self._set_units(left_out, len(self.pooled_))
+        self._score(left_out)
+        return left_out
+
+    def _each_left_out_of(self, numbers: Sequence[int], members: Tensor, gaussian: Tensor) -> LeftOut:
+        """Of the first MAX_LEFT_OUT normals, by their numbers, patches (n, views, p, d) and Gaussian distances."""
+        gaussian = gaussian[:MAX_LEFT_OUT]  # (n, p)
+        patches = members[: len(gaussian), 0]  # (n, p, d)
+        numbers = numbers[: len(gaussian)]
+        nothing = gaussian.new_empty(0, gaussian.shape[1], self.num_neighbors)
+        found = [self._nearest_without(*each) for each in zip(patches, numbers, strict=True)]
+        nearest = torch.stack([distances for distances, _ in found]) if found else nothing
+        rows = torch.stack([rows for _, rows in found]) if found else nothing.long()
+        return LeftOut(numbers, patches, gaussian, nearest, rows)
+
+    def _left_out_again(self, numbers: Sequence[int], kept: Sequence[Tensor]) -> tuple[LeftOut, Tensor]:
+        """The remembered normals and new ones, and the patches of both. To remembered ones nothing has gone from the
+        coreset: the nearest of what came is all that may be nearer, and found in a fifth of the time."""
+        earlier = Remembered(self._remembered.numbers, *(part.to(self.device) for part in self._remembered[1:]))
+        members, count = torch.cat([earlier.patches.float(), *kept]), len(earlier.numbers)
+        gaussian = self._fit_gaussians([members])
+        new = self._each_left_out_of(numbers, members[count:], gaussian[count:])
+        patches, nearest, rows = members[:count, 0], earlier.nearest, earlier.rows
+        added = torch.nonzero(self.owners_ >= len(self.pooled_) - len(numbers))[:, 0]
+        if count and len(added):
+            found = self._nearest_among(patches.flatten(0, 1), added)
+            nearest, rows = (
+                torch.cat([before, came.unflatten(0, patches.shape[:2])], dim=2)
+                for before, came in zip((nearest, rows), found, strict=True)
+            )
+            order = nearest.argsort(dim=2, stable=True)[:, :, : self.num_neighbors]
+            nearest, rows = nearest.gather(2, order), rows.gather(2, order)
+        old = LeftOut(earlier.numbers, patches, gaussian[:count], nearest, rows)
+        both = (torch.cat(parts) for parts in zip(old[1:], new[1:], strict=True))
+        return LeftOut([*old.numbers, *new.numbers], *both), members[: count + len(new.numbers)]
+
+    def _nearest_scores(self, left_out: LeftOut) -> Tensor:
+        """PatchCore's distances of left-out normals, (n, p)."""
+        return left_out.nearest.mean(2) / self.spacing_[left_out.rows[:, :, 0]]
+
+    def _strangeness(self, left_out: LeftOut) -> Tensor:
+        """Both distances of left-out normals, added up: (n, p)."""
+        return self.fusion_[0] * left_out.gaussian + self.fusion_[1] * self._nearest_scores(left_out)
+
+    def _set_units(self, left_out: LeftOut, count: int) -> None:
+        """Give both distances the units that left-out normals show, of `count` in all."""
+        if left_out.numbers:
+            nearest = self._nearest_scores(left_out)
+            units = torch.stack([left_out.gaussian.mean(), nearest.mean()]).clamp(min=1e-12)
+            weight = self.gaussian_weight * count / (count + FEW)
             self.fusion_ = torch.tensor([weight, 1.0]) / units.cpu()
         else:  # a single normal has no covariance, and cannot be left out
             self.fusion_ = torch.tensor([0.0, 1.0])
-        left_out = self._spread(self.fusion_[0] * gaussian + self.fusion_[1] * nearest, self.grid_)
-        self._add_normals(left_out, nearest_other(self.pooled_, range(len(left_out))))
+
+    def _score(self, left_out: LeftOut, evidence: Tensor | float = 0.0) -> None:
+        """Score the normals that were left out, in place of scores of before."""
+        for name in ("normal_scores_", "normal_peaks_", "units_"):
+            vars(self).pop(name, None)
+        distances = self._strangeness(left_out) + evidence
+        self._add_normals(self._spread(distances, self.grid_), nearest_other(self.pooled_, left_out.numbers))
+
+    def _evidence_of(self, defective: Sequence[Marked]) -> Patches:
+        """Marked images as evidence.py sees them."""
+        parts = []
+        for image, mask in defective:
+            vectors = self.patches(image[None])
+            inside = self._within(vectors)[0]  # (p, d)
+            distances, rows = self._nearest(inside)
+            patches = self._projected(inside)
+            nearest = PatchCore._patch_scores(self, inside, distances, rows)
+            strangeness = self.fusion_[0] * self._weighted(patches[None])[0] + self.fusion_[1] * nearest
+            drawn = torch.zeros(len(inside), dtype=torch.bool)
+            if mask is not None:  # of a small one, the patch that it covers most
+                cover = F.adaptive_avg_pool2d(mask[None, None].float().to(self.device), vectors.shape[1:3])
+                cover = self._within(cover[0, 0, :, :, None])[:, 0].cpu()
+                drawn = (cover > 0) & (cover >= cover.max().clamp(max=DEFECTIVE_SHARE))
+            inputs = inputs_of(patches, self.coreset_[rows[:, 0]])
+            parts.append(Patches(inputs.cpu(), strangeness.cpu(), drawn))
+        return Patches(*(torch.stack(part) for part in zip(*parts, strict=True)))
+
+    def _weighted(self, patches: Tensor) -> Tensor:
+        """Gaussian distances of projected patches (b, p, d) that count, times the weights of their positions."""
+        weights = self._within(self.position_weights_[:, :, None])[:, 0]
+        return self.gaussians_.distances(patches) * weights
+
+    def _forget_evidence(self) -> None:
+        for name in ("evidence_weights_", "evidence_range_"):
+            vars(self).pop(name, None)
+
+    def _forget(self) -> None:
+        super()._forget()
+        for name in ("_remembered", "_left_out"):
+            vars(self).pop(name, None)
+
+
+def remembered(left_out: LeftOut, members: Tensor) -> Remembered:
+    """Of normals that were left out, and their patches (n, views, p, d), as many as there is room for, spread over
+    all."""
+    most = min(MAX_REMEMBERED, max(1, MAX_REMEMBERED_NUMBERS // members[:1].numel()))
+    chosen = torch.linspace(0, len(left_out.numbers) - 1, min(len(left_out.numbers), most)).long()
+    parts = (part[chosen.to(part.device)].cpu() for part in (members, left_out.nearest, left_out.rows))
+    patches, nearest, rows = parts
+    return Remembered([left_out.numbers[i] for i in chosen.tolist()], patches.half(), nearest, rows)

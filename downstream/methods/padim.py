@@ -4,6 +4,7 @@ Defard et al. 2020, https://arxiv.org/abs/2011.08785. Statistics are sums, so th
 of normals, and new ones can be taken in without the old ones.
 """
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,11 +44,12 @@ class PaDiM(PatchMethod):
     shrinkage: float | None = None
     variance_weight: float = 1.0
 
-    # Whether `add` can take in more normals later; what is needed for it is half of the file.
-    takes_more: ClassVar[bool] = True
+    # Whether the sums, without which `add` cannot take in more normals, are saved with the method: half of its file.
+    saves_sums: ClassVar[bool] = True
 
     def add(self, normals: Sequence[Tensor]) -> Self:
         """Take in further normals; the earlier ones are not needed any more. `normal_scores_` gain the new ones'."""
+        self.moments_ = copy.deepcopy(self.moments_)  # which grow in place, and a copy of this method shares them
         self._learn(normals)
         return self
 
@@ -92,27 +94,17 @@ class PaDiM(PatchMethod):
 
     def save(self, folder: Path) -> None:
         """Write the method and its encoder. Of matrices that are symmetric or triangular, half is written."""
-        sums = vars(self.moments_) if self.takes_more else {}
-        parts = {**sums, **self.gaussians_._asdict()}
-        for name in MATRICES & parts.keys():
-            rows, columns = torch.tril_indices(*parts[name].shape[1:])
-            parts[name] = parts[name][:, rows, columns]
+        sums = vars(self.moments_) if self.saves_sums else {}
+        parts = packed({**sums, **self.gaussians_._asdict()})
         self._save(folder, moments_=None, gaussians_=None, **{f"{name}_": part for name, part in parts.items()})
 
     @classmethod
     def load(cls, folder: Path) -> Self:
         method = super().load(folder)
-        sums = tuple(Moments.__dataclass_fields__) if cls.takes_more else ()
-        parts = {name: vars(method).pop(f"{name}_") for name in (*sums, *Gaussians._fields)}
-        dimensions = parts["mean"].shape[1]
-        rows, columns = torch.tril_indices(dimensions, dimensions)
-        for name in MATRICES & parts.keys():
-            packed, parts[name] = parts[name], parts["mean"].new_zeros(len(parts["mean"]), dimensions, dimensions)
-            if name == "second":
-                parts[name][:, columns, rows] = packed
-            parts[name][:, rows, columns] = packed
+        sums = tuple(Moments.__dataclass_fields__) if cls.saves_sums else ()
+        parts = unpacked({name: vars(method).pop(f"{name}_") for name in (*sums, *Gaussians._fields)})
         method.gaussians_ = Gaussians(**{name: parts.pop(name) for name in Gaussians._fields})
-        if cls.takes_more:
+        if sums:
             method.moments_ = Moments(**parts)
         return method
 
@@ -126,3 +118,25 @@ class PaDiM(PatchMethod):
     def _make_patches(self, encoder: Encoder) -> Patches:
         reduced = {"dimensions": self.dimensions, "reduction": self.reduction, "seed": self.seed}
         return Patches(encoder, self.levels, grid=self.grid, neighborhood=self.neighborhood, **reduced)
+
+
+def packed(parts: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Sums and Gaussians as they are written: of matrices (p, d, d), symmetric or triangular, half."""
+    written = dict(parts)
+    for name in MATRICES & parts.keys():
+        rows, columns = torch.tril_indices(*parts[name].shape[1:])
+        written[name] = parts[name][:, rows, columns]
+    return written
+
+
+def unpacked(written: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What `packed` was given."""
+    parts = dict(written)
+    positions, dimensions = written["mean" if "mean" in written else "first"].shape
+    rows, columns = torch.tril_indices(dimensions, dimensions)
+    for name in MATRICES & written.keys():
+        parts[name] = written[name].new_zeros(positions, dimensions, dimensions)
+        if name == "second":
+            parts[name][:, columns, rows] = written[name]
+        parts[name][:, rows, columns] = written[name]
+    return parts

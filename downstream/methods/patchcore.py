@@ -20,6 +20,8 @@ from pretrain.progress import Progress
 MAX_CANDIDATES = 2**16
 # With few normals all their patches are kept.
 MIN_PATCHES = 4096
+# What a coreset that grows may hold, patches of further normals that are taken in, and those they are chosen from.
+MAX_CORESET, MAX_ADDED, MAX_COMPARED = 2**13, 2**11, 2**13
 # Normals that are scored without their own patches, spread over all.
 MAX_LEFT_OUT = 200
 # Of the mean spacing, added to every one: half of it, and much more while a few normals tell little of it.
@@ -63,10 +65,24 @@ class PatchCore(PatchMethod):
         else:
             with Progress("choosing the coreset", min(count, len(candidates)), "patches") as progress:
                 chosen = coreset(candidates, count, self.seed, progress.advance).sort().values
-        self.coreset_, self.owners_ = candidates[chosen], owners[chosen]
-        floor = SPACING_FLOOR + SPACING_FLOOR_OF_ONE / (1 + int(owners.max()))
-        self.spacing_ = spacing(self.coreset_, self.density_neighbors, floor)
+        self._set_coreset(candidates[chosen], owners[chosen], 1 + int(owners.max()))
         return chosen
+
+    def _grow_coreset(self, candidates: Tensor, owners: Tensor) -> None:
+        """Take in patches (n, d) of further normals, in turn the farthest from all that are there, while there is room.
+        The rows that are there stay what they are."""
+        projected, apart = self._projected(candidates), self._nearest(candidates)[0][:, 0].square()
+        farthest = apart.topk(min(MAX_COMPARED, len(apart))).indices.sort().values
+        count = min(MAX_ADDED, MAX_CORESET - len(self.coreset_), len(farthest))
+        if count > 0:
+            chosen = farthest[coreset(projected[farthest], count, apart=apart[farthest]).sort().values]
+            vectors, owners = torch.cat([self.coreset_, projected[chosen]]), torch.cat([self.owners_, owners[chosen]])
+            self._set_coreset(vectors, owners, 1 + int(owners.max()))
+
+    def _set_coreset(self, vectors: Tensor, owners: Tensor, normals: int) -> None:
+        vars(self).pop("_index", None)
+        self.coreset_, self.owners_ = vectors, owners
+        self.spacing_ = spacing(vectors, self.density_neighbors, SPACING_FLOOR + SPACING_FLOOR_OF_ONE / normals)
 
     def distances(self, vectors: Tensor) -> Tensor:
         inside = self._within(vectors)
@@ -89,7 +105,10 @@ class PatchCore(PatchMethod):
 
     def _nearest_without(self, vectors: Tensor, own: int) -> tuple[Tensor, Tensor]:
         """The same of projected patches, among those that are not of the normal `own`."""
-        rows = torch.nonzero(self.owners_ != own)[:, 0]
+        return self._nearest_among(vectors, torch.nonzero(self.owners_ != own)[:, 0])
+
+    def _nearest_among(self, vectors: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """The same of projected patches, among some rows of the coreset."""
         others, count = self.coreset_[rows], min(self.num_neighbors + 1, len(rows))
         if self.device.type == "cpu":  # in half the time
             nearest = torch.from_numpy(exact_index(others).search(vectors.numpy(), count).ids)

@@ -89,3 +89,29 @@ def holm(ps: Sequence[float]) -> list[float]:
 def is_clear(test: Mapping) -> bool:
     """Whether a comparison, `p_holm` among it, is hard to explain by chance; not where too few images allow no test."""
     return test["p_holm"] is not None and test["p_holm"] < ALPHA
+
+
+def delong_interval(matrix: np.ndarray) -> Interval | None:
+    """Between which values an AUROC lies with 95 %, by DeLong's variance on the scale of its logarithmic odds, so that
+    it stays between 0 and 1. Where all pairs are won there is no variance: then one pair in so many may be lost, with
+    the chance that Wilson's interval gives the smaller group. None where there are fewer than two of a kind."""
+    if matrix is None or min(matrix.shape) < 2:
+        return None
+    value = float(matrix.mean())
+    variance = sum(matrix.mean(axis).var(ddof=1) / matrix.shape[1 - axis] for axis in (0, 1))
+    if not 0 < value < 1 or variance == 0:
+        low, high = wilson_interval(round(value * min(matrix.shape)), min(matrix.shape))
+        return Interval(low, high)
+    deviation = NORMAL_95 * math.sqrt(variance) / (value * (1 - value))
+    odds = math.log(value / (1 - value))
+    return Interval(*(1 / (1 + math.exp(-bound)) for bound in (odds - deviation, odds + deviation)))
+
+
+def wilson_interval(count: int, of: int) -> Interval | None:
+    """Between which values a share lies with 95 % of which `count` of so many were seen (Wilson 1927); none of none."""
+    if not of:
+        return None
+    share, square = count / of, NORMAL_95**2
+    middle = (share + square / (2 * of)) / (1 + square / of)
+    half = NORMAL_95 / (1 + square / of) * math.sqrt(share * (1 - share) / of + square / (4 * of**2))
+    return Interval(max(0.0, middle - half), min(1.0, middle + half))

@@ -61,6 +61,33 @@ class Contamination(Benchmark, LaidOut):
 
 
 @dataclass(frozen=True)
+class Feedback(Benchmark):
+    """Simulate an operator who corrects a model's verdicts, and measure what it learns on images not yet seen.
+
+    Attributes:
+        data: Folder of categories in MVTec AD's layout. Default is demo data.
+        categories: Only these of them.
+        normals: Numbers of good images that a model is fitted to, before anybody corrects it.
+        corrected: Numbers of good and of defective images, each, after which the model learns.
+        wrong: Share of what the operator says that is wrong.
+        orders: Random orders of the stream of images; each draws the images to fit to as well.
+        judged: Good and defective images, each, that are judged and never learned from, at most.
+        size_px: Side of the square that images are stretched to.
+        figure: File of the curves, PNG.
+    """
+
+    data: Path = Path("data/demo")
+    categories: Names = Names()
+    normals: Names = Names("16,all")
+    corrected: Names = Names("5,10,20")
+    wrong: float = 0.05
+    orders: int = 10
+    judged: int = 40
+    size_px: int = 224
+    figure: Path | None = None
+
+
+@dataclass(frozen=True)
 class Gpu(Benchmark):
     """Prove all of it on one GPU, in parts that each end by themselves, the most valuable first.
 

@@ -6,7 +6,14 @@ import torch
 from baselines.contract.method import Images
 from baselines.trivial import MeanImage
 from downstream.exporting import graph as module
-from downstream.exporting.graph import CoresetDistances, GaussianDistances, InspectionGraph, PatchVectors
+from downstream.exporting.graph import (
+    CoresetDistances,
+    FusedDistances,
+    GaussianDistances,
+    InspectionGraph,
+    PatchVectors,
+)
+from downstream.methods.fused import Fused
 from downstream.methods.padim import PaDiM
 from downstream.methods.patchcore import PatchCore
 from pretrain.command import UserError
@@ -33,6 +40,16 @@ def test_a_coreset_in_parts_gives_the_same_distances(nuts, monkeypatch):
         monkeypatch.setattr(module, "CORESET_ROWS_AT_ONCE", rows)
         distances = CoresetDistances(method)(method._projected(vectors))
         torch.testing.assert_close(distances, method.distances(vectors), rtol=1e-3, atol=1e-3)
+
+
+def test_what_confirmed_defects_add_is_in_the_graph(nuts):
+    method = Fused(**SMALL).fit([]).refer(nuts[:8])
+    vectors = method.patches(torch.stack(nuts[8:11]))
+    plain = method.distances(vectors)
+    method.evidence_weights_ = torch.randn(3 * 15 + 1, generator=torch.Generator().manual_seed(0))
+    method.evidence_range_ = [-1.0, 2.0, 5.0]
+    assert (method.distances(vectors) > plain + 1).any()
+    torch.testing.assert_close(FusedDistances(method)(vectors), method.distances(vectors), rtol=1e-3, atol=1e-3)
 
 
 def test_vectors_of_pixels_are_the_methods_own(nuts):

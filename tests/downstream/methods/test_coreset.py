@@ -54,3 +54,12 @@ def test_squared_distances_are_those_of_a_subtraction():
     first, second = clustered(30), clustered(20, seed=1)
     expected = (first[:, None] - second).square().sum(2)
     torch.testing.assert_close(squared_distances(first, second), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_what_was_taken_earlier_counts():
+    """Chosen in two steps is chosen in one, but for the first."""
+    vectors = torch.randn(300, 5, generator=torch.Generator().manual_seed(0))
+    whole = coreset(vectors, 40)
+    earlier, rest = vectors[whole[:10]], torch.tensor([i for i in range(300) if i not in set(whole[:10].tolist())])
+    apart = squared_distances(vectors[rest], earlier).amin(1)
+    assert rest[coreset(vectors[rest], 30, apart=apart)].tolist() == whole[10:].tolist()

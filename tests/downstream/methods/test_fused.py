@@ -1,10 +1,13 @@
 """PaDiM and PatchCore fused: the sum of both, in units of left-out normals; few normals trust the Gaussians less."""
 
+import copy
+
+import numpy as np
 import pytest
 import torch
 
 from baselines.contract.method import Images
-from downstream.methods.fused import FEW, Fused
+from downstream.methods.fused import FEW, MEMORY_FILE, Fused, Marked
 from downstream.methods.padim import PaDiM
 from downstream.methods.patchcore import PatchCore
 from pretrain.command import UserError
@@ -47,15 +50,66 @@ def test_of_a_single_normal_only_the_nearest_patch_counts(nuts):
     torch.testing.assert_close(alone.distances(vectors), patchcore.distances(vectors))
 
 
-def test_further_normals_are_refused(nuts):
-    with pytest.raises(UserError, match="refer to all of them"):
-        Fused(**SMALL).fit([]).refer(nuts[:4]).add(nuts[4:6])
+def test_further_normals_are_taken_in_without_the_earlier_ones(nuts, tmp_path):
+    whole = Fused(**SMALL).fit([]).refer(nuts[:12])
+    Fused(**SMALL).fit([]).refer(nuts[:6]).save(tmp_path)
+    grown = Fused.load(tmp_path)
+    with pytest.raises(UserError, match="takes in no normals before it remembers"):
+        grown.add(nuts[6:12])
+    before = grown.remember(tmp_path).coreset_
+    grown.add(nuts[6:12])
+    assert len(grown.normal_scores_) == len(grown.normal_peaks_) == 12 == int(grown.moments_.count)
+    assert set(grown.owners_.tolist()) == set(range(12)) and len(grown.coreset_) > len(before)
+    # The space is that of the first six, so it is nearly what one fit gives, and no longer what six gave.
+    scores = [next(method.predict(nuts[12:])).scores for method in (whole, grown, Fused.load(tmp_path))]
+    apart = [(other / scores[0] - 1).abs().mean() for other in scores[1:]]
+    assert apart[0] < apart[1] and np.corrcoef(scores[0], scores[1])[0, 1] > 0.9
+    scores = [method.normal_scores_.mean() for method in (whole, grown)]
+    assert float(scores[1] / scores[0]) == pytest.approx(1, abs=0.2)
 
 
-def test_its_file_lacks_the_sums_that_only_further_normals_would_need(nuts, tmp_path):
+def test_a_copy_that_learns_leaves_the_other_as_it_is(nuts):
+    fused = Fused(**SMALL).fit([]).refer(nuts[:6])
+    before = next(fused.predict(nuts[12:])).scores
+    copy.copy(fused).add(nuts[6:12])
+    torch.testing.assert_close(next(fused.predict(nuts[12:])).scores, before, rtol=0, atol=0)
+    assert int(fused.moments_.count) == 6
+
+
+def test_what_only_learning_takes_lies_in_a_file_of_its_own(nuts, tmp_path):
     files = []
     for cls in (PaDiM, Fused):
         cls(**SMALL, dimensions=40).fit([]).refer(nuts[:4]).save(tmp_path / cls.__name__)
         files.append(read_tensors(tmp_path / cls.__name__ / "method.safetensors")[0])
-    assert "second_" in files[0] and "second_" not in files[1]
-    assert "whitening_" in files[1]
+    assert "second_" in files[0] and "second_" not in files[1] and "whitening_" in files[1]
+    kept, _ = read_tensors(tmp_path / "Fused" / MEMORY_FILE)
+    assert kept["patches"].dtype == torch.float16 and kept["patches"].shape == (4, 1, 64, 40)
+    loaded = Fused.load(tmp_path / "Fused").remember(tmp_path / "Fused")
+    fitted = Fused(**SMALL, dimensions=40).fit([]).refer(nuts[:4])
+    torch.testing.assert_close(loaded.moments_.second, fitted.moments_.second, rtol=0, atol=0)
+    Fused.load(tmp_path / "Fused").save(tmp_path / "again")
+    assert not (tmp_path / "again" / MEMORY_FILE).exists()
+    with pytest.raises(UserError, match="does not hold what learning more takes"):
+        loaded.remember(tmp_path / "again")
+
+
+def test_marked_defects_count_and_without_any_nothing_changes(nuts, tmp_path):
+    def marred(image: torch.Tensor, top: int) -> tuple[torch.Tensor, torch.Tensor]:
+        mask = torch.zeros(64, 64, dtype=torch.bool)
+        mask[top : top + 9, 20:29] = True
+        return torch.where(mask, image.mean() + 0.15 * torch.sin(torch.arange(64.0)), image), mask
+
+    fused = Fused(**SMALL).fit([]).refer(nuts[:12]).add([])
+    plain = next(fused.predict(nuts[12:])).scores
+    reach = float(fused.normal_scores_.quantile(0.9) - fused.normal_scores_.median())
+    assert not copy.copy(fused).mark([Marked(*marred(nuts[12], 10))], reach)  # one says nothing of the next
+    assert not copy.copy(fused).mark([Marked(image, None) for image in nuts[12:16]], reach)  # as good as good
+    told = copy.copy(fused)
+    assert told.mark([Marked(*marred(image, 8 + 4 * i)) for i, image in enumerate(nuts[12:18])], reach)
+    later = [marred(image, 30)[0] for image in nuts[18:]]
+    gained = next(told.predict(later)).scores - next(fused.predict(later)).scores
+    assert gained.min() >= 0 and gained.max() <= reach * (1 + 1e-5) and gained.mean() > 0.2 * reach
+    torch.testing.assert_close(next(fused.predict(nuts[12:])).scores, plain, rtol=0, atol=0)
+    told.without_memory().save(tmp_path)
+    same = next(Fused.load(tmp_path).predict(later)).scores
+    torch.testing.assert_close(same, next(told.predict(later)).scores, rtol=0, atol=0)

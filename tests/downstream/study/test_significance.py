@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from downstream.study.significance import difference, holm, is_clear, mean_interval, won_pairs
+from downstream.study.significance import (
+    delong_interval,
+    difference,
+    holm,
+    is_clear,
+    mean_interval,
+    wilson_interval,
+    won_pairs,
+)
 
 
 def drawn(seed: int, count: int = 60, shift: float = 1.0, seeds: int = 1) -> tuple[np.ndarray, np.ndarray]:
@@ -120,3 +128,22 @@ def test_a_comparison_is_clear_below_alpha_and_never_untested():
     assert is_clear({"p_holm": 0.049})
     assert not is_clear({"p_holm": 0.05})
     assert not is_clear({"p_holm": None})
+
+
+def test_wilsons_interval_is_that_of_the_book():
+    assert wilson_interval(0, 0) is None
+    # Newcombe 1998, table I: 81 of 263, 15 of 148, 0 of 20.
+    for count, of, low, high in ((81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611)):
+        assert wilson_interval(count, of) == pytest.approx((low, high), abs=1e-4)
+
+
+def test_delongs_interval_holds_the_auroc_and_stays_inside():
+    held, truth = 0, 0.7602  # of two normal distributions one deviation apart
+    for seed in range(200):
+        labels, scores = drawn(seed)
+        low, high = delong_interval(won_pairs(labels, scores))
+        assert 0 < low < high < 1
+        held += low < truth < high
+    assert 180 <= held <= 199
+    assert delong_interval(won_pairs([False] * 9 + [True] * 9, [[*range(18)]])) == pytest.approx((0.7009, 1), abs=1e-4)
+    assert delong_interval(won_pairs([False, True, True], [[1, 2, 3]])) is None

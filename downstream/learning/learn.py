@@ -1,0 +1,33 @@
+"""detect.py learn: make a version, show how it is proved, and put it into use where the rule and the user allow it."""
+
+import shlex
+import time
+
+from downstream.learning.candidate import learn
+from downstream.learning.config import Learn
+from downstream.learning.feedback import read_feedback
+from downstream.learning.golden import why_not_better
+from downstream.learning.report import PAGE, print_proof, verdict_of
+from downstream.learning.versions import promote
+from pretrain.progress import duration
+
+
+def main(config: Learn) -> None:
+    """Learn, report, and promote or say how."""
+    start_s = time.perf_counter()
+    learned = learn(config.model, read_feedback(config.feedback), config.device)
+    for path, reason in learned.problems:
+        print(f"left out: {path}: {reason}")
+    print(f"version {learned.number} of {config.model} learned from {learned.sentence}, "
+          f"in {duration(time.perf_counter() - start_s)}")  # fmt: skip
+    print_proof(learned)
+    print(f"{verdict_of(learned)}")
+    print(f"report: {learned.folder / PAGE}")
+    if config.promote == "if-better" and not why_not_better(learned.proof):
+        promote(config.model, learned.number, config.by, "promoted by the rule")
+        print(f"version {learned.number} is in use; version {learned.in_use} stays")
+        print(f"undo:   python downstream/detect.py roll-back --model {shlex.quote(str(config.model))}")
+    else:
+        print(f"version {learned.in_use} stays in use")
+        print(f"next:   python downstream/detect.py promote --model {shlex.quote(str(config.model))} "
+              f"--version {learned.number}")  # fmt: skip
