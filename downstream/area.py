@@ -129,7 +129,7 @@ def validate(config: AreaValidate) -> None:
 
 def test(config: AreaTest) -> None:
     """Inspect, count, and save."""
-    model = Inspector.load(config.model, config.device)
+    model = _without_zones(Inspector.load(config.model, config.device), config.model)
     model.area_rule = _rule(model, config)
     if not config.data.is_dir():
         raise UserError(f"there is no folder {config.data}; name one that holds labeled test images.")
@@ -163,7 +163,16 @@ def _model(config: AreaModel) -> Inspector:
         names = ("data", "layout", "category", "method", "validation_share", "encoder", "train", "size_px", "options",
                  "device", "seed")  # fmt: skip
         fit(Fit(**{name: getattr(config, name) for name in names}, out=config.model))
-    return Inspector.load(config.model, config.device)
+    return _without_zones(Inspector.load(config.model, config.device), config.model)
+
+
+def _without_zones(model: Inspector, folder: Path) -> Inspector:
+    if model.zone_rule:
+        raise UserError(
+            f"{folder} decides by zones, each with a threshold and a min_area_px of its own: change them in the "
+            "roi.json of detect.py fit, or fit without zones to decide by one area."
+        )
+    return model
 
 
 def _rule(model: Inspector, config: AreaTest) -> AreaRule:

@@ -52,7 +52,7 @@ def run(config: Run) -> int:
     problems: list[Problem] = []
     is_any_defective = False
     with (
-        DetectResults(config.out, config.overlays, config.maps, model.roi) as results,
+        DetectResults(config.out, config.overlays, config.maps, model.outlines) as results,
         Progress("inspecting", len(records)) as progress,
     ):
         for record, result in zip(records, model.inspect([record.path for record in records]), strict=True):

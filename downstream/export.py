@@ -74,6 +74,8 @@ def main(config: Config) -> None:
     print(f"model: {out} ({out.stat().st_size / 1e6:.0f} MB)")
     if model.minimum_area_px or model.area_rule:
         print("note:  detect.py looks at the areas of regions too, the graph's own is_anomalous at the score alone")
+    if model.zone_rule:
+        print("note:  detect.py and serve.py decide by the zones in the file, the graph's own is_anomalous does not")
     if config.to != "tensorrt":
         print(f"next:  python downstream/detect.py run IMAGE_OR_FOLDER --model {out}")
 
@@ -98,6 +100,8 @@ def to_int8(model: Inspector, folder: Path, out: Path, config: Config) -> None:
         raise UserError("int8 is calibrated on good images: name with --data the folder that the model was fitted to.")
     if model.area_rule:
         raise UserError("this model decides by area, a rule found on its fp32 maps: export it --to onnx.")
+    if model.zone_rule:
+        raise UserError("this model decides by zones, whose thresholds are of its fp32 maps: export it --to onnx.")
     takes_floats = config.input == "float"
     normals = Images(normals_of(model, config))
     seven_bits = config.seven_bits or saturates()

@@ -14,6 +14,8 @@ from pretrain.reading import read_json
 
 FILE = "inspector.json"
 FORMAT = 3  # 2: may decide by area; 3: the threshold's `rate` is called `false_alarm_rate`
+# Of models that have any of these beside: whoever knows no more than FORMAT must not decide by half of the rule.
+EXTENSIONS, EXTENDED_FORMAT = ("drawn_roi", "zone_rule"), 4
 
 
 class Saved(Protocol):
@@ -39,7 +41,8 @@ def write_metadata(folder: Path, **metadata: object) -> None:
     """Write how the model decides, to a folder that has its method: what an Inspector (downstream/inspection)
     is made of beside the method."""
     described = {name: _with_names(value) for name, value in metadata.items()}
-    write_json(folder / FILE, sealed({**described, "format": FORMAT}))
+    number = EXTENDED_FORMAT if set(EXTENSIONS) & described.keys() else FORMAT
+    write_json(folder / FILE, sealed({**described, "format": number}))
 
 
 def parts_of(folder: Path) -> dict[str, str]:
@@ -72,4 +75,4 @@ def _with_names(value: object) -> object:
     """A named tuple, and those inside it, as a dict: JSON would leave the names out."""
     if hasattr(value, "_asdict"):
         return {name: _with_names(inner) for name, inner in value._asdict().items()}
-    return value
+    return [_with_names(inner) for inner in value] if isinstance(value, list) else value

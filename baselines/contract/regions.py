@@ -26,12 +26,18 @@ TOUCHING = np.ones((3, 3), dtype=bool)
 
 class Region(NamedTuple):
     """Pixels are the original image's. `box` is (left, top, right, bottom), right and bottom not included; `peak` the
-    highest map value, `center` the pixel (x, y) where it is."""
+    highest map value, `center` the pixel (x, y) where it is; `zone` the name of the zone that it lies in, where a
+    model has zones."""
 
     area_px: int
     box: tuple[int, int, int, int]
     peak: float
     center: tuple[int, int]
+    zone: str | None = None
+
+    def as_json(self) -> dict:
+        """By its names; without a zone where there are none."""
+        return {name: value for name, value in self._asdict().items() if name != "zone" or value is not None}
 
 
 def regions(

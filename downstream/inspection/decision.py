@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from baselines.contract.threshold import Threshold
+from downstream.inspection.roi import DrawnRoi
+from downstream.inspection.zones import ZoneLimit, ZoneRule
 from pretrain.data.size import Size
 
 # Of pixels; nothing that is counted here is above.
@@ -32,12 +34,18 @@ def decision_from(
     normal_scores: Sequence[float] = (),
     metadata: dict | None = None,
     area_rule: dict | None = None,
+    drawn_roi: dict | None = None,
+    zone_rule: dict | None = None,
 ) -> dict:
     """What stands in `inspector.json`, as an Inspector takes it. Raises ValueError or TypeError for other types and for
     numbers that cannot be."""
     for name, value, kind in (("category", category, str), ("metadata", metadata or {}, dict)):
         if not isinstance(value, kind):
             raise TypeError(f"{name} is {value!r:.40}")
+    drawn = None if drawn_roi is None else DrawnRoi.from_json(drawn_roi)
+    rule = None if zone_rule is None else _as_zone_rule(**zone_rule)
+    if [zone.name for zone in (drawn.zones if drawn else ())] != [zone.name for zone in (rule.zones if rule else ())]:
+        raise ValueError("the zones that were drawn are not those of the rule")
     return {
         "category": category,
         "size_px": _as_size(size_px),
@@ -47,6 +55,8 @@ def decision_from(
         "normal_scores": _finite_numbers(normal_scores),
         "metadata": metadata or {},
         "area_rule": None if area_rule is None else _as_area_rule(**area_rule),
+        "drawn_roi": drawn,
+        "zone_rule": rule,
     }
 
 
@@ -60,6 +70,17 @@ def _as_size(stored: object) -> Size:
 def _as_area_rule(minimum_area_px: int, threshold: dict, normal_scores: Sequence[float]) -> AreaRule:
     minimum_area_px = _whole_number("minimum_area_px", minimum_area_px, 0)
     return AreaRule(minimum_area_px, _as_threshold(threshold), _finite_numbers(normal_scores))
+
+
+def _as_zone_rule(zones: Sequence[dict], threshold: dict, normal_scores: Sequence[float]) -> ZoneRule:
+    limits = []
+    for zone in zones:
+        limit = ZoneLimit(**zone)
+        area_px, found = _whole_number("minimum_area_px", limit.minimum_area_px, 0), _as_threshold(limit.threshold)
+        if not found.value > 0:
+            raise ValueError(f"a zone's threshold is {found.value}")
+        limits.append(ZoneLimit(str(limit.name), area_px, found))
+    return ZoneRule(limits, _as_threshold(threshold), _finite_numbers(normal_scores))
 
 
 def _as_threshold(stored: dict) -> Threshold:

@@ -3,6 +3,7 @@
 import inspect
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,9 @@ from baselines.contract.threshold import MIN_OWN_NORMALS, Threshold, threshold_f
 from downstream.inspection.config import Fit
 from downstream.inspection.images import good_images
 from downstream.inspection.inspector import Inspector
-from downstream.inspection.roi import read_roi
+from downstream.inspection.roi import Roi, read_roi
 from downstream.inspection.triage import ranked
+from downstream.inspection.zones import ZoneRule, zone_rates, zone_rule, zone_scores
 from downstream.learning.versions import fitted_in_place_of
 from downstream.methods.catalogue import detect_class
 from downstream.methods.mutual import CLEAR_DEVIATIONS, Mutual, check_contamination, clear_outliers
@@ -26,6 +28,7 @@ from downstream.methods.references import (
     calibration_normals,
     draw,
     fitting_count,
+    moved,
     own_threshold,
     shots_of,
     suspicious,
@@ -47,8 +50,7 @@ def fit(config: Fit) -> None:
     (category,), size_px = normals.categories, normals.size_px
     device = choose_device(config.device)
     method = make_method(config).to(device)
-    if config.roi is not None:
-        look_within(method, config, normals)
+    roi = None if config.roi is None else look_within(method, config, normals)
     dropped = normals.subset([])
     if config.allow_contamination:
         normals, dropped = without_outliers(normals, method, config)
@@ -60,6 +62,9 @@ def fit(config: Fit) -> None:
     if others is None and not method.sees_normals:
         raise UserError(f"{config.method} learns from labeled images of other products: name their folder by --train.")
     images = Images(references)
+    zones = ZonesOfNormals(roi, references, config.minimum_area) if roi and roi.drawn and roi.drawn.zones else None
+    if zones:
+        method.watch_normals(zones.add)
     method.fit(Samples(others) if others else []).refer(images)
     if scores_normals := not method.sees_normals and len(references) >= MIN_OWN_NORMALS:
         score_normals(method, images)
@@ -85,13 +90,19 @@ def fit(config: Fit) -> None:
     scores = method.normal_scores_.tolist()
     out = config.out or Path("models") / category
     metadata |= fitted_in_place_of(out)
-    model = Inspector(method, category, size_px, threshold, map_threshold, config.minimum_area, scores, metadata)
+    model = Inspector(
+        method, category, size_px, threshold, map_threshold, config.minimum_area, scores, metadata,
+        drawn_roi=roi and roi.drawn, zone_rule=zones and zones.rule(method, images, config.false_alarm_rate),
+    )  # fmt: skip
     model.save(out)
     learned = f"{len(references)} good images of {category} ({data_name(config.data)})"
     if not method.sees_normals:
         learned = f"{len(others)} labeled images of {', '.join(others.categories)}; it learned nothing of {learned}"
     print(f"{config.method} fitted to {learned}, seen at {named(size_px)} px")
-    print(f"threshold {threshold.value:.4g} at {config.false_alarm_rate:.0%} false alarms: {threshold.why}")
+    if zones:
+        print_zones(model.zone_rule)
+    else:
+        print(f"threshold {threshold.value:.4g} at {config.false_alarm_rate:.0%} false alarms: {threshold.why}")
     if len(scores) == len(references) and (method.sees_normals or scores_normals):
         print_suspicious(references, scores, threshold)
     print(f"model: {out}")
@@ -118,14 +129,55 @@ def make_method(config: Fit) -> Method:
     return method_class(**arguments)
 
 
-def look_within(method: Method, config: Fit, normals: ImageSet) -> None:
-    """Have a method count what lies in the region of interest alone. Raises UserError for one that cannot."""
+def look_within(method: Method, config: Fit, normals: ImageSet) -> Roi:
+    """Have a method count what lies in the region of interest alone. Raises UserError for one that cannot, and for
+    zones that leave no false-alarm rate."""
     if not isinstance(method, PatchMethod):
         raise UserError(f"{config.method} sees images as a whole: --roi takes padim, patchcore, fused or residual.")
-    sizes = Counter((entry.height, entry.width) for entry in normals.entries)
-    roi = read_roi(config.roi, sizes.most_common(1)[0][0], normals.size_px)
-    method.look_within(torch.from_numpy(roi))
-    print(f"region of interest: {config.roi}, {roi.mean():.0%} of the image")
+    roi = read_roi(config.roi, usual_size(normals), normals.size_px)
+    method.look_within(torch.from_numpy(roi.mask))
+    zones = f" in {len(roi.drawn.zones)} zones" if roi.drawn and roi.drawn.zones else ""
+    print(f"region of interest: {config.roi}, {roi.mask.mean():.0%} of the image{zones}")
+    if zones:  # before all that takes long
+        zone_rates(roi.drawn.zones, config.false_alarm_rate)
+    return roi
+
+
+def usual_size(images: ImageSet) -> tuple[int, int]:
+    """(height, width) on disk of most images."""
+    return Counter((entry.height, entry.width) for entry in images.entries).most_common(1)[0][0]
+
+
+class ZonesOfNormals:
+    """What normals score in the zones of a region of interest, each without what was learned of it."""
+
+    def __init__(self, roi: Roi, normals: ImageSet, minimum_area_px: int) -> None:
+        self._image_size = usual_size(normals)
+        self._zones = [
+            replace(zone, min_area_px=minimum_area_px) if zone.min_area_px is None else zone for zone in roi.drawn.zones
+        ]
+        self._labels = roi.drawn.labels(normals.size_px)
+        self._scores: list[np.ndarray] = []
+
+    def add(self, maps: Tensor) -> None:
+        """Take in the maps (n, h, w) of normals."""
+        areas_px = [zone.min_area_px for zone in self._zones]
+        self._scores += [zone_scores(each, self._labels, areas_px, self._image_size) for each in maps.cpu().numpy()]
+
+    def rule(self, method: Method, normals: Sequence[Tensor], false_alarm_rate: float) -> ZoneRule:
+        """By what the zones decide. A single normal, which cannot be left out, is moved a little."""
+        if not self._scores:
+            for prediction in method.predict(moved(normals[0])):
+                self.add(prediction.maps)
+        return zone_rule(self._zones, np.stack(self._scores), false_alarm_rate)
+
+
+def print_zones(rule: ZoneRule) -> None:
+    """Each zone's threshold, and what they promise together."""
+    for zone in rule.zones:
+        area = f", regions of {zone.minimum_area_px} px and more" if zone.minimum_area_px > 1 else ""
+        print(f"zone {zone.name}: threshold {zone.threshold.value:.4g}{area}: {zone.threshold.why}")
+    print(f"all zones: {rule.threshold.why}")
 
 
 def without_outliers(normals: ImageSet, method: Method, config: Fit) -> tuple[ImageSet, ImageSet]:

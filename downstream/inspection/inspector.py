@@ -7,13 +7,16 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
 from baselines.contract.model_folder import (
+    EXTENDED_FORMAT,
+    EXTENSIONS,
     FILE,
     FORMAT,
     check_format,
@@ -25,6 +28,15 @@ from baselines.contract.model_folder import (
 from baselines.contract.regions import Region, area_score, regions
 from baselines.contract.threshold import Threshold, confidence, is_anomalous
 from downstream.inspection.decision import AreaRule, decision_from
+from downstream.inspection.roi import DrawnRoi
+from downstream.inspection.zones import (
+    ZoneResult,
+    ZoneRule,
+    relative_map,
+    zone_regions,
+    zone_results,
+    zone_scores,
+)
 from downstream.methods.catalogue import imported
 from downstream.methods.loading import load_any
 from pretrain.command import UserError
@@ -47,7 +59,8 @@ class Inspection:
 
     `confidence` is from 0.5 to 1. `is_distorted` where it was drawn out of shape to what the method sees. `regions` are
     in pixels of the original image; `anomaly_map` float32 (h, w), of the size that the method sees, covers all of it,
-    or is none where the method gives no maps. Above `map_threshold` a pixel belongs to a region.
+    or is none where the method gives no maps. Above `map_threshold` a pixel belongs to a region. `zones` is what each
+    zone of a model with zones says: then map and score are in multiples of the zones' thresholds.
     """
 
     path: Path
@@ -60,13 +73,18 @@ class Inspection:
     milliseconds: float
     is_distorted: bool = False
     regions: Sequence[Region] = ()
+    zones: Sequence[ZoneResult] = ()
     map_threshold: float | None = None
     anomaly_map: np.ndarray | None = field(default=None, repr=False)
 
     def as_json(self) -> dict:
         """All but the map, as plain JSON."""
-        metadata = {name: value for name, value in vars(self).items() if name not in ("anomaly_map", "regions")}
-        return {**metadata, "path": str(self.path), "regions": [region._asdict() for region in self.regions]}
+        separate = ("anomaly_map", "regions", "zones")
+        metadata = {name: value for name, value in vars(self).items() if name not in separate}
+        found = {"regions": [region.as_json() for region in self.regions]}
+        if self.zones:
+            found["zones"] = [zone._asdict() for zone in self.zones]
+        return {**metadata, "path": str(self.path), **found}
 
 
 @dataclass
@@ -75,7 +93,8 @@ class Inspector:
 
     An image is defective if its score is above `threshold`; `normal_scores` are what confidence is measured by. With
     `minimum_area_px`, in pixels of the original image, smaller regions are dropped, and without any an image is
-    good. Where `area_rule` is there, `downstream/area.py` found it, and it alone decides.
+    good. Where `area_rule` is there, `downstream/area.py` found it, and it alone decides. `drawn_roi` is where it
+    looks, where that was drawn as polygons; where these are zones, `zone_rule` alone decides.
     """
 
     method: "Method"
@@ -87,28 +106,50 @@ class Inspector:
     normal_scores: list[float] = field(default_factory=list)
     metadata: dict = field(default_factory=dict)
     area_rule: AreaRule | None = None
+    drawn_roi: DrawnRoi | None = None
+    zone_rule: ZoneRule | None = None
+
+    @property
+    def rule(self) -> AreaRule | ZoneRule | None:
+        """What decides in place of `threshold`: one threshold for scores and maps, areas included."""
+        return self.area_rule or self.zone_rule
 
     @property
     def decision(self) -> Threshold:
         """The threshold that scores are compared with."""
-        return self.area_rule.threshold if self.area_rule else self.threshold
+        return self.rule.threshold if self.rule else self.threshold
 
     @property
     def decision_scores(self) -> list[float]:
         """Scores of good images that compare with it."""
-        return self.area_rule.normal_scores if self.area_rule else self.normal_scores
+        return self.rule.normal_scores if self.rule else self.normal_scores
 
     @property
     def roi(self) -> np.ndarray | None:
         """Where it looks, bool (h, w) of the size that the method sees; none where it looks everywhere."""
         roi = getattr(self.method, "roi_", None)
-        return None if roi is None else np.asarray(roi.cpu())
+        if roi is None:  # an exported method has none, but was told where to look
+            return self._labels > 0 if self.drawn_roi else None
+        return np.asarray(roi.cpu())
+
+    @property
+    def outlines(self) -> list[tuple[str, np.ndarray]]:
+        """What to draw a line around: each zone, by its name, or all of `roi`."""
+        if self.zone_rule:
+            return [(zone.name, self._labels == number) for number, zone in enumerate(self.zone_rule.zones, 1)]
+        return [] if self.roi is None else [("", self.roi)]
+
+    @cached_property
+    def _labels(self) -> np.ndarray:
+        return self.drawn_roi.labels(self.size_px)
 
     def decide_at(self, value: float) -> None:
-        """Compare scores with another threshold, which a user typed."""
+        """Compare scores with another threshold, which a user typed; with zones, another multiple of theirs."""
         typed = self.decision._replace(value=value, why="given on the command line.")
         if self.area_rule:
             self.area_rule = self.area_rule._replace(threshold=typed)
+        elif self.zone_rule:
+            self.zone_rule = self.zone_rule._replace(threshold=typed)
         else:
             self.threshold = typed
 
@@ -129,25 +170,30 @@ class Inspector:
         return list(self._inspected(names, images)) if images else []
 
     def at_threshold(self, inspection: Inspection, threshold: float) -> Inspection:
-        """The same image at another threshold. Regions move with it only where an area rule has one threshold
-        for both; else they have their own."""
+        """The same image at another threshold. Regions move with it only where a rule has one threshold for both; else
+        they have their own."""
         moved = replace(
             inspection,
             threshold=threshold,
             is_defective=bool(is_anomalous(inspection.score, threshold)),
             confidence=confidence(inspection.score, threshold, self.decision_scores),
         )
+        size = (moved.height, moved.width)
         if self.area_rule:
-            size = (moved.height, moved.width)
             above = regions(moved.anomaly_map, threshold, self.area_rule.minimum_area_px, size)
             return replace(moved, map_threshold=threshold, regions=above)
+        if self.zone_rule:
+            rule = self.zone_rule._replace(threshold=self.zone_rule.threshold._replace(value=threshold))
+            above = zone_regions(moved.anomaly_map, self._labels, rule, size)
+            scores = [zone.score / limit.threshold.value for zone, limit in zip(moved.zones, rule.zones, strict=True)]
+            return replace(moved, map_threshold=threshold, regions=above, zones=zone_results(scores, rule))
         if moved.map_threshold is not None and self.minimum_area_px and not moved.regions:
             return replace(moved, is_defective=False)
         return moved
 
     def save(self, folder: Path) -> None:
         """Write to `folder`, in place of a model that is there."""
-        write_model(folder, **vars(self))
+        write_model(folder, method=self.method, **self._described())
 
     def save_decision(self, folder: Path) -> None:
         """Write how this inspector decides to a folder that has its method. Raises UserError for an exported file."""
@@ -155,8 +201,13 @@ class Inspector:
             raise UserError(
                 f"{folder} is exported and keeps deciding as it does: name the model's folder, export anew."
             )
-        decision = {name: value for name, value in vars(self).items() if name != "method"}
-        write_metadata(folder, **decision, parts=parts_of(folder))
+        write_metadata(folder, **self._described(), parts=parts_of(folder))
+
+    def _described(self) -> dict:
+        """All but the method, as `decision_from` reads it; what a model does not have is left out."""
+        described = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "method"}
+        described["drawn_roi"] = self.drawn_roi and self.drawn_roi.as_json()
+        return {name: value for name, value in described.items() if name not in EXTENSIONS or value is not None}
 
     @classmethod
     def load(cls, folder: Path, device: str = "cpu") -> Self:
@@ -168,7 +219,7 @@ class Inspector:
             raise UserError(f"there is no model in {folder}; python downstream/detect.py fit makes one.")
         try:
             metadata = parse_json(exported.inspector) if exported else read_json(path)
-            check_format(path, metadata["format"], FORMAT)
+            check_format(path, metadata["format"], EXTENDED_FORMAT if metadata["format"] != FORMAT else FORMAT)
             metadata = unsealed(metadata)
             del metadata["format"]
             parts = metadata.pop("parts", {})
@@ -196,7 +247,7 @@ class Inspector:
                 yield image
                 continue
             anomaly_map = None if prediction.maps is None else np.asarray(prediction.maps[position])
-            inspected = self._inspected_by_area if self.area_rule else self._inspected_by_score
+            inspected = self._inspected_by_rule if self.rule else self._inspected_by_score
             yield inspected(path, image, float(prediction.scores[position]), anomaly_map, milliseconds)
             position += 1
 
@@ -217,13 +268,12 @@ class Inspector:
         batch = transferred(torch.from_numpy(np.stack(pixels)), self.method.device)  # (b, h, w, 3)
         return batch.permute(0, 3, 1, 2).float().div_(255)  # (b, 3, h, w)
 
-    def _inspected_by_area(
+    def _inspected_by_rule(
         self, path: Path, image, _: float, anomaly_map: np.ndarray, ms: float
     ) -> Inspection | Problem:
-        area_px, threshold, normal_scores = self.area_rule
-        size = (image.height, image.width)
+        size, limit = (image.height, image.width), self.decision.value
         try:
-            score = area_score(anomaly_map, area_px, size)
+            score, anomaly_map, above, zones = (self._by_area if self.area_rule else self._by_zones)(anomaly_map, size)
         except UserError as error:  # an image that is smaller than the area
             return Problem(path, str(error))
         return Inspection(
@@ -231,15 +281,27 @@ class Inspector:
             image.width,
             image.height,
             score,
-            threshold.value,
-            is_defective=bool(is_anomalous(score, threshold.value)),
-            confidence=confidence(score, threshold.value, normal_scores),
+            limit,
+            is_defective=bool(is_anomalous(score, limit)),
+            confidence=confidence(score, limit, self.decision_scores),
             milliseconds=ms,
             is_distorted=self._distorts(image),
-            regions=regions(anomaly_map, threshold.value, area_px, size),
-            map_threshold=threshold.value,
+            regions=above,
+            zones=zones,
+            map_threshold=limit,
             anomaly_map=anomaly_map,
         )
+
+    def _by_area(self, anomaly_map: np.ndarray, size: tuple[int, int]) -> tuple:
+        area_px, threshold, _ = self.area_rule
+        score = area_score(anomaly_map, area_px, size)
+        return score, anomaly_map, regions(anomaly_map, threshold.value, area_px, size), ()
+
+    def _by_zones(self, anomaly_map: np.ndarray, size: tuple[int, int]) -> tuple:
+        relative = relative_map(anomaly_map, self._labels, self.zone_rule)
+        scores = zone_scores(relative, self._labels, [zone.minimum_area_px for zone in self.zone_rule.zones], size)
+        above = zone_regions(relative, self._labels, self.zone_rule, size)
+        return float(scores.max()), relative, above, zone_results(scores, self.zone_rule)
 
     def _inspected_by_score(
         self, path: Path, image, score: float, anomaly_map: np.ndarray | None, ms: float

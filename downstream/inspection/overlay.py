@@ -27,12 +27,12 @@ def overlay(
     is_defective: bool,
     mask: np.ndarray | None = None,
     shown_px: int = 420,
-    roi: np.ndarray | None = None,
+    outlines: Sequence[tuple[str, np.ndarray]] = (),
 ) -> Image.Image:
     """The image, the image under its heatmap with contour and boxes, the scale, and the verdict below.
 
     pixels uint8 (h, w, 3), as on disk; regions in its pixels; `mask` bool (h, w), where the defect really is; a line
-    around `roi`, bool of any size. Without a map, the image and the verdict.
+    around each of `outlines`, bool of any size, with its name. Without a map, the image and the verdict.
     """
     pixels, mask, regions = reduced(pixels, mask, regions, MOST_TIMES_SHOWN * shown_px)
     panels = [draw_regions(pixels, (), mask)]
@@ -41,8 +41,8 @@ def overlay(
         large = Image.fromarray(anomaly_map.astype(np.float32)).resize(pixels.shape[1::-1], Image.BILINEAR)
         above = np.asarray(large) > threshold
         hot = outlined(hot, above, distance_px=0, width_px=max(1, len(pixels) // 200), color=(255, 255, 255))
-        if roi is not None:
-            inside = np.asarray(Image.fromarray(roi).resize(pixels.shape[1::-1], Image.NEAREST))
+        for _, area in outlines:
+            inside = np.asarray(Image.fromarray(area).resize(pixels.shape[1::-1], Image.NEAREST))
             hot = outlined(hot, inside, distance_px=0, width_px=max(1, len(pixels) // 200), color=ROI_COLOR)
         panels.append(draw_regions(hot, regions, mask))
     shrink = shown_px / max(pixels.shape[:2])
@@ -52,6 +52,8 @@ def overlay(
     for number, panel in enumerate(panels):
         sheet.paste(Image.fromarray(panel).resize(size, Image.LANCZOS), (number * (size[0] + GAP_PX), 0))
     draw = ImageDraw.Draw(sheet)
+    for name, area in outlines if len(panels) > 1 else ():
+        _draw_name(draw, name, area, (size[0] + GAP_PX, 0), size)
     draw.text((2, size[1] + 8), verdict, DEFECT if is_defective else GOOD_COLOR, ImageFont.load_default(17))
     if len(panels) > 1:
         _draw_scale(sheet, (size[0] + GAP_PX, size[1] + CAPTION_PX - 30), min(size[0], 240), threshold)
@@ -79,6 +81,17 @@ def reduced(
     if mask is not None:  # any pixel of a thin defect counts
         mask = np.asarray(Image.fromarray(mask).convert("L").resize(size, Image.BOX)) > 0
     return small, mask, boxes
+
+
+def _draw_name(
+    draw: ImageDraw.ImageDraw, name: str, area: np.ndarray, corner: tuple[int, int], size: tuple[int, int]
+) -> None:
+    """The name of an outlined area at its upper left, on a panel of `size` (width, height) at `corner`."""
+    rows, columns = (np.flatnonzero(area.any(axis)) for axis in (1, 0))
+    if not name or not len(rows):
+        return
+    place = (corner[0] + columns[0] * size[0] / area.shape[1] + 4, corner[1] + rows[0] * size[1] / area.shape[0] + 3)
+    draw.text(place, name, ROI_COLOR, ImageFont.load_default(13), stroke_width=2, stroke_fill=INK)
 
 
 def _draw_scale(sheet: Image.Image, corner: tuple[int, int], width_px: int, threshold: float) -> None:

@@ -32,6 +32,7 @@ from pretrain.data.size import named
 from pretrain.drawing import save_image
 from pretrain.files import sole_writer, write_json, write_whole
 
+Outlines = Sequence[tuple[str, np.ndarray]]
 ROWS_SHOWN = 20
 SHOWN_PX = 420
 # Of PNGs: a tenth more bytes than the usual 6 in a third of its time, which was a third of a run.
@@ -40,10 +41,10 @@ DRAWN_COMPRESSION = 3
 
 class ResultsFile:
     """A context with an open `results.jsonl` in `folder`; `overlays` says which images are drawn, with a line around
-    `roi` (any size) where the model has one."""
+    each of `outlines`, an Inspector's."""
 
-    def __init__(self, folder: Path, overlays: str, roi: np.ndarray | None = None) -> None:
-        self.folder, self._overlays, self._roi = folder, overlays, roi
+    def __init__(self, folder: Path, overlays: str, outlines: Outlines = ()) -> None:
+        self.folder, self._overlays, self._outlines = folder, overlays, outlines
 
     def __enter__(self) -> Self:
         with ExitStack() as opened:
@@ -66,8 +67,8 @@ class ResultsFile:
 class DetectResults(ResultsFile):
     """Results of detect.py: lines, images, and with `keep_maps` the anomaly maps."""
 
-    def __init__(self, folder: Path, overlays: str, keep_maps: bool, roi: np.ndarray | None = None) -> None:
-        super().__init__(folder, overlays, roi)
+    def __init__(self, folder: Path, overlays: str, keep_maps: bool, outlines: Outlines = ()) -> None:
+        super().__init__(folder, overlays, outlines)
         self._keeps_maps = keep_maps
         self._labeled: list[tuple[Inspection, Record]] = []
         self._highest: list[Inspection] = []
@@ -93,7 +94,7 @@ class DetectResults(ResultsFile):
         if self._is_drawn(inspection):
             line["image"] = f"{self._count:05d}-{inspection.path.stem}.png"
             save_image(
-                drawn(inspection, record, self._roi), self.folder / line["image"], compress_level=DRAWN_COMPRESSION
+                drawn(inspection, record, self._outlines), self.folder / line["image"], compress_level=DRAWN_COMPRESSION
             )
             self._drawings.append((inspection.score, line["image"]))
         if self._keeps_maps and inspection.anomaly_map is not None:
@@ -133,18 +134,24 @@ class DetectResults(ResultsFile):
 
     def _table(self, model: Inspector) -> Table:
         rule = f", regions of {model.area_rule.minimum_area_px} px and more" if model.area_rule else ""
+        if model.zone_rule:
+            limits = (f"{zone.name} {zone.threshold.value:.4g}" for zone in model.zone_rule.zones)
+            rule = f" times that of the zone ({', '.join(limits)})"
         table = Table(title=escape(f"{model.category}: threshold {model.decision.value:.4g}{rule}"))
         table.add_column("score", justify="right", no_wrap=True)
         table.add_column("", no_wrap=True)
         table.add_column("confidence", justify="right", no_wrap=True)
         table.add_column("regions", no_wrap=True)
+        if model.zone_rule:
+            table.add_column("zones", overflow="fold")
         table.add_column("image", overflow="fold")
         for inspection in self._highest:
             verdict = "[red]DEFECTIVE[/]" if inspection.is_defective else "[green]good[/]"
             areas = ", ".join(f"{region.area_px} px" for region in inspection.regions[:2])
             more = f" +{len(inspection.regions) - 2}" if len(inspection.regions) > 2 else ""
             path, confidence = escape(str(inspection.path)), f"{inspection.confidence:.0%}"
-            table.add_row(f"{inspection.score:.4g}", verdict, confidence, areas + more, path)
+            zones = [escape(", ".join(defective_zones(inspection)))] if model.zone_rule else []
+            table.add_row(f"{inspection.score:.4g}", verdict, confidence, areas + more, *zones, path)
         return table
 
     def _print_figures(self, model: Inspector) -> None:
@@ -182,7 +189,7 @@ class AreaResults(ResultsFile):
     """Results of area.py test: lines, images and masks, and figures beside trivial answers."""
 
     def __init__(self, folder: Path, model: Inspector, overlays: str, saves_masks: bool) -> None:
-        super().__init__(folder, overlays, model.roi)
+        super().__init__(folder, overlays, model.outlines)
         self._model, self._saves_masks = model, saves_masks
         self.problems: list[Problem] = []
         self._inspections: list[Inspection] = []
@@ -201,7 +208,9 @@ class AreaResults(ResultsFile):
         if self._is_drawn(inspection):
             line["image"] = str(Path("overlays") / name)
             save_image(
-                drawn(inspection, record, self._roi), self.folder / "overlays" / name, compress_level=DRAWN_COMPRESSION
+                drawn(inspection, record, self._outlines),
+                self.folder / "overlays" / name,
+                compress_level=DRAWN_COMPRESSION,
             )
         if (truth := true_mask(inspection, record)) is not None:
             # Summed over all pixels: an IoU of each image is undefined where a good one is rightly left alone.
@@ -278,6 +287,11 @@ class AreaResults(ResultsFile):
         return name
 
 
+def defective_zones(inspection: Inspection) -> list[str]:
+    """The names of the zones that make it defective."""
+    return [zone.name for zone in inspection.zones if zone.is_defective]
+
+
 def segmentation(inspection: Inspection, minimum_area_px: int) -> np.ndarray:
     """Bool (height, width) of the image on disk: the pixels of its regions."""
     size = (inspection.height, inspection.width)
@@ -285,13 +299,14 @@ def segmentation(inspection: Inspection, minimum_area_px: int) -> np.ndarray:
     return np.asarray(Image.fromarray(small).resize(size[::-1], Image.Resampling.NEAREST))
 
 
-def drawn(inspection: Inspection, record: Record, roi: np.ndarray | None = None) -> Image.Image:
+def drawn(inspection: Inspection, record: Record, outlines: Outlines = ()) -> Image.Image:
     """The image with its heatmap, regions and verdict, and where they are known the true defect and where to look."""
     pixels = decode(inspection.path).pixels
     mask = read_mask(record.mask) if record.mask is not None else None
     ratio = inspection.score / inspection.threshold if inspection.threshold > 0 else float("nan")
-    verdict = f"{'DEFECTIVE' if inspection.is_defective else 'good'}: {ratio:.2f} times the threshold"
+    where = f" in {', '.join(above)}" if (above := defective_zones(inspection)) else ""
+    verdict = f"{'DEFECTIVE' if inspection.is_defective else 'good'}{where}: {ratio:.2f} times the threshold"
     return overlay(
         pixels, inspection.anomaly_map, inspection.map_threshold, inspection.regions, verdict,
-        inspection.is_defective, mask, SHOWN_PX, roi,
+        inspection.is_defective, mask, SHOWN_PX, outlines,
     )  # fmt: skip

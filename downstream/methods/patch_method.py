@@ -3,7 +3,7 @@
 import copy
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -95,10 +95,11 @@ class PatchMethod(ABC):
         return self
 
     def look_within(self, roi: Tensor | None) -> Self:
-        """Count only what lies inside `roi`, bool (h, w) at the size of the images, until told otherwise; all of them
+        """Count only what lies inside `roi`, bool (h, w) at the size of the images, until told otherwise; all of it
         with none. To be said before `refer`. Raises UserError where nothing lies inside, and with `reference_views`,
         which would turn what is outside into the region."""
-        vars(self).pop("roi_", None)
+        for name in ("roi_", "_watch"):
+            vars(self).pop(name, None)
         if roi is not None:
             if not roi.any():
                 raise UserError("the region of interest holds no pixel of the image: draw it on the product.")
@@ -107,6 +108,12 @@ class PatchMethod(ABC):
                     "reference_views flip what is outside of a region of interest into it: use one of them."
                 )
             self.roi_ = roi.to(self.device)
+        return self
+
+    def watch_normals(self, watch: Callable[[Tensor], None]) -> Self:
+        """Have `refer` call `watch` with the maps (n, h, w) of normals, each without what was learned of it, which are
+        not kept: of a single normal with none. Until `look_within` says where to look anew."""
+        self._watch = watch
         return self
 
     @abstractmethod
@@ -217,6 +224,8 @@ class PatchMethod(ABC):
         """Score normals by the distances of their patches (n, rows, columns) and of their pooled vectors (n,), each
         without itself, and keep the scores. The first ones say in what units the two distances count."""
         maps = self._maps(left_out, self.size_px_)
+        if "_watch" in vars(self):
+            self._watch(maps)
         if not hasattr(self, "units_"):
             has_two = len(maps) > 1
             units = (self._highest(maps).mean(), image_distances.mean()) if has_two else (maps.new_tensor(1.0),) * 2

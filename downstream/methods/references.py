@@ -157,7 +157,10 @@ def spread_elsewhere(
     for category, normals in calibration.items():
         shuffled = np.random.default_rng([seed, 0x5F]).permutation(len(normals)).tolist()
         chosen, others = shuffled[:shots], shuffled[shots : shots + MAX_CALIBRATION_NORMALS]
-        elsewhere = copy.copy(method).refer([normals[i] for i in chosen])
+        elsewhere = copy.copy(method)
+        if hasattr(elsewhere, "look_within"):  # a region that was drawn on this product lies nowhere on another
+            elsewhere.look_within(None)
+        elsewhere.refer([normals[i] for i in chosen])
         scores = np.concatenate([part.scores.cpu().numpy() for part in elsewhere.predict(normals[i] for i in others)])
         spreads[category] = scores / scale_of(elsewhere, [normals[i] for i in chosen])
     return spreads
@@ -173,10 +176,14 @@ def scale_of(method: Method, normals: Sequence[Tensor]) -> float:
 
 
 def scores_moved(method: Method, image: Tensor) -> np.ndarray:
-    """Scores (4,) of an image that was moved by a hundredth of its side: up, down, left, right."""
+    """Scores (4,) of an image that was moved by a hundredth of its side."""
+    return np.concatenate([part.scores.cpu().numpy() for part in method.predict(moved(image))])
+
+
+def moved(image: Tensor) -> list[Tensor]:
+    """An image moved by a hundredth of its side: up, down, left, right."""
     moved_px = max(1, round(image.shape[-1] / 100))
-    moved = [image.roll(step, axis) for step in (-moved_px, moved_px) for axis in (-2, -1)]
-    return np.concatenate([part.scores.cpu().numpy() for part in method.predict(moved)])
+    return [image.roll(step, axis) for step in (-moved_px, moved_px) for axis in (-2, -1)]
 
 
 def calibration_normals(others: ImageSet | None) -> dict[str, Images]:

@@ -97,14 +97,14 @@ async def metrics(service: ServiceDependency) -> Response:
 
 
 def threshold_response(current: Current) -> ThresholdResponse:
-    """With an area rule the area is in the score already, so the page needs no minimum area to decide again."""
+    """With an area or zone rule areas are in the score already: the page needs no minimum area to decide again."""
     inspector = current.loaded.inspector
-    limit = inspector.area_rule.threshold if inspector.area_rule else inspector.map_threshold
+    limit = inspector.rule.threshold if inspector.rule else inspector.map_threshold
     return ThresholdResponse(
         model=current.loaded.name, value=current.threshold, fitted=inspector.decision.value,
         false_alarm_rate=inspector.decision.false_alarm_rate,
         why=inspector.decision.why, map_threshold=limit and limit.value,
-        minimum_area_px=0 if inspector.area_rule else inspector.minimum_area_px,
+        minimum_area_px=0 if inspector.rule else inspector.minimum_area_px,
         normal_scores=inspector.decision_scores, confidence_curve=current.loaded.confidence_curve,
     )  # fmt: skip
 

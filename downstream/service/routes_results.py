@@ -79,12 +79,13 @@ async def results(
 async def as_csv(service: Service, wanted: ResultFilter) -> AsyncIterator[str]:
     """A line a result, page by page."""
     rows = service.database.all_results(wanted)
-    yield line_of([*CSV_FIELDS, "regions"])
+    yield line_of([*CSV_FIELDS, "regions", "zones"])
     while page := await asyncio.to_thread(lambda: [row for row, _ in zip(rows, range(500), strict=False)]):
         lines = []
         for row in page:
             fields = result_fields(row)
-            lines.append(line_of([*(fields[name] for name in CSV_FIELDS), len(row.regions)]))
+            zones = dict.fromkeys(region["zone"] for region in row.regions if "zone" in region)
+            lines.append(line_of([*(fields[name] for name in CSV_FIELDS), len(row.regions), ", ".join(zones)]))
         yield "".join(lines)
 
 

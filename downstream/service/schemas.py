@@ -39,6 +39,16 @@ class RegionResponse(Schema):
     box: tuple[int, int, int, int] = Field(description="Left, top, right, bottom; right and bottom not included.")
     peak: float = Field(description="The highest value of the map in it.")
     center: tuple[int, int] = Field(description="x and y of that value.")
+    zone: str | None = Field(default=None, description="The zone that it lies in; null for a model without zones.")
+
+
+class ZoneResponse(Schema):
+    """What one zone of a model with zones says of an image."""
+
+    name: str
+    score: float = Field(description="In units of the map: the lowest threshold at which it would be good.")
+    threshold: float = Field(description="The zone's own, times the threshold in force.")
+    is_defective: bool
 
 
 class ResultResponse(Schema):
@@ -69,6 +79,10 @@ class ImageResponse(ResultResponse):
         description="An auto-encoder's anomaly score, which is its reconstruction error; null for other methods."
     )
     map_threshold: float | None = Field(description="Pixels of the map above it belong to a region.")
+    zones: list[ZoneResponse] = Field(
+        description="Of a model with zones: any that is defective makes the image so; the score, the threshold and the "
+        "map are then in multiples of the zones' own thresholds. Else empty."
+    )
     anomaly_map: list[list[float]] | str | None = Field(
         description="As the form's `map` asks. none: null. array: rows of numbers, stretched over the whole image. "
         "png: a data: URL of a PNG with alpha to lay over the image, its colors on a scale tied to map_threshold."
@@ -213,7 +227,7 @@ def stored_result(
 
 def region_fields(region: Region) -> dict:
     """A region as JSON has it."""
-    return {**region._asdict(), "box": list(region.box), "center": list(region.center)}
+    return {**region.as_json(), "box": list(region.box), "center": list(region.center)}
 
 
 def result_fields(result: StoredResult) -> dict:
@@ -230,6 +244,7 @@ def image_response(
         position=position,
         reconstruction_error=inspection.score if loaded.reconstructs else None,
         map_threshold=inspection.map_threshold,
+        zones=[ZoneResponse(**zone._asdict()) for zone in inspection.zones],
         anomaly_map=encoded_map(map_format, inspection),
         is_distorted=inspection.is_distorted,
         model_milliseconds=round(inspection.milliseconds, 3),

@@ -44,6 +44,8 @@ function verdict(item, session) {
   }
   if (isDefective && answer.map_threshold !== null && !answer.regions.length) notes.push("no single place is above the map's own threshold");
   if (isAbove && !isDefective) notes.push("no region is large enough");
+  const zones = zonesOf(answer);
+  if (zones.length) notes.push(`${isDefective ? "defective" : "above its threshold"} in ${zones.join(", ")}`);
   if (!isDefective && !isAbove && answer.regions.length) notes.push(`${count(answer.regions.length, "region")} above the map's own threshold`);
   return [
     element("p", { class: "headline" }, symbol(verdictKind(isDefective)), verdictWord(isDefective)),
@@ -54,11 +56,17 @@ function verdict(item, session) {
   ].filter(Boolean);
 }
 
+/** The names of the zones that have a region; none for a model without zones. */
+function zonesOf(answer) {
+  return [...new Set(answer.regions.map((region) => region.zone).filter(Boolean))];
+}
+
 /** What is said aloud once an answer is there. */
 export function spokenVerdict(item, session) {
   const word = verdictWord(session.isDefective(item.answer)).toLowerCase();
   const { anomaly_score: score, regions } = item.answer;
-  const where = regions.length ? `, ${count(regions.length, "region")}` : "";
+  const zones = zonesOf(item.answer);
+  const where = regions.length ? `, ${count(regions.length, "region")}${zones.length ? ` in ${zones.join(", ")}` : ""}` : "";
   return `${item.name}: ${word}, score ${figure(score)}, threshold ${figure(session.threshold(item.answer))}, ${sureness(session.confidence(item.answer))}${where}.`;
 }
 
@@ -75,7 +83,7 @@ export function showRegions(answer, zoomTo) {
     const [left, top, right, bottom] = region.box;
     return element("li", {}, element("button", { type: "button", onclick: () => zoomTo(position), title: "Zoom to it" },
       element("b", {}, String(position + 1)),
-      element("span", {}, `${region.area_px} px²`, element("small", {}, ` ${percent(region.area_px, whole)} of the picture`)),
+      element("span", {}, Boolean(region.zone) && `${region.zone}: `, `${region.area_px} px²`, element("small", {}, ` ${percent(region.area_px, whole)} of the picture`)),
       element("small", {}, `${right - left} × ${bottom - top} at ${left}, ${top}; peak ${figure(region.peak)}`)));
   });
   byId("regions").replaceChildren(element("ol", { class: "regions" }, ...rows));

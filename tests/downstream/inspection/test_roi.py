@@ -7,7 +7,7 @@ import pytest
 from fitted_models import SMALL, run_detect
 from PIL import Image
 
-from downstream.inspection.roi import read_roi
+from downstream.inspection.roi import DrawnRoi, read_roi
 from pretrain.command import UserError
 
 IMAGE = (100, 200)  # height, width
@@ -20,13 +20,13 @@ def written(path, **polygons):
 
 
 def test_polygons_are_in_pixels_of_the_image(tmp_path):
-    roi = read_roi(written(tmp_path / "roi.json", include=[RIGHT]), IMAGE, (50, 100))
+    roi = read_roi(written(tmp_path / "roi.json", include=[RIGHT]), IMAGE, (50, 100)).mask
     assert roi.shape == (50, 100) and roi[:, 51:].all() and not roi[:, :49].any()
     ignored = read_roi(
         written(tmp_path / "roi.json", include=[RIGHT], ignore=[[[100, 0], [200, 0], [150, 60]]]), IMAGE, 40
-    )
+    ).mask
     assert ignored.shape == (40, 40) and ignored[30:, 21:].all() and not ignored[5, 30]
-    rest = read_roi(written(tmp_path / "roi.json", ignore=[RIGHT]), IMAGE, 40)
+    rest = read_roi(written(tmp_path / "roi.json", ignore=[RIGHT]), IMAGE, 40).mask
     assert rest[:, :19].all() and not rest[:, 21:].any()
 
 
@@ -34,10 +34,10 @@ def test_a_mask_is_an_image_of_the_size_of_the_images(tmp_path):
     mask = np.zeros(IMAGE, np.uint8)
     mask[:, :100] = 255
     Image.fromarray(mask).save(tmp_path / "roi.png")
-    roi = read_roi(tmp_path / "roi.png", IMAGE, 64)
-    assert roi[:, :31].all() and not roi[:, 33:].any()
+    roi, drawn = read_roi(tmp_path / "roi.png", IMAGE, 64)
+    assert drawn is None and roi[:, :31].all() and not roi[:, 33:].any()
     # Twice as large is drawn on the same image; of another shape it is not.
-    assert np.array_equal(read_roi(tmp_path / "roi.png", (200, 400), 64), roi)
+    assert np.array_equal(read_roi(tmp_path / "roi.png", (200, 400), 64).mask, roi)
     with pytest.raises(UserError, match="has 200x100 px, and the images 100: draw it on one of them"):
         read_roi(tmp_path / "roi.png", (100, 100), 64)
 
@@ -52,6 +52,52 @@ def test_a_file_that_is_none_says_what_to_write(text, tmp_path):
     (tmp_path / "roi.json").write_text(text)
     with pytest.raises(UserError, match='cannot be used .*give {"include"'):
         read_roi(tmp_path / "roi.json", IMAGE, 64)
+
+
+ZONE = {"name": "right", "include": [RIGHT]}
+
+
+def test_zones_are_numbered_and_the_later_one_counts(tmp_path):
+    corner = {"name": "corner", "include": [[[150, 0], [200, 0], [200, 50], [150, 50]]], "min_area_px": 40}
+    path = written(tmp_path / "roi.json", format=1, zones=[ZONE, corner], ignore=[[[100, 50], [150, 50], [150, 100]]])
+    mask, drawn = read_roi(path, IMAGE, (50, 100))
+    labels = drawn.labels((50, 100))
+    assert labels[40, 90] == 1 and labels[10, 90] == 2 and labels[10, 20] == labels[27, 65] == 0
+    assert np.array_equal(labels > 0, mask) and drawn.zones[1].min_area_px == 40
+    assert DrawnRoi.from_json(json.loads(json.dumps(drawn.as_json()))) == drawn
+    # Drawn on a copy of half the size, it is the same; and it says so.
+    half = [{**zone, "include": [[[x / 2, y / 2] for x, y in zone["include"][0]]]} for zone in (ZONE, corner)]
+    _, small = read_roi(written(tmp_path / "half.json", zones=half, image_size=[100, 50]), IMAGE, (50, 100))
+    assert (small.labels((50, 100))[:20] == labels[:20]).all() and small.as_json()["image_size"] == [100, 50]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"zones": [{"include": [RIGHT]}]}, "zone 1 has no name"),
+        ({"zones": [{**ZONE, "name": "a\nb"}]}, "zone 1 has no name"),
+        ({"zones": [{"name": "a", "include": []}]}, "zone 'a' includes no polygon"),
+        ({"zones": [ZONE, ZONE]}, "two zones are called 'right'"),
+        ({"zones": [{**ZONE, "thresold": 1}]}, "zone 1 has no 'thresold'; did you mean threshold"),
+        ({"zones": [{**ZONE, "threshold": 1, "false_alarm_rate": 0.1}]}, "give one of the two"),
+        ({"zones": [{**ZONE, "threshold": 0}]}, "the threshold of zone 'right' is 0: give a number above 0"),
+        ({"zones": [{**ZONE, "threshold": "1"}]}, "has '1', which is no number"),
+        ({"zones": [{**ZONE, "false_alarm_rate": 1}]}, "give a share above 0 and below 1"),
+        ({"zones": [{**ZONE, "min_area_px": 2.5}]}, "give a whole number of pixels"),
+        ({"zones": [3]}, "zone 1 is 3"),
+        ({"zones": [ZONE], "include": [RIGHT]}, "leave include out"),
+        ({"zones": [ZONE], "format": 2}, "its format is 2, and this heldout reads 1"),
+        ({"zones": [ZONE], "image_size": [100]}, r"its image_size is \[100\]"),
+        ({"zones": [ZONE], "image_size": [100, 100]}, "it was drawn on 100 px, and the images have 200x100"),
+        ({"zones": [{**ZONE, "include": [[[300, 0], [400, 0], [400, 9]]]}]}, "nothing is left of zone 'right'"),
+        ({"zones": [ZONE, {**ZONE, "name": "over it"}]}, "nothing is left of zone 'right'.* covered by later zones"),
+        ({"zones": [{**ZONE, "min_area_px": 10_001}]}, "has 10000 px, so no defect in it could"),
+    ],
+    ids=lambda value: value[:30] if isinstance(value, str) else "",
+)  # fmt: skip
+def test_each_fault_of_a_zone_is_one_sentence(change, reason, tmp_path):
+    with pytest.raises(UserError, match=reason):
+        read_roi(written(tmp_path / "roi.json", **change), IMAGE, (100, 200))
 
 
 def test_nothing_to_look_at_and_no_file(tmp_path):

@@ -276,7 +276,7 @@ def test_examples_in_the_description_are_of_the_form_that_it_says(serving):
         assert operation["responses"]["200"]["content"]["application/json"]["example"] == EXAMPLES[name]
     responses = described["paths"]["/api/test_image"]["post"]["responses"]
     assert {"400", "401", "403", "408", "413", "415", "422", "429", "503"} <= set(responses)
-    assert EXAMPLES["csv"].splitlines()[0].split(",") == [*CSV_FIELDS, "regions"]
+    assert EXAMPLES["csv"].splitlines()[0].split(",") == [*CSV_FIELDS, "regions", "zones"]
 
 
 @pytest.mark.parametrize(
