@@ -73,9 +73,9 @@ class Inspection:
     milliseconds: float
     is_distorted: bool = False
     regions: Sequence[Region] = ()
-    zones: Sequence[ZoneResult] = ()
     map_threshold: float | None = None
     anomaly_map: np.ndarray | None = field(default=None, repr=False)
+    zones: Sequence[ZoneResult] = ()
 
     def as_json(self) -> dict:
         """All but the map, as plain JSON."""

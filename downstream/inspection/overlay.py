@@ -32,7 +32,8 @@ def overlay(
     """The image, the image under its heatmap with contour and boxes, the scale, and the verdict below.
 
     pixels uint8 (h, w, 3), as on disk; regions in its pixels; `mask` bool (h, w), where the defect really is; a line
-    around each of `outlines`, bool of any size, with its name. Without a map, the image and the verdict.
+    around each of `outlines`, bool of any size, with its name. A second line of the verdict is written small. Without a
+    map, the image and the verdict.
     """
     pixels, mask, regions = reduced(pixels, mask, regions, MOST_TIMES_SHOWN * shown_px)
     panels = [draw_regions(pixels, (), mask)]
@@ -54,7 +55,9 @@ def overlay(
     draw = ImageDraw.Draw(sheet)
     for name, area in outlines if len(panels) > 1 else ():
         _draw_name(draw, name, area, (size[0] + GAP_PX, 0), size)
+    verdict, _, more = verdict.partition("\n")
     draw.text((2, size[1] + 8), verdict, DEFECT if is_defective else GOOD_COLOR, ImageFont.load_default(17))
+    draw.text((2, size[1] + CAPTION_PX - 10), more, INK, ImageFont.load_default(12))
     if len(panels) > 1:
         _draw_scale(sheet, (size[0] + GAP_PX, size[1] + CAPTION_PX - 30), min(size[0], 240), threshold)
     if mask is not None:
@@ -91,7 +94,7 @@ def _draw_name(
     if not name or not len(rows):
         return
     place = (corner[0] + columns[0] * size[0] / area.shape[1] + 4, corner[1] + rows[0] * size[1] / area.shape[0] + 3)
-    draw.text(place, name, ROI_COLOR, ImageFont.load_default(13), stroke_width=2, stroke_fill=INK)
+    draw.text(place, name, ROI_COLOR, ImageFont.load_default(13), stroke_width=1, stroke_fill=INK)
 
 
 def _draw_scale(sheet: Image.Image, corner: tuple[int, int], width_px: int, threshold: float) -> None:

@@ -304,8 +304,9 @@ def drawn(inspection: Inspection, record: Record, outlines: Outlines = ()) -> Im
     pixels = decode(inspection.path).pixels
     mask = read_mask(record.mask) if record.mask is not None else None
     ratio = inspection.score / inspection.threshold if inspection.threshold > 0 else float("nan")
-    where = f" in {', '.join(above)}" if (above := defective_zones(inspection)) else ""
-    verdict = f"{'DEFECTIVE' if inspection.is_defective else 'good'}{where}: {ratio:.2f} times the threshold"
+    verdict = f"{'DEFECTIVE' if inspection.is_defective else 'good'}: {ratio:.2f} times the threshold"
+    if above := defective_zones(inspection):
+        verdict += f"\nin {', '.join(above)}"
     return overlay(
         pixels, inspection.anomaly_map, inspection.map_threshold, inspection.regions, verdict,
         inspection.is_defective, mask, SHOWN_PX, outlines,

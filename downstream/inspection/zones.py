@@ -144,6 +144,6 @@ def division(zones: Sequence[Zone], rates: Sequence[float | None]) -> str:
     """How the false-alarm rate is divided, for a person."""
     parts = {}
     for zone, rate in zip(zones, rates, strict=True):
-        kind = "given" if rate is None else f"{100 * rate:.3g} % false alarms"
+        kind = "given" if rate is None else f"{100 * rate:.3g} % false alarms each"
         parts.setdefault(kind, []).append(zone.name)
     return ", ".join(f"{kind} ({', '.join(names)})" for kind, names in parts.items())

@@ -89,7 +89,7 @@ def test_zones_are_numbered_and_the_later_one_counts(tmp_path):
         ({"zones": [ZONE], "format": 2}, "its format is 2, and this heldout reads 1"),
         ({"zones": [ZONE], "image_size": [100]}, r"its image_size is \[100\]"),
         ({"zones": [ZONE], "image_size": [100, 100]}, "it was drawn on 100 px, and the images have 200x100"),
-        ({"zones": [{**ZONE, "include": [[[300, 0], [400, 0], [400, 9]]]}]}, "nothing is left of zone 'right'"),
+        ({"zones": [ZONE, {"name": "off", "include": [[[300, 0], [400, 0], [400, 9]]]}]}, "is left of zone 'off'"),
         ({"zones": [ZONE, {**ZONE, "name": "over it"}]}, "nothing is left of zone 'right'.* covered by later zones"),
         ({"zones": [{**ZONE, "min_area_px": 10_001}]}, "has 10000 px, so no defect in it could"),
     ],

@@ -74,7 +74,7 @@ def test_the_rate_is_that_of_all_zones_together():
     assert zone_rates(own, 0.1) == pytest.approx([0.04, 0.04, 0.02, None])
     assert (
         division(own, zone_rates(own, 0.1))
-        == "4 % false alarms (left, right), 2 % false alarms (strict), given (given)"
+        == "4 % false alarms each (left, right), 2 % false alarms each (strict), given (given)"
     )
     assert zone_rates(own[2:], 0.01) == [0.02, None]  # all have their own: nothing is to be shared
     with pytest.raises(UserError, match=r"0.02 together, which leaves nothing of 0.02 for the other 2"):
@@ -82,14 +82,14 @@ def test_the_rate_is_that_of_all_zones_together():
 
 
 def test_thresholds_come_from_the_zones_own_normals_and_keep_the_rate():
-    normals = scores(maps(199))
+    normals = scores(maps(399, seed=2))
     rule = zone_rule(ZONES, normals, 0.1)
     for limit, own in zip(rule.zones, normals.T, strict=True):
         assert limit.threshold == threshold_from_normals(own, 0.05)
     assert rule.zones[1].threshold.value > 3 * rule.zones[0].threshold.value
     assert rule.threshold.value == 1 and rule.threshold.false_alarm_rate == pytest.approx(0.1)
     further = scores(maps(1000, seed=1)) / [limit.threshold.value for limit in rule.zones]
-    assert 0.05 < (further.max(1) > 1).mean() < 0.13
+    assert 0.07 < (further.max(1) > 1).mean() < 0.12
     given = zone_rule((Zone("left", (), threshold=5.0), ZONES[1]), normals, 0.1)
     assert given.zones[0].threshold.value == 5 and "given with the region" in given.zones[0].threshold.why
     assert given.zones[1].threshold == threshold_from_normals(normals[:, 1], 0.1)  # which has all of the rate
@@ -99,7 +99,7 @@ def test_thresholds_come_from_the_zones_own_normals_and_keep_the_rate():
 
 # The blatant defect of `blotched` lies between (100, 60) and (140, 110).
 ON_IT = [[80, 40], [160, 40], [160, 130], [80, 130]]
-BESIDE = [[0, 140], [255, 140], [255, 255], [0, 255]]
+BESIDE = [[0, 200], [256, 200], [256, 256], [0, 256]]
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +116,7 @@ def zoned(demo_folder, tmp_path_factory):
 def test_the_zone_with_the_defect_is_named(zoned, blotched, tmp_path, capsys):
     assert run_detect("run", blotched, "--model", zoned, "--out", tmp_path) == 1
     printed = capsys.readouterr().out
-    assert "times that of the zone (below" in printed and "top left" in printed.split("image")[-1]
+    assert "times that of the zone (below" in printed and printed.count("top left") == 2  # title and row
     good, bad = map(json.loads, (tmp_path / "results.jsonl").read_text().splitlines())
     assert not good["is_defective"] and not any(zone["is_defective"] for zone in good["zones"])
     assert bad["is_defective"] and [zone["is_defective"] for zone in bad["zones"]] == [False, True]

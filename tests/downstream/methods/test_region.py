@@ -10,6 +10,7 @@ from downstream.exporting.graph import InspectionGraph
 from downstream.methods.fused import Fused
 from downstream.methods.padim import PaDiM
 from downstream.methods.patchcore import PatchCore
+from downstream.methods.references import spread_elsewhere
 from downstream.methods.region import painted, positions_inside, spread
 from downstream.methods.residual import Residual
 from pretrain.command import UserError
@@ -79,6 +80,16 @@ def test_it_is_kept_and_exported(name, tmp_path):
     again = method.look_within(None).refer(list(images))  # and everything counts once more
     (everywhere,) = again.predict(scenes(3, 4, 4))
     assert everywhere.maps[:, ~ROI].any()
+
+
+def test_other_products_lie_where_they_lie():
+    """Few references borrow the spread of other products, on which the region of this one means nothing."""
+    others = {"another": scenes(6, 4, 4)}
+    plain = PatchCore(**SMALL).fit([]).refer(scenes(9, 1, 1))
+    within = referred("patchcore", scenes(9, 1, 1))
+    found, expected = (spread_elsewhere(method, 3, others, seed=0)["another"] for method in (within, plain))
+    assert found.tolist() == expected.tolist()
+    assert torch.equal(within.roi_, ROI)
 
 
 def test_mistakes():
