@@ -71,6 +71,12 @@ def check_format(path: Path, number: int, ours: int, maker: str = "fit") -> None
         raise UserError(f"{path} was written by {age} heldout (format {number}, this one reads {ours}): {remedy}.")
 
 
+def check_model_format(path: Path, number: int) -> None:
+    """Raise UserError unless it is one of those that models are written in here."""
+    if number != FORMAT:
+        check_format(path, number, EXTENDED_FORMAT)
+
+
 def _with_names(value: object) -> object:
     """A named tuple, and those inside it, as a dict: JSON would leave the names out."""
     if hasattr(value, "_asdict"):

@@ -15,12 +15,11 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 
 from baselines.contract.model_folder import (
-    EXTENDED_FORMAT,
     EXTENSIONS,
     FILE,
-    FORMAT,
-    check_format,
+    check_model_format,
     check_parts,
+    fill_model,
     parts_of,
     write_metadata,
     write_model,
@@ -195,6 +194,10 @@ class Inspector:
         """Write to `folder`, in place of a model that is there."""
         write_model(folder, method=self.method, **self._described())
 
+    def fill(self, folder: Path) -> None:
+        """The same into a folder that is there and empty."""
+        fill_model(folder, method=self.method, **self._described())
+
     def save_decision(self, folder: Path) -> None:
         """Write how this inspector decides to a folder that has its method. Raises UserError for an exported file."""
         if folder.is_file():
@@ -219,7 +222,7 @@ class Inspector:
             raise UserError(f"there is no model in {folder}; python downstream/detect.py fit makes one.")
         try:
             metadata = parse_json(exported.inspector) if exported else read_json(path)
-            check_format(path, metadata["format"], EXTENDED_FORMAT if metadata["format"] != FORMAT else FORMAT)
+            check_model_format(path, metadata["format"])
             metadata = unsealed(metadata)
             del metadata["format"]
             parts = metadata.pop("parts", {})

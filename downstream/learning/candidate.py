@@ -17,7 +17,6 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from baselines.contract.method import Method
-from baselines.contract.model_folder import fill_model
 from baselines.contract.threshold import Threshold, threshold_from_normals
 from downstream.inspection.inspector import Inspector
 from downstream.learning.feedback import Confirmed, Feedback, confirmed, digest_of, shapes_of
@@ -91,7 +90,7 @@ def learn(model: Path, records: Sequence[Feedback], device: str = "auto") -> Lea
         learned = Learned(number, model / FOLDER / str(number), in_use, proof, problems, candidate.metadata["learned"])
 
         def write(folder: Path) -> None:
-            fill_model(folder, **vars(candidate))
+            candidate.fill(folder)
             write_report(folder, learned)
 
         add_version(model, number, write)
@@ -103,10 +102,10 @@ def check_learns(inspector: Inspector) -> None:
     name = type(inspector.method).__name__
     if not isinstance(inspector.method, PaDiM):
         raise UserError(f"a model of {name} learns nothing further: fit one with --method fused or padim.")
-    if inspector.area_rule:
+    if inspector.rule:
         raise UserError(
-            "a model that decides by area cannot learn yet, as its maps would change under the rule that was found for "
-            "them: fit one that decides by score."
+            f"a model that decides by {'area' if inspector.area_rule else 'zones'} cannot learn yet, as its maps would "
+            "change under the rule that was found for them: fit one that decides by score."
         )
 
 
@@ -134,6 +133,7 @@ def taught(inspector: Inspector, lessons: Lessons) -> Inspector:
         inspector.minimum_area_px,
         method.normal_scores_.tolist(),
         metadata,
+        drawn_roi=inspector.drawn_roi,
     )
 
 

@@ -15,8 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from baselines.contract.model_folder import FILE, check_format, check_parts, parts_of
-from baselines.contract.model_folder import FORMAT as MODEL_FORMAT
+from baselines.contract.model_folder import FILE, check_model_format, check_parts, parts_of
 from pretrain.command import UserError
 from pretrain.files import check_digest, link_or_copy, sole_writer, unsealed, whole_folder, write_json
 from pretrain.reading import read_json
@@ -176,7 +175,7 @@ def _described(folder: Path, model: Path) -> Version:
         raise UserError(f"there is no model in {folder}; python downstream/detect.py fit makes one.")
     try:
         said = read_json(file)
-        check_format(file, said["format"], MODEL_FORMAT)
+        check_model_format(file, said["format"])
         metadata = unsealed(said).get("metadata", {})
         number, base = (int(metadata.get(name, 1)) for name in (NUMBER, BASE))
         made = metadata.get("made") or datetime.fromtimestamp(file.stat().st_mtime, UTC).isoformat(timespec="seconds")
