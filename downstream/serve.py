@@ -46,7 +46,7 @@ try:  # the extra `serve`, the only one whose absence is told here and not by th
     from downstream.service.monitoring import MULTIPROCESS_FOLDER, start_logging
     from downstream.service.service import Service
 except ModuleNotFoundError as missing:
-    if missing.name not in ("fastapi", "h11", "prometheus_client", "sqlalchemy", "starlette", "uvicorn"):
+    if missing.name not in ("alembic", "fastapi", "h11", "prometheus_client", "sqlalchemy", "starlette", "uvicorn"):
         raise
     raise UserError(f"the service needs {missing.name}: pip install -e '.[serve]' in the checkout.") from None
 

@@ -11,72 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from sqlalchemy import (
-    URL,
-    BigInteger,
-    Boolean,
-    Column,
-    Float,
-    Integer,
-    LargeBinary,
-    MetaData,
-    Select,
-    String,
-    Table,
-    Text,
-    and_,
-    create_engine,
-    delete,
-    event,
-    func,
-    insert,
-    inspect,
-    make_url,
-    select,
-)  # fmt: skip
+from sqlalchemy import URL, Select, and_, create_engine, delete, event, func, insert, make_url, select
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModuleError, SQLAlchemyError
 
+from downstream.service.migrating import migrate
+from downstream.service.tables import IMAGES, RESULTS, SETTINGS
 from pretrain.command import UserError
 
-FORMAT = 2
 DISK_FULL = "53100"  # of PostgreSQL
 BUSY_S = 15
 ROWS_PER_PAGE = 1000
-# SQLite counts by itself in columns of this very type alone.
-ID_TYPE = BigInteger().with_variant(Integer, "sqlite")
-
-TABLES = MetaData()
-RESULTS = Table(
-    "results", TABLES,
-    Column("id", ID_TYPE, primary_key=True, autoincrement=True),
-    Column("created", String(24), nullable=False, index=True),  # UTC, 2026-01-31T23:59:59.123Z: sorts as text
-    Column("model", Text, nullable=False),
-    Column("category", Text, nullable=False),
-    Column("name", Text, nullable=False),
-    Column("digest", String(64), nullable=False, index=True),
-    Column("width", Integer, nullable=False),
-    Column("height", Integer, nullable=False),
-    Column("score", Float(53), nullable=False),
-    Column("threshold", Float(53), nullable=False),
-    Column("is_defective", Boolean, nullable=False),
-    Column("confidence", Float(53), nullable=False),
-    Column("regions", Text, nullable=False),  # JSON
-    Column("milliseconds", Float(53), nullable=False),
-    Column("is_kept", Boolean, nullable=False),
-)  # fmt: skip
-IMAGES = Table(
-    "images", TABLES,
-    Column("id", ID_TYPE, primary_key=True, autoincrement=True),
-    Column("digest", String(64), nullable=False, unique=True),
-    Column("file", Text, nullable=False),
-    Column("source", Text, nullable=False),  # what made the vector, as JSON; empty: nothing did
-    Column("vector", LargeBinary, nullable=False),  # float32
-)  # fmt: skip
-SETTINGS = Table(
-    "settings", TABLES,
-    Column("name", String(300), primary_key=True),
-    Column("value", Text, nullable=False),
-)  # fmt: skip
 
 
 class StoredResult(NamedTuple):
@@ -96,6 +40,7 @@ class StoredResult(NamedTuple):
     regions: Sequence[Mapping]
     milliseconds: float
     is_kept: bool = False
+    model_version: str = ""
     id: int | None = None
 
 
@@ -154,8 +99,7 @@ class Database:
         if self.is_sqlite:
             event.listen(self._engine, "connect", _write_ahead)
         try:
-            self._check_format()
-            self._make_tables()
+            self._migrate()
         except DBAPIError as error:
             raise UserError(
                 f"the results cannot be kept in {self}: {_reason(error)}; is it there, and yours?"
@@ -237,33 +181,17 @@ class Database:
         """Raises DBAPIError where the database does not answer, or nothing can be written into it."""
         self.set("checked", str(time.time_ns()))  # another value each time, so that it is written
 
+    def _migrate(self) -> None:
+        for attempt in range(3):
+            try:
+                return migrate(self._engine, str(self))
+            except DBAPIError:  # processes that start together: SQLite lets only one begin to write ahead
+                if attempt == 2:
+                    raise
+
     def _all(self, statement: Select) -> list[Mapping]:
         with self._engine.connect() as connection:
             return list(connection.execute(statement).mappings())
-
-    def _check_format(self) -> None:
-        """Before any table is made: one of another format is left as it is."""
-        if not inspect(self._engine).has_table(SETTINGS.name):
-            return
-        stored = int(self.settings().get("format", FORMAT))
-        if stored > FORMAT:
-            raise UserError(f"{self} was written by a newer heldout (format {stored}): update heldout.")
-        if stored < FORMAT:
-            raise UserError(
-                f"{self} was written by an older heldout (format {stored}, this one has {FORMAT}): name another "
-                f"database by --results."
-            )
-
-    def _make_tables(self) -> None:
-        for attempt in range(3):
-            try:
-                TABLES.create_all(self._engine)
-                break
-            except DBAPIError:  # several processes that start together: one of them was quicker
-                if attempt == 2:
-                    raise
-        if "format" not in self.settings():
-            self.set("format", str(FORMAT))
 
 
 def url_of(location: str, password: str | None = None) -> URL:

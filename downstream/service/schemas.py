@@ -69,6 +69,10 @@ class ResultResponse(Schema):
     regions: list[RegionResponse] = Field(description="The highest peak first.")
     milliseconds: float = Field(description="Time in the service, from the last byte in to the answer.")
     is_kept: bool = Field(description="Whether the image itself was kept.")
+    model_version: str = Field(
+        description="Of the model as it was then: another once it was fitted again, or decides otherwise; empty "
+        "where a result says nothing of it."
+    )
 
 
 class ImageResponse(ResultResponse):
@@ -221,7 +225,7 @@ def stored_result(
     return StoredResult(
         now(), loaded.name, loaded.inspector.category, name, digest, inspection.width, inspection.height,
         inspection.score, inspection.threshold, inspection.is_defective, inspection.confidence,
-        [region_fields(region) for region in inspection.regions], round(milliseconds, 3), is_kept,
+        [region_fields(region) for region in inspection.regions], round(milliseconds, 3), is_kept, loaded.fingerprint,
     )  # fmt: skip
 
 

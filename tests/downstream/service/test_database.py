@@ -1,57 +1,24 @@
 """Both databases, the same behaviour; what was added is there after a kill."""
 
 import signal
-import sqlite3
 import subprocess
 import sys
 import threading
-from contextlib import closing
-from pathlib import Path
 
 import pytest
 from conftest import REPOSITORY
-from serving import postgres
 from sqlalchemy import event, text
 from sqlalchemy.exc import DBAPIError
+from stored_results import result
 
 from downstream.service.database import (
-    FORMAT,
     Database,
     ResultFilter,
     StoredImage,
-    StoredResult,
     is_full,
     url_of,
 )
 from pretrain.command import UserError
-
-
-def result(number: int = 0, **changes: object) -> StoredResult:
-    usual = StoredResult(
-        f"2026-01-{number % 28 + 1:02d}T10:00:00.000Z", "bolt", "bolts", f"image {number}.png", f"{number:064x}",
-        64, 48, 0.1 + number, 2.5, number > 2, 0.9,
-        [{"area_px": 3, "box": [0, 1, 2, 3], "peak": 1.5, "center": [1, 1]}], 12.5,
-    )  # fmt: skip
-    return usual._replace(**changes)
-
-
-@pytest.fixture(scope="module")
-def postgres_url(tmp_path_factory):
-    with postgres(tmp_path_factory.mktemp("postgres") / "server") as url:
-        yield url
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def location(request, tmp_path) -> str:
-    if request.param == "sqlite":
-        return str(tmp_path / "new" / "results.sqlite")
-    url = request.getfixturevalue("postgres_url")
-    database = Database(url)
-    with database._engine.begin() as connection:
-        for table in ("results", "images", "settings"):
-            connection.exec_driver_sql(f"TRUNCATE {table} RESTART IDENTITY")
-    database.close()
-    return url
 
 
 @pytest.fixture
@@ -103,7 +70,7 @@ def test_filters(database, wanted, numbers):
 
 def test_settings_are_seen_by_others_and_stay(location):
     first, second = Database(location), Database(location)
-    assert first.settings() == {"format": "2"}
+    assert first.settings() == {"format": "3"}
     first.set("model", "bolt")
     assert second.settings()["model"] == "bolt"
     second.set("model", "nut")
@@ -112,7 +79,7 @@ def test_settings_are_seen_by_others_and_stay(location):
     first.close()
     second.close()
     again = Database(location)
-    assert again.settings() == {"format": "2", "model": "nut"}
+    assert again.settings() == {"format": "3", "model": "nut"}
     again.close()
 
 
@@ -145,8 +112,8 @@ def test_many_threads_and_connections_lose_nothing(location):
 
 KILLED = """
 import os, signal, sys
-sys.path[:0] = sys.argv[2:]
-from test_database import result
+sys.path.insert(0, sys.argv[2])
+from stored_results import result
 from downstream.service.database import Database
 database = Database(sys.argv[1])
 for number in range(1000):
@@ -158,7 +125,7 @@ for number in range(1000):
 
 def test_what_was_added_survives_a_kill(location):
     done = subprocess.run(
-        [sys.executable, "-c", KILLED, location, str(Path(__file__).parent), str(REPOSITORY / "tests")],
+        [sys.executable, "-c", KILLED, location, str(REPOSITORY / "tests")],
         cwd=REPOSITORY, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == -signal.SIGKILL, done.stderr
@@ -205,31 +172,6 @@ def test_a_place_that_is_none_is_a_mistake(location, words, tmp_path):
     (tmp_path / "text.sqlite").write_text("this is text, and long enough not to be taken for an empty database\n" * 20)
     with pytest.raises(UserError, match=words):
         Database(str(tmp_path / "text.sqlite") if location == "FILE" else location)
-
-
-@pytest.mark.parametrize(
-    ("format", "words"),
-    [
-        ("99", r"newer heldout \(format 99\): update heldout"),
-        ("1", r"older heldout \(format 1, this one has 2\): name another database by --results"),
-    ],
-)
-def test_a_database_of_another_format_is_refused(database, location, format, words):
-    database.set("format", format)
-    with pytest.raises(UserError, match=words):
-        Database(location)
-    database.set("format", str(FORMAT))
-    Database(location).close()
-
-
-def test_an_older_database_is_left_as_it_is(tmp_path):
-    with closing(sqlite3.connect(tmp_path / "results.sqlite")) as connection:
-        connection.execute("CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL)")
-        connection.execute("INSERT INTO settings VALUES ('format', '1')")
-        connection.commit()
-        with pytest.raises(UserError, match="older heldout"):
-            Database(str(tmp_path / "results.sqlite"))
-        assert connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall() == [("settings",)]
 
 
 def test_a_password_is_never_shown():

@@ -1,0 +1,51 @@
+"""The database's tables, as the newest of `migrations/versions` leaves them: test_migrating.py compares the two."""
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+)
+
+# SQLite counts by itself in columns of this very type alone.
+ID_TYPE = BigInteger().with_variant(Integer, "sqlite")
+
+TABLES = MetaData()
+RESULTS = Table(
+    "results", TABLES,
+    Column("id", ID_TYPE, primary_key=True, autoincrement=True),
+    Column("created", String(24), nullable=False, index=True),  # UTC, 2026-01-31T23:59:59.123Z: sorts as text
+    Column("model", Text, nullable=False),
+    Column("category", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("digest", String(64), nullable=False, index=True),
+    Column("width", Integer, nullable=False),
+    Column("height", Integer, nullable=False),
+    Column("score", Float(53), nullable=False),
+    Column("threshold", Float(53), nullable=False),
+    Column("is_defective", Boolean, nullable=False),
+    Column("confidence", Float(53), nullable=False),
+    Column("regions", Text, nullable=False),  # JSON
+    Column("milliseconds", Float(53), nullable=False),
+    Column("is_kept", Boolean, nullable=False),
+    Column("model_version", String(64), nullable=False, server_default=""),  # empty: judged before results said it
+)  # fmt: skip
+IMAGES = Table(
+    "images", TABLES,
+    Column("id", ID_TYPE, primary_key=True, autoincrement=True),
+    Column("digest", String(64), nullable=False, unique=True),
+    Column("file", Text, nullable=False),
+    Column("source", Text, nullable=False),  # what made the vector, as JSON; empty: nothing did
+    Column("vector", LargeBinary, nullable=False),  # float32
+)  # fmt: skip
+SETTINGS = Table(
+    "settings", TABLES,
+    Column("name", String(300), primary_key=True),
+    Column("value", Text, nullable=False),
+)  # fmt: skip
