@@ -45,7 +45,7 @@ NOTHING_DEFECTIVE, SOMETHING_DEFECTIVE, SOMETHING_UNREADABLE = 0, 1, 3
 
 def run(config: Run) -> int:
     """Inspect every image; the exit code says how it went."""
-    model = Inspector.load(config.model, config.device)
+    model = Inspector.load(config.model, config.device, config.runtime)
     if config.threshold is not None:
         model.decide_at(config.threshold)
     records = records_to_inspect(config.images, model.category, config.layout, model.metadata)

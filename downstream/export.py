@@ -2,6 +2,7 @@
 
     python downstream/export.py models/bolt --to onnx                               # models/bolt.onnx
     python downstream/export.py models/bolt --to onnx-int8 --data FOLDER            # the FOLDER that it was fitted to
+    python downstream/export.py models/bolt --to openvino                           # models/bolt.xml and bolt.bin
     python downstream/export.py models/bolt --to tensorrt                           # an engine, where trtexec is
     python downstream/detect.py run IMAGES --model models/bolt.onnx
 
@@ -37,6 +38,7 @@ from downstream.exporting.onnx_file import (
     write_checked,
     write_onnx,
 )
+from downstream.exporting.openvino_file import write_openvino
 from downstream.inspection.images import good_images
 from downstream.inspection.inspector import Inspector
 from downstream.methods.exported import Exported
@@ -47,7 +49,7 @@ from pretrain.data.layouts import has_layout
 from pretrain.data.size import Size, sides
 from pretrain.files import scratch_folder
 
-SUFFIXES = {"onnx": ".onnx", "onnx-int8": "-int8.onnx", "tensorrt": ".engine"}
+SUFFIXES = {"onnx": ".onnx", "onnx-int8": "-int8.onnx", "openvino": ".xml", "tensorrt": ".engine"}
 # Images that trtexec tunes for: one, as a camera gives them; and the most that the engine takes.
 DEFAULT_BATCH, MAX_BATCH = 1, 16
 
@@ -64,14 +66,18 @@ def main(config: Config) -> None:
     suffix = "." + SUFFIXES[config.to].rpartition(".")[2]
     if out.suffix != suffix:
         raise UserError(f"--out {out} must end in {suffix}, by which the file is known.")
-    for path in (out, out.with_suffix(".onnx")) if config.to == "tensorrt" else (out,):
+    beside = {"tensorrt": (out.with_suffix(".onnx"),), "openvino": (out.with_suffix(".bin"),)}
+    for path in (out, *beside.get(config.to, ())):
         if path.exists() and (path.is_dir() or not config.overwrite):
             raise UserError(f"{path} is there already: name another with --out, or replace the file with --overwrite.")
-    if config.to == "onnx-int8":
+    if config.to == "openvino":
+        to_openvino(model, folder, out, config)
+    elif config.to == "onnx-int8":
         to_int8(model, folder, out, config)
     else:
         to_fp32(model, folder, out, config)
-    print(f"model: {out} ({out.stat().st_size / 1e6:.0f} MB)")
+    size = sum(path.stat().st_size for path in {out, out.with_suffix(".bin" if config.to == "openvino" else suffix)})
+    print(f"model: {out} ({size / 1e6:.0f} MB)")
     if model.minimum_area_px or model.area_rule:
         print("note:  detect.py looks at the areas of regions too, the graph's own is_anomalous at the score alone")
     if model.zone_rule:
@@ -92,6 +98,15 @@ def to_fp32(model: Inspector, folder: Path, out: Path, config: Config) -> None:
     print(f"compared on {of}: {result}")
     if config.to == "tensorrt":
         build_engine(path, out, graph.size_px, graph.takes_floats)
+
+
+def to_openvino(model: Inspector, folder: Path, out: Path, config: Config) -> None:
+    """OpenVINO's own two files, by way of ONNX."""
+    graph = make_graph(model, config.input == "float")
+    header = header_of(model, folder, "openvino", graph, probe_score(graph))
+    images, of = images_to_compare(model, config)
+    result = write_checked(model, out, lambda trial: write_openvino(onnx_model(graph), header, trial), images)
+    print(f"compared on {of}: {result}")
 
 
 def to_int8(model: Inspector, folder: Path, out: Path, config: Config) -> None:

@@ -13,8 +13,9 @@ class Config(LaidOut):
 
     Attributes:
         model: Folder of a model that downstream/detect.py fit wrote.
-        to: onnx; onnx-int8, which is faster and needs --data; or tensorrt, on a machine that has it.
-        out: The file. Default is MODEL.onnx, MODEL-int8.onnx or MODEL.engine.
+        to: onnx; onnx-int8, which is faster and needs --data; openvino, its own two files for processors of Intel; or
+            tensorrt, on a machine that has it.
+        out: The file. Default is MODEL.onnx, MODEL-int8.onnx, MODEL.xml or MODEL.engine.
         data: Images that the model was fitted to. The file is compared on the test images in this folder, if any.
         category: Which category, where that folder holds several. Default is the model's.
         input: What the graph takes; pixels are uint8 (b, h, w, 3), float is float32 (b, 3, h, w) in [0, 1].
@@ -26,7 +27,7 @@ class Config(LaidOut):
     """
 
     model: tuple[Path, ...] = field(default=(), metadata={"positional": True})
-    to: Literal["onnx", "onnx-int8", "tensorrt"] = "onnx"
+    to: Literal["onnx", "onnx-int8", "openvino", "tensorrt"] = "onnx"
     out: Path | None = None
     data: Path | None = None
     category: str | None = None

@@ -175,7 +175,8 @@ def write_checked(model: Inspector, path: Path, write, images: np.ndarray, devic
             raise UserError(
                 f"{path} is not written, since it answers otherwise than the model: {result} (limit {CLOSE:g})."
             )
-        trial.replace(path)
+        for part in sorted(folder.iterdir()):  # of OpenVINO's two files the one that names the other comes last
+            part.replace(path.with_name(part.name))
     return result
 
 

@@ -20,6 +20,8 @@ from pretrain.encoder import Encoder, fingerprint
 
 LICENSE = re.compile(r"[a-z0-9][a-z0-9.-]{1,60}")
 LEVEL = 0.95
+# An absolute one, wherever in a text it stands; not what follows the scheme of an address.
+PATH = re.compile(r"(?<![\w/:.~])(?:~?/|[A-Za-z]:[\\/])[\w.~][^\s()\"',;]*")
 UNKNOWN = "not stated; ask the owner of this repository"
 
 
@@ -72,8 +74,8 @@ def local_paths(stored: object) -> Iterator[str]:
     if isinstance(stored, list | tuple):
         for one in stored:
             yield from local_paths(one)
-    elif isinstance(stored, str) and _is_path(stored):
-        yield stored
+    elif isinstance(stored, str):
+        yield from PATH.findall(stored)
 
 
 def _metadata(config: Push) -> str:
@@ -147,10 +149,6 @@ def _without_paths(value: object) -> object:
         return {name: _without_paths(one) for name, one in value.items()}
     if isinstance(value, list | tuple):
         return [_without_paths(one) for one in value]
-    if isinstance(value, Path) or (isinstance(value, str) and _is_path(value)):
-        return PureWindowsPath(value).name
+    if isinstance(value, Path | str):
+        return PATH.sub(lambda path: PureWindowsPath(path[0]).name, str(value))
     return value
-
-
-def _is_path(text: str) -> bool:
-    return Path(text).is_absolute() or PureWindowsPath(text).is_absolute() or text.startswith("~")

@@ -65,6 +65,7 @@ class Run(LaidOut):
         overlays: Which images to draw with heatmap, contours and boxes.
         threshold: Another threshold than the model's.
         maps: Also write every anomaly map, as it is, to maps.safetensors.
+        runtime: What runs an exported file; onnxruntime is the default for ONNX, openvino for OpenVINO's own.
         device: cpu, cuda, or auto for a GPU where there is one.
     """
 
@@ -75,6 +76,7 @@ class Run(LaidOut):
     threshold: float | None = None
     maps: bool = False
     device: str = "auto"
+    runtime: Literal["onnxruntime", "openvino"] | None = None
 
 
 @dataclass(frozen=True)

@@ -213,10 +213,10 @@ class Inspector:
         return {name: value for name, value in described.items() if name not in EXTENSIONS or value is not None}
 
     @classmethod
-    def load(cls, folder: Path, device: str = "cpu") -> Self:
-        """The inspector in `folder`, or in an exported file, on a device: cpu, cuda or auto. Raises UserError where
-        there is none, or it is damaged or newer."""
-        exported = load_any(folder, device) if folder.is_file() else None
+    def load(cls, folder: Path, device: str = "cpu", runtime: str | None = None) -> Self:
+        """The inspector in `folder`, or in an exported file, on a device: cpu, cuda or auto. `runtime` is what runs an
+        exported one, onnxruntime or openvino. Raises UserError where there is none, or it is damaged or newer."""
+        exported = load_any(folder, device, runtime) if folder.is_file() else None
         path = folder if exported else folder / FILE
         if not path.is_file():
             raise UserError(f"there is no model in {folder}; python downstream/detect.py fit makes one.")
@@ -228,7 +228,7 @@ class Inspector:
             parts = metadata.pop("parts", {})
             if not exported:
                 check_parts(folder, parts)
-            return cls(exported or load_any(folder, device), **decision_from(**metadata))
+            return cls(exported or load_any(folder, device, runtime), **decision_from(**metadata))
         except (KeyError, TypeError, ValueError, AttributeError, OSError) as error:
             raise UserError(f"{path} is damaged ({error}): fit the model again.") from None
 

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple, NoReturn, Self
 import numpy as np
 
 from baselines.contract.model_folder import check_format
+from downstream.methods import openvino_runtime
+from downstream.methods.openvino_runtime import open_openvino
 from pretrain.command import UserError
 from pretrain.data.size import Size, named, sides
 from pretrain.files import DIGEST_KEY, NO_DIGEST
@@ -25,7 +27,8 @@ if TYPE_CHECKING:
 FORMAT = 2  # 2: names in the header
 HEADER_KEY = "heldout"
 IMAGES, OUTPUTS = "images", ("score", "map", "is_anomalous")
-SUFFIX = ".onnx"
+SUFFIX, OPENVINO_SUFFIX = ".onnx", openvino_runtime.SUFFIX
+RUNTIMES = ("onnxruntime", "openvino")
 DEVICES = ("auto", "cpu", "cuda")
 # fp32 that is fp32, as for all methods: TF32 would move scores by 1e-3. A search for algorithms takes seconds at first.
 CUDA = ("CUDAExecutionProvider", {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"})
@@ -54,8 +57,9 @@ class Exported:
     (3, h, w) in [0, 1], of the size that the method was fitted at; answers are arrays or tensors accordingly.
 
     `metadata` is what `downstream/export.py` wrote into the file. `device` is cpu, cuda, or auto for a GPU where
-    onnxruntime has one; `providers` are onnxruntime's in its place. `threads` default to OMP_NUM_THREADS, else to all
-    cores. Raises UserError for a file that cannot be used.
+    onnxruntime has one; `providers` are onnxruntime's in its place. `runtime` is onnxruntime, or openvino, which alone
+    runs its own files. `threads` default to OMP_NUM_THREADS, else to all cores. Raises UserError for a file that cannot
+    be used.
     """
 
     takes_pixels: ClassVar[bool] = True
@@ -69,13 +73,19 @@ class Exported:
         threads: int | None = None,
         device: str = "cpu",
         providers: Sequence[str | tuple[str, dict]] = (),
+        runtime: str | None = None,
     ) -> None:
         self.path, self.batch_size = Path(path), batch_size
         self._threads = threads or int(os.environ.get("OMP_NUM_THREADS") or 0)
         if not self.path.is_file():
             raise UserError(f"there is no exported model {path}; python downstream/export.py MODEL makes one.")
-        if self.path.suffix != SUFFIX:
+        if self.path.suffix not in (SUFFIX, OPENVINO_SUFFIX):
             raise UserError(f"{path} is no exported model: name a folder that detect.py fit wrote, or an ONNX file.")
+        self.runtime = runtime or RUNTIMES[self.path.suffix == OPENVINO_SUFFIX]
+        if self.runtime not in RUNTIMES:
+            raise UserError(f"there is no runtime {runtime}; choose from {', '.join(RUNTIMES)}.")
+        if self.path.suffix == OPENVINO_SUFFIX and self.runtime != "openvino":
+            raise UserError(f"{path} is run by OpenVINO alone: leave out --runtime, or name an ONNX file.")
         self._open(device, providers)
         self.normal_scores_ = np.asarray(parse_json(self.inspector)["normal_scores"], np.float32)
 
@@ -114,13 +124,19 @@ class Exported:
 
     def _open(self, device: str, providers: Sequence = ()) -> None:
         try:
-            data = read_regular(self.path)
+            data, weights = read_regular(self.path), b""
+            if self.path.suffix == OPENVINO_SUFFIX:
+                weights = read_regular(self.path.with_suffix(openvino_runtime.WEIGHTS_SUFFIX))
         except OSError as error:
             raise UserError(f"{self.path} cannot be read: {error}.") from None
-        header, self.device, self._run = _open_onnx(data, self.path, self._threads, device, providers)
+        if self.runtime == "openvino":
+            opened = open_openvino(data, weights, self.path, self._threads, _known_device(device), OUTPUTS)
+        else:
+            opened = _open_onnx(data, self.path, self._threads, _known_device(device), providers)
+        header, self.device, self._run = opened
         self.metadata = _checked(header, self.path)
         digest = self.metadata.get(DIGEST_KEY)  # none in files from before 0.1
-        if digest is not None and digest != file_digest(data, str(digest)):
+        if digest is not None and digest != file_digest(data + weights, str(digest)):
             raise UserError(f"{self.path} is damaged: its digest is not what its header says; export the model again.")
         stored_px, self.takes_floats = self.metadata["size_px"], self.metadata["takes_floats"]
         self.size_px = tuple(stored_px) if isinstance(stored_px, list) else stored_px
@@ -163,13 +179,16 @@ class Exported:
 
 
 def file_digest(data: bytes, named: str) -> str:
-    """Of an ONNX file, as it was before its header `named` its own digest."""
+    """Of an exported file, as it was before its header `named` its own digest."""
     return blake2b(named_in(data, named, NO_DIGEST), digest_size=16).hexdigest()
 
 
 def named_in(data: bytes, old: str, new: str) -> bytes:
-    """The file with another digest in its header."""
-    return data.replace(f'"{DIGEST_KEY}": "{old}"'.encode(), f'"{DIGEST_KEY}": "{new}"'.encode(), 1)
+    """The file with another digest in its header, which is JSON as it is, or within XML."""
+    for quote in ('"', "&quot;"):
+        before, after = (f"{quote}{DIGEST_KEY}{quote}: {quote}{digest}{quote}".encode() for digest in (old, new))
+        data = data.replace(before, after, 1)
+    return data
 
 
 def probe_image(size_px: Size, takes_floats: bool) -> np.ndarray:
@@ -179,14 +198,18 @@ def probe_image(size_px: Size, takes_floats: bool) -> np.ndarray:
     return pixels.transpose(0, 3, 1, 2).astype(np.float32) / np.float32(255) if takes_floats else pixels
 
 
+def _known_device(device: str) -> str:
+    if device not in DEVICES:
+        raise UserError(f"there is no device {device}; choose from {', '.join(DEVICES)}.")
+    return device
+
+
 def _open_onnx(data: bytes, path: Path, threads: int, device: str, providers: Sequence) -> tuple:
     """The header of an ONNX file, the device it runs on, and what runs it on a batch."""
     try:
         import onnxruntime  # optional: the extra `export`
     except ImportError:
         raise UserError(f"to run {path} takes onnxruntime: pip install onnxruntime.") from None
-    if device not in DEVICES:
-        raise UserError(f"there is no device {device}; choose from {', '.join(DEVICES)}.")
     has_cuda = CUDA[0] in onnxruntime.get_available_providers()
     if device == "cuda" and not has_cuda:
         raise UserError(

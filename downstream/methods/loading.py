@@ -11,11 +11,13 @@ if TYPE_CHECKING:  # importing the contract imports torch, 1.5 s that a run of a
     from baselines.contract.method import Method
 
 
-def load_any(path: Path, device: str = "cpu") -> "Method":
+def load_any(path: Path, device: str = "cpu", runtime: str | None = None) -> "Method":
     """The method saved in a folder, whichever it is, or an exported file, on a device: cpu, cuda or auto. Raises
-    UserError where there is none."""
+    UserError where there is none. `runtime` is an exported file's, onnxruntime or openvino."""
     if path.is_file():
-        return Exported(path, device=device)
+        return Exported(path, device=device, runtime=runtime)
+    if runtime is not None:
+        raise UserError(f"{path} is a folder, which torch runs: --runtime is for files that export.py made.")
     where = imported("pretrain.training.device.choose_device")(device)
     _, metadata = imported("baselines.contract.method.read_method")(path)
     class_name = metadata["method"]

@@ -6,7 +6,8 @@
     python scripts/benchmarks/infer.py --data FOLDER --check --record RESULTS.md
 
 Ours are made by the commands themselves, `detect.py fit` and `export.py`, with their defaults: PaDiM, and PaDiM and
-PatchCore fused, on the EfficientNet-Lite0 with ImageNet weights, as ONNX in fp32 and int8. anomalib's have its defaults
+PatchCore fused, on the EfficientNet-Lite0 with ImageNet weights, as ONNX in fp32 and int8, by onnxruntime and, where it
+is installed, the fp32 ones by OpenVINO too. anomalib's have its defaults
 too: Padim on its usual ResNet-18 (with ImageNet weights where they are in torch's cache, else random ones, which take
 as long), by torch and by OpenVINO; and with the very Lite0 and weights that ours have, Padim and Patchcore, by torch.
 Each sees images at its own default size. Each is a process of its own; they take turns, and only one works at a time.
@@ -36,6 +37,7 @@ import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from math import nan
 from pathlib import Path
 from statistics import mean, median
@@ -59,6 +61,8 @@ from scripts.benchmarks.rounds import finish, in_rounds, speedup
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 OPENVINO = ("openvino", "onnx", "onnxscript")  # anomalib exports through onnx
+# Runs our ONNX files too, where it is installed.
+BY_OPENVINO = "openvino"
 BATCHES = (1, 16)
 OUR_PX, THEIR_PX = Fit.size_px, 256
 # Of its patches, that anomalib's Patchcore keeps: its default of 0.1 takes minutes to choose.
@@ -215,6 +219,9 @@ def commands_of(
     for name, model in models.items():
         wanted = {"model": str(model), "images": material.images("test", OUR_PX), "threads": threads}
         commands[name] = [sys.executable, CONTESTANTS / "ours_infer.py", json.dumps(wanted)]
+        if find_spec(BY_OPENVINO) and "int8" not in name:
+            by_openvino = json.dumps({**wanted, "runtime": BY_OPENVINO})
+            commands[name.replace("onnx", BY_OPENVINO)] = [*commands[name][:-1], by_openvino]
     for name, contestant in theirs.items():
         commands[name] = [*command, json.dumps(theirs_of(contestant, material, threads))]
     return commands
@@ -268,8 +275,8 @@ def children_cpu_s() -> float:
 
 
 def figures_of(measured: dict, aurocs: dict[str, dict[str, float]], starts: dict) -> dict:
-    """Ratios are medians of each round's own; the fastest of ours is the one with the lowest median. `aurocs` by
-    category and contestant."""
+    """Ratios are medians of each round's own; the fastest of ours is the one with the lowest median, by onnxruntime,
+    which comes with the extra `export`. `aurocs` by category and contestant."""
     table = {}
     for threads, by_name in measured.items():
         for name, tasks in by_name.items():
@@ -280,7 +287,7 @@ def figures_of(measured: dict, aurocs: dict[str, dict[str, float]], starts: dict
                 theirs = by_name[PADIM][f"batch {batch}"]
                 row[f"faster_{batch}"] = speedup([spent[0] for spent in rounds], [spent[0] for spent in theirs])
             table[f"{name}, {threads}"] = row
-    ours = [name for name in next(iter(aurocs.values())) if name not in THEIRS]
+    ours = [name for name in next(iter(aurocs.values())) if name not in THEIRS and not name.endswith(BY_OPENVINO)]
     fastest = {threads: min(ours, key=lambda name: table[f"{name}, {threads}"]["ms_1"]) for threads in measured}
     means = {name: mean(of[name] for of in aurocs.values()) for name in starts}
     started_s = {name: [median(each) for each in zip(*of_name, strict=True)] for name, of_name in starts.items()}

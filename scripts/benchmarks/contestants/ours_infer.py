@@ -13,14 +13,15 @@ sys.path.append(str(Path(__file__).resolve().parents[3]))
 
 
 class Contestant:
-    """`model` is a folder that detect.py fit wrote, or an exported file; images are uint8 (n, h, w, 3) in a .npy."""
+    """`model` is a folder that detect.py fit wrote, or an exported file, which a `runtime` runs; images are uint8
+    (n, h, w, 3) in a .npy."""
 
-    def __init__(self, model: str, images: str, threads: int, bf16: bool = False) -> None:
+    def __init__(self, model: str, images: str, threads: int, bf16: bool = False, runtime: str = "onnxruntime") -> None:
         self.images, self.is_native = np.load(images, mmap_mode="r"), Path(model).is_dir()
         if not self.is_native:
             from downstream.methods.exported import Exported
 
-            self.method = Exported(Path(model), threads=threads)
+            self.method = Exported(Path(model), threads=threads, runtime=runtime)
             return
         import torch
 

@@ -62,7 +62,8 @@ def test_no_path_of_the_machine_is_on_the_card_and_all_of_the_header_are_named(e
     text = card("me/enc", encoder, encoder, Push())
     assert "/home/ann" not in text and rows(text)["out"] == "runs"
     assert sorted(local_paths(RECIPE)) == ["/home/ann/old.safetensors", "/home/ann/runs"]
-    assert [*local_paths({"a": [r"C:\data", "data", 3, {"b": "~/x"}]})] == [r"C:\data", "~/x"]
+    texts = ["C:\\data", "data", 3, {"b": "~/x"}, "demo data (/tmp/a b)", "https://a.b/c", "and/or", "1 / 2"]
+    assert [*local_paths({"a": texts})] == ["C:\\data", "~/x", "/tmp/a"]
 
 
 def test_a_models_card_says_for_which_product_and_with_how_many_images(model):

@@ -8,11 +8,11 @@ from safetensors.torch import load_file
 from pretrain.encoder import make_encoder
 from scripts.benchmarks.infer import LITE, PADIM, figures_of, table_of, write_weights
 
-NAMES = ("padim onnx", "padim onnx-int8", PADIM, "anomalib padim, Lite0")
-MS = dict(zip(NAMES, (10, 5, 80, 90), strict=True))
+NAMES = ("padim onnx", "padim onnx-int8", PADIM, "anomalib padim, Lite0", "padim openvino")
+MS = dict(zip(NAMES, (10, 5, 80, 90, 4), strict=True))
 AUROCS = {
-    "capsule": dict(zip(NAMES, (0.95, 0.93, 0.6, 0.9), strict=True)),
-    "tire": dict(zip(NAMES, (0.75, 0.75, 0.7, 0.6), strict=True)),
+    "capsule": dict(zip(NAMES, (0.95, 0.93, 0.6, 0.9, 0.95), strict=True)),
+    "tire": dict(zip(NAMES, (0.75, 0.75, 0.7, 0.6, 0.75), strict=True)),
 }
 
 
@@ -32,7 +32,7 @@ def figures() -> dict:
 
 
 def test_the_fastest_of_ours_is_compared_with_resnet18_in_time_and_with_the_best_padim_in_accuracy(figures):
-    assert figures["fastest"] == "padim onnx-int8"
+    assert figures["fastest"] == "padim onnx-int8"  # of those that the extra `export` runs
     assert figures["faster_1_thread"] == figures["faster_2_threads"] == pytest.approx(16)
     assert figures["auroc_gain"] == pytest.approx(0.84 - 0.75)
     assert figures["start_s"] == pytest.approx(1.0)  # the slower of ours

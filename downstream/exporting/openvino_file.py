@@ -1,0 +1,32 @@
+"""From an ONNX graph to OpenVINO's own form of it: NAME.xml, the graph with the header, and NAME.bin, its weights."""
+
+from io import BytesIO
+from pathlib import Path
+
+from downstream.methods.exported import file_digest, named_in
+from downstream.methods.openvino_runtime import SUFFIX, WEIGHTS_SUFFIX
+from pretrain.command import UserError
+from pretrain.files import HEADER_KEY, NO_DIGEST, scratch_folder, write_whole
+
+
+def write_openvino(proto, header: str, path: Path) -> None:
+    """Convert an onnx.ModelProto and write both files, with the header, which gets the digest of both. In fp32: halves
+    would move scores by more than is allowed. Raises UserError where OpenVINO is missing or cannot convert it."""
+    try:
+        import openvino  # optional: the extra `openvino`
+    except ImportError:
+        raise UserError(
+            "to write OpenVINO's files takes openvino: pip install openvino (or pip install -e '.[openvino]')."
+        ) from None
+    with scratch_folder(path.name) as place:
+        try:
+            # Not `openvino.convert_model`, which reports its use to OpenVINO's makers.
+            model = openvino.Core().read_model(BytesIO(proto.SerializeToString()))
+        except Exception as error:  # its front ends' errors share no base
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(f"OpenVINO {openvino.__version__} cannot convert this model: {reason}") from None
+        model.set_rt_info(header, HEADER_KEY)
+        openvino.save_model(model, place / f"model{SUFFIX}", compress_to_fp16=False)
+        graph, weights = ((place / f"model{suffix}").read_bytes() for suffix in (SUFFIX, WEIGHTS_SUFFIX))
+    write_whole(path.with_suffix(WEIGHTS_SUFFIX), weights)
+    write_whole(path, named_in(graph, NO_DIGEST, file_digest(graph + weights, NO_DIGEST)))

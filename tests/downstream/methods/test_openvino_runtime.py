@@ -1,0 +1,64 @@
+"""ONNX files run by OpenVINO answer as by onnxruntime, and a sentence says where they cannot."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+from fitted_models import run_detect
+from refusals import refusal
+
+from downstream.exporting.onnx_file import CLOSE, parity
+from downstream.inspection.inspector import Inspector
+from downstream.methods.exported import Exported
+from downstream.methods.openvino_runtime import onnx_header
+
+
+@pytest.fixture(scope="module")
+def by_openvino(onnx_file) -> Exported:
+    pytest.importorskip("openvino")
+    return Exported(onnx_file, runtime="openvino", threads=1)
+
+
+def test_the_answers_are_the_models(by_openvino, padim_folder, nut_pixels):
+    found = parity(Inspector.load(padim_folder), by_openvino, nut_pixels)
+    assert found.holds and found.count == len(nut_pixels), found
+
+
+def test_the_batch_is_free(by_openvino, nut_pixels):
+    alone = [next(by_openvino.predict([image])) for image in nut_pixels[:3]]
+    together = next(by_openvino.predict(nut_pixels[:3]))
+    np.testing.assert_allclose([float(one.scores[0]) for one in alone], together.scores, rtol=CLOSE)
+    assert together.is_anomalous.dtype == bool and together.maps.dtype == np.float32
+
+
+def test_detect_runs_a_file_by_openvino(by_openvino, onnx_file, demo_folder, tmp_path):
+    image = next((demo_folder / "hazelnut" / "test" / "good").iterdir())
+    given = (image, "--model", onnx_file, "--out", tmp_path / "out", "--overlays", "none")
+    assert run_detect("run", *given, "--runtime", "openvino") == run_detect("run", *given)
+
+
+def test_the_header_is_read_without_the_package_onnx(onnx_file):
+    data = onnx_file.read_bytes()
+    assert json.loads(onnx_header(data)) == Exported(onnx_file).metadata
+    for damaged in (data[:1000], b"\xff" * 20, b"not a model"):
+        with pytest.raises(ValueError, match="damaged"):
+            onnx_header(damaged)
+    assert onnx_header(b"") is None
+
+
+def test_what_it_cannot_do_is_one_sentence(by_openvino, onnx_file, padim_folder, tmp_path, monkeypatch):
+    (tmp_path / "x.onnx").write_bytes(onnx_file.read_bytes()[:5000])
+    assert "cannot be run by OpenVINO" in refusal(Exported, tmp_path / "x.onnx", runtime="openvino")
+    assert "has no CUDA" in refusal(Exported, onnx_file, runtime="openvino", device="cuda")
+    assert "there is no runtime tvm" in refusal(Exported, onnx_file, runtime="tvm")
+    assert "is a folder, which torch runs" in refusal(Inspector.load, padim_folder, runtime="openvino")
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    assert "pip install openvino" in refusal(Exported, onnx_file, runtime="openvino")
+
+
+def test_a_machine_without_a_device_that_it_knows(by_openvino, onnx_file, monkeypatch):
+    import openvino
+
+    monkeypatch.setattr(openvino.Core, "available_devices", [])
+    assert "finds no CPU that it knows" in refusal(Exported, onnx_file, runtime="openvino")
