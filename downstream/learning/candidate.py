@@ -39,6 +39,10 @@ from pretrain.data.decode import Unreadable, decode, read_mask
 from pretrain.data.images import Problem
 from pretrain.data.size import Size, sides
 
+# Of 16 of each kind, twice the reach gave .884 balanced accuracy on five products, once .867, four times .888 with more
+# false alarms.
+TRUSTED, MOST_TRUSTED = 8, 2.0
+
 
 class Lessons(NamedTuple):
     """Images to learn from, uint8 (h, w, 3) of the size that the method sees, and the masks of the defective ones, bool
@@ -119,7 +123,7 @@ def taught(inspector: Inspector, lessons: Lessons) -> Inspector:
     if lessons.defective and isinstance(method, Fused):
         marked = zip(Images(lessons.defective), lessons.masks, strict=True)
         marked = [Marked(image, None if mask is None else torch.from_numpy(mask.copy())) for image, mask in marked]
-        tells = method.mark(marked, reach_of(method, rate))
+        tells = method.mark(marked, reach_of(method, rate, len(marked)))
     if isinstance(method, Fused):
         method.without_memory()
     metadata["learned"] = {"good": len(lessons.good), "defective": len(lessons.defective), "tells_defects": tells}
@@ -137,11 +141,13 @@ def taught(inspector: Inspector, lessons: Lessons) -> Inspector:
     )
 
 
-def reach_of(method: Method, false_alarm_rate: float) -> float:
-    """How much evidence may add to a score: from the median of normals to the threshold. So an image that the
-    statistics find no stranger than half of all good ones cannot become defective by it."""
+def reach_of(method: Method, false_alarm_rate: float, defective: int) -> float:
+    """How much evidence of so many defective images may add to a score. Of TRUSTED, from the median of normals to the
+    threshold: an image that the statistics find no stranger than half of all good ones cannot become defective by it.
+    Of fewer less, of more up to twice as much."""
     scores = method.normal_scores_.cpu().numpy()
-    return float(threshold_from_normals(scores, false_alarm_rate).value - np.median(scores))
+    clear = float(threshold_from_normals(scores, false_alarm_rate).value - np.median(scores))
+    return clear * min(MOST_TRUSTED, defective / TRUSTED)
 
 
 def thresholds_of(method: Method, inspector: Inspector, rate: float) -> tuple[Threshold, Threshold | None]:

@@ -1,8 +1,8 @@
 """What confirmed defects of one product look like, learned from a few of them: a logistic head on patches.
 
-A patch is read by itself and by what is left of it when the nearest normal one is taken away. Where an operator drew
-the defect, patches under the drawing teach; else those of the image that look most like one, which are chosen anew as
-the head learns (multiple-instance learning, MI-SVM of Andrews et al. 2002).
+A patch is read by what is left of it when the nearest normal one is taken away, with its sign and without. Where an
+operator drew the defect, patches under the drawing teach; else those of the image that look most like one, which are
+chosen anew as the head learns (multiple-instance learning, MI-SVM of Andrews et al. 2002).
 
 What a head says counts only above what it says of good images that it was not trained on, and never more than `reach`:
 so that a head that tells nothing apart adds nothing, and one that errs cannot condemn an image that is clearly normal.
@@ -18,7 +18,11 @@ INSTANCE_SHARE, FEWEST_INSTANCES = 0.01, 4
 # Of all good images, an equal share of each: half of them the strangest, half drawn.
 GOOD_PATCHES = 4096
 ROUNDS, FOLDS = 3, 4
-RIDGE, NEWTON_STEPS = 1e-2, 10
+# Screened on five products, 16 of each kind said: .883 balanced accuracy; .867 with a ridge of .01 and the patches
+# themselves among the inputs, which take twice the time.
+RIDGE, NEWTON_STEPS = 1.0, 10
+# What a share of good images, each judged by heads that were not trained on it, stays below counts nothing.
+CLEAR_SHARE = 0.7
 # Fewer defective images say nothing of the next one.
 FEWEST_DEFECTIVE = 3
 
@@ -56,7 +60,7 @@ def said(inputs: Tensor, weights: Tensor) -> Tensor:
 def inputs_of(patches: Tensor, nearest: Tensor) -> Tensor:
     """What a head reads of patches (..., d), given the nearest normal ones: (..., c)."""
     residuals = patches - nearest
-    return torch.cat([patches, residuals, residuals.abs()], dim=-1)
+    return torch.cat([residuals, residuals.abs()], dim=-1)
 
 
 def learn_evidence(good: Patches, defective: Patches, reach: float, seed: int) -> tuple[Evidence | None, Tensor]:
@@ -72,14 +76,11 @@ def learn_evidence(good: Patches, defective: Patches, reach: float, seed: int) -
         weights = _trained(_rows(good, ~left), _rows(defective, ~kept), seed)
         logits[left] = said(good.inputs[left], weights)
         peaks.append(peak(said(defective.inputs[kept], weights)))
-    low, high = float(peak(logits).quantile(LOW)), float(torch.cat(peaks).median())
+    low, high = float(peak(logits).quantile(CLEAR_SHARE)), float(torch.cat(peaks).median())
     if high <= low:
         return None, nothing
     evidence = Evidence(_trained(good, defective, seed), low, high, reach)
     return evidence, evidence.counted(logits)
-
-
-LOW = 0.9
 
 
 def peak(values: Tensor) -> Tensor:

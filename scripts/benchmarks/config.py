@@ -71,6 +71,7 @@ class Feedback(Benchmark):
         corrected: Numbers of good and of defective images, each, after which the model learns.
         wrong: Share of what the operator says that is wrong.
         orders: Random orders of the stream of images; each draws the images to fit to as well.
+        minutes: Begin no further order after so many. Default is to finish.
         judged: Good and defective images, each, that are judged and never learned from, at most.
         size_px: Side of the square that images are stretched to.
         figure: File of the curves, PNG.
@@ -82,7 +83,8 @@ class Feedback(Benchmark):
     corrected: Names = Names("5,10,20")
     wrong: float = 0.05
     orders: int = 10
-    judged: int = 40
+    minutes: float | None = None
+    judged: int = 25
     size_px: int = 224
     figure: Path | None = None
 

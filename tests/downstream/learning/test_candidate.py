@@ -72,7 +72,7 @@ def test_evidence_raises_scores_of_what_was_marked_and_of_nothing_clearly_normal
     assert told.metadata["learned"] == {"good": 4, "defective": 6, "tells_defects": True}
     before, after = (scores_of(model, defective) for model in (alone, told))
     assert (after >= before - 1e-5).all() and (after - before).median() > 0
-    reach = reach_of(alone.method, 0.1)
+    reach = reach_of(alone.method, 0.1, 6)
     assert (after - before).max() <= reach * (1 + 1e-5)
     # Whatever is no stranger than half of the normals stays good, even if all of it were called a defect.
     accused = copy.copy(told.method)

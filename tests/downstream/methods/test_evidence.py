@@ -43,8 +43,8 @@ def test_it_adds_more_for_more_within_its_reach():
     assert evidence.of(inputs).tolist() == [0, 0, 2, 4, 4]
 
 
-def test_inputs_are_a_patch_and_what_it_is_apart_from_the_nearest():
-    assert inputs_of(torch.tensor([[1.0, 2]]), torch.tensor([[3.0, 1]])).tolist() == [[1, 2, -2, 1, 2, 1]]
+def test_inputs_are_what_is_left_without_the_nearest():
+    assert inputs_of(torch.tensor([[1.0, 2]]), torch.tensor([[3.0, 1]])).tolist() == [[-2, 1, 2, 1]]
 
 
 def test_the_head_is_a_logistic_regression():

@@ -1,13 +1,17 @@
 """Who is fitted to, corrected and judged; and the whole benchmark on a small made product."""
 
+import copy
 import json
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from baselines.contract.method import Images
 from pretrain.command import UserError, run_command
 from pretrain.data.dataset import load
+from pretrain.encoder import Encoder
 from scripts.benchmarks import feedback
 from scripts.benchmarks.config import Feedback
 from scripts.benchmarks.feedback import Cell, corrections, gains, main, stream_of, summary
@@ -58,6 +62,21 @@ def test_gains_are_over_the_same_model_without_feedback():
     cells += [cell._replace(feedback="with mistakes") for cell in cells if cell.feedback == "none"]
     figures = summary(cells, config)
     assert (figures["gain_16"], figures["worst_16"], figures["mistakes_16"]) == pytest.approx((0.05, -0.1, 0))
+
+
+@pytest.mark.usefixtures("few_fresh")
+def test_what_is_judged_in_a_fraction_of_the_time_is_what_the_method_says(demo_folder):
+    images = load(demo_folder, 64).of("hazelnut")
+    stream = stream_of(images, "6", 0, 6, 6)
+    inspector = feedback.fitted(images, stream.fitted, Encoder("timm/test_resnet", 0), 0)
+    seen = feedback.seen_by(inspector.method, images, stream.judged)
+    learned = feedback.taught(inspector, feedback.lessons_of(images, stream.good, stream.defective))
+    told = copy.copy(learned.method)
+    told.evidence_weights_ = torch.randn(2 * inspector.method.axes_.shape[1] + 1)
+    told.evidence_range_ = [-1.0, 3.0, 2.0]
+    for method in (inspector.method, learned.method, told):
+        expected = next(method.predict(Images(images.subset(stream.judged)))).scores
+        torch.testing.assert_close(feedback.scores_of(method, seen), expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.usefixtures("few_fresh")
