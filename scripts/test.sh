@@ -6,6 +6,7 @@ prepare_environment test
 
 ruff check --quiet .
 ruff format --quiet --check .
+pyrefly check --summary=none --progress-bar=no # types
 NO_MKDOCS_2_WARNING=1 mkdocs build --quiet --strict # the site of docs/, into site/
 # Two processes of one thread each, since most tests wait for something or compute too little to divide. A file's tests
 # stay together, as they share what its fixtures trained, and come in the order of tests/conftest.py. `-n 0` is one
