@@ -160,8 +160,8 @@ def _model(config: AreaModel) -> Inspector:
             raise UserError(
                 "with --validation-share 0 no good image is left to find a threshold by: give a share such as 0.1."
             )
-        names = ("data", "layout", "category", "method", "validation_share", "encoder", "train", "size_px", "options",
-                 "device", "seed")  # fmt: skip
+        names = ("data", "layout", "category", "method", "validation_share", "encoder", "train", "size_px", "scales",
+                 "options", "device", "seed")  # fmt: skip
         fit(Fit(**{name: getattr(config, name) for name in names}, out=config.model))
     return _without_zones(Inspector.load(config.model, config.device), config.model)
 

@@ -41,6 +41,7 @@ from downstream.exporting.onnx_file import (
 from downstream.exporting.openvino_file import write_openvino
 from downstream.inspection.images import good_images
 from downstream.inspection.inspector import Inspector
+from downstream.methods.ensemble import Ensemble
 from downstream.methods.exported import Exported
 from downstream.methods.references import draw
 from pretrain.command import Names, UserError
@@ -113,6 +114,10 @@ def to_int8(model: Inspector, folder: Path, out: Path, config: Config) -> None:
     """Statistics anew through an int8 encoder; accuracy before and after."""
     if config.data is None:
         raise UserError("int8 is calibrated on good images: name with --data the folder that the model was fitted to.")
+    if isinstance(model.method, Ensemble):
+        raise UserError(
+            "int8 learns the statistics of one scale anew, and this model has several: export it --to onnx."
+        )
     if model.area_rule:
         raise UserError("this model decides by area, a rule found on its fp32 maps: export it --to onnx.")
     if model.zone_rule:

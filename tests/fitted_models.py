@@ -25,6 +25,7 @@ MODELS = {
     "mixed channels": ("padim", TINY + "dimensions=7,grid=8,reduction=orthogonal,variance_weight=0.0"),
     "fused": ("fused", PATCHCORE),
     "patchcore": ("patchcore", TINY + PATCHCORE),
+    "several scales": ("patchcore", TINY + PATCHCORE + ",image_weight=0.5"),
     "patchcore, several neighbors": ("patchcore", TINY + PATCHCORE + ",num_neighbors=3,image_weight=1.0"),
 }
 
@@ -56,6 +57,7 @@ def run_area(*arguments: object) -> int:
 def fitted(folder: Path, data: Path, name: str = "padim", *more: object) -> Path:
     method, options = (MODELS | LEARNING)[name]
     small = ("--size-px", SIZE_PX, "--encoder", "random", "--options", options)
+    small += ("--scales", "0.5,1") if name == "several scales" else ()
     arguments = ("--data", data, "--category", "hazelnut", "--method", method, "--out", folder)
     assert run_detect("fit", *arguments, *small, *more) == 0
     return folder

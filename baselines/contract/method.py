@@ -11,7 +11,7 @@ anomalous.
 
 import inspect
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, Protocol, Self, TypeVar, runtime_checkable
@@ -217,6 +217,11 @@ def save_method(method: object, folder: Path) -> None:
 
     What was learned must be tensors, or what JSON gives back as it was: numbers, text, booleans, none, lists, dicts.
     """
+    write_tensors(folder / METHOD_FILE, *described(method))
+
+
+def described(method: object) -> tuple[dict[str, Tensor], dict]:
+    """What `save_method` writes of a method: tensors, and the rest as plain JSON."""
     learned = {name: value for name, value in vars(method).items() if name.endswith("_")}
     tensors = {name: value.cpu() for name, value in learned.items() if isinstance(value, Tensor)}
     metadata = {
@@ -225,7 +230,7 @@ def save_method(method: object, folder: Path) -> None:
         "arguments": {name: getattr(method, name) for name in _argument_names(type(method))},
         "learned": {name: value for name, value in learned.items() if name not in tensors},
     }
-    write_tensors(folder / METHOD_FILE, tensors, metadata)
+    return tensors, metadata
 
 
 def read_method(folder: Path) -> tuple[dict[str, Tensor], dict]:
@@ -241,7 +246,11 @@ def read_method(folder: Path) -> tuple[dict[str, Tensor], dict]:
 def load_method(cls: type[Loaded], folder: Path) -> Loaded:
     """The method of class `cls` that `save_method` wrote to `folder`. Raises UserError where there is no such
     method."""
-    path, (tensors, metadata) = folder / METHOD_FILE, read_method(folder)
+    return restored(cls, folder / METHOD_FILE, *read_method(folder))
+
+
+def restored(cls: type[Loaded], path: Path, tensors: Mapping[str, Tensor], metadata: dict) -> Loaded:
+    """The method of class `cls` that was `described` so in a file. Raises UserError where it is another one."""
     if metadata["method"] != cls.__name__:
         raise UserError(f"{path} holds a {metadata['method']}, not a {cls.__name__}.")
     try:

@@ -5,11 +5,14 @@ here, once, and becomes a constant of the graph.
 """
 
 from collections.abc import Sequence
+from functools import cache
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from baselines.contract.method import Method
+from downstream.methods.ensemble import Ensemble
 from downstream.methods.evidence import Evidence, inputs_of
 from downstream.methods.fused import Fused
 from downstream.methods.padim import PaDiM
@@ -18,7 +21,7 @@ from downstream.methods.patchcore import PatchCore
 from downstream.methods.references import background
 from downstream.methods.region import painted
 from pretrain.command import UserError
-from pretrain.data.size import Size, sides
+from pretrain.data.size import Size, scaled, sides
 from pretrain.encoder import LEVELS
 from pretrain.normalization import normalized
 
@@ -66,19 +69,78 @@ class Normalization(nn.Module):
 
 
 class InspectionGraph(nn.Module):
-    """Images, as `vectors` takes them -> score float32 (b,), map float32 (b, h, w), is_anomalous bool (b,).
-
-    Scores and maps are those of `method.predict` but for rounding. Raises UserError for another method than PaDiM,
-    PatchCore and both fused.
-    """
+    """Images -> score float32 (b,), map float32 (b, h, w), is_anomalous bool (b,): what the method predicts, and the
+    decision."""
 
     def __init__(self, method: Method, size_px: Size, threshold: float, takes_floats: bool = False) -> None:
+        super().__init__()
+        graph = EnsembleGraph if isinstance(method, Ensemble) else PatchGraph
+        self.method, self.size_px, self.takes_floats = graph(method, size_px, takes_floats), size_px, takes_floats
+        self.register_buffer("threshold", torch.tensor(threshold, dtype=torch.float32))
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        scores, maps = self.method(images)
+        return scores, maps, scores > self.threshold
+
+
+class EnsembleGraph(nn.Module):
+    """Images -> scores and maps of all members, added up as the method does it."""
+
+    def __init__(self, method: Ensemble, size_px: Size, takes_floats: bool = False) -> None:
+        super().__init__()
+        self.takes_floats, cpu = takes_floats, torch.device("cpu")
+        whole = sides(size_px)
+        seen = [scaled(whole, scale) for scale in method.scales]
+        members = [PatchGraph(member, size, True) for member, size in zip(method._members, seen, strict=True)]
+        self.members = nn.ModuleList(members)
+        for number, size in enumerate(seen):
+            for name, before, after in zip(("down", "across"), whole, size, strict=True):
+                self.register_buffer(f"smaller_{name}{number}", resizing_matrix(before, after, cpu))
+                self.register_buffer(f"larger_{name}{number}", resizing_matrix(after, before, cpu))
+        self.register_buffer("score_units", method.score_units_)
+        self.register_buffer("map_units", method.map_units_)
+        self.register_buffer("roi", getattr(method, "roi_", None))
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        if not self.takes_floats:
+            images = images.permute(0, 3, 1, 2).to(torch.float32) / 255
+        if self.roi is not None:
+            images = painted(images, self.roi)
+        scores = maps = 0
+        for number, member in enumerate(self.members):
+            of_member, parts = member(self._resized(images, "smaller", number))
+            scores = scores + of_member / self.score_units[number]
+            maps = maps + self._resized(parts / self.map_units[number], "larger", number)
+        scores, maps = scores / len(self.members), maps / len(self.members)
+        return scores, maps if self.roi is None else torch.where(self.roi, maps, 0)
+
+    def _resized(self, images: Tensor, way: str, number: int) -> Tensor:
+        down, across = (getattr(self, f"{way}_{name}{number}") for name in ("down", "across"))
+        is_same = down.shape[0] == down.shape[1] and across.shape[0] == across.shape[1]
+        return images if is_same else down @ images @ across.T
+
+
+@cache
+def resizing_matrix(before: int, after: int, device: torch.device) -> Tensor:
+    """What makes a row of `before` numbers one of `after`, by linear interpolation, anti-aliased: (after, before).
+    ONNX has no such operator."""
+    one_way = F.interpolate(torch.eye(before)[None, None], (after, before), mode="bilinear", antialias=after < before)
+    return one_way[0, 0].to(device)
+
+
+class PatchGraph(nn.Module):
+    """Images, as `vectors` takes them -> score float32 (b,), map float32 (b, h, w).
+
+    Both are those of `method.predict` but for rounding. Raises UserError for another method than PaDiM, PatchCore and
+    both fused.
+    """
+
+    def __init__(self, method: Method, size_px: Size, takes_floats: bool = False) -> None:
         super().__init__()
         self.distances = _distances(method)
         self.vectors = PatchVectors(method, size_px, takes_floats)
         is_normalized = hasattr(method, "channel_mean_")
         self.normalization = Normalization(method, self.vectors.channels) if is_normalized else nn.Identity()
-        self.size_px, self.takes_floats = size_px, takes_floats
         rows, columns = method.patch_sum_.shape[:2]
         (height, width), cpu = sides(size_px), torch.device("cpu")
         self.register_buffer("down", upsampling_matrix(rows, height, method.blur, cpu))
@@ -97,9 +159,8 @@ class InspectionGraph(nn.Module):
         if self.image_weight:
             self.register_buffer("pooled_normals", method.pooled_)
             self.units = method.units_.tolist()
-        self.register_buffer("threshold", torch.tensor(threshold, dtype=torch.float32))
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         vectors = self.normalization(self.vectors(images))
         maps = self.down @ (self.distances(vectors) * self.weights) @ self.across
         if self.vectors.roi is not None:
@@ -109,7 +170,7 @@ class InspectionGraph(nn.Module):
             pooled = vectors.flatten(1, 2)[:, self.inside].mean(1)
             apart = (pooled[:, None] - self.pooled_normals).square().sum(2).sqrt().amin(1)
             scores = scores / self.units[0] + self.image_weight * apart / self.units[1]
-        return scores, maps, scores > self.threshold
+        return scores, maps
 
 
 class GaussianDistances(nn.Module):

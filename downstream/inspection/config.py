@@ -28,6 +28,7 @@ class Fit(LaidOut):
         train_categories: Only these of them.
         size_px: Images are seen with as many pixels as a square of this side has; those that are no squares keep their
             aspect. native: as large as they are.
+        scales: See each image at several shares of that size, such as 0.5,1, and fuse what is found.
         roi: Where to look: a mask of the size of the images, bright where it counts, or JSON with polygons.
         options: Arguments of the method, such as reference_views=flips,dimensions=50.
         device: cpu, cuda, or auto for a GPU where there is one.
@@ -47,6 +48,7 @@ class Fit(LaidOut):
     train: Path | None = None
     train_categories: Names = Names()
     size_px: int | Literal["native"] = 384
+    scales: Names = Names()
     roi: Path | None = None
     options: str = ""
     device: str = "auto"
@@ -122,6 +124,7 @@ class AreaModel(LaidOut):
         encoder: Of a model fitted here, the encoder file.
         train: Of a model fitted here, the folder of other categories to learn from (residual).
         size_px: Of a model fitted here, the side of a square with as many pixels as images are seen with; or native.
+        scales: Of a model fitted here, shares of that size to see images at, fused.
         options: Of a model fitted here, arguments of the method, such as dimensions=50.
         false_alarm_rate: Share of good images that may be called defective. Default is none of the validation images.
         device: cpu, cuda, or auto for a GPU where there is one.
@@ -136,6 +139,7 @@ class AreaModel(LaidOut):
     encoder: Path | None = None
     train: Path | None = None
     size_px: int | Literal["native"] = 384
+    scales: Names = Names()
     options: str = ""
     false_alarm_rate: float | None = None
     device: str = "auto"

@@ -21,6 +21,7 @@ from downstream.inspection.triage import ranked
 from downstream.inspection.zones import ZoneRule, zone_rates, zone_rule, zone_scores
 from downstream.learning.versions import fitted_in_place_of
 from downstream.methods.catalogue import detect_class
+from downstream.methods.ensemble import Ensemble, shares_of
 from downstream.methods.mutual import CLEAR_DEVIATIONS, Mutual, check_contamination, clear_outliers
 from downstream.methods.patch_method import PatchMethod
 from downstream.methods.references import (
@@ -77,6 +78,7 @@ def fit(config: Fit) -> None:
         "normals": len(references),
         "aspect": float(np.median([entry.width / entry.height for entry in references.entries])),
         "method": config.method,
+        "scales": list(config.scales),
         "false_alarm_rate": config.false_alarm_rate,
         "learned_from": [entry.digest.hex() for entry in references.entries],
         "allow_contamination": config.allow_contamination,
@@ -98,7 +100,8 @@ def fit(config: Fit) -> None:
     learned = f"{len(references)} good images of {category} ({data_name(config.data)})"
     if not method.sees_normals:
         learned = f"{len(others)} labeled images of {', '.join(others.categories)}; it learned nothing of {learned}"
-    print(f"{config.method} fitted to {learned}, seen at {named(size_px)} px")
+    seen = f"{named(size_px)} px" + (f" and at {config.scales} of it" if config.scales else "")
+    print(f"{config.method} fitted to {learned}, seen at {seen}")
     if zones:
         print_zones(model.zone_rule)
     else:
@@ -126,13 +129,22 @@ def make_method(config: Fit) -> Method:
         arguments = {"encoder": encoder, **arguments}  # what was typed in --options wins
     if "seed" in allowed:
         arguments = {"seed": config.seed, **arguments}
+    if config.scales:
+        return ensemble_of(config, arguments)
     return method_class(**arguments)
+
+
+def ensemble_of(config: Fit, arguments: dict) -> Ensemble:
+    """The patch method that was asked for at several scales. Raises UserError for one that is none."""
+    scales = shares_of(config.scales)
+    shared = {name: arguments.pop(name) for name in ("encoder", "architecture", "seed") if name in arguments}
+    return Ensemble(method=config.method, options=arguments, scales=scales, **shared)
 
 
 def look_within(method: Method, config: Fit, normals: ImageSet) -> Roi:
     """Have a method count what lies in the region of interest alone. Raises UserError for one that cannot, and for
     zones that leave no false-alarm rate."""
-    if not isinstance(method, PatchMethod):
+    if not isinstance(method, PatchMethod | Ensemble):
         raise UserError(f"{config.method} sees images as a whole: --roi takes padim, patchcore, fused or residual.")
     roi = read_roi(config.roi, usual_size(normals), normals.size_px)
     method.look_within(torch.from_numpy(roi.mask))

@@ -6,7 +6,7 @@ torch, and a command that is asked for help needs no method at all.
 
 import inspect
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -30,7 +30,8 @@ class Entry:
     a machine without a GPU, where training as published would take a day. `few_normals` says whether it is worth
     asking with a few normals. `start` is the dotted path of a function
     that chooses arguments by what the machine has: `start(quick) -> dict`. `in_detect` says whether `detect.py` fits
-    it; what needs labels alone or shows no product does not help there. `in_study` whether the study compares it.
+    it; what needs labels alone or shows no product does not help there. `in_study` whether the study compares it,
+    `in_ensemble` whether it can look at several scales, or at several channels.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Entry:
     start: str = ""
     in_detect: bool = True
     in_study: bool = True
+    in_ensemble: bool = False
 
     @property
     def method_class(self) -> "type[Method]":
@@ -66,9 +68,12 @@ METHODS = {
         Entry("knn", "k-NN head", HEADS, "downstream.methods.heads.KnnHead", _AS_THEY_ARE, in_detect=False),
         Entry("fine-tuned", "fine-tuned encoder", HEADS, "downstream.methods.fine_tuned.FineTuned", {"epochs": 2},
               {"epochs": 2, "input_px": 96}, in_detect=False),
-        Entry("fused", "PaDiM and PatchCore fused", PATCHES, "downstream.methods.fused.Fused"),
-        Entry("padim", "PaDiM", PATCHES, "downstream.methods.padim.PaDiM", {"dimensions": 50}, **_MANY),
-        Entry("patchcore", "PatchCore", REFERENCES, "downstream.methods.patchcore.PatchCore"),
+        Entry("fused", "PaDiM and PatchCore fused", PATCHES, "downstream.methods.fused.Fused", in_ensemble=True),
+        Entry("padim", "PaDiM", PATCHES, "downstream.methods.padim.PaDiM", {"dimensions": 50}, **_MANY,
+              in_ensemble=True),
+        Entry("patchcore", "PatchCore", REFERENCES, "downstream.methods.patchcore.PatchCore", in_ensemble=True),
+        Entry("ensemble", "several scales", PATCHES, "downstream.methods.ensemble.Ensemble", in_detect=False,
+              in_study=False),
         Entry("residual", "residuals", REFERENCES, "downstream.methods.residual.Residual"),
         Entry("vgg-cam", "VGG16-CAM", CLASS_ACTIVATION, _CAM + "method.VggCam", _SMALL_CAM, {"epochs": 5},
               start=_CAM + "network.start_arguments"),
@@ -151,6 +156,15 @@ def study_methods(names: Sequence[str] = (), quick: bool = False, has_gpu: bool 
     chosen = [entry for name, entry in known.items() if name in names]
     chosen += [entry for entry in known.values() if entry.family == CONTROLS and entry not in chosen]
     return [ConfiguredMethod(entry, _arguments(entry, quick, has_gpu)) for entry in chosen]
+
+
+def at_scales(method: ConfiguredMethod, scales: Sequence[float]) -> ConfiguredMethod:
+    """A method that can as one that looks at several scales, under its own name; any other as it is."""
+    if not method.entry.in_ensemble or not scales:
+        return method
+    title = f"{method.entry.title}, at {' and '.join(f'{scale:g}' for scale in scales)} of the size"
+    entry = replace(method.entry, title=title, path=METHODS["ensemble"].path)
+    return ConfiguredMethod(entry, {"method": method.name, "scales": list(scales), "options": method.arguments})
 
 
 def _first_of_each_family(known: Mapping[str, Entry]) -> set[str]:

@@ -92,21 +92,19 @@ class PaDiM(PatchMethod):
         distances = self.gaussians_.distances(self._within(vectors))
         return self._spread(distances, self.grid_) * self.position_weights_
 
-    def save(self, folder: Path) -> None:
-        """Write the method and its encoder. Of matrices that are symmetric or triangular, half is written."""
+    def packed(self, **instead: object) -> Self:
+        """Of matrices that are symmetric or triangular, half is written."""
         sums = vars(self.moments_) if self.saves_sums else {}
-        parts = packed({**sums, **self.gaussians_._asdict()})
-        self._save(folder, moments_=None, gaussians_=None, **{f"{name}_": part for name, part in parts.items()})
+        parts = {f"{name}_": part for name, part in packed({**sums, **self.gaussians_._asdict()}).items()}
+        return super().packed(moments_=None, gaussians_=None, **parts, **instead)
 
-    @classmethod
-    def load(cls, folder: Path) -> Self:
-        method = super().load(folder)
-        sums = tuple(Moments.__dataclass_fields__) if cls.saves_sums else ()
-        parts = unpacked({name: vars(method).pop(f"{name}_") for name in (*sums, *Gaussians._fields)})
-        method.gaussians_ = Gaussians(**{name: parts.pop(name) for name in Gaussians._fields})
+    def unpacked(self, encoder: Encoder, folder: Path) -> Self:
+        sums = tuple(Moments.__dataclass_fields__) if self.saves_sums else ()
+        parts = unpacked({name: vars(self).pop(f"{name}_") for name in (*sums, *Gaussians._fields)})
+        self.gaussians_ = Gaussians(**{name: parts.pop(name) for name in Gaussians._fields})
         if sums:
-            method.moments_ = Moments(**parts)
-        return method
+            self.moments_ = Moments(**parts)
+        return super().unpacked(encoder, folder)
 
     def _weights(self) -> Tensor:
         """How much each position counts, (positions,)."""

@@ -185,15 +185,32 @@ class PatchMethod(ABC):
 
     def save(self, folder: Path) -> None:
         """Write the method and its encoder; nothing else is needed to load them elsewhere."""
-        self._save(folder)
+        self._opened_encoder().save(folder / ENCODER_FILE)
+        save_method(self.packed(), folder)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        method = load_method(cls, folder)
-        method.encoder = load_encoder(folder / ENCODER_FILE)
-        if vars(method).pop("fingerprint_", None) != fingerprint(method.encoder):
+        return load_method(cls, folder).unpacked(load_encoder(folder / ENCODER_FILE), folder)
+
+    def packed(self, **instead: object) -> Self:
+        """A copy as it is written, with some learned attributes replaced; none leaves one out."""
+        saved = copy.copy(self)
+        saved.encoder, saved.levels = ENCODER_FILE, list(self.levels)
+        saved.fingerprint_ = fingerprint(self._opened_encoder())
+        for name, value in instead.items():
+            if value is None:
+                vars(saved).pop(name, None)
+            else:
+                setattr(saved, name, value)
+        return saved
+
+    def unpacked(self, encoder: Encoder, folder: Path) -> Self:
+        """The same ready for use, after it was read from `folder`. Raises UserError for another encoder than its
+        own."""
+        if vars(self).pop("fingerprint_", None) != fingerprint(encoder):
             raise UserError(f"{folder / ENCODER_FILE} is not the encoder that the method in {folder} was fitted with.")
-        return method
+        self.encoder = encoder
+        return self
 
     def _views_of_normals(self, normals: Sequence[Tensor]) -> Iterator[Tensor]:
         """The patches of normals in all their views, batch by batch: (b, m, rows, columns, d). On the way, the pooled
@@ -274,19 +291,6 @@ class PatchMethod(ABC):
     def _forget_normals(self) -> None:
         """Forget the normals; what was learned of other categories stays, where a method learns of them."""
         self._forget()
-
-    def _save(self, folder: Path, **instead: object) -> None:
-        """Write with some learned attributes replaced; none leaves one out."""
-        encoder = self._opened_encoder()
-        encoder.save(folder / ENCODER_FILE)
-        saved = copy.copy(self)
-        saved.encoder, saved.levels, saved.fingerprint_ = ENCODER_FILE, list(self.levels), fingerprint(encoder)
-        for name, value in instead.items():
-            if value is None:
-                vars(saved).pop(name, None)
-            else:
-                setattr(saved, name, value)
-        save_method(saved, folder)
 
 
 def spread_over(normals: Sequence[Tensor]) -> Iterator[Tensor]:

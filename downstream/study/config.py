@@ -27,6 +27,7 @@ class Evaluate(LaidOut):
             0,1,2.
         size_px: Side of the square to which images are stretched. Default is 384 as in detect.py; 224 for all methods
             across products without a GPU; with --quick 128.
+        scales: Patch methods see each image at several shares of that size, such as 0.5,1, fused.
         false_alarm_rate: Share of good images that may be called defective; thresholds follow from it.
         restoration_minutes: Training time of each restorer, for their own table in the held-out protocol; 0 leaves it
             out. Default is 5 on a GPU, 0.25 without one, with --quick 0.15, and with --methods 0.
@@ -49,6 +50,7 @@ class Evaluate(LaidOut):
     shots: Names | None = None
     seeds: Names | None = None
     size_px: int | None = None
+    scales: Names = Names()
     false_alarm_rate: float = 0.05
     restoration_minutes: float | None = None
     quick: bool = False

@@ -9,7 +9,8 @@ from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from downstream.methods.catalogue import ConfiguredMethod, study_methods
+from downstream.methods.catalogue import ConfiguredMethod, at_scales, study_methods
+from downstream.methods.ensemble import shares_of
 from downstream.study.cell import IMAGENET, NO_ENCODER, RANDOM, SIMCLR, START, Cell, RowKey
 from downstream.study.compute import CellTask
 from downstream.study.config import Evaluate
@@ -92,7 +93,8 @@ def resolve(config: Evaluate) -> Settings:
             "give a share above 0 and below 1, such as 0.05."
         )
     has_gpu = choose_device(config.device).type == "cuda"
-    methods = study_methods(config.methods, config.quick, has_gpu)
+    scales = shares_of(config.scales) if config.scales else []
+    methods = [at_scales(method, scales) for method in study_methods(config.methods, config.quick, has_gpu)]
     folder = choose_folder(config.data)
     folds = make_folds(config.protocol, folder, config.train, config.test, config.layout)
     if config.protocol == ONE_CLASS:

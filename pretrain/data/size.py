@@ -32,3 +32,10 @@ def keeping_aspect(size_px: int, aspect: float) -> Size:
         return size_px
     height, width = size_px / math.sqrt(aspect), size_px * math.sqrt(aspect)
     return tuple(max(MULTIPLE_PX, round(side / MULTIPLE_PX) * MULTIPLE_PX) for side in (height, width))
+
+
+def scaled(size_px: Size | Sequence[int], share: float) -> tuple[int, int]:
+    """(height, width) of that share of a size; of all of it, just that."""
+    if share == 1:
+        return tuple(sides(size_px))
+    return tuple(max(MULTIPLE_PX, round(side * share / MULTIPLE_PX) * MULTIPLE_PX) for side in sides(size_px))

@@ -9,12 +9,21 @@ import torch
 from method_suite import CHECKS, Material, assert_same, assert_same_there, make_material, predict, ready
 from pretended_gpu import Gpu, pretended_gpu
 
-from downstream.methods.catalogue import CONTROLS, METHODS, PATCHES, REFERENCES, Entry, detect_class, study_methods
+from downstream.methods.catalogue import (
+    CONTROLS,
+    METHODS,
+    PATCHES,
+    REFERENCES,
+    Entry,
+    at_scales,
+    detect_class,
+    study_methods,
+)
 from pretrain.command import UserError
 
 
 def test_every_method_takes_part_in_the_study():
-    assert [method.name for method in study_methods()] == list(METHODS)
+    assert [method.name for method in study_methods()] == [name for name in METHODS if name != "ensemble"]
     assert {"logistic", "knn", "fine-tuned", "padim", "patchcore", "residual", "mean", "frame"} <= set(METHODS)
 
 
@@ -68,6 +77,14 @@ def test_entries_are_under_their_names_and_made_with_their_arguments():
     assert [name for name, entry in METHODS.items() if entry.family == CONTROLS] == ["mean", "frame"]
 
 
+def test_patch_methods_alone_look_at_several_scales():
+    methods = {method.name: at_scales(method, [0.5, 1]) for method in study_methods(["padim", "residual"])}
+    assert {name for name, method in methods.items() if method.title.endswith("at 0.5 and 1 of the size")} == {"padim"}
+    made = methods["padim"].make(seed=3)
+    assert (type(made).__name__, made.method, made.scales, made.seed) == ("Ensemble", "padim", [0.5, 1], 3)
+    assert at_scales(methods["mean"], []) == methods["mean"]
+
+
 def test_who_needs_other_categories():
     needing = {method.name for method in study_methods() if method.needs_training}
     assert {"logistic", "knn", "fine-tuned", "residual"} <= needing
@@ -86,6 +103,7 @@ SMALL = {
     "fused": {"levels": LEVELS, "dimensions": 40},
     "padim": {"levels": LEVELS, "dimensions": 40},
     "patchcore": {"levels": LEVELS, "dimensions": 32},
+    "ensemble": {"method": "patchcore", "scales": (0.75, 1.0), "options": {"levels": LEVELS, "dimensions": 32}},
     "residual": {"levels": LEVELS, "dimensions": 32, "hidden": 8, "grid": 16},
     "vgg-cam": {"width": 1 / 16, "input_px": 32, "epochs": 2, "train_batch": 8, "learning_rate": 1e-3},
     "cam": {

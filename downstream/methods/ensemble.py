@@ -1,0 +1,254 @@
+"""One image seen several times, each time by a method of its own, and what they find added up.
+
+At half its size an image shows what is missing and what is bent; as it is, scratches of three pixels. What a map says
+of a pixel is not the same at both: so each counts in units of what normals show there when they are left out.
+"""
+
+import copy
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar, Self
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from baselines.contract.method import (
+    CPU,
+    LEARNING_BATCH,
+    METHOD_FILE,
+    NotFitted,
+    Prediction,
+    Sample,
+    at_once,
+    batches,
+    described,
+    forget,
+    move,
+    predicted,
+    read_method,
+    restored,
+)
+from downstream.methods.catalogue import METHODS
+from downstream.methods.patch_method import ENCODER_FILE, PatchMethod
+from downstream.methods.region import painted
+from pretrain.command import UserError, nearest
+from pretrain.data.size import scaled
+from pretrain.encoder import DEFAULT_ARCHITECTURE, Encoder, asked_encoder, load_encoder
+from pretrain.files import write_tensors
+from pretrain.weights import IMAGENET
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class Ensemble:
+    """A member for each of the `scales`, shares of the size that images are given at: the patch method that the
+    catalogue calls `method`, with `options` as its arguments, and one encoder for all.
+
+    Scores and maps are means over the members, in units of left-out normals: of their mean score, and of the mean of
+    their maps' highest values. Of a single normal, which cannot be left out, members count as they are.
+    """
+
+    method: str = "fused"
+    options: Mapping[str, object] = field(default_factory=dict)
+    scales: Sequence[float] = (0.5, 1.0)
+    encoder: Encoder | str = IMAGENET
+    architecture: str = DEFAULT_ARCHITECTURE
+    seed: int = 0
+    batch_size: int = 16
+
+    sees_normals: ClassVar[bool] = True
+    device: ClassVar[torch.device] = CPU
+
+    def fit(self, training: Sequence[Sample]) -> Self:
+        """Learns nothing of other categories; any earlier normals are forgotten."""
+        check_scales(self.scales)
+        self._member_class  # noqa: B018  raises UserError for a method that can be no member
+        self._forget()
+        return self
+
+    def refer(self, normals: Sequence[Tensor]) -> Self:
+        """Learn from normals of one category, at least one, all of one size; forgets the category before.
+
+        `normal_scores_` are those of normals that every member left out, `normal_peaks_` the highest values of their
+        maps.
+        """
+        self._forget()
+        if not len(normals):
+            raise UserError("no normal images to refer to: give at least one.")
+        self.size_px_ = list(normals[0].shape[-2:])
+        roi = getattr(self, "roi_", None)
+        self._members, maps = [], []
+        for scale in self.scales:
+            member = self._member(scale).fit([]).watch_normals(maps.append).refer(Scaled(normals, scale, roi))
+            vars(member).pop("_watch")  # and with it the maps
+            self._members.append(member.without_memory() if hasattr(member, "without_memory") else member)
+        # All leave out the same ones, spread over all, or the first of them: those more that were in memory.
+        count = min(len(member.normal_scores_) for member in self._members)
+        left_out = torch.stack([member.normal_scores_[:count] for member in self._members])  # (members, n)
+        units = left_out.mean(1) if count else left_out.new_ones(len(left_out))
+        self.score_units_ = units.clamp(min=1e-12)
+        self.map_units_ = torch.stack([member.units_[0] for member in self._members])
+        self.normal_scores_ = (left_out / self.score_units_[:, None]).mean(0)
+        self.normal_peaks_ = self._peaks(maps, count)
+        return self
+
+    def watch_normals(self, watch: Callable[[Tensor], None]) -> Self:
+        """As a patch method does."""
+        self._watch = watch
+        return self
+
+    def look_within(self, roi: Tensor | None) -> Self:
+        """As a patch method does."""
+        for name in ("roi_", "_watch"):
+            vars(self).pop(name, None)
+        if roi is not None:
+            self._member_class(**self.options).look_within(roi)  # raises UserError for what no member can do
+            self.roi_ = roi.to(self.device)
+        return self
+
+    def predict(self, images: Iterable[Tensor]) -> Iterator[Prediction]:
+        """Scores (b,) and maps (b, h, w), batch by batch."""
+        if not hasattr(self, "normal_scores_"):
+            raise NotFitted("Ensemble has no normals yet: call refer first.")
+        for batch in batches(images, self.batch_size, self.device):
+            yield predicted(self._predict_batch, batch)
+
+    def to(self, device: torch.device | str) -> Self:
+        if "_members" in vars(self):
+            self._members = [copy.copy(member).to(device) for member in self._members]
+        return move(self, device)
+
+    def save(self, folder: Path) -> None:
+        """Write all members and the encoder that they share; nothing else is needed to load them elsewhere."""
+        saved = copy.copy(self)
+        saved.encoder, saved.options, saved.scales = ENCODER_FILE, dict(self.options), list(self.scales)
+        tensors, metadata = described(saved)
+        metadata["members"] = []
+        for number, member in enumerate(self._members):
+            of_member, about = described(member.packed())
+            tensors |= {f"{number}.{name}": tensor for name, tensor in of_member.items()}
+            metadata["members"].append(about)
+        self._opened_encoder().save(folder / ENCODER_FILE)
+        write_tensors(folder / METHOD_FILE, tensors, metadata)
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        path, (tensors, metadata) = folder / METHOD_FILE, read_method(folder)
+        own = {name: tensor for name, tensor in tensors.items() if "." not in name}
+        method, encoder = restored(cls, path, own, metadata), load_encoder(folder / ENCODER_FILE)
+        members = []
+        for number, about in enumerate(metadata["members"]):
+            start = f"{number}."
+            of_member = {name.removeprefix(start): part for name, part in tensors.items() if name.startswith(start)}
+            members.append(restored(method._member_class, path, of_member, about).unpacked(encoder, folder))
+        method.encoder, method._members = encoder, members
+        return method
+
+    @property
+    def pooled_(self) -> Tensor:
+        """One vector for each normal that was referred to, as patch methods have it."""
+        return self._members[0].pooled_
+
+    @property
+    def _member_class(self) -> type[PatchMethod]:
+        known = {name: entry for name, entry in METHODS.items() if entry.in_ensemble}
+        if self.method not in known:
+            raise UserError(f"{self.method} cannot look at several scales; {nearest(self.method, known)}")
+        return known[self.method].method_class
+
+    def _member(self, scale: float) -> PatchMethod:
+        """A new one, that looks where this one does."""
+        shared = {"encoder": self._opened_encoder(), "seed": self.seed, "batch_size": self.batch_size}
+        member = self._member_class(**{**shared, **self.options}).to(self.device)
+        if not hasattr(self, "roi_"):
+            return member
+        covered = F.adaptive_avg_pool2d(self.roi_[None, None].float(), scaled(self.roi_.shape, scale))[0, 0]
+        return member.look_within(covered >= covered.max().clamp(max=0.5))
+
+    def _predict_batch(self, images: Tensor) -> Prediction:
+        roi, members = getattr(self, "roi_", None), zip(self._members, self.scales, strict=True)
+        parts = [member._predict_batch(seen_at(images, scale, roi)) for member, scale in members]
+        scores = [part.scores / unit for part, unit in zip(parts, self.score_units_, strict=True)]
+        return Prediction(torch.stack(scores).mean(0), self._fused([part.maps for part in parts], images.shape[-2:]))
+
+    def _fused(self, maps: Sequence[Tensor], shape: Sequence[int]) -> Tensor:
+        """The maps of all members (b, h, w), each of its own size, as one of `shape`."""
+        total = 0
+        for of_member, unit in zip(maps, self.map_units_, strict=True):
+            total = total + enlarged(of_member / unit, shape)
+        total = total / len(maps)
+        return torch.where(self.roi_, total, 0) if hasattr(self, "roi_") else total
+
+    def _peaks(self, maps: Sequence[Tensor], count: int) -> Tensor:
+        """The highest values of the fused maps of the first `count` left-out normals, by each member's `maps`."""
+        peaks, step = [self.score_units_[:0]], at_once(LEARNING_BATCH, self.size_px_)
+        for start in range(0, count, step):
+            chosen = slice(start, min(start + step, count))
+            fused = self._fused([of_member[chosen] for of_member in maps], self.size_px_)
+            if "_watch" in vars(self):
+                self._watch(fused)
+            peaks.append(fused.flatten(1).amax(1))
+        return torch.cat(peaks)
+
+    def _opened_encoder(self) -> Encoder:
+        if "_encoder" not in vars(self):
+            self._encoder = asked_encoder(self.encoder, self.architecture, self.seed)
+        return self._encoder
+
+    def _forget(self) -> None:
+        """Forget all that was learned; where to look was not."""
+        roi = vars(self).pop("roi_", None)
+        forget(self)
+        vars(self).pop("_members", None)
+        if roi is not None:
+            self.roi_ = roi
+
+
+class Scaled(Sequence[Tensor]):
+    """Images (3, h, w) as `seen_at` a scale, each made when it is asked for."""
+
+    def __init__(self, images: Sequence[Tensor], scale: float, roi: Tensor | None = None) -> None:
+        self._images, self._scale, self._roi = images, scale, roi
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, position: int) -> Tensor:
+        image = self._images[position][None]
+        return seen_at(image if self._roi is None else image.to(self._roi.device), self._scale, self._roi)[0]
+
+
+def seen_at(images: Tensor, scale: float, roi: Tensor | None = None) -> Tensor:
+    """Images (b, 3, h, w) at a share of their size; as they are at 1. What is outside of the region of interest is
+    painted over first: made smaller, pixels at its border would be of both sides."""
+    if roi is not None:
+        images = painted(images, roi)
+    shape = scaled(images.shape[-2:], scale)
+    if tuple(images.shape[-2:]) == shape:
+        return images
+    return F.interpolate(images, shape, mode="bilinear", antialias=True)
+
+
+def enlarged(maps: Tensor, shape: Sequence[int]) -> Tensor:
+    """Maps (b, h, w) at the size of the images."""
+    if tuple(maps.shape[-2:]) == tuple(shape):
+        return maps
+    return F.interpolate(maps[:, None], tuple(shape), mode="bilinear")[:, 0]
+
+
+def shares_of(typed: Sequence[str]) -> list[float]:
+    """Scales as they are typed. Raises UserError for what is no number."""
+    try:
+        scales = [float(scale) for scale in typed]
+    except ValueError:
+        raise UserError(f"--scales {','.join(typed)} are no numbers: give shares of the size, such as 0.5,1.") from None
+    check_scales(scales)
+    return scales
+
+
+def check_scales(scales: Sequence[float]) -> None:
+    """Raise UserError for scales that are not several, or not shares of an image's size."""
+    if len(set(scales)) < 2 or len(set(scales)) < len(scales) or not all(0 < scale <= 1 for scale in scales):
+        listed = ",".join(f"{scale:g}" for scale in scales)
+        raise UserError(f"scales of {listed} cannot be fused: give two or more, above 0 and at most 1, such as 0.5,1.")
