@@ -63,7 +63,7 @@ class Images(Sequence[Tensor]):
         return len(self._pixels)
 
     def __getitem__(self, position: int) -> Tensor:
-        return torch.from_numpy(self._pixels[position]).permute(2, 0, 1).float().div_(255)
+        return torch.from_numpy(self._pixels[position].copy()).permute(2, 0, 1).float().div_(255)
 
 
 def learn(model: Path, records: Sequence[Feedback], device: str = "auto") -> Learned:

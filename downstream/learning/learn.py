@@ -21,7 +21,7 @@ def main(config: Learn) -> None:
     print(f"version {learned.number} of {config.model} learned from {learned.sentence}, "
           f"in {duration(time.perf_counter() - start_s)}")  # fmt: skip
     print_proof(learned)
-    print(f"{verdict_of(learned)}")
+    print(f"by the rule it is {verdict_of(learned)}")
     print(f"report: {learned.folder / PAGE}")
     if config.promote == "if-better" and not why_not_better(learned.proof):
         promote(config.model, learned.number, config.by, "promoted by the rule")

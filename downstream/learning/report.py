@@ -41,8 +41,8 @@ class Learned(NamedTuple):
         words = f"{self.learned['good']} good and {self.learned['defective']} defective images"
         if not self.learned["defective"]:
             return words
-        tells = "what defects look like" if self.learned["tells_defects"] else "nothing of how defects look"
-        return f"{words}; it learned {tells} from them"
+        tells = "it can tell such defects" if self.learned["tells_defects"] else "it cannot tell such defects yet"
+        return f"{words}; {tells}"
 
     @property
     def changed(self) -> list[Judged]:
@@ -113,7 +113,7 @@ def difference_of(proof: Proof) -> str:
 def verdict_of(learned: Learned) -> str:
     """Whether the rule for promotion would let it pass."""
     why_not = why_not_better(learned.proof)
-    return f"not better by the rule: {why_not}" if why_not else "better by the rule"
+    return f"not better: {why_not}" if why_not else "better"
 
 
 def print_proof(learned: Learned) -> None:

@@ -75,6 +75,7 @@ class Feedback(Benchmark):
         judged: Good and defective images, each, that are judged and never learned from, at most.
         size_px: Side of the square that images are stretched to.
         figure: File of the curves, PNG.
+        cells: File of JSON lines to keep finished cells in; a run that was stopped goes on with them.
     """
 
     data: Path = Path("data/demo")
@@ -87,6 +88,7 @@ class Feedback(Benchmark):
     judged: int = 25
     size_px: int = 224
     figure: Path | None = None
+    cells: Path | None = None
 
 
 @dataclass(frozen=True)

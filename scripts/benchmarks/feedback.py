@@ -20,6 +20,7 @@ if __name__ == "__main__":
 
     start("scripts.benchmarks.feedback:main", Feedback)
 
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -68,7 +69,8 @@ class Stream(NamedTuple):
 
 
 class Cell(NamedTuple):
-    """One learned model, or the one without feedback, in one order: how it judges."""
+    """One learned model, or the one without feedback, in one order: how it judges, and how many seconds of a processor
+    it took to learn, the encoder left out."""
 
     category: str
     normals: str
@@ -85,25 +87,36 @@ def main(config: Feedback) -> int:
     images = load(config.data, config.size_px, config.categories)
     categories = images.categories[:1] if config.quick else images.categories
     orders, start_s = 1 if config.quick else config.orders, time.perf_counter()
-    encoder, cells = asked_encoder(IMAGENET, DEFAULT_ARCHITECTURE, 0), []
+    encoder, cells = asked_encoder(IMAGENET, DEFAULT_ARCHITECTURE, 0), finished(config.cells)
+    streams = [(order, category, n) for order in range(orders) for category in categories for n in config.normals]
     # The encoder is frozen: every image goes through it once.
-    with (
-        remembered_maps(),
-        Progress("correcting", len(categories) * orders * len(config.normals), "streams") as progress,
-    ):
-        for order in range(orders):
-            if order and config.minutes and time.perf_counter() - start_s > 60 * config.minutes:
+    with remembered_maps(), Progress("correcting", len(streams), "streams") as progress:
+        for order, category, normals in streams:
+            is_late = config.minutes and time.perf_counter() - start_s > 60 * config.minutes
+            if is_late and (category, normals) == (categories[0], config.normals[0]):
                 break
-            for category in categories:
-                for normals in config.normals:
-                    cells += cells_of(images.of(category), normals, order, encoder, config)
-                    progress.print(described(cells[-1]))
-                    progress.advance()
+            if not any((c.order, c.category, c.normals) == (order, category, normals) for c in cells):
+                new = cells_of(images.of(category), normals, order, encoder, config)
+                keep(new, config.cells)
+                progress.print(described(new[-1]))
+                cells += new
+            progress.advance()
     lines = table(cells, config)
     figures = summary(cells, config)
     if config.figure:
         draw(cells, config, config.figure)
     return finish("feedback", config, lines, figures, packages=("torch", "faiss-gpu"), **targets(config))
+
+
+def finished(file: Path | None) -> list[Cell]:
+    """Cells of a run that was stopped, for the same options."""
+    return [Cell(**json.loads(line)) for line in file.read_text().splitlines()] if file and file.is_file() else []
+
+
+def keep(cells: list[Cell], file: Path | None) -> None:
+    if file:
+        with open(file, "a", encoding="utf-8") as lines:
+            lines.write("".join(json.dumps(cell._asdict()) + "\n" for cell in cells))
 
 
 def stream_of(images: ImageSet, normals: str, order: int, most: int, judged: int) -> Stream:
@@ -141,9 +154,9 @@ def cells_of(images: ImageSet, normals: str, order: int, encoder: Encoder, confi
     cells = [cell("none", inspector)]
     for feedback, good, defective in corrections(stream, counts, config.wrong, order):
         lessons = lessons_of(images, good, defective)
-        start_s = time.perf_counter()
+        start_s = time.process_time()
         learned = taught(inspector, lessons)
-        cells.append(cell(feedback, learned, time.perf_counter() - start_s))
+        cells.append(cell(feedback, learned, time.process_time() - start_s))
     return cells
 
 
