@@ -10,7 +10,7 @@ process that is killed, at whatever step, nothing but hidden files is left, whic
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -52,32 +52,40 @@ def version_in_use(model: Path) -> int:
 
 
 def versions_of(model: Path) -> list[Version]:
-    """All that are there, by number; the one in use is the model's folder itself. Raises UserError where there is no
+    """All that are whole, by number; the one in use is the model's folder itself. Raises UserError where there is no
     model."""
-    in_use = _described(model, model)
-    stored = [_described(folder, model) for folder in _stored(model) if folder.name != str(in_use.number)]
-    return sorted([in_use, *stored])
+    versions = [_described(model, model)]
+    for folder in _stored(model):
+        with suppress(UserError):  # `version_of` says what is wrong with it
+            versions += [_described(folder, model)] if folder.name != str(versions[0].number) else []
+    return sorted(versions)
 
 
 def version_of(model: Path, number: int) -> Version:
     """One of them. Raises UserError for a number that is none."""
     known = {version.number: version for version in versions_of(model)}
     if number not in known:
+        if (model / FOLDER / str(number)).is_dir():
+            return _described(model / FOLDER / str(number), model)
         numbers = ", ".join(map(str, known))
         raise UserError(f"there is no version {number} of {model}; choose from {numbers}.")
     return known[number]
 
 
 def next_number(model: Path) -> int:
-    """The number of a version that is to be made: 1 where there is no model yet. None is given twice."""
+    """The number of a version that is to be made: 1 where there is no model yet."""
     if not (model / FILE).is_file():
         return 1
-    return 1 + max(version.number for version in versions_of(model))
+    return 1 + max(version_in_use(model), *(int(folder.name) for folder in _stored(model)), 0)
 
 
 def fitted_in_place_of(model: Path) -> dict[str, int]:
     """What a model that is fitted into this folder says of its number. Where the one there has versions, it is kept."""
-    if not (model / FOLDER).is_dir() or not (model / FILE).is_file():
+    try:
+        version_in_use(model)
+    except UserError:  # none, or one that is damaged, which fitting again mends
+        return {}
+    if not (model / FOLDER).is_dir():
         return {}
     with changing(model):
         _store(model)

@@ -123,6 +123,17 @@ def test_a_model_that_is_fitted_in_place_of_versions_is_the_next_one(model, tmp_
     assert roll_back(model).number == 2
 
 
+def test_a_damaged_version_stands_in_nobodys_way(model):
+    learned(model, 3)
+    (model / "versions" / "2" / FILE).write_text("{")
+    assert [version.number for version in versions_of(model)] == [1, 3] and next_number(model) == 4
+    with pytest.raises(UserError, match="is damaged"):
+        promote(model, 2)
+    assert promote(model, 3).is_in_use
+    (model / FILE).write_text("{")
+    assert fitted_in_place_of(model) == {}  # to fit again mends it
+
+
 def test_mistakes_are_one_sentence(model):
     with pytest.raises(UserError, match="there is no version 7 of .*choose from 1, 2"):
         promote(model, 7)
