@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, JSHandle, Page, sync_playwright
 
 NAMES = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
@@ -70,6 +71,13 @@ def drop(page: Page, files: dict[str, bytes], where: str = "#stage") -> None:
     transfer = carried(page, files)
     for kind in ("dragenter", "dragover", "drop"):
         page.dispatch_event(where, kind, {"dataTransfer": transfer})
+
+
+def assert_accessible(page: Page) -> None:
+    """Nothing that axe finds: names, roles, contrast, structure."""
+    found = Axe().run(page)
+    assert found.response["passes"], "axe looked at nothing"
+    assert found.violations_count == 0, found.generate_report()
 
 
 # Of every element with text of its own that can be seen: its contrast to what lies beneath, as WCAG 2 defines it.

@@ -8,6 +8,8 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+# Who it is that asks where nobody has a name: anybody on this machine, or whoever has the one token.
+LOCAL, BY_TOKEN = "local", "token"
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 # What may be asked without the token: the page, which has no data in it, and whether the service is alive.
 OPEN_PATHS = ("/health", "/api/health")
@@ -57,6 +59,7 @@ class Access:
                 headers["Cache-Control"] = "no-cache" if not _is_guarded(scope["path"]) else "no-store"
             await send(message)
 
+        scope.setdefault("state", {})["user"] = LOCAL if self.token is None else BY_TOKEN
         refusal = self._refusal(scope["path"], scope["scheme"], Headers(scope=scope))
         await (refusal or self.app)(scope, receive, with_headers)
 

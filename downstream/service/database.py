@@ -7,14 +7,28 @@ nothing that it answered. Text is all that either database has to understand, so
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from sqlalchemy import URL, Select, and_, create_engine, delete, event, func, insert, make_url, select
+from sqlalchemy import (
+    URL,
+    Connection,
+    Select,
+    and_,
+    create_engine,
+    delete,
+    event,
+    func,
+    insert,
+    make_url,
+    select,
+    update,
+)
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModuleError, SQLAlchemyError
 
-from downstream.service.migrating import migrate
+from downstream.service.migrating import alone, migrate
 from downstream.service.tables import IMAGES, RESULTS, SETTINGS
 from pretrain.command import UserError
 
@@ -66,6 +80,7 @@ class ResultFilter:
     until: str | None = None
     min_score: float | None = None
     max_score: float | None = None
+    is_kept: bool | None = None
 
     def conditions(self) -> list:
         columns = RESULTS.c
@@ -78,6 +93,7 @@ class ResultFilter:
             "until": lambda value: columns.created < value,
             "min_score": lambda value: columns.score >= value,
             "max_score": lambda value: columns.score <= value,
+            "is_kept": lambda value: columns.is_kept == value,
         }
         return [wanted[name](value) for name, value in vars(self).items() if value is not None]
 
@@ -127,7 +143,11 @@ class Database:
         """Results, the newest first, with ids below `before`."""
         conditions = wanted.conditions() + ([RESULTS.c.id < before] if before is not None else [])
         statement = select(RESULTS).where(and_(True, *conditions)).order_by(RESULTS.c.id.desc()).limit(limit)
-        return [_stored_result(row) for row in self._all(statement)]
+        return [_stored_result(row) for row in self.rows(statement)]
+
+    def result(self, result_id: int) -> StoredResult | None:
+        rows = self.rows(select(RESULTS).where(RESULTS.c.id == result_id))
+        return _stored_result(rows[0]) if rows else None
 
     def all_results(self, wanted: ResultFilter) -> Iterator[StoredResult]:
         """All of them, the newest first, whatever is added meanwhile; memory does not grow with them."""
@@ -138,12 +158,12 @@ class Database:
 
     def count(self, wanted: ResultFilter) -> int:
         counted = select(func.count().label("count")).select_from(RESULTS)
-        (row,) = self._all(counted.where(and_(True, *wanted.conditions())))
+        (row,) = self.rows(counted.where(and_(True, *wanted.conditions())))
         return row["count"]
 
     def settings(self) -> dict[str, str]:
         """All that was set, as other processes set it too."""
-        return {row["name"]: row["value"] for row in self._all(select(SETTINGS))}
+        return {row["name"]: row["value"] for row in self.rows(select(SETTINGS))}
 
     def set(self, name: str, value: str | None) -> None:
         """Set `name`, or forget it."""
@@ -168,14 +188,24 @@ class Database:
         except IntegrityError:
             pass
 
+    def set_kept(self, digest: str) -> None:
+        """Results of an image say from now on that it was kept."""
+        with self._engine.begin() as connection:
+            connection.execute(update(RESULTS).where(RESULTS.c.digest == digest).values(is_kept=True))
+
     def image(self, digest: str) -> StoredImage | None:
-        rows = self._all(select(IMAGES).where(IMAGES.c.digest == digest))
+        rows = self.rows(select(IMAGES).where(IMAGES.c.digest == digest))
         return _stored_image(rows[0]) if rows else None
+
+    def images_of(self, digests: Sequence[str], source: str) -> list[StoredImage]:
+        """Those of these digests with a vector of `source`."""
+        conditions = and_(IMAGES.c.digest.in_(digests), IMAGES.c.source == source)
+        return [_stored_image(row) for row in self.rows(select(IMAGES).where(conditions))]
 
     def images_after(self, image_id: int, source: str) -> list[StoredImage]:
         """Those with a vector of `source` and a higher id, the lowest id first."""
         conditions = and_(IMAGES.c.id > image_id, IMAGES.c.source == source)
-        return [_stored_image(row) for row in self._all(select(IMAGES).where(conditions).order_by(IMAGES.c.id))]
+        return [_stored_image(row) for row in self.rows(select(IMAGES).where(conditions).order_by(IMAGES.c.id))]
 
     def check(self) -> None:
         """Raises DBAPIError where the database does not answer, or nothing can be written into it."""
@@ -189,7 +219,11 @@ class Database:
                 if attempt == 2:
                     raise
 
-    def _all(self, statement: Select) -> list[Mapping]:
+    def alone(self) -> AbstractContextManager[Connection]:
+        """A transaction beside which no other one of this kind runs, in any process; it commits at the end."""
+        return alone(self._engine)
+
+    def rows(self, statement: Select) -> list[Mapping]:
         with self._engine.connect() as connection:
             return list(connection.execute(statement).mappings())
 

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Response
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.responses import JSONResponse
 
+from downstream.service.feedback.routes import FEEDBACK
 from downstream.service.openapi import ServiceDependency, error_responses
 from downstream.service.routes_images import IMAGES
 from downstream.service.routes_results import RESULTS
@@ -111,3 +112,4 @@ def threshold_response(current: Current) -> ThresholdResponse:
 
 API.include_router(IMAGES)
 API.include_router(RESULTS)
+API.include_router(FEEDBACK)

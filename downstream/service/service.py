@@ -126,7 +126,7 @@ class Service:
         if limit != inspection.threshold:
             inspection = loaded.inspector.at_threshold(inspection, limit)
         if keep:
-            await self._keep(data, digest, image)
+            await self.keep(data, digest, image)
         milliseconds = 1e3 * (time.perf_counter() - start_s)
         result = stored_result(inspection, loaded, name, digest, milliseconds, keep)
         # On disk before it is answered: a killed server loses nothing that a client was told.
@@ -148,7 +148,8 @@ class Service:
             raise RefusedImage(413, f"an image may have {self.settings.max_image_bytes / 2**20:g} MiB at most")
         return await self.decoders.decode(data, size_px)
 
-    async def _keep(self, data: bytes, digest: str, image: Decoded) -> None:
+    async def keep(self, data: bytes, digest: str, image: Decoded) -> None:
+        """Keep an image's file; `image` is it, decoded."""
         source, pixels = self.similar_images.source, None
         if source is not None:
             is_fitting = image.pixels.shape[:2] == sides(source.size_px)

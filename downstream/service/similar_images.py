@@ -3,6 +3,7 @@
 import json
 import re
 import threading
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
@@ -86,6 +87,20 @@ class SimilarImages:
             count = sum(len(index) for index in (self._kept, self._index) if index is not None)
         return sorted(similar)[:k], count
 
+    def distances_to_nearest(self, digests: Sequence[str]) -> dict[str, float]:
+        """Of kept images, by digest, to the nearest other one that was kept; without those of which it is not known."""
+        images = self._database.images_of(digests, self._source_text) if self._source_text else []
+        vectors = [np.frombuffer(image.vector, np.float32) for image in images]
+        usable = [(image, vector) for image, vector in zip(images, vectors, strict=True) if _has_direction(vector)]
+        with self._lock:
+            self._catch_up()
+            if self._kept is None or len(self._kept) < 2 or not usable:
+                return {}
+            # Two, since one of them is the image itself.
+            nearest = self._kept.search(np.stack([vector for _, vector in usable]), 2)
+        rows = zip(usable, nearest.distances, nearest.ids, strict=True)
+        return {image.digest: float(distances[ids != image.id][0]) for (image, _), distances, ids in rows}
+
     def thumbnail(self, origin: str, key: str) -> bytes | None:
         """An image that `search` found as JPEG of at most THUMBNAIL_PX; none where there is no such image."""
         path = self._path(origin, key)
@@ -119,8 +134,7 @@ class SimilarImages:
             return
         vectors = np.stack([np.frombuffer(image.vector, np.float32) for image in new])
         ids = np.array([image.id for image in new], np.int64)
-        # Cosine distance needs a direction, which neither zeros nor NaN have.
-        usable = np.isfinite(vectors).all(axis=1) & vectors.any(axis=1)
+        usable = np.array([_has_direction(vector) for vector in vectors])
         if usable.any() and self._kept is None:
             self._kept = Index.build(vectors[usable], ids[usable], kind="flat")
         elif usable.any():
@@ -148,3 +162,8 @@ class SimilarImages:
                 nearest.distances[0], nearest.ids[0], (self._vectors.records[p] for p in positions), strict=True
             )
         ]
+
+
+def _has_direction(vector: np.ndarray) -> bool:
+    """Cosine distance needs one, which neither zeros nor NaN have."""
+    return bool(np.isfinite(vector).all() and vector.any())

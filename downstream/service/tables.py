@@ -49,3 +49,14 @@ SETTINGS = Table(
     Column("name", String(300), primary_key=True),
     Column("value", Text, nullable=False),
 )  # fmt: skip
+FEEDBACK = Table(
+    "feedback", TABLES,
+    Column("id", ID_TYPE, primary_key=True, autoincrement=True),
+    Column("result_id", BigInteger, nullable=False, index=True),
+    Column("verdict", String(16), nullable=False),
+    Column("created", String(24), nullable=False),
+    Column("by", Text, nullable=False),
+    Column("marks", Text, nullable=False),  # JSON
+    Column("note", Text, nullable=False),
+    Column("takes_back", BigInteger, nullable=True, unique=True),  # the id of another record
+)  # fmt: skip

@@ -2,10 +2,13 @@
 
 import { fetched, onTokenWanted } from "./api.js";
 import { byId, element, remember, remembered, symbol } from "./elements.js";
+import { Feedback } from "./feedback.js";
 import { History } from "./history.js";
 import { startIntake } from "./intake.js";
 import { startKeys } from "./keyboard.js";
+import { Marking } from "./marking.js";
 import { Queue, summary } from "./queue.js";
+import { Review } from "./review.js";
 import { showMetadata, showHeatKey, showRegions, showVerdict, spokenVerdict } from "./verdict.js";
 import { batchWords, ResultList } from "./result_list.js";
 import { Session } from "./session.js";
@@ -23,11 +26,17 @@ const similar = new Similar();
 const list = new ResultList(queue, session, select);
 const panel = new ThresholdPanel(session, trouble);
 const history = new History(openEarlier, trouble);
+const review = new Review(openEarlier, trouble);
+const feedback = new Feedback(new Marking(stage, announce), { said: () => review.isOn && review.next(), trouble, announce });
 let selected = null; // an item of the queue, or one like it made of a result of the history
 let shownUrl = null;
 
-const viewNow = () => (location.hash === "#history" ? "history" : "inspect");
-const announce = (words) => (byId("spoken").textContent = words);
+const VIEWS = ["inspect", "history", "review"];
+const viewNow = () => VIEWS.find((name) => location.hash === `#${name}`) ?? "inspect";
+
+function announce(words) {
+  byId("spoken").textContent = words;
+}
 
 function trouble(error) {
   byId("trouble").firstElementChild.textContent = error.message;
@@ -37,6 +46,7 @@ function trouble(error) {
 // ---- one image
 
 function select(item) {
+  if (item !== selected) review.leave();
   selected = item;
   list.select(item);
   if (shownUrl) URL.revokeObjectURL(shownUrl);
@@ -51,6 +61,7 @@ function select(item) {
   showRegions(answer, (position) => stage.zoomTo(position));
   showMetadata(answer);
   similar.show(item?.state === "done" ? item : null);
+  feedback.show(item);
 }
 
 /** What this browser cannot show, such as TIFF, the service can, if it was kept. */
@@ -71,7 +82,7 @@ function read() {
 }
 
 function step(by) {
-  if (viewNow() === "history") return void history.step(by);
+  if (viewNow() !== "inspect") return void (viewNow() === "history" ? history : review).step(by);
   const { listed } = list;
   if (listed.length === 0) return;
   const at = listed.indexOf(selected);
@@ -177,13 +188,15 @@ async function poll() {
 
 function showView() {
   const view = viewNow();
-  for (const name of ["inspect", "history"]) {
+  for (const name of VIEWS) {
     byId(name).hidden = name !== view;
     const link = document.querySelector(`nav a[href="#${name}"]`);
     if (name === view) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
   if (view === "history") history.refresh();
+  if (view === "review") review.refresh();
+  if (view !== "inspect") feedback.forget();
 }
 window.addEventListener("hashchange", showView);
 byId("filters").open = window.matchMedia("(min-width: 901px)").matches;
@@ -242,10 +255,17 @@ startKeys([
   [["t"], "to the threshold", () => byId("threshold").focus(), "inspect"],
   [["r"], "retry what failed", () => byId("retry-all").click(), "inspect"],
   [["s"], "similar pictures", () => (byId("similar-panel").open = !byId("similar-panel").open), "inspect"],
+  [["a"], "agree with the verdict", () => feedback.say("agree"), "inspect"],
+  [["f"], "false alarm", () => feedback.say("false_alarm"), "inspect"],
+  [["m"], "missed defect: mark where", () => feedback.mark(), "inspect"],
+  [["u"], "unsure", () => feedback.say("unsure"), "inspect"],
+  [["z"], "take back what was said", () => feedback.takeBack(), "inspect"],
+  [["v"], "the next to review", () => review.isOn && review.next(), "inspect"],
   [["n", "p"], "the older or newer page", (event) => history.turn(event.key === "n" ? 1 : -1), "history"],
   [["/"], "search the history by name", () => (onView("history")(), byId("filter-name").focus())],
   [["1"], "inspect", onView("inspect")],
   [["2"], "history", onView("history")],
+  [["3"], "review", onView("review")],
   [["d"], "colors: as the system, light, dark", nextTheme],
   [["Escape"], "back to the picture", () => (onView("inspect")(), byId("stage").focus())],
 ], viewNow);

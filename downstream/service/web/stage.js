@@ -21,6 +21,9 @@ export class Stage {
   #pointers = new Map();
   #shown = null;
   #chosenRegion = null;
+  /** Where somebody draws: `drawn(view, size)` after each change of the view; `pointer(kind, event, point)` takes what the
+   * pointer does, `point` in pixels of the image, and says whether it did. Null: nobody does. */
+  pen = null;
 
   constructor() {
     new ResizeObserver(() => (this.#view.isFitted ? this.fit() : this.#draw())).observe(this.#box);
@@ -29,7 +32,7 @@ export class Stage {
       this.#box.addEventListener(kind, (event) => this.#onPointer(kind, event));
     }
     this.#box.addEventListener("dblclick", (event) => {
-      if (event.target.closest("button")) return;
+      if (event.target.closest("button") || this.pen) return;
       if (this.#view.isFitted) this.zoom(3, this.#place(event));
       else this.fit();
     });
@@ -168,6 +171,12 @@ export class Stage {
     this.#box.classList.toggle("zoomed", this.isZoomed);
     byId("zoom-words").textContent = `${Math.round(100 * view.scale)} %`;
     this.#drawMarks(view);
+    this.pen?.drawn(view, this.#size);
+  }
+
+  /** Draw again, as after a change of the view. */
+  redraw() {
+    this.#draw();
   }
 
   #drawMarks({ x, y, scale }) {
@@ -204,6 +213,8 @@ export class Stage {
   #onPointer(kind, event) {
     if (!this.#size || event.target.closest("button")) return;
     const place = this.#place(event);
+    const point = { x: (place.x - this.#view.x) / this.#view.scale, y: (place.y - this.#view.y) / this.#view.scale };
+    if (this.#pointers.size === 0 && this.pen?.pointer(kind, event, point)) return;
     if (kind === "pointermove") this.#probe(place);
     if (kind === "pointerleave") byId("probe").hidden = true;
     if (kind === "pointerdown") {

@@ -97,3 +97,16 @@ def test_the_files_keep_to_what_the_policy_allows():
         assert len(text.splitlines()) <= 300
         assert "innerHTML" not in text and "style=" not in text and "https://" not in text, name
     assert "onclick=" not in files["index.html"] and "<script>" not in files["index.html"]
+
+
+def test_suggested_boxes_are_where_the_map_stands_out(browser, pages):
+    values = np.zeros((20, 30))
+    values[2:5, 3:9] = 0.9
+    values[12:14, 20:21] = 1.0
+    values[17, 5] = 0.5  # below 60 % of the highest
+    large = np.maximum(values, 0.7)  # all of the map is above 60 %
+    cases = ((values, [[200, 60, 210, 70], [30, 10, 90, 25]]), (large, [[200, 60, 210, 70], [30, 10, 90, 25]]))
+    for of_map, wanted in (*cases, (values - 2, [])):
+        shown = {"values": of_map.ravel().tolist(), "width": 30, "height": 20}
+        with opened(browser, pages, expected=("404",)) as page:
+            assert run_in_page(page, "suggestions.js", "module.suggestedBoxes(...cases)", [shown, 300, 100]) == wanted

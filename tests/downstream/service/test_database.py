@@ -138,7 +138,7 @@ def test_what_was_added_survives_a_kill(location):
 
 def test_a_full_disk_is_told_from_other_faults(tmp_path):
     database = Database(str(tmp_path / "results.sqlite"))
-    (pages,) = database._all(text("PRAGMA page_count"))
+    (pages,) = database.rows(text("PRAGMA page_count"))
     event.listen(database._engine, "checkout", lambda connection, *_: connection.execute(
         f"PRAGMA max_page_count={pages['page_count'] + 2}"))  # fmt: skip
     with pytest.raises(DBAPIError) as full:
@@ -146,7 +146,7 @@ def test_a_full_disk_is_told_from_other_faults(tmp_path):
             database.add_results([result(number)])
     assert is_full(full.value) and 0 < database.count(ResultFilter()) == number
     with pytest.raises(DBAPIError) as other:
-        database._all(text("SELECT nothing"))
+        database.rows(text("SELECT nothing"))
     assert not is_full(other.value)
     database.close()
 

@@ -1,0 +1,172 @@
+"""What operators say of results: said, listed, taken back, exported; and what they should look at next."""
+
+import asyncio
+import hashlib
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Annotated
+
+from fastapi import APIRouter, File, Query, Request, Response, UploadFile
+from starlette.exceptions import HTTPException
+from starlette.responses import StreamingResponse
+
+from downstream.service.database import ResultFilter, StoredResult
+from downstream.service.feedback.marks import is_within
+from downstream.service.feedback.records import Feedback, FeedbackRecords
+from downstream.service.feedback.review_order import review_order, spread
+from downstream.service.feedback.schemas import (
+    FeedbackListResponse,
+    FeedbackRequest,
+    FeedbackResponse,
+    KeptResponse,
+    ReviewQueueResponse,
+    ReviewResponse,
+    feedback_response,
+)
+from downstream.service.openapi import ServiceDependency, error_responses
+from downstream.service.schemas import ResultResponse, now, result_fields
+from downstream.service.service import Service
+
+FEEDBACK = APIRouter()
+WRITE_ERRORS = (404, 408, 409, 413, 422, 429)
+MAX_ID = 2**63 - 1
+MAX_PAGE = 500
+# Older ones wait until these are done: the order is of these alone.
+MAX_CANDIDATES = 500
+
+
+@FEEDBACK.post("/api/feedback", responses=error_responses(*WRITE_ERRORS))
+async def feedback(said: FeedbackRequest, service: ServiceDependency, request: Request) -> FeedbackResponse:
+    """Say whether a result is right, and where a defect is. Its image has to be kept: by keep=true, or by
+    POST /api/keep."""
+    records = FeedbackRecords(service.database)
+    result = await asyncio.to_thread(_result, service, said.result)
+    check(said, result)
+    if await asyncio.to_thread(service.database.image, result.digest) is None:
+        raise HTTPException(409, "its image was not kept, and could not be learned from: POST /api/keep takes it.")
+    record = Feedback(result.id, said.verdict, now(), user_of(request), said.marks.as_json(), printable(said.note))
+    feedback_id = await asyncio.to_thread(records.add, record)
+    return await asyncio.to_thread(_answer, records, feedback_id)
+
+
+@FEEDBACK.post("/api/feedback/{feedback_id}/take_back", responses=error_responses(*WRITE_ERRORS))
+async def take_back(feedback_id: int, service: ServiceDependency, request: Request) -> FeedbackResponse:
+    """Take back what was said: a further record, nothing is deleted. What was said before it counts again."""
+    if not 0 < feedback_id <= MAX_ID:
+        raise HTTPException(404, "there is no feedback of that number.")
+    records = FeedbackRecords(service.database)
+    taking_id = await asyncio.to_thread(records.take_back, feedback_id, now(), user_of(request))
+    return await asyncio.to_thread(_answer, records, taking_id)
+
+
+@FEEDBACK.get("/api/feedback", responses=error_responses(422))
+async def feedback_list(
+    service: ServiceDependency,
+    result: Annotated[int | None, Query(ge=0, le=MAX_ID, description="Only what was said of this result.")] = None,
+    limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 50,
+    before: Annotated[int | None, Query(ge=0, le=MAX_ID, description="Only records of lower numbers.")] = None,
+) -> FeedbackListResponse:
+    """All that was said, the newest first, also what was taken back."""
+    records = FeedbackRecords(service.database)
+    rows = await asyncio.to_thread(records.page, limit + 1, before, result)
+    following = rows[limit - 1].feedback.id if len(rows) > limit else None
+    return FeedbackListResponse(feedback=[feedback_response(row) for row in rows[:limit]], next_before=following)
+
+
+@FEEDBACK.get("/api/feedback/queue", responses=error_responses(422))
+async def queue(
+    service: ServiceDependency, limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 50
+) -> ReviewQueueResponse:
+    """Images that nobody has spoken of yet, of the model in use: by turns the one nearest to the threshold and the one
+    least like any other."""
+    return await asyncio.to_thread(review_queue, service, limit)
+
+
+@FEEDBACK.get(
+    "/api/feedback/export", response_class=Response,
+    responses=error_responses() | {200: {"content": {"application/x-ndjson": {}}, "description": "A record a line."}},
+)  # fmt: skip
+async def export(service: ServiceDependency) -> Response:
+    """What stands for each image, as lines of JSON: `detect.py learn --feedback FILE` reads them on this machine."""
+    headers = {"Content-Disposition": 'attachment; filename="feedback.jsonl"'}
+    return StreamingResponse(as_lines(service), media_type="application/x-ndjson", headers=headers)
+
+
+@FEEDBACK.post("/api/keep", responses=error_responses(408, 413, 415, 422, 429))
+async def keep(
+    service: ServiceDependency, image: Annotated[UploadFile, File(description="An image as for test_image.")]
+) -> KeptResponse:
+    """Keep an image without inspecting it (again)."""
+    with service.admission.enter():
+        async with asyncio.timeout(service.settings.timeout_s):
+            data = await image.read()
+            digest = hashlib.sha256(data).hexdigest()
+            size_px = (await asyncio.to_thread(service.current)).loaded.inspector.size_px
+            await service.keep(data, digest, await service.decoded(data, size_px))
+            await asyncio.to_thread(service.database.set_kept, digest)
+    return KeptResponse(digest=digest)
+
+
+def check(said: FeedbackRequest, result: StoredResult) -> None:
+    """Raises HTTPException (422) for what the result cannot be told."""
+    if said.verdict == "false_alarm" and not result.is_defective:
+        raise HTTPException(
+            422, "a false alarm was called defective, and this result is good: agree, or missed_defect."
+        )
+    if said.verdict == "missed_defect" and result.is_defective:
+        raise HTTPException(422, "this result is defective already: agree, with marks where it is.")
+    marks = said.marks.as_json()
+    is_defective = said.verdict == "missed_defect" or (said.verdict == "agree" and result.is_defective)
+    if marks and not is_defective:
+        raise HTTPException(422, "marks say where a defect is, and by this verdict there is none.")
+    if not is_within(marks, result.width, result.height):
+        raise HTTPException(422, f"a mark lies outside of the image's {result.width} x {result.height} pixels.")
+
+
+def review_queue(service: Service, limit: int) -> ReviewQueueResponse:
+    loaded, threshold = service.current()
+    reviewed = FeedbackRecords(service.database).reviewed()
+    wanted = ResultFilter(model=loaded.name, is_kept=True)
+    latest = {result.digest: result for result in reversed(service.database.results(wanted, MAX_CANDIDATES))}
+    waiting = [result for digest, result in latest.items() if digest not in reviewed]
+    known = service.similar_images.distances_to_nearest([result.digest for result in waiting])
+    doubts = review_order(
+        [result.score for result in waiting], threshold, spread(loaded.inspector.decision_scores),
+        [known.get(result.digest) for result in waiting],
+    )  # fmt: skip
+    images = [
+        ReviewResponse(
+            result=ResultResponse(**result_fields(waiting[doubt.position])),
+            reason=doubt.reason, spreads=doubt.spreads, distance=doubt.distance,
+        )
+        for doubt in doubts[:limit]
+    ]  # fmt: skip
+    return ReviewQueueResponse(images=images, total=len(waiting))
+
+
+async def as_lines(service: Service) -> AsyncIterator[str]:
+    records = FeedbackRecords(service.database).exported(Path(service.settings.kept_images))
+    while page := await asyncio.to_thread(lambda: [row for row, _ in zip(records, range(500), strict=False)]):
+        yield "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in page)
+
+
+def user_of(request: Request) -> str:
+    """Who asks, as access.py found."""
+    return request.state.user
+
+
+def printable(text: str) -> str:
+    return "".join(c for c in text if c.isprintable() or c == "\n")
+
+
+def _result(service: Service, result_id: int) -> StoredResult:
+    found = service.database.result(result_id)
+    if found is None:
+        raise HTTPException(404, "there is no result of that number.")
+    return found
+
+
+def _answer(records: FeedbackRecords, feedback_id: int) -> FeedbackResponse:
+    (spoken,) = records.page(1, feedback_id + 1)
+    return feedback_response(spoken)

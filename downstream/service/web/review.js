@@ -1,0 +1,144 @@
+// What waits for a person's word, the most doubtful first; what was said lately; and all of it as a file.
+
+import { ask, fetched } from "./api.js";
+import { byId, element, symbol } from "./elements.js";
+import { takeBack, VERDICTS } from "./feedback.js";
+import { count, figure, moment, verdictKind, verdictWord } from "./format.js";
+
+const AT_ONCE = 60;
+const SAID = 20;
+
+export class Review {
+  #open;
+  #trouble;
+  #images = [];
+  #current = null; // digest of the picture that is being reviewed
+  #urls = [];
+  #seen = new IntersectionObserver((entries) => {
+    for (const { isIntersecting, target } of entries) if (isIntersecting) this.#showThumbnail(target);
+  });
+
+  /** `open(result)` shows one on the stage; `trouble(error)` tells the person. */
+  constructor(open, trouble) {
+    this.#open = open;
+    this.#trouble = trouble;
+    byId("review-start").addEventListener("click", () => this.#take(this.#images[0]));
+    byId("next-review").addEventListener("click", () => this.next());
+    byId("feedback-export").addEventListener("click", () => this.#download());
+  }
+
+  /** Whether the pictures are gone through one after the other. */
+  get isOn() {
+    return this.#current !== null;
+  }
+
+  async refresh() {
+    this.leave();
+    try {
+      const [queue, said] = await Promise.all([ask(`/api/feedback/queue?limit=${AT_ONCE}`), ask(`/api/feedback?limit=${SAID}`)]);
+      this.#images = queue.images;
+      this.#draw(queue.total);
+      this.#drawSaid(said.feedback);
+    } catch (error) {
+      this.#trouble(error);
+    }
+  }
+
+  /** Another picture is looked at: the way through them is left. */
+  leave() {
+    this.#current = null;
+    byId("next-review").hidden = true;
+  }
+
+  /** The picture after the one that is looked at; after the last, the list again. */
+  next() {
+    const at = this.#images.findIndex(({ result }) => result.digest === this.#current);
+    const following = this.#images[at + 1];
+    if (following) return this.#take(following);
+    location.hash = "#review";
+    return undefined;
+  }
+
+  step(by) {
+    const buttons = [...byId("review-list").querySelectorAll("button")];
+    const at = buttons.indexOf(document.activeElement);
+    buttons[at < 0 ? 0 : at + by]?.focus();
+  }
+
+  #take(image) {
+    if (!image) return;
+    this.#open(image.result).then(() => {
+      this.#current = image.result.digest;
+      byId("next-review").hidden = false;
+    });
+  }
+
+  #draw(total) {
+    for (const url of this.#urls) URL.revokeObjectURL(url);
+    this.#urls = [];
+    byId("review-count").textContent = total ? `${count(total, "picture")} to review` : "";
+    byId("review-start").disabled = total === 0;
+    const rows = this.#images.map((image) => this.#row(image));
+    const nothing = element("li", { class: "empty" }, "Nothing waits. Tick “Keep pictures” under Inspect, and what is judged comes here.");
+    byId("review-list").replaceChildren(...(rows.length ? rows : [nothing]));
+  }
+
+  #row(image) {
+    const { result } = image;
+    const kind = verdictKind(result.is_defective);
+    const picture = element("span", { class: "thumbnail" });
+    Object.assign(picture, { digest: result.digest });
+    this.#seen.observe(picture);
+    return element("li", {}, element("button", { type: "button", onclick: () => this.#take(image) }, picture,
+      element("span", { class: "name" }, result.name || "a picture"),
+      element("span", { class: "known" }, symbol(kind), `${verdictWord(result.is_defective)} ${figure(result.anomaly_score)}`),
+      element("small", {}, reasonOf(image))));
+  }
+
+  async #showThumbnail(target) {
+    this.#seen.unobserve(target);
+    const blob = await fetched(`/api/images/kept/${target.digest}`).catch(() => null);
+    if (!blob || !target.isConnected) return;
+    this.#urls.push(URL.createObjectURL(blob));
+    target.replaceChildren(element("img", { src: this.#urls.at(-1), alt: "" }));
+  }
+
+  #drawSaid(feedback) {
+    if (feedback.length === 0) return byId("said").replaceChildren(element("p", { class: "empty" }, "Nobody has said anything yet."));
+    const rows = feedback.map((one) => {
+      const isOver = one.takes_back !== null || one.taken_back_by !== null;
+      const words = one.takes_back !== null ? `took back number ${one.takes_back}` : VERDICTS[one.verdict];
+      const state = one.taken_back_by !== null ? " (taken back)" : "";
+      const button = element("button", { type: "button", onclick: () => this.#takeBack(one.id), "aria-label": `Take back: ${words}, ${one.name}` }, "Take back");
+      return element("li", {}, element("span", {}, `${one.id}. `, element("b", {}, words), state),
+        element("span", { class: "name" }, one.name || "a picture"),
+        element("small", {}, `${one.by}, ${moment(one.created)}, model ${one.model} ${one.model_version.slice(0, 8)}`), !isOver && button);
+    });
+    return byId("said").replaceChildren(element("ul", { role: "list" }, ...rows));
+  }
+
+  async #takeBack(id) {
+    try {
+      await takeBack(id);
+    } catch (error) {
+      this.#trouble(error);
+    }
+    await this.refresh();
+  }
+
+  async #download() {
+    try {
+      const url = URL.createObjectURL(await fetched("/api/feedback/export"));
+      element("a", { href: url, download: "feedback.jsonl" }).click();
+      setTimeout(() => URL.revokeObjectURL(url), 60_000);
+    } catch (error) {
+      this.#trouble(error);
+    }
+  }
+}
+
+function reasonOf({ result, reason, spreads, distance }) {
+  if (reason === "unlike the others") return `least like the others: ${figure(distance)} to the nearest`;
+  const side = result.anomaly_score > result.threshold ? "above" : "below";
+  return spreads === null ? `near the threshold, ${side} it` : `${spreads.toFixed(1)} spreads ${side} the threshold`;
+}

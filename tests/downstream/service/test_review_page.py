@@ -1,0 +1,170 @@
+"""Feedback in a real browser: said with the pointer and with keys, marked, taken back, and gone through as a queue."""
+
+import io
+from contextlib import AbstractContextManager
+
+import pytest
+from browsing import CONTRASTS, PATIENCE_MS, assert_accessible, chromium, drop, opened
+from PIL import Image
+from playwright.sync_api import Browser, Page, expect
+from serving_here import serving_here
+
+expect.set_options(timeout=PATIENCE_MS)
+DESK, PHONE = {"width": 1280, "height": 860}, {"width": 360, "height": 780}
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def serving(models_folder, tmp_path_factory):
+    with serving_here(models_folder, tmp_path_factory.mktemp("review"), model="hazelnut") as serving:
+        yield serving
+
+
+@pytest.fixture(scope="module")
+def images(demo_folder) -> dict[str, bytes]:
+    """Two good ones and one with a stain."""
+    folder = demo_folder / "hazelnut" / "test" / "good"
+    image = Image.open(folder / "000.png").convert("RGB")
+    image.paste((110, 40, 120), (110, 110, 140, 140))
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return {"bad.png": file.getvalue(), **{f"good {n}.png": (folder / f"00{n}.png").read_bytes() for n in (1, 2)}}
+
+
+def ready(browser: Browser, url: str, **options: object) -> AbstractContextManager[Page]:
+    return opened(browser, url, **{"viewport": DESK, **options})
+
+
+def said(serving) -> list[dict]:
+    return serving.client.get("/api/feedback").json()["feedback"]
+
+
+def test_a_verdict_is_answered_with_keys_alone_and_taken_back(browser, serving, images):
+    with ready(browser, serving.url) as page:
+        drop(page, {"bad.png": images["bad.png"]})
+        words = page.locator("#feedback-words")
+        expect(words).to_have_text("Answered defective. Is that right? Saying so keeps the picture.")
+        expect(page.get_by_role("button", name="Missed defect")).to_be_hidden()  # it was called defective
+        page.keyboard.press("f")
+        expect(words).to_contain_text("Said: false alarm")
+        expect(page.get_by_role("button", name="False alarm")).to_have_attribute("aria-pressed", "true")
+        assert said(serving)[0]["verdict"] == "false_alarm"
+        page.keyboard.press("a")
+        expect(words).to_contain_text("Said: agree")
+        page.keyboard.press("z")
+        expect(words).to_contain_text("Said: false alarm")  # what was said before counts again
+        page.keyboard.press("z")
+        expect(words).to_contain_text("Is that right?")
+        expect(page.locator("#spoken")).to_have_text("Taken back.")
+        assert [one["verdict"] for one in said(serving)[:4]] == ["taken_back", "taken_back", "agree", "false_alarm"]
+
+
+def test_a_missed_defect_is_marked_by_region_brush_and_box(browser, serving, images):
+    with ready(browser, serving.url) as page:
+        drop(page, {"good 1.png": images["good 1.png"]})
+        expect(page.locator("#verdict .headline")).to_have_text("Good")
+        page.get_by_role("button", name="Missed defect").click()
+        expect(page.get_by_role("radio", name="Suggested")).to_be_checked()
+        page.get_by_role("button", name="Suggested region 1").click()
+        suggested = page.locator("#pen .suggested.taken")
+        expect(suggested).to_have_count(1)
+        shown = page.locator("#image").bounding_box()
+        scale, left, top = shown["width"] / 256, shown["x"], shown["y"]
+        at = lambda x, y: (left + x * scale, top + y * scale)  # noqa: E731
+        page.get_by_role("radio", name="Brush").check()
+        page.mouse.move(*at(50, 60))
+        page.mouse.down()
+        page.mouse.move(*at(80, 60), steps=6)
+        page.mouse.up()
+        page.get_by_role("radio", name="Box").check()
+        page.mouse.move(*at(200, 210))
+        page.mouse.down()
+        page.mouse.move(*at(180, 190), steps=3)
+        page.mouse.up()
+        expect(page.locator("#pen .mark")).to_have_count(2)
+        page.get_by_role("button", name="Save", exact=True).click()
+        expect(page.locator("#feedback-words")).to_contain_text("Said: missed defect")
+        marks = said(serving)[0]["marks"]
+        assert len(marks["boxes"]) == 2 and marks["boxes"][1] == pytest.approx([180, 190, 200, 210], abs=2)
+        (stroke,) = marks["strokes"]
+        assert stroke["points"][0] == pytest.approx([50, 60], abs=1)
+        assert stroke["points"][-1] == pytest.approx([80, 60], abs=stroke["radius"] / 4 + 1)
+
+
+def test_a_missed_defect_is_marked_with_keys_alone(browser, serving, images):
+    with ready(browser, serving.url) as page:
+        drop(page, {"good 2.png": images["good 2.png"]})
+        expect(page.locator("#verdict .headline")).to_have_text("Good")
+        page.keyboard.press("m")
+        page.keyboard.press("1")  # the first region that the map suggests
+        page.keyboard.press("Backspace")
+        page.get_by_role("radio", name="Suggested").focus()
+        page.keyboard.press("ArrowRight")  # the brush
+        page.locator("#stage").focus()
+        for key in ("ArrowLeft", "Shift+ArrowUp", " "):
+            page.keyboard.press(key)
+        page.keyboard.press("Escape")
+        expect(page.locator("#marking")).to_be_hidden()
+        before = len(said(serving))
+        page.keyboard.press("m")
+        page.get_by_role("radio", name="Box").check()
+        page.locator("#stage").focus()
+        for key in (" ", "Shift+ArrowRight", "Shift+ArrowDown", " ", "Enter"):
+            page.keyboard.press(key)
+        expect(page.locator("#feedback-words")).to_contain_text("Said: missed defect")
+        assert len(said(serving)) == before + 1
+        assert said(serving)[0]["marks"]["boxes"] == [[128, 128, 154, 154]]
+
+
+def test_what_waits_is_gone_through_one_after_the_other(browser, serving, images):
+    for name, data in images.items():
+        assert serving.test(data + name.encode(), name, keep=True).status_code == 200  # other digests than above
+    total = serving.client.get("/api/feedback/queue").json()["total"]
+    with ready(browser, f"{serving.url}/#review") as page:
+        expect(page.locator("#review-count")).to_have_text(f"{total} pictures to review")
+        expect(page.locator("#review-list img").first).to_be_visible()
+        page.get_by_role("button", name="Start").click()
+        first = page.locator("#verdict .of").text_content()
+        page.keyboard.press("u")
+        expect(page.locator("#verdict .of")).not_to_have_text(first)
+        expect(page.locator("#feedback-words")).to_contain_text("Is that right?")
+        for _ in range(40):
+            if page.locator("#review").is_visible():
+                break
+            page.keyboard.press("v")
+            page.wait_for_timeout(100)
+        expect(page.locator("#review")).to_be_visible()
+        expect(page.locator("#review-count")).to_contain_text(f"{total - 1} picture")
+        expect(page.locator("#said li").first).to_contain_text("unsure")
+        page.locator("#said button").first.click()
+        expect(page.locator("#review-count")).to_have_text(f"{total} pictures to review")
+        with page.expect_download() as download:
+            page.get_by_role("button", name="Download feedback").click()
+        assert download.value.suggested_filename == "feedback.jsonl"
+
+
+@pytest.mark.parametrize("viewport", [DESK, PHONE], ids=["desk", "phone"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_nothing_is_found_by_axe_at_any_width_and_in_both_schemes(browser, serving, images, viewport, scheme):
+    options = {"viewport": viewport, "color_scheme": scheme, "reduced_motion": "reduce"}
+    with ready(browser, serving.url, **options) as page:
+        drop(page, {"good 1.png": images["good 1.png"]})
+        expect(page.locator("#feedback")).to_be_visible()
+        page.keyboard.press("m")
+        expect(page.locator("#marking")).to_be_visible()
+        assert_readable_and_accessible(page)
+        page.keyboard.press("Escape")
+        page.keyboard.press("3")
+        expect(page.locator("#said li").first).to_be_visible()
+        assert_readable_and_accessible(page)
+
+
+def assert_readable_and_accessible(page: Page) -> None:
+    assert [one for one in page.evaluate(CONTRASTS) if one[1] < 4.5] == []
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert_accessible(page)

@@ -1,0 +1,46 @@
+"""A service in this process, which starts at once: what most tests of answers and pages ask."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import httpx
+import uvicorn
+
+from downstream.serve import listen, settings_of
+from downstream.service.app import make_app
+from downstream.service.config import Config
+from downstream.service.service import Service
+
+
+class Here(NamedTuple):
+    """A service that runs in a thread of this process."""
+
+    service: Service
+    url: str
+    client: httpx.Client
+
+    def test(self, data: bytes, name: str = "image.png", **fields: object) -> httpx.Response:
+        return self.client.post("/api/test_image", files={"image": (name, data)}, data=fields)
+
+
+@contextmanager
+def serving_here(models: Path, folder: Path, **options: object) -> Iterator[Here]:
+    """`options` are those of serve.py, by their names in Config."""
+    config = Config(models=models, results=str(folder / "results.sqlite"), kept_images=folder / "images", **options)
+    service = Service(settings_of(config))
+    with listen("127.0.0.1", 0) as listening:
+        server = uvicorn.Server(uvicorn.Config(make_app(service), lifespan="on", log_config=None))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+        thread.start()
+        while not server.started:
+            assert thread.is_alive(), "the service did not start"
+            time.sleep(0.01)
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        with httpx.Client(base_url=url, timeout=60, verify=False) as client:
+            yield Here(service, url, client)
+        server.should_exit = True
+        thread.join(30)
