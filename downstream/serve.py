@@ -29,6 +29,7 @@ from pathlib import Path
 
 from downstream.inspection.config import Fit
 from downstream.inspection.fitting import fit
+from downstream.service.audit.config import DEFAULT_RESULTS
 from downstream.service.config import DEFAULT_MODELS, Config, Settings
 from pretrain.command import UserError, nearest
 from pretrain.demo import make
@@ -44,14 +45,15 @@ try:  # the extra `serve`, the only one whose absence is told here and not by th
     from downstream.service.connections import BoundedConnection
     from downstream.service.models import Models
     from downstream.service.monitoring import MULTIPROCESS_FOLDER, start_logging
+    from downstream.service.secret import secret_in
     from downstream.service.service import Service
+    from downstream.service.users import User, read_users
 except ModuleNotFoundError as missing:
     if missing.name not in ("alembic", "fastapi", "h11", "prometheus_client", "sqlalchemy", "starlette", "uvicorn"):
         raise
     raise UserError(f"the service needs {missing.name}: pip install -e '.[serve]' in the checkout.") from None
 
 DEMO_MODELS = Path("runs/serve/demo-models")
-DEFAULT_RESULTS = "runs/serve/results.sqlite"
 MIN_TOKEN_LENGTH = 16
 
 
@@ -115,10 +117,10 @@ def listen(host: str, port: int) -> socket.socket:
 
 def settings_of(config: Config) -> Settings:
     """The options resolved. Raises UserError where they do not go together."""
-    token = token_of(config)
-    if token is None and not is_loopback(config.host):
+    token, users = token_of(config), users_of(config)
+    if token is None and not users and not is_loopback(config.host):
         raise UserError(
-            f"--host {config.host} is reached from other machines: give --token-file FILE or HELDOUT_TOKEN."
+            f"--host {config.host} is reached from other machines: give --token-file, HELDOUT_TOKEN or --users."
         )
     models = config.models
     if models == DEFAULT_MODELS and not model_names(models):
@@ -128,7 +130,7 @@ def settings_of(config: Config) -> Settings:
     results = config.results or os.environ.get("HELDOUT_RESULTS") or DEFAULT_RESULTS
     password = config.results_password_file and secret_in(config.results_password_file)
     # With a token, a page that had its name point here does not get far: it has none.
-    named = tuple(name.lower() for name in config.allowed_hosts) or (("*",) if token else ())
+    named = tuple(name.lower() for name in config.allowed_hosts) or (("*",) if token or users else ())
     return Settings(
         models=str(models), model=config.model, results=results, kept_images=str(config.kept_images),
         vectors=config.vectors and str(config.vectors), encoder=config.encoder and str(config.encoder),
@@ -136,7 +138,7 @@ def settings_of(config: Config) -> Settings:
         timeout_s=config.timeout_s, max_image_bytes=config.max_image_mb << 20,
         max_image_pixels=int(config.max_megapixels * 1e6), decoders=config.decoders, device=config.device,
         threads=threads_of(config), allowed_hosts=(*LOOPBACK_NAMES, *named, config.host), token=token,
-        results_password=password,
+        users=users, results_password=password,
     )  # fmt: skip
 
 
@@ -158,18 +160,21 @@ def token_of(config: Config) -> str | None:
     return token
 
 
+def users_of(config: Config) -> list[User]:
+    """From the file, else from the environment, else none. Raises UserError for what is none of a user."""
+    if config.users is None:
+        lines = os.environ.get("HELDOUT_USERS")
+        return read_users(lines, "HELDOUT_USERS") if lines else []
+    try:
+        return read_users(config.users.read_text(), str(config.users))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = f"the users in {config.users} cannot be read ({type(error).__name__})"
+        raise UserError(f"{reason}: name a file of lines of name, role and SHA-256 of a token.") from None
+
+
 def threads_of(config: Config) -> int:
     """Of each worker."""
     return max(1, usable_cores() // config.workers)
-
-
-def secret_in(path: Path) -> str:
-    """The first line of a file. Raises UserError where there is none."""
-    try:
-        return (path.read_text().splitlines() or [""])[0].strip()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = f"the secret in {path} cannot be read ({type(error).__name__})"
-        raise UserError(f"{reason}: name a file of one line.") from None
 
 
 def demo_models(device: str) -> Path:

@@ -2,14 +2,17 @@
 
 import hmac
 import ipaddress
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from typing import Any
 
+from fastapi import Depends, Request
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-# Who it is that asks where nobody has a name: anybody on this machine, or whoever has the one token.
-LOCAL, BY_TOKEN = "local", "token"
+from downstream.service.users import BY_TOKEN, LOCAL, Right, User, refusal, user_of
+
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 # What may be asked without the token: the page, which has no data in it, and whether the service is alive.
 OPEN_PATHS = ("/health", "/api/health")
@@ -41,10 +44,10 @@ def is_loopback(host: str) -> bool:
 
 class Access:
     """Middleware: 400 for a host name that is not in `hosts` (which stops pages that had their name point here), 403
-    for a request from another site's page, 401 without the token if there is one."""
+    for a request from another site's page, 401 without the token, or that of a user, if there is any."""
 
-    def __init__(self, app: ASGIApp, hosts: Collection[str], token: str | None) -> None:
-        self.app, self.hosts, self.token = app, frozenset(hosts), token
+    def __init__(self, app: ASGIApp, hosts: Collection[str], token: str | None, users: Sequence[User] = ()) -> None:
+        self.app, self.hosts, self.token, self.users = app, frozenset(hosts), token, users
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -59,11 +62,25 @@ class Access:
                 headers["Cache-Control"] = "no-cache" if not _is_guarded(scope["path"]) else "no-store"
             await send(message)
 
-        scope.setdefault("state", {})["user"] = LOCAL if self.token is None else BY_TOKEN
-        refusal = self._refusal(scope["path"], scope["scheme"], Headers(scope=scope))
-        await (refusal or self.app)(scope, receive, with_headers)
+        headers = Headers(scope=scope)
+        user = self._user(headers)
+        scope.setdefault("state", {})["user"] = user
+        problem = self._problem(scope["path"], scope["scheme"], headers, user)
+        await (problem or self.app)(scope, receive, with_headers)
 
-    def _refusal(self, path: str, scheme: str, headers: Headers) -> JSONResponse | None:
+    def _user(self, headers: Headers) -> User | None:
+        """Who asks; none where a token is wanted and it is nobody's."""
+        if self.token is None and not self.users:
+            return LOCAL
+        kind, _, given = headers.get("authorization", "").partition(" ")
+        if kind.lower() != "bearer":
+            return None
+        given = given.strip()
+        if self.token is not None and hmac.compare_digest(given.encode(), self.token.encode()):
+            return BY_TOKEN
+        return user_of(given, self.users)
+
+    def _problem(self, path: str, scheme: str, headers: Headers, user: User | None) -> JSONResponse | None:
         host = headers.get("host", "")
         if "*" not in self.hosts and _without_port(host).lower() not in self.hosts:
             return _error(400, "this host name is not served here: start the service with --allowed-hosts NAME.")
@@ -73,12 +90,21 @@ class Access:
         is_foreign = origin is not None and origin.lower() not in {f"{name}://{host.lower()}" for name in schemes}
         if is_foreign or (site == "cross-site" and _is_guarded(path)):
             return _error(403, "pages of other sites may not ask here.")
-        if self.token is None or not _is_guarded(path) or path in OPEN_PATHS:
-            return None
-        kind, _, given = headers.get("authorization", "").partition(" ")
-        if kind.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), self.token.encode()):
+        if user is not None or not _is_guarded(path) or path in OPEN_PATHS:
             return None
         return _error(401, "send the token: Authorization: Bearer TOKEN.", {"WWW-Authenticate": "Bearer"})
+
+
+def needs(right: Right) -> Any:
+    """A dependency of an endpoint: 403 for a user whose role has not this right."""
+
+    def check(request: Request) -> None:
+        user: User = request.state.user
+        if right not in user.rights:
+            raise HTTPException(403, refusal(user, right))
+
+    check.right = right
+    return Depends(check)
 
 
 def _is_guarded(path: str) -> bool:

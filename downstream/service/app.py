@@ -31,6 +31,7 @@ from downstream.service.openapi import with_examples
 from downstream.service.routes import API
 from downstream.service.schemas import own_version
 from downstream.service.service import Service
+from downstream.service.users import User
 from pretrain.command import UserError
 
 # Where a worker process finds its settings: it is started with nothing but a name to import.
@@ -68,7 +69,9 @@ def make_app(service: Service) -> ASGIApp:
     max_bytes = MAX_FULL_SIZE_IMAGES * settings.max_image_bytes + (1 << 20)
     max_at_once = settings.max_waiting + MAX_OTHER_REQUESTS
     limited = BodyLimits(app, max_bytes, settings.timeout_s, max_at_once, max(MAX_BODY_BYTES_AT_ONCE, 2 * max_bytes))
-    return AnswerFirst(Monitoring(Access(limited, settings.allowed_hosts, settings.token), service.metrics))
+    users = [User(*fields) for fields in settings.users]
+    access = Access(limited, settings.allowed_hosts, settings.token, users)
+    return AnswerFirst(Monitoring(access, service.metrics))
 
 
 def app_from_environment() -> ASGIApp:

@@ -21,6 +21,8 @@ class Config:
         allowed_hosts: Host names that clients may ask for, beside those of this machine. Default is any if there is a
             token, else none.
         token_file: File with the token that every request has to bring.
+        users: File of users, a line each of name, role (operator, engineer or auditor) and SHA-256 of a token; or
+            HELDOUT_USERS with such lines. Everybody then needs a token of their own, or the one of --token-file.
         results: Database of the results: a SQLite file, or postgresql://USER@HOST/NAME. Default is HELDOUT_RESULTS if
             that is set, else runs/serve/results.sqlite.
         results_password_file: File with the password for PostgreSQL.
@@ -44,6 +46,7 @@ class Config:
     port: int = 5000
     allowed_hosts: Names = Names()
     token_file: Path | None = None
+    users: Path | None = None
     results: str | None = None
     results_password_file: Path | None = None
     kept_images: Path = Path("runs/serve/images")
@@ -81,4 +84,5 @@ class Settings:
     threads: int
     allowed_hosts: Sequence[str]
     token: str | None = None
+    users: Sequence[Sequence[str]] = ()
     results_password: str | None = None

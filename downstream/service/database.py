@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -170,9 +171,7 @@ class Database:
         for attempt in range(2):
             try:
                 with self._engine.begin() as connection:
-                    connection.execute(delete(SETTINGS).where(SETTINGS.c.name == name))
-                    if value is not None:
-                        connection.execute(insert(SETTINGS).values(name=name, value=value))
+                    write_setting(connection, name, value)
                 return
             except IntegrityError:  # another process set it at the same moment: the later one counts
                 if attempt:
@@ -226,6 +225,22 @@ class Database:
     def rows(self, statement: Select) -> list[Mapping]:
         with self._engine.connect() as connection:
             return list(connection.execute(statement).mappings())
+
+
+def now() -> str:
+    """As the tables have moments."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def read_setting(connection: Connection, name: str) -> str | None:
+    return connection.execute(select(SETTINGS.c.value).where(SETTINGS.c.name == name)).scalar()
+
+
+def write_setting(connection: Connection, name: str, value: str | None) -> None:
+    """Set `name`, or forget it, in a transaction."""
+    connection.execute(delete(SETTINGS).where(SETTINGS.c.name == name))
+    if value is not None:
+        connection.execute(insert(SETTINGS).values(name=name, value=value))
 
 
 def url_of(location: str, password: str | None = None) -> URL:

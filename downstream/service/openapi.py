@@ -13,7 +13,7 @@ EXAMPLES = json.loads(Path(__file__).with_name("examples.json").read_text())
 STATUS_DESCRIPTIONS = {
     400: "The form cannot be read, or the host name is not served.",
     401: "The token is missing or wrong.",
-    403: "From a page of another site.",
+    403: "From a page of another site, or of a user whose role may not.",
     404: "There is nothing of that name.",
     408: "The body took too long.",
     409: "It cannot be done now.",

@@ -6,10 +6,12 @@ about results have files of their own; API has them all.
 
 import asyncio
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.responses import JSONResponse
 
+from downstream.service.access import needs
+from downstream.service.audit.routes import AUDIT
 from downstream.service.feedback.routes import FEEDBACK
 from downstream.service.openapi import ServiceDependency, error_responses
 from downstream.service.routes_images import IMAGES
@@ -47,8 +49,8 @@ async def health(service: ServiceDependency) -> JSONResponse:
     return JSONResponse(answer.model_dump(), 200 if is_well else 503)
 
 
-@API.get("/api/status", responses=error_responses())
-async def status(service: ServiceDependency) -> StatusResponse:
+@API.get("/api/status", dependencies=[needs("read")], responses=error_responses())
+async def status(service: ServiceDependency, request: Request) -> StatusResponse:
     """Which model is in use, by which threshold, and what may be sent."""
     current, settings = await asyncio.to_thread(service.current), service.settings
     return StatusResponse(
@@ -56,6 +58,7 @@ async def status(service: ServiceDependency) -> StatusResponse:
         method=current.loaded.method, size_px=current.loaded.inspector.size_px, threshold=current.threshold,
         device=current.loaded.device, version=own_version(), images_in_progress=service.admission.in_progress,
         has_search=service.similar_images.source is not None,
+        user=request.state.user.name, rights=list(request.state.user.rights),
         limits=LimitsResponse(
             max_image_bytes=settings.max_image_bytes, max_image_pixels=settings.max_image_pixels,
             max_images_per_request=settings.max_images, max_waiting_images=settings.max_waiting,
@@ -63,7 +66,7 @@ async def status(service: ServiceDependency) -> StatusResponse:
     )  # fmt: skip
 
 
-@API.get("/api/models", responses=error_responses())
+@API.get("/api/models", dependencies=[needs("read")], responses=error_responses())
 async def models(service: ServiceDependency) -> ModelsResponse:
     """The models that can be loaded."""
     current = await asyncio.to_thread(service.current)
@@ -71,25 +74,28 @@ async def models(service: ServiceDependency) -> ModelsResponse:
     return ModelsResponse(models=[ModelResponse(name=name, is_loaded=name == current.loaded.name) for name in names])
 
 
-@API.post("/api/load_model", responses=error_responses(404, 408, 409, 413, 422, 429))
-async def load_model(wanted: LoadModelRequest, service: ServiceDependency) -> ThresholdResponse:
+@API.post("/api/load_model", dependencies=[needs("configure")], responses=error_responses(404, 408, 409, 413, 422, 429))
+async def load_model(wanted: LoadModelRequest, service: ServiceDependency, request: Request) -> ThresholdResponse:
     """Use another of the models, by its name. Images that wait are inspected by the one that they came for."""
-    return threshold_response(await asyncio.to_thread(service.use_model, wanted.name))
+    return threshold_response(await asyncio.to_thread(service.use_model, wanted.name, request.state.user.name))
 
 
-@API.get("/api/threshold", responses=error_responses())
+@API.get("/api/threshold", dependencies=[needs("read")], responses=error_responses())
 async def get_threshold(service: ServiceDependency) -> ThresholdResponse:
     """The threshold in force, where the model's own comes from, and scores of good images to see it against."""
     return threshold_response(await asyncio.to_thread(service.current))
 
 
-@API.put("/api/threshold", responses=error_responses(408, 413, 422, 429))
-async def put_threshold(wanted: ThresholdRequest, service: ServiceDependency) -> ThresholdResponse:
+@API.put("/api/threshold", dependencies=[needs("configure")], responses=error_responses(408, 413, 422, 429))
+async def put_threshold(wanted: ThresholdRequest, service: ServiceDependency, request: Request) -> ThresholdResponse:
     """Decide by another threshold from now on, also after a restart; null goes back to the model's own."""
-    return threshold_response(await asyncio.to_thread(service.set_threshold, wanted.value))
+    return threshold_response(await asyncio.to_thread(service.set_threshold, wanted.value, request.state.user.name))
 
 
-@API.get("/metrics", response_class=Response, responses=error_responses() | {200: {"content": {"text/plain": {}}}})
+@API.get(
+    "/metrics", response_class=Response, dependencies=[needs("read")],
+    responses=error_responses() | {200: {"content": {"text/plain": {}}}},
+)  # fmt: skip
 async def metrics(service: ServiceDependency) -> Response:
     """Metrics for Prometheus."""
     service.metrics.in_progress.set(service.admission.in_progress)
@@ -113,3 +119,4 @@ def threshold_response(current: Current) -> ThresholdResponse:
 API.include_router(IMAGES)
 API.include_router(RESULTS)
 API.include_router(FEEDBACK)
+API.include_router(AUDIT)

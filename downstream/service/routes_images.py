@@ -9,6 +9,7 @@ from fastapi import APIRouter, File, Form, Response, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
+from downstream.service.access import needs
 from downstream.service.database import ResultFilter
 from downstream.service.decoding import RefusedImage
 from downstream.service.openapi import STATUS_DESCRIPTIONS, ServiceDependency, error_responses
@@ -36,7 +37,7 @@ Map = Annotated[MapFormat, Form(description="Format of the anomaly map in the an
 Keep = Annotated[bool, Form(description="Keep the image itself, under the digest of its content.")]
 
 
-@IMAGES.post("/api/test_image", responses=error_responses(*IMAGE_ERRORS))
+@IMAGES.post("/api/test_image", dependencies=[needs("inspect")], responses=error_responses(*IMAGE_ERRORS))
 async def test_image(
     service: ServiceDependency,
     image: Annotated[UploadFile, File(description="PNG, JPEG, BMP, TIFF or WebP, told by content.")],
@@ -52,7 +53,7 @@ async def test_image(
 
 
 @IMAGES.post(
-    "/api/batch_test", response_model=BatchResponse,
+    "/api/batch_test", response_model=BatchResponse, dependencies=[needs("inspect")],
     responses=error_responses(*IMAGE_ERRORS)
     | {422: {"model": BatchErrorResponse, "description": STATUS_DESCRIPTIONS[422]}},
 )  # fmt: skip
@@ -90,7 +91,7 @@ async def batch_test(
     return BatchResponse(results=results, failures=failures, total_processed=len(results), response_time=seconds)
 
 
-@IMAGES.post("/api/search", responses=error_responses(409, *IMAGE_ERRORS))
+@IMAGES.post("/api/search", dependencies=[needs("inspect")], responses=error_responses(409, *IMAGE_ERRORS))
 async def search(
     service: ServiceDependency,
     image: Annotated[UploadFile, File(description="An image as for test_image; it is not kept.")],
@@ -114,7 +115,7 @@ async def search(
 
 
 @IMAGES.get(
-    "/api/images/{origin}/{key}", response_class=Response,
+    "/api/images/{origin}/{key}", response_class=Response, dependencies=[needs("read")],
     responses=error_responses(404, 422) | {200: {"content": {"image/jpeg": {}}, "description": "At most 512 px."}},
 )  # fmt: skip
 async def image(service: ServiceDependency, origin: Literal["kept", "index"], key: str) -> Response:

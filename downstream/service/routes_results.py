@@ -11,6 +11,7 @@ from fastapi import APIRouter, Depends, Query, Response
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, StreamingResponse
 
+from downstream.service.access import needs
 from downstream.service.database import ResultFilter
 from downstream.service.openapi import EXAMPLES, ServiceDependency, error_responses
 from downstream.service.schemas import ResultResponse, ResultsResponse, result_fields
@@ -52,7 +53,7 @@ def wanted_results(
 
 
 @RESULTS.get(
-    "/api/results", response_model=ResultsResponse,
+    "/api/results", response_model=ResultsResponse, dependencies=[needs("read")],
     responses=error_responses(422)
     | {200: {"content": {"application/json": {}, "text/csv": {"example": EXAMPLES["csv"]}}}},
 )  # fmt: skip

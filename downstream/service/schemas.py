@@ -2,7 +2,6 @@
 
 import base64
 import math
-from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from io import BytesIO
 from typing import Annotated, Literal
@@ -14,8 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from baselines.contract.heatmap import draw_heatmap
 from baselines.contract.regions import Region
 from downstream.inspection.inspector import Inspection
-from downstream.service.database import StoredResult
+from downstream.service.database import StoredResult, now
 from downstream.service.models import LoadedModel
+from downstream.service.users import Right
 
 MapFormat = Literal["none", "array", "png"]
 MAX_NAME_LENGTH = 200
@@ -147,6 +147,8 @@ class StatusResponse(Schema):
     device: str
     version: str
     images_in_progress: int = Field(description="Images accepted by this worker and not answered yet.")
+    user: str = Field(description="Who asks: a user, token for the one token, local where none is wanted.")
+    rights: list[Right] = Field(description="What that user may do.")
     has_search: bool = Field(description="Whether there is an encoder for POST /api/search.")
     limits: LimitsResponse
 
@@ -206,10 +208,6 @@ def own_version() -> str:
         return version("heldout")
     except PackageNotFoundError:
         return "unknown"
-
-
-def now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def safe_name(name: str | None) -> str:

@@ -13,9 +13,10 @@ import torch
 from starlette.datastructures import UploadFile
 
 from downstream.inspection.inspector import Inspection
+from downstream.service.audit.log import add_change
 from downstream.service.batching import Admission, Batcher
 from downstream.service.config import Settings
-from downstream.service.database import Database
+from downstream.service.database import Database, read_setting, write_setting
 from downstream.service.decoding import Decoders, RefusedImage, image_type_of
 from downstream.service.models import LoadedModel, Models
 from downstream.service.monitoring import LOG, Metrics
@@ -52,6 +53,7 @@ class Service:
         self.settings = settings
         torch.set_num_threads(settings.threads)
         self.database = Database(settings.results, settings.results_password)
+        self._noted_versions: dict[str, str] = {}
         self.models = Models(Path(settings.models), settings.batch_size, settings.device)
         self.default_model = self._default_model()
         self.metrics = Metrics()
@@ -86,21 +88,39 @@ class Service:
         """As it was set last, by this worker or another one."""
         stored = self.database.settings()
         loaded = self.models.load(stored.get("model", self.default_model))
-        value, _, fingerprint = stored.get(threshold_name(loaded.name), "").partition(" ")
-        # One that was set for a model which was fitted again since is about other scores.
-        is_set = fingerprint == loaded.fingerprint
-        return Current(loaded, float(value) if is_set else loaded.inspector.decision.value)
+        self._note_version(loaded)
+        return Current(loaded, threshold_in(stored.get(threshold_name(loaded.name)), loaded))
 
-    def use_model(self, name: str) -> Current:
+    def use_model(self, name: str, by: str) -> Current:
         """Load a model, and use it from now on, in every worker."""
         self.models.load(name)
-        self.database.set("model", name)
+        with self.database.alone() as connection:
+            before = read_setting(connection, "model") or self.default_model
+            write_setting(connection, "model", name)
+            add_change(connection, by, "model", "in use", before, name)
         return self.current()
 
-    def set_threshold(self, value: float | None) -> Current:
+    def set_threshold(self, value: float | None, by: str) -> Current:
+        """None goes back to the model's own."""
         loaded = self.current().loaded
-        self.database.set(threshold_name(loaded.name), None if value is None else f"{value!r} {loaded.fingerprint}")
+        name = threshold_name(loaded.name)
+        stored = None if value is None else f"{value!r} {loaded.fingerprint}"
+        with self.database.alone() as connection:
+            before = threshold_in(read_setting(connection, name), loaded)
+            write_setting(connection, name, stored)
+            add_change(connection, by, "threshold", loaded.name, before, threshold_in(stored, loaded))
         return self.current()
+
+    def _note_version(self, loaded: LoadedModel) -> None:
+        """A model that was fitted or decided anew beside the service is in the audit log before it judges."""
+        if self._noted_versions.get(loaded.name) == loaded.fingerprint:
+            return
+        name = f"version {loaded.name}"
+        with self.database.alone() as connection:
+            before = read_setting(connection, name)
+            write_setting(connection, name, loaded.fingerprint)
+            add_change(connection, "service", "model version", loaded.name, before, loaded.fingerprint)
+        self._noted_versions[loaded.name] = loaded.fingerprint
 
     async def inspect(
         self,
@@ -206,3 +226,10 @@ def warm_up(loaded: LoadedModel) -> None:
 
 def threshold_name(model: str) -> str:
     return f"threshold {model}"
+
+
+def threshold_in(stored: str | None, loaded: LoadedModel) -> float:
+    """What was set for a model, else its own. One that was set for a model which was fitted again since is about other
+    scores."""
+    value, _, fingerprint = (stored or "").partition(" ")
+    return float(value) if fingerprint == loaded.fingerprint else loaded.inspector.decision.value

@@ -60,3 +60,15 @@ FEEDBACK = Table(
     Column("note", Text, nullable=False),
     Column("takes_back", BigInteger, nullable=True, unique=True),  # the id of another record
 )  # fmt: skip
+AUDIT = Table(
+    "audit", TABLES,
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("created", String(24), nullable=False),
+    Column("by", Text, nullable=False),
+    Column("action", String(32), nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("before", Text, nullable=False),  # JSON
+    Column("after", Text, nullable=False),  # JSON
+    Column("previous", String(64), nullable=False),
+    Column("digest", String(64), nullable=False),
+)  # fmt: skip

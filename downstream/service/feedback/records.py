@@ -8,8 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from sqlalchemy import Select, and_, insert, select
+from sqlalchemy import Connection, Select, and_, insert, select
 
+from downstream.service.audit.log import SAID, add_entry, feedback_digest
 from downstream.service.database import Database
 from downstream.service.feedback.marks import shapes
 from downstream.service.tables import FEEDBACK, IMAGES, RESULTS
@@ -57,7 +58,7 @@ class FeedbackRecords:
         row = {**feedback._asdict(), "marks": json.dumps(feedback.marks)}
         del row["id"]
         with self._database.alone() as connection:
-            return connection.execute(insert(FEEDBACK).returning(FEEDBACK.c.id), [row]).scalar_one()
+            return _added(connection, row)
 
     def take_back(self, feedback_id: int, created: str, by: str) -> int:
         """Add a record that takes another one back, and give its id. Raises UserError where that cannot be."""
@@ -70,7 +71,7 @@ class FeedbackRecords:
                 raise UserError(f"feedback {feedback_id} was taken back already, by {earlier}.")
             values = {"result_id": row["result_id"], "verdict": TAKEN_BACK, "created": created, "by": by,
                       "marks": "{}", "note": "", "takes_back": feedback_id}  # fmt: skip
-            return connection.execute(insert(FEEDBACK).returning(FEEDBACK.c.id), [values]).scalar_one()
+            return _added(connection, values)
 
     def page(self, limit: int, before: int | None = None, result_id: int | None = None) -> list[Spoken]:
         """Records, the newest first, with ids below `before`; those of one result, if that is given."""
@@ -106,6 +107,19 @@ class FeedbackRecords:
                 return
             after = rows[-1]["id"]
             yield from (spoken for spoken in map(_as_spoken, rows) if spoken.taken_back_by is None)
+
+
+def _added(connection: Connection, values: Mapping) -> int:
+    """The id of a record that was put in, with its entry in the audit log."""
+    row = connection.execute(insert(FEEDBACK).returning(*FEEDBACK.columns), [values]).mappings().one()
+    after = {
+        "id": row["id"],
+        "verdict": row["verdict"],
+        "takes_back": row["takes_back"],
+        "digest": feedback_digest(row),
+    }
+    add_entry(connection, row["created"], row["by"], SAID, f"result {row['result_id']}", None, after)
+    return row["id"]
 
 
 def _spoken() -> Select:

@@ -11,7 +11,8 @@ from fastapi import APIRouter, File, Query, Request, Response, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.responses import StreamingResponse
 
-from downstream.service.database import ResultFilter, StoredResult
+from downstream.service.access import needs
+from downstream.service.database import ResultFilter, StoredResult, now
 from downstream.service.feedback.marks import is_within
 from downstream.service.feedback.records import Feedback, FeedbackRecords
 from downstream.service.feedback.review_order import review_order, spread
@@ -25,7 +26,7 @@ from downstream.service.feedback.schemas import (
     feedback_response,
 )
 from downstream.service.openapi import ServiceDependency, error_responses
-from downstream.service.schemas import ResultResponse, now, result_fields
+from downstream.service.schemas import ResultResponse, result_fields
 from downstream.service.service import Service
 
 FEEDBACK = APIRouter()
@@ -36,7 +37,7 @@ MAX_PAGE = 500
 MAX_CANDIDATES = 500
 
 
-@FEEDBACK.post("/api/feedback", responses=error_responses(*WRITE_ERRORS))
+@FEEDBACK.post("/api/feedback", dependencies=[needs("say")], responses=error_responses(*WRITE_ERRORS))
 async def feedback(said: FeedbackRequest, service: ServiceDependency, request: Request) -> FeedbackResponse:
     """Say whether a result is right, and where a defect is. Its image has to be kept: by keep=true, or by
     POST /api/keep."""
@@ -45,22 +46,26 @@ async def feedback(said: FeedbackRequest, service: ServiceDependency, request: R
     check(said, result)
     if await asyncio.to_thread(service.database.image, result.digest) is None:
         raise HTTPException(409, "its image was not kept, and could not be learned from: POST /api/keep takes it.")
-    record = Feedback(result.id, said.verdict, now(), user_of(request), said.marks.as_json(), printable(said.note))
+    record = Feedback(
+        result.id, said.verdict, now(), request.state.user.name, said.marks.as_json(), printable(said.note)
+    )
     feedback_id = await asyncio.to_thread(records.add, record)
     return await asyncio.to_thread(_answer, records, feedback_id)
 
 
-@FEEDBACK.post("/api/feedback/{feedback_id}/take_back", responses=error_responses(*WRITE_ERRORS))
+@FEEDBACK.post(
+    "/api/feedback/{feedback_id}/take_back", dependencies=[needs("say")], responses=error_responses(*WRITE_ERRORS)
+)
 async def take_back(feedback_id: int, service: ServiceDependency, request: Request) -> FeedbackResponse:
     """Take back what was said: a further record, nothing is deleted. What was said before it counts again."""
     if not 0 < feedback_id <= MAX_ID:
         raise HTTPException(404, "there is no feedback of that number.")
     records = FeedbackRecords(service.database)
-    taking_id = await asyncio.to_thread(records.take_back, feedback_id, now(), user_of(request))
+    taking_id = await asyncio.to_thread(records.take_back, feedback_id, now(), request.state.user.name)
     return await asyncio.to_thread(_answer, records, taking_id)
 
 
-@FEEDBACK.get("/api/feedback", responses=error_responses(422))
+@FEEDBACK.get("/api/feedback", dependencies=[needs("read")], responses=error_responses(422))
 async def feedback_list(
     service: ServiceDependency,
     result: Annotated[int | None, Query(ge=0, le=MAX_ID, description="Only what was said of this result.")] = None,
@@ -74,7 +79,7 @@ async def feedback_list(
     return FeedbackListResponse(feedback=[feedback_response(row) for row in rows[:limit]], next_before=following)
 
 
-@FEEDBACK.get("/api/feedback/queue", responses=error_responses(422))
+@FEEDBACK.get("/api/feedback/queue", dependencies=[needs("read")], responses=error_responses(422))
 async def queue(
     service: ServiceDependency, limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 50
 ) -> ReviewQueueResponse:
@@ -84,7 +89,7 @@ async def queue(
 
 
 @FEEDBACK.get(
-    "/api/feedback/export", response_class=Response,
+    "/api/feedback/export", response_class=Response, dependencies=[needs("export")],
     responses=error_responses() | {200: {"content": {"application/x-ndjson": {}}, "description": "A record a line."}},
 )  # fmt: skip
 async def export(service: ServiceDependency) -> Response:
@@ -93,7 +98,7 @@ async def export(service: ServiceDependency) -> Response:
     return StreamingResponse(as_lines(service), media_type="application/x-ndjson", headers=headers)
 
 
-@FEEDBACK.post("/api/keep", responses=error_responses(408, 413, 415, 422, 429))
+@FEEDBACK.post("/api/keep", dependencies=[needs("inspect")], responses=error_responses(408, 413, 415, 422, 429))
 async def keep(
     service: ServiceDependency, image: Annotated[UploadFile, File(description="An image as for test_image.")]
 ) -> KeptResponse:
@@ -149,11 +154,6 @@ async def as_lines(service: Service) -> AsyncIterator[str]:
     records = FeedbackRecords(service.database).exported(Path(service.settings.kept_images))
     while page := await asyncio.to_thread(lambda: [row for row, _ in zip(records, range(500), strict=False)]):
         yield "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in page)
-
-
-def user_of(request: Request) -> str:
-    """Who asks, as access.py found."""
-    return request.state.user
 
 
 def printable(text: str) -> str:

@@ -1,5 +1,7 @@
 // The service, as the page asks it: the token, busy answers, and every trouble as one sentence that says what to do.
 
+import { element } from "./elements.js";
+
 /** A request that came to nothing. `message` is for the person; `status` is 0 where no answer came. */
 export class Trouble extends Error {
   constructor(message, status = 0, retryAfterS = null) {
@@ -26,6 +28,13 @@ export async function ask(path, { method = "GET", body, signal } = {}) {
 /** An image or a CSV file: <img src> and links could not send the token. */
 export async function fetched(path, { signal } = {}) {
   return (await answered(path, { signal })).blob();
+}
+
+/** The same as a file of the person's. */
+export async function download(path, name) {
+  const url = URL.createObjectURL(await fetched(path));
+  element("a", { href: url, download: name }).click();
+  setTimeout(() => URL.revokeObjectURL(url), 60_000);
 }
 
 async function answered(path, options) {

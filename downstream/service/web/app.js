@@ -27,7 +27,7 @@ const list = new ResultList(queue, session, select);
 const panel = new ThresholdPanel(session, trouble);
 const history = new History(openEarlier, trouble);
 const review = new Review(openEarlier, trouble);
-const feedback = new Feedback(new Marking(stage, announce), { said: () => review.isOn && review.next(), trouble, announce });
+const feedback = new Feedback(session, new Marking(stage, announce), { said: () => review.isOn && review.next(), trouble, announce });
 let selected = null; // an item of the queue, or one like it made of a result of the history
 let shownUrl = null;
 
@@ -137,7 +137,9 @@ session.addEventListener("model", () => {
   const { model, status, models } = session;
   byId("model").replaceChildren(...models.map((name) => element("option", { value: name }, name)));
   byId("model").value = model.model;
-  byId("model").disabled = false;
+  byId("model").disabled = !session.may("configure");
+  byId("feedback-export").hidden = !session.may("export");
+  byId("audit").hidden = !session.may("audit");
   queue.limits = status.limits;
   similar.isPossible = status.has_search;
   history.models(models);
@@ -161,7 +163,7 @@ byId("model").addEventListener("change", async (event) => {
     trouble(error);
     event.target.value = session.model.model;
   }
-  event.target.disabled = false;
+  event.target.disabled = !session.may("configure");
   showService();
 });
 

@@ -7,6 +7,7 @@ import { moment, verdictWord } from "./format.js";
 export const VERDICTS = { agree: "agree", false_alarm: "false alarm", missed_defect: "missed defect", unsure: "unsure", taken_back: "taken back" };
 
 export class Feedback {
+  #session;
   #marking;
   #tell;
   #item = null;
@@ -14,7 +15,8 @@ export class Feedback {
   #isBusy = false;
 
   /** `tell` has said(record), trouble(error) and announce(words). */
-  constructor(marking, tell) {
+  constructor(session, marking, tell) {
+    this.#session = session;
     this.#marking = marking;
     this.#tell = tell;
     for (const verdict of ["agree", "false_alarm", "unsure"]) byId(`say-${verdict}`).addEventListener("click", () => this.say(verdict));
@@ -92,7 +94,7 @@ export class Feedback {
     if (!item) return;
     const { answer } = item;
     const standing = this.#standing.get(answer.id) ?? null;
-    const isPossible = answer.is_kept || Boolean(item.file);
+    const isPossible = this.#session.may("say") && (answer.is_kept || Boolean(item.file));
     byId("say-false_alarm").hidden = !answer.is_defective;
     byId("say-missed_defect").hidden = answer.is_defective;
     byId("take-back").hidden = !standing;
@@ -103,7 +105,8 @@ export class Feedback {
     }
     const words = standing ? `${standing.by === "local" ? "Said" : `${standing.by} said`}: ${VERDICTS[standing.verdict]}, ${moment(standing.created)}`
       : isPossible ? `Answered ${verdictWord(answer.is_defective).toLowerCase()}. Is that right?${answer.is_kept ? "" : " Saying so keeps the picture."}`
-        : "This picture was not kept: nothing can be learned from it.";
+        : this.#session.may("say") ? "This picture was not kept: nothing can be learned from it."
+          : `${this.#session.status.user} may not say whether that is right: ask an operator.`;
     byId("feedback-words").textContent = words;
   }
 }

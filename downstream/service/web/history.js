@@ -1,6 +1,6 @@
 // What was answered before: filters, pages, and all of it as CSV.
 
-import { ask, fetched } from "./api.js";
+import { ask, download } from "./api.js";
 import { byId, element, symbol } from "./elements.js";
 import { count, figure, moment, sureness, verdictKind, verdictWord } from "./format.js";
 
@@ -29,6 +29,7 @@ export class History {
     byId("older").addEventListener("click", () => this.#turn(() => this.#pages.push(this.#next)));
     byId("newer").addEventListener("click", () => this.#turn(() => this.#pages.pop()));
     byId("csv").addEventListener("click", () => this.#download());
+    byId("audit").addEventListener("click", () => download("/api/audit/export", "audit.jsonl").catch(trouble));
   }
 
   /** The models that can be filtered by. */
@@ -136,9 +137,7 @@ export class History {
     const query = this.#query();
     query.set("format", "csv");
     try {
-      const url = URL.createObjectURL(await fetched(`/api/results?${query}`));
-      element("a", { href: url, download: "results.csv" }).click();
-      setTimeout(() => URL.revokeObjectURL(url), 60_000);
+      await download(`/api/results?${query}`, "results.csv");
     } catch (error) {
       this.#trouble(error);
     }

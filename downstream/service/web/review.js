@@ -1,6 +1,6 @@
 // What waits for a person's word, the most doubtful first; what was said lately; and all of it as a file.
 
-import { ask, fetched } from "./api.js";
+import { ask, download, fetched } from "./api.js";
 import { byId, element, symbol } from "./elements.js";
 import { takeBack, VERDICTS } from "./feedback.js";
 import { count, figure, moment, verdictKind, verdictWord } from "./format.js";
@@ -24,7 +24,7 @@ export class Review {
     this.#trouble = trouble;
     byId("review-start").addEventListener("click", () => this.#take(this.#images[0]));
     byId("next-review").addEventListener("click", () => this.next());
-    byId("feedback-export").addEventListener("click", () => this.#download());
+    byId("feedback-export").addEventListener("click", () => download("/api/feedback/export", "feedback.jsonl").catch(trouble));
   }
 
   /** Whether the pictures are gone through one after the other. */
@@ -126,15 +126,6 @@ export class Review {
     await this.refresh();
   }
 
-  async #download() {
-    try {
-      const url = URL.createObjectURL(await fetched("/api/feedback/export"));
-      element("a", { href: url, download: "feedback.jsonl" }).click();
-      setTimeout(() => URL.revokeObjectURL(url), 60_000);
-    } catch (error) {
-      this.#trouble(error);
-    }
-  }
 }
 
 function reasonOf({ result, reason, spreads, distance }) {

@@ -53,6 +53,11 @@ export class Session extends EventTarget {
     this.dispatchEvent(new Event("recent"));
   }
 
+  /** Whether the person may: read, inspect, say, configure, export, audit. */
+  may(right) {
+    return this.status?.rights.includes(right) ?? true;
+  }
+
   /** By the threshold on trial, if it is the model's that judged; else as it was judged. */
   isDefective(answer) {
     return answer.model === this.model?.model ? isDefective(answer, this.trial, this.model) : answer.is_defective;

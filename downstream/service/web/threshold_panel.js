@@ -70,9 +70,10 @@ export class ThresholdPanel {
     if (!model) return;
     drawStrip(byId("strip"), { model, trial, recent, axis: this.#axis, current: this.#current });
     const { isOnTrial } = this.#session;
-    byId("keep-threshold").disabled = !isOnTrial;
+    const mayKeep = this.#session.may("configure");
+    byId("keep-threshold").disabled = !isOnTrial || !mayKeep;
     byId("undo-threshold").disabled = !isOnTrial;
-    byId("own-threshold").disabled = model.value === model.fitted;
+    byId("own-threshold").disabled = model.value === model.fitted || !mayKeep;
     byId("threshold-panel").dataset.trial = isOnTrial ? "yes" : "no";
     this.#drawFlips();
   }

@@ -1,0 +1,144 @@
+"""The audit log of a service: who changed what, and what tampers with it is found."""
+
+import json
+from hashlib import sha256
+from pathlib import Path
+
+import httpx
+import pytest
+from serving_here import serving_here
+from sqlalchemy import create_engine
+
+from downstream.audit import export, verify
+from downstream.service.audit.config import Export, Verify
+from downstream.service.audit.routes import AuditResponse, VerifyResponse
+from downstream.service.database import Database, url_of
+from pretrain.command import UserError, run_commands
+from scripts.attacks.serving import image_bytes
+
+USERS = {"ada": "engineer", "bob": "operator", "eve": "auditor"}
+
+
+@pytest.fixture(scope="module")
+def serving(models_folder, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("served")
+    lines = [f"{name} {role} {sha256(token_of(name).encode()).hexdigest()}" for name, role in USERS.items()]
+    (folder / "users.txt").write_text("\n".join(lines))
+    with serving_here(models_folder, folder, model="mean", users=folder / "users.txt") as serving:
+        yield serving
+
+
+def token_of(name: str) -> str:
+    return f"the token of {name}"
+
+
+def asked(serving, name: str, method: str, path: str, **more: object) -> httpx.Response:
+    headers = {"Authorization": f"Bearer {token_of(name)}"}
+    return serving.client.request(method, path, headers=headers, **more)
+
+
+def inspected(serving, name: str, **fields: object) -> httpx.Response:
+    return asked(serving, name, "POST", "/api/test_image", files={"image": ("a.png", image_bytes())}, data=fields)
+
+
+@pytest.fixture(scope="module")
+def changed(serving) -> list[dict]:
+    """Entries of what three users did, the oldest first."""
+    result = inspected(serving, "bob", keep=True).json()
+    said = asked(serving, "bob", "POST", "/api/feedback", json={"result": result["id"], "verdict": "unsure"}).json()
+    for value in (0.25, 0.25, 0.5, None):
+        assert asked(serving, "ada", "PUT", "/api/threshold", json={"value": value}).status_code == 200
+    assert asked(serving, "ada", "POST", "/api/load_model", json={"name": "hazelnut"}).status_code == 200
+    assert asked(serving, "bob", "POST", f"/api/feedback/{said['id']}/take_back").status_code == 200
+    answer = asked(serving, "eve", "GET", "/api/audit/export")
+    return [json.loads(line) for line in answer.text.splitlines()]
+
+
+def test_who_changed_what_from_what_to_what(serving, changed):
+    told = [(entry["by"], entry["action"], entry["subject"]) for entry in changed]
+    assert told == [
+        ("service", "model version", "mean"), ("bob", "feedback", "result 1"), ("ada", "threshold", "mean"),
+        ("ada", "threshold", "mean"), ("ada", "threshold", "mean"), ("ada", "model", "in use"),
+        ("service", "model version", "hazelnut"), ("bob", "feedback", "result 1"),
+    ]  # fmt: skip
+    own = serving.service.models.load("mean").inspector.decision.value
+    thresholds = [(entry["before"], entry["after"]) for entry in changed if entry["action"] == "threshold"]
+    assert thresholds == [(own, 0.25), (0.25, 0.5), (0.5, own)]
+    assert (changed[5]["before"], changed[5]["after"]) == ("mean", "hazelnut")
+    assert changed[1]["after"]["verdict"] == "unsure" and changed[7]["after"]["takes_back"] == changed[1]["after"]["id"]
+    page = AuditResponse(**asked(serving, "eve", "GET", "/api/audit", params={"limit": 3}).json())
+    assert [entry.number for entry in page.entries] == [8, 7, 6] and page.next_before == 6
+    whole = VerifyResponse(**asked(serving, "eve", "GET", "/api/audit/verify").json())
+    assert whole.is_whole and (whole.last_number, whole.last_digest) == (8, changed[-1]["digest"])
+
+
+def test_each_role_may_do_its_part_and_no_more(serving, changed):
+    answers = {
+        (name, path): asked(serving, name, method, path, **body).status_code
+        for name in USERS
+        for method, path, body in (
+            ("GET", "/api/results", {}),
+            ("POST", "/api/test_image", {"files": {"image": image_bytes()}}),
+            ("POST", "/api/feedback", {"json": {"result": 1, "verdict": "unsure"}}),
+            ("PUT", "/api/threshold", {"json": {"value": None}}),
+            ("GET", "/api/feedback/export", {}),
+            ("GET", "/api/audit", {}),
+        )
+    }
+    refused = {key for key, status in answers.items() if status == 403}
+    assert refused == {
+        ("bob", "/api/threshold"), ("bob", "/api/feedback/export"), ("bob", "/api/audit"), ("ada", "/api/audit"),
+        ("eve", "/api/test_image"), ("eve", "/api/feedback"), ("eve", "/api/threshold"),
+    }  # fmt: skip
+    assert {status for key, status in answers.items() if key not in refused} == {200}
+    status = asked(serving, "bob", "GET", "/api/status").json()
+    assert (status["user"], status["rights"]) == ("bob", ["read", "inspect", "say"])
+    assert "engineer" in asked(serving, "bob", "PUT", "/api/threshold", json={"value": 1}).json()["detail"]
+    assert serving.client.get("/api/results").status_code == 401
+    assert asked(serving, "nobody", "GET", "/api/results").status_code == 401
+    assert serving.client.get("/health").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("statement", "words"),
+    [
+        ("UPDATE audit SET after = '0.1' WHERE number = 3", "entry 3 was changed"),
+        ("DELETE FROM audit WHERE number = 2", "entry 2 is missing"),
+        ("UPDATE feedback SET verdict = 'agree'", "feedback 1 was changed"),
+        ("DELETE FROM feedback WHERE id = 2", "feedback 2, of entry 8, is missing"),
+        ("INSERT INTO feedback SELECT 99, result_id, verdict, created, \"by\", marks, note, NULL FROM feedback LIMIT 1",
+         "feedback 99 was put in beside the service"),
+        ("DELETE FROM audit WHERE number >= 8", "entry 8 of the earlier export is missing"),
+    ],
+)  # fmt: skip
+def test_tampering_is_found_by_the_command(serving, changed, statement, words, tmp_path, capsys):
+    copy = tmp_path / "results.sqlite"
+    source = create_engine(url_of(str(serving.service.database)))
+    with source.connect() as connection:
+        connection.exec_driver_sql(f"VACUUM INTO '{copy}'")
+    source.dispose()
+    config = Export(results=str(copy), out=tmp_path / "earlier.jsonl")
+    assert export(config) is None
+    asked_for = Verify(results=str(copy), earlier=config.out)
+    assert verify(asked_for) == 0
+    assert "whole: " in capsys.readouterr().out
+    tampering = create_engine(url_of(str(copy)))
+    with tampering.begin() as connection:
+        connection.exec_driver_sql(statement)
+    tampering.dispose()
+    assert verify(asked_for) == 1
+    assert words in capsys.readouterr().out
+
+
+def test_what_is_no_log_or_no_export_is_a_mistake(tmp_path, capsys):
+    with pytest.raises(UserError, match="there is no database"):
+        verify(Verify(results=str(tmp_path / "none.sqlite")))
+    assert not Path(tmp_path / "none.sqlite").exists()
+    Database(str(tmp_path / "new.sqlite")).close()
+    (tmp_path / "text.jsonl").write_text("{}\n")
+    commands = {"verify": (verify, Verify), "export": (export, Export)}
+    arguments = ["verify", "--results", str(tmp_path / "new.sqlite")]
+    assert run_commands(commands, arguments) == 0
+    assert capsys.readouterr().out == "whole: no entry yet.\n"
+    assert run_commands(commands, [*arguments, "--earlier", str(tmp_path / "text.jsonl")]) == 2
+    assert "is no export of an audit log" in capsys.readouterr().err
