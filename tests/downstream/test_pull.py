@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from fitted_models import run_detect
 from hub_server import Repository, hub_server
 
 from downstream import pull, push
@@ -41,14 +42,17 @@ def test_a_pulled_encoder_is_the_one_that_was_pushed(pushed, encoder_file, tmp_p
     assert pushed.repositories["factory/enc"].commit in printed and "saw hazelnut, leather" in printed
 
 
-def test_a_pulled_model_can_be_run(hub, padim_folder, tmp_path, capsys):
-    assert run_command(push.main, Push, [str(padim_folder), "factory/nut"]) == 0
+def test_a_pulled_model_is_the_one_that_was_pushed_and_was_opened(hub, demo_folder, tmp_path, capsys):
+    model = tmp_path / "mean"
+    small = ("--method", "mean", "--size-px", 32, "--out", model)
+    assert run_detect("fit", "--data", demo_folder, "--category", "hazelnut", *small) == 0
+    assert run_command(push.main, Push, [str(model), "factory/nut"]) == 0
     digest = capsys.readouterr().out.split()[-1]
     assert run("factory/nut", "--out", tmp_path / "nut", "--sha256", digest) == 0
-    assert names(tmp_path / "nut") == names(padim_folder) | {"README.md"}
-    for file in padim_folder.iterdir():
+    assert names(tmp_path / "nut") == names(model) | {"README.md"}
+    for file in model.iterdir():
         assert (tmp_path / "nut" / file.name).read_bytes() == file.read_bytes()
-    assert "PaDiM for hazelnut" in capsys.readouterr().out
+    assert "MeanImage for hazelnut" in capsys.readouterr().out
 
 
 def test_the_default_folder_is_named_like_the_repository(pushed, tmp_path, monkeypatch):
