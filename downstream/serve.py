@@ -26,6 +26,7 @@ import socket
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from downstream.inspection.config import Fit
 from downstream.inspection.fitting import fit
@@ -138,7 +139,7 @@ def settings_of(config: Config) -> Settings:
         timeout_s=config.timeout_s, max_image_bytes=config.max_image_mb << 20,
         max_image_pixels=int(config.max_megapixels * 1e6), decoders=config.decoders, device=config.device,
         threads=threads_of(config), allowed_hosts=(*LOOPBACK_NAMES, *named, config.host), token=token,
-        users=users, results_password=password,
+        users=users, webhook=webhook_of(config), results_password=password,
     )  # fmt: skip
 
 
@@ -170,6 +171,13 @@ def users_of(config: Config) -> list[User]:
     except (OSError, UnicodeDecodeError) as error:
         reason = f"the users in {config.users} cannot be read ({type(error).__name__})"
         raise UserError(f"{reason}: name a file of lines of name, role and SHA-256 of a token.") from None
+
+
+def webhook_of(config: Config) -> str | None:
+    """Raises UserError for what is no address to post to."""
+    if config.webhook is not None and urlsplit(config.webhook).scheme not in ("http", "https"):
+        raise UserError("--webhook has to be an http:// or https:// URL.")
+    return config.webhook
 
 
 def threads_of(config: Config) -> int:

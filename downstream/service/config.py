@@ -35,6 +35,7 @@ class Config:
         timeout_s: Seconds until an image, or a body that does not arrive, is given up.
         max_image_mb: Size limit of an image file, in MiB.
         max_megapixels: Size limit of an image, in million pixels.
+        webhook: Post JSON to this URL when something is wrong with the camera, or scores drift.
         workers: Server processes, each with the model; they share the cores.
         decoders: Processes of each worker that decode images.
         device: cpu, cuda, or auto for a GPU where there is one.
@@ -58,6 +59,7 @@ class Config:
     timeout_s: float = 30.0
     max_image_mb: int = 16
     max_megapixels: float = 50.0
+    webhook: str | None = None
     workers: int = 1
     decoders: int = 2
     device: str = "auto"
@@ -85,4 +87,5 @@ class Settings:
     allowed_hosts: Sequence[str]
     token: str | None = None
     users: Sequence[Sequence[str]] = ()
+    webhook: str | None = None
     results_password: str | None = None

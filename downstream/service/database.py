@@ -56,6 +56,7 @@ class StoredResult(NamedTuple):
     milliseconds: float
     is_kept: bool = False
     model_version: str = ""
+    camera: str = ""
     id: int | None = None
 
 
@@ -82,6 +83,8 @@ class ResultFilter:
     min_score: float | None = None
     max_score: float | None = None
     is_kept: bool | None = None
+    model_version: str | None = None
+    camera: str | None = None
 
     def conditions(self) -> list:
         columns = RESULTS.c
@@ -95,6 +98,8 @@ class ResultFilter:
             "min_score": lambda value: columns.score >= value,
             "max_score": lambda value: columns.score <= value,
             "is_kept": lambda value: columns.is_kept == value,
+            "model_version": lambda value: columns.model_version == value,
+            "camera": lambda value: columns.camera == value,
         }
         return [wanted[name](value) for name, value in vars(self).items() if value is not None]
 
@@ -144,6 +149,11 @@ class Database:
         """Results, the newest first, with ids below `before`."""
         conditions = wanted.conditions() + ([RESULTS.c.id < before] if before is not None else [])
         statement = select(RESULTS).where(and_(True, *conditions)).order_by(RESULTS.c.id.desc()).limit(limit)
+        return [_stored_result(row) for row in self.rows(statement)]
+
+    def first_results(self, wanted: ResultFilter, limit: int) -> list[StoredResult]:
+        """The oldest first."""
+        statement = select(RESULTS).where(and_(True, *wanted.conditions())).order_by(RESULTS.c.id).limit(limit)
         return [_stored_result(row) for row in self.rows(statement)]
 
     def result(self, result_id: int) -> StoredResult | None:

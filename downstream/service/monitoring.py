@@ -20,6 +20,16 @@ METHODS = ("GET", "PUT", "POST", "HEAD", "OPTIONS", "DELETE")
 MULTIPROCESS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 
 
+# Of GET /api/watch; what is not known is NaN.
+WATCHED = {
+    "drift_ks_p_value": "How often chance alone makes scores of accepted images as different as the latest window's.",
+    "drift_cusum": "What scores of accepted images went away from the first ones, as a share of where it alarms.",
+    "drift": "Whether scores of accepted images have drifted, 0 or 1.",
+    "feedback_false_alarm_share": "Images called defective, among those that people called good.",
+    "feedback_miss_share": "Images called good, among those that people called defective.",
+}
+
+
 class JsonLines(logging.Formatter):
     """A record as one line of JSON; `extra={"metadata": {...}}` adds fields."""
 
@@ -58,6 +68,14 @@ class Metrics:
         self.refused_images = Counter(
             "heldout_images_refused", "Images that could not be inspected.", ("status",), registry=registry
         )
+        self.camera_problems = Counter(
+            "heldout_camera_problems", "Images with which something was wrong before they were judged.",
+            ("model", "problem"), registry=registry,
+        )  # fmt: skip
+        self.watched = {
+            name: Gauge(f"heldout_{name}", words, ("model",), multiprocess_mode="mostrecent", registry=registry)
+            for name, words in WATCHED.items()
+        }
         self.batch_size = Histogram(
             "heldout_forward_batch_size", "Images in a forward pass.", buckets=(1, 2, 4, 8, 16, 32, 64),
             registry=registry,

@@ -5,6 +5,8 @@ about results have files of their own; API has them all.
 """
 
 import asyncio
+import math
+from contextlib import suppress
 
 from fastapi import APIRouter, Request, Response
 from sqlalchemy.exc import SQLAlchemyError
@@ -27,7 +29,8 @@ from downstream.service.schemas import (
     ThresholdResponse,
     own_version,
 )
-from downstream.service.service import Current
+from downstream.service.service import Current, Service
+from downstream.service.watch.routes import WATCH, watched
 
 API = APIRouter()
 
@@ -99,8 +102,25 @@ async def put_threshold(wanted: ThresholdRequest, service: ServiceDependency, re
 async def metrics(service: ServiceDependency) -> Response:
     """Metrics for Prometheus."""
     service.metrics.in_progress.set(service.admission.in_progress)
+    with suppress(SQLAlchemyError):  # the others are known without a database
+        await asyncio.to_thread(set_watched, service)
     text, media_type = service.metrics.text()
     return Response(text, headers={"Content-Type": media_type})
+
+
+def set_watched(service: Service) -> None:
+    """Gauges of what GET /api/watch says."""
+    found = watched(service)
+    cusum = max(found.drift.cusum_high or 0, found.drift.cusum_low or 0)
+    values = {
+        "drift_ks_p_value": found.drift.ks_p_value,
+        "drift_cusum": found.drift.cusum_limit and cusum / found.drift.cusum_limit,
+        "drift": float(found.drift.has_drifted),
+        "feedback_false_alarm_share": found.false_alarms.share,
+        "feedback_miss_share": found.misses.share,
+    }
+    for name, value in values.items():
+        service.metrics.watched[name].labels(found.model).set(math.nan if value is None else value)
 
 
 def threshold_response(current: Current) -> ThresholdResponse:
@@ -120,3 +140,4 @@ API.include_router(IMAGES)
 API.include_router(RESULTS)
 API.include_router(FEEDBACK)
 API.include_router(AUDIT)
+API.include_router(WATCH)

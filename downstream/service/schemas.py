@@ -73,6 +73,10 @@ class ResultResponse(Schema):
         description="Of the model as it was then: another once it was fitted again, or decides otherwise; empty "
         "where a result says nothing of it."
     )
+    camera: str = Field(
+        description="What was wrong with the image before it was judged, against accepted ones: too dark, too bright, "
+        "blurred, moved, another product, frozen; joined by commas. Empty: nothing, or too few to compare with."
+    )
 
 
 class ImageResponse(ResultResponse):
@@ -217,13 +221,14 @@ def safe_name(name: str | None) -> str:
 
 
 def stored_result(
-    inspection: Inspection, loaded: LoadedModel, name: str, digest: str, milliseconds: float, is_kept: bool
+    inspection: Inspection, loaded: LoadedModel, name: str, digest: str, milliseconds: float, is_kept: bool, camera: str
 ) -> StoredResult:
     """What the database keeps of an inspection."""
     return StoredResult(
         now(), loaded.name, loaded.inspector.category, name, digest, inspection.width, inspection.height,
         inspection.score, inspection.threshold, inspection.is_defective, inspection.confidence,
-        [region_fields(region) for region in inspection.regions], round(milliseconds, 3), is_kept, loaded.fingerprint,
+        [region_fields(region) for region in inspection.regions], round(milliseconds, 3), is_kept,
+        loaded.fingerprint, camera,
     )  # fmt: skip
 
 

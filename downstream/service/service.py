@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import shutil
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,18 +11,24 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.datastructures import UploadFile
 
 from downstream.inspection.inspector import Inspection
 from downstream.service.audit.log import add_change
 from downstream.service.batching import Admission, Batcher
 from downstream.service.config import Settings
-from downstream.service.database import Database, read_setting, write_setting
+from downstream.service.database import Database, StoredResult, read_setting, write_setting
 from downstream.service.decoding import Decoders, RefusedImage, image_type_of
 from downstream.service.models import LoadedModel, Models
 from downstream.service.monitoring import LOG, Metrics
 from downstream.service.schemas import ImageResponse, MapFormat, image_response, safe_name, stored_result
 from downstream.service.similar_images import SimilarImages
+from downstream.service.watch.camera import CameraProblem, Look
+from downstream.service.watch.camera_watch import CameraWatch
+from downstream.service.watch.drift import KS_WINDOW
+from downstream.service.watch.summary import accepted_scores, drift_of
+from downstream.service.watch.webhook import Webhook
 from pretrain.data.decode import Decoded
 from pretrain.data.images import Problem
 from pretrain.data.size import Size, sides
@@ -54,9 +61,11 @@ class Service:
         torch.set_num_threads(settings.threads)
         self.database = Database(settings.results, settings.results_password)
         self._noted_versions: dict[str, str] = {}
+        self._watching = threading.Lock()
         self.models = Models(Path(settings.models), settings.batch_size, settings.device)
         self.default_model = self._default_model()
         self.metrics = Metrics()
+        self.camera = CameraWatch(self.database)
         self.admission = Admission(settings.max_waiting)
         loaded = self.current().loaded
         self.similar_images = SimilarImages(
@@ -74,6 +83,7 @@ class Service:
         self.decoders = Decoders(self.settings.decoders, self.settings.max_image_pixels, seconds)
         self.forwards = Batcher(self._forward, self.settings.batch_size, "forward")
         self.commits = Batcher(self.database.add_results, MAX_RESULTS_PER_COMMIT, "commit")
+        self.webhook = Webhook(self.settings.webhook)
         self.forwards.start()
         self.commits.start()
 
@@ -82,6 +92,7 @@ class Service:
         await self.forwards.stop()
         await self.commits.stop()
         self.decoders.close()
+        self.webhook.stop()
         self.database.close()
 
     def current(self) -> Current:
@@ -138,6 +149,7 @@ class Service:
         digest = hashlib.sha256(data).hexdigest()
         try:
             image = await self.decoded(data, loaded.inspector.size_px)
+            look, problems = await asyncio.to_thread(self.camera.check, loaded.name, image.pixels, digest)
             inspection = await self.forwards(Job(loaded, name, image))
         except RefusedImage as refused:
             self.metrics.refused_images.labels(refused.status).inc()
@@ -148,11 +160,29 @@ class Service:
         if keep:
             await self.keep(data, digest, image)
         milliseconds = 1e3 * (time.perf_counter() - start_s)
-        result = stored_result(inspection, loaded, name, digest, milliseconds, keep)
+        result = stored_result(inspection, loaded, name, digest, milliseconds, keep, ", ".join(problems))
         # On disk before it is answered: a killed server loses nothing that a client was told.
         result = result._replace(id=await self.commits(result))
+        try:
+            await asyncio.to_thread(self._watch, result, look, problems)
+        except SQLAlchemyError as error:
+            LOG.warning("what was seen could not be watched", extra={"metadata": {"reason": type(error).__name__}})
         self.metrics.images.labels(loaded.name, "defective" if inspection.is_defective else "good").inc()
         return image_response(result, inspection, loaded, position, map_format)
+
+    def _watch(self, result: StoredResult, look: Look, problems: Sequence[CameraProblem]) -> None:
+        """What comes of a result that is kept already: it is answered, whatever becomes of this."""
+        for problem in problems:
+            self.metrics.camera_problems.labels(result.model, problem).inc()
+            self.webhook.tell(problem, result.model, f"the camera: {problem}", result.created)
+        if not problems and not result.is_defective:
+            self.camera.accept(result.model, look)
+        if result.id % KS_WINDOW:
+            return
+        with self._watching:
+            drift = drift_of(accepted_scores(self.database, result.model, result.model_version))
+            if drift.has_drifted:
+                self.webhook.tell("drift", result.model, "scores of accepted images have drifted", result.created)
 
     def has_space(self) -> bool:
         """Whether one more image fits onto the disk of those that are kept."""

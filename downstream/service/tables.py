@@ -35,6 +35,7 @@ RESULTS = Table(
     Column("milliseconds", Float(53), nullable=False),
     Column("is_kept", Boolean, nullable=False),
     Column("model_version", String(64), nullable=False, server_default=""),  # empty: judged before results said it
+    Column("camera", String(100), nullable=False, server_default=""),  # what was wrong with it, joined by ", "
 )  # fmt: skip
 IMAGES = Table(
     "images", TABLES,
@@ -71,4 +72,10 @@ AUDIT = Table(
     Column("after", Text, nullable=False),  # JSON
     Column("previous", String(64), nullable=False),
     Column("digest", String(64), nullable=False),
+)  # fmt: skip
+CAMERA_REFERENCES = Table(
+    "camera_references", TABLES,
+    Column("id", ID_TYPE, primary_key=True, autoincrement=True),
+    Column("model", Text, nullable=False),
+    Column("look", Text, nullable=False),  # JSON
 )  # fmt: skip

@@ -16,6 +16,7 @@ import { Similar } from "./similar.js";
 import { Stage } from "./stage.js";
 import { ThresholdPanel } from "./threshold_panel.js";
 import { askForToken } from "./token.js";
+import { Watch } from "./watch.js";
 
 const POLL_MS = 10_000;
 
@@ -27,6 +28,7 @@ const list = new ResultList(queue, session, select);
 const panel = new ThresholdPanel(session, trouble);
 const history = new History(openEarlier, trouble);
 const review = new Review(openEarlier, trouble);
+const watch = new Watch(trouble);
 const feedback = new Feedback(session, new Marking(stage, announce), { said: () => review.isOn && review.next(), trouble, announce });
 let selected = null; // an item of the queue, or one like it made of a result of the history
 let shownUrl = null;
@@ -140,6 +142,8 @@ session.addEventListener("model", () => {
   byId("model").disabled = !session.may("configure");
   byId("feedback-export").hidden = !session.may("export");
   byId("audit").hidden = !session.may("audit");
+  byId("begin-anew").hidden = !session.may("configure");
+  watch.refresh();
   queue.limits = status.limits;
   similar.isPossible = status.has_search;
   history.models(models);

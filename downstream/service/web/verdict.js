@@ -7,6 +7,10 @@ import { count, figure, moment, percent, sureness, verdictKind, verdictWord } fr
 /** The band above the image. `retry()` is called for one that failed. */
 export function showVerdict(item, session, retry) {
   const band = byId("verdict");
+  // Before the verdict, which may be of the camera and not of the product.
+  const camera = item?.answer?.camera;
+  byId("camera-words").hidden = !camera;
+  byId("camera-words").replaceChildren(symbol("failed"), `The camera: ${camera}. Look at it before you trust the verdict.`);
   const content = { none: nothing, waiting: pending, sending: pending, failed: () => failed(item, retry), done: () => verdict(item, session) };
   const state = item?.state ?? "none";
   band.dataset.state = state === "done" ? verdictKind(session.isDefective(item.answer)) : state;
@@ -67,7 +71,8 @@ export function spokenVerdict(item, session) {
   const { anomaly_score: score, regions } = item.answer;
   const zones = zonesOf(item.answer);
   const where = regions.length ? `, ${count(regions.length, "region")}${zones.length ? ` in ${zones.join(", ")}` : ""}` : "";
-  return `${item.name}: ${word}, score ${figure(score)}, threshold ${figure(session.threshold(item.answer))}, ${sureness(session.confidence(item.answer))}${where}.`;
+  const camera = item.answer.camera ? `The camera: ${item.answer.camera}. ` : "";
+  return `${camera}${item.name}: ${word}, score ${figure(score)}, threshold ${figure(session.threshold(item.answer))}, ${sureness(session.confidence(item.answer))}${where}.`;
 }
 
 /** The regions as buttons that zoom to them. */

@@ -3,11 +3,14 @@
 import io
 from contextlib import AbstractContextManager
 
+import numpy as np
 import pytest
 from browsing import CONTRASTS, PATIENCE_MS, assert_accessible, chromium, drop, opened
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 from serving_here import serving_here
+
+from downstream.service.watch.camera import REFERENCES, look_at
 
 expect.set_options(timeout=PATIENCE_MS)
 DESK, PHONE = {"width": 1280, "height": 860}, {"width": 360, "height": 780}
@@ -146,6 +149,26 @@ def test_what_waits_is_gone_through_one_after_the_other(browser, serving, images
         with page.expect_download() as download:
             page.get_by_role("button", name="Download feedback").click()
         assert download.value.suggested_filename == "feedback.jsonl"
+
+
+def test_a_dark_camera_is_said_before_the_verdict(browser, serving, images):
+    good = np.asarray(Image.open(io.BytesIO(images["good 1.png"])).convert("RGB")).astype(float)
+    random = np.random.default_rng(0)
+    for _ in range(REFERENCES):
+        pixels = (good * random.normal(1, 0.02) + random.normal(0, 2, good.shape)).clip(0, 255).astype(np.uint8)
+        serving.service.camera.accept("hazelnut", look_at(pixels))
+    file = io.BytesIO()
+    Image.fromarray((good * 0.4).astype(np.uint8)).save(file, "PNG")
+    with ready(browser, serving.url) as page:
+        drop(page, {"dark.png": file.getvalue()})
+        expect(page.locator("#camera-words")).to_contain_text("The camera: too dark")
+        expect(page.locator("#spoken")).to_contain_text("The camera: too dark")
+        page.locator("#watch-panel summary").click()
+        expect(page.locator("#watch")).to_contain_text("too dark: 1")
+        expect(page.locator("#watch-state")).to_have_text("look at it")
+        assert_readable_and_accessible(page)
+        page.get_by_role("button", name="Learn the camera anew").click()
+        expect(page.locator("#watch")).to_contain_text("learning: 0 of 50")
 
 
 @pytest.mark.parametrize("viewport", [DESK, PHONE], ids=["desk", "phone"])

@@ -1,0 +1,89 @@
+"""What the camera of each product usually shows: learned from the first images that were accepted, and kept."""
+
+import json
+import math
+import threading
+import time
+from collections import deque
+
+import numpy as np
+from sqlalchemy import delete, insert, select
+
+from downstream.service.audit.log import add_change
+from downstream.service.database import Database
+from downstream.service.tables import CAMERA_REFERENCES
+from downstream.service.watch.camera import (
+    FROZEN_IMAGES,
+    REFERENCES,
+    CameraProblem,
+    Look,
+    References,
+    is_frozen,
+    look_at,
+    look_from,
+    problems,
+    references_of,
+)
+
+# So long a worker goes on with what it knows before it asks the database again.
+TRUSTED_S = 5.0
+
+
+class CameraWatch:
+    """Of one worker; what was learned is in the database, for all of them. May be used from any thread."""
+
+    def __init__(self, database: Database) -> None:
+        # Held while the database is asked too: many threads that do that at once would open a connection each.
+        self._database, self._lock = database, threading.RLock()
+        # By model: the id of the first one, what came of all, and when it was last seen that they are the same still.
+        self._references: dict[str, tuple[int, References, float]] = {}
+        self._digests: dict[str, deque[str]] = {}
+
+    def check(self, model: str, pixels: np.ndarray, digest: str) -> tuple[Look, list[CameraProblem]]:
+        """What an image is like, and what is wrong with it; `pixels` uint8 (h, w, 3)."""
+        look, references = look_at(pixels), self.references(model)
+        found = problems(look, references) if references else []
+        with self._lock:
+            digests = self._digests.setdefault(model, deque(maxlen=FROZEN_IMAGES))
+            digests.append(digest)
+            return look, found + (["frozen"] if is_frozen(list(digests)) else [])
+
+    def accept(self, model: str, look: Look) -> None:
+        """An image was called good, and nothing is wrong with it: until there are enough, it is a reference."""
+        with self._lock:
+            if self.references(model) is None:
+                values = {"model": model, "look": json.dumps(look.as_json())}
+                with self._database.alone() as connection:
+                    connection.execute(insert(CAMERA_REFERENCES).values(**values))
+
+    def count(self, model: str) -> int:
+        return min(REFERENCES, len(self._stored(model)))
+
+    def references(self, model: str) -> References | None:
+        """None until there are enough. Begun anew by another worker, they are others, seconds later."""
+        with self._lock:
+            first_id, references, seen_s = self._references.get(model, (None, None, -math.inf))
+            if time.monotonic() - seen_s < TRUSTED_S:
+                return references
+            rows = self._stored(model)
+            if len(rows) < REFERENCES:
+                return None
+            if first_id != rows[0]["id"]:
+                statement = select(CAMERA_REFERENCES.c.look).where(CAMERA_REFERENCES.c.model == model)
+                looks = self._database.rows(statement.order_by(CAMERA_REFERENCES.c.id).limit(REFERENCES))
+                references = references_of([look_from(json.loads(row["look"])) for row in looks])
+            self._references[model] = (rows[0]["id"], references, time.monotonic())
+            return references
+
+    def begin_anew(self, model: str, by: str) -> None:
+        """Forget what images are like: the camera was moved, the light changed, and that is how it shall be."""
+        before = self.count(model)
+        with self._database.alone() as connection:
+            connection.execute(delete(CAMERA_REFERENCES).where(CAMERA_REFERENCES.c.model == model))
+            add_change(connection, by, "camera references", model, before, 0)
+        with self._lock:
+            self._references.pop(model, None)
+
+    def _stored(self, model: str) -> list:
+        wanted = select(CAMERA_REFERENCES.c.id).where(CAMERA_REFERENCES.c.model == model)
+        return self._database.rows(wanted.order_by(CAMERA_REFERENCES.c.id).limit(REFERENCES))

@@ -1,0 +1,65 @@
+"""How a model does: drift of the scores of accepted images, and how often people found it wrong; from the database."""
+
+from typing import NamedTuple
+
+from downstream.service.database import Database, ResultFilter
+from downstream.service.feedback.records import FeedbackRecords
+from downstream.service.watch.drift import (
+    KS_FALSE_ALARM_RATE,
+    KS_WINDOW,
+    Cusum,
+    Ks,
+    cusum,
+    cusum_limit,
+    kolmogorov_smirnov,
+    normal_ranks,
+)
+from downstream.service.watch.rates import Rate, error_rates
+
+# The first ones that a version accepts are what later ones are compared with.
+SCORE_REFERENCES = 200
+# Later ones that are looked at: an alarm of long ago says nothing of now.
+SCORES = 2000
+
+
+class Drift(NamedTuple):
+    """Of `count` accepted images after the `references`; `ks` is of the latest full window, if there is one."""
+
+    references: int
+    count: int
+    ks: Ks | None
+    cusum: Cusum | None
+
+    @property
+    def has_drifted(self) -> bool:
+        """Now: by the latest window, or by an alarm of the CUSUM within as many images."""
+        by_window = self.ks is not None and self.ks.p_value < KS_FALSE_ALARM_RATE
+        by_sum = self.cusum is not None and any(at >= self.count - KS_WINDOW for at in self.cusum.alarms)
+        return by_window or by_sum
+
+
+def drift_of(scores: list[float]) -> Drift:
+    """Of the scores of accepted images, the oldest first."""
+    references, later = scores[:SCORE_REFERENCES], scores[SCORE_REFERENCES:]
+    if len(references) < SCORE_REFERENCES or not later:
+        return Drift(len(references), len(later), None, None)
+    windows = len(later) // KS_WINDOW
+    # Windows do not overlap: then each one's rate is its own.
+    window = later[(windows - 1) * KS_WINDOW : windows * KS_WINDOW] if windows else []
+    ks = kolmogorov_smirnov(references, window) if window else None
+    return Drift(len(references), len(later), ks, cusum(normal_ranks(later, references), cusum_limit()))
+
+
+def accepted_scores(database: Database, model: str, version: str) -> list[float]:
+    """Of images that a version of a model called good, and with whose camera nothing was wrong: its first ones, and
+    the latest."""
+    wanted = ResultFilter(model=model, is_defective=False, model_version=version, camera="")
+    first = database.first_results(wanted, SCORE_REFERENCES)
+    after = [one for one in reversed(database.results(wanted, SCORES)) if first and one.id > first[-1].id]
+    return [one.score for one in [*first, *after]]
+
+
+def rates_of(database: Database, model: str) -> tuple[Rate, Rate]:
+    """False alarms and misses of a model, by what stands for each image."""
+    standing = FeedbackRecords(database).standing()
+    return error_rates((one.feedback.verdict, one.was_defective) for one in standing if one.model == model)

@@ -1,0 +1,82 @@
+"""The camera over HTTP: learned from accepted images, said with the verdict, counted, and begun anew."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+from prometheus_client.parser import text_string_to_metric_families
+from serving_here import serving_here
+
+from downstream.service.database import Database
+from downstream.service.watch.camera import FROZEN_IMAGES, REFERENCES, look_at
+from downstream.service.watch.camera_watch import CameraWatch
+from downstream.service.watch.routes import WatchResponse
+
+
+@pytest.fixture(scope="module")
+def serving(models_folder, tmp_path_factory):
+    with serving_here(models_folder, tmp_path_factory.mktemp("served"), model="mean") as serving:
+        yield serving
+
+
+def image(seed: int, light: float = 1.0, size: int = 64) -> np.ndarray:
+    random = np.random.default_rng(seed)
+    rows, columns = np.mgrid[:size, :size]
+    gray = (60 + 100 * (np.hypot(rows - size / 2, columns - size / 2) < size / 4)) * light
+    return np.repeat((gray + random.normal(0, 4, gray.shape)).clip(0, 255)[..., None], 3, 2).astype(np.uint8)
+
+
+def judged(serving, pixels: np.ndarray) -> dict:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return serving.test(file.getvalue(), threshold=1e9).json()
+
+
+def test_a_dark_camera_is_said_with_the_verdict_counted_and_forgotten(serving):
+    model = "mean"
+    for seed in range(REFERENCES - 3):
+        serving.service.camera.accept(model, look_at(image(seed)))
+    for seed in range(100, 103):
+        assert judged(serving, image(seed, 0.3 if seed == 101 else 1))["camera"] == ""  # too few to say so
+    before = WatchResponse(**serving.client.get("/api/watch").json())
+    assert before.camera.references == before.camera.references_needed == REFERENCES
+    serving.service.camera.begin_anew(model, "a test")
+    for seed in range(REFERENCES):
+        serving.service.camera.accept(model, look_at(image(seed)))
+    assert judged(serving, image(200))["camera"] == ""
+    assert "too dark" in judged(serving, image(201, light=0.3))["camera"]
+    listed = serving.client.get("/api/results").json()["results"]
+    assert "too dark" in listed[0]["camera"] and listed[1]["camera"] == ""
+    watch = WatchResponse(**serving.client.get("/api/watch").json())
+    assert watch.camera.problems["too dark"] == 1 and watch.camera.recent >= 5
+    families = {one.name: one for one in text_string_to_metric_families(serving.client.get("/metrics").text)}
+    counted = {sample.labels["problem"]: sample.value for sample in families["heldout_camera_problems"].samples
+               if sample.name.endswith("_total")}  # fmt: skip
+    assert counted["too dark"] == 1
+    assert families["heldout_drift"].samples[0].value == 0
+    anew = WatchResponse(**serving.client.post("/api/watch/begin_anew").json())
+    assert anew.camera.references == 0
+    entry = serving.client.get("/api/audit", params={"limit": 1}).json()["entries"][0]
+    assert (entry["action"], entry["before"], entry["after"]) == ("camera references", REFERENCES, 0)
+    assert judged(serving, image(202, light=0.3))["camera"] == ""
+
+
+def test_one_image_again_and_again_is_a_frozen_frame(serving):
+    said = [judged(serving, image(300))["camera"] for _ in range(FROZEN_IMAGES)]
+    assert [words == "frozen" for words in said] == [False] * (FROZEN_IMAGES - 1) + [True]
+    assert "frozen" not in judged(serving, image(301))["camera"]
+
+
+def test_what_one_worker_learned_is_known_to_others(location):
+    first, second = Database(location), Database(location)
+    one, other = CameraWatch(first), CameraWatch(second)
+    for seed in range(REFERENCES + 2):
+        (one, other)[seed % 2].accept("bolt", look_at(image(seed)))
+    assert one.count("bolt") == other.count("bolt") == REFERENCES
+    dark = image(900, light=0.3)
+    assert "too dark" in one.check("bolt", dark, "a")[1] and "too dark" in other.check("bolt", dark, "b")[1]
+    assert one.check("nut", dark, "a")[1] == []
+    np.testing.assert_array_equal(one.references("bolt").mean, other.references("bolt").mean)
+    first.close()
+    second.close()

@@ -1,0 +1,65 @@
+"""Drift and rates as they are read from the database."""
+
+import numpy as np
+import pytest
+from stored_results import result
+
+from downstream.service.database import Database
+from downstream.service.feedback.records import Feedback, FeedbackRecords
+from downstream.service.watch.drift import KS_WINDOW
+from downstream.service.watch.summary import SCORE_REFERENCES, accepted_scores, drift_of, rates_of
+
+
+def test_too_few_scores_say_nothing():
+    for count in (0, 1, SCORE_REFERENCES):
+        drift = drift_of([1.0] * count)
+        assert drift == (min(count, SCORE_REFERENCES), 0, None, None) and not drift.has_drifted
+    drift = drift_of([float(i % 7) for i in range(SCORE_REFERENCES + KS_WINDOW - 1)])
+    assert drift.ks is None and drift.cusum is not None and not drift.has_drifted
+
+
+def test_a_jump_is_found_by_the_window_and_a_line_without_one_is_not_called_drifted():
+    random = np.random.default_rng(0)
+    steady = random.gamma(4, size=SCORE_REFERENCES + 3 * KS_WINDOW)
+    assert not drift_of(steady.tolist()).has_drifted
+    jumped = [*steady, *(random.gamma(4, size=KS_WINDOW) + 2)]
+    drift = drift_of(jumped)
+    assert drift.ks.p_value < 1e-6 and drift.cusum.alarms and drift.has_drifted
+    # What was mended long ago is not said for ever.
+    assert not drift_of([*jumped, *random.gamma(4, size=3 * KS_WINDOW)]).has_drifted
+
+
+@pytest.mark.slow
+def test_lines_without_drift_are_called_drifted_as_rarely_as_stated():
+    """What the page says now, over many lines, each with references of its own."""
+    random = np.random.default_rng(1)
+    called = [drift_of(random.gamma(4, size=SCORE_REFERENCES + 5 * KS_WINDOW).tolist()) for _ in range(600)]
+    assert np.mean([drift.has_drifted for drift in called]) < 0.05
+
+
+@pytest.fixture
+def database(tmp_path):
+    database = Database(str(tmp_path / "results.sqlite"))
+    yield database
+    database.close()
+
+
+def test_scores_are_those_of_accepted_images_of_this_version_in_their_order(database, monkeypatch):
+    monkeypatch.setattr("downstream.service.watch.summary.SCORE_REFERENCES", 3)
+    monkeypatch.setattr("downstream.service.watch.summary.SCORES", 2)
+    for number in range(8):
+        database.add_results([result(0, score=float(number)), result(0, score=99.0, camera="too dark"),
+                              result(5), result(0, score=98.0, model_version="other")])  # fmt: skip
+    assert accepted_scores(database, "bolt", "a version") == [0, 1, 2, 6, 7]
+    assert accepted_scores(database, "nut", "a version") == []
+
+
+def test_rates_are_of_what_stands(database):
+    database.add_results([result(number) for number in range(6)])  # from 3 on defective
+    records = FeedbackRecords(database)
+    for result_id, verdict in ((1, "agree"), (2, "missed_defect"), (3, "agree"), (5, "false_alarm"), (6, "unsure")):
+        said = records.add(Feedback(result_id, verdict, "2026", "Ada"))
+    records.take_back(said, "2026", "Ada")
+    alarms, misses = rates_of(database, "bolt")
+    assert (alarms.count, alarms.total, misses.count, misses.total) == (1, 3, 1, 1)
+    assert rates_of(database, "nut")[0].share is None
