@@ -143,6 +143,7 @@ session.addEventListener("model", () => {
   byId("feedback-export").hidden = !session.may("export");
   byId("audit").hidden = !session.may("audit");
   byId("begin-anew").hidden = !session.may("configure");
+  byId("learn-command").textContent = `heldout detect learn --model models/${model.model} --feedback ${location.origin}`;
   watch.refresh();
   queue.limits = status.limits;
   similar.isPossible = status.has_search;

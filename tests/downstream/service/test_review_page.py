@@ -131,6 +131,8 @@ def test_what_waits_is_gone_through_one_after_the_other(browser, serving, images
     with ready(browser, f"{serving.url}/#review") as page:
         expect(page.locator("#review-count")).to_have_text(f"{total} pictures to review")
         expect(page.locator("#review-list img").first).to_be_visible()
+        command = f"heldout detect learn --model models/hazelnut --feedback {serving.url}"
+        expect(page.locator("#learn-command")).to_have_text(command)
         page.get_by_role("button", name="Start").click()
         first = page.locator("#verdict .of").text_content()
         page.keyboard.press("u")

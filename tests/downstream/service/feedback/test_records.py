@@ -1,8 +1,11 @@
 """What was said stays, and what stands is the last of it that was not taken back."""
 
+import json
+
 import pytest
 from stored_results import result
 
+from downstream.learning.feedback import confirmed, read_feedback
 from downstream.service.database import Database, StoredImage
 from downstream.service.feedback.records import Feedback, FeedbackRecords
 from pretrain.command import UserError
@@ -86,3 +89,7 @@ def test_the_export_is_what_learning_reads(database, records, tmp_path):
         "by": "Ada", "model_version": "a version", "image_digest": f"{0:064x}", "was_defective": False,
     }  # fmt: skip
     assert (second["verdict"], second["mask"], second["was_defective"]) == ("agree", None, True)
+    (tmp_path / "feedback.jsonl").write_text("".join(json.dumps(one) + "\n" for one in (first, second)))
+    good, bad = confirmed(read_feedback(tmp_path / "feedback.jsonl"))
+    assert (good.image, good.is_defective, good.mask) == (tmp_path / "good.png", True, [{"box": [1, 2, 3, 4]}])
+    assert (bad.digest, bad.is_defective, bad.mask) == (f"{3:064x}", True, None)
