@@ -121,7 +121,7 @@ def settings_of(config: Config) -> Settings:
     token, users = token_of(config), users_of(config)
     if token is None and not users and not is_loopback(config.host):
         raise UserError(
-            f"--host {config.host} is reached from other machines: give --token-file, HELDOUT_TOKEN or --users."
+            f"--host {config.host} is reached from other machines: give --token-file FILE or HELDOUT_TOKEN, or --users."
         )
     models = config.models
     if models == DEFAULT_MODELS and not model_names(models):
