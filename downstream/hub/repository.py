@@ -138,7 +138,7 @@ def _in_a_sentence(name: str, did: str, api: "HfApi", revision: str = "") -> Ite
 
     try:
         yield
-    except (OSError, ValueError, *errors.HfHubHTTPError.__bases__) as error:
+    except (OSError, ValueError, KeyError, *errors.HfHubHTTPError.__bases__) as error:
         if isinstance(error, OSError) and error.errno:  # of this machine's disk
             raise
         raise UserError(_sentence(error, f"{did} {name}", name, api.endpoint, revision)) from None
@@ -164,6 +164,10 @@ def _sentence(error: Exception, done: str, name: str, where: str, revision: str)
         return f"nothing was {done}, since {where} forbids it ({status}): log in as one who may (HF_TOKEN)."
     if status:
         return f"nothing was {done}, since {where} answered {status} ({_reason(error)}): try later."
+    if isinstance(error, errors.HFValidationError):
+        return f"{name} is no name that the Hub allows ({_reason(error)}): give OWNER/NAME."
+    if isinstance(error, ValueError | KeyError):
+        return f"nothing was {done}, since {where} answers as no Hub does ({_reason(error)}): look at HF_ENDPOINT."
     return (
         f"nothing was {done}, since {where} could not be reached ({_reason(error)}): look at the network, HTTPS_PROXY "
         "and HF_ENDPOINT."

@@ -140,6 +140,16 @@ def test_pushing_without_the_right(hub, monkeypatch):
     assert hub.repositories == {}
 
 
+def test_a_server_that_is_no_hub(hub, monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", f"{hub.url}/lfs")  # answers everything with {}
+    assert "answers as no Hub does ('id')" in refusal(snapshot, NAME, "main")
+
+
+def test_a_name_that_the_hub_does_not_allow(hub):
+    name = f"factory/{'b' * 200}"
+    assert "is no name that the Hub allows" in refusal(snapshot, checked_name(name), "main")
+
+
 def test_no_network(monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     for work, arguments in ((snapshot, (NAME, "main")), (upload, (NAME, {"README.md": b"a"}, "first"))):
