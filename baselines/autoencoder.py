@@ -28,8 +28,9 @@ from lightning_fabric import Fabric
 from baselines.autoencoders.config import Config
 from baselines.autoencoders.method import AutoEncoder, ConvolutionalAutoEncoder, VariationalAutoEncoder
 from baselines.autoencoders.networks import architecture_of
-from baselines.autoencoders.report import print_figures, print_plan, read_figures, write_results
+from baselines.autoencoders.report import FIGURES, IMAGES, print_figures, print_plan, read_figures, write_results
 from baselines.contract.method import Images
+from baselines.contract.model_folder import FILE, parts_of
 from pretrain.command import Names, UserError
 from pretrain.data.dataset import ImageSet, choose_folder, data_name, load
 from pretrain.data.images import GOOD, Record, check_names
@@ -74,7 +75,7 @@ def train_category(config: Config, fabric: Fabric) -> dict:
         print_plan(config, method, normals, tests)
         method.to(fabric.device).learn(Images(normals), session, fabric.autocast, min_steps=0)
         figures = write_results(config, run, method, normals, tests)
-        run.finish()
+        run.finish(FILE, *parts_of(config.out), FIGURES, *IMAGES)
     return figures
 
 

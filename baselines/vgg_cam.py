@@ -89,7 +89,7 @@ def train(config: Train) -> None:
         write_json(config.out / CALIBRATION_FILE, metadata)
         save_image(draw_curves(run.metrics(), f"{method.title} on {metadata['data']}"), config.out / "curves.png")
         frozen.unlink(missing_ok=True)
-        run.finish()
+        run.finish(MODEL, CALIBRATION_FILE, "curves.png")
     epochs = sum("epoch" in line for line in run.metrics())
     print(f"{epochs} epochs in {minutes:.1f} min; the weights are those of epoch {metadata['best_epoch'] + 1}")
     print(f"model:  {config.out / MODEL}")

@@ -182,6 +182,5 @@ def tell_trackers(config: Evaluate, summary: dict) -> None:
     trackers.figures(
         0, {f"{row['name']}/{name}": mean_figure(row, name) for row in summary["rows"] for name in TRACKED}
     )
-    for name in ("report.html", "report.json"):
-        trackers.result(config.out / name)
+    trackers.results(["report.html", "report.json"])
     trackers.end(is_finished=True)

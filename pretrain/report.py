@@ -102,7 +102,7 @@ class Report:
             print(f"next:    python downstream/evaluate.py --encoder {path} {study}")
         else:
             print(f"next:    python downstream/detect.py fit --encoder {path} --data FOLDER_OF_GOOD_IMAGES")
-        self.run.finish()
+        self.run.finish(path.name, "curves.png")
 
     def _origin(self, first: Figures, last: Figures) -> Origin:
         # Where the data lie is this machine's own affair; what their folder is called, the origin says.

@@ -28,6 +28,8 @@ from pretrain.files import stored_json, write_json
 from pretrain.training.run import Run
 
 FIGURES = "figures.json"
+# The last one of networks that can be sampled alone.
+IMAGES = ("curves.png", "reconstructions.png", "samples.png")
 COLUMNS = {"pixel AUROC": "pixel_auroc", "pixel AP": "pixel_average_precision", "image AUROC": "auroc",
            "balanced accuracy": "balanced_accuracy", "false alarms": "false_alarm_rate"}  # fmt: skip
 SAMPLES, SAMPLES_IN_ROW = 24, 8

@@ -64,7 +64,7 @@ def train_restorer(config: TrainConfig, make_restorer: Callable[[TrainConfig], N
         print(f"{session.steps} steps in {session.seconds / 60:.1f} min")
         print(f"model:  {config.out / MODEL}")
         print(f"curves: {config.out / 'curves.png'}")
-        run.finish()
+        run.finish(MODEL, SUMMARY_FILE, "curves.png")
     return 0
 
 

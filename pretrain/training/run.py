@@ -23,7 +23,7 @@ from torch.optim import Optimizer
 from pretrain.command import Names, UserError
 from pretrain.files import read_tensors, sole_writer, write_tensors, write_whole
 from pretrain.reading import parse_json
-from pretrain.training.trackers import OF_TRACKERS, Trackers, check_trackers
+from pretrain.training.trackers import Trackers, check_trackers
 
 # Of checkpoints. 2: of one session for all trainings, with its length, its seconds and a state.
 FORMAT = 2
@@ -143,27 +143,18 @@ class Run:
 
     def forget_figures_from(self, step: int) -> None:
         """Drop the lines of steps that a killed run took after its last checkpoint: they are taken again."""
+        if self._trackers:
+            self._trackers.first_step = step
         kept = [line for line in self.metrics() if line["step"] < step]
         write_whole(self.metrics_file, "".join(json.dumps(line) + "\n" for line in kept).encode())
 
-    def finish(self) -> None:
-        """Mark the run as finished; its checkpoint has served."""
+    def finish(self, *results: str) -> None:
+        """Mark the run as finished; its checkpoint has served. `results` are the files and folders of it that trackers
+        get: nothing else that lies in the folder is theirs."""
         self._finished_file.touch()
         self.checkpoint_file.unlink(missing_ok=True)
         if self._trackers:
-            self._give_results(self._trackers)
-
-    def _give_results(self, trackers: Trackers) -> None:
-        """Every picture and file of the folder that is no tracker's own; pictures at the last step."""
-        step = max((line["step"] for line in self.metrics()), default=0)
-        for path in sorted(self.folder.rglob("*")):
-            name = path.relative_to(self.folder)
-            if not path.is_file() or name.parts[0] in OF_TRACKERS or any(part[0] == "." for part in name.parts):
-                continue
-            if path.suffix == ".png":
-                trackers.picture(step, name.with_suffix("").as_posix(), path)
-            else:
-                trackers.result(path)
+            self._trackers.results(["config.yaml", "metrics.jsonl", *results], self.metrics())
 
     def _keep(self, config: object) -> None:
         """Store the configuration, or compare it with the stored one."""
