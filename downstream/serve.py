@@ -90,7 +90,15 @@ def main(config: Config) -> int:
 
 def check(config: Config) -> None:
     """Raises UserError for numbers that make no service."""
-    limits = ("batch_size", "max_waiting", "max_images", "timeout_s", "max_image_mb", "max_megapixels")
+    limits = (
+        "model_memory_mb",
+        "batch_size",
+        "max_waiting",
+        "max_images",
+        "timeout_s",
+        "max_image_mb",
+        "max_megapixels",
+    )
     for name in (*limits, "workers", "decoders"):
         if getattr(config, name) <= 0:
             flag = name.replace("_", "-")
@@ -135,6 +143,7 @@ def settings_of(config: Config) -> Settings:
     return Settings(
         models=str(models), model=config.model, results=results, kept_images=str(config.kept_images),
         vectors=config.vectors and str(config.vectors), encoder=config.encoder and str(config.encoder),
+        model_memory_bytes=config.model_memory_mb << 20,
         batch_size=config.batch_size, max_waiting=config.max_waiting, max_images=config.max_images,
         timeout_s=config.timeout_s, max_image_bytes=config.max_image_mb << 20,
         max_image_pixels=int(config.max_megapixels * 1e6), decoders=config.decoders, device=config.device,

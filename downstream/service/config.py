@@ -29,6 +29,8 @@ class Config:
         kept_images: Folder for images that clients ask the service to keep.
         vectors: Also search for similar images in this folder, which embeddings/extract.py wrote.
         encoder: Encoder file for the search. Default is that of --vectors, else that of the model.
+        model_memory_mb: Models that requests named last stay in memory, as many as fit into so many MiB; one does in
+            any case.
         batch_size: At most so many images in one forward pass.
         max_waiting: At most so many images wait in each worker; clients are told when to come back with more.
         max_images: At most so many images in one request.
@@ -53,6 +55,7 @@ class Config:
     kept_images: Path = Path("runs/serve/images")
     vectors: Path | None = None
     encoder: Path | None = None
+    model_memory_mb: int = 2048
     batch_size: int = 16
     max_waiting: int = 128
     max_images: int = 64
@@ -75,6 +78,7 @@ class Settings:
     kept_images: str
     vectors: str | None
     encoder: str | None
+    model_memory_bytes: int
     batch_size: int
     max_waiting: int
     max_images: int

@@ -16,8 +16,6 @@ from pretrain.command import UserError, nearest
 
 # What downstream/export.py writes: a model in one file.
 EXPORTED = (".onnx",)
-# The one in use, and the one before it for those who still wait for an answer of it.
-MAX_MODELS_IN_MEMORY = 2
 # Points of `confidence_curve`, closer where the page shows a digit more: lines between them are less than 5e-5 off.
 CONFIDENCES = (*np.linspace(0.5, 0.9, 101), *np.linspace(0.901, 0.99, 90), *np.linspace(0.9902, 0.9998, 49))
 
@@ -29,12 +27,13 @@ class NoSuchModel(Exception):
 @dataclass(frozen=True)
 class LoadedModel:
     """A model in memory. `written_ns` tells whether it was written again since, `fingerprint` whether it is the same
-    model, also where it was copied."""
+    model, also where it was copied; `size_bytes` is that of its files, about what it takes in memory."""
 
     name: str
     inspector: Inspector
     written_ns: int
     fingerprint: str
+    size_bytes: int
 
     @property
     def method(self) -> str:
@@ -55,11 +54,12 @@ class LoadedModel:
 
 
 class Models:
-    """The models in `folder`, folders and exported files, or the one that `folder` itself is. Raises UserError where
-    there is none."""
+    """The models in `folder`, folders and exported files, or the one that `folder` itself is. Those used last stay in
+    memory, as many as fit into `memory_bytes`, and one in any case. Raises UserError where there is none."""
 
-    def __init__(self, folder: Path, batch_size: int, device: str = "cpu") -> None:
+    def __init__(self, folder: Path, batch_size: int, device: str = "cpu", memory_bytes: int = 1 << 31) -> None:
         self._folder, self._batch_size, self._device, self._lock = folder, batch_size, device, threading.Lock()
+        self._memory_bytes = memory_bytes
         self._loaded: dict[str, LoadedModel] = {}
         if not self.names():
             raise UserError(f"there is no model in {folder}; python downstream/detect.py fit makes one.")
@@ -89,7 +89,8 @@ class Models:
                 if loaded is None or loaded.written_ns != written_ns:
                     loaded = self._read(name, path, written_ns)
             self._loaded[name] = loaded
-            while len(self._loaded) > MAX_MODELS_IN_MEMORY:
+            # Whoever still waits for an answer of one that goes now holds it until then.
+            while len(self._loaded) > 1 and sum(one.size_bytes for one in self._loaded.values()) > self._memory_bytes:
                 del self._loaded[next(iter(self._loaded))]
             return loaded
 
@@ -97,7 +98,9 @@ class Models:
         fingerprint = sha256(decision_file(path).read_bytes()).hexdigest()[:16]
         inspector = Inspector.load(path, self._device)
         inspector.method.batch_size = self._batch_size
-        return LoadedModel(name, inspector, written_ns, fingerprint)
+        files = [path] if path.is_file() else [file for file in path.iterdir() if file.is_file()]
+        size_bytes = sum(file.stat().st_size for file in files)
+        return LoadedModel(name, inspector, written_ns, fingerprint, size_bytes)
 
     def _paths(self) -> dict[str, Path]:
         if is_model(self._folder):

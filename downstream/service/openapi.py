@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Annotated
 
-from fastapi import Depends, Request
+from fastapi import Depends, Query, Request
 
 from downstream.service.schemas import ErrorResponse
 from downstream.service.service import Service
@@ -46,4 +46,6 @@ def service_of(request: Request) -> Service:
     return request.app.state.service
 
 
+# Of a service that judges several products: which one a request is about.
+ModelQuery = Annotated[str | None, Query(max_length=255, description="Of this model; default is the one in use.")]
 ServiceDependency = Annotated[Service, Depends(service_of)]

@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse
 from downstream.service.access import needs
 from downstream.service.audit.routes import AUDIT
 from downstream.service.feedback.routes import FEEDBACK
-from downstream.service.openapi import ServiceDependency, error_responses
+from downstream.service.openapi import ModelQuery, ServiceDependency, error_responses
 from downstream.service.routes_images import IMAGES
 from downstream.service.routes_results import RESULTS
 from downstream.service.schemas import (
@@ -83,16 +83,19 @@ async def load_model(wanted: LoadModelRequest, service: ServiceDependency, reque
     return threshold_response(await asyncio.to_thread(service.use_model, wanted.name, request.state.user.name))
 
 
-@API.get("/api/threshold", dependencies=[needs("read")], responses=error_responses())
-async def get_threshold(service: ServiceDependency) -> ThresholdResponse:
+@API.get("/api/threshold", dependencies=[needs("read")], responses=error_responses(404, 409, 422))
+async def get_threshold(service: ServiceDependency, model: ModelQuery = None) -> ThresholdResponse:
     """The threshold in force, where the model's own comes from, and scores of good images to see it against."""
-    return threshold_response(await asyncio.to_thread(service.current))
+    return threshold_response(await asyncio.to_thread(service.current, model))
 
 
-@API.put("/api/threshold", dependencies=[needs("configure")], responses=error_responses(408, 413, 422, 429))
-async def put_threshold(wanted: ThresholdRequest, service: ServiceDependency, request: Request) -> ThresholdResponse:
+@API.put("/api/threshold", dependencies=[needs("configure")], responses=error_responses(404, 408, 409, 413, 422, 429))
+async def put_threshold(
+    wanted: ThresholdRequest, service: ServiceDependency, request: Request, model: ModelQuery = None
+) -> ThresholdResponse:
     """Decide by another threshold from now on, also after a restart; null goes back to the model's own."""
-    return threshold_response(await asyncio.to_thread(service.set_threshold, wanted.value, request.state.user.name))
+    by = request.state.user.name
+    return threshold_response(await asyncio.to_thread(service.set_threshold, wanted.value, by, model))
 
 
 @API.get(

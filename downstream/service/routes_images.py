@@ -28,19 +28,27 @@ from downstream.service.similar_images import SimilarImage
 
 IMAGES = APIRouter()
 IMAGE_ERRORS = (408, 413, 415, 422, 429)
+MODEL_ERRORS = (404, 409)
 MAX_NEIGHBORS = 100
 
 Threshold = Annotated[
     float | None, Form(allow_inf_nan=False, description="Decide by this threshold, this once.", examples=[1.5])
 ]
+Model = Annotated[
+    str | None,
+    Form(max_length=255, description="Judge by this model of GET /api/models, whichever is in use.", examples=["bolt"]),
+]
 Map = Annotated[MapFormat, Form(description="Format of the anomaly map in the answer.")]
 Keep = Annotated[bool, Form(description="Keep the image itself, under the digest of its content.")]
 
 
-@IMAGES.post("/api/test_image", dependencies=[needs("inspect")], responses=error_responses(*IMAGE_ERRORS))
+@IMAGES.post(
+    "/api/test_image", dependencies=[needs("inspect")], responses=error_responses(*MODEL_ERRORS, *IMAGE_ERRORS)
+)
 async def test_image(
     service: ServiceDependency,
     image: Annotated[UploadFile, File(description="PNG, JPEG, BMP, TIFF or WebP, told by content.")],
+    model: Model = None,
     threshold: Threshold = None,
     map: Map = "none",
     keep: Keep = False,
@@ -48,18 +56,19 @@ async def test_image(
     """Inspect one image. The result is on disk before the answer is sent."""
     with service.admission.enter():
         async with asyncio.timeout(service.settings.timeout_s):
-            current = await asyncio.to_thread(service.current)
+            current = await asyncio.to_thread(service.current, model)
             return await service.inspect(image, current, 0, threshold, map, keep)
 
 
 @IMAGES.post(
     "/api/batch_test", response_model=BatchResponse, dependencies=[needs("inspect")],
-    responses=error_responses(*IMAGE_ERRORS)
+    responses=error_responses(*MODEL_ERRORS, *IMAGE_ERRORS)
     | {422: {"model": BatchErrorResponse, "description": STATUS_DESCRIPTIONS[422]}},
 )  # fmt: skip
 async def batch_test(
     service: ServiceDependency,
     images: Annotated[list[UploadFile], File(description="Images, each as for test_image.")],
+    model: Model = None,
     threshold: Threshold = None,
     map: Map = "none",
     keep: Keep = False,
@@ -80,7 +89,7 @@ async def batch_test(
 
     with service.admission.enter(len(images)):
         async with asyncio.timeout(service.settings.timeout_s):
-            current = await asyncio.to_thread(service.current)
+            current = await asyncio.to_thread(service.current, model)
             outcomes = await asyncio.gather(*(inspected(position, upload) for position, upload in enumerate(images)))
     results = [outcome for outcome in outcomes if isinstance(outcome, ImageResponse)]
     failures = [outcome for outcome in outcomes if isinstance(outcome, ImageFailure)]

@@ -62,7 +62,7 @@ class Service:
         self.database = Database(settings.results, settings.results_password)
         self._noted_versions: dict[str, str] = {}
         self._watching = threading.Lock()
-        self.models = Models(Path(settings.models), settings.batch_size, settings.device)
+        self.models = Models(Path(settings.models), settings.batch_size, settings.device, settings.model_memory_bytes)
         self.default_model = self._default_model()
         self.metrics = Metrics()
         self.camera = CameraWatch(self.database)
@@ -95,10 +95,11 @@ class Service:
         self.webhook.stop()
         self.database.close()
 
-    def current(self) -> Current:
-        """As it was set last, by this worker or another one."""
+    def current(self, name: str | None = None) -> Current:
+        """The model that is named, else the one that was set last, by this worker or another one, with its threshold.
+        Raises NoSuchModel."""
         stored = self.database.settings()
-        loaded = self.models.load(stored.get("model", self.default_model))
+        loaded = self.models.load(name or stored.get("model", self.default_model))
         self._note_version(loaded)
         return Current(loaded, threshold_in(stored.get(threshold_name(loaded.name)), loaded))
 
@@ -111,16 +112,16 @@ class Service:
             add_change(connection, by, "model", "in use", before, name)
         return self.current()
 
-    def set_threshold(self, value: float | None, by: str) -> Current:
-        """None goes back to the model's own."""
-        loaded = self.current().loaded
+    def set_threshold(self, value: float | None, by: str, model: str | None = None) -> Current:
+        """Of the model that is named, else of the one in use; None goes back to the model's own."""
+        loaded = self.current(model).loaded
         name = threshold_name(loaded.name)
         stored = None if value is None else f"{value!r} {loaded.fingerprint}"
         with self.database.alone() as connection:
             before = threshold_in(read_setting(connection, name), loaded)
             write_setting(connection, name, stored)
             add_change(connection, by, "threshold", loaded.name, before, threshold_in(stored, loaded))
-        return self.current()
+        return self.current(loaded.name)
 
     def _note_version(self, loaded: LoadedModel) -> None:
         """A model that was fitted or decided anew beside the service is in the audit log before it judges."""

@@ -25,7 +25,7 @@ from downstream.service.feedback.schemas import (
     ReviewResponse,
     feedback_response,
 )
-from downstream.service.openapi import ServiceDependency, error_responses
+from downstream.service.openapi import ModelQuery, ServiceDependency, error_responses
 from downstream.service.schemas import ResultResponse, result_fields
 from downstream.service.service import Service
 
@@ -79,13 +79,13 @@ async def feedback_list(
     return FeedbackListResponse(feedback=[feedback_response(row) for row in rows[:limit]], next_before=following)
 
 
-@FEEDBACK.get("/api/feedback/queue", dependencies=[needs("read")], responses=error_responses(422))
+@FEEDBACK.get("/api/feedback/queue", dependencies=[needs("read")], responses=error_responses(404, 409, 422))
 async def queue(
-    service: ServiceDependency, limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 50
+    service: ServiceDependency, limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 50, model: ModelQuery = None
 ) -> ReviewQueueResponse:
-    """Images that nobody has spoken of yet, of the model in use: by turns the one nearest to the threshold and the one
+    """Images that nobody has spoken of yet, of one model: by turns the one nearest to the threshold and the one
     least like any other."""
-    return await asyncio.to_thread(review_queue, service, limit)
+    return await asyncio.to_thread(review_queue, service, limit, model)
 
 
 @FEEDBACK.get(
@@ -129,8 +129,8 @@ def check(said: FeedbackRequest, result: StoredResult) -> None:
         raise HTTPException(422, f"a mark lies outside of the image's {result.width} x {result.height} pixels.")
 
 
-def review_queue(service: Service, limit: int) -> ReviewQueueResponse:
-    loaded, threshold = service.current()
+def review_queue(service: Service, limit: int, model: str | None) -> ReviewQueueResponse:
+    loaded, threshold = service.current(model)
     reviewed = FeedbackRecords(service.database).reviewed()
     wanted = ResultFilter(model=loaded.name, is_kept=True)
     latest = {result.digest: result for result in reversed(service.database.results(wanted, MAX_CANDIDATES))}

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from downstream.service.access import needs
 from downstream.service.database import ResultFilter
-from downstream.service.openapi import ServiceDependency, error_responses
+from downstream.service.openapi import ModelQuery, ServiceDependency, error_responses
 from downstream.service.schemas import Schema
 from downstream.service.service import Service
 from downstream.service.watch.camera import CHECK_FALSE_ALARM_RATE, REFERENCES
@@ -63,22 +63,24 @@ class WatchResponse(Schema):
     )
 
 
-@WATCH.get("/api/watch", dependencies=[needs("read")], responses=error_responses())
-async def watch(service: ServiceDependency) -> WatchResponse:
-    """Of the model in use."""
-    return await asyncio.to_thread(watched, service)
+@WATCH.get("/api/watch", dependencies=[needs("read")], responses=error_responses(404, 409, 422))
+async def watch(service: ServiceDependency, model: ModelQuery = None) -> WatchResponse:
+    """What is known of a model, its camera and its errors."""
+    return await asyncio.to_thread(watched, service, model)
 
 
-@WATCH.post("/api/watch/begin_anew", dependencies=[needs("configure")], responses=error_responses(408, 413, 429))
-async def begin_anew(service: ServiceDependency, request: Request) -> WatchResponse:
+@WATCH.post(
+    "/api/watch/begin_anew", dependencies=[needs("configure")], responses=error_responses(404, 408, 409, 413, 422, 429)
+)
+async def begin_anew(service: ServiceDependency, request: Request, model: ModelQuery = None) -> WatchResponse:
     """Learn anew what the camera usually shows, from the next accepted images: after a change that shall stay."""
-    current = await asyncio.to_thread(service.current)
+    current = await asyncio.to_thread(service.current, model)
     await asyncio.to_thread(service.camera.begin_anew, current.loaded.name, request.state.user.name)
-    return await asyncio.to_thread(watched, service)
+    return await asyncio.to_thread(watched, service, current.loaded.name)
 
 
-def watched(service: Service) -> WatchResponse:
-    database, loaded = service.database, service.current().loaded
+def watched(service: Service, model: str | None = None) -> WatchResponse:
+    database, loaded = service.database, service.current(model).loaded
     recent = database.results(ResultFilter(model=loaded.name), RECENT)
     found = [problem for result in recent for problem in filter(None, result.camera.split(", "))]
     false_alarms, misses = rates_of(database, loaded.name)

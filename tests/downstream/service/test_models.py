@@ -13,7 +13,7 @@ from baselines.contract.threshold import Threshold, confidence
 from downstream.inspection.decision import AreaRule
 from downstream.inspection.inspector import Inspection, Inspector
 from downstream.service.decoding import RefusedImage
-from downstream.service.models import MAX_MODELS_IN_MEMORY, Models, NoSuchModel, confidence_curve
+from downstream.service.models import Models, NoSuchModel, confidence_curve
 from downstream.service.service import Job, forward
 from pretrain.command import UserError
 from pretrain.data.decode import decode
@@ -62,13 +62,18 @@ def test_a_model_is_read_again_when_it_was_written_again(folder):
     assert models.load("mean") is after
 
 
-def test_only_a_few_models_stay_in_memory(folder):
+@pytest.mark.parametrize(("room", "kept"), [(0, 1), (1.5, 1), (2.5, 2), (9, 4)])
+def test_as_many_models_stay_in_memory_as_there_is_room_for(folder, room, kept):
+    shutil.rmtree(folder / "hazelnut")
     for number in range(3):
         shutil.copytree(folder / "mean", folder / f"mean {number}")
-    models = Models(folder, 4)
+    size_bytes = Models(folder, 4).load("mean").size_bytes
+    assert size_bytes == sum(file.stat().st_size for file in (folder / "mean").iterdir()) > 0
+    models = Models(folder, 4, memory_bytes=int(room * size_bytes))
     loaded = [models.load(name) for name in models.names()]
-    assert len(models._loaded) == MAX_MODELS_IN_MEMORY
+    assert list(models._loaded) == models.names()[-kept:]
     assert models.load(loaded[-1].name) is loaded[-1]
+    assert (models.load("mean") is loaded[0]) == (kept == 4)
 
 
 def judged(inspector: Inspector, path: Path) -> Inspection:

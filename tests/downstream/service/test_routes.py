@@ -171,6 +171,28 @@ def test_models_are_loaded_by_name_and_by_nothing_else(serving, bad, models_fold
     assert serving.client.get("/api/status").json()["model"] == "mean"
 
 
+def test_a_request_names_its_product(serving, bad, models_folder):
+    """Whichever model is in use, each has a threshold, results, a queue and a watch of its own."""
+    own = serving.client.get("/api/threshold", params={"model": "mean"}).json()
+    assert own["model"] == "mean" and own["value"] != serving.client.get("/api/threshold").json()["value"]
+    assert serving.test(bad, model="mean").json()["model"] == "mean"
+    assert serving.test(bad).json()["model"] == "hazelnut"
+    files = [("images", ("a.png", bad)), ("images", ("b.png", bad))]
+    batch = serving.client.post("/api/batch_test", files=files, data={"model": "mean"}).json()
+    assert {one["model"] for one in batch["results"]} == {"mean"}
+    changed = serving.client.put("/api/threshold", params={"model": "mean"}, json={"value": 0.125}).json()
+    assert (changed["model"], changed["value"]) == ("mean", 0.125)
+    assert serving.test(bad, model="mean").json()["threshold"] == 0.125
+    assert serving.client.get("/api/status").json()["model"] == "hazelnut"
+    assert serving.client.get("/api/watch", params={"model": "mean"}).json()["model"] == "mean"
+    kept = serving.test(bad, model="mean", keep=True).json()["id"]
+    queue = serving.client.get("/api/feedback/queue", params={"model": "mean"}).json()
+    assert [one["result"]["id"] for one in queue["images"]] == [kept]
+    assert serving.client.put("/api/threshold", params={"model": "mean"}, json={"value": None}).status_code == 200
+    for answer in (serving.test(bad, model="mena"), serving.client.get("/api/watch", params={"model": "../mean"})):
+        assert answer.status_code == 404 and "there is no model of that name" in answer.json()["detail"]
+
+
 def test_a_damaged_model_is_refused_and_the_one_in_use_stays(serving, models_folder):
     shutil.copytree(models_folder / "mean", models_folder / "damaged")
     try:
