@@ -129,7 +129,7 @@ def validate(config: AreaValidate) -> None:
 
 def test(config: AreaTest) -> None:
     """Inspect, count, and save."""
-    model = _without_zones(Inspector.load(config.model, config.device), config.model)
+    model = _checked(Inspector.load(config.model, config.device), config.model)
     model.area_rule = _rule(model, config)
     if not config.data.is_dir():
         raise UserError(f"there is no folder {config.data}; name one that holds labeled test images.")
@@ -163,10 +163,15 @@ def _model(config: AreaModel) -> Inspector:
         names = ("data", "layout", "category", "method", "validation_share", "encoder", "train", "size_px", "scales",
                  "options", "device", "seed")  # fmt: skip
         fit(Fit(**{name: getattr(config, name) for name in names}, out=config.model))
-    return _without_zones(Inspector.load(config.model, config.device), config.model)
+    return _checked(Inspector.load(config.model, config.device), config.model)
 
 
-def _without_zones(model: Inspector, folder: Path) -> Inspector:
+def _checked(model: Inspector, folder: Path) -> Inspector:
+    """Raises UserError for a model that cannot decide by one area."""
+    if model.alignment:
+        raise UserError(
+            f"{folder} aligns images, which area.py does not: give --minimum-area to detect.py fit --align, or zones."
+        )
     if model.zone_rule:
         raise UserError(
             f"{folder} decides by zones, each with a threshold and a min_area_px of its own: change them in the "

@@ -83,6 +83,8 @@ def main(config: Config) -> None:
         print("note:  detect.py looks at the areas of regions too, the graph's own is_anomalous at the score alone")
     if model.zone_rule:
         print("note:  detect.py and serve.py decide by the zones in the file, the graph's own is_anomalous does not")
+    if model.alignment:
+        print("note:  detect.py and serve.py align images before the graph sees them, which does not by itself")
     if config.to != "tensorrt":
         print(f"next:  python downstream/detect.py run IMAGE_OR_FOLDER --model {out}")
 
@@ -122,6 +124,8 @@ def to_int8(model: Inspector, folder: Path, out: Path, config: Config) -> None:
         raise UserError("this model decides by area, a rule found on its fp32 maps: export it --to onnx.")
     if model.zone_rule:
         raise UserError("this model decides by zones, whose thresholds are of its fp32 maps: export it --to onnx.")
+    if model.alignment:
+        raise UserError("this model aligns images, and int8 is calibrated on images as they lie: export it --to onnx.")
     takes_floats = config.input == "float"
     normals = Images(normals_of(model, config))
     seven_bits = config.seven_bits or saturates()

@@ -30,6 +30,9 @@ class Fit(LaidOut):
             aspect. native: as large as they are.
         scales: See each image at several shares of that size, such as 0.5,1, and fuse what is found.
         roi: Where to look: a mask of the size of the images, bright where it counts, or JSON with polygons.
+        align: Turn and move each image onto how the good ones lie, here and in every run. For products whose position
+            is no defect.
+        reference: The image onto which others are aligned; where --roi is drawn, the one that it was drawn on.
         options: Arguments of the method, such as reference_views=flips,dimensions=50.
         device: cpu, cuda, or auto for a GPU where there is one.
         seed: Seed of the draw of references, and of the method.
@@ -50,6 +53,8 @@ class Fit(LaidOut):
     size_px: int | Literal["native"] = 384
     scales: Names = Names()
     roi: Path | None = None
+    align: bool = False
+    reference: Path | None = None
     options: str = ""
     device: str = "auto"
     seed: int = 0

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from baselines.contract.threshold import Threshold
+from downstream.inspection.alignment import Alignment
 from downstream.inspection.roi import DrawnRoi
 from downstream.inspection.zones import ZoneLimit, ZoneRule
 from pretrain.data.size import Size
@@ -36,6 +37,7 @@ def decision_from(
     area_rule: dict | None = None,
     drawn_roi: dict | None = None,
     zone_rule: dict | None = None,
+    alignment: dict | None = None,
 ) -> dict:
     """What stands in `inspector.json`, as an Inspector takes it. Raises ValueError or TypeError for other types and for
     numbers that cannot be."""
@@ -57,6 +59,7 @@ def decision_from(
         "area_rule": None if area_rule is None else _as_area_rule(**area_rule),
         "drawn_roi": drawn,
         "zone_rule": rule,
+        "alignment": None if alignment is None else Alignment.from_json(alignment),
     }
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from baselines.contract.method import Images, Method, Samples
 from baselines.contract.threshold import MIN_OWN_NORMALS, Threshold, threshold_from_normals
+from downstream.inspection.alignment import AlignedPixels, Alignment, fit_alignment
 from downstream.inspection.config import Fit
 from downstream.inspection.images import good_images
 from downstream.inspection.inspector import Inspector
@@ -37,7 +38,8 @@ from downstream.methods.references import (
 from embeddings.encoding import choose_encoder
 from pretrain.command import UserError, nearest
 from pretrain.data.dataset import ImageSet, data_name, load
-from pretrain.data.size import named
+from pretrain.data.decode import Unreadable, decode
+from pretrain.data.size import Size, named
 from pretrain.demo import is_demo
 from pretrain.encoder import asked_encoder
 from pretrain.training.device import choose_device
@@ -46,6 +48,7 @@ from pretrain.training.device import choose_device
 def fit(config: Fit) -> None:
     """Fit, report, and write the model."""
     check_contamination(config.allow_contamination)
+    check_align(config)
     wanted = None if config.size_px == "native" else config.size_px
     normals = good_images(config.data, config.category, wanted, keep_aspect=True, layout=config.layout)
     (category,), size_px = normals.categories, normals.size_px
@@ -62,6 +65,7 @@ def fit(config: Fit) -> None:
         others = others.subset([i for i, record in enumerate(others.records) if record.category != category])
     if others is None and not method.sees_normals:
         raise UserError(f"{config.method} learns from labeled images of other products: name their folder by --train.")
+    alignment, references = aligned(references, config, size_px) if config.align else (None, references)
     images = Images(references)
     zones = ZonesOfNormals(roi, references, config.minimum_area) if roi and roi.drawn and roi.drawn.zones else None
     if zones:
@@ -95,6 +99,7 @@ def fit(config: Fit) -> None:
     model = Inspector(
         method, category, size_px, threshold, map_threshold, config.minimum_area, scores, metadata,
         drawn_roi=roi and roi.drawn, zone_rule=zones and zones.rule(method, images, config.false_alarm_rate),
+        alignment=alignment,
     )  # fmt: skip
     model.save(out)
     learned = f"{len(references)} good images of {category} ({data_name(config.data)})"
@@ -155,6 +160,37 @@ def look_within(method: Method, config: Fit, normals: ImageSet) -> Roi:
     return roi
 
 
+def check_align(config: Fit) -> None:
+    """Raise UserError for a reference that nothing is aligned to, and for a region of interest that moves along while
+    nobody says on which image it was drawn."""
+    if config.reference is not None and not config.align:
+        raise UserError("--reference is the image that others are aligned to: add --align.")
+    if config.align and config.roi is not None and config.reference is None:
+        raise UserError("with --align a region of interest moves along: name by --reference the image it is drawn on.")
+
+
+def aligned(references: ImageSet, config: Fit, size_px: Size) -> tuple[Alignment, ImageSet]:
+    """An alignment onto the references, and these as it shows them; says how they lay, and which of them it cannot
+    align. Raises UserError where they have nothing to align by."""
+    chosen = None
+    if config.reference is not None:
+        try:
+            chosen = decode(config.reference, size_px).pixels
+        except Unreadable as unreadable:
+            raise UserError(f"the reference {config.reference} cannot be used: {unreadable}.") from None
+    aspect = float(np.median([entry.width / entry.height for entry in references.entries]))
+    rows = [entry.row for entry in references.entries]
+    alignment, poses = fit_alignment((references.pixels[row] for row in rows), aspect, chosen)
+    print(f"aligned: good images lie turned by up to {alignment.max_turn:.0f} degrees and moved by up to "
+          f"{alignment.max_shift:.0%} of their side; others, and those with a correlation below "
+          f"{alignment.least_correlation:.2f}, are judged as they lie")  # fmt: skip
+    for record, pose in zip(references.records, poses, strict=True):
+        if not pose.is_aligned:
+            print(f"not aligned: {record.path}, correlation {pose.correlation:.2f}, turned by {pose.turn:.0f} degrees")
+    pixels = AlignedPixels(references.pixels, alignment, dict(zip(rows, poses, strict=True)))
+    return alignment, replace(references, pixels=pixels)
+
+
 def usual_size(images: ImageSet) -> tuple[int, int]:
     """(height, width) on disk of most images."""
     return Counter((entry.height, entry.width) for entry in images.entries).most_common(1)[0][0]
@@ -203,7 +239,9 @@ def without_outliers(normals: ImageSet, method: Method, config: Fit) -> tuple[Im
     encoder = {name: getattr(method, name) for name in ("encoder", "architecture") if hasattr(method, name)}
     if "encoder" not in encoder:  # an auto-encoder, say, has none
         encoder["encoder"], _ = choose_encoder(config.encoder, config.seed, is_demo(config.data))
-    mutual = Mutual(**encoder, seed=config.seed).to(method.device).look_within(getattr(method, "roi_", None))
+    mutual = Mutual(**encoder, seed=config.seed).to(method.device)
+    if not config.align:  # else the region lies where it was drawn only once they are aligned
+        mutual.look_within(getattr(method, "roi_", None))
     ranking = ranked(normals, mutual)
     left_out = clear_outliers(ranking.scores, config.allow_contamination)
     clear = int((ranking.deviations > CLEAR_DEVIATIONS).sum())

@@ -26,6 +26,7 @@ from baselines.contract.model_folder import (
 )
 from baselines.contract.regions import Region, area_score, regions
 from baselines.contract.threshold import Threshold, confidence, is_anomalous
+from downstream.inspection.alignment import Aligned, Alignment, Pose, as_answered
 from downstream.inspection.decision import AreaRule, decision_from
 from downstream.inspection.roi import DrawnRoi
 from downstream.inspection.zones import (
@@ -59,7 +60,8 @@ class Inspection:
     `confidence` is from 0.5 to 1. `is_distorted` where it was drawn out of shape to what the method sees. `regions` are
     in pixels of the original image; `anomaly_map` float32 (h, w), of the size that the method sees, covers all of it,
     or is none where the method gives no maps. Above `map_threshold` a pixel belongs to a region. `zones` is what each
-    zone of a model with zones says: then map and score are in multiples of the zones' thresholds.
+    zone of a model with zones says: then map and score are in multiples of the zones' thresholds. `pose` is how the
+    product lies in the image, of a model that aligns; the map and regions are those of the image as it lies.
     """
 
     path: Path
@@ -75,14 +77,22 @@ class Inspection:
     map_threshold: float | None = None
     anomaly_map: np.ndarray | None = field(default=None, repr=False)
     zones: Sequence[ZoneResult] = ()
+    pose: Pose | None = None
+
+    @property
+    def alignment(self) -> Aligned | None:
+        """The pose in pixels of the original image."""
+        return None if self.pose is None else as_answered(self.pose, self.height, self.width)
 
     def as_json(self) -> dict:
         """All but the map, as plain JSON."""
-        separate = ("anomaly_map", "regions", "zones")
+        separate = ("anomaly_map", "regions", "zones", "pose")
         metadata = {name: value for name, value in vars(self).items() if name not in separate}
         found = {"regions": [region.as_json() for region in self.regions]}
         if self.zones:
             found["zones"] = [zone._asdict() for zone in self.zones]
+        if self.alignment:
+            found["alignment"] = self.alignment._asdict()
         return {**metadata, "path": str(self.path), **found}
 
 
@@ -93,7 +103,8 @@ class Inspector:
     An image is defective if its score is above `threshold`; `normal_scores` are what confidence is measured by. With
     `minimum_area_px`, in pixels of the original image, smaller regions are dropped, and without any an image is
     good. Where `area_rule` is there, `downstream/area.py` found it, and it alone decides. `drawn_roi` is where it
-    looks, where that was drawn as polygons; where these are zones, `zone_rule` alone decides.
+    looks, where that was drawn as polygons; where these are zones, `zone_rule` alone decides. With `alignment` each
+    image is turned and moved as the reference lies before the method sees it.
     """
 
     method: "Method"
@@ -107,6 +118,7 @@ class Inspector:
     area_rule: AreaRule | None = None
     drawn_roi: DrawnRoi | None = None
     zone_rule: ZoneRule | None = None
+    alignment: Alignment | None = None
 
     @property
     def rule(self) -> AreaRule | ZoneRule | None:
@@ -131,12 +143,14 @@ class Inspector:
             return self._labels > 0 if self.drawn_roi else None
         return np.asarray(roi.cpu())
 
-    @property
-    def outlines(self) -> list[tuple[str, np.ndarray]]:
-        """What to draw a line around: each zone, by its name, or all of `roi`."""
+    def outlines(self, inspection: Inspection) -> list[tuple[str, np.ndarray]]:
+        """What to draw a line around on an image: each zone, by its name, or all of `roi`."""
         if self.zone_rule:
-            return [(zone.name, self._labels == number) for number, zone in enumerate(self.zone_rule.zones, 1)]
-        return [] if self.roi is None else [("", self.roi)]
+            labels = self._as_it_lies(self._labels, inspection.pose)
+            return [(zone.name, labels == number) for number, zone in enumerate(self.zone_rule.zones, 1)]
+        if (roi := self.roi) is None:
+            return []
+        return [("", self._as_it_lies(roi.astype(np.uint8), inspection.pose) > 0)]
 
     @cached_property
     def _labels(self) -> np.ndarray:
@@ -183,7 +197,7 @@ class Inspector:
             return replace(moved, map_threshold=threshold, regions=above)
         if self.zone_rule:
             rule = self.zone_rule._replace(threshold=self.zone_rule.threshold._replace(value=threshold))
-            above = zone_regions(moved.anomaly_map, self._labels, rule, size)
+            above = zone_regions(moved.anomaly_map, self._as_it_lies(self._labels, moved.pose), rule, size)
             scores = [zone.score / limit.threshold.value for zone, limit in zip(moved.zones, rule.zones, strict=True)]
             return replace(moved, map_threshold=threshold, regions=above, zones=zone_results(scores, rule))
         if moved.map_threshold is not None and self.minimum_area_px and not moved.regions:
@@ -209,7 +223,9 @@ class Inspector:
     def _described(self) -> dict:
         """All but the method, as `decision_from` reads it; what a model does not have is left out."""
         described = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "method"}
-        described["drawn_roi"] = self.drawn_roi and self.drawn_roi.as_json()
+        described |= {
+            name: value.as_json() for name in ("drawn_roi", "alignment") if (value := getattr(self, name)) is not None
+        }
         return {name: value for name, value in described.items() if name not in EXTENSIONS or value is not None}
 
     @classmethod
@@ -240,7 +256,11 @@ class Inspector:
 
     def _inspected(self, paths: Sequence[Path], opened: Sequence) -> Iterator[Inspection | Problem]:
         readable = [image for image in opened if not isinstance(image, Problem)]
-        images = self._as_given([image.pixels for image in readable])
+        poses = [self.alignment and self.alignment.find(image.pixels) for image in readable]
+        pairs = zip(readable, poses, strict=True)
+        images = self._as_given([
+            image.pixels if pose is None else self.alignment.aligned(image.pixels, pose) for image, pose in pairs
+        ])  # fmt: skip
         start_s = time.perf_counter()
         (prediction,) = (each.cpu() for each in self.method.predict(images)) if len(images) else (None,)
         milliseconds = 1e3 * (time.perf_counter() - start_s) / max(1, len(images))
@@ -251,8 +271,13 @@ class Inspector:
                 continue
             anomaly_map = None if prediction.maps is None else np.asarray(prediction.maps[position])
             inspected = self._inspected_by_rule if self.rule else self._inspected_by_score
-            yield inspected(path, image, float(prediction.scores[position]), anomaly_map, milliseconds)
+            score, pose = float(prediction.scores[position]), poses[position]
+            yield inspected(path, image, score, anomaly_map, milliseconds, pose)
             position += 1
+
+    def _as_it_lies(self, values: np.ndarray, pose: Pose | None) -> np.ndarray:
+        """What lies as the method sees an image, as the image lies."""
+        return values if pose is None else self.alignment.moved_back(values, pose)
 
     def _distorts(self, image: Decoded) -> bool:
         """Whether the image is of another shape than those that the method was fitted to; of these a model of before
@@ -272,11 +297,12 @@ class Inspector:
         return batch.permute(0, 3, 1, 2).float().div_(255)  # (b, 3, h, w)
 
     def _inspected_by_rule(
-        self, path: Path, image, _: float, anomaly_map: np.ndarray, ms: float
+        self, path: Path, image, _: float, anomaly_map: np.ndarray, ms: float, pose: Pose | None
     ) -> Inspection | Problem:
         size, limit = (image.height, image.width), self.decision.value
+        by_rule = self._by_area if self.area_rule else self._by_zones
         try:
-            score, anomaly_map, above, zones = (self._by_area if self.area_rule else self._by_zones)(anomaly_map, size)
+            score, anomaly_map, above, zones = by_rule(anomaly_map, size, pose)
         except UserError as error:  # an image that is smaller than the area
             return Problem(path, str(error))
         return Inspection(
@@ -293,23 +319,26 @@ class Inspector:
             zones=zones,
             map_threshold=limit,
             anomaly_map=anomaly_map,
+            pose=pose,
         )
 
-    def _by_area(self, anomaly_map: np.ndarray, size: tuple[int, int]) -> tuple:
+    def _by_area(self, anomaly_map: np.ndarray, size: tuple[int, int], pose: Pose | None) -> tuple:
         area_px, threshold, _ = self.area_rule
-        score = area_score(anomaly_map, area_px, size)
+        score, anomaly_map = area_score(anomaly_map, area_px, size), self._as_it_lies(anomaly_map, pose)
         return score, anomaly_map, regions(anomaly_map, threshold.value, area_px, size), ()
 
-    def _by_zones(self, anomaly_map: np.ndarray, size: tuple[int, int]) -> tuple:
+    def _by_zones(self, anomaly_map: np.ndarray, size: tuple[int, int], pose: Pose | None) -> tuple:
         relative = relative_map(anomaly_map, self._labels, self.zone_rule)
         scores = zone_scores(relative, self._labels, [zone.minimum_area_px for zone in self.zone_rule.zones], size)
-        above = zone_regions(relative, self._labels, self.zone_rule, size)
+        relative, labels = (self._as_it_lies(values, pose) for values in (relative, self._labels))
+        above = zone_regions(relative, labels, self.zone_rule, size)
         return float(scores.max()), relative, above, zone_results(scores, self.zone_rule)
 
     def _inspected_by_score(
-        self, path: Path, image, score: float, anomaly_map: np.ndarray | None, ms: float
+        self, path: Path, image, score: float, anomaly_map: np.ndarray | None, ms: float, pose: Pose | None
     ) -> Inspection:
         is_defective, above, limit = bool(is_anomalous(score, self.threshold.value)), [], None
+        anomaly_map = None if anomaly_map is None else self._as_it_lies(anomaly_map, pose)
         if anomaly_map is not None and self.map_threshold is not None:
             limit = self.map_threshold.value
             above = regions(anomaly_map, limit, self.minimum_area_px, (image.height, image.width))
@@ -327,4 +356,5 @@ class Inspector:
             regions=above,
             map_threshold=limit,
             anomaly_map=anomaly_map,
+            pose=pose,
         )

@@ -5,7 +5,7 @@ Both commands write each inspection at once, so that a stopped run keeps what it
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -32,7 +32,7 @@ from pretrain.data.size import named
 from pretrain.drawing import save_image
 from pretrain.files import sole_writer, write_json, write_whole
 
-Outlines = Sequence[tuple[str, np.ndarray]]
+Outlines = Callable[[Inspection], Sequence[tuple[str, np.ndarray]]]
 ROWS_SHOWN = 20
 SHOWN_PX = 420
 # Of PNGs: a tenth more bytes than the usual 6 in a third of its time, which was a third of a run.
@@ -41,9 +41,9 @@ DRAWN_COMPRESSION = 3
 
 class ResultsFile:
     """A context with an open `results.jsonl` in `folder`; `overlays` says which images are drawn, with a line around
-    each of `outlines`, an Inspector's."""
+    what `outlines`, an Inspector's, says of each."""
 
-    def __init__(self, folder: Path, overlays: str, outlines: Outlines = ()) -> None:
+    def __init__(self, folder: Path, overlays: str, outlines: Outlines = lambda _: ()) -> None:
         self.folder, self._overlays, self._outlines = folder, overlays, outlines
 
     def __enter__(self) -> Self:
@@ -67,7 +67,7 @@ class ResultsFile:
 class DetectResults(ResultsFile):
     """Results of detect.py: lines, images, and with `keep_maps` the anomaly maps."""
 
-    def __init__(self, folder: Path, overlays: str, keep_maps: bool, outlines: Outlines = ()) -> None:
+    def __init__(self, folder: Path, overlays: str, keep_maps: bool, outlines: Outlines = lambda _: ()) -> None:
         super().__init__(folder, overlays, outlines)
         self._keeps_maps = keep_maps
         self._labeled: list[tuple[Inspection, Record]] = []
@@ -76,6 +76,7 @@ class DetectResults(ResultsFile):
         self._pixels = InspectedPixels()
         self._maps: dict[str, np.ndarray] = {}
         self._distorted: list[Inspection] = []
+        self._not_aligned: list[Inspection] = []
         self._count = 0
 
     def __exit__(self, error_class: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -94,7 +95,9 @@ class DetectResults(ResultsFile):
         if self._is_drawn(inspection):
             line["image"] = f"{self._count:05d}-{inspection.path.stem}.png"
             save_image(
-                drawn(inspection, record, self._outlines), self.folder / line["image"], compress_level=DRAWN_COMPRESSION
+                drawn(inspection, record, self._outlines(inspection)),
+                self.folder / line["image"],
+                compress_level=DRAWN_COMPRESSION,
             )
             self._drawings.append((inspection.score, line["image"]))
         if self._keeps_maps and inspection.anomaly_map is not None:
@@ -106,6 +109,8 @@ class DetectResults(ResultsFile):
         inspection = replace(inspection, anomaly_map=None)  # a folder of thousands would not fit into memory
         if inspection.is_distorted:
             self._distorted.append(inspection)
+        if is_not_aligned(inspection):
+            self._not_aligned.append(inspection)
         if record.defect != UNLABELED:
             self._labeled.append((inspection, record))
         self._highest.append(inspection)
@@ -124,6 +129,12 @@ class DetectResults(ResultsFile):
             print(
                 f"{len(self._distorted)} images were drawn out of shape to the {size} px that the model was fitted to, "
                 f"such as {first.path.name} of {first.width}x{first.height}: trust them less, or fit to such images"
+            )
+        if self._not_aligned:
+            first = self._not_aligned[0]
+            print(
+                f"{len(self._not_aligned)} images are not aligned and judged as they lie, such as {first.path.name} "
+                f"(correlation {first.pose.correlation:.2f}, turned by {first.pose.turn:.0f} degrees)"
             )
         if problems:
             print(f"{len(problems)} images could not be read, see above")
@@ -150,6 +161,8 @@ class DetectResults(ResultsFile):
             areas = ", ".join(f"{region.area_px} px" for region in inspection.regions[:2])
             more = f" +{len(inspection.regions) - 2}" if len(inspection.regions) > 2 else ""
             path, confidence = escape(str(inspection.path)), f"{inspection.confidence:.0%}"
+            if is_not_aligned(inspection):
+                verdict += " not aligned"
             zones = [escape(", ".join(defective_zones(inspection)))] if model.zone_rule else []
             table.add_row(f"{inspection.score:.4g}", verdict, confidence, areas + more, *zones, path)
         return table
@@ -208,7 +221,7 @@ class AreaResults(ResultsFile):
         if self._is_drawn(inspection):
             line["image"] = str(Path("overlays") / name)
             save_image(
-                drawn(inspection, record, self._outlines),
+                drawn(inspection, record, self._outlines(inspection)),
                 self.folder / "overlays" / name,
                 compress_level=DRAWN_COMPRESSION,
             )
@@ -292,6 +305,11 @@ def defective_zones(inspection: Inspection) -> list[str]:
     return [zone.name for zone in inspection.zones if zone.is_defective]
 
 
+def is_not_aligned(inspection: Inspection) -> bool:
+    """Whether the model aligns images, and could not align this one."""
+    return inspection.pose is not None and not inspection.pose.is_aligned
+
+
 def segmentation(inspection: Inspection, minimum_area_px: int) -> np.ndarray:
     """Bool (height, width) of the image on disk: the pixels of its regions."""
     size = (inspection.height, inspection.width)
@@ -299,14 +317,15 @@ def segmentation(inspection: Inspection, minimum_area_px: int) -> np.ndarray:
     return np.asarray(Image.fromarray(small).resize(size[::-1], Image.Resampling.NEAREST))
 
 
-def drawn(inspection: Inspection, record: Record, outlines: Outlines = ()) -> Image.Image:
+def drawn(inspection: Inspection, record: Record, outlines: Sequence[tuple[str, np.ndarray]] = ()) -> Image.Image:
     """The image with its heatmap, regions and verdict, and where they are known the true defect and where to look."""
     pixels = decode(inspection.path).pixels
     mask = read_mask(record.mask) if record.mask is not None else None
     ratio = inspection.score / inspection.threshold if inspection.threshold > 0 else float("nan")
     verdict = f"{'DEFECTIVE' if inspection.is_defective else 'good'}: {ratio:.2f} times the threshold"
-    if above := defective_zones(inspection):
-        verdict += f"\nin {', '.join(above)}"
+    more = [f"in {', '.join(above)}"] if (above := defective_zones(inspection)) else []
+    more += ["not aligned: judged as it lies"] if is_not_aligned(inspection) else []
+    verdict = "\n".join([verdict, "; ".join(more)]) if more else verdict
     return overlay(
         pixels, inspection.anomaly_map, inspection.map_threshold, inspection.regions, verdict,
         inspection.is_defective, mask, SHOWN_PX, outlines,

@@ -106,6 +106,8 @@ def check_learns(inspector: Inspector) -> None:
     name = type(inspector.method).__name__
     if not isinstance(inspector.method, PaDiM):
         raise UserError(f"a model of {name} learns nothing further: fit one with --method fused or padim.")
+    if inspector.alignment:
+        raise UserError("a model that aligns images cannot learn yet: fit one without --align.")
     if inspector.rule:
         raise UserError(
             f"a model that decides by {'area' if inspector.area_rule else 'zones'} cannot learn yet, as its maps would "

@@ -51,6 +51,15 @@ class ZoneResponse(Schema):
     is_defective: bool
 
 
+class AlignmentResponse(Schema):
+    """How the product lies in an image, of a model that aligns; map and regions are those of the image as it lies."""
+
+    turn_degrees: float = Field(description="Clockwise, from how it lies in the model's reference.")
+    shift_px: tuple[float, float] = Field(description="x and y, in pixels of the original image.")
+    correlation: float = Field(description="With the reference once aligned; at most 1.")
+    is_aligned: bool = Field(description="If false, the image was judged as it lies.")
+
+
 class ResultResponse(Schema):
     """What the database has of an inspected image."""
 
@@ -91,6 +100,7 @@ class ImageResponse(ResultResponse):
         description="Of a model with zones: any that is defective makes the image so; the score, the threshold and the "
         "map are then in multiples of the zones' own thresholds. Else empty."
     )
+    alignment: AlignmentResponse | None = Field(description="Null for a model that does not align images.")
     anomaly_map: list[list[float]] | str | None = Field(
         description="As the form's `map` asks. none: null. array: rows of numbers, stretched over the whole image. "
         "png: a data: URL of a PNG with alpha to lay over the image, its colors on a scale tied to map_threshold."
@@ -252,6 +262,7 @@ def image_response(
         reconstruction_error=inspection.score if loaded.reconstructs else None,
         map_threshold=inspection.map_threshold,
         zones=[ZoneResponse(**zone._asdict()) for zone in inspection.zones],
+        alignment=inspection.alignment and AlignmentResponse(**inspection.alignment._asdict()),
         anomaly_map=encoded_map(map_format, inspection),
         is_distorted=inspection.is_distorted,
         model_milliseconds=round(inspection.milliseconds, 3),
