@@ -150,7 +150,7 @@ def test_the_service_names_the_zones(zoned, blotched):
     model = Inspector.load(zoned)
     _, bad = model.inspect(sorted(blotched.iterdir()))
     loaded = LoadedModel("nut", model, 0, "")
-    kept = stored_result(bad, loaded, "b bad.png", 64 * "0", 1.0, False)._replace(id=1)
+    kept = stored_result(bad, loaded, "b bad.png", 64 * "0", 1.0, False, "")._replace(id=1)
     answer = image_response(kept, bad, loaded, 0, "none")
     assert [zone.is_defective for zone in answer.zones] == [False, True] and answer.zones[1].name == "top left"
     assert answer.regions[0].zone == "top left" and kept.regions[0]["zone"] == "top left"
