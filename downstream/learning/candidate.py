@@ -80,6 +80,8 @@ def learn(model: Path, records: Sequence[Feedback], device: str = "auto") -> Lea
         if isinstance(inspector.method, Fused):
             inspector.method.remember(base.folder)
         lessons = lessons_of([each for each in known if not is_kept_apart(each.digest)], inspector.size_px)
+        if not lessons.good and not lessons.defective:
+            raise UserError(f"all {len(known)} confirmed images are kept apart for the proof: confirm some more.")
         candidate = taught(inspector, lessons)
         number = next_number(model)
         candidate.metadata |= {

@@ -131,7 +131,11 @@ def test_models_that_cannot_learn_say_so(fused_folder, models_folder, validated,
     with pytest.raises(UserError, match="models of before have none.*fit it again"):
         learn(old, records)
     with pytest.raises(UserError, match="of 0 records of feedback none says"):
-        learn(fused_folder, [])
+        learn(shutil.copytree(fused_folder, tmp_path / "new"), [])
+    apart = [each for each in records if golden.is_kept_apart(each.image_digest)]
+    assert apart
+    with pytest.raises(UserError, match="confirmed images are kept apart for the proof: confirm some more"):
+        learn(tmp_path / "new", apart)
 
 
 def test_a_padim_learns_references_alone(padim_folder, records, tmp_path):
