@@ -316,7 +316,7 @@ def row(cells: list[Cell], normals: str, category: str, feedback: str) -> str:
     if feedback == "none":
         return line
     gain, half = with_interval(gains(cells, normals, feedback, category))
-    return f"{line}{f'{gain:+.3f} ± {half:.3f}':>18}"
+    return f"{line}{f'{gain:+.3f}' if np.isnan(half) else f'{gain:+.3f} ± {half:.3f}':>18}"
 
 
 PANELS = (("auroc", "AUROC"), ("balanced_accuracy", "balanced accuracy"), ("missed", "missed"),
