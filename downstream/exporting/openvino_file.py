@@ -4,7 +4,7 @@ from io import BytesIO
 from pathlib import Path
 
 from downstream.methods.exported import file_digest, named_in
-from downstream.methods.openvino_runtime import SUFFIX, WEIGHTS_SUFFIX
+from downstream.methods.openvino_runtime import SUFFIX, WEIGHTS_SUFFIX, imported_openvino
 from pretrain.command import UserError
 from pretrain.files import HEADER_KEY, NO_DIGEST, scratch_folder, write_whole
 
@@ -12,15 +12,10 @@ from pretrain.files import HEADER_KEY, NO_DIGEST, scratch_folder, write_whole
 def write_openvino(proto, header: str, path: Path) -> None:
     """Convert an onnx.ModelProto and write both files, with the header, which gets the digest of both. In fp32: halves
     would move scores by more than is allowed. Raises UserError where OpenVINO is missing or cannot convert it."""
-    try:
-        import openvino  # optional: the extra `openvino`
-    except ImportError:
-        raise UserError(
-            "to write OpenVINO's files takes openvino: pip install openvino (or pip install -e '.[openvino]')."
-        ) from None
+    openvino = imported_openvino("to write OpenVINO's files")
     with scratch_folder(path.name) as place:
         try:
-            # Not `openvino.convert_model`, which reports its use to OpenVINO's makers.
+            # `openvino.convert_model` would report its use to OpenVINO's makers.
             model = openvino.Core().read_model(BytesIO(proto.SerializeToString()))
         except Exception as error:  # its front ends' errors share no base
             reason = " ".join(str(error).split())[:200]

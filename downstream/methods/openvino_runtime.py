@@ -3,9 +3,11 @@
 It computes in fp32 as onnxruntime does; left to itself, OpenVINO takes bf16 on processors that have it.
 """
 
+import sys
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 
@@ -13,6 +15,7 @@ from pretrain.command import UserError
 from pretrain.files import HEADER_KEY
 
 SUFFIX, WEIGHTS_SUFFIX = ".xml", ".bin"
+TELEMETRY = "openvino_telemetry"
 # Of protobuf: ModelProto's metadata_props, and in each of them key and value.
 METADATA_PROPS, KEY, VALUE = 14, 1, 2
 VARINT, EIGHT_BYTES, LENGTH_DELIMITED, FOUR_BYTES = 0, 1, 2, 5
@@ -23,10 +26,7 @@ def open_openvino(
 ) -> tuple:
     """The header of a file that was read, the device it runs on, and what runs it on a batch. Raises UserError where
     OpenVINO is missing, cannot run the file, or is asked for a GPU."""
-    try:
-        import openvino  # optional: the extra `openvino`
-    except ImportError:
-        raise UserError(f"to run {path} by OpenVINO takes openvino: pip install openvino.") from None
+    openvino = imported_openvino(f"to run {path} by OpenVINO")
     if device == "cuda":
         raise UserError(f"OpenVINO has no CUDA to run {path} on: use --device cpu, or --runtime onnxruntime.")
     core = openvino.Core()
@@ -48,6 +48,20 @@ def open_openvino(
         return [np.array(answered[name]) for name in outputs]
 
     return header, "cpu", run
+
+
+def imported_openvino(purpose: str) -> ModuleType:
+    """The package, which reports to its makers that it was imported, unless the package by which it does so is missing:
+    so that one is hidden from it meanwhile. Raises UserError where it is not installed."""
+    hidden = sys.modules.setdefault(TELEMETRY, None) is None
+    try:
+        import openvino  # optional: the extra `openvino`
+    except ImportError:
+        raise UserError(f"{purpose} takes openvino: pip install openvino (or pip install -e '.[openvino]').") from None
+    finally:
+        if hidden:
+            del sys.modules[TELEMETRY]
+    return openvino
 
 
 def onnx_header(data: bytes) -> str | None:

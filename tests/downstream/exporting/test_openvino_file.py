@@ -1,6 +1,7 @@
 """OpenVINO's own two files: they answer as the model does, belong together, and are refused where a bit changed."""
 
 import sys
+from importlib.util import find_spec
 from unittest.mock import patch
 
 import onnx
@@ -14,7 +15,7 @@ from downstream.exporting.openvino_file import write_openvino
 from downstream.inspection.inspector import Inspector
 from downstream.methods.exported import Exported
 
-pytest.importorskip("openvino")
+pytestmark = pytest.mark.skipif(not find_spec("openvino"), reason="openvino is not installed: pip install openvino")
 
 
 @pytest.fixture(scope="module")
