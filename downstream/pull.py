@@ -24,6 +24,7 @@ from pathlib import Path
 from baselines.contract.model_folder import FILE, parts_of
 from downstream.hub.config import Pull
 from downstream.hub.repository import CARD, ENCODER, checked_name, download, snapshot
+from downstream.learning.versions import FOLDER
 from downstream.methods.catalogue import imported
 from pretrain.command import UserError
 from pretrain.files import whole_folder
@@ -39,7 +40,10 @@ def main(config: Pull) -> None:
     out = config.out or Path("models", name.partition("/")[2])
     if out.exists() and not config.overwrite:
         raise UserError(f"{out} is there already: name another folder with --out, or replace it with --overwrite.")
+    if any((out / FOLDER).glob("[0-9]*")):
+        raise UserError(f"{out} has versions, which are not of what is pulled: name another folder with --out.")
     found = snapshot(name, config.revision)
+    print(f"from:   {name}, which holds {sum(found.sizes.values()) / 1e6:.1f} MB", flush=True)
     with whole_folder(out, replaced={*parts_of(out), FILE, ENCODER, CARD}) as folder:
         digest = download(found, folder, config.sha256)
         shutil.rmtree(folder / ".cache", ignore_errors=True)  # huggingface_hub's notes on what it downloaded
@@ -48,7 +52,8 @@ def main(config: Pull) -> None:
     is_model = (out / FILE).is_file()
     print(f"pulled: {out}, {'a model' if is_model else 'an encoder'} of {size / 1e6:.1f} MB, {history}")
     print(f"commit: {found.commit}\nsha256: {digest}")
-    print(f"card:   {out / CARD} says what it has seen, and under which license it is")
+    if (out / CARD).is_file():
+        print(f"card:   {out / CARD} says what it has seen, and under which license it is")
     if is_model:
         print(f"next:   python downstream/detect.py run IMAGE_OR_FOLDER --model {out}")
     else:

@@ -36,13 +36,15 @@ def main(config: Push) -> None:
     source, name = Path(config.what[0]), checked_name(config.what[1])
     files, contents = opened(source)
     encoder = contents if isinstance(contents, Encoder) else load_encoder(files[ENCODER]) if ENCODER in files else None
-    text, sums = card(name, contents, encoder, config), checksums(files)
+    text = card(name, contents, encoder, config)
+    sent = {**files, CARD: text.encode()}
+    sums = checksums(sent)
     if paths := sorted({*local_paths([*_header(contents), *(_header(encoder) if encoder else ())])}):
         print(f"note:   the files name paths of this machine, which readers will see: {', '.join(paths)}")
     if config.dry_run:
         print(text)
     else:
-        sent = {**files, CHECKSUMS: sums.encode(), CARD: text.encode()}
+        sent[CHECKSUMS] = sums.encode()
         print(f"pushed: {upload(name, sent, f'{source.name}, by heldout', config.public)}")
     for file, path in files.items():
         print(f"file:   {file} ({path.stat().st_size / 1e6:.1f} MB)")

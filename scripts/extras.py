@@ -71,7 +71,7 @@ def required(setup: str, extra: str = "") -> list[Requirement]:
     config.read_string(setup)
     section, option = ("options.extras_require", extra) if extra else ("options", "install_requires")
     asked = map(Requirement, filter(None, config[section][option].splitlines()))
-    return [one for one in asked if not one.marker or one.marker.evaluate()]
+    return [package for package in asked if not package.marker or package.marker.evaluate()]
 
 
 def closure(requirements: Iterable[Requirement]) -> dict[str, int]:
@@ -80,8 +80,8 @@ def closure(requirements: Iterable[Requirement]) -> dict[str, int]:
     found: dict[str, int] = {}
     seen, waiting = set(), [*requirements]
     while waiting:
-        one = waiting.pop()
-        name, extras = canonicalize_name(one.name), one.extras or {""}
+        asked_for = waiting.pop()
+        name, extras = canonicalize_name(asked_for.name), asked_for.extras or {""}
         if (name, *sorted(extras)) in seen:
             continue
         seen.add((name, *sorted(extras)))

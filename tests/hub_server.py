@@ -56,7 +56,8 @@ def hub_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template, raising=False)
     # Its own storage protocol needs the Hub's servers; files go by Git LFS's instead.
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True, raising=False)
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", True)
+    # As where nothing says otherwise while timm imports it: the commands themselves have to switch it off.
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", False)
     try:
         yield hub
     finally:

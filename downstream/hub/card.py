@@ -11,6 +11,7 @@ from pathlib import Path, PureWindowsPath
 import numpy as np
 from scipy.special import betaincinv
 
+from baselines.contract.threshold import ROUNDING
 from downstream.hub.config import Push
 from downstream.hub.repository import ENCODER
 from downstream.inspection.inspector import Inspector
@@ -53,6 +54,8 @@ def card(name: str, contents: Encoder | Inspector, encoder: Encoder | None, conf
 def promise(model: Inspector) -> str:
     """The false alarms to expect, with the number of images and an interval where the threshold is the k-th lowest of n
     scores: a further one is above it with a probability that, over draws of the n, follows Beta(n + 1 - k, k)."""
+    if model.zone_rule:
+        return _promise_of_zones(model)
     decision, scores = model.decision, np.asarray(model.decision_scores, np.float32)
     said = f"A score above {decision.value:.4g} is defective: {_cell(decision.why)}"
     limit, count = np.float32(decision.value), len(scores)
@@ -67,13 +70,40 @@ def promise(model: Inspector) -> str:
     )
 
 
+def _promise_of_zones(model: Inspector) -> str:
+    """Each zone's threshold comes from the same images, and the worst of several is above more often than any: the sum
+    over zones bounds it (Bonferroni), and the images' worst zones, by which all were chosen, say nothing."""
+    rule, shares = model.zone_rule, []
+    for zone, drawn in zip(rule.zones, model.drawn_roi.zones, strict=True):
+        count, rate = zone.threshold.count, zone.threshold.false_alarm_rate
+        if (
+            drawn.threshold is None
+        ):  # n + 1 - k of n + 1 are above the k-th lowest; none where n is too few for the rate
+            shares.append(int(rate * (count + 1) + ROUNDING) / (count + 1))
+        else:
+            shares.append((round(rate * count) + 1) / (count + 1))
+    said = [
+        "Defective is what is above the threshold of any of its zones:",
+        _table({zone.name: f"{zone.threshold.value:.4g}: {zone.threshold.why}" for zone in rule.zones}),
+    ]
+    if all(shares) and rule.threshold.value >= 1:
+        said.append(
+            f"Of further good images of the same kind at most {min(1, sum(shares)):.1%} are expected to be above in "
+            "one or another, the sum of the zones' own shares; that has no interval. How many defects it finds was not "
+            "tried here."
+        )
+    else:
+        said.append("How many false alarms that makes is not known here, and no defect was tried.")
+    return "\n\n".join(said)
+
+
 def local_paths(stored: object) -> Iterator[str]:
     """Texts in a file's header that are paths on the machine where it was made."""
     if isinstance(stored, Mapping):
         stored = list(stored.values())
     if isinstance(stored, list | tuple):
-        for one in stored:
-            yield from local_paths(one)
+        for value in stored:
+            yield from local_paths(value)
     elif isinstance(stored, str):
         yield from PATH.findall(stored)
 
@@ -102,8 +132,18 @@ def _of_model(model: Inspector) -> dict[str, object]:
         "good images": metadata.get("normals", len(model.normal_scores)),
         "seen at": f"{named(model.size_px)} px",
         "false alarms asked for": f"{model.decision.false_alarm_rate:.1%}",
-        "smallest region": f"{model.minimum_area_px} px" if model.minimum_area_px else "any",
+        "smallest region": _smallest_region(model),
     }
+
+
+def _smallest_region(model: Inspector) -> str:
+    if model.zone_rule:
+        return ", ".join(f"{_area(zone.minimum_area_px)} in {zone.name}" for zone in model.zone_rule.zones)
+    return _area(model.area_rule.minimum_area_px if model.area_rule else model.minimum_area_px)
+
+
+def _area(area_px: int) -> str:
+    return f"{area_px} px" if area_px > 1 else "any"
 
 
 def _of_encoder(encoder: Encoder) -> dict[str, object]:
@@ -146,9 +186,9 @@ def _cell(value: object) -> str:
 
 def _without_paths(value: object) -> object:
     if isinstance(value, Mapping):
-        return {name: _without_paths(one) for name, one in value.items()}
+        return {name: _without_paths(inner) for name, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_without_paths(one) for one in value]
+        return [_without_paths(inner) for inner in value]
     if isinstance(value, Path | str):
         return PATH.sub(lambda path: PureWindowsPath(path[0]).name, str(value))
     return value

@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 # As sha256sum writes and checks it. The SHA-256 of this file stands for all that it names.
 CHECKSUMS, CARD, ENCODER = "SHA256SUMS", "README.md", "encoder.safetensors"
-# Tensors and how a model decides; flat, so that no name leads out of a folder.
-PUSHED = re.compile(rf"[A-Za-z0-9][\w.-]{{0,199}}\.safetensors|{re.escape(FILE)}", re.ASCII)
+# Tensors, how a model decides, and the card; flat, so that no name leads out of a folder.
+PUSHED = re.compile(rf"[A-Za-z0-9][\w.-]{{0,199}}\.safetensors|{re.escape(FILE)}|{re.escape(CARD)}", re.ASCII)
 # What may lie beside them: it runs no code, and is left where it is.
 HARMLESS_SUFFIXES = {".safetensors", ".json", ".md", ".txt"}
 HARMLESS_NAMES = {CHECKSUMS, ".gitattributes", "LICENSE"}
 NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
-MAX_TEXT_BYTES = 10**6
+MAX_TEXT_BYTES, MAX_TENSOR_BYTES = 10**6, 2**34
 TIMEOUT_S = 30
 
 
@@ -46,12 +46,16 @@ def checked_name(name: str) -> str:
     return name
 
 
-def checksums(files: Mapping[str, Path]) -> str:
+def checksums(files: Mapping[str, Path | bytes]) -> str:
     """A line for each file, in the order of their names."""
-    return "".join(f"{sha256(files[name].read_bytes())}  {name}\n" for name in sorted(files))
+    return "".join(f"{sha256(files[name])}  {name}\n" for name in sorted(files))
 
 
-def sha256(data: bytes | str) -> str:
+def sha256(data: bytes | str | Path) -> str:
+    """Of text, bytes or a file, which is read in blocks."""
+    if isinstance(data, Path):
+        with data.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
     return hashlib.sha256(data.encode() if isinstance(data, str) else data).hexdigest()
 
 
@@ -86,9 +90,9 @@ def snapshot(name: str, revision: str) -> Snapshot:
 
 
 def download(of: Snapshot, folder: Path, expected: str | None = None) -> str:
-    """The files that the checksums of a snapshot name, and its card, into an empty folder. Returns the SHA-256 that
+    """The files that the checksums of a snapshot name into an empty folder. Returns the SHA-256 that
     stands for them, which has to be `expected` if that is given. Raises UserError where a file is not what it was."""
-    text = _fetched(of, CHECKSUMS, folder).decode(errors="replace")
+    text = _fetched(of, CHECKSUMS, folder).read_text(errors="replace")
     if expected is not None and sha256(text) != expected.lower():
         raise UserError(
             f"{of.name} at {of.commit[:12]} is not what --sha256 asks for but {sha256(text)}: it was changed; ask who "
@@ -104,30 +108,33 @@ def download(of: Snapshot, folder: Path, expected: str | None = None) -> str:
                 "name an earlier commit by --revision, or have it pushed anew."
             )
     (folder / CHECKSUMS).unlink()
-    if CARD in of.sizes:
-        _fetched(of, CARD, folder)
     return sha256(text)
 
 
-def _fetched(of: Snapshot, file: str, folder: Path) -> bytes:
-    is_text = file in (CHECKSUMS, CARD, FILE)
-    if is_text and of.sizes[file] > MAX_TEXT_BYTES:
+def _fetched(of: Snapshot, file: str, folder: Path) -> Path:
+    if of.sizes[file] > (MAX_TEXT_BYTES if file in (CHECKSUMS, CARD, FILE) else MAX_TENSOR_BYTES):
         raise UserError(
             f"{file} of {of.name} has {of.sizes[file]} bytes, too many for what it should be: push it anew."
         )
     api = _client()
     with _in_a_sentence(of.name, "pulled from", api, of.commit):
-        path = api.hf_hub_download(of.name, file, revision=of.commit, local_dir=folder)
-    return Path(path).read_bytes()
+        path = Path(api.hf_hub_download(of.name, file, revision=of.commit, local_dir=folder))
+    if path.stat().st_size != of.sizes[file]:
+        raise UserError(
+            f"{file} of {of.name} has {path.stat().st_size} bytes and not the {of.sizes[file]} that {api.endpoint} "
+            "said: it was changed on its way; try again, or from another network."
+        )
+    return path
 
 
 def _client() -> "HfApi":
-    # Else the User-Agent says more than is needed: torch's version, and which program runs this one.
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    if not sys.stderr.isatty():
-        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    from huggingface_hub import HfApi  # 0.3 s that --help does without
+    from huggingface_hub import HfApi, constants, utils  # 0.3 s that --help does without
 
+    # Else the User-Agent says more than is needed: torch's version, and which program runs this one. Not by a variable
+    # of the environment, which is read when the package is imported, and timm has done that before.
+    constants.HF_HUB_DISABLE_TELEMETRY = True
+    if not sys.stderr.isatty():
+        utils.disable_progress_bars()
     return HfApi(endpoint=os.environ.get("HF_ENDPOINT") or None)
 
 

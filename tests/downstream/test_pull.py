@@ -72,6 +72,12 @@ def test_what_is_there_is_replaced_only_where_that_is_asked_for(pushed, encoder_
     assert (folder / "encoder.safetensors").read_bytes() == encoder_file.read_bytes()
 
 
+def test_versions_of_a_model_are_never_those_of_another(pushed, tmp_path, capsys):
+    (tmp_path / "enc" / "versions" / "2").mkdir(parents=True)
+    assert run("factory/enc", "--out", tmp_path / "enc", "--overwrite") == 2
+    assert "has versions" in capsys.readouterr().err and names(tmp_path / "enc") == {"versions"}
+
+
 def test_a_changed_file_leaves_nothing_behind(pushed, tmp_path, capsys):
     pushed.changed_on_the_way = "encoder.safetensors"
     assert run("factory/enc", "--out", tmp_path / "enc") == 2

@@ -9,7 +9,10 @@ from refusals import refusal
 from baselines.contract.threshold import threshold_from_normals
 from downstream.hub.card import card, local_paths, promise
 from downstream.hub.config import Push
+from downstream.inspection.decision import AreaRule
 from downstream.inspection.inspector import Inspector
+from downstream.inspection.roi import DrawnRoi, Zone
+from downstream.inspection.zones import zone_rule
 from pretrain.encoder import Encoder, fingerprint
 from pretrain.weights import Origin, Start
 
@@ -80,6 +83,34 @@ def test_the_promise_holds_for_as_many_draws_as_it_says(model):
     draws = np.sort(np.random.default_rng(0).random((20_000, 24)))
     alarms = 1 - draws[:, 22]
     assert ((low <= alarms) & (alarms <= high)).mean() == pytest.approx(0.95, abs=0.01)
+
+
+def test_the_promise_of_zones_is_kept(model):
+    """The worst of all zones is above more often than any, and no interval is right for it."""
+    drawn = DrawnRoi(zones=tuple(Zone(f"zone {number}", ()) for number in range(4)))
+    rng, alarms, model = np.random.default_rng(0), [], replace(model, drawn_roi=drawn)
+    for _ in range(300):
+        model.zone_rule = zone_rule(drawn.zones, rng.random((40, 4), np.float32), 0.1)
+        alarms.append(1 - np.prod([zone.threshold.value for zone in model.zone_rule.zones]))
+    said = promise(model)
+    assert "interval (" not in said and "zone 3" in said
+    bound = float(said.split("at most ")[1].split("%")[0]) / 100
+    assert np.mean(alarms) <= bound + 0.002 and bound == pytest.approx(4 / 41, abs=1e-3)
+    assert "any in zone 0" in rows(card("me/bolt", model, None, Push()))["smallest region"]
+
+
+def test_zones_of_too_few_images_promise_nothing_and_given_thresholds_what_was_seen(model):
+    scores = np.random.default_rng(0).random((9, 2), np.float32)
+    drawn = DrawnRoi(zones=(Zone("left", ()), Zone("given", (), threshold=2.0)))
+    few = replace(model, drawn_roi=drawn, zone_rule=zone_rule(drawn.zones, scores, 0.05))
+    assert "is not known" in promise(few)
+    enough = replace(few, zone_rule=zone_rule(drawn.zones, scores, 0.1))
+    assert "at most 20.0% are expected" in promise(enough)  # one of ten further ones in each
+
+
+def test_the_smallest_region_is_that_of_the_rule_that_decides(model):
+    by_area = replace(model, area_rule=AreaRule(40, model.threshold, model.normal_scores))
+    assert rows(card("me/bolt", by_area, None, Push()))["smallest region"] == "40 px"
 
 
 def test_a_threshold_that_is_no_score_promises_nothing(model):

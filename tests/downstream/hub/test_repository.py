@@ -21,9 +21,8 @@ def pushed(hub, tmp_path) -> Hub:
     files = {"encoder.safetensors": b"tensors" * 1000, "inspector.json": b"{}"}
     for name, data in files.items():
         (tmp_path / name).write_bytes(data)
-    paths = {name: tmp_path / name for name in files}
-    text = checksums(paths)
-    upload(NAME, {**paths, "SHA256SUMS": text.encode(), "README.md": b"# bolt"}, "bolt")
+    sent = {**{name: tmp_path / name for name in files}, "README.md": b"# bolt"}
+    upload(NAME, {**sent, "SHA256SUMS": checksums(sent).encode()}, "bolt")
     return hub
 
 
@@ -48,8 +47,8 @@ def test_what_was_pushed_comes_back_bit_for_bit(pushed, folder, tmp_path):
 
 def test_sha256sum_understands_the_checksums(pushed):
     lines = pushed.repositories[NAME].files["SHA256SUMS"].decode().splitlines()
-    assert [line[64:] for line in lines] == ["  encoder.safetensors", "  inspector.json"]
-    assert lines[0][:64] == sha256(b"tensors" * 1000)
+    assert [line[64:] for line in lines] == ["  README.md", "  encoder.safetensors", "  inspector.json"]
+    assert lines[1][:64] == sha256(b"tensors" * 1000)
 
 
 def test_a_repository_is_private_unless_it_is_asked_to_be_public(hub):
@@ -91,9 +90,10 @@ def test_a_changed_file_is_refused(pushed, folder):
     assert "encoder.safetensors of factory/bolt was changed since it was pushed" in refusal(pulled, folder)
 
 
-def test_a_file_that_is_changed_on_its_way_is_refused(pushed, folder):
-    pushed.changed_on_the_way = "inspector.json"
-    assert "inspector.json of factory/bolt was changed" in refusal(pulled, folder)
+@pytest.mark.parametrize("file", ["inspector.json", "README.md"])
+def test_a_file_that_is_changed_on_its_way_is_refused(pushed, folder, file):
+    pushed.changed_on_the_way = file
+    assert f"{file} of factory/bolt was changed" in refusal(pulled, folder)
 
 
 def test_files_that_were_changed_with_their_checksums_are_not_the_expected_ones(pushed, folder, tmp_path):
@@ -104,7 +104,7 @@ def test_files_that_were_changed_with_their_checksums_are_not_the_expected_ones(
     assert f"is not what --sha256 asks for but {sha256(checksums(paths))}" in refusal(pulled, folder, before)
 
 
-@pytest.mark.parametrize("file", ["../evil.safetensors", "a/b.safetensors", "README.md", "gone.safetensors", "x"])
+@pytest.mark.parametrize("file", ["../evil.safetensors", "a/b.safetensors", "notes.md", "gone.safetensors", "x"])
 def test_checksums_name_nothing_else(pushed, folder, file):
     text = f"{'0' * 64}  {file}\n"
     pushed.repositories[NAME].files["SHA256SUMS"] = text.encode()
@@ -120,6 +120,16 @@ def test_what_heldout_did_not_push_is_refused(hub, folder):
 def test_texts_that_never_end_are_not_fetched(pushed, folder):
     pushed.repositories[NAME].files["inspector.json"] = b" " * 2_000_000
     assert "has 2000000 bytes, too many" in refusal(pulled, folder)
+
+
+def test_nor_are_tensors_without_end_or_of_another_size_than_was_said(pushed, folder):
+    found, file = snapshot(NAME, "main"), "encoder.safetensors"
+    pushed.seen.clear()
+    endless = found._replace(sizes={**found.sizes, file: 10**12})
+    assert "has 1000000000000 bytes, too many" in refusal(download, endless, folder)
+    assert [path for _, path, _ in pushed.seen if path.endswith(file)] == []
+    shorter = found._replace(sizes={**found.sizes, file: 5})
+    assert "has 7000 bytes and not the 5" in refusal(download, shorter, folder)
 
 
 def test_a_repository_that_is_not_there(hub, monkeypatch):
