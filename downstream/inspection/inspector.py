@@ -24,13 +24,14 @@ from baselines.contract.model_folder import (
     write_metadata,
     write_model,
 )
-from baselines.contract.regions import Region, area_score, regions
+from baselines.contract.regions import area_score, regions
 from baselines.contract.threshold import Threshold, confidence, is_anomalous
-from downstream.inspection.alignment import Aligned, Alignment, Pose, as_answered
+from downstream.inspection.alignment import Alignment, Pose
+from downstream.inspection.arrays import given, name_of, opened
 from downstream.inspection.decision import AreaRule, decision_from
+from downstream.inspection.inspection import Inspection
 from downstream.inspection.roi import DrawnRoi
 from downstream.inspection.zones import (
-    ZoneResult,
     ZoneRule,
     relative_map,
     zone_regions,
@@ -51,49 +52,6 @@ MAX_PIXELS_AT_ONCE = 16 * 1024**2
 
 if TYPE_CHECKING:  # importing the contract imports torch, 1.5 s that a run of an exported model does without
     from baselines.contract.method import Method
-
-
-@dataclass(frozen=True)
-class Inspection:
-    """The verdict on one image, `width` x `height` pixels on disk.
-
-    `confidence` is from 0.5 to 1. `is_distorted` where it was drawn out of shape to what the method sees. `regions` are
-    in pixels of the original image; `anomaly_map` float32 (h, w), of the size that the method sees, covers all of it,
-    or is none where the method gives no maps. Above `map_threshold` a pixel belongs to a region. `zones` is what each
-    zone of a model with zones says: then map and score are in multiples of the zones' thresholds. `pose` is how the
-    product lies in the image, of a model that aligns; the map and regions are those of the image as it lies.
-    """
-
-    path: Path
-    width: int
-    height: int
-    score: float
-    threshold: float
-    is_defective: bool
-    confidence: float
-    milliseconds: float
-    is_distorted: bool = False
-    regions: Sequence[Region] = ()
-    map_threshold: float | None = None
-    anomaly_map: np.ndarray | None = field(default=None, repr=False)
-    zones: Sequence[ZoneResult] = ()
-    pose: Pose | None = None
-
-    @property
-    def alignment(self) -> Aligned | None:
-        """The pose in pixels of the original image."""
-        return None if self.pose is None else as_answered(self.pose, self.height, self.width)
-
-    def as_json(self) -> dict:
-        """All but the map, as plain JSON."""
-        separate = ("anomaly_map", "regions", "zones", "pose")
-        metadata = {name: value for name, value in vars(self).items() if name not in separate}
-        found = {"regions": [region.as_json() for region in self.regions]}
-        if self.zones:
-            found["zones"] = [zone._asdict() for zone in self.zones]
-        if self.alignment:
-            found["alignment"] = self.alignment._asdict()
-        return {**metadata, "path": str(self.path), **found}
 
 
 @dataclass
@@ -166,10 +124,28 @@ class Inspector:
         else:
             self.threshold = typed
 
+    def predict(self, images: object) -> Inspection | list[Inspection]:
+        """The verdict on one image, or a list of those on many: paths, a folder, arrays, tensors, Pillow's images.
+        Raises UserError for what is no image; `inspect` goes on past a damaged file."""
+        images, is_one = given(images)
+        found = []
+        for start in range(0, len(images), self._at_once):
+            part = images[start : start + self._at_once]
+            names = [name_of(image, position) for position, image in enumerate(part, start)]
+            pixels = [opened(image, self.size_px) for image in part]
+            for image, inspection in zip(part, self.inspect_decoded(names, pixels), strict=True):
+                if isinstance(inspection, Problem):
+                    raise UserError(f"{inspection.path}: {inspection.reason}.")
+                found.append(replace(inspection, given=image))
+        return found[0] if is_one else found
+
+    @property
+    def _at_once(self) -> int:
+        return max(1, min(self.method.batch_size, MAX_PIXELS_AT_ONCE // math.prod(sides(self.size_px))))
+
     def inspect(self, paths: Sequence[Path]) -> Iterator[Inspection | Problem]:
         """Inspect image files, in their order; one that cannot be read is a Problem with its reason."""
-        size = max(1, min(self.method.batch_size, MAX_PIXELS_AT_ONCE // math.prod(sides(self.size_px))))
-        chunks = [paths[start : start + size] for start in range(0, len(paths), size)]
+        chunks = [paths[start : start + self._at_once] for start in range(0, len(paths), self._at_once)]
         with ThreadPoolExecutor(max_workers=4) as pool:
             waiting = None
             for chunk in [*chunks, None]:  # while one is judged, on a GPU above all, the next is decoded

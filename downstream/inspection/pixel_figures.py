@@ -5,7 +5,7 @@ from PIL import Image
 
 from baselines.contract.metrics import number
 from baselines.contract.pixel_metrics import PixelCounts
-from downstream.inspection.inspector import Inspection
+from downstream.inspection.inspection import Inspection
 from pretrain.data.decode import read_mask
 from pretrain.data.images import UNLABELED, Record
 

@@ -21,12 +21,12 @@ from safetensors.numpy import save
 
 from baselines.contract.metrics import ImageFigures, always_anomalous, always_good, image_figures, number
 from baselines.contract.regions import region_mask
-from downstream.inspection.inspector import Inspection, Inspector
-from downstream.inspection.overlay import overlay
+from downstream.inspection.inspection import Inspection
+from downstream.inspection.inspector import Inspector
 from downstream.inspection.pixel_figures import InspectedPixels, true_mask
 from downstream.methods.exported import HEADER_KEY
 from pretrain.command import UserError
-from pretrain.data.decode import decode, read_mask
+from pretrain.data.decode import read_mask
 from pretrain.data.images import UNLABELED, Problem, Record
 from pretrain.data.size import named
 from pretrain.drawing import save_image
@@ -34,7 +34,6 @@ from pretrain.files import sole_writer, write_json, write_whole
 
 Outlines = Callable[[Inspection], Sequence[tuple[str, np.ndarray]]]
 ROWS_SHOWN = 20
-SHOWN_PX = 420
 # Of PNGs: a tenth more bytes than the usual 6 in a third of its time, which was a third of a run.
 DRAWN_COMPRESSION = 3
 
@@ -91,7 +90,7 @@ class DetectResults(ResultsFile):
     def add(self, inspection: Inspection, record: Record) -> None:
         """Write one inspection down, and draw it if it is to be drawn."""
         self._count += 1
-        line = inspection.as_json()
+        line = inspection.to_dict()
         if self._is_drawn(inspection):
             line["image"] = f"{self._count:05d}-{inspection.path.stem}.png"
             save_image(
@@ -109,7 +108,7 @@ class DetectResults(ResultsFile):
         inspection = replace(inspection, anomaly_map=None)  # a folder of thousands would not fit into memory
         if inspection.is_distorted:
             self._distorted.append(inspection)
-        if is_not_aligned(inspection):
+        if inspection.is_not_aligned:
             self._not_aligned.append(inspection)
         if record.defect != UNLABELED:
             self._labeled.append((inspection, record))
@@ -161,9 +160,9 @@ class DetectResults(ResultsFile):
             areas = ", ".join(f"{region.area_px} px" for region in inspection.regions[:2])
             more = f" +{len(inspection.regions) - 2}" if len(inspection.regions) > 2 else ""
             path, confidence = escape(str(inspection.path)), f"{inspection.confidence:.0%}"
-            if is_not_aligned(inspection):
+            if inspection.is_not_aligned:
                 verdict += " not aligned"
-            zones = [escape(", ".join(defective_zones(inspection)))] if model.zone_rule else []
+            zones = [escape(", ".join(inspection.defective_zones))] if model.zone_rule else []
             table.add_row(f"{inspection.score:.4g}", verdict, confidence, areas + more, *zones, path)
         return table
 
@@ -214,7 +213,7 @@ class AreaResults(ResultsFile):
     def add(self, inspection: Inspection, record: Record) -> None:
         """Write one down, with its mask and its image where they are wanted."""
         predicted = segmentation(inspection, self._model.area_rule.minimum_area_px)
-        name, line = self._name(record), {**inspection.as_json(), "label": record.defect}
+        name, line = self._name(record), {**inspection.to_dict(), "label": record.defect}
         if self._saves_masks:
             line["segmentation"] = str(Path("masks") / name)
             save_image(Image.fromarray(predicted), self.folder / "masks" / name)
@@ -300,16 +299,6 @@ class AreaResults(ResultsFile):
         return name
 
 
-def defective_zones(inspection: Inspection) -> list[str]:
-    """The names of the zones that make it defective."""
-    return [zone.name for zone in inspection.zones if zone.is_defective]
-
-
-def is_not_aligned(inspection: Inspection) -> bool:
-    """Whether the model aligns images, and could not align this one."""
-    return inspection.pose is not None and not inspection.pose.is_aligned
-
-
 def segmentation(inspection: Inspection, minimum_area_px: int) -> np.ndarray:
     """Bool (height, width) of the image on disk: the pixels of its regions."""
     size = (inspection.height, inspection.width)
@@ -319,14 +308,4 @@ def segmentation(inspection: Inspection, minimum_area_px: int) -> np.ndarray:
 
 def drawn(inspection: Inspection, record: Record, outlines: Sequence[tuple[str, np.ndarray]] = ()) -> Image.Image:
     """The image with its heatmap, regions and verdict, and where they are known the true defect and where to look."""
-    pixels = decode(inspection.path).pixels
-    mask = read_mask(record.mask) if record.mask is not None else None
-    ratio = inspection.score / inspection.threshold if inspection.threshold > 0 else float("nan")
-    verdict = f"{'DEFECTIVE' if inspection.is_defective else 'good'}: {ratio:.2f} times the threshold"
-    more = [f"in {', '.join(above)}"] if (above := defective_zones(inspection)) else []
-    more += ["not aligned: judged as it lies"] if is_not_aligned(inspection) else []
-    verdict = "\n".join([verdict, "; ".join(more)]) if more else verdict
-    return overlay(
-        pixels, inspection.anomaly_map, inspection.map_threshold, inspection.regions, verdict,
-        inspection.is_defective, mask, SHOWN_PX, outlines,
-    )  # fmt: skip
+    return inspection.overlay(None if record.mask is None else read_mask(record.mask), outlines)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from baselines.contract.metrics import Interval
-from downstream.inspection.inspector import Inspection
+from downstream.inspection.inspection import Inspection
 from downstream.learning.feedback import Confirmed
 from downstream.study.significance import Difference, delong_interval, difference, wilson_interval, won_pairs
 

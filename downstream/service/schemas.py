@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from baselines.contract.heatmap import draw_heatmap
 from baselines.contract.regions import Region
-from downstream.inspection.inspector import Inspection
+from downstream.inspection.inspection import Inspection
 from downstream.service.database import StoredResult, now
 from downstream.service.models import LoadedModel
 from downstream.service.users import Right

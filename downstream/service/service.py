@@ -14,7 +14,7 @@ import torch
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.datastructures import UploadFile
 
-from downstream.inspection.inspector import Inspection
+from downstream.inspection.inspection import Inspection
 from downstream.service.audit.log import add_change
 from downstream.service.batching import Admission, Batcher
 from downstream.service.config import Settings

@@ -65,6 +65,12 @@ def decode_bytes(data: bytes, size_px: Size | None = None) -> Decoded:
     return decoded._replace(pixels=pixels, file_digest=file_digest)
 
 
+def decode_array(pixels: np.ndarray, size_px: Size | None = None) -> Decoded:
+    """The same of pixels uint8 (h, w, 3) that are in memory already."""
+    height, width = pixels.shape[:2]
+    return Decoded(pixels if size_px is None else _stretch(pixels, *sides(size_px)), height, width)
+
+
 def size_on_disk(path: Path) -> tuple[int, int]:
     """(height, width) of an image, upright, by the head of its file. Raises Unreadable."""
     return _pillow(BytesIO(_bytes_of(path)), _upright_size)

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from pretended_gpu import pretended_gpu
 
-from downstream.inspection.inspector import Inspection, Inspector
+from downstream.inspection.inspection import Inspection
+from downstream.inspection.inspector import Inspector
 from pretrain.command import UserError
 from pretrain.data.decode import decode
 from pretrain.data.images import Problem

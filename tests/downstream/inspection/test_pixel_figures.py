@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 
 from baselines.contract.metrics import number
 from baselines.contract.pixel_metrics import pixel_figures
-from downstream.inspection.inspector import Inspection
+from downstream.inspection.inspection import Inspection
 from downstream.inspection.pixel_figures import InspectedPixels, true_mask
 from pretrain.data.images import UNLABELED, Record
 

@@ -10,7 +10,7 @@ from filelock import FileLock
 from fitted_models import run_area, run_detect
 from PIL import Image
 
-from downstream.inspection.inspector import Inspection
+from downstream.inspection.inspection import Inspection
 from downstream.inspection.results import AreaResults, DetectResults
 from pretrain.data.decode import read_mask
 from pretrain.data.images import UNLABELED, Record

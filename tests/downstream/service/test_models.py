@@ -11,7 +11,8 @@ import pytest
 
 from baselines.contract.threshold import Threshold, confidence
 from downstream.inspection.decision import AreaRule
-from downstream.inspection.inspector import Inspection, Inspector
+from downstream.inspection.inspection import Inspection
+from downstream.inspection.inspector import Inspector
 from downstream.service.decoding import RefusedImage
 from downstream.service.models import Models, NoSuchModel, confidence_curve
 from downstream.service.service import Job, forward

@@ -1,0 +1,97 @@
+"""Images as Python has them: paths, arrays, tensors, Pillow's, one or many."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from pretrain.command import UserError
+from pretrain.data.decode import Decoded, Unreadable, decode, decode_array
+from pretrain.data.images import SUFFIXES
+from pretrain.data.size import Size
+
+CHANNELS = (1, 3, 4)
+ALLOWED = (
+    "give a path, an image of Pillow's, or an array (h, w), (h, w, 3) or (3, h, w) of bytes, of 16 bits, or of floats "
+    "from 0 to 1; or many of them, as a list or with one dimension more in front"
+)
+
+
+class Given(NamedTuple):
+    """`images` as they were given, one by one; `is_one` where there was one alone and no list."""
+
+    images: Sequence
+    is_one: bool
+
+
+def given(images: object) -> Given:
+    """One image, or many. A folder is the images in it, in the order of their names."""
+    if isinstance(images, str | Path):
+        path = Path(images)
+        if path.is_dir():
+            return Given(sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES), False)
+        return Given([path], True)
+    if hasattr(images, "ndim"):  # an array, or a tensor
+        return Given([images], True) if images.ndim < 4 else Given(list(images), False)
+    if hasattr(images, "getexif"):
+        return Given([images], True)
+    if isinstance(images, Iterable):
+        return Given(list(images), False)
+    raise UserError(f"a {type(images).__name__} is no image: {ALLOWED}.")
+
+
+def name_of(image: object, position: int) -> Path:
+    """What results call it."""
+    return Path(image) if isinstance(image, str | Path) else Path(f"image {position}")
+
+
+def opened(image: object, size_px: Size | None = None) -> Decoded:
+    """The image at `size_px`, or as large as it is. Raises UserError for what is no image."""
+    if isinstance(image, str | Path):
+        try:
+            return decode(Path(image), size_px)
+        except Unreadable as unreadable:
+            raise UserError(f"{image}: {unreadable}.") from None
+    if hasattr(image, "getexif"):
+        from PIL import ImageOps
+
+        image = ImageOps.exif_transpose(image)
+        image = image if image.mode.startswith("I") else image.convert("RGBA" if image.has_transparency_data else "RGB")
+    return decode_array(rgb(image), size_px)
+
+
+def rgb(image: object) -> np.ndarray:
+    """uint8 (h, w, 3) of an array or tensor. Raises UserError for any other shape, type or range."""
+    array = np.asarray(image.detach().cpu() if hasattr(image, "detach") else image)
+    if array.ndim == 3 and array.shape[2] not in CHANNELS and array.shape[0] in CHANNELS:
+        array = array.transpose(1, 2, 0)
+    if array.ndim == 2:
+        array = array[:, :, None]
+    if array.ndim != 3 or array.shape[2] not in CHANNELS or not array.size:
+        raise UserError(f"an array of shape {np.shape(image)} is no image: {ALLOWED}.")
+    return np.ascontiguousarray(_without_alpha(_bytes(array)))
+
+
+def _bytes(array: np.ndarray) -> np.ndarray:
+    if array.dtype == np.uint8:
+        return array
+    if array.dtype == np.uint16:
+        return (array >> 8).astype(np.uint8)
+    if not np.issubdtype(array.dtype, np.floating):
+        raise UserError(f"an array of {array.dtype} is no image: {ALLOWED}.")
+    low, high = float(array.min()), float(array.max())
+    if not (0 <= low <= high <= 1):
+        raise UserError(
+            f"floats from {low:g} to {high:g} are no image: divide what a camera gives by its highest value, so that "
+            "they are from 0 to 1."
+        )
+    return np.rint(array * 255).astype(np.uint8)
+
+
+def _without_alpha(array: np.ndarray) -> np.ndarray:
+    """Three channels; what is transparent lies on white, as in files."""
+    if array.shape[2] == 4:
+        opacity = array[:, :, 3:] / 255
+        return np.rint(array[:, :, :3] * opacity + 255 * (1 - opacity)).astype(np.uint8)
+    return np.repeat(array, 3, axis=2) if array.shape[2] == 1 else array
