@@ -24,7 +24,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from downstream.service.audit.chain import Entry, digest_of, entry_from, lost
+from downstream.service.audit.chain import Entry, entry_from, faults, lost
 from downstream.service.audit.config import DEFAULT_RESULTS, Export, Verify
 from downstream.service.audit.log import all_faults, entries
 from downstream.service.database import Database
@@ -80,7 +80,6 @@ def exported(file: Path) -> list[Entry]:
         read = [entry_from(parse_json(line)) for line in read_regular(file).decode().splitlines() if line.strip()]
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise UserError(f"{file} is no export of an audit log ({error}): name a file that export wrote.") from None
-    for entry in read:
-        if digest_of(entry) != entry.digest:
-            raise UserError(f"entry {entry.number} of {file} was changed: name an export that is whole.")
+    for fault in faults(read):
+        raise UserError(f"{file}: {fault} Name an export that is whole.")
     return read

@@ -76,6 +76,8 @@ class Access:
         if kind.lower() != "bearer":
             return None
         given = given.strip()
+        if not given:
+            return None
         if self.token is not None and hmac.compare_digest(given.encode(), self.token.encode()):
             return BY_TOKEN
         return user_of(given, self.users)

@@ -16,6 +16,7 @@ from downstream.service.database import ResultFilter
 from downstream.service.openapi import EXAMPLES, ServiceDependency, error_responses
 from downstream.service.schemas import ResultResponse, ResultsResponse, result_fields
 from downstream.service.service import Service
+from downstream.service.streaming import pages
 
 RESULTS = APIRouter()
 MAX_RESULTS = 500
@@ -79,9 +80,8 @@ async def results(
 
 async def as_csv(service: Service, wanted: ResultFilter) -> AsyncIterator[str]:
     """A line a result, page by page."""
-    rows = service.database.all_results(wanted)
     yield line_of([*CSV_FIELDS, "regions", "zones"])
-    while page := await asyncio.to_thread(lambda: [row for row, _ in zip(rows, range(500), strict=False)]):
+    async for page in pages(service.database.all_results(wanted)):
         lines = []
         for row in page:
             fields = result_fields(row)

@@ -24,6 +24,8 @@ ROLES: Mapping[str, tuple[Right, ...]] = {
 }
 NAME = re.compile(r"[\w.@-]{1,64}")
 DIGEST = re.compile("[0-9a-f]{64}")
+# What `printf %s $TOKEN | sha256sum` gives where TOKEN was not set.
+NO_TOKEN = sha256(b"").hexdigest()
 
 
 class User(NamedTuple):
@@ -56,6 +58,8 @@ def read_users(text: str, source: str) -> list[User]:
             raise UserError(f"{where} there is no role {role}; {nearest(role, ROLES)}")
         if not DIGEST.fullmatch(digest):
             raise UserError(f"{where} no SHA-256: printf %s TOKEN | sha256sum makes one of {name}'s token.")
+        if digest == NO_TOKEN or any(digest == user.digest for user in users):
+            raise UserError(f"{where} {name}'s token is empty, or another user's: openssl rand -hex 32 draws one.")
         if name in {LOCAL.name, BY_TOKEN.name, "service"} or any(name == user.name for user in users):
             raise UserError(f"{where} the name {name} is taken: give another.")
         users.append(User(name, role, digest))

@@ -11,6 +11,7 @@ from sqlalchemy import create_engine
 
 from downstream.audit import export, verify
 from downstream.service.audit.config import Export, Verify
+from downstream.service.audit.log import add_change
 from downstream.service.audit.routes import AuditResponse, VerifyResponse
 from downstream.service.database import Database, url_of
 from pretrain.command import UserError, run_commands
@@ -70,6 +71,12 @@ def test_who_changed_what_from_what_to_what(serving, changed):
     assert [entry.number for entry in page.entries] == [8, 7, 6] and page.next_before == 6
     whole = VerifyResponse(**asked(serving, "eve", "GET", "/api/audit/verify").json())
     assert whole.is_whole and (whole.last_number, whole.last_digest) == (8, changed[-1]["digest"])
+
+
+def test_an_export_of_several_pages_has_every_entry(serving, changed, monkeypatch):
+    monkeypatch.setattr("downstream.service.streaming.ROWS_PER_PAGE", 2)
+    lines = asked(serving, "eve", "GET", "/api/audit/export").text.splitlines()
+    assert [json.loads(line) for line in lines] == changed and [one["number"] for one in changed] == list(range(1, 9))
 
 
 def test_each_role_may_do_its_part_and_no_more(serving, changed):
@@ -142,3 +149,13 @@ def test_what_is_no_log_or_no_export_is_a_mistake(tmp_path, capsys):
     assert capsys.readouterr().out == "whole: no entry yet.\n"
     assert run_commands(commands, [*arguments, "--earlier", str(tmp_path / "text.jsonl")]) == 2
     assert "is no export of an audit log" in capsys.readouterr().err
+    database = Database(str(tmp_path / "new.sqlite"))
+    with database.alone() as connection:
+        for value in (1, 2, 3):
+            add_change(connection, "ada", "threshold", "bolt", None, value)
+    database.close()
+    export(Export(results=str(tmp_path / "new.sqlite"), out=tmp_path / "cut.jsonl"))
+    first, _, third = (tmp_path / "cut.jsonl").read_text().splitlines()
+    (tmp_path / "cut.jsonl").write_text(f"{first}\n{third}\n")
+    assert run_commands(commands, [*arguments, "--earlier", str(tmp_path / "cut.jsonl")]) == 2
+    assert "entry 2 is missing" in capsys.readouterr().err

@@ -1,20 +1,18 @@
 """Who changed what: by page, as a file, and whether all of it is there."""
 
 import asyncio
-import json
-from collections.abc import AsyncIterator
+from itertools import islice
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 from pydantic import Field, JsonValue
-from starlette.responses import StreamingResponse
 
 from downstream.service.access import needs
 from downstream.service.audit.chain import Entry
 from downstream.service.audit.log import all_faults, entries, page_before
 from downstream.service.openapi import ServiceDependency, error_responses
 from downstream.service.schemas import Schema
-from downstream.service.service import Service
+from downstream.service.streaming import json_lines
 
 AUDIT = APIRouter(dependencies=[needs("audit")])
 MAX_PAGE = 500
@@ -63,7 +61,7 @@ async def verify(service: ServiceDependency) -> VerifyResponse:
     """Whether an entry, or a record of feedback, was changed or is missing."""
 
     def verified() -> VerifyResponse:
-        found = [fault for fault, _ in zip(all_faults(service.database), range(MAX_FAULTS), strict=False)]
+        found = list(islice(all_faults(service.database), MAX_FAULTS))
         last = next(iter(page_before(service.database, 1, None)), None)
         return VerifyResponse(
             is_whole=not found, faults=found, last_number=last.number if last else 0,
@@ -79,14 +77,7 @@ async def verify(service: ServiceDependency) -> VerifyResponse:
 )  # fmt: skip
 async def export(service: ServiceDependency) -> Response:
     """All entries as lines of JSON, the oldest first."""
-    headers = {"Content-Disposition": 'attachment; filename="audit.jsonl"'}
-    return StreamingResponse(as_lines(service), media_type="application/x-ndjson", headers=headers)
-
-
-async def as_lines(service: Service) -> AsyncIterator[str]:
-    rows = entries(service.database)
-    while page := await asyncio.to_thread(lambda: [row for row, _ in zip(rows, range(500), strict=False)]):
-        yield "".join(json.dumps(row.as_json(), ensure_ascii=False) + "\n" for row in page)
+    return json_lines((entry.as_json() for entry in entries(service.database)), "audit.jsonl")
 
 
 def entry_response(entry: Entry) -> EntryResponse:

@@ -81,14 +81,14 @@ class FeedbackRecords:
         return [_as_spoken(row) for row in self._database.rows(statement)]
 
     def standing(self) -> Iterator[Spoken]:
-        """What stands for each image, in the order in which it was said."""
-        last = {spoken.digest: spoken.feedback.id for spoken in self._not_taken_back()}
+        """What stands for each image, of each model's verdict on it, in the order in which it was said."""
+        last = {(spoken.model, spoken.digest): spoken.feedback.id for spoken in self._not_taken_back()}
         ids = set(last.values())
         yield from (spoken for spoken in self._not_taken_back() if spoken.feedback.id in ids)
 
-    def reviewed(self) -> set[str]:
-        """Digests of the images of which something stands."""
-        return {spoken.digest for spoken in self._not_taken_back()}
+    def reviewed(self, model: str) -> set[str]:
+        """Digests of the images of whose verdict by a model something stands."""
+        return {spoken.digest for spoken in self._not_taken_back() if spoken.model == model}
 
     def exported(self, folder: Path) -> Iterator[dict]:
         """What stands, as `detect.py learn --feedback` reads it; images lie in `folder`, or are gone and left out."""

@@ -2,14 +2,11 @@
 
 import asyncio
 import hashlib
-import json
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Annotated
 
 from fastapi import APIRouter, File, Query, Request, Response, UploadFile
 from starlette.exceptions import HTTPException
-from starlette.responses import StreamingResponse
 
 from downstream.service.access import needs
 from downstream.service.database import ResultFilter, StoredResult, now
@@ -28,6 +25,7 @@ from downstream.service.feedback.schemas import (
 from downstream.service.openapi import ModelQuery, ServiceDependency, error_responses
 from downstream.service.schemas import ResultResponse, result_fields
 from downstream.service.service import Service
+from downstream.service.streaming import json_lines
 
 FEEDBACK = APIRouter()
 WRITE_ERRORS = (404, 408, 409, 413, 422, 429)
@@ -94,8 +92,8 @@ async def queue(
 )  # fmt: skip
 async def export(service: ServiceDependency) -> Response:
     """What stands for each image, as lines of JSON: `detect.py learn --feedback FILE` reads them on this machine."""
-    headers = {"Content-Disposition": 'attachment; filename="feedback.jsonl"'}
-    return StreamingResponse(as_lines(service), media_type="application/x-ndjson", headers=headers)
+    records = FeedbackRecords(service.database).exported(Path(service.settings.kept_images))
+    return json_lines(records, "feedback.jsonl")
 
 
 @FEEDBACK.post("/api/keep", dependencies=[needs("inspect")], responses=error_responses(408, 413, 415, 422, 429))
@@ -131,7 +129,7 @@ def check(said: FeedbackRequest, result: StoredResult) -> None:
 
 def review_queue(service: Service, limit: int, model: str | None) -> ReviewQueueResponse:
     loaded, threshold = service.current(model)
-    reviewed = FeedbackRecords(service.database).reviewed()
+    reviewed = FeedbackRecords(service.database).reviewed(loaded.name)
     wanted = ResultFilter(model=loaded.name, is_kept=True)
     latest = {result.digest: result for result in reversed(service.database.results(wanted, MAX_CANDIDATES))}
     waiting = [result for digest, result in latest.items() if digest not in reviewed]
@@ -148,12 +146,6 @@ def review_queue(service: Service, limit: int, model: str | None) -> ReviewQueue
         for doubt in doubts[:limit]
     ]  # fmt: skip
     return ReviewQueueResponse(images=images, total=len(waiting))
-
-
-async def as_lines(service: Service) -> AsyncIterator[str]:
-    records = FeedbackRecords(service.database).exported(Path(service.settings.kept_images))
-    while page := await asyncio.to_thread(lambda: [row for row, _ in zip(records, range(500), strict=False)]):
-        yield "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in page)
 
 
 def printable(text: str) -> str:

@@ -1,21 +1,23 @@
 """Who is let in."""
 
 import asyncio
+from hashlib import sha256
 
 import httpx
 import pytest
 from starlette.responses import PlainTextResponse
 
 from downstream.service.access import HEADERS, LOOPBACK_NAMES, Access, is_loopback
+from downstream.service.users import User
 
 TOKEN = "0123456789abcdef"
 
 
 def ask(
-    path: str, *, hosts=LOOPBACK_NAMES, token=None, host="localhost:5000", scheme="http", **headers: str
+    path: str, *, hosts=LOOPBACK_NAMES, token=None, users=(), host="localhost:5000", scheme="http", **headers: str
 ) -> httpx.Response:
     async def asked():
-        transport = httpx.ASGITransport(Access(PlainTextResponse("in"), hosts, token))
+        transport = httpx.ASGITransport(Access(PlainTextResponse("in"), hosts, token, users))
         async with httpx.AsyncClient(transport=transport, base_url=f"{scheme}://x") as client:
             return await client.get(path, headers={"Host": host, **headers})
 
@@ -53,6 +55,11 @@ def test_a_web_server_with_tls_may_stand_before_it():
         assert ask("/api/status", **named, Origin=f"{scheme}://line.example").status_code == status
     assert ask("/api/status", scheme="https", Origin="https://localhost:5000").text == "in"  # uvicorn was told
     assert ask("/api/status", scheme="https", Origin="http://localhost:5000").status_code == 403
+
+
+def test_an_empty_token_is_nobodys():
+    nobody = User("ada", "engineer", sha256(b"").hexdigest())
+    assert ask("/api/status", users=[nobody], Authorization="Bearer ").status_code == 401
 
 
 @pytest.mark.parametrize("given", ["", "Bearer", "Bearer wrong", f"Basic {TOKEN}", f"Bearer {TOKEN}x", "Bearer é"])

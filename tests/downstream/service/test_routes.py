@@ -222,7 +222,8 @@ def test_results_are_paged_and_filtered(serving, good, bad):
         assert serving.client.get("/api/results", params=wrong).status_code == 422
 
 
-def test_results_as_csv_hold_no_formula(serving, good):
+def test_results_as_csv_hold_no_formula(serving, good, monkeypatch):
+    monkeypatch.setattr("downstream.service.streaming.ROWS_PER_PAGE", 2)
     serving.test(good, "=cmd('x'),1.png")
     answer = serving.client.get("/api/results", params={"format": "csv", "name": "cmd"})
     assert answer.headers["Content-Type"].startswith("text/csv")

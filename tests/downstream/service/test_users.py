@@ -40,6 +40,8 @@ def test_users_are_read_and_known_by_their_tokens():
         ("\nada enginer " + digest("a"), "line 2: there is no role enginer; did you mean engineer"),
         ("ada engineer " + "token" * 9, "no SHA-256: printf"),
         (f"ada engineer {digest('a')}\nada auditor {digest('b')}", "line 2: the name ada is taken"),
+        (f"ada engineer {digest('')}", "line 1: ada's token is empty, or another user's"),
+        (f"ada engineer {digest('a')}\nbob auditor {digest('a')}", "line 2: bob's token is empty, or another"),
         ("service auditor " + digest("a"), "the name service is taken"),
     ],
 )

@@ -55,18 +55,19 @@ def test_what_is_taken_back_stays_and_the_word_before_counts_again(records):
         with pytest.raises(UserError, match="taken back"):
             records.take_back(wrong, AT, "Bob")
     records.take_back(first, AT, "Bob")
-    assert list(records.standing()) == [] and records.reviewed() == set()
+    assert list(records.standing()) == [] and records.reviewed("bolt") == set()
 
 
-def test_an_image_that_was_judged_twice_has_one_word_that_stands(database, records):
+def test_an_image_has_one_word_that_stands_of_each_model(database, records):
     (again,) = database.add_results([result(3, model="nut", is_defective=False)])
     said(records, 4, "false_alarm")
     said(records, 1, "agree")
+    said(records, 4, "unsure")
     said(records, again, "missed_defect")
-    assert [(one.digest, one.feedback.verdict) for one in records.standing()] == [
-        (f"{0:064x}", "agree"), (f"{3:064x}", "missed_defect"),
+    assert [(one.model, one.digest, one.feedback.verdict) for one in records.standing()] == [
+        ("bolt", f"{0:064x}", "agree"), ("bolt", f"{3:064x}", "unsure"), ("nut", f"{3:064x}", "missed_defect"),
     ]  # fmt: skip
-    assert records.reviewed() == {f"{0:064x}", f"{3:064x}"}
+    assert records.reviewed("bolt") == {f"{0:064x}", f"{3:064x}"} and records.reviewed("nut") == {f"{3:064x}"}
 
 
 def test_more_than_a_page_stands(records, monkeypatch):

@@ -54,6 +54,17 @@ def test_a_missed_defect_is_marked_and_exported(serving):
     assert Path(line["image"]).read_bytes() == image_bytes(2, (64, 48))
 
 
+def test_an_export_of_several_pages_has_every_record(serving, monkeypatch):
+    digests = []
+    for seed in range(20, 25):
+        result = judged(serving, seed)
+        digests.append(result["digest"])
+        assert say(serving, result["id"], "agree").status_code == 200
+    monkeypatch.setattr("downstream.service.streaming.ROWS_PER_PAGE", 2)
+    exported = serving.client.get("/api/feedback/export").text.splitlines()
+    assert [json.loads(line)["image_digest"] for line in exported][-5:] == digests
+
+
 @pytest.mark.parametrize(
     ("is_defective", "fields", "words"),
     [

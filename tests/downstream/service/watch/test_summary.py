@@ -63,3 +63,10 @@ def test_rates_are_of_what_stands(database):
     alarms, misses = rates_of(database, "bolt")
     assert (alarms.count, alarms.total, misses.count, misses.total) == (1, 3, 1, 1)
     assert rates_of(database, "nut")[0].share is None
+
+
+def test_what_is_said_of_another_model_changes_no_rate(database):
+    database.add_results([result(4), result(4, model="nut")])
+    for result_id in (1, 2):
+        FeedbackRecords(database).add(Feedback(result_id, "false_alarm", "2026", "Ada"))
+    assert rates_of(database, "bolt")[0].count == rates_of(database, "nut")[0].count == 1
