@@ -4,9 +4,9 @@
 It needs no torch: an exported model is run without, and without its 1.5 s.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from pretrain.command import UserError
 from pretrain.files import sealed, stored_digest, whole_folder, write_json
@@ -16,6 +16,10 @@ FILE = "inspector.json"
 FORMAT = 3  # 2: may decide by area; 3: the threshold's `rate` is called `false_alarm_rate`
 # Of models that have any of these beside: whoever knows no more than FORMAT must not decide by half of the rule.
 EXTENSIONS, EXTENDED_FORMAT = ("drawn_roi", "zone_rule", "alignment"), 4
+# Of a folder that changes while it is read.
+MOST_READS = 5
+
+Read = TypeVar("Read")
 
 
 class Saved(Protocol):
@@ -43,6 +47,31 @@ def write_metadata(folder: Path, **metadata: object) -> None:
     described = {name: _with_names(value) for name, value in metadata.items()}
     number = EXTENDED_FORMAT if set(EXTENSIONS) & described.keys() else FORMAT
     write_json(folder / FILE, sealed({**described, "format": number}))
+
+
+def read_unchanged(folder: Path, read: Callable[[], Read]) -> Read:
+    """What `read` makes of a model's folder, all of one model: read again where another one took its place meanwhile,
+    as `detect.py promote` does. Raises UserError where that never ends."""
+    for _ in range(MOST_READS):
+        before = _state(folder)
+        try:
+            made = read()
+        except UserError:
+            if _state(folder) == before:
+                raise
+        else:
+            if _state(folder) == before:
+                return made
+    raise UserError(f"{folder} is written again and again while it is read: wait until that ends.")
+
+
+def _state(folder: Path) -> tuple | None:
+    """Another one whenever a file in the folder, or all of it, is exchanged; none where it is missing."""
+    try:
+        seen = folder.stat()
+    except OSError:
+        return None
+    return seen.st_ino, seen.st_ctime_ns
 
 
 def parts_of(folder: Path) -> dict[str, str]:

@@ -95,13 +95,14 @@ def fit(config: Fit) -> None:
         metadata["encoder"] = asked_encoder(method.encoder, method.architecture, method.seed).as_json()
     scores = method.normal_scores_.tolist()
     out = config.out or Path("models") / category
-    metadata |= fitted_in_place_of(out)
     model = Inspector(
         method, category, size_px, threshold, map_threshold, config.minimum_area, scores, metadata,
         drawn_roi=roi and roi.drawn, zone_rule=zones and zones.rule(method, images, config.false_alarm_rate),
         alignment=alignment,
     )  # fmt: skip
-    model.save(out)
+    with fitted_in_place_of(out) as numbers:
+        metadata |= numbers
+        model.save(out)
     learned = f"{len(references)} good images of {category} ({data_name(config.data)})"
     if not method.sees_normals:
         learned = f"{len(others)} labeled images of {', '.join(others.categories)}; it learned nothing of {learned}"

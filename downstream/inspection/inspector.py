@@ -5,12 +5,12 @@ An inspector's folder holds `inspector.json` and what its method saved; nothing 
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from baselines.contract.model_folder import (
     check_parts,
     fill_model,
     parts_of,
+    read_unchanged,
     write_metadata,
     write_model,
 )
@@ -38,6 +39,7 @@ from downstream.inspection.zones import (
     zone_results,
     zone_scores,
 )
+from downstream.learning.versions import changing
 from downstream.methods.catalogue import imported
 from downstream.methods.loading import load_any
 from pretrain.command import UserError
@@ -77,6 +79,8 @@ class Inspector:
     drawn_roi: DrawnRoi | None = None
     zone_rule: ZoneRule | None = None
     alignment: Alignment | None = None
+
+    parts: ClassVar[Mapping[str, str]] = {}  # the digests of the files that it was loaded from
 
     @property
     def rule(self) -> AreaRule | ZoneRule | None:
@@ -189,12 +193,16 @@ class Inspector:
         fill_model(folder, method=self.method, **self._described())
 
     def save_decision(self, folder: Path) -> None:
-        """Write how this inspector decides to a folder that has its method. Raises UserError for an exported file."""
+        """Write how this inspector decides to the folder that it was loaded from. Raises UserError for an exported
+        file, and where another model took its place meanwhile."""
         if folder.is_file():
             raise UserError(
                 f"{folder} is exported and keeps deciding as it does: name the model's folder, export anew."
             )
-        write_metadata(folder, **self._described(), parts=parts_of(folder))
+        with changing(folder):
+            if parts_of(folder) != self.parts:
+                raise UserError(f"{folder} is another model by now than the one this was found for: do it again.")
+            write_metadata(folder, **self._described(), parts=self.parts)
 
     def _described(self) -> dict:
         """All but the method, as `decision_from` reads it; what a model does not have is left out."""
@@ -208,6 +216,12 @@ class Inspector:
     def load(cls, folder: Path, device: str = "cpu", runtime: str | None = None) -> Self:
         """The inspector in `folder`, or in an exported file, on a device: cpu, cuda or auto. `runtime` is what runs an
         exported one, onnxruntime or openvino. Raises UserError where there is none, or it is damaged or newer."""
+        if folder.is_file():
+            return cls._read(folder, device, runtime)
+        return read_unchanged(folder, lambda: cls._read(folder, device, runtime))
+
+    @classmethod
+    def _read(cls, folder: Path, device: str, runtime: str | None) -> Self:
         exported = load_any(folder, device, runtime) if folder.is_file() else None
         path = folder if exported else folder / FILE
         if not path.is_file():
@@ -220,7 +234,9 @@ class Inspector:
             parts = metadata.pop("parts", {})
             if not exported:
                 check_parts(folder, parts)
-            return cls(exported or load_any(folder, device, runtime), **decision_from(**metadata))
+            inspector = cls(exported or load_any(folder, device, runtime), **decision_from(**metadata))
+            inspector.parts = parts
+            return inspector
         except (KeyError, TypeError, ValueError, AttributeError, OSError) as error:
             raise UserError(f"{path} is damaged ({error}): fit the model again.") from None
 

@@ -24,7 +24,7 @@ def main(config: Learn) -> None:
     print(f"by the rule it is {verdict_of(learned)}")
     print(f"report: {learned.folder / PAGE}")
     if config.promote == "if-better" and not why_not_better(learned.proof):
-        promote(config.model, learned.number, config.by, "promoted by the rule")
+        promote(config.model, learned.number, config.by, "promoted by the rule", in_place_of=learned.in_use)
         print(f"version {learned.number} is in use; version {learned.in_use} stays")
         print(f"undo:   python downstream/detect.py roll-back --model {shlex.quote(str(config.model))}")
     else:

@@ -15,14 +15,22 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
+from filelock import FileLock, Timeout
+
 from baselines.contract.model_folder import FILE, check_model_format, check_parts, parts_of
 from pretrain.command import UserError
-from pretrain.files import check_digest, link_or_copy, sole_writer, unsealed, whole_folder, write_json
+from pretrain.files import check_digest, link_or_copy, unsealed, whole_folder, write_json
 from pretrain.reading import read_json
 
 FOLDER, HISTORY = "versions", "history.json"
 # In what a model says of itself: its number, and that of the fitted model which it learned on top of.
 NUMBER, BASE = "version", "base_version"
+# For another process that changes versions: all that is done meanwhile is to read and to write files.
+WAIT_S = 60
+
+
+class NotWhole(UserError):
+    """There is no model in a folder, or it is damaged."""
 
 
 class Version(NamedTuple):
@@ -74,32 +82,41 @@ def version_of(model: Path, number: int) -> Version:
 
 def next_number(model: Path) -> int:
     """The number of a version that is to be made: 1 where there is no model yet."""
-    if not (model / FILE).is_file():
-        return 1
-    return 1 + max(version_in_use(model), *(int(folder.name) for folder in _stored(model)), 0)
+    numbers = [int(folder.name) for folder in _stored(model)]
+    with suppress(NotWhole):  # fitting again mends it, and its stored versions keep their numbers
+        numbers.append(version_in_use(model))
+    return 1 + max(numbers, default=0)
 
 
-def fitted_in_place_of(model: Path) -> dict[str, int]:
-    """What a model that is fitted into this folder says of its number. Where the one there has versions, it is kept."""
-    try:
-        version_in_use(model)
-    except UserError:  # none, or one that is damaged, which fitting again mends
-        return {}
-    if not (model / FOLDER).is_dir():
-        return {}
+@contextmanager
+def fitted_in_place_of(model: Path) -> Iterator[dict[str, int]]:
+    """What a model that is fitted into this folder says of its number, to be written before this ends. Where the one
+    there has versions, it is kept. Raises UserError where it was written by a newer heldout."""
     with changing(model):
-        _store(model)
+        if not _stored(model):
+            yield {}
+            return
+        with suppress(NotWhole):
+            _store(model)
         number = next_number(model)
-    return {NUMBER: number, BASE: number}
+        yield {NUMBER: number, BASE: number}
 
 
 @contextmanager
 def changing(model: Path) -> Iterator[None]:
-    """Hold the right to add and to exchange versions. Raises UserError at once where another process has it, or where
-    there is no model."""
-    version_in_use(model)
-    with sole_writer(model / FOLDER, "changes the versions in", "another model"):
+    """Hold the right to change a model: to add and to exchange versions. Waits for another process that has it."""
+    model = model.resolve()
+    model.parent.mkdir(parents=True, exist_ok=True)
+    # Beside the model, whose folder another one takes the place of.
+    lock = FileLock(model.with_name(f".{model.name}.lock"))
+    try:
+        lock.acquire(timeout=WAIT_S)
+    except Timeout:
+        raise UserError(f"another process changes the versions of {model}: wait for it, or name another.") from None
+    try:
         yield
+    finally:
+        lock.release()
 
 
 def add_version(model: Path, number: int, write: Callable[[Path], None]) -> Path:
@@ -112,9 +129,16 @@ def add_version(model: Path, number: int, write: Callable[[Path], None]) -> Path
     return folder
 
 
-def promote(model: Path, number: int, by: str = "", how: str = "promoted") -> Version:
-    """Put a version into use; the one before stays beside it. Raises UserError for one that is none, or is damaged."""
+def promote(model: Path, number: int, by: str = "", how: str = "promoted", in_place_of: int | None = None) -> Version:
+    """Put a version into use; the one before stays beside it. Raises UserError for one that is none, or is damaged, or
+    where another one is in use by now than it is to take the place of."""
+    version_in_use(model)  # where there is no model, nothing is to be made
     with changing(model):
+        if in_place_of not in (None, in_use := version_in_use(model)):
+            raise UserError(
+                f"version {number} of {model} was proved beside version {in_place_of}, and version {in_use} is in use "
+                "by now: learn again, or promote it all the same."
+            )
         wanted = version_of(model, number)
         if wanted.is_in_use:
             raise UserError(f"version {number} of {model} is in use already.")
@@ -180,7 +204,7 @@ def _described(folder: Path, model: Path) -> Version:
     """What a model's folder says of it. Raises UserError where there is none, or it is not whole."""
     file = folder / FILE
     if not file.is_file():
-        raise UserError(f"there is no model in {folder}; python downstream/detect.py fit makes one.")
+        raise NotWhole(f"there is no model in {folder}; python downstream/detect.py fit makes one.")
     try:
         said = read_json(file)
         check_model_format(file, said["format"])
@@ -189,7 +213,7 @@ def _described(folder: Path, model: Path) -> Version:
         made = metadata.get("made") or datetime.fromtimestamp(file.stat().st_mtime, UTC).isoformat(timespec="seconds")
         return Version(number, folder, folder == model, made, base, metadata.get("learned"))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{file} is damaged ({error}): fit the model again, or copy it whole.") from None
+        raise NotWhole(f"{file} is damaged ({error}): fit the model again, or copy it whole.") from None
 
 
 def _numbers(numbers: set[int]) -> str:

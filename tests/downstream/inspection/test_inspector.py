@@ -2,13 +2,16 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 from pretended_gpu import pretended_gpu
 
+from downstream.inspection import inspector as inspector_module
 from downstream.inspection.inspection import Inspection
 from downstream.inspection.inspector import Inspector
+from downstream.learning.versions import add_version, changing, promote, roll_back
 from pretrain.command import UserError
 from pretrain.data.decode import decode
 from pretrain.data.images import Problem
@@ -49,6 +52,48 @@ def test_a_batch_goes_to_the_gpu_as_bytes_and_back_at_its_end(padim_folder, blot
     for first, second in zip(expected, found, strict=True):
         assert first.score == pytest.approx(second.score, rel=1e-4) and first.is_defective == second.is_defective
         np.testing.assert_allclose(first.anomaly_map, second.anomaly_map, rtol=1e-4)
+
+
+@pytest.fixture
+def versions(fused_folder, padim_folder, tmp_path) -> Path:
+    """A model, and version 2 beside it, which is of another method."""
+    model = shutil.copytree(fused_folder, tmp_path / "nut")
+    other = Inspector.load(padim_folder)
+    other.metadata |= {"version": 2, "base_version": 1}
+    with changing(model):
+        add_version(model, 2, other.fill)
+    return model
+
+
+@pytest.mark.parametrize("moment", ["check_parts", "load_any"])
+def test_a_model_that_another_takes_the_place_of_is_read_whole(moment, versions, monkeypatch):
+    """Right before its parts are compared with what it says of them, and right before they are read."""
+    original, has_changed = getattr(inspector_module, moment), []
+
+    def changed(*arguments):
+        if not has_changed:
+            has_changed.append(promote(versions, 2))
+        return original(*arguments)
+
+    monkeypatch.setattr(inspector_module, moment, changed)
+    model = Inspector.load(versions)
+    assert has_changed and model.metadata["version"] == 2 and type(model.method).__name__ == "PaDiM"
+    monkeypatch.setattr(inspector_module, moment, lambda *arguments: (roll_back(versions), promote(versions, 2)))
+    with pytest.raises(UserError, match="again and again while it is read"):
+        Inspector.load(versions)
+
+
+def test_how_a_model_decides_is_not_written_over_another_one(versions):
+    model = Inspector.load(versions)
+    promote(versions, 2)
+    before = [(path / "inspector.json").read_bytes() for path in (versions, versions / "versions" / "1")]
+    model.decide_at(1e9)
+    with pytest.raises(UserError, match="another model by now than the one this was found for"):
+        model.save_decision(versions)
+    assert [(path / "inspector.json").read_bytes() for path in (versions, versions / "versions" / "1")] == before
+    roll_back(versions)
+    model.save_decision(versions)
+    assert Inspector.load(versions).threshold.value == 1e9
 
 
 def test_a_damaged_newer_or_older_model_is_a_mistake(padim_folder, tmp_path):

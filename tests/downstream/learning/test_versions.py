@@ -46,6 +46,11 @@ def metadata(number: int) -> dict:
     return {"category": "nut", "metadata": {NUMBER: number, BASE: 1, "learned": {"good": 2, "defective": 1}}}
 
 
+@pytest.fixture(autouse=True)
+def refused_at_once(monkeypatch):
+    monkeypatch.setattr(versions, "WAIT_S", 0)
+
+
 @pytest.fixture
 def model(tmp_path) -> Path:
     """Version 1, as `fit` leaves it, in use, and version 2 beside it."""
@@ -114,11 +119,14 @@ def test_the_version_in_use_is_kept_as_it_is_when_another_takes_its_place(model)
 
 
 def test_a_model_that_is_fitted_in_place_of_versions_is_the_next_one(model, tmp_path):
-    assert fitted_in_place_of(tmp_path / "new") == {}
+    with fitted_in_place_of(tmp_path / "new") as said:
+        assert said == {}
     promote(model, 2)
-    said = fitted_in_place_of(model)
-    assert said == {NUMBER: 3, BASE: 3}
-    write_model(model, Tiny(3), category="nut", metadata=said)
+    with fitted_in_place_of(model) as said:
+        assert said == {NUMBER: 3, BASE: 3}
+        with pytest.raises(UserError, match="another process changes"):  # nobody makes another version 3 meanwhile
+            learned(model, 3)
+        write_model(model, Tiny(3), category="nut", metadata=said)
     assert assert_whole(model) == 3 and version_of(model, 3).base == 3
     assert roll_back(model).number == 2
 
@@ -130,8 +138,34 @@ def test_a_damaged_version_stands_in_nobodys_way(model):
     with pytest.raises(UserError, match="is damaged"):
         promote(model, 2)
     assert promote(model, 3).is_in_use
-    (model / FILE).write_text("{")
-    assert fitted_in_place_of(model) == {}  # to fit again mends it
+
+
+@pytest.mark.parametrize("damage", ["{", None])
+def test_fitting_mends_a_damaged_model_and_takes_no_number_that_there_is(damage, model):
+    (model / FILE).unlink()  # it is the stored one's too
+    if damage:
+        (model / FILE).write_text(damage)
+    before = {path: path.read_bytes() for path in (model / "versions").rglob("*.safetensors")}
+    with fitted_in_place_of(model) as said:
+        assert said == {NUMBER: 3, BASE: 3}
+        write_model(model, Tiny(3), category="nut", metadata=said)
+    assert {path: path.read_bytes() for path in before} == before
+    assert [version.number for version in versions_of(model)] == [1, 2, 3]
+    assert promote(model, 2).is_in_use and assert_whole(model) == 2
+
+
+def test_fitting_over_a_model_of_a_newer_heldout_is_refused(model):
+    (model / FILE).write_text(json.dumps({**json.loads((model / FILE).read_text()), "format": 99}))
+    with pytest.raises(UserError, match="written by a newer heldout"), fitted_in_place_of(model):
+        pass
+
+
+def test_what_was_proved_beside_another_version_takes_no_place(model):
+    learned(model, 3)
+    promote(model, 2)
+    with pytest.raises(UserError, match="version 3 of .* was proved beside version 1, and version 2 is in use"):
+        promote(model, 3, in_place_of=1)
+    assert assert_whole(model) == 2 and promote(model, 3, in_place_of=2).is_in_use
 
 
 def test_mistakes_are_one_sentence(model):
@@ -139,7 +173,7 @@ def test_mistakes_are_one_sentence(model):
         promote(model, 7)
     with pytest.raises(UserError, match="version 1 of .* is in use already"):
         promote(model, 1)
-    with changing(model), pytest.raises(UserError, match="another process changes the versions in"):
+    with changing(model), pytest.raises(UserError, match="another process changes the versions of"):
         promote(model, 2)
     part = model / "versions" / "2" / "method.safetensors"
     part.write_bytes(part.read_bytes()[:-1] + b"\1")
