@@ -9,7 +9,7 @@ one that is `taken back` leaves what was there before it. Light: neither torch n
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from http.client import HTTPException
@@ -27,14 +27,11 @@ VERDICTS = (AGREE, FALSE_ALARM, MISSED, UNSURE, TAKEN_BACK)
 # Where there are no records: the folders of images that somebody has sorted, and how a mask beside one is called.
 SORTED = {"good": False, "defective": True}
 MASK_SUFFIX = "_mask"
-FEWEST_POINTS = 3
+# What a drawing may be of: no image is larger.
+MAX_COORDINATE = 10**7
 # A running service, which has all that stands at EXPORT.
 ADDRESSES, EXPORT, TOKEN = ("http://", "https://"), "/api/feedback/export", "HELDOUT_TOKEN"
 TIMEOUT_S, MAX_BYTES = 30, 2**27
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 @dataclass(frozen=True)
@@ -43,14 +40,16 @@ class Feedback:
 
     `was_defective` is what the model had said, which `agree` needs. `mask` says where a defect is: a file, bright where
     it is, or {"box": [left, top, right, bottom]} or {"polygon": [[x, y], ...]}, several of either as a list, all in
-    pixels of the image. `at` is UTC and sorts as text, `model_version` 0 where no model was asked.
+    pixels of the image. `at` is when, UTC unless it says otherwise, the first of all if empty; `model` is whose
+    verdict, empty where that is not known, `model_version` 0 where no model was asked.
     """
 
     image: Path
     verdict: str
     mask: Path | Mapping | Sequence[Mapping] | None = None
-    at: str = field(default_factory=_now)
+    at: str = ""
     by: str = ""
+    model: str = ""
     model_version: int | str = 0
     image_digest: str = ""
     was_defective: bool | None = None
@@ -58,14 +57,30 @@ class Feedback:
     def __post_init__(self) -> None:
         if self.verdict not in VERDICTS:
             raise UserError(f"there is no verdict {self.verdict!r}; {nearest(str(self.verdict), VERDICTS)}")
-        texts = (self.at, self.by, self.image_digest)
+        texts = (self.at, self.by, self.model, self.image_digest)
         if not all(isinstance(text, str) for text in texts) or not isinstance(self.model_version, int | str):
-            raise UserError(f"{self.image}: at, by and image_digest must be texts, model_version a number or text.")
+            raise UserError(
+                f"{self.image}: at, by, model and image_digest must be texts, model_version one or a number."
+            )
+        try:
+            assert self.moment
+        except ValueError:
+            raise UserError(f"{self.image}: at {self.at!r} is no moment: give it as 2026-11-29T10:00:00Z.") from None
         if self.verdict == AGREE and not isinstance(self.was_defective, bool):
             raise UserError(f"{self.image}: to agree, was_defective must say with what: true or false.")
         if self.mask is not None and not isinstance(self.mask, Path):
             for shape in shapes_of(self.mask):
-                _check_shape(shape, self.image)
+                if not _is_shape(shape):
+                    raise UserError(
+                        f'{self.image}: {shape!r:.60} says not where the defect is: give {{"box": [left, top, right, '
+                        'bottom]}, {"polygon": [[x, y], ...]} of three points and more, or the file of a mask.'
+                    )
+
+    @property
+    def moment(self) -> datetime:
+        """When it was said."""
+        moment = datetime.fromisoformat(self.at) if self.at else datetime.min
+        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
     @property
     def is_defective(self) -> bool | None:
@@ -90,7 +105,7 @@ def confirmed(records: Iterable[Feedback]) -> list[Confirmed]:
     """What stands after all records, one for each image that is known as good or defective, in the order in which they
     were first spoken of. Records come in any order: `at` counts, and among equals their order."""
     standing: dict[str, list[Feedback]] = {}
-    for record in sorted(records, key=lambda record: record.at):
+    for record in sorted(records, key=lambda record: record.moment):
         said = standing.setdefault(record.image_digest, [])
         if record.verdict != TAKEN_BACK:
             said.append(record)
@@ -105,10 +120,13 @@ def confirmed(records: Iterable[Feedback]) -> list[Confirmed]:
 
 
 def add_feedback(file: Path, record: Feedback) -> None:
-    """Append a record; it is on disk when this returns."""
+    """Append a record, of now if it does not say when; it is on disk when this returns."""
+    now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     file.parent.mkdir(parents=True, exist_ok=True)
-    with open(file, "ab", buffering=0) as lines:  # one write, which no other writer's comes into
-        lines.write((json.dumps(record.as_json()) + "\n").encode())
+    with open(file, "a+b", buffering=0) as lines:  # one write, which no other writer's comes into
+        lines.seek(max(0, lines.seek(0, os.SEEK_END) - 1))
+        mended = b"" if lines.read(1) in (b"", b"\n") else b"\n"  # after a line that somebody did not end
+        lines.write(mended + json.dumps(replace(record, at=record.at or now).as_json()).encode() + b"\n")
         os.fsync(lines.fileno())
 
 
@@ -136,14 +154,16 @@ def _fetched(address: str) -> bytes:
         address = address.rstrip("/") + EXPORT
     request = Request(address)
     if token := os.environ.get(TOKEN):
-        request.add_header("Authorization", f"Bearer {token}")
+        request.add_unredirected_header("Authorization", f"Bearer {token}")
     try:
         with urlopen(request, timeout=TIMEOUT_S) as answer:
-            return answer.read(MAX_BYTES)
+            if len(lines := answer.read(MAX_BYTES + 1)) <= MAX_BYTES:
+                return lines
     except (OSError, ValueError, HTTPException) as error:
         raise UserError(
             f"{address} gives no feedback ({error}): is the service there, and {TOKEN} its token?"
         ) from None
+    raise UserError(f"{address} gives more than {MAX_BYTES:,} bytes of feedback: split what it exports into files.")
 
 
 def _records(lines: bytes, name: str, folder: Path) -> list[Feedback]:
@@ -163,33 +183,43 @@ def _record(line: str, name: str, number: int, folder: Path) -> Feedback:
         image, mask = folder / said.pop("image"), said.pop("mask", None)
         record = Feedback(image, **said, mask=folder / mask if isinstance(mask, str) else mask)
         return record if record.image_digest else replace(record, image_digest=digest_of(image))
-    except (ValueError, TypeError, KeyError, UserError) as error:
+    except (ValueError, OverflowError, TypeError, KeyError, UserError) as error:
         raise UserError(f"{name}, line {number}, is no record of feedback ({error}); mend or remove it.") from None
 
 
 def digest_of(image: Path) -> str:
     """SHA-256 of a file, as the service has it. Raises UserError where it cannot be read."""
+    return sha256(bytes_of(image)).hexdigest()
+
+
+def bytes_of(image: Path) -> bytes:
+    """A file. Raises UserError where it cannot be read."""
     try:
-        return sha256(read_regular(image)).hexdigest()
-    except OSError as error:
-        raise UserError(
-            f"{image} cannot be read ({error.strerror or error}): put it back, or take its record out."
-        ) from None
+        return read_regular(image)
+    except (OSError, ValueError) as error:  # a name that is none, as with a zero in it, is a ValueError
+        raise UserError(f"{image} cannot be read ({error}): put it back, or take its record out.") from None
 
 
 def _sorted_images(folder: Path) -> list[Feedback]:
     """Records of images that lie in good/ and defective/."""
     records = []
     for name, is_defective in SORTED.items():
-        images = sorted(path for path in (folder / name).glob("*") if path.suffix.lower() in SUFFIXES)
-        masks = {path.stem: path for path in images if path.stem.endswith(MASK_SUFFIX)}
+        files = sorted(path for path in (folder / name).glob("*") if path.suffix.lower() in SUFFIXES)
+        images = {path.stem: path for path in files if not path.stem.endswith(MASK_SUFFIX)}
+        masks = {path.stem.removesuffix(MASK_SUFFIX): path for path in files if path.stem.endswith(MASK_SUFFIX)}
+        if alone := sorted(masks.keys() - images.keys()):
+            raise UserError(f"{masks[alone[0]]} is the mask of no image there: put {alone[0]} beside it, or rename it.")
         records += [
-            Feedback(image, AGREE, masks.get(image.stem + MASK_SUFFIX), "", "", 0, digest_of(image), is_defective)
-            for image in images
-            if image not in masks.values()
+            Feedback(path, AGREE, masks.get(path.stem), image_digest=digest_of(path), was_defective=is_defective)
+            for path in files
+            if path not in masks.values()
         ]
     if not records:
         raise UserError(f"{folder} holds no {FILE}, and no images in good/ or defective/: sort some into those.")
+    good, bad = ({r.image_digest: r.image for r in records if r.is_defective is said} for said in (False, True))
+    if both := good.keys() & bad.keys():
+        image = min(good[digest] for digest in both)
+        raise UserError(f"{image} lies in defective/ too: leave it where it belongs.")
     return records
 
 
@@ -198,16 +228,16 @@ def shapes_of(mask: Mapping | Sequence[Mapping]) -> list[Mapping]:
     return [mask] if isinstance(mask, Mapping) else list(mask)
 
 
-def _check_shape(shape: object, image: Path) -> None:
-    """Raise UserError unless it is a box or a polygon."""
-    try:
-        ((name, numbers),) = shape.items()
-        points = {"box": lambda: [numbers[:2], numbers[2:]], "polygon": lambda: numbers}[name]()
-        finite = [float(x) - float(x) == float(y) - float(y) == 0 for x, y in points]
-        if not all(finite) or len(finite) < {"box": 2, "polygon": FEWEST_POINTS}[name]:
-            raise ValueError
-    except (AttributeError, KeyError, TypeError, ValueError):
-        raise UserError(
-            f'{image}: {shape!r:.60} says not where the defect is: give {{"box": [left, top, right, bottom]}}, '
-            '{"polygon": [[x, y], ...]} of three points and more, or the file of a mask.'
-        ) from None
+def _is_shape(shape: object) -> bool:
+    """Whether it is a box or a polygon."""
+    match shape:
+        case {"box": [_, _, _, _] as numbers}:
+            return len(shape) == 1 and all(map(_is_coordinate, numbers))
+        case {"polygon": [_, _, _, *_] as points}:
+            pairs = all(isinstance(point, Sequence) and len(point) == 2 for point in points)
+            return len(shape) == 1 and pairs and all(_is_coordinate(number) for point in points for number in point)
+    return False
+
+
+def _is_coordinate(number: object) -> bool:
+    return type(number) in (int, float) and abs(number) <= MAX_COORDINATE  # which nothing is that is no number

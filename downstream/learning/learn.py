@@ -2,10 +2,13 @@
 
 import shlex
 import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
 
 from downstream.learning.candidate import learn
 from downstream.learning.config import Learn
-from downstream.learning.feedback import read_feedback
+from downstream.learning.feedback import Feedback, read_feedback
 from downstream.learning.golden import why_not_better
 from downstream.learning.report import PAGE, print_proof, verdict_of
 from downstream.learning.versions import promote
@@ -15,7 +18,7 @@ from pretrain.progress import duration
 def main(config: Learn) -> None:
     """Learn, report, and promote or say how."""
     start_s = time.perf_counter()
-    learned = learn(config.model, read_feedback(config.feedback), config.device)
+    learned = learn(config.model, of_model(config.model, read_feedback(config.feedback)), config.device)
     for path, reason in learned.problems:
         print(f"left out: {path}: {reason}")
     print(f"version {learned.number} of {config.model} learned from {learned.sentence}, "
@@ -31,3 +34,12 @@ def main(config: Learn) -> None:
         print(f"version {learned.in_use} stays in use")
         print(f"next:   python downstream/detect.py promote --model {shlex.quote(str(config.model))} "
               f"--version {learned.number}")  # fmt: skip
+
+
+def of_model(model: Path, records: Sequence[Feedback]) -> list[Feedback]:
+    """The records of a model's verdicts, and of none known; of other models' it is said how many there are."""
+    name = model.resolve().name
+    for other, count in Counter(record.model for record in records).items():
+        if other not in ("", name):
+            print(f"left out: {count} records of the model {other}")
+    return [record for record in records if record.model in ("", name)]

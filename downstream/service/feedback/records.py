@@ -142,6 +142,6 @@ def _exported(spoken: Spoken, image: Path) -> dict:
     mask: Sequence[dict] | None = shapes(feedback.marks) or None
     return {
         "image": str(image), "verdict": VERDICT_WORDS[feedback.verdict], "mask": mask, "at": feedback.created,
-        "by": feedback.by, "model_version": spoken.model_version, "image_digest": spoken.digest,
+        "by": feedback.by, "model": spoken.model, "model_version": spoken.model_version, "image_digest": spoken.digest,
         "was_defective": spoken.was_defective,
     }  # fmt: skip

@@ -103,7 +103,9 @@ def test_a_new_version_is_proved_and_written_beside_the_one_in_use(fused_folder,
     assert not [each for each in again.proof.images if each.is_changed]  # the same feedback gives the same model
     # What is taken back is unlearned: with all but one gone, only that one was learned from.
     left = [each for each in records if not golden.is_kept_apart(each.image_digest)][:1]
-    gone = [Feedback(r.image, "taken back", at="9", image_digest=r.image_digest) for r in records if r not in left]
+    gone = [
+        Feedback(r.image, "taken back", at="2099-01-01", image_digest=r.image_digest) for r in records if r not in left
+    ]
     assert sum(learn(model, [*records, *gone]).learned[kind] for kind in ("good", "defective")) == 1
 
 

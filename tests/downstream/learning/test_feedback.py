@@ -6,6 +6,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
+from downstream.learning import feedback
 from downstream.learning.feedback import Feedback, add_feedback, confirmed, digest_of, read_feedback
 from pretrain.command import UserError
 
@@ -42,6 +43,26 @@ def test_the_last_word_stands_and_can_be_taken_back():
     assert [each.digest for each in confirmed(again)] == ["3"]
 
 
+def test_moments_are_compared_as_moments_and_a_record_without_one_is_the_first():
+    records = [
+        said("1", "false alarm", "2026-01-01T10:00:00Z"),
+        said("1", "missed defect", "2026-01-01T11:30:00+02:00"),  # half an hour before, though its text is higher
+        said("1", "missed defect"),
+        said("2", "missed defect"),
+        said("2", "false alarm"),
+    ]
+    standing = [(each.digest, each.is_defective) for each in confirmed(records)]
+    assert standing == [("1", False), ("2", False)]
+
+
+def test_a_record_that_is_read_does_not_say_that_it_was_said_now(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"image")
+    (tmp_path / "feedback.jsonl").write_text(json.dumps({"image": "a.png", "verdict": "missed defect"}))
+    add_feedback(tmp_path / "feedback.jsonl", Feedback("a.png", "false alarm"))  # after a line without an end
+    first, second = read_feedback(tmp_path)
+    assert first.at == "" and second.at and [each.is_defective for each in confirmed([second, first])] == [False]
+
+
 def test_images_that_somebody_sorted_are_feedback_too(tmp_path):
     for name in ("good/a.png", "defective/b.png", "defective/b_mask.png", "defective/notes.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -49,6 +70,12 @@ def test_images_that_somebody_sorted_are_feedback_too(tmp_path):
     good, defective = confirmed(read_feedback(tmp_path))
     assert (good.image.name, good.is_defective, good.mask) == ("a.png", False, None)
     assert (defective.image.name, defective.mask) == ("b.png", tmp_path / "defective" / "b_mask.png")
+    (tmp_path / "good" / "c.png").write_bytes(b"defective/b.png")
+    with pytest.raises(UserError, match="c.png lies in defective/ too"):
+        read_feedback(tmp_path)
+    (tmp_path / "good" / "c.png").rename(tmp_path / "good" / "c_mask.png")
+    with pytest.raises(UserError, match="c_mask.png is the mask of no image there"):
+        read_feedback(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -62,6 +89,13 @@ def test_images_that_somebody_sorted_are_feedback_too(tmp_path):
         ({"verdict": "missed defect", "mask": {"box": [1, 2]}}, "says not where the defect is"),
         ({"verdict": "missed defect", "mask": {"polygon": [[0, 0], [1, float("nan")], [2, 2]]}}, "says not where"),
         ({"verdict": "missed defect", "mask": [{"box": [1, 2, 3, 4]}, {"circle": []}]}, "says not where"),
+        ({"verdict": "missed defect", "mask": {"box": [1, 2, 3, 10**400]}}, "says not where"),
+        ({"verdict": "missed defect", "mask": {"box": "1234"}}, "says not where"),
+        ({"verdict": "missed defect", "mask": {"box": [True, 2, 3, 4]}}, "says not where"),
+        ({"verdict": "missed defect", "mask": {"polygon": ["12", "34", "56"]}}, "says not where"),
+        ({"verdict": "missed defect", "mask": {"polygon": {"12": 0, "34": 0, "56": 0}}}, "says not where"),
+        ({"verdict": "unsure", "image": "a\0.png"}, "cannot be read"),
+        ({"verdict": "unsure", "at": "yesterday"}, "'yesterday' is no moment"),
         ([], "no dict"),
     ],
 )
@@ -80,7 +114,8 @@ def test_a_service_is_asked_by_its_address(tmp_path, monkeypatch):
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             asked.append((self.path, self.headers["Authorization"]))
-            self.send_response(200)
+            self.send_response(302 if self.path == "/api/moved" else 200)
+            self.send_header("Location", "/api/feedback/export")
             self.end_headers()
             record = {"image": str(tmp_path / "a.png"), "verdict": "false alarm", "mask": None, "model_version": "2a"}
             self.wfile.write(json.dumps(record).encode() + b"\n")
@@ -89,11 +124,20 @@ def test_a_service_is_asked_by_its_address(tmp_path, monkeypatch):
             pass
 
     with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.handle_request).start()
+        threading.Thread(target=lambda: [server.handle_request() for _ in range(4)]).start()
         monkeypatch.setenv("HELDOUT_TOKEN", "secret")
         address = f"http://127.0.0.1:{server.server_port}"
         (record,) = read_feedback(address)
-    assert asked == [("/api/feedback/export", "Bearer secret")]
+        assert read_feedback(f"{address}/api/moved") == [record]
+        monkeypatch.setattr(feedback, "MAX_BYTES", 10)
+        with pytest.raises(UserError, match="gives more than 10 bytes"):
+            read_feedback(address)
+    export = "/api/feedback/export"
+    assert asked[0] == (export, "Bearer secret")
+    assert asked[1:3] == [
+        ("/api/moved", "Bearer secret"),
+        (export, None),
+    ]  # whoever is led to is no holder of the token
     assert record.image == tmp_path / "a.png" and record.model_version == "2a" and record.is_defective is False
     with pytest.raises(UserError, match="gives no feedback .*is the service there"):
         read_feedback(address)

@@ -6,6 +6,7 @@ import pytest
 from fitted_models import run_detect
 
 from downstream.learning import learn as command
+from downstream.learning.feedback import Feedback
 from downstream.learning.versions import version_in_use
 
 
@@ -28,6 +29,12 @@ def test_it_promotes_by_the_rule_alone(model, sorted_images, monkeypatch, capsys
     assert version_in_use(model) == 1
     assert run_detect("learn", "--model", model, "--feedback", sorted_images, "--promote", "if-better") == 0
     assert version_in_use(model) == 3 and "version 3 is in use; version 1 stays" in capsys.readouterr().out
+
+
+def test_what_was_said_of_another_model_is_left_out(tmp_path, capsys):
+    records = [Feedback(tmp_path / "a.png", "unsure", model=model) for model in ("", "nut", "bolt", "bolt")]
+    assert command.of_model(tmp_path / "nut", records) == records[:2]
+    assert "left out: 2 records of the model bolt\n" == capsys.readouterr().out
 
 
 def test_mistakes_are_one_sentence(model, tmp_path, capsys):

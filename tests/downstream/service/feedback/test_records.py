@@ -87,7 +87,7 @@ def test_the_export_is_what_learning_reads(database, records, tmp_path):
     first, second = records.exported(tmp_path)
     assert first == {
         "image": str(tmp_path / "good.png"), "verdict": "missed defect", "mask": [{"box": [1, 2, 3, 4]}], "at": AT,
-        "by": "Ada", "model_version": "a version", "image_digest": f"{0:064x}", "was_defective": False,
+        "by": "Ada", "model": "bolt", "model_version": "a version", "image_digest": f"{0:064x}", "was_defective": False,
     }  # fmt: skip
     assert (second["verdict"], second["mask"], second["was_defective"]) == ("agree", None, True)
     (tmp_path / "feedback.jsonl").write_text("".join(json.dumps(one) + "\n" for one in (first, second)))
