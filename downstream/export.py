@@ -120,6 +120,10 @@ def to_int8(model: Inspector, folder: Path, out: Path, config: Config) -> None:
         raise UserError(
             "int8 learns the statistics of one scale anew, and this model has several: export it --to onnx."
         )
+    if "learned" in model.metadata:
+        raise UserError(
+            "int8 learns the statistics of the fit anew, without this version's feedback: export --to onnx."
+        )
     if model.area_rule:
         raise UserError("this model decides by area, a rule found on its fp32 maps: export it --to onnx.")
     if model.zone_rule:

@@ -10,8 +10,9 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
+from glob import escape
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,6 +33,8 @@ DIGEST_KEY, NO_DIGEST = "digest", "0" * 32
 MAX_TENSOR_BYTES = 2**36
 # Of Linux's renameat2.
 AT_FDCWD, RENAME_EXCHANGE = -100, 2
+# How hidden names end: of what is being written, and of the old one while it is exchanged.
+UNFINISHED, ASIDE = ".part", ".old"
 
 
 @contextmanager
@@ -68,6 +71,7 @@ def whole_folder(folder: Path, replaced: Iterable[str] = ()) -> Iterator[Path]:
     if folder.exists() and not folder.is_dir():
         raise FileExistsError(errno.EEXIST, "is a file; a folder is to be written there", str(folder))
     folder.parent.mkdir(parents=True, exist_ok=True)
+    restore_folder(folder)
     unfinished = _unfinished(folder)
     try:
         shutil.rmtree(unfinished, ignore_errors=True)  # of a process that had our number
@@ -82,6 +86,22 @@ def whole_folder(folder: Path, replaced: Iterable[str] = ()) -> Iterator[Path]:
             unfinished.replace(folder)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def restore_folder(folder: Path) -> None:
+    """Put the old folder back where a writer of this machine was killed between two steps of an exchange that a disk
+    cannot do in one; where it was killed after the last of them, the old one goes."""
+    folder = folder.resolve()
+    before, after = f".{_short(folder)}.{platform.node()}-", f"{UNFINISHED}{ASIDE}"
+    for aside in folder.parent.glob(f"{escape(before)}*{after}"):
+        pid = aside.name.removeprefix(before).removesuffix(after)
+        if not pid.isdecimal() or _is_running(int(pid)):
+            continue
+        if folder.exists():
+            shutil.rmtree(aside, ignore_errors=True)
+        else:
+            with suppress(OSError):  # another reader did it
+                aside.rename(folder)
 
 
 @contextmanager
@@ -123,16 +143,19 @@ def _seal(metadata: dict) -> str:
 def _unfinished(path: Path) -> Path:
     """Where to write what is to become `path`."""
     _clear_away(path.parent.resolve())
+    return path.with_name(f".{_short(path)}.{platform.node()}-{os.getpid()}{UNFINISHED}")
+
+
+def _short(path: Path) -> str:
+    """A disk allows 255 bytes a name, and a host may have 64."""
     name = os.fsencode(path.name)
-    # A disk allows 255 bytes a name, and a host may have 64.
-    short = path.name if len(name) < 150 else blake2b(name, digest_size=16).hexdigest()
-    return path.with_name(f".{short}.{platform.node()}-{os.getpid()}.part")
+    return path.name if len(name) < 150 else blake2b(name, digest_size=16).hexdigest()
 
 
 @cache
 def _clear_away(folder: Path) -> None:
     """What killed writers of this machine left in a folder. Once in a process: a folder may hold a million files."""
-    unfinished = re.compile(rf"\..+\.{re.escape(platform.node())}-(\d+)\.part")
+    unfinished = re.compile(rf"\..+\.{re.escape(platform.node())}-(\d+){re.escape(UNFINISHED)}")
     for left in folder.iterdir():
         match = unfinished.fullmatch(left.name)
         if match and not _is_running(int(match[1])):
@@ -169,7 +192,7 @@ def _exchange(first: Path, second: Path) -> None:
     rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if rename and rename(AT_FDCWD, os.fsencode(first), AT_FDCWD, os.fsencode(second), RENAME_EXCHANGE) == 0:
         return
-    aside = first.with_name(f"{first.name}.old")
+    aside = first.with_name(f"{first.name}{ASIDE}")
     second.rename(aside)
     first.rename(second)
     aside.rename(first)

@@ -88,6 +88,7 @@ def killed(model: Path, work: Callable[[Path], object], allowed: set[int]) -> in
         has_died = dies_at(step, lambda: work(copy))  # noqa: B023
         assert_whole(copy)
         assert version_in_use(copy) in allowed
+        assert {1, 2} <= {version.number for version in versions_of(copy)}
         for version in versions_of(copy):
             assert_whole(version.folder)
         if has_died and version_in_use(copy) == version_in_use(model):  # what is left of it stands in nobody's way

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from pretrain.command import UserError
-from pretrain.files import sealed, stored_digest, whole_folder, write_json
+from pretrain.files import restore_folder, sealed, stored_digest, whole_folder, write_json
 from pretrain.reading import read_json
 
 FILE = "inspector.json"
@@ -52,6 +52,7 @@ def write_metadata(folder: Path, **metadata: object) -> None:
 def read_unchanged(folder: Path, read: Callable[[], Read]) -> Read:
     """What `read` makes of a model's folder, all of one model: read again where another one took its place meanwhile,
     as `detect.py promote` does. Raises UserError where that never ends."""
+    restore_folder(folder)
     for _ in range(MOST_READS):
         before = _state(folder)
         try:

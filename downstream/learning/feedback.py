@@ -63,7 +63,7 @@ class Feedback:
                 f"{self.image}: at, by, model and image_digest must be texts, model_version one or a number."
             )
         try:
-            assert self.moment
+            datetime.fromisoformat(self.at or "2026-11-29")
         except ValueError:
             raise UserError(f"{self.image}: at {self.at!r} is no moment: give it as 2026-11-29T10:00:00Z.") from None
         if self.verdict == AGREE and not isinstance(self.was_defective, bool):

@@ -70,7 +70,7 @@ class Proof(NamedTuple):
 
 
 def is_kept_apart(digest: str) -> bool:
-    """Whether no version learns from the image with this digest, SHA-256 as hexadecimal digits."""
+    """Whether no version learns from the image whose pixels have this digest, in hexadecimal digits."""
     return int(digest[:8], 16) % APART == 0
 
 
@@ -98,8 +98,10 @@ def prove(images: Sequence[Judged]) -> Proof:
     ):
         matrices.append(won_pairs(labels, scores))
         versions.append(_figures(labels, np.array(said, bool), matrices[-1]))
-    has_both = matrices[0] is not None
-    return Proof(*versions, difference(matrices[1:], matrices[:1]) if has_both else None, list(images))
+    found = difference(matrices[1:], matrices[:1]) if matrices[0] is not None else None
+    if found and found.interval.low == found.interval.high:  # where all pairs agree, of few images, nothing varies
+        found = None
+    return Proof(*versions, found, list(images))
 
 
 def _figures(labels: np.ndarray, said: np.ndarray, matrix: np.ndarray | None) -> VersionFigures:

@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 
 from baselines.contract.model_folder import FILE, check_model_format, check_parts, parts_of
 from pretrain.command import UserError
-from pretrain.files import check_digest, link_or_copy, unsealed, whole_folder, write_json
+from pretrain.files import check_digest, link_or_copy, restore_folder, unsealed, whole_folder, write_json
 from pretrain.reading import read_json
 
 FOLDER, HISTORY = "versions", "history.json"
@@ -56,6 +56,7 @@ class Change(NamedTuple):
 
 def version_in_use(model: Path) -> int:
     """Its number. Raises UserError where there is no model."""
+    restore_folder(model)
     return _described(model, model).number
 
 
@@ -96,7 +97,7 @@ def fitted_in_place_of(model: Path) -> Iterator[dict[str, int]]:
         if not _stored(model):
             yield {}
             return
-        with suppress(NotWhole):
+        with suppress(NotWhole):  # a damaged one is not kept
             _store(model)
         number = next_number(model)
         yield {NUMBER: number, BASE: number}

@@ -5,7 +5,7 @@ operator drew the defect, patches under the drawing teach; else those of the ima
 chosen anew as the head learns (multiple-instance learning, MI-SVM of Andrews et al. 2002).
 
 What a head says counts only above what it says of good images that it was not trained on, and never more than `reach`:
-so that a head that tells nothing apart adds nothing, and one that errs cannot condemn an image that is clearly normal.
+so that a head that tells nothing apart adds nothing, and what one that errs can add is bounded.
 """
 
 from typing import NamedTuple

@@ -81,8 +81,8 @@ class Fused(PaDiM, PatchCore):
 
     def add(self, normals: Sequence[Tensor]) -> Self:
         """Take in further normals; the earlier ones are not needed any more. `normal_scores_` are then those of the new
-        ones and of the remembered ones, each left out of all. What defects look like is forgotten. Raises UserError for
-        a method that was loaded, until `remember`."""
+        ones and of the remembered ones, each left out of all; without new ones all of this stays as it is. What defects
+        look like is forgotten. Raises UserError for a method that was loaded, until `remember`."""
         if not hasattr(self, "_remembered"):
             raise UserError("a fused method that was loaded takes in no normals before it remembers the earlier ones.")
         if not self._remembered.numbers and not len(normals):
@@ -97,6 +97,8 @@ class Fused(PaDiM, PatchCore):
         never takes from one. False where they look no different from good images."""
         left_out = self._left_out
         strangeness = self._strangeness(left_out)
+        if self.image_weight:  # scores are in these units, and patches are not
+            reach = reach * float(self.units_[0])
         inputs = inputs_of(left_out.patches, self.coreset_[left_out.rows[:, :, 0]])
         good = Patches(inputs.cpu(), strangeness.cpu(), torch.zeros(strangeness.shape, dtype=torch.bool))
         evidence, added = learn_evidence(good, self._evidence_of(defective), reach, self.seed)
@@ -179,8 +181,10 @@ class Fused(PaDiM, PatchCore):
         else:
             left_out, members = self._left_out_again(numbers, kept)
         self._remembered = remembered(left_out, members)
-        self._set_units(left_out, len(self.pooled_))
-        self._score(left_out)
+        if len(normals) or not known:
+            self._set_units(left_out, len(self.pooled_))
+            vars(self).pop("units_", None)
+            self._score(left_out)
         return left_out
 
     def _each_left_out_of(self, numbers: Sequence[int], members: Tensor, gaussian: Tensor) -> LeftOut:
@@ -234,8 +238,8 @@ class Fused(PaDiM, PatchCore):
             self.fusion_ = torch.tensor([0.0, 1.0])
 
     def _score(self, left_out: LeftOut, evidence: Tensor | float = 0.0) -> None:
-        """Score the normals that were left out, in place of scores of before."""
-        for name in ("normal_scores_", "normal_peaks_", "units_"):
+        """Score the normals that were left out, in place of scores of before. Units are of the statistics alone."""
+        for name in ("normal_scores_", "normal_peaks_"):
             vars(self).pop(name, None)
         distances = self._strangeness(left_out) + evidence
         self._add_normals(self._spread(distances, self.grid_), nearest_other(self.pooled_, left_out.numbers))

@@ -14,6 +14,7 @@ from pretrain import files
 from pretrain.command import UserError
 from pretrain.files import (
     read_tensors,
+    restore_folder,
     scratch_folder,
     sole_writer,
     stored_digest,
@@ -219,6 +220,36 @@ def test_a_killed_writer_leaves_the_old_ones_and_its_rest_goes_with_the_next(old
         (unfinished / "method").write_text("new")
     assert not list(tmp_path.rglob(".*.part"))
     assert content(old) == {**before, "encoder": "new", "method": "new"}
+
+
+@pytest.mark.parametrize("renames", [0, 1, 2, 3])
+def test_whoever_is_killed_in_an_exchange_of_three_steps_leaves_one_or_the_other(renames, old, tmp_path):
+    """At the first one nothing has happened, after the last one all."""
+    code = f"""
+        import os, signal
+        from pathlib import Path
+        from pretrain import files
+        files.RENAME_EXCHANGE = 1 << 30
+        left, rename = iter(range({renames})), Path.rename
+        def counted(*names):
+            if next(left, None) is None:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return rename(*names)
+        Path.rename = counted
+        with files.whole_folder(Path({str(old)!r}), replaced=["method", "encoder"]) as unfinished:
+            (unfinished / "method").write_text("new")
+    """
+    killed = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=False)
+    assert killed.returncode == (0 if renames == 3 else -signal.SIGKILL)
+    assert old.exists() == (renames != 1)
+    restore_folder(old)
+    assert content(old)["method"] == ("new" if renames > 1 else "old method")
+    assert content(old)["notes/mine.txt"] == "old notes/mine.txt"
+    assert not list(tmp_path.glob(".*.old"))
+    files._clear_away.cache_clear()
+    with whole_folder(old) as unfinished:
+        (unfinished / "method").write_text("newer")
+    assert [path.name for path in tmp_path.iterdir()] == ["model"] and content(old)["method"] == "newer"
 
 
 def test_what_a_killed_process_left_in_its_scratch_folder_goes_with_the_next(tmp_path, monkeypatch):

@@ -72,6 +72,15 @@ def test_int8_takes_the_images_that_the_model_was_fitted_to(padim_folder, demo_f
     assert "not those that the model was fitted to" in capsys.readouterr().err
 
 
+def test_int8_of_a_version_that_learned_from_feedback_is_refused(fused_folder, demo_folder, tmp_path, capsys):
+    learned = Inspector.load(fused_folder)
+    learned.metadata["learned"] = {"good": 1, "defective": 0, "tells_defects": False}
+    learned.save(tmp_path / "nut")
+    out = tmp_path / "int8.onnx"
+    assert run_export(tmp_path / "nut", "--to", "onnx-int8", "--out", out, "--data", demo_folder) == 2
+    assert "without this version's feedback: export --to onnx" in capsys.readouterr().err and not out.exists()
+
+
 @pytest.mark.parametrize("architecture", ["efficientnet_lite0", "resnet18"])
 def test_layers_stay_quantized_from_the_second_on(architecture, tmp_path):
     """Through ReLU6 and depthwise convolutions, residual sums and pooling: nothing in between is fp32."""

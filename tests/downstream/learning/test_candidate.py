@@ -3,19 +3,32 @@
 import copy
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from baselines.contract.model_folder import FILE
+from baselines.contract.model_folder import FILE, parts_of
+from downstream.inspection.decision import AreaRule
 from downstream.inspection.inspector import Inspector
-from downstream.learning import golden
-from downstream.learning.candidate import Images, Lessons, learn, lessons_of, mask_of, reach_of, taught, usable
+from downstream.learning import candidate
+from downstream.learning.candidate import (
+    Images,
+    Lessons,
+    check_learned,
+    learn,
+    lessons_of,
+    mask_of,
+    reach_of,
+    taught,
+    usable,
+)
 from downstream.learning.feedback import Confirmed, Feedback, confirmed, digest_of, read_feedback
+from downstream.learning.golden import is_kept_apart, prove
 from downstream.learning.report import JSON, PAGE
-from downstream.learning.versions import promote, version_of
+from downstream.learning.versions import promote, roll_back, version_in_use, version_of
 from downstream.methods.fused import MEMORY_FILE
 from pretrain.command import UserError
 
@@ -27,7 +40,7 @@ def records(sorted_images) -> list[Feedback]:
 
 @pytest.fixture(scope="module")
 def lessons(records) -> Lessons:
-    return lessons_of(confirmed(records), 64)
+    return lessons_of(usable(confirmed(records), 64)[0])
 
 
 @pytest.fixture
@@ -65,7 +78,9 @@ def blotched(images: list[np.ndarray]) -> tuple[list[np.ndarray], list[np.ndarra
     return made, masks
 
 
-def test_evidence_raises_scores_of_what_was_marked_and_of_nothing_clearly_normal(inspector, lessons):
+@pytest.mark.parametrize("image_weight", [0.0, 1.0])
+def test_evidence_raises_scores_of_what_was_marked_and_of_nothing_clearly_normal(image_weight, inspector, lessons):
+    inspector.method.image_weight = image_weight
     alone = taught(inspector, lessons._replace(defective=[], masks=[]))
     defective, masks = blotched([*lessons.good, *lessons.good][:6])
     told = taught(inspector, Lessons(lessons.good, defective, masks))
@@ -74,14 +89,37 @@ def test_evidence_raises_scores_of_what_was_marked_and_of_nothing_clearly_normal
     assert (after >= before - 1e-5).all() and (after - before).median() > 0
     reach = reach_of(alone.method, 0.1, 6)
     assert (after - before).max() <= reach * (1 + 1e-5)
+    assert torch.equal(told.method.units_, alone.method.units_)
+    assert told.threshold.value >= alone.threshold.value and told.map_threshold.value >= alone.map_threshold.value
     # Whatever is no stranger than half of the normals stays good, even if all of it were called a defect.
     accused = copy.copy(told.method)
-    accused.evidence_range_ = [-1e9, -1e9 + 1, reach]
+    accused.evidence_range_ = [-1e9, -1e9 + 1, accused.evidence_range_[2]]
     images = Images(lessons.good)
     clear = [i for i, score in enumerate(scores_of(alone, lessons.good)) if score <= np.median(alone.normal_scores)]
     assert clear
     scores = torch.cat([batch.scores for batch in accused.predict(images[i] for i in clear)])
-    assert (scores <= alone.threshold.value * (1 + 1e-5)).all() and alone.threshold.value <= told.threshold.value
+    assert (scores <= alone.threshold.value * (1 + 1e-5)).all()
+
+
+def test_with_evidence_the_threshold_never_falls(inspector, lessons, monkeypatch):
+    def mark(method, marked, reach) -> bool:
+        method.normal_scores_, method.normal_peaks_ = method.normal_scores_ / 2, method.normal_peaks_ / 2
+        return True
+
+    monkeypatch.setattr(type(inspector.method), "mark", mark)
+    told = taught(inspector, Lessons(lessons.good, lessons.defective, lessons.masks))
+    alone = taught(inspector, lessons._replace(defective=[], masks=[]))
+    assert (told.threshold, told.map_threshold) == (alone.threshold, alone.map_threshold)
+
+
+def test_defective_images_that_teach_nothing_change_nothing(inspector, lessons):
+    told = taught(inspector, Lessons([], lessons.defective[:2], lessons.masks[:2]))
+    assert told.metadata["learned"] == {"good": 0, "defective": 2, "tells_defects": False}
+    assert torch.equal(scores_of(told, lessons.good), scores_of(inspector, lessons.good))
+    assert (told.threshold, told.map_threshold) == (inspector.threshold, inspector.map_threshold)
+    assert told.normal_scores == inspector.normal_scores
+    with pytest.raises(UserError, match="2 defective images teach nothing alone yet"):
+        check_learned(told, 2)
 
 
 def test_a_new_version_is_proved_and_written_beside_the_one_in_use(fused_folder, records, tmp_path):
@@ -93,36 +131,114 @@ def test_a_new_version_is_proved_and_written_beside_the_one_in_use(fused_folder,
     said = json.loads((learned.folder / JSON).read_text())
     assert len(said["images"]) == 10 and said["figures"]["new"] == json.loads(json.dumps(
         learned.proof.after._asdict()))  # fmt: skip
-    apart = [golden.is_kept_apart(each.image_digest) for each in records]
-    assert said["learned"]["good"] + said["learned"]["defective"] == apart.count(False)
+    seen, _ = usable(confirmed(records), 64)
+    apart = [is_kept_apart(each.known.digest) for each in seen]
+    assert said["learned"]["good"] + said["learned"]["defective"] == apart.count(False) < len(apart)
     assert "Is version 2 better than version 1" in (learned.folder / PAGE).read_text()
     assert not (learned.folder / MEMORY_FILE).exists()  # learning begins at version 1
+    made = Inspector.load(learned.folder)
+    good = [each.known.digest for each in seen if not each.known.is_defective and not is_kept_apart(each.known.digest)]
+    assert made.metadata["learned_from"] == [*Inspector.load(model).metadata["learned_from"], *good]
+    # How the version in use decides is not dropped either.
     promote(model, 2)
+    made = Inspector.load(model)
+    made.area_rule = AreaRule(60, made.threshold, [])
+    made.save_decision(model)
+    with pytest.raises(UserError, match="decides by area cannot learn"):
+        learn(model, records)
+
+
+def method_of(version: Path) -> str:
+    """Its digest."""
+    return parts_of(version)["method.safetensors"]
+
+
+def test_a_version_is_what_is_confirmed_and_neither_order_nor_what_was_taken_back(fused_folder, records, tmp_path):
+    model = shutil.copytree(fused_folder, tmp_path / "nut")
+    gone = [Feedback(r.image, "taken back", at="2099-01-01", image_digest=r.image_digest) for r in records[::3]]
+    first = learn(model, [*gone, *records])
+    never_heard = learn(model, [record for record in records[::-1] if record not in records[::3]])
+    assert method_of(first.folder) == method_of(never_heard.folder)
+    assert first.learned == never_heard.learned and first.proof.after == never_heard.proof.after
+    assert method_of(learn(model, records).folder) != method_of(first.folder)
+
+
+def test_others_may_change_versions_while_one_learns(fused_folder, records, tmp_path, monkeypatch):
+    model = shutil.copytree(fused_folder, tmp_path / "nut")
+    promote(model, learn(model, records).number)
+
+    def meanwhile(change):
+        monkeypatch.setattr(candidate, "prove", lambda judged: (change(), prove(judged))[1])
+
+    meanwhile(lambda: roll_back(model))
     again = learn(model, records)
-    assert (again.number, again.in_use, version_of(model, 3).base) == (3, 2, 1)
-    assert not [each for each in again.proof.images if each.is_changed]  # the same feedback gives the same model
-    # What is taken back is unlearned: with all but one gone, only that one was learned from.
-    left = [each for each in records if not golden.is_kept_apart(each.image_digest)][:1]
-    gone = [
-        Feedback(r.image, "taken back", at="2099-01-01", image_digest=r.image_digest) for r in records if r not in left
-    ]
-    assert sum(learn(model, [*records, *gone]).learned[kind] for kind in ("good", "defective")) == 1
+    assert (again.number, again.in_use, version_of(model, 3).base, version_in_use(model)) == (3, 2, 1, 1)
+    meanwhile(lambda: fused_again(model))
+    with pytest.raises(UserError, match="fitted anew meanwhile: learn again"):
+        learn(model, records)
+    assert not (model / "versions" / "4").exists()
+
+
+def fused_again(model: Path) -> None:
+    """As if version 1 had been fitted with another seed."""
+    other = Inspector.load(model)
+    other.method.seed += 1
+    other.save(model)
 
 
 def test_what_cannot_be_used_is_named(records, tmp_path):
-    image = shutil.copy(records[0].image, tmp_path / "image.png")
-    known = [Confirmed(image, "0" * 64, False, None), Confirmed(tmp_path / "gone.png", "1", False, None)]
-    (tmp_path / "text.png").write_text("text")
-    known += [Confirmed(tmp_path / "text.png", digest_of(tmp_path / "text.png"), True, None)]
-    fitting, problems = usable([*known, Confirmed(image, digest_of(image), False, None)], 64)
-    assert [each.image for each in fitting] == [image]
-    assert [words in str(problem.reason) for words, problem in zip(
-        ("another one", "cannot be read", "not an image"), problems, strict=True)] == [True] * 3  # fmt: skip
+    image = Path(shutil.copy(records[0].image, tmp_path / "image.png"))
+    copied, text = tmp_path / "copy.png", tmp_path / "text.png"
+    Image.open(image).save(copied, compress_level=1)  # the same pixels in another file
+    text.write_text("text")
+
+    def said(path: Path, is_defective: bool = False, mask=None) -> Confirmed:
+        return Confirmed(path, digest_of(path), is_defective, mask)
+
+    def reasons(*known: Confirmed, fitted=()) -> list[str]:
+        seen, problems = usable(known, 64, fitted)
+        assert len(seen) + len(problems) == len(known)
+        return [str(problem.reason) for problem in problems]
+
+    assert digest_of(copied) != digest_of(image)
+    for known, words in (
+        (Confirmed(image, "0" * 64, False, None), "another one than that which was judged"),
+        (Confirmed(tmp_path / "gone.png", "1", False, None), "cannot be read"),
+        (Confirmed(Path("a\0.png"), "1", False, None), "cannot be read"),
+        (said(text, True), "not an image"),
+        (said(image, True, tmp_path / "gone_mask.png"), "its mask"),
+        (said(image, True, text), "its mask"),
+        (said(image, True, tmp_path / "a\0.png"), "its mask"),
+    ):
+        (reason,) = reasons(known)
+        assert words in reason
+    (seen,), _ = usable([said(image)], 64)
+    assert reasons(said(image)) == []
+    assert (
+        reasons(said(image), said(copied, True))
+        == ["it and copies of it, which are the same pixels, are called good and defective"] * 2
+    )
+    assert len(usable([said(image), said(copied)], 64)[0]) == 1
+    (reason,) = reasons(said(image, True), fitted=[seen.known.digest])
+    assert "fitted to, as a good one" in reason
 
 
-def test_models_that_cannot_learn_say_so(fused_folder, models_folder, validated, records, tmp_path):
-    with pytest.raises(UserError, match="MeanImage learns nothing further: fit one with --method fused or padim"):
+def test_what_a_model_was_fitted_to_is_named_by_its_pixels(fused_folder, demo_folder, tmp_path):
+    fitted = next((demo_folder / "hazelnut" / "train" / "good").iterdir())
+    Image.open(fitted).save(tmp_path / "copy.bmp")
+    with pytest.raises(UserError, match="none says of a readable new image"):
+        learn(
+            fused_folder,
+            [Feedback(tmp_path / "copy.bmp", "false alarm", image_digest=digest_of(tmp_path / "copy.bmp"))],
+        )
+
+
+def test_models_that_cannot_learn_say_so(fused_folder, padim_folder, models_folder, validated, records, tmp_path):
+    with pytest.raises(UserError, match="MeanImage learns nothing further: fit one with --method fused"):
         learn(models_folder / "mean", records)
+    assert not (models_folder / "mean" / "versions").exists()
+    with pytest.raises(UserError, match="PaDiM learns nothing further"):
+        learn(padim_folder, records)
     with pytest.raises(UserError, match="decides by area cannot learn"):
         learn(validated, records)
     old = shutil.copytree(fused_folder, tmp_path / "old")
@@ -134,17 +250,10 @@ def test_models_that_cannot_learn_say_so(fused_folder, models_folder, validated,
         learn(old, records)
     with pytest.raises(UserError, match="of 0 records of feedback none says"):
         learn(shutil.copytree(fused_folder, tmp_path / "new"), [])
-    apart = [each for each in records if golden.is_kept_apart(each.image_digest)]
+    apart = {each.known.image for each in usable(confirmed(records), 64)[0] if is_kept_apart(each.known.digest)}
     assert apart
     with pytest.raises(UserError, match="confirmed images are kept apart for the proof: confirm some more"):
-        learn(tmp_path / "new", apart)
-
-
-def test_a_padim_learns_references_alone(padim_folder, records, tmp_path):
-    model = shutil.copytree(padim_folder, tmp_path / "nut")
-    learned = learn(model, records)
-    assert learned.learned["good"] and not learned.learned["tells_defects"]
-    assert len(Inspector.load(learned.folder).normal_scores) == 12 + learned.learned["good"]
+        learn(tmp_path / "new", [record for record in records if record.image in apart])
 
 
 def test_a_drawing_is_in_pixels_of_the_image(tmp_path):

@@ -27,7 +27,7 @@ def test_one_in_five_is_kept_apart_whatever_was_before():
     digests = [sha256(bytes([a, b])).hexdigest() for a in range(40) for b in range(50)]
     share = sum(map(is_kept_apart, digests)) / len(digests)
     assert share == pytest.approx(1 / APART, abs=0.03)
-    assert [is_kept_apart(d) for d in digests[:9]] == [is_kept_apart(d) for d in digests[:9]]
+    assert [number for number in range(12) if is_kept_apart(f"{number:08x}" + 56 * "7")] == [0, 5, 10]  # for ever
 
 
 def test_figures_are_of_those_kept_apart():
@@ -36,6 +36,8 @@ def test_figures_are_of_those_kept_apart():
     assert (proof.after.false_alarms, proof.after.missed, proof.after.defective) == (0, 1, 6)
     assert proof.before.auroc == pytest.approx(1 - 2 / 36) and proof.after.auroc == 1
     assert proof.auroc_difference.value == pytest.approx(2 / 36)
+    few = prove(images(2, 2, count=2))
+    assert (few.before.auroc, few.after.auroc, few.auroc_difference) == (0, 1, None)  # and no interval from 1 to 1
     assert proof.before.missed_interval.low == pytest.approx(0.0301, abs=1e-4)  # Wilson's for one of six
     assert proof.before.missed_interval.high == pytest.approx(0.5635, abs=1e-4)
     changed = [each for each in proof.images if each.is_changed]

@@ -34,7 +34,7 @@ def test_it_promotes_by_the_rule_alone(model, sorted_images, monkeypatch, capsys
 def test_what_was_said_of_another_model_is_left_out(tmp_path, capsys):
     records = [Feedback(tmp_path / "a.png", "unsure", model=model) for model in ("", "nut", "bolt", "bolt")]
     assert command.of_model(tmp_path / "nut", records) == records[:2]
-    assert "left out: 2 records of the model bolt\n" == capsys.readouterr().out
+    assert capsys.readouterr().out == "left out: 2 records of the model bolt\n"
 
 
 def test_mistakes_are_one_sentence(model, tmp_path, capsys):
