@@ -4,8 +4,8 @@
     python scripts/doc_images.py
 
 detect.png: products that the demo's encoder never saw, beside what `detect run` draws of them; report.png:
-the study's report; dashboard.png: the service's page with one of the products. The last two need Chromium and the test
-extra (Playwright, which downloads nothing).
+the study's report; dashboard.png and review.png: the service's page with one of the products, and what waits there for
+a person's word. The last three need Chromium and the test extra (Playwright, which downloads nothing).
 """
 
 if __name__ == "__main__":
@@ -94,17 +94,29 @@ def highest(run: Path) -> tuple[Path, Path]:
 
 
 def dashboard(work: Path) -> None:
-    """The page after one image was dropped on it."""
+    """The page after one image was dropped on it, and its queue with more of them."""
     category = SHOWN[0]
     path, _ = highest(work / f"{category}-run")
     command = [sys.executable, REPOSITORY / "downstream" / "serve.py", "--models", work / category, "--port", "0",
-               "--results", work / "results.sqlite"]  # fmt: skip
+               "--results", work / "results.sqlite", "--kept-images", work / "kept"]  # fmt: skip
     with subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, text=True) as server:
         try:
             address = next(line.split()[1] for line in server.stdout if line.startswith("serving: "))
             photograph(address, "dashboard", upload=path)
+            keep(address, work / f"{category}-run")
+            photograph(f"{address}/#review", "review")
         finally:
             server.terminate()
+
+
+def keep(address: str, run: Path) -> None:
+    """Have the service judge and keep every image of a run of `detect`."""
+    import httpx  # the test extra's
+
+    for line in (run / "results.jsonl").read_text().splitlines():
+        path = Path(json.loads(line)["path"])
+        image = {"image": (path.name, path.read_bytes())}
+        httpx.post(f"{address}/api/test_image", files=image, data={"keep": "true"}, timeout=60).raise_for_status()
 
 
 def photograph(url: str, name: str, upload: Path | None = None) -> None:
@@ -119,6 +131,7 @@ def photograph(url: str, name: str, upload: Path | None = None) -> None:
         browser = playwright.chromium.launch(executable_path=chromium)
         page = browser.new_page(viewport={"width": 1100, "height": 700})
         page.goto(url)
+        page.wait_for_timeout(1500)  # thumbnails come one after the other
         if upload:
             page.locator("input[type=file]").first.set_input_files(upload)
             page.locator("#verdict").wait_for()

@@ -10,6 +10,9 @@ from typing import NamedTuple
 import httpx
 import uvicorn
 
+from baselines.contract.model_folder import fill_model
+from downstream.inspection.inspector import Inspector
+from downstream.learning.versions import add_version, changing
 from downstream.serve import listen, settings_of
 from downstream.service.app import make_app
 from downstream.service.config import Config
@@ -25,6 +28,16 @@ class Here(NamedTuple):
 
     def test(self, data: bytes, name: str = "image.png", **fields: object) -> httpx.Response:
         return self.client.post("/api/test_image", files={"image": (name, data)}, data=fields)
+
+
+def add_second_version(model: Path, threshold: float) -> None:
+    """Beside the version in use of a model: one that decides by another threshold."""
+    learned = Inspector.load(model)
+    learned.decide_at(threshold)
+    learned.metadata |= {"version": 2, "learned": {"good": 3, "defective": 1}, "made": "2026-01-31T10:00:00"}
+    described = {name: value for name, value in vars(learned).items() if name != "parts"}
+    with changing(model):
+        add_version(model, 2, lambda unfinished: fill_model(unfinished, **described))
 
 
 @contextmanager

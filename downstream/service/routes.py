@@ -18,6 +18,7 @@ from downstream.service.feedback.routes import FEEDBACK
 from downstream.service.openapi import ModelQuery, ServiceDependency, error_responses
 from downstream.service.routes_images import IMAGES
 from downstream.service.routes_results import RESULTS
+from downstream.service.routes_versions import VERSIONS
 from downstream.service.schemas import (
     HealthResponse,
     LimitsResponse,
@@ -144,3 +145,4 @@ API.include_router(RESULTS)
 API.include_router(FEEDBACK)
 API.include_router(AUDIT)
 API.include_router(WATCH)
+API.include_router(VERSIONS)

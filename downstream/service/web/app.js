@@ -16,6 +16,7 @@ import { Similar } from "./similar.js";
 import { Stage } from "./stage.js";
 import { ThresholdPanel } from "./threshold_panel.js";
 import { askForToken } from "./token.js";
+import { Versions } from "./versions.js";
 import { Watch } from "./watch.js";
 
 const POLL_MS = 10_000;
@@ -29,6 +30,7 @@ const panel = new ThresholdPanel(session, trouble);
 const history = new History(openEarlier, trouble);
 const review = new Review(openEarlier, trouble);
 const watch = new Watch(trouble);
+const versions = new Versions(session, { trouble, announce, changed: () => session.refresh(true) });
 const feedback = new Feedback(session, new Marking(stage, announce), { said: () => review.isOn && review.next(), trouble, announce });
 let selected = null; // an item of the queue, or one like it made of a result of the history
 let shownUrl = null;
@@ -145,6 +147,7 @@ session.addEventListener("model", () => {
   byId("begin-anew").hidden = !session.may("configure");
   byId("learn-command").textContent = `heldout detect learn --model models/${model.model} --feedback ${location.origin}`;
   watch.refresh();
+  if (byId("versions-panel").open) versions.refresh();
   queue.limits = status.limits;
   similar.isPossible = status.has_search;
   history.models(models);

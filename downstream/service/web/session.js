@@ -16,11 +16,11 @@ export class Session extends EventTarget {
   trial = null; // a number; equal to model.value when nothing is on trial
   recent = [];
 
-  /** Ask for everything; true if model or threshold were changed, also by somebody else. */
-  async refresh() {
+  /** Ask for everything (`isOther`: whatever was known); true if model or threshold were changed, also by somebody else. */
+  async refresh(isOther = false) {
     this.status = await ask("/api/status");
     const isSame = this.model?.model === this.status.model && this.model?.value === this.status.threshold;
-    if (isSame) return false;
+    if (isSame && !isOther) return false;
     const [model, models] = await Promise.all([ask("/api/threshold"), ask("/api/models")]);
     this.models = models.models.map((one) => one.name);
     await this.#use(model);

@@ -1,6 +1,7 @@
 """Feedback in a real browser: said with the pointer and with keys, marked, taken back, and gone through as a queue."""
 
 import io
+import shutil
 from contextlib import AbstractContextManager
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from browsing import CONTRASTS, PATIENCE_MS, assert_accessible, chromium, drop, opened
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
-from serving_here import serving_here
+from serving_here import add_second_version, serving_here
 
 from downstream.service.watch.camera import REFERENCES, look_at
 
@@ -24,7 +25,9 @@ def browser():
 
 @pytest.fixture(scope="module")
 def serving(models_folder, tmp_path_factory):
-    with serving_here(models_folder, tmp_path_factory.mktemp("review"), model="hazelnut") as serving:
+    folder = tmp_path_factory.mktemp("review")
+    models = shutil.copytree(models_folder, folder / "models")
+    with serving_here(models, folder, model="hazelnut") as serving:
         yield serving
 
 
@@ -153,6 +156,22 @@ def test_what_waits_is_gone_through_one_after_the_other(browser, serving, images
         assert download.value.suggested_filename == "feedback.jsonl"
 
 
+def test_a_version_is_put_into_use_and_rolled_back(browser, serving, images):
+    add_second_version(serving.service.models.path_of("hazelnut"), 1e6)
+    with ready(browser, serving.url) as page:
+        drop(page, {"bad.png": images["bad.png"]})
+        expect(page.locator("#verdict .headline")).to_have_text("Defective")
+        page.locator("#versions-panel summary").click()
+        page.get_by_role("button", name="Use version 2").click()
+        expect(page.locator("#versions")).to_contain_text("Version 2, in use")
+        expect(page.locator("#spoken")).to_have_text("Version 2 judges from now on.")
+        expect(page.locator("#threshold-number")).to_have_value("1000000")
+        assert_readable_and_accessible(page)
+        page.get_by_role("button", name="Roll back").click()
+        expect(page.locator("#versions-state")).to_have_text("1 of 2")
+        expect(page.locator("#verdict .headline")).to_have_text("Defective")
+
+
 def test_a_dark_camera_is_said_before_the_verdict(browser, serving, images):
     good = np.asarray(Image.open(io.BytesIO(images["good 1.png"])).convert("RGB")).astype(float)
     random = np.random.default_rng(0)
@@ -173,8 +192,7 @@ def test_a_dark_camera_is_said_before_the_verdict(browser, serving, images):
         expect(page.locator("#watch")).to_contain_text("learning: 0 of 50")
 
 
-@pytest.mark.parametrize("viewport", [DESK, PHONE], ids=["desk", "phone"])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(("viewport", "scheme"), [(DESK, "light"), (PHONE, "dark")], ids=["desk", "phone"])
 def test_nothing_is_found_by_axe_at_any_width_and_in_both_schemes(browser, serving, images, viewport, scheme):
     options = {"viewport": viewport, "color_scheme": scheme, "reduced_motion": "reduce"}
     with ready(browser, serving.url, **options) as page:

@@ -11,6 +11,7 @@ from downstream.service.feedback.routes import FEEDBACK
 from downstream.service.routes import API
 from downstream.service.routes_images import IMAGES
 from downstream.service.routes_results import RESULTS
+from downstream.service.routes_versions import VERSIONS
 from downstream.service.users import RIGHTS, ROLES, User, read_users, refusal, user_of
 from downstream.service.watch.routes import WATCH
 from pretrain.command import UserError
@@ -65,7 +66,7 @@ def test_every_endpoint_asks_for_a_right():
             for needed in [*router.dependencies, *route.dependencies]
             if hasattr(needed.dependency, "right")
         }
-        for router in (API, IMAGES, RESULTS, FEEDBACK, AUDIT, WATCH)
+        for router in (API, IMAGES, RESULTS, FEEDBACK, AUDIT, WATCH, VERSIONS)
         for route in router.routes
         if isinstance(route, APIRoute)
         for method in route.methods

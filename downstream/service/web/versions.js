@@ -1,0 +1,50 @@
+// The versions of the model in use: those that learned from feedback are put into use, and out of it, by a click.
+
+import { ask } from "./api.js";
+import { byId, element } from "./elements.js";
+import { moment } from "./format.js";
+
+export class Versions {
+  #session;
+  #tell;
+
+  /** `tell` has trouble(error), announce(words) and changed(), once another version is in use. */
+  constructor(session, tell) {
+    this.#session = session;
+    this.#tell = tell;
+    byId("versions-panel").addEventListener("toggle", () => byId("versions-panel").open && this.refresh());
+    byId("roll-back").addEventListener("click", () => this.#change("/api/roll_back"));
+  }
+
+  async refresh() {
+    try {
+      this.#draw(await ask("/api/versions"));
+    } catch (error) {
+      this.#tell.trouble(error);
+    }
+  }
+
+  async #change(path, body) {
+    try {
+      const found = await ask(path, { method: "POST", body });
+      this.#draw(found);
+      this.#tell.announce(`Version ${found.versions.find((one) => one.is_in_use).number} judges from now on.`);
+      await this.#tell.changed();
+    } catch (error) {
+      this.#tell.trouble(error);
+    }
+  }
+
+  #draw({ versions, history }) {
+    const mayChange = this.#session.may("configure");
+    byId("versions-state").textContent = `${versions.find((one) => one.is_in_use)?.number ?? "–"} of ${versions.length}`;
+    byId("roll-back").hidden = !mayChange || history.length < 2;
+    byId("versions").replaceChildren(...versions.map((one) => {
+      const use = element("button", { type: "button", onclick: () => this.#change("/api/promote", { version: one.number }) }, "Use it");
+      use.setAttribute("aria-label", `Use version ${one.number}`);
+      const learned = one.learned ? `learned from ${one.learned.good} good and ${one.learned.defective} defective pictures` : "fitted";
+      return element("li", {}, element("span", {}, element("b", {}, `Version ${one.number}`), one.is_in_use ? ", in use" : ""),
+        element("small", {}, `${learned}, ${moment(one.made)}`), mayChange && !one.is_in_use && use);
+    }));
+  }
+}

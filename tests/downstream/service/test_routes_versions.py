@@ -1,0 +1,58 @@
+"""Versions over HTTP: listed, promoted, rolled back, and used by the next image."""
+
+import shutil
+
+import pytest
+from serving_here import add_second_version, serving_here
+
+from downstream.service.routes_versions import VersionsResponse
+from scripts.attacks.serving import image_bytes
+
+
+@pytest.fixture(scope="module")
+def serving(models_folder, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("versions")
+    models = shutil.copytree(models_folder, folder / "models")
+    with serving_here(models, folder, model="mean") as serving:
+        yield serving
+
+
+@pytest.fixture(scope="module")
+def second(serving) -> float:
+    """The threshold of version 2 of the model, which is not in use yet."""
+    add_second_version(serving.service.models.path_of("mean"), 123.0)
+    return 123.0
+
+
+def test_a_version_is_promoted_and_rolled_back_and_the_next_image_is_judged_by_it(serving, second):
+    client = serving.client
+    before = serving.test(image_bytes()).json()
+    listed = VersionsResponse(**client.get("/api/versions").json())
+    assert [(one.number, one.is_in_use) for one in listed.versions] == [(1, True), (2, False)]
+    assert listed.versions[1].learned == {"good": 3, "defective": 1} and listed.versions[0].learned is None
+    promoted = VersionsResponse(**client.post("/api/promote", json={"version": 2}).json())
+    assert [one.is_in_use for one in promoted.versions] == [False, True]
+    assert [(one.version, one.how, one.by) for one in promoted.history[1:]] == [(2, "promoted", "local")]
+    after = serving.test(image_bytes()).json()
+    assert after["threshold"] == second != before["threshold"]
+    assert after["model_version"] != before["model_version"]
+    back = VersionsResponse(**client.post("/api/roll_back").json())
+    assert [one.is_in_use for one in back.versions] == [True, False]
+    again = serving.test(image_bytes()).json()
+    assert (again["threshold"], again["model_version"]) == (before["threshold"], before["model_version"])
+    told = [(one["action"], one["by"], one["before"], one["after"])
+            for one in client.get("/api/audit").json()["entries"] if one["action"] == "version in use"]  # fmt: skip
+    assert told == [("version in use", "local", 2, 1), ("version in use", "local", 1, 2)]
+
+
+def test_what_is_no_version_is_told(serving, second):
+    client = serving.client
+    for version in (1, 7):
+        answer = client.post("/api/promote", json={"version": version})
+        assert answer.status_code == 409 and f"version {version}" in answer.json()["detail"]
+    assert client.post("/api/promote", json={"version": 0}).status_code == 422
+    assert client.get("/api/versions", params={"model": "nothing"}).status_code == 404
+    (only,) = client.get("/api/versions", params={"model": "hazelnut"}).json()["versions"]
+    assert only["number"] == 1 and only["is_in_use"]
+    answer = client.post("/api/roll_back", params={"model": "hazelnut"})
+    assert answer.status_code == 409 and "no version" in answer.json()["detail"]
