@@ -48,7 +48,7 @@ class VersionsResponse(Schema):
 
 
 class PromoteRequest(Schema):
-    version: int = Field(ge=1, le=2**31 - 1, description="One of GET /api/versions.")
+    version: int = Field(strict=True, ge=1, le=2**31 - 1, description="One of GET /api/versions.")
 
 
 @VERSIONS.get("/api/versions", dependencies=[needs("read")], responses=error_responses(404, 409, 422))

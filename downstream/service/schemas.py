@@ -175,8 +175,9 @@ class HealthResponse(Schema):
 
 
 class ThresholdRequest(Schema):
-    value: float | None = Field(
-        allow_inf_nan=False, description="The new threshold; null goes back to the model's own.", examples=[1.25]
+    # Strict, here and in other requests: true is no number.
+    value: Annotated[float, Field(strict=True, allow_inf_nan=False)] | None = Field(
+        description="The new threshold; null goes back to the model's own.", examples=[1.25]
     )
 
 

@@ -15,15 +15,15 @@ MAX_COORDINATE = 1_000_000
 MAX_SHAPES = 200
 MAX_POINTS = 2000
 
-Coordinate = Annotated[float, Field(ge=-MAX_COORDINATE, le=MAX_COORDINATE, allow_inf_nan=False)]
-Side = Annotated[int, Field(ge=-MAX_COORDINATE, le=MAX_COORDINATE)]
+Coordinate = Annotated[float, Field(strict=True, ge=-MAX_COORDINATE, le=MAX_COORDINATE, allow_inf_nan=False)]
+Side = Annotated[int, Field(strict=True, ge=-MAX_COORDINATE, le=MAX_COORDINATE)]
 Points = list[tuple[Coordinate, Coordinate]]
 
 
 class StrokeRequest(Schema):
     """A round brush moved along its points."""
 
-    radius: float = Field(gt=0, le=MAX_COORDINATE, allow_inf_nan=False)
+    radius: float = Field(strict=True, gt=0, le=MAX_COORDINATE, allow_inf_nan=False)
     points: Annotated[Points, Field(min_length=1, max_length=MAX_POINTS)]
 
 
@@ -52,7 +52,7 @@ class MarksRequest(Schema):
 
 
 class FeedbackRequest(Schema):
-    result: int = Field(ge=1, le=2**63 - 1, description="Number of the result that it is about.")
+    result: int = Field(strict=True, ge=1, le=2**63 - 1, description="Number of the result that it is about.")
     verdict: Verdict = Field(
         description="agree: it is as the result says. false_alarm: it was called defective and is good. missed_defect: "
         "it was called good and is defective. unsure: somebody else has to say."

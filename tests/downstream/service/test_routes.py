@@ -153,7 +153,7 @@ def test_a_threshold_for_once_for_all_and_back(serving, bad):
     assert serving.client.get("/api/threshold").json()["value"] < 1  # each model has its own
     serving.client.post("/api/load_model", json={"name": "hazelnut"})
     assert serving.client.put("/api/threshold", json={"value": None}).json()["value"] == fitted.fitted
-    for wrong in ({"value": "x"}, {"value": [1]}, {}, [], "x"):
+    for wrong in ({"value": "x"}, {"value": [1]}, {"value": True}, {"value": "1"}, {}, [], "x"):
         assert serving.client.put("/api/threshold", json=wrong).status_code == 422
 
 
