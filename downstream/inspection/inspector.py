@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
@@ -64,7 +64,8 @@ class Inspector:
     `minimum_area_px`, in pixels of the original image, smaller regions are dropped, and without any an image is
     good. Where `area_rule` is there, `downstream/area.py` found it, and it alone decides. `drawn_roi` is where it
     looks, where that was drawn as polygons; where these are zones, `zone_rule` alone decides. With `alignment` each
-    image is turned and moved as the reference lies before the method sees it.
+    image is turned and moved as the reference lies before the method sees it. `parts` are the digests of the files
+    that it was loaded from.
     """
 
     method: "Method"
@@ -79,8 +80,7 @@ class Inspector:
     drawn_roi: DrawnRoi | None = None
     zone_rule: ZoneRule | None = None
     alignment: Alignment | None = None
-
-    parts: ClassVar[Mapping[str, str]] = {}  # the digests of the files that it was loaded from
+    parts: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @property
     def rule(self) -> AreaRule | ZoneRule | None:
@@ -206,7 +206,8 @@ class Inspector:
 
     def _described(self) -> dict:
         """All but the method, as `decision_from` reads it; what a model does not have is left out."""
-        described = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "method"}
+        separate = ("method", "parts")
+        described = {each.name: getattr(self, each.name) for each in fields(self) if each.name not in separate}
         described |= {
             name: value.as_json() for name in ("drawn_roi", "alignment") if (value := getattr(self, name)) is not None
         }
@@ -234,9 +235,8 @@ class Inspector:
             parts = metadata.pop("parts", {})
             if not exported:
                 check_parts(folder, parts)
-            inspector = cls(exported or load_any(folder, device, runtime), **decision_from(**metadata))
-            inspector.parts = parts
-            return inspector
+            method = exported or load_any(folder, device, runtime)
+            return cls(method, **decision_from(**metadata), parts=parts)
         except (KeyError, TypeError, ValueError, AttributeError, OSError) as error:
             raise UserError(f"{path} is damaged ({error}): fit the model again.") from None
 
