@@ -82,7 +82,9 @@ def main(config: Config) -> None:
     if model.minimum_area_px or model.area_rule:
         print("note:  detect.py looks at the areas of regions too, the graph's own is_anomalous at the score alone")
     if model.zone_rule:
-        print("note:  detect.py and serve.py decide by the zones in the file, the graph's own is_anomalous does not")
+        said = "detect.py decides" if config.to == "openvino" else "detect.py and serve.py decide"
+        file = "ONNX file" if config.to == "tensorrt" else "file"
+        print(f"note:  {said} by the zones in the {file}, the graph's own is_anomalous does not")
     if model.alignment:
         print("note:  detect.py and serve.py align images before the graph sees them, which does not by itself")
     if config.to != "tensorrt":
