@@ -26,17 +26,18 @@ BEGIN = "<!-- glance: written by python scripts/glance.py from RESULTS.md -->"
 END = "<!-- end of glance -->"
 STUDY = "The study: patch statistics, each category left out in turn"
 START = "The start at 384 px: the default method on ImageNet weights, each product's own normals, three seeds"
-ALONE = "The start: PaDiM and PatchCore alone, all normals, one seed"
-OTHERS = "The start: what is trained on other products, on ImageNet weights, each product left out, one seed"
+ALONE = "The start at 224 px: PaDiM, PatchCore and the two fused, from one good image to all, three seeds"
+OTHERS = "The start: what is trained on other products, on ImageNet weights, each product left out, three seeds"
+CAM = "The start: what is trained on other products, on ImageNet weights, each product left out, one seed"
 # (shown as, section, row there)
 STARTS = (
     ("PatchCore and PaDiM fused (the default), ImageNet weights", START, "fused-ImageNet-all-normals"),
     ("the same with four good images", START, "fused-ImageNet-4-normals"),
-    ("PatchCore, ImageNet weights, 320 px", ALONE, "patchcore-ImageNet-all-normals"),
-    ("PaDiM, ImageNet weights, 320 px", ALONE, "padim-ImageNet-all-normals"),
+    ("PatchCore, ImageNet weights, 224 px", ALONE, "patchcore-ImageNet-all-normals"),
+    ("PaDiM, ImageNet weights, 224 px", ALONE, "padim-ImageNet-all-normals"),
     ("fused, random weights", START, "fused-random-all-normals"),
     ("residuals, 224 px, learned from the other four", OTHERS, "residual-ImageNet-all-normals"),
-    ("CAM, ImageNet weights, labels of the other four", OTHERS, "cam"),
+    ("CAM, ImageNet weights, labels of the other four", CAM, "cam"),
     ("auto-encoder, 64 px", OTHERS, "ae-all-normals"),
     ("frame only (control)", START, "frame-all-normals"),
 )
