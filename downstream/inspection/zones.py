@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from baselines.contract.regions import Region, area_score, regions
-from baselines.contract.threshold import Threshold, is_anomalous, threshold_from_normals
+from baselines.contract.threshold import ROUNDING, Threshold, is_anomalous, threshold_from_normals
 from downstream.inspection.roi import Zone
 from pretrain.command import UserError
 
@@ -124,10 +124,15 @@ def zone_rule(zones: Sequence[Zone], scores: np.ndarray, false_alarm_rate: float
 
 def zone_rates(zones: Sequence[Zone], false_alarm_rate: float) -> list[float | None]:
     """The false-alarm rate of each zone: its own, or an even part of what those leave of the image's; none where the
-    threshold is given. Raises UserError where they leave nothing."""
+    threshold is given. Raises UserError where they leave nothing, or are more."""
     own = sum(zone.false_alarm_rate for zone in zones if zone.false_alarm_rate is not None)
     sharing = sum(zone.false_alarm_rate is None and zone.threshold is None for zone in zones)
     left = false_alarm_rate - own
+    if left < -ROUNDING:
+        raise UserError(
+            f"the zones' own false-alarm rates are {own:g} together, more than the {false_alarm_rate:g} of the whole "
+            "image: give a higher --false-alarm-rate, or less to these."
+        )
     if sharing and left <= 0:
         raise UserError(
             f"the zones' own false-alarm rates are {own:g} together, which leaves nothing of {false_alarm_rate:g} for "

@@ -76,7 +76,9 @@ def test_the_rate_is_that_of_all_zones_together():
         division(own, zone_rates(own, 0.1))
         == "4 % false alarms each (left, right), 2 % false alarms each (strict), given (given)"
     )
-    assert zone_rates(own[2:], 0.01) == [0.02, None]  # all have their own: nothing is to be shared
+    assert zone_rates(own[2:], 0.02) == [0.02, None]  # all have their own: nothing is to be shared
+    with pytest.raises(UserError, match=r"0.02 together, more than the 0.01 of the whole"):
+        zone_rates(own[2:], 0.01)
     with pytest.raises(UserError, match=r"0.02 together, which leaves nothing of 0.02 for the other 2"):
         zone_rates(own, 0.02)
 
