@@ -113,7 +113,7 @@ def printed_figure(section: str, label: str) -> str:
 
 
 def glance(sections: dict[str, str]) -> str:
-    started = {section: first_table(sections[section]) for section in (START, ALONE, OTHERS)}
+    started = {section: first_table(sections[section]) for section in (START, ALONE, OTHERS, CAM)}
     study = first_table(sections[STUDY])
     figures = ("image AUROC", "balanced accuracy", "oracle's", "AUPRO")
     lines = [
