@@ -184,8 +184,15 @@ def users_of(config: Config) -> list[User]:
 
 def webhook_of(config: Config) -> str | None:
     """Raises UserError for what is no address to post to."""
-    if config.webhook is not None and urlsplit(config.webhook).scheme not in ("http", "https"):
-        raise UserError("--webhook has to be an http:// or https:// URL.")
+    if config.webhook is None:
+        return None
+    try:
+        url = urlsplit(config.webhook)
+        is_address = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
+    except ValueError:  # of a port that is none
+        is_address = False
+    if not is_address or not (config.webhook.isascii() and config.webhook.isprintable()) or " " in config.webhook:
+        raise UserError("--webhook has to be an http:// or https:// URL with a host, as http://line.example/alarms.")
     return config.webhook
 
 

@@ -78,7 +78,7 @@ class Models:
         """From memory, or from its path if that is new. One that is gone from there, or is being written just now,
         goes on as it was. Raises NoSuchModel, and UserError for a damaged one."""
         with self._lock:
-            loaded = self._loaded.pop(name, None)
+            loaded = self._loaded.get(name)
             try:
                 path = self.path_of(name)
                 written_ns = decision_file(path).stat().st_mtime_ns
@@ -88,6 +88,7 @@ class Models:
             else:
                 if loaded is None or loaded.written_ns != written_ns:
                     loaded = self._read(name, path, written_ns)
+            self._loaded.pop(name, None)  # so that it is the one used last
             self._loaded[name] = loaded
             # Whoever still waits for an answer of one that goes now holds it until then.
             while len(self._loaded) > 1 and sum(one.size_bytes for one in self._loaded.values()) > self._memory_bytes:

@@ -5,6 +5,7 @@ import hashlib
 import shutil
 import threading
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -62,6 +63,7 @@ class Service:
         self.database = Database(settings.results, settings.results_password)
         self._noted_versions: dict[str, str] = {}
         self._watching = threading.Lock()
+        self._accepted: Counter[str] = Counter()
         self.models = Models(Path(settings.models), settings.batch_size, settings.device, settings.model_memory_bytes)
         self.default_model = self._default_model()
         self.metrics = Metrics()
@@ -176,11 +178,13 @@ class Service:
         for problem in problems:
             self.metrics.camera_problems.labels(result.model, problem).inc()
             self.webhook.tell(problem, result.model, f"the camera: {problem}", result.created)
-        if not problems and not result.is_defective:
-            self.camera.accept(result.model, look)
-        if result.id % KS_WINDOW:
+        if problems or result.is_defective:
             return
+        self.camera.accept(result.model, look)
         with self._watching:
+            self._accepted[result.model] += 1
+            if self._accepted[result.model] % KS_WINDOW:
+                return
             drift = drift_of(accepted_scores(self.database, result.model, result.model_version))
             if drift.has_drifted:
                 self.webhook.tell("drift", result.model, "scores of accepted images have drifted", result.created)

@@ -111,6 +111,8 @@ def test_each_role_may_do_its_part_and_no_more(serving, changed):
     [
         ("UPDATE audit SET after = '0.1' WHERE number = 3", "entry 3 was changed"),
         ("DELETE FROM audit WHERE number = 2", "entry 2 is missing"),
+        ("UPDATE audit SET after = '7' WHERE number = 2", "entry 2 was changed: it names no feedback"),
+        ("UPDATE audit SET after = 'x' WHERE number = 2", "entry 2 was changed: it names no feedback"),
         ("UPDATE feedback SET verdict = 'agree'", "feedback 1 was changed"),
         ("DELETE FROM feedback WHERE id = 2", "feedback 2, of entry 8, is missing"),
         ("INSERT INTO feedback SELECT 99, result_id, verdict, created, \"by\", marks, note, NULL FROM feedback LIMIT 1",

@@ -234,6 +234,8 @@ def test_several_workers_agree(models_folder, tmp_path, monkeypatch):
         ({"users": Path("nowhere")}, "the users in nowhere cannot be read"),
         ({"users": Path("short.txt")}, "short.txt, line 1: a user is a line of"),
         ({"webhook": "file:///etc/passwd"}, "--webhook has to be an http"),
+        ({"webhook": "http:///no-host"}, "--webhook has to be an http"),
+        ({"webhook": "http://line:port/"}, "--webhook has to be an http"),
         ({"port": 70000}, "there is no port 70000"),
         ({"host": "no.such.host.invalid"}, "cannot listen at no.such.host.invalid"),
         ({"max_waiting": 0}, "--max-waiting 0 makes no service"),
@@ -259,6 +261,7 @@ def test_a_port_that_is_taken_is_told(models_folder, tmp_path, monkeypatch, caps
 
 
 def test_what_is_not_installed_is_named(monkeypatch):
+    monkeypatch.setattr("downstream.service", sys.modules["downstream.service"])  # the same one for later tests
     for name in [name for name in sys.modules if name.startswith("downstream.serv")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "fastapi", None)

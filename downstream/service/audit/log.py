@@ -1,6 +1,5 @@
 """The log of changes in the service's database: one chain, whichever worker adds to it."""
 
-import json
 from collections.abc import Iterator, Mapping
 from hashlib import sha256
 
@@ -10,6 +9,7 @@ from downstream.service.audit.chain import Entry, as_text, faults, next_entry
 from downstream.service.database import Database, now
 from downstream.service.monitoring import LOG
 from downstream.service.tables import AUDIT, FEEDBACK
+from pretrain.reading import parse_json
 
 ROWS_PER_PAGE = 1000
 SAID = "feedback"
@@ -57,17 +57,24 @@ def page_before(database: Database, limit: int, before: int | None) -> list[Entr
 
 
 def all_faults(database: Database) -> Iterator[str]:
-    """What is wrong with the chain, or with records of feedback that it tells of."""
+    """What is wrong with the chain, or with records of feedback that it tells of; also while the service is in use."""
     yield from faults(entries(database))
+    # Read before the records: what later entries tell of may have come after those were read.
+    last = next((entry.number for entry in page_before(database, 1, None)), 0)
     said = {row["id"]: row for row in database.rows(select(FEEDBACK))}
     for entry in entries(database):
         if entry.action != SAID:
             continue
-        after = json.loads(entry.after)
-        row = said.pop(after["id"], None)
-        if row is None:
-            yield f"feedback {after['id']}, of entry {entry.number}, is missing."
-        elif feedback_digest(row) != after["digest"]:
-            yield f"feedback {after['id']} was changed: entry {entry.number} has another digest of it."
+        try:
+            after = parse_json(entry.after)
+            feedback_id, digest = int(after["id"]), after["digest"]
+        except (ValueError, TypeError, KeyError):
+            yield f"entry {entry.number} was changed: it names no feedback."
+            continue
+        row = said.pop(feedback_id, None)
+        if row is None and entry.number <= last:
+            yield f"feedback {feedback_id}, of entry {entry.number}, is missing."
+        elif row is not None and feedback_digest(row) != digest:
+            yield f"feedback {feedback_id} was changed: entry {entry.number} has another digest of it."
     for feedback_id in said:
         yield f"feedback {feedback_id} was put in beside the service: no entry tells of it."

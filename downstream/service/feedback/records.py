@@ -90,11 +90,12 @@ class FeedbackRecords:
         """Digests of the images of whose verdict by a model something stands."""
         return {spoken.digest for spoken in self._not_taken_back() if spoken.model == model}
 
-    def exported(self, folder: Path) -> Iterator[dict]:
-        """What stands, as `detect.py learn --feedback` reads it; images lie in `folder`, or are gone and left out."""
+    def exported(self, folder: Path, model: str | None = None) -> Iterator[dict]:
+        """What stands, of one model if that is given, as `detect.py learn --feedback` reads it; images lie in `folder`,
+        or are gone and left out."""
         files = {row["digest"]: row["file"] for row in self._database.rows(select(IMAGES.c.digest, IMAGES.c.file))}
         for spoken in self.standing():
-            if spoken.digest in files:
+            if spoken.digest in files and model in (None, spoken.model):
                 yield _exported(spoken, folder.absolute() / files[spoken.digest])
 
     def _not_taken_back(self) -> Iterator[Spoken]:

@@ -90,9 +90,12 @@ async def queue(
     "/api/feedback/export", response_class=Response, dependencies=[needs("export")],
     responses=error_responses() | {200: {"content": {"application/x-ndjson": {}}, "description": "A record a line."}},
 )  # fmt: skip
-async def export(service: ServiceDependency) -> Response:
+async def export(
+    service: ServiceDependency,
+    model: Annotated[str | None, Query(max_length=255, description="Only what was said of this model.")] = None,
+) -> Response:
     """What stands for each image, as lines of JSON: `detect.py learn --feedback FILE` reads them on this machine."""
-    records = FeedbackRecords(service.database).exported(Path(service.settings.kept_images))
+    records = FeedbackRecords(service.database).exported(Path(service.settings.kept_images), model)
     return json_lines(records, "feedback.jsonl")
 
 

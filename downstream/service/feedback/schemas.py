@@ -14,6 +14,8 @@ Verdict = Literal["agree", "false_alarm", "missed_defect", "unsure"]
 MAX_COORDINATE = 1_000_000
 MAX_SHAPES = 200
 MAX_POINTS = 2000
+# Of all shapes together: each point of a stroke becomes eighteen of a polygon when it is exported.
+MAX_ALL_POINTS = 20_000
 
 Coordinate = Annotated[float, Field(strict=True, ge=-MAX_COORDINATE, le=MAX_COORDINATE, allow_inf_nan=False)]
 Side = Annotated[int, Field(strict=True, ge=-MAX_COORDINATE, le=MAX_COORDINATE)]
@@ -44,6 +46,8 @@ class MarksRequest(Schema):
     def _has_sides(self) -> Self:
         if any(left >= right or top >= bottom for left, top, right, bottom in self.boxes):
             raise ValueError("a box has a left below its right and a top below its bottom")
+        if sum(map(len, self.polygons)) + sum(len(stroke.points) for stroke in self.strokes) > MAX_ALL_POINTS:
+            raise ValueError(f"all marks together may have {MAX_ALL_POINTS} points: draw fewer, or boxes")
         return self
 
     def as_json(self) -> Mapping:

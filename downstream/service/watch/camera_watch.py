@@ -10,7 +10,7 @@ import numpy as np
 from sqlalchemy import delete, insert, select
 
 from downstream.service.audit.log import add_change
-from downstream.service.database import Database
+from downstream.service.database import Database, read_setting, write_setting
 from downstream.service.tables import CAMERA_REFERENCES
 from downstream.service.watch.camera import (
     FROZEN_IMAGES,
@@ -35,8 +35,8 @@ class CameraWatch:
     def __init__(self, database: Database) -> None:
         # Held while the database is asked too: many threads that do that at once would open a connection each.
         self._database, self._lock = database, threading.RLock()
-        # By model: the id of the first one, what came of all, and when it was last seen that they are the same still.
-        self._references: dict[str, tuple[int, References, float]] = {}
+        # By model: how often it was begun anew, what came of the images, and when that was last seen to hold.
+        self._references: dict[str, tuple[str, References, float]] = {}
         self._digests: dict[str, deque[str]] = {}
 
     def check(self, model: str, pixels: np.ndarray, digest: str) -> tuple[Look, list[CameraProblem]]:
@@ -62,17 +62,20 @@ class CameraWatch:
     def references(self, model: str) -> References | None:
         """None until there are enough. Begun anew by another worker, they are others, seconds later."""
         with self._lock:
-            first_id, references, seen_s = self._references.get(model, (None, None, -math.inf))
+            known, references, seen_s = self._references.get(model, (None, None, -math.inf))
             if time.monotonic() - seen_s < TRUSTED_S:
                 return references
-            rows = self._stored(model)
-            if len(rows) < REFERENCES:
+            # Ids tell nothing: SQLite gives those of deleted rows again. Read first, so that what is begun anew
+            # meanwhile is found the next time.
+            generation = self._database.settings().get(generation_name(model), "0")
+            if len(self._stored(model)) < REFERENCES:
+                self._references.pop(model, None)
                 return None
-            if first_id != rows[0]["id"]:
+            if known != generation:
                 statement = select(CAMERA_REFERENCES.c.look).where(CAMERA_REFERENCES.c.model == model)
                 looks = self._database.rows(statement.order_by(CAMERA_REFERENCES.c.id).limit(REFERENCES))
                 references = references_of([look_from(json.loads(row["look"])) for row in looks])
-            self._references[model] = (rows[0]["id"], references, time.monotonic())
+            self._references[model] = (generation, references, time.monotonic())
             return references
 
     def begin_anew(self, model: str, by: str) -> None:
@@ -80,6 +83,8 @@ class CameraWatch:
         before = self.count(model)
         with self._database.alone() as connection:
             connection.execute(delete(CAMERA_REFERENCES).where(CAMERA_REFERENCES.c.model == model))
+            generation = int(read_setting(connection, generation_name(model)) or 0) + 1
+            write_setting(connection, generation_name(model), str(generation))
             add_change(connection, by, "camera references", model, before, 0)
         with self._lock:
             self._references.pop(model, None)
@@ -87,3 +92,8 @@ class CameraWatch:
     def _stored(self, model: str) -> list:
         wanted = select(CAMERA_REFERENCES.c.id).where(CAMERA_REFERENCES.c.model == model)
         return self._database.rows(wanted.order_by(CAMERA_REFERENCES.c.id).limit(REFERENCES))
+
+
+def generation_name(model: str) -> str:
+    """Of the setting that counts how often it was begun anew."""
+    return f"camera {model}"

@@ -52,10 +52,12 @@ def drift_of(scores: list[float]) -> Drift:
 
 def accepted_scores(database: Database, model: str, version: str) -> list[float]:
     """Of images that a version of a model called good, and with whose camera nothing was wrong: its first ones, and
-    the latest."""
+    the latest, which begin where a window begins, so that each image is in one window only."""
     wanted = ResultFilter(model=model, is_defective=False, model_version=version, camera="")
     first = database.first_results(wanted, SCORE_REFERENCES)
-    after = [one for one in reversed(database.results(wanted, SCORES)) if first and one.id > first[-1].id]
+    later = max(0, database.count(wanted) - SCORE_REFERENCES)
+    latest = database.results(wanted, SCORES + later % KS_WINDOW)
+    after = [one for one in reversed(latest) if first and one.id > first[-1].id]
     return [one.score for one in [*first, *after]]
 
 

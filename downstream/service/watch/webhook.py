@@ -6,6 +6,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable
+from http.client import HTTPException
 
 from downstream.service.monitoring import LOG
 
@@ -16,8 +17,15 @@ TIMEOUT_S = 5
 MAX_WAITING = 20
 
 
+class NoRedirect(urllib.request.HTTPRedirectHandler):
+    """Takes an answer that sends elsewhere for none: what is posted goes to the host that was named, and no other."""
+
+    def redirect_request(self, *_: object) -> None:
+        return None
+
+
 class Webhook:
-    """Posts to `url` from a thread of its own; without a URL it does nothing."""
+    """Of one worker. Posts to `url` from a thread of its own; without a URL it does nothing."""
 
     def __init__(self, url: str | None, now_s: Callable[[], float] = time.monotonic) -> None:
         self._url, self._now_s = url, now_s
@@ -46,11 +54,12 @@ class Webhook:
             self._thread.join(2 * TIMEOUT_S)
 
     def _run(self) -> None:
+        opener = urllib.request.build_opener(NoRedirect)
         while (message := self._waiting.get()) is not None:
             body = json.dumps(message).encode()
             asked = urllib.request.Request(self._url, body, {"Content-Type": "application/json"}, method="POST")
             try:
-                with urllib.request.urlopen(asked, timeout=TIMEOUT_S):
+                with opener.open(asked, timeout=TIMEOUT_S):
                     pass
-            except (OSError, ValueError) as error:  # without its address, which may hold a secret
+            except (OSError, ValueError, HTTPException) as error:  # without its address, which may hold a secret
                 LOG.warning("the webhook does not answer", extra={"metadata": {"reason": type(error).__name__}})

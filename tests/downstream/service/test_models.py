@@ -59,6 +59,9 @@ def test_a_model_is_read_again_when_it_was_written_again(folder):
     os.utime(path, ns=(1, before.written_ns + 1000))
     after = models.load("mean")
     assert after.inspector.decision.value == 123.0 and after.fingerprint != before.fingerprint
+    path.write_text("half")
+    with pytest.raises(UserError):
+        models.load("mean")
     path.unlink()  # while it is being written: what was in memory goes on
     assert models.load("mean") is after
 

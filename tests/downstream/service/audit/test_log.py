@@ -7,6 +7,8 @@ import pytest
 
 from downstream.service.audit.log import add_change, all_faults, entries, page_before
 from downstream.service.database import Database
+from downstream.service.feedback.records import Feedback, FeedbackRecords
+from downstream.service.tables import FEEDBACK
 
 
 @pytest.fixture
@@ -48,3 +50,19 @@ def test_what_changes_nothing_is_no_entry_and_pages_join(database):
     first = page_before(database, 3, None)
     assert [entry.number for entry in first] == [5, 4, 3]
     assert [entry.number for entry in page_before(database, 3, first[-1].number)] == [2, 1]
+
+
+def test_what_is_said_while_the_log_is_read_is_no_fault(database, monkeypatch):
+    records, rows = FeedbackRecords(database), database.rows
+    said = Feedback(1, "unsure", "2026", "ada")
+    records.add(said)
+
+    def interrupted(statement):
+        """Somebody speaks right after the records were read."""
+        found = rows(statement)
+        if FEEDBACK in statement.get_final_froms():
+            records.add(said)
+        return found
+
+    monkeypatch.setattr(database, "rows", interrupted)
+    assert list(all_faults(database)) == []

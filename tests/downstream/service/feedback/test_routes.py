@@ -63,6 +63,8 @@ def test_an_export_of_several_pages_has_every_record(serving, monkeypatch):
     monkeypatch.setattr("downstream.service.streaming.ROWS_PER_PAGE", 2)
     exported = serving.client.get("/api/feedback/export").text.splitlines()
     assert [json.loads(line)["image_digest"] for line in exported][-5:] == digests
+    for model, lines in (("hazelnut", exported), ("mean", [])):
+        assert serving.client.get("/api/feedback/export", params={"model": model}).text.splitlines() == lines
 
 
 @pytest.mark.parametrize(
@@ -74,6 +76,7 @@ def test_an_export_of_several_pages_has_every_record(serving, monkeypatch):
         (True, {"verdict": "agree", "marks": {"boxes": [[64, 0, 70, 5]]}}, "outside of the image's 64 x 48"),
         (True, {"verdict": "agree", "marks": {"boxes": [[5, 0, 5, 5]]}}, "left below its right"),
         (True, {"verdict": "agree", "marks": {"polygons": [[[0, 0], [1, 1]]]}}, "at least 3"),
+        (True, {"verdict": "agree", "marks": {"polygons": [[[1, 1]] * 2000] * 11}}, "may have 20000 points"),
         (True, {"verdict": "perhaps"}, "verdict"),
     ],
 )

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 from serving_here import serving_here
+from stored_results import result
 
 from downstream.service.database import Database
 from downstream.service.watch.camera import FROZEN_IMAGES, REFERENCES, look_at
@@ -68,6 +69,17 @@ def test_one_image_again_and_again_is_a_frozen_frame(serving):
     assert "frozen" not in judged(serving, image(301))["camera"]
 
 
+def test_drift_is_looked_for_after_so_many_images_of_each_model(serving, monkeypatch):
+    looked = []
+    monkeypatch.setattr("downstream.service.service.KS_WINDOW", 3)
+    monkeypatch.setattr("downstream.service.service.accepted_scores", lambda *asked: looked.append(asked[1:]) or [])
+    for result_id in range(1, 13, 2):
+        serving.service._watch(result(0, model="pin", id=result_id), look_at(image(0)), [])
+        serving.service._watch(result(5, model="pin", id=result_id), look_at(image(0)), [])  # defective
+        serving.service._watch(result(0, model="nut", id=result_id + 1), look_at(image(0)), ["too dark"])
+    assert looked == [("pin", "a version")] * 2
+
+
 def test_what_one_worker_learned_is_known_to_others(location):
     first, second = Database(location), Database(location)
     one, other = CameraWatch(first), CameraWatch(second)
@@ -80,3 +92,17 @@ def test_what_one_worker_learned_is_known_to_others(location):
     np.testing.assert_array_equal(one.references("bolt").mean, other.references("bolt").mean)
     first.close()
     second.close()
+
+
+def test_what_one_worker_begins_anew_is_begun_anew_by_others(tmp_path, monkeypatch):
+    monkeypatch.setattr("downstream.service.watch.camera_watch.TRUSTED_S", 0.0)
+    database = Database(str(tmp_path / "results.sqlite"))
+    one, other = CameraWatch(database), CameraWatch(database)
+    for light in (1.0, 0.3):
+        for seed in range(REFERENCES):
+            one.accept("bolt", look_at(image(seed, light)))
+        # The other one looks only now, when there are as many again, and of the same ids.
+        assert other.check("bolt", image(900, light), f"{light}")[1] == []
+        one.begin_anew("bolt", "ada")
+    assert other.references("bolt") is None
+    database.close()

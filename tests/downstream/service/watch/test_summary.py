@@ -7,7 +7,7 @@ from stored_results import result
 from downstream.service.database import Database
 from downstream.service.feedback.records import Feedback, FeedbackRecords
 from downstream.service.watch.drift import KS_WINDOW
-from downstream.service.watch.summary import SCORE_REFERENCES, accepted_scores, drift_of, rates_of
+from downstream.service.watch.summary import SCORE_REFERENCES, SCORES, accepted_scores, drift_of, rates_of
 
 
 def test_too_few_scores_say_nothing():
@@ -47,11 +47,20 @@ def database(tmp_path):
 def test_scores_are_those_of_accepted_images_of_this_version_in_their_order(database, monkeypatch):
     monkeypatch.setattr("downstream.service.watch.summary.SCORE_REFERENCES", 3)
     monkeypatch.setattr("downstream.service.watch.summary.SCORES", 2)
+    monkeypatch.setattr("downstream.service.watch.summary.KS_WINDOW", 2)
     for number in range(8):
         database.add_results([result(0, score=float(number)), result(0, score=99.0, camera="too dark"),
                               result(5), result(0, score=98.0, model_version="other")])  # fmt: skip
-    assert accepted_scores(database, "bolt", "a version") == [0, 1, 2, 6, 7]
+    assert accepted_scores(database, "bolt", "a version") == [0, 1, 2, 5, 6, 7]
     assert accepted_scores(database, "nut", "a version") == []
+
+
+def test_windows_do_not_overlap_however_many_images_came(database):
+    count = SCORE_REFERENCES + SCORES + KS_WINDOW // 2
+    for first, last in ((0, count), (count, count + KS_WINDOW - 1)):
+        database.add_results([result(0, score=float(number)) for number in range(first, last)])
+        later = accepted_scores(database, "bolt", "a version")[SCORE_REFERENCES:]
+        assert (later[0] - SCORE_REFERENCES) % KS_WINDOW == 0 and later[-1] == last - 1 and len(later) >= SCORES
 
 
 def test_rates_are_of_what_stands(database):

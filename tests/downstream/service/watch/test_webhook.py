@@ -1,6 +1,7 @@
 """A word to another program: sent once in a while, and in nobody's way where it does not answer."""
 
 import json
+import socket
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
@@ -50,3 +51,24 @@ def test_nobody_waits_for_one_that_does_not_answer_and_without_a_url_nothing_is_
     nobody = Webhook(None)
     assert not nobody.tell("drift", "bolt", "drifted", "2026")
     nobody.stop()
+
+
+def test_an_odd_answer_ends_nothing_and_nobody_is_sent_elsewhere():
+    asked = []
+
+    def answer(listening: socket.socket) -> None:
+        for words in (b"odd\r\n\r\n", b"HTTP/1.1 302 Found\r\nLocation: /elsewhere\r\nContent-Length: 0\r\n\r\n", b""):
+            connection, _ = listening.accept()
+            with connection:
+                asked.append(connection.recv(9000).partition(b" HTTP")[0])
+                connection.sendall(words)
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        answering = threading.Thread(target=answer, args=(listening,), daemon=True)
+        answering.start()
+        webhook = Webhook(f"http://127.0.0.1:{listening.getsockname()[1]}/hook")
+        for model in ("bolt", "nut", "pin"):
+            assert webhook.tell("drift", model, "drifted", "2026")
+        webhook.stop()
+        answering.join(5)
+    assert asked == [b"POST /hook"] * 3
