@@ -48,6 +48,10 @@ def decision_from(
     rule = None if zone_rule is None else _as_zone_rule(**zone_rule)
     if [zone.name for zone in (drawn.zones if drawn else ())] != [zone.name for zone in (rule.zones if rule else ())]:
         raise ValueError("the zones that were drawn are not those of the rule")
+    if drawn and drawn.image_size is None:
+        raise ValueError("the region of interest does not say what size of image it was drawn on")
+    if drawn and {*range(1, 1 + len(drawn.zones))} - {*drawn.labels(_as_size(size_px)).flat}:
+        raise ValueError("a zone lies outside of the image")
     return {
         "category": category,
         "size_px": _as_size(size_px),

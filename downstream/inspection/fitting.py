@@ -19,7 +19,7 @@ from downstream.inspection.images import good_images
 from downstream.inspection.inspector import Inspector
 from downstream.inspection.roi import Roi, read_roi
 from downstream.inspection.triage import ranked
-from downstream.inspection.zones import ZoneRule, zone_rates, zone_rule, zone_scores
+from downstream.inspection.zones import LEFT_OUT, ZoneRule, zone_rates, zone_rule, zone_scores
 from downstream.learning.versions import fitted_in_place_of
 from downstream.methods.catalogue import detect_class
 from downstream.methods.ensemble import Ensemble, shares_of
@@ -152,7 +152,7 @@ def look_within(method: Method, config: Fit, normals: ImageSet) -> Roi:
     zones that leave no false-alarm rate."""
     if not isinstance(method, PatchMethod | Ensemble):
         raise UserError(f"{config.method} sees images as a whole: --roi takes padim, patchcore, fused or residual.")
-    roi = read_roi(config.roi, usual_size(normals), normals.size_px)
+    roi = read_roi(config.roi, usual_size(normals), normals.size_px, config.minimum_area)
     method.look_within(torch.from_numpy(roi.mask))
     zones = f" in {len(roi.drawn.zones)} zones" if roi.drawn and roi.drawn.zones else ""
     print(f"region of interest: {config.roi}, {roi.mask.mean():.0%} of the image{zones}")
@@ -215,10 +215,12 @@ class ZonesOfNormals:
 
     def rule(self, method: Method, normals: Sequence[Tensor], false_alarm_rate: float) -> ZoneRule:
         """By what the zones decide. A single normal, which cannot be left out, is moved a little."""
+        seen = LEFT_OUT
         if not self._scores:
+            seen = "views of the only good image, each moved a little, "
             for prediction in method.predict(moved(normals[0])):
                 self.add(prediction.maps)
-        return zone_rule(self._zones, np.stack(self._scores), false_alarm_rate)
+        return zone_rule(self._zones, np.stack(self._scores), false_alarm_rate, seen)
 
 
 def print_zones(rule: ZoneRule) -> None:

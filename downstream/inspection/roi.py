@@ -125,9 +125,10 @@ class Roi(NamedTuple):
     drawn: DrawnRoi | None
 
 
-def read_roi(path: Path, image_size: tuple[int, int], size_px: Size) -> Roi:
+def read_roi(path: Path, image_size: tuple[int, int], size_px: Size, minimum_area_px: int = 0) -> Roi:
     """The region in a file, drawn on images of `image_size` (height, width), as a method sees it at `size_px`. Raises
-    UserError where it cannot be read, fits no such image, or it or one of its zones leaves nothing to look at."""
+    UserError where it cannot be read, fits no such image, or it or one of its zones leaves nothing to look at or is
+    smaller than its minimum area: `minimum_area_px`, where it has none of its own."""
     if path.suffix.lower() == ".json":
         drawn = _read_drawn(path, image_size)
         labels = drawn.labels(size_px)
@@ -145,10 +146,13 @@ def read_roi(path: Path, image_size: tuple[int, int], size_px: Size) -> Roi:
                 f"nothing is left of zone {zone.name!r} of {path}: it lies outside of the images of "
                 f"{named(image_size)} px, is ignored, or is covered by later zones."
             )
-        if area_px < (zone.min_area_px or 0):
+        least, named_by = zone.min_area_px, "its min_area_px"
+        if least is None:
+            least, named_by = minimum_area_px, "the --minimum-area"
+        if area_px < least:
             raise UserError(
-                f"zone {zone.name!r} of {path} has {area_px} px, so no defect in it could have its min_area_px of "
-                f"{zone.min_area_px}: give less."
+                f"zone {zone.name!r} of {path} has {area_px} px, so no defect in it could have {named_by} of {least}: "
+                "give less, to all or to this zone as min_area_px."
             )
     return roi
 

@@ -23,6 +23,8 @@ from pretrain.command import UserError
 NOWHERE = np.finfo(np.float32).min
 # Where all normals are alike in a zone, such as black: no unit.
 MIN_THRESHOLD = 1e-12
+# What thresholds of zones come from, in words.
+LEFT_OUT = "normals, each left out in turn, "
 
 
 class ZoneLimit(NamedTuple):
@@ -99,9 +101,9 @@ def zone_results(scores: Sequence[float], rule: ZoneRule) -> list[ZoneResult]:
     ]
 
 
-def zone_rule(zones: Sequence[Zone], scores: np.ndarray, false_alarm_rate: float) -> ZoneRule:
-    """What `zones` decide by, found from `zone_scores` (n, zones) of normals that the method did not learn from, each
-    left out in turn. Raises UserError where no rate is left."""
+def zone_rule(zones: Sequence[Zone], scores: np.ndarray, false_alarm_rate: float, seen: str = LEFT_OUT) -> ZoneRule:
+    """What `zones` decide by, found from `zone_scores` (n, zones) of what was `seen`, as people read it. Raises
+    UserError where no rate is left."""
     rates = zone_rates(zones, false_alarm_rate)
     limits = []
     for zone, rate, own in zip(zones, rates, scores.T, strict=True):
@@ -110,14 +112,14 @@ def zone_rule(zones: Sequence[Zone], scores: np.ndarray, false_alarm_rate: float
             threshold = threshold._replace(value=max(threshold.value, MIN_THRESHOLD))
         else:
             above = int(is_anomalous(own, zone.threshold).sum())
-            why = f"given with the region of interest; {above} of {len(own)} normals are above."
+            why = f"given with the region of interest; {above} of {len(own)} {seen}are above."
             threshold = Threshold(zone.threshold, above / len(own), len(own), why)
         limits.append(ZoneLimit(zone.name, zone.min_area_px or 0, threshold))
     relative = (scores / np.float32([limit.threshold.value for limit in limits])).max(1)
     above, asked = int(is_anomalous(relative, 1).sum()), sum(filter(None, rates))
     why = (
         f"each of {len(zones)} zones has its own threshold, {division(zones, rates)}; {above} of {len(relative)} "
-        "normals are above in one or another, each left out in turn."
+        f"{seen}are above in one or another."
     )
     return ZoneRule(limits, Threshold(1.0, asked, len(relative), why), relative.tolist())
 

@@ -16,12 +16,17 @@ STORED = {
     "metadata": {},
     "area_rule": RULE,
 }
+DRAWN = {"name": "thread", "include": [[[0, 0], [30, 0], [30, 30]]]}
+ZONES = {"zones": [{"name": "thread", "minimum_area_px": 0, "threshold": THRESHOLD}], "threshold": THRESHOLD,
+         "normal_scores": [1.0]}  # fmt: skip
 
 
 def test_what_was_written_is_taken():
     taken = decision_from(**STORED)
     assert taken["threshold"]._asdict() == THRESHOLD and taken["normal_scores"] == [1.0, 2]
     assert isinstance(taken["area_rule"], AreaRule) and taken["area_rule"].threshold.value == 1.5
+    zoned = decision_from(**STORED, drawn_roi={"zones": [DRAWN], "image_size": [64, 64]}, zone_rule=ZONES)
+    assert [zone.name for zone in zoned["zone_rule"].zones] == ["thread"]
     least = decision_from("nut", 64, THRESHOLD)
     assert least["map_threshold"] is None and least["area_rule"] is None and least["normal_scores"] == []
 
@@ -52,6 +57,12 @@ def test_what_was_written_is_taken():
         {"area_rule": {**RULE, "normal_scores": [float("inf")]}},
         {"area_rule": {}},
         {"area_rule": "rule"},
+        {"drawn_roi": {"zones": [DRAWN]}, "zone_rule": ZONES},
+        {
+            "drawn_roi": {"zones": [{**DRAWN, "include": [[[300, 0], [310, 0], [310, 9]]]}], "image_size": [64, 64]},
+            "zone_rule": ZONES,
+        },
+        {"drawn_roi": {"include": DRAWN["include"]}},
         {"unknown": 1},
     ],
     ids=str,

@@ -100,6 +100,14 @@ def test_each_fault_of_a_zone_is_one_sentence(change, reason, tmp_path):
         read_roi(written(tmp_path / "roi.json", **change), IMAGE, (100, 200))
 
 
+def test_an_area_for_all_zones_fits_into_each_that_has_none_of_its_own(tmp_path):
+    path = written(tmp_path / "roi.json", zones=[{**ZONE, "min_area_px": 40}])
+    read_roi(path, IMAGE, (100, 200), minimum_area_px=10_001)
+    path = written(tmp_path / "roi.json", zones=[ZONE])
+    with pytest.raises(UserError, match="no defect in it could have the --minimum-area of 10001"):
+        read_roi(path, IMAGE, (100, 200), minimum_area_px=10_001)
+
+
 def test_nothing_to_look_at_and_no_file(tmp_path):
     with pytest.raises(UserError, match="leaves nothing of the 200x100 px images to look at"):
         read_roi(written(tmp_path / "roi.json", include=[[[300, 0], [400, 0], [400, 100]]]), IMAGE, 64)

@@ -151,7 +151,7 @@ def test_a_model_with_zones_is_the_same_after_loading_and_at_another_threshold(z
 def test_the_service_names_the_zones(zoned, blotched):
     model = Inspector.load(zoned)
     _, bad = model.inspect(sorted(blotched.iterdir()))
-    loaded = LoadedModel("nut", model, 0, "")
+    loaded = LoadedModel("nut", model, 0, "", 0)
     kept = stored_result(bad, loaded, "b bad.png", 64 * "0", 1.0, False, "")._replace(id=1)
     answer = image_response(kept, bad, loaded, 0, "none")
     assert [zone.is_defective for zone in answer.zones] == [False, True] and answer.zones[1].name == "top left"
@@ -167,7 +167,10 @@ def test_a_single_good_image_is_moved_a_little(demo_folder, zoned, tmp_path, cap
     data = ("--data", demo_folder, "--category", "hazelnut", *SMALL, "--roi", zoned.parent / "roi.json")
     assert run_detect("fit", *data, "--shots", 1, "--out", tmp_path / "one") == 0
     assert len(Inspector.load(tmp_path / "one").zone_rule.normal_scores) == 4
-    assert "zone below: threshold" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert (
+        "zone below: threshold" in said and "of 4 views of the only good image, each moved a little, are above" in said
+    )
 
 
 def test_what_does_not_go_together(demo_folder, zoned, tmp_path, capsys):
