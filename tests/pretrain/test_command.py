@@ -233,10 +233,10 @@ def test_every_command_runs_from_any_folder_and_explains_every_option(runnable, 
         assert done.stderr == ""
         return done.stdout
 
-    several = re.search(r"\{([\w,]+)\} \[options\]", explained())
+    several = re.search(r"\{([\w,-]+)\} \[options\]", explained())
     commands = several[1].split(",") if several else [""]
     for command in commands:
-        assert "(type:" in explained(*command.split())
+        assert "type: " in explained(*command.split())
     # What is imported only when it is called is there: `start("package.module:function", ...)`.
     imported = re.findall(r'"([\w.]+):(\w+|\{name\})"', (REPOSITORY / runnable).read_text())
     assert imported

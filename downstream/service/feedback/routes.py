@@ -88,7 +88,8 @@ async def queue(
 
 @FEEDBACK.get(
     "/api/feedback/export", response_class=Response, dependencies=[needs("export")],
-    responses=error_responses() | {200: {"content": {"application/x-ndjson": {}}, "description": "A record a line."}},
+    responses=error_responses(422)
+    | {200: {"content": {"application/x-ndjson": {}}, "description": "A record a line."}},
 )  # fmt: skip
 async def export(
     service: ServiceDependency,
