@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pretrain.command import UserError
-from pretrain.data.decode import Decoded, Unreadable, decode, decode_array
+from pretrain.data.decode import Decoded, Unreadable, decode, decode_array, eight_bit_rgb
 from pretrain.data.images import SUFFIXES
 from pretrain.data.size import Size
 
@@ -48,17 +48,13 @@ def name_of(image: object, position: int) -> Path:
 
 def opened(image: object, size_px: Size | None = None) -> Decoded:
     """The image at `size_px`, or as large as it is. Raises UserError for what is no image."""
-    if isinstance(image, str | Path):
-        try:
+    try:
+        if isinstance(image, str | Path):
             return decode(Path(image), size_px)
-        except Unreadable as unreadable:
-            raise UserError(f"{image}: {unreadable}.") from None
-    if hasattr(image, "getexif"):
-        from PIL import ImageOps
-
-        image = ImageOps.exif_transpose(image)
-        image = image if image.mode.startswith("I") else image.convert("RGBA" if image.has_transparency_data else "RGB")
-    return decode_array(rgb(image), size_px)
+        is_pillows = hasattr(image, "getexif")
+        return decode_array(eight_bit_rgb(image) if is_pillows else rgb(image), size_px)
+    except Unreadable as unreadable:
+        raise UserError(f"{image}: {unreadable}.") from None
 
 
 def rgb(image: object) -> np.ndarray:

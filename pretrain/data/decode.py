@@ -174,7 +174,7 @@ def _decode_with_pillow(file: BinaryIO, size_px: Size | None) -> Decoded:
         if size_px is not None:
             wanted = sides(size_px) if _lies_on_its_side(image) else sides(size_px)[::-1]
             image.draft(None, wanted)  # JPEG alone: unpack at 1/2, 1/4 or 1/8 when that is still enough
-        return Decoded(_eight_bit_rgb(image), height, width)
+        return Decoded(eight_bit_rgb(image), height, width)
 
     return _pillow(file, upright_rgb)
 
@@ -209,7 +209,8 @@ def _lies_on_its_side(image: "Image.Image") -> bool:
     return image.format != "TIFF" and image.getexif().get(0x0112, 1) >= 5
 
 
-def _eight_bit_rgb(image: "Image.Image") -> np.ndarray:
+def eight_bit_rgb(image: "Image.Image") -> np.ndarray:
+    """Upright uint8 (h, w, 3); what is transparent lies on white. Raises Unreadable for 32 bits a pixel."""
     from PIL import Image, ImageOps
 
     if image.mode in ("I", "F") and image.format != "PNG":
