@@ -14,13 +14,14 @@ from rich.table import Table
 
 from baselines.contract.metrics import Interval, number
 from downstream.learning.golden import APART, Judged, Proof, VersionFigures, why_not_better
+from downstream.learning.versions import PROOF
 from downstream.report.page import HERE, environment
 from downstream.report.rows import signed, signed_interval
 from pretrain.data.decode import Unreadable, decode
 from pretrain.data.images import Problem
 from pretrain.files import write_json, write_whole
 
-JSON, PAGE = "proof.json", "report.html"
+PAGE = "report.html"
 SHOWN_PX, JPEG_QUALITY, MAX_SHOWN = 160, 80, 200
 
 
@@ -52,7 +53,7 @@ class Learned(NamedTuple):
 
 def write_report(folder: Path, learned: Learned) -> None:
     """Write proof.json and report.html."""
-    write_json(folder / JSON, as_json(learned))
+    write_json(folder / PROOF, as_json(learned))
     page = (
         environment()
         .get_template("learning.html")

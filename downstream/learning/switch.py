@@ -7,13 +7,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from downstream.learning.config import Promote, RollBack, Versions
-from downstream.learning.versions import Version, history_of, version_in_use, versions_of
+from downstream.learning.versions import FOLDER, PROOF, Version, history_of, version_in_use, versions_of
 from downstream.learning.versions import promote as put_into_use
 from downstream.learning.versions import roll_back as put_back
 from pretrain.command import UserError
 from pretrain.reading import read_json
-
-PROOF = "proof.json"
 
 
 def promote(config: Promote) -> None:
@@ -55,7 +53,7 @@ def learned_from(version: Version) -> str:
 def proved(config: Versions, version: Version) -> str:
     """What its proof said, beside the version that was in use then."""
     try:
-        said = read_json(config.model / "versions" / str(version.number) / PROOF)
+        said = read_json(config.model / FOLDER / str(version.number) / PROOF)
         before, after = said["figures"]["in_use"], said["figures"]["new"]
         return (
             f"{after['false_alarms']} false alarms of {after['good']}, {after['missed']} missed of "

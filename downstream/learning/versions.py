@@ -22,7 +22,7 @@ from pretrain.command import UserError
 from pretrain.files import check_digest, link_or_copy, restore_folder, unsealed, whole_folder, write_json
 from pretrain.reading import read_json
 
-FOLDER, HISTORY = "versions", "history.json"
+FOLDER, HISTORY, PROOF = "versions", "history.json", "proof.json"
 # In what a model says of itself: its number, and that of the fitted model which it learned on top of.
 NUMBER, BASE = "version", "base_version"
 # For another process that changes versions: all that is done meanwhile is to read and to write files.

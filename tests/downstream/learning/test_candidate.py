@@ -27,8 +27,8 @@ from downstream.learning.candidate import (
 )
 from downstream.learning.feedback import Confirmed, Feedback, confirmed, digest_of, read_feedback
 from downstream.learning.golden import is_kept_apart, prove
-from downstream.learning.report import JSON, PAGE
-from downstream.learning.versions import promote, roll_back, version_in_use, version_of
+from downstream.learning.report import PAGE
+from downstream.learning.versions import PROOF, promote, roll_back, version_in_use, version_of
 from downstream.methods.fused import MEMORY_FILE
 from pretrain.command import UserError
 
@@ -128,7 +128,7 @@ def test_a_new_version_is_proved_and_written_beside_the_one_in_use(fused_folder,
     learned = learn(model, records)
     assert (learned.number, learned.in_use) == (2, 1)
     assert {path.name: path.read_bytes() for path in model.iterdir() if path.is_file()} == files
-    said = json.loads((learned.folder / JSON).read_text())
+    said = json.loads((learned.folder / PROOF).read_text())
     assert len(said["images"]) == 10 and said["figures"]["new"] == json.loads(json.dumps(
         learned.proof.after._asdict()))  # fmt: skip
     seen, _ = usable(confirmed(records), 64)

@@ -6,7 +6,8 @@ import numpy as np
 from PIL import Image
 
 from downstream.learning.golden import Judged, prove
-from downstream.learning.report import JSON, PAGE, Learned, as_json, print_proof, rows_of, verdict_of, write_report
+from downstream.learning.report import PAGE, Learned, as_json, print_proof, rows_of, verdict_of, write_report
+from downstream.learning.versions import PROOF
 from pretrain.data.images import Problem
 from pretrain.reading import read_json
 
@@ -35,7 +36,7 @@ def test_what_would_change_is_shown_worse_first(tmp_path, capsys):
     assert "&lt;b&gt;gone.png" in page and "<b>gone.png" not in page
     assert page.count("data:image/jpeg") == 1 and "not on this disk any more" in page
     assert page.index("worse") < page.index("better</b>: it is good")
-    assert read_json(tmp_path / JSON) == json.loads(json.dumps(as_json(made)))
+    assert read_json(tmp_path / PROOF) == json.loads(json.dumps(as_json(made)))
     print_proof(made)
     words = capsys.readouterr().out
     assert "0.50 of the threshold" in words and "version 3, new" in words
