@@ -1,0 +1,91 @@
+"""The options of every sink. Nothing heavy is imported here."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from downstream.service.audit.config import DEFAULT_RESULTS
+from downstream.stations.options import Address, Options, Secret, address_in
+from pretrain.command import Names, UserError
+
+WEB = ("http", "https")
+
+
+@dataclass(frozen=True)
+class Stdout(Options):
+    """Each signal as a line of JSON on standard output."""
+
+
+@dataclass(frozen=True)
+class Csv(Options):
+    """Each signal as a row of a file, which a spreadsheet opens.
+
+    Attributes:
+        path: The file; rows are added to one that is there.
+    """
+
+    path: Path
+
+    def check(self) -> None:
+        if self.path.is_dir():
+            raise UserError(f"path {self.path} is a folder: name a file.")
+
+
+@dataclass(frozen=True)
+class Images(Options):
+    """The images, sorted into FOLDER/STATION/pass, fail and fault, each with its signal beside it as JSON.
+
+    Attributes:
+        path: The folder.
+        verdicts: Only the images of these.
+    """
+
+    path: Path
+    verdicts: Names = Names("pass,fail,fault")
+
+    def check(self) -> None:
+        if self.path.exists() and not self.path.is_dir():
+            raise UserError(f"path {self.path} is no folder.")
+        if unknown := {*self.verdicts} - {"pass", "fail", "fault"}:
+            raise UserError(f"there is no verdict {min(unknown)}; choose from fail, fault, pass.")
+
+
+@dataclass(frozen=True)
+class Webhook(Options):
+    """Each signal as a POST of JSON, with its id as Idempotency-Key.
+
+    Attributes:
+        url: Where to, without a password.
+        secret: With one, each POST has X-Heldout-Signature: sha256=HMAC of timestamp, a dot and body.
+        timeout_s: Seconds until an answer that does not come is given up.
+    """
+
+    url: str
+    secret: Secret | None = None
+    timeout_s: float = 5.0
+
+    def check(self) -> None:
+        super().check()
+        address_in(self.url, WEB)
+        if self.timeout_s <= 0:
+            raise UserError("timeout_s has to be above 0.")
+
+    def reaches(self) -> Sequence[Address]:
+        return [address_in(self.url, WEB)]
+
+
+@dataclass(frozen=True)
+class Database(Options):
+    """The results table of the service, whose dashboard then shows them in its history. Faults are no results of a
+    model, and are left out.
+
+    Attributes:
+        results: A SQLite file, or postgresql://USER@HOST/NAME.
+        password: The password for PostgreSQL, from a file or the environment.
+    """
+
+    results: str = DEFAULT_RESULTS
+    password: Secret | None = None
+
+    def reaches(self) -> Sequence[Address]:
+        return [address_in(self.results, ["postgresql"])] if "://" in self.results else ()
