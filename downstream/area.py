@@ -168,6 +168,8 @@ def _model(config: AreaModel) -> Inspector:
 
 def _checked(model: Inspector, folder: Path) -> Inspector:
     """Raises UserError for a model that cannot decide by one area."""
+    if model.channels.lights > 1:
+        raise UserError(f"{folder} sees several lights, which area.py does not: give --minimum-area to detect.py fit.")
     if model.alignment:
         raise UserError(
             f"{folder} aligns images, which area.py does not: give --minimum-area to detect.py fit --align, or zones."

@@ -48,7 +48,7 @@ def run(config: Run) -> int:
     model = Inspector.load(config.model, config.device, config.runtime)
     if config.threshold is not None:
         model.decide_at(config.threshold)
-    records = records_to_inspect(config.images, model.category, config.layout, model.metadata)
+    records = records_to_inspect(config.images, model.category, config.layout, model.metadata, model.channels)
     problems: list[Problem] = []
     is_any_defective = False
     with (

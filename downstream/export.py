@@ -45,6 +45,7 @@ from downstream.methods.ensemble import Ensemble
 from downstream.methods.exported import Exported
 from downstream.methods.references import draw
 from pretrain.command import Names, UserError
+from pretrain.data.channels import PLAIN
 from pretrain.data.dataset import ImageSet, layout_of, load
 from pretrain.data.layouts import has_layout
 from pretrain.data.size import Size, sides
@@ -63,6 +64,8 @@ def main(config: Config) -> None:
     if folder.is_file():
         raise UserError(f"{folder} is a file: name the folder of the model, which detect.py fit wrote.")
     model = Inspector.load(folder)
+    if model.channels.lights > 1:
+        raise UserError(f"{folder} sees several lights, which no exported file does yet: run its folder by detect.py.")
     out = config.out or folder.resolve().with_name(folder.resolve().name + SUFFIXES[config.to])
     suffix = "." + SUFFIXES[config.to].rpartition(".")[2]
     if out.suffix != suffix:
@@ -87,6 +90,8 @@ def main(config: Config) -> None:
         print(f"note:  {said} by the zones in the {file}, the graph's own is_anomalous does not")
     if model.alignment:
         print("note:  detect.py and serve.py align images before the graph sees them, which does not by itself")
+    if model.channels != PLAIN:
+        print(f"note:  detect.py brings {model.channels} to the 8 bits that the graph sees, which does not by itself")
     if config.to != "tensorrt":
         print(f"next:  python downstream/detect.py run IMAGE_OR_FOLDER --model {out}")
 
@@ -179,7 +184,9 @@ def normals_of(model: Inspector, config: Config) -> ImageSet:
     """The good images that the model was fitted to: those whose pixels it names, or of a model that names none, drawn
     from the folder as detect.py drew them."""
     layout = layout_of(config.data, config.layout, model.metadata)
-    normals = good_images(config.data, config.category or model.category, model.size_px, layout=layout)
+    normals = good_images(
+        config.data, config.category or model.category, model.size_px, layout=layout, channels=model.channels
+    )
     wanted, named = len(model.method.pooled_), set(model.metadata.get("learned_from", ()))
     learned = [i for i, entry in enumerate(normals.entries) if entry.digest.hex() in named]
     if len(learned) == wanted:
@@ -197,7 +204,9 @@ def test_images(model: Inspector, config: Config) -> ImageSet | None:
     layout = config.data and layout_of(config.data, config.layout, model.metadata)
     if config.data is None or not (config.data.is_dir() and has_layout(config.data, layout)):
         return None
-    images = load(config.data, model.size_px, Names(config.category or model.category), layout=layout)
+    images = load(
+        config.data, model.size_px, Names(config.category or model.category), layout=layout, channels=model.channels
+    )
     tests = [i for i, record in enumerate(images.records) if record.split == "test"]
     return images.subset(tests) if tests else None
 

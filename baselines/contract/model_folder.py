@@ -15,7 +15,7 @@ from pretrain.reading import read_json
 FILE = "inspector.json"
 FORMAT = 3  # 2: may decide by area; 3: the threshold's `rate` is called `false_alarm_rate`
 # Of models that have any of these beside: whoever knows no more than FORMAT must not decide by half of the rule.
-EXTENSIONS, EXTENDED_FORMAT = ("drawn_roi", "zone_rule", "alignment"), 4
+EXTENSIONS, EXTENDED_FORMAT = ("drawn_roi", "zone_rule", "alignment", "channels"), 4
 # Of a folder that changes while it is read.
 MOST_READS = 5
 

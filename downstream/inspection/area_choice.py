@@ -80,7 +80,9 @@ def validation_images(
     Raises UserError where none is left, where they are test images, and for a method without maps.
     """
     layout = layout_of(data, layout, model.metadata)
-    normals = good_images(data, _category(model, data, category, layout), model.size_px, layout=layout)
+    normals = good_images(
+        data, _category(model, data, category, layout), model.size_px, layout=layout, channels=model.channels
+    )
     if not kept_for_testing(data).isdisjoint(record.path.resolve() for record in normals.records):
         raise UserError(f"{data} holds test images, which may set no threshold: name good ones for that alone.")
     learned = model.metadata.get("learned_from")

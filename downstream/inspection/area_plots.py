@@ -22,8 +22,9 @@ from downstream.inspection.config import AreaFinetune
 from downstream.inspection.images import records_to_inspect
 from downstream.inspection.inspector import Inspector
 from pretrain.command import UserError
+from pretrain.data.channels import read_image
 from pretrain.data.dataset import layout_of
-from pretrain.data.decode import Unreadable, decode, read_mask
+from pretrain.data.decode import Unreadable, read_mask
 from pretrain.data.images import LayoutName
 from pretrain.data.layouts import has_layout
 from pretrain.drawing import CURVE, FAINT, INK, MARGIN_PX, PAPER, TITLE_PX, Curve, Thumbnail, contact_sheet, curves
@@ -133,7 +134,7 @@ def _test_example(model: Inspector, data: Path, category: str | None, layout: La
     try:
         records = records_to_inspect([data], category or model.category, layout)
         record = next(record for record in records if record.is_anomaly)
-        image = decode(record.path, model.size_px)
+        image = read_image(record.path, model.size_px, model.channels)
         mask = read_mask(record.mask, model.size_px) if record.mask else None
     except (UserError, Unreadable, StopIteration):  # no test images, or a damaged one: the examples above remain
         return None

@@ -7,8 +7,10 @@ from typing import NamedTuple
 import numpy as np
 
 from pretrain.command import UserError
-from pretrain.data.decode import Decoded, Unreadable, decode, decode_array, eight_bit_rgb
-from pretrain.data.images import SUFFIXES
+from pretrain.data.channels import PLAIN, Channels, as_parts, joined, read_image
+from pretrain.data.decode import Decoded, Unreadable, bytes_of, decode_array, eight_bit_rgb
+from pretrain.data.images import SUFFIXES, Record
+from pretrain.data.levels import Range, levels_of_image, read_levels
 from pretrain.data.size import Size
 
 CHANNELS = (1, 3, 4)
@@ -25,12 +27,16 @@ class Given(NamedTuple):
     is_one: bool
 
 
-def given(images: object) -> Given:
-    """One image, or many. A folder is the images in it, in the order of their names."""
+def given(images: object, channels: Channels = PLAIN) -> Given:
+    """One image, or many. A folder is the images in it, in the order of their names; where parts have several lights,
+    a tuple is one part."""
+    if channels.lights > 1 and isinstance(images, tuple):
+        return Given([images], True)
     if isinstance(images, str | Path):
         path = Path(images)
         if path.is_dir():
-            return Given(sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES), False)
+            files = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
+            return Given(_of_parts(files) if channels.lights > 1 else files, False)
         return Given([path], True)
     if hasattr(images, "ndim"):  # an array, or a tensor
         return Given([images], True) if images.ndim < 4 else Given(list(images), False)
@@ -46,19 +52,47 @@ def name_of(image: object, position: int) -> Path:
     return Path(image) if isinstance(image, str | Path) else Path(f"image {position}")
 
 
-def opened(image: object, size_px: Size | None = None) -> Decoded:
-    """The image at `size_px`, or as large as it is. Raises UserError for what is no image."""
+def opened(image: object, size_px: Size | None = None, channels: Channels = PLAIN) -> Decoded:
+    """The image at `size_px`, or as large as it is, as `channels` have it. Raises UserError for what is no such
+    image."""
+    is_pillows = hasattr(image, "getexif")
     try:
         if isinstance(image, str | Path):
-            return decode(Path(image), size_px)
-        is_pillows = hasattr(image, "getexif")
-        return decode_array(eight_bit_rgb(image) if is_pillows else rgb(image), size_px)
+            return read_image(Path(image), size_px, channels)
+        if channels == PLAIN:
+            return decode_array(eight_bit_rgb(image) if is_pillows else rgb(image), size_px)
+        lights = image if isinstance(image, tuple) else (image,)
+        limits = (*channels.ranges, *[None] * len(lights))  # too few lights, or too many, are refused by `joined`
+        return joined([_levels(*each) for each in zip(lights, limits, strict=False)], size_px, channels)
     except Unreadable as unreadable:
-        raise UserError(f"{image}: {unreadable}.") from None
+        raise UserError(f"{'an array' if hasattr(image, 'ndim') else image}: {unreadable}.") from None
 
 
 def rgb(image: object) -> np.ndarray:
     """uint8 (h, w, 3) of an array or tensor. Raises UserError for any other shape, type or range."""
+    return np.ascontiguousarray(_without_alpha(_bytes(_arranged(image))))
+
+
+def _of_parts(files: Sequence[Path]) -> list[Path]:
+    return [record.path for record in as_parts(Record(file, "", "", "") for file in files)]
+
+
+def _levels(image: object, limits: Range | None) -> np.ndarray:
+    """What an image shows, (h, w) or (h, w, 3), where values in a range are expected, or with none bytes."""
+    if isinstance(image, str | Path):
+        return read_levels(bytes_of(Path(image)))
+    if hasattr(image, "getexif"):
+        return levels_of_image(image)
+    if limits is None:
+        return rgb(image)
+    array = _arranged(image)
+    if not (np.issubdtype(array.dtype, np.integer) or np.issubdtype(array.dtype, np.floating)):
+        raise UserError(f"an array of {array.dtype} is no image: {ALLOWED}.")
+    return array[:, :, 0] if array.shape[2] == 1 else array[:, :, :3]
+
+
+def _arranged(image: object) -> np.ndarray:
+    """An array or tensor as (h, w, channels). Raises UserError for any other shape."""
     array = np.asarray(image.detach().cpu() if hasattr(image, "detach") else image)
     if array.ndim == 3 and array.shape[2] not in CHANNELS and array.shape[0] in CHANNELS:
         array = array.transpose(1, 2, 0)
@@ -66,7 +100,7 @@ def rgb(image: object) -> np.ndarray:
         array = array[:, :, None]
     if array.ndim != 3 or array.shape[2] not in CHANNELS or not array.size:
         raise UserError(f"an array of shape {np.shape(image)} is no image: {ALLOWED}.")
-    return np.ascontiguousarray(_without_alpha(_bytes(array)))
+    return array
 
 
 def _bytes(array: np.ndarray) -> np.ndarray:

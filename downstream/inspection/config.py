@@ -29,6 +29,10 @@ class Fit(LaidOut):
         size_px: Images are seen with as many pixels as a square of this side has; those that are no squares keep their
             aspect. native: as large as they are.
         scales: See each image at several shares of that size, such as 0.5,1, and fuse what is found.
+        lights: Images belong together as several lights of one part: the pages of a TIFF, or NAME_light1.png,
+            NAME_light2.png and so on. Each light has statistics of its own, and what the strangest says counts.
+        range: Lowest and highest value, such as 0,4095, of images of more than 8 bits a channel. Default is what the
+            good images show, and a tenth more at either end.
         roi: Where to look: a mask of the size of the images, bright where it counts, or JSON with polygons.
         align: Turn and move each image onto how the good ones lie, here and in every run. For products whose position
             is no defect.
@@ -52,6 +56,8 @@ class Fit(LaidOut):
     train_categories: Names = Names()
     size_px: int | Literal["native"] = 384
     scales: Names = Names()
+    lights: bool = False
+    range: Names = Names()
     roi: Path | None = None
     align: bool = False
     reference: Path | None = None

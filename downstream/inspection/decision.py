@@ -8,6 +8,7 @@ from baselines.contract.threshold import Threshold
 from downstream.inspection.alignment import Alignment
 from downstream.inspection.roi import DrawnRoi
 from downstream.inspection.zones import ZoneLimit, ZoneRule
+from pretrain.data.channels import PLAIN, Channels
 from pretrain.data.size import Size
 
 # Of pixels; nothing that is counted here is above.
@@ -38,6 +39,7 @@ def decision_from(
     drawn_roi: dict | None = None,
     zone_rule: dict | None = None,
     alignment: dict | None = None,
+    channels: list | None = None,
 ) -> dict:
     """What stands in `inspector.json`, as an Inspector takes it. Raises ValueError or TypeError for other types and for
     numbers that cannot be."""
@@ -64,6 +66,7 @@ def decision_from(
         "drawn_roi": drawn,
         "zone_rule": rule,
         "alignment": None if alignment is None else Alignment.from_json(alignment),
+        "channels": PLAIN if channels is None else Channels.from_json(channels),
     }
 
 

@@ -37,8 +37,9 @@ from downstream.methods.references import (
 )
 from embeddings.encoding import choose_encoder
 from pretrain.command import UserError, nearest
+from pretrain.data.channels import PLAIN, ToFind, read_image, typed_range
 from pretrain.data.dataset import ImageSet, data_name, load
-from pretrain.data.decode import Unreadable, decode
+from pretrain.data.decode import Unreadable
 from pretrain.data.size import Size, named
 from pretrain.demo import is_demo
 from pretrain.encoder import asked_encoder
@@ -49,18 +50,22 @@ def fit(config: Fit) -> None:
     """Fit, report, and write the model."""
     check_contamination(config.allow_contamination)
     check_align(config)
+    check_lights(config)
+    to_find = ToFind(config.lights, typed_range(config.range))
     wanted = None if config.size_px == "native" else config.size_px
-    normals = good_images(config.data, config.category, wanted, keep_aspect=True, layout=config.layout)
+    normals = good_images(config.data, config.category, wanted, True, config.layout, to_find)
     (category,), size_px = normals.categories, normals.size_px
+    if normals.channels != PLAIN:
+        print(f"images of {normals.channels}")
     device = choose_device(config.device)
-    method = make_method(config).to(device)
+    method = make_method(config, normals.channels.lights).to(device)
     roi = None if config.roi is None else look_within(method, config, normals)
     dropped = normals.subset([])
     if config.allow_contamination:
         normals, dropped = without_outliers(normals, method, config)
     shots = shots_of(config.shots, fitting_count(len(normals), config.validation_share))
     references = normals.subset(draw(len(normals), shots, config.seed))
-    others = load(config.train, size_px, config.train_categories) if config.train else None
+    others = load(config.train, size_px, config.train_categories, channels=ToFind()) if config.train else None
     if others is not None:  # the product itself must not teach what is known of others
         others = others.subset([i for i, record in enumerate(others.records) if record.category != category])
     if others is None and not method.sees_normals:
@@ -98,7 +103,7 @@ def fit(config: Fit) -> None:
     model = Inspector(
         method, category, size_px, threshold, map_threshold, config.minimum_area, scores, metadata,
         drawn_roi=roi and roi.drawn, zone_rule=zones and zones.rule(method, images, config.false_alarm_rate),
-        alignment=alignment,
+        alignment=alignment, channels=normals.channels,
     )  # fmt: skip
     with fitted_in_place_of(out) as numbers:
         metadata |= numbers
@@ -118,8 +123,9 @@ def fit(config: Fit) -> None:
     print(f"next:  python downstream/detect.py run IMAGE_OR_FOLDER --model {out}")
 
 
-def make_method(config: Fit) -> Method:
-    """The method that was asked for, with its options. Raises UserError for one that it does not have."""
+def make_method(config: Fit, lights: int = 1) -> Method:
+    """The method that was asked for, with its options, for parts of so many lights. Raises UserError for options that
+    it does not have."""
     method_class = detect_class(config.method)
     allowed = set(inspect.signature(method_class).parameters)
     try:  # as YAML, so that levels=[level2,level3] is a list
@@ -135,16 +141,17 @@ def make_method(config: Fit) -> Method:
         arguments = {"encoder": encoder, **arguments}  # what was typed in --options wins
     if "seed" in allowed:
         arguments = {"seed": config.seed, **arguments}
-    if config.scales:
-        return ensemble_of(config, arguments)
+    if config.scales or lights > 1:
+        return ensemble_of(config, arguments, lights)
     return method_class(**arguments)
 
 
-def ensemble_of(config: Fit, arguments: dict) -> Ensemble:
-    """The patch method that was asked for at several scales. Raises UserError for one that is none."""
-    scales = shares_of(config.scales)
+def ensemble_of(config: Fit, arguments: dict, lights: int) -> Ensemble:
+    """The patch method that was asked for at several scales or in several lights. Raises UserError for one that is
+    none."""
+    scales = shares_of(config.scales) if config.scales else [1.0]
     shared = {name: arguments.pop(name) for name in ("encoder", "architecture", "seed") if name in arguments}
-    return Ensemble(method=config.method, options=arguments, scales=scales, **shared)
+    return Ensemble(method=config.method, options=arguments, scales=scales, lights=lights, **shared)
 
 
 def look_within(method: Method, config: Fit, normals: ImageSet) -> Roi:
@@ -170,13 +177,22 @@ def check_align(config: Fit) -> None:
         raise UserError("with --align a region of interest moves along: name by --reference the image it is drawn on.")
 
 
+def check_lights(config: Fit) -> None:
+    """Raise UserError for what sees one image of a part alone."""
+    alone = ("align", "train", "allow_contamination")
+    if config.lights and (given := [f"--{name.replace('_', '-')}" for name in alone if getattr(config, name)]):
+        raise UserError(
+            f"--lights sees several images of a part, which {given[0]} does not yet: leave one of them out."
+        )
+
+
 def aligned(references: ImageSet, config: Fit, size_px: Size) -> tuple[Alignment, ImageSet]:
     """An alignment onto the references, and these as it shows them; says how they lay, and which of them it cannot
     align. Raises UserError where they have nothing to align by."""
     chosen = None
     if config.reference is not None:
         try:
-            chosen = decode(config.reference, size_px).pixels
+            chosen = read_image(config.reference, size_px, references.channels).pixels
         except Unreadable as unreadable:
             raise UserError(f"the reference {config.reference} cannot be used: {unreadable}.") from None
     aspect = float(np.median([entry.width / entry.height for entry in references.entries]))

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from pretrain.command import Names, UserError
+from pretrain.data.channels import PLAIN, Channels, ToFind, as_parts
 from pretrain.data.dataset import ImageSet, layout_of, load
 from pretrain.data.images import GOOD, SUFFIXES, LayoutName, Record, check_names
 from pretrain.data.layouts import has_layout, scan, scan_plain
@@ -12,11 +13,16 @@ from pretrain.data.size import Size
 
 
 def good_images(
-    data: Path, category: str | None, size_px: Size | None, keep_aspect: bool = False, layout: LayoutName | None = None
+    data: Path,
+    category: str | None,
+    size_px: Size | None,
+    keep_aspect: bool = False,
+    layout: LayoutName | None = None,
+    channels: Channels | ToFind = PLAIN,
 ) -> ImageSet:
     """The good images of one category: its train/good where there are categories, else all images of a plain folder. Of
-    a size as `load` has it."""
-    images = images_of(data, category, size_px, keep_aspect, layout, normals_only=True)
+    a size and channels as `load` has them."""
+    images = images_of(data, category, size_px, keep_aspect, layout, normals_only=True, channels=channels)
     records = tuple(replace(record, split="train", defect=GOOD) for record in images.records)
     return replace(images, records=records)
 
@@ -29,13 +35,14 @@ def images_of(
     layout: LayoutName | None = None,
     splits: Collection[str] = (),
     normals_only: bool = False,
+    channels: Channels | ToFind = PLAIN,
 ) -> ImageSet:
     """The images of one category, of all splits or some, or its good training images alone; of a plain folder, all."""
     is_laid_out = has_layout(data, layout)
     categories = Names(category or "") if is_laid_out else Names()
     images = load(
         data, size_px, categories, normals_only=normals_only and is_laid_out, allow_plain=True, keep_aspect=keep_aspect,
-        layout=layout,
+        layout=layout, channels=channels,
     )  # fmt: skip
     if is_laid_out and len(images.categories) > 1:
         names = ", ".join(images.categories)
@@ -50,10 +57,14 @@ def images_of(
 
 
 def records_to_inspect(
-    paths: Iterable[Path], category: str, asked: LayoutName | None = None, metadata: Mapping[str, object] | None = None
+    paths: Iterable[Path],
+    category: str,
+    asked: LayoutName | None = None,
+    metadata: Mapping[str, object] | None = None,
+    channels: Channels = PLAIN,
 ) -> list[Record]:
     """Records of the images named, of those in plain folders, and of the test images of laid out ones, by `layout_of`.
-    Of several categories it is `category` that counts."""
+    Of several categories it is `category` that counts; of several lights, one record is that of the part."""
     records: list[Record] = []
     for path in paths:
         layout = layout_of(path, asked, metadata or {})
@@ -70,4 +81,4 @@ def records_to_inspect(
             raise UserError(f"there is no image and no folder {path}; name what is to be inspected.")
     if not records:
         raise UserError(f"no images to inspect: name images ({', '.join(sorted(SUFFIXES))}) or folders of them.")
-    return records
+    return as_parts(records) if channels.lights > 1 else records

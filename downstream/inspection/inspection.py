@@ -12,6 +12,7 @@ from downstream.inspection.alignment import Aligned, Pose, as_answered
 from downstream.inspection.arrays import opened
 from downstream.inspection.overlay import overlay
 from downstream.inspection.zones import ZoneResult
+from pretrain.data.channels import PLAIN, Channels
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -28,7 +29,7 @@ class Inspection:
     or is none where the method gives no maps. Above `map_threshold` a pixel belongs to a region. `zones` is what each
     zone of a model with zones says: then map and score are in multiples of the zones' thresholds. `pose` is how the
     product lies in the image, of a model that aligns; the map and regions are those of the image as it lies. `given` is
-    the image where it was no file.
+    the image where it was no file, `channels` how it was read.
     """
 
     path: Path
@@ -45,6 +46,7 @@ class Inspection:
     anomaly_map: np.ndarray | None = field(default=None, repr=False)
     zones: Sequence[ZoneResult] = ()
     pose: Pose | None = None
+    channels: Channels = field(default=PLAIN, repr=False)
     given: object = field(default=None, repr=False, compare=False)
 
     @property
@@ -72,9 +74,9 @@ class Inspection:
         return "\n".join([verdict, "; ".join(more)]) if more else verdict
 
     def overlay(self, mask: np.ndarray | None = None, outlines: Sequence[tuple[str, np.ndarray]] = ()) -> "Image.Image":
-        """The image beside its heatmap, with its regions and the verdict; a line around the true defect, where a bool
-        `mask` says it, and around `outlines`, such as an Inspector's."""
-        pixels = opened(self.path if self.given is None else self.given).pixels
+        """The image, of several lights the first, beside its heatmap, with its regions and the verdict; a line around
+        the true defect, where a bool `mask` says it, and around `outlines`, such as an Inspector's."""
+        pixels = opened(self.path if self.given is None else self.given, channels=self.channels).pixels[:, :, :3]
         return overlay(
             pixels, self.anomaly_map, self.map_threshold, self.regions, self.verdict, self.is_defective, mask, SHOWN_PX,
             outlines,
@@ -82,7 +84,7 @@ class Inspection:
 
     def to_dict(self) -> dict:
         """All but the image and its map, as plain JSON."""
-        separate = ("anomaly_map", "regions", "zones", "pose", "given")
+        separate = ("anomaly_map", "regions", "zones", "pose", "channels", "given")
         metadata = {name: value for name, value in vars(self).items() if name not in separate}
         found = {"regions": [region.as_json() for region in self.regions]}
         if self.zones:

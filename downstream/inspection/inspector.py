@@ -43,7 +43,8 @@ from downstream.learning.versions import changing
 from downstream.methods.catalogue import imported
 from downstream.methods.loading import load_any
 from pretrain.command import UserError
-from pretrain.data.decode import Decoded, Unreadable, decode
+from pretrain.data.channels import PLAIN, Channels, read_image
+from pretrain.data.decode import Decoded, Unreadable
 from pretrain.data.images import Problem
 from pretrain.data.size import Size, distorts, sides
 from pretrain.files import unsealed
@@ -64,7 +65,8 @@ class Inspector:
     `minimum_area_px`, in pixels of the original image, smaller regions are dropped, and without any an image is
     good. Where `area_rule` is there, `downstream/area.py` found it, and it alone decides. `drawn_roi` is where it
     looks, where that was drawn as polygons; where these are zones, `zone_rule` alone decides. With `alignment` each
-    image is turned and moved as the reference lies before the method sees it. `parts` are the digests of the files
+    image is turned and moved as the reference lies before the method sees it. `channels` say how files become
+    images. `parts` are the digests of the files
     that it was loaded from.
     """
 
@@ -80,6 +82,7 @@ class Inspector:
     drawn_roi: DrawnRoi | None = None
     zone_rule: ZoneRule | None = None
     alignment: Alignment | None = None
+    channels: Channels = PLAIN
     parts: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @property
@@ -129,14 +132,15 @@ class Inspector:
             self.threshold = typed
 
     def predict(self, images: object) -> Inspection | list[Inspection]:
-        """The verdict on one image, or a list of those on many: paths, a folder, arrays, tensors, Pillow's images.
-        Raises UserError for what is no image; `inspect` goes on past a damaged file."""
-        images, is_one = given(images)
+        """The verdict on one image, or a list of those on many: paths, a folder, arrays, tensors, Pillow's images; of a
+        model of several lights, a tuple of them is one part. Raises UserError for what is no image; `inspect` goes on
+        past a damaged file."""
+        images, is_one = given(images, self.channels)
         found = []
         for start in range(0, len(images), self._at_once):
             part = images[start : start + self._at_once]
             names = [name_of(image, position) for position, image in enumerate(part, start)]
-            pixels = [opened(image, self.size_px) for image in part]
+            pixels = [opened(image, self.size_px, self.channels) for image in part]
             for image, inspection in zip(part, self.inspect_decoded(names, pixels), strict=True):
                 if isinstance(inspection, Problem):
                     raise UserError(f"{inspection.path}: {inspection.reason}.")
@@ -211,6 +215,7 @@ class Inspector:
         described |= {
             name: value.as_json() for name in ("drawn_roi", "alignment") if (value := getattr(self, name)) is not None
         }
+        described["channels"] = None if self.channels == PLAIN else self.channels.as_json()
         return {name: value for name, value in described.items() if name not in EXTENSIONS or value is not None}
 
     @classmethod
@@ -242,7 +247,7 @@ class Inspector:
 
     def _opened(self, path: Path) -> object:
         try:
-            return decode(path, self.size_px)
+            return read_image(path, self.size_px, self.channels)
         except Unreadable as unreadable:
             return Problem(path, str(unreadable))
 
@@ -278,8 +283,8 @@ class Inspector:
         return isinstance(aspect, float) and aspect > 0 and distorts(aspect, image.height, image.width)
 
     def _as_given(self, pixels: Sequence[np.ndarray]) -> Sequence:
-        """Images uint8 (h, w, 3) as the method takes them, on its device, in one transfer of bytes: an exported one as
-        they are, and torch stays out of it."""
+        """Images uint8 (h, w, 3 x lights) as the method takes them, on its device, in one transfer of bytes: an
+        exported one as they are, and torch stays out of it."""
         if getattr(self.method, "takes_pixels", False) or not pixels:
             return pixels
         import torch  # not above, as an exported model is run without
@@ -312,6 +317,7 @@ class Inspector:
             map_threshold=limit,
             anomaly_map=anomaly_map,
             pose=pose,
+            channels=self.channels,
         )
 
     def _by_area(self, anomaly_map: np.ndarray, size: tuple[int, int], pose: Pose | None) -> tuple:
@@ -349,4 +355,5 @@ class Inspector:
             map_threshold=limit,
             anomaly_map=anomaly_map,
             pose=pose,
+            channels=self.channels,
         )

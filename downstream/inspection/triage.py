@@ -22,8 +22,8 @@ from downstream.methods.mutual import CLEAR_DEVIATIONS, MIN_TO_COMPARE, Mutual
 from downstream.methods.references import robust_deviations, robust_limit
 from embeddings.encoding import choose_encoder
 from pretrain.command import UserError
+from pretrain.data.channels import ToFind, read_image
 from pretrain.data.dataset import ImageSet, data_name
-from pretrain.data.decode import decode
 from pretrain.data.images import UNLABELED
 from pretrain.demo import is_demo
 from pretrain.drawing import GAP_PX, INK, MARGIN_PX, PAPER, TITLE_PX, save_image
@@ -55,7 +55,7 @@ def triage(config: Triage) -> None:
         raise UserError(f"--show {config.show} shows nothing: give 1 or more.")
     start_s = time.perf_counter()
     (folder,) = config.folder
-    images = images_of(folder, config.category, config.size_px, True, config.layout, config.split)
+    images = images_of(folder, config.category, config.size_px, True, config.layout, config.split, channels=ToFind())
     encoder, name = choose_encoder(config.encoder, config.seed, is_demo(folder))
     print(f"encoder: {name}, {encoder.history}")
     method = Mutual(encoder=encoder, against=config.against, seed=config.seed).to(choose_device(config.device))
@@ -167,8 +167,8 @@ def sheet_of(images: ImageSet, ranking: Ranking, title: str) -> Image.Image:
 
 def drawn(images: ImageSet, ranking: Ranking, position: int, rank: int) -> Image.Image:
     """An image with its heatmap on the scale that all share, and where it is as odd as an outlier."""
-    pixels, deviations = decode(images.records[position].path).pixels, ranking.deviations[position]
-    anomaly_map = ranking.maps[position]
+    pixels = read_image(images.records[position].path, channels=images.channels).pixels
+    anomaly_map, deviations = ranking.maps[position], ranking.deviations[position]
     odd = regions(anomaly_map, ranking.limit, 0, pixels.shape[:2])
     verdict = f"{rank}: {deviations:.1f} deviations"  # names may be long, and stand in the table
     is_outlier = bool(deviations > CLEAR_DEVIATIONS)

@@ -37,6 +37,7 @@ from downstream.learning.versions import (
 )
 from downstream.methods.fused import Fused, Marked
 from pretrain.command import UserError
+from pretrain.data.channels import PLAIN
 from pretrain.data.decode import Decoded, Unreadable, decode_bytes, read_mask
 from pretrain.data.decode_pool import pixel_digest
 from pretrain.data.images import Problem
@@ -119,6 +120,8 @@ def check_learns(inspector: Inspector) -> None:
         raise UserError(f"a model of {name} learns nothing further: fit one with --method fused.")
     if inspector.alignment:
         raise UserError("a model that aligns images cannot learn yet: fit one without --align.")
+    if inspector.channels != PLAIN:
+        raise UserError("a model of more than 8 bits a channel cannot learn yet: fit it again with what was confirmed.")
     if inspector.rule:
         raise UserError(
             f"a model that decides by {'area' if inspector.area_rule else 'zones'} cannot learn yet, as its maps would "

@@ -1,12 +1,15 @@
-"""One image seen several times, each time by a method of its own, and what they find added up.
+"""One image seen several times, each time by a method of its own, and what they find fused.
 
-At half its size an image shows what is missing and what is bent; as it is, scratches of three pixels. What a map says
-of a pixel is not the same at both: so each counts in units of what normals show there when they are left out.
+At half its size an image shows what is missing and what is bent; as it is, scratches of three pixels. Lit from the left
+a part shows dents, in warmth what is loose. What a map says of a pixel is not the same in all: so each counts in units
+of what normals show there when they are left out. Over scales the mean counts; over lights the highest, since a defect
+that one of eight shows would be an eighth of a mean.
 """
 
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -42,16 +45,19 @@ from pretrain.weights import IMAGENET
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class Ensemble:
-    """A member for each of the `scales`, shares of the size that images are given at: the patch method that the
-    catalogue calls `method`, with `options` as its arguments, and one encoder for all.
+    """A member for each of the `scales`, shares of the size that images are given at, in each of the `lights`, three
+    channels of the image: the patch method that the catalogue calls `method`, with `options` as its arguments, and one
+    encoder for all.
 
-    Scores and maps are means over the members, in units of left-out normals: of their mean score, and of the mean of
-    their maps' highest values. Of a single normal, which cannot be left out, members count as they are.
+    Scores and maps are the highest over the lights of means over the scales, in units of left-out normals: of their
+    mean score, and of the mean of their maps' highest values. Of a single normal, which cannot be left out, members
+    count as they are.
     """
 
     method: str = "fused"
     options: Mapping[str, object] = field(default_factory=dict)
     scales: Sequence[float] = (0.5, 1.0)
+    lights: int = 1
     encoder: Encoder | str = IMAGENET
     architecture: str = DEFAULT_ARCHITECTURE
     seed: int = 0
@@ -62,7 +68,8 @@ class Ensemble:
 
     def fit(self, training: Sequence[Sample]) -> Self:
         """Learns nothing of other categories; any earlier normals are forgotten."""
-        check_scales(self.scales)
+        if self.lights == 1 or len(self.scales) > 1:
+            check_scales(self.scales)
         self._member_class  # noqa: B018  raises UserError for a method that can be no member
         self._forget()
         return self
@@ -79,8 +86,9 @@ class Ensemble:
         self.size_px_ = list(normals[0].shape[-2:])
         roi = getattr(self, "roi_", None)
         self._members, maps = [], []
-        for scale in self.scales:
-            member = self._member(scale).fit([]).watch_normals(maps.append).refer(Scaled(normals, scale, roi))
+        for light, scale in self._views:
+            seen = Scaled(normals, scale, roi, light)
+            member = self._member(scale).fit([]).watch_normals(maps.append).refer(seen)
             vars(member).pop("_watch")  # and with it the maps
             self._members.append(member.without_memory() if hasattr(member, "without_memory") else member)
         # All leave out the same ones, spread over all, or the first of them: those more that were in memory.
@@ -89,7 +97,7 @@ class Ensemble:
         units = left_out.mean(1) if count else left_out.new_ones(len(left_out))
         self.score_units_ = units.clamp(min=1e-12)
         self.map_units_ = torch.stack([member.units_[0] for member in self._members])
-        self.normal_scores_ = (left_out / self.score_units_[:, None]).mean(0)
+        self.normal_scores_ = self._over_views(left_out / self.score_units_[:, None])
         self.normal_peaks_ = self._peaks(maps, count)
         return self
 
@@ -151,10 +159,19 @@ class Ensemble:
         return self._members[0].pooled_
 
     @property
+    def _views(self) -> list[tuple[int, float]]:
+        """The light and the scale of each member."""
+        return [(light, scale) for light in range(self.lights) for scale in self.scales]
+
+    def _over_views(self, of_members: Tensor) -> Tensor:
+        """What the members say, in units (members, ...), as what all say."""
+        return of_members.unflatten(0, (self.lights, len(self.scales))).mean(1).amax(0)
+
+    @property
     def _member_class(self) -> type[PatchMethod]:
         known = {name: entry for name, entry in METHODS.items() if entry.in_ensemble}
         if self.method not in known:
-            raise UserError(f"{self.method} cannot look at several scales; {nearest(self.method, known)}")
+            raise UserError(f"{self.method} cannot look at several scales or lights; {nearest(self.method, known)}")
         return known[self.method].method_class
 
     def _member(self, scale: float) -> PatchMethod:
@@ -167,18 +184,24 @@ class Ensemble:
         return member.look_within(covered >= covered.max().clamp(max=0.5))
 
     def _predict_batch(self, images: Tensor) -> Prediction:
-        roi, members = getattr(self, "roi_", None), zip(self._members, self.scales, strict=True)
-        parts = [member._predict_batch(seen_at(images, scale, roi)) for member, scale in members]
+        if images.shape[1] != 3 * self.lights:
+            raise UserError(f"images of {images.shape[1]} channels are not of {self.lights} lights with 3 each.")
+        roi, members = getattr(self, "roi_", None), zip(self._members, self._views, strict=True)
+        parts = [member._predict_batch(seen_at(images, scale, roi, light)) for member, (light, scale) in members]
         scores = [part.scores / unit for part, unit in zip(parts, self.score_units_, strict=True)]
-        return Prediction(torch.stack(scores).mean(0), self._fused([part.maps for part in parts], images.shape[-2:]))
+        maps = self._fused([part.maps for part in parts], images.shape[-2:])
+        return Prediction(self._over_views(torch.stack(scores)), maps)
 
     def _fused(self, maps: Sequence[Tensor], shape: Sequence[int]) -> Tensor:
         """The maps of all members (b, h, w), each of its own size, as one of `shape`."""
-        total = 0
-        for of_member, unit in zip(maps, self.map_units_, strict=True):
-            total = total + enlarged(of_member / unit, shape)
-        total = total / len(maps)
-        return torch.where(self.roi_, total, 0) if hasattr(self, "roi_") else total
+        highest, each = None, iter(zip(maps, self.map_units_, strict=True))
+        for _ in range(self.lights):
+            total = 0
+            for of_member, unit in islice(each, len(self.scales)):
+                total = total + enlarged(of_member / unit, shape)
+            total = total / len(self.scales)
+            highest = total if highest is None else torch.maximum(highest, total)
+        return torch.where(self.roi_, highest, 0) if hasattr(self, "roi_") else highest
 
     def _peaks(self, maps: Sequence[Tensor], count: int) -> Tensor:
         """The highest values of the fused maps of the first `count` left-out normals, by each member's `maps`."""
@@ -206,22 +229,24 @@ class Ensemble:
 
 
 class Scaled(Sequence[Tensor]):
-    """Images (3, h, w) as `seen_at` a scale, each made when it is asked for."""
+    """Images (3 x lights, h, w) as `seen_at` a scale, each made when it is asked for."""
 
-    def __init__(self, images: Sequence[Tensor], scale: float, roi: Tensor | None = None) -> None:
-        self._images, self._scale, self._roi = images, scale, roi
+    def __init__(self, images: Sequence[Tensor], scale: float, roi: Tensor | None = None, light: int = 0) -> None:
+        self._images, self._scale, self._roi, self._light = images, scale, roi, light
 
     def __len__(self) -> int:
         return len(self._images)
 
     def __getitem__(self, position: int) -> Tensor:
-        image = self._images[position][None]
-        return seen_at(image if self._roi is None else image.to(self._roi.device), self._scale, self._roi)[0]
+        image, roi = self._images[position][None], self._roi
+        return seen_at(image if roi is None else image.to(roi.device), self._scale, roi, self._light)[0]
 
 
-def seen_at(images: Tensor, scale: float, roi: Tensor | None = None) -> Tensor:
-    """Images (b, 3, h, w) at a share of their size; as they are at 1. What is outside of the region of interest is
-    painted over first: made smaller, pixels at its border would be of both sides."""
+def seen_at(images: Tensor, scale: float, roi: Tensor | None = None, light: int = 0) -> Tensor:
+    """Of images (b, 3 x lights, h, w) one light at a share of their size; as they are at 1. What is outside
+    of the region of interest is painted over first: made smaller, pixels at its border would be of both sides."""
+    if images.shape[1] > 3:
+        images = images[:, 3 * light : 3 * light + 3]
     if roi is not None:
         images = painted(images, roi)
     shape = scaled(images.shape[-2:], scale)

@@ -13,6 +13,7 @@ from scipy.special import stdtrit
 
 from downstream.inspection.inspector import FILE, Inspector
 from pretrain.command import UserError, nearest
+from pretrain.data.channels import PLAIN
 
 # What downstream/export.py writes: a model in one file.
 EXPORTED = (".onnx",)
@@ -98,6 +99,8 @@ class Models:
     def _read(self, name: str, path: Path, written_ns: int) -> LoadedModel:
         fingerprint = sha256(decision_file(path).read_bytes()).hexdigest()[:16]
         inspector = Inspector.load(path, self._device)
+        if inspector.channels != PLAIN:
+            raise UserError(f"{path} is of {inspector.channels}, which the service does not read: run it by detect.py.")
         inspector.method.batch_size = self._batch_size
         files = [path] if path.is_file() else [file for file in path.iterdir() if file.is_file()]
         size_bytes = sum(file.stat().st_size for file in files)

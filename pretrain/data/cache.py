@@ -23,6 +23,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pretrain.command import UserError
+from pretrain.data.channels import PLAIN, Channels, files_of
 from pretrain.data.decode_pool import decode_rows, pixel_digest
 from pretrain.data.images import Problem
 from pretrain.data.size import Size, named, sides
@@ -39,7 +40,7 @@ SCHEMA = """CREATE TABLE IF NOT EXISTS images (
     path BLOB PRIMARY KEY, bytes INTEGER, changed_ns INTEGER,
     row INTEGER UNIQUE, height INTEGER, width INTEGER, digest BLOB, file_digest BLOB) WITHOUT ROWID"""
 
-Key = tuple[int, int]  # a file's bytes and time of change
+Key = tuple[int, int]  # a file's bytes and time of change; of several files their sums
 
 
 class Entry(NamedTuple):
@@ -54,7 +55,8 @@ class Entry(NamedTuple):
 
 
 class Cached(NamedTuple):
-    """`pixels` uint8 (rows, height, width, 3), read-only and mapped; an entry or a problem for every path asked."""
+    """`pixels` uint8 (rows, height, width, 3 x lights), read-only and mapped; an entry or a problem for every
+    path asked."""
 
     pixels: np.ndarray
     entries: dict[Path, Entry]
@@ -71,15 +73,20 @@ def cache_root() -> Path:
         raise UserError("this user has no home folder to cache images in: name a folder in HELDOUT_CACHE.") from None
 
 
-def store_folder(folder: Path, size_px: Size) -> Path:
-    """The store of an image folder at a size."""
+def store_folder(folder: Path, size_px: Size, channels: Channels = PLAIN) -> Path:
+    """The store of an image folder at a size, of such channels."""
     resolved = folder.resolve()
     name = blake2b(bytes(resolved), digest_size=4).hexdigest()
-    return cache_root() / f"{resolved.name}-{name}-{named(size_px)}px-v{VERSION}"
+    return cache_root() / f"{resolved.name}-{name}-{named(size_px)}px-v{VERSION}{channels.suffix}"
 
 
 def open_cached(
-    folder: Path, paths: Sequence[Path], size_px: Size, workers: int | None = None, check: bool = False
+    folder: Path,
+    paths: Sequence[Path],
+    size_px: Size,
+    workers: int | None = None,
+    check: bool = False,
+    channels: Channels = PLAIN,
 ) -> Cached:
     """Pixels of the images at `paths`, all below `folder`; those not yet cached, or changed, are decoded first. With
     `check` also those of which a bit was changed in the cache, which takes a second a gigabyte to find out.
@@ -87,11 +94,11 @@ def open_cached(
     Raises UserError if the store cannot be written or its disk is full; what was decoded by then is kept.
     """
     refuse_import_by_worker()  # it would wait for the lock that its parent holds
-    store_path = store_folder(folder, size_px)
+    store_path = store_folder(folder, size_px, channels)
     try:
         store_path.mkdir(parents=True, exist_ok=True)
         try:
-            return _open(store_path, folder, paths, size_px, workers, check)
+            return _open(store_path, folder, paths, size_px, workers, check, channels)
         except sqlite3.DatabaseError as error:
             if isinstance(error, sqlite3.OperationalError):
                 raise
@@ -99,7 +106,7 @@ def open_cached(
             with _sole_writer(store_path):
                 for name in ("index.sqlite", "index.sqlite-journal", "pixels.u8"):
                     (store_path / name).unlink(missing_ok=True)
-            return _open(store_path, folder, paths, size_px, workers, check)
+            return _open(store_path, folder, paths, size_px, workers, check, channels)
     except (OSError, sqlite3.OperationalError) as error:
         if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "disk is full" in str(error):
             raise UserError(
@@ -112,10 +119,16 @@ def open_cached(
 
 
 def _open(
-    store_path: Path, folder: Path, paths: Sequence[Path], size_px: Size, workers: int | None, check: bool
+    store_path: Path,
+    folder: Path,
+    paths: Sequence[Path],
+    size_px: Size,
+    workers: int | None,
+    check: bool,
+    channels: Channels,
 ) -> Cached:
-    keys, problems = _keys(paths)
-    with closing(_Store(store_path, folder, size_px)) as store:
+    keys, problems = _keys(paths, channels)
+    with closing(_Store(store_path, folder, size_px, channels)) as store:
         entries = store.entries(keys)
         if check and (changed := store.changed(entries)):
             print(
@@ -133,17 +146,20 @@ def _open(
         return Cached(store.pixels(), entries, problems)
 
 
-def _keys(paths: Sequence[Path]) -> tuple[dict[Path, Key], list[Problem]]:
+def _keys(paths: Sequence[Path], channels: Channels = PLAIN) -> tuple[dict[Path, Key], list[Problem]]:
     keys, problems = {}, []
     for path in paths:
         try:
-            status = path.stat()
-            if stat.S_ISREG(status.st_mode):
-                keys[path] = (status.st_size, status.st_mtime_ns)
+            found = [file.stat() for file in files_of(path, channels)]
+            if all(stat.S_ISREG(status.st_mode) for status in found):
+                changed_ns = sum(status.st_mtime_ns for status in found) % 2**63  # SQLite's numbers end there
+                keys[path] = (sum(status.st_size for status in found), changed_ns)
             else:  # reading a pipe or a device could wait for ever
                 problems.append(Problem(path, "not a file"))
         except OSError as error:
-            problems.append(Problem(path, error.strerror or str(error)))
+            reason = error.strerror or str(error)
+            missing = error.filename != str(path) and Path(error.filename or path).name
+            problems.append(Problem(path, f"its light {missing}: {reason}" if missing else reason))
     return keys, problems
 
 
@@ -153,11 +169,12 @@ def _sole_writer(store_path: Path) -> AbstractContextManager[None]:
 
 
 class _Store:
-    """The rows and the index of one image folder at one size."""
+    """The rows and the index of one image folder at one size, of such channels."""
 
-    def __init__(self, store_path: Path, folder: Path, size_px: Size) -> None:
-        self._path, self._folder, self._size_px = store_path, folder, size_px
-        self._row_bytes = math.prod(sides(size_px)) * 3
+    def __init__(self, store_path: Path, folder: Path, size_px: Size, channels: Channels = PLAIN) -> None:
+        self._path, self._folder, self._size_px, self._channels = store_path, folder, size_px, channels
+        self._shape = (*sides(size_px), 3 * channels.lights)
+        self._row_bytes = math.prod(self._shape)
         self._pixel_file = store_path / "pixels.u8"
         self._index = sqlite3.connect(store_path / "index.sqlite", timeout=60.0)
         self._index.execute(SCHEMA)
@@ -187,7 +204,7 @@ class _Store:
             self._index.executemany("DELETE FROM images WHERE path = ?", [(self._name(path),) for path in paths])
 
     def pixels(self) -> np.ndarray:
-        shape = (self._rows_on_disk(), *sides(self._size_px), 3)
+        shape = (self._rows_on_disk(), *self._shape)
         return np.memmap(self._pixel_file, np.uint8, "r", shape=shape) if shape[0] else np.empty(shape, np.uint8)
 
     def fill(self, keys: Mapping[Path, Key], missing: Collection[Path], workers: int | None) -> list[Problem]:
@@ -208,7 +225,7 @@ class _Store:
             try:
                 with Progress("decoding", len(missing)) as progress:
                     for path, outcome in decode_rows(
-                        list(missing), self._pixel_file, first_row, self._size_px, workers
+                        list(missing), self._pixel_file, first_row, self._size_px, workers, self._channels
                     ):
                         if isinstance(outcome, str):
                             problems.append(Problem(path, outcome))

@@ -11,6 +11,7 @@ import numpy as np
 
 from pretrain.command import UserError
 from pretrain.data.cache import Entry, open_cached
+from pretrain.data.channels import PLAIN, Channels, ToFind, as_parts
 from pretrain.data.decode import Unreadable, read_mask, size_on_disk
 from pretrain.data.images import LayoutName, Problem, Record, same_content, split_records
 from pretrain.data.layouts import LAYOUTS, has_layout, scan, scan_plain
@@ -26,7 +27,8 @@ MAX_MEASURED = 64
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Records, and which row of the mapped store `pixels`, uint8 (rows, height, width, 3), holds each one.
+    """Records, and which row of the mapped store `pixels`, uint8 (rows, height, width, 3 x lights), holds each
+    one, as `channels` has it.
 
     `problems` are the files of the same folder that cannot be used.
     """
@@ -37,12 +39,14 @@ class ImageSet:
     entries: tuple[Entry, ...]
     pixels: np.ndarray
     problems: tuple[Problem, ...] = ()
+    channels: Channels = PLAIN
 
     def __len__(self) -> int:
         return len(self.records)
 
     def batch(self, positions: Sequence[int]) -> np.ndarray:
-        """Copies of the images at `positions`: uint8 (b, height, width, 3), RGB."""
+        """Copies of the images at `positions`: uint8 (b, height, width, 3), RGB, of several lights three
+        channels each."""
         return self.pixels[[self.entries[position].row for position in positions]]
 
     def subset(self, positions: Sequence[int]) -> "ImageSet":
@@ -105,12 +109,13 @@ def load(
     check_cache: bool = False,
     layout: LayoutName | None = None,
     keep_aspect: bool = False,
+    channels: Channels | ToFind = PLAIN,
 ) -> ImageSet:
     """The images of a folder, cached. With `normals_only` nothing but train/good is opened; with `allow_plain` the
     folder need not be laid out by category and split; with `check_cache` damaged images there are decoded again.
     `layout` says how the folder is laid out, where that is not to be found out. With `keep_aspect` a square of
     `size_px` gives way to a rectangle of as many pixels where images usually are one; with no `size_px` they stay as
-    large as they usually are.
+    large as they usually are. `channels` say how files become images, or are found.
 
     Every file that cannot be used is named on stderr and left out; with `strict`, that is a UserError.
     """
@@ -118,11 +123,16 @@ def load(
         raise UserError(f"{workers} workers cannot decode: give 1 or more, or leave it out for one per core.")
     is_plain = allow_plain and folder.is_dir() and not has_layout(folder, layout)
     scanned = scan_plain(folder, categories) if is_plain else scan(folder, categories, normals_only, layout)
+    if isinstance(channels, ToFind):
+        records = as_parts(scanned.records) if channels.lights else scanned.records
+        channels = channels.found([record.path for record in records])
+    if channels.lights > 1:
+        scanned = scanned._replace(records=tuple(as_parts(scanned.records)))
     if keep_aspect or size_px is None:
         size_px = usual_size([record.path for record in scanned.records], size_px)
     if not MIN_PX <= min(sides(size_px)) <= max(sides(size_px)) <= MAX_PX:
         raise UserError(f"images cannot be cached at {named(size_px)} px: choose from {MIN_PX} to {MAX_PX}.")
-    cached = open_cached(folder, [record.path for record in scanned.records], size_px, workers, check_cache)
+    cached = open_cached(folder, [record.path for record in scanned.records], size_px, workers, check_cache, channels)
     records = tuple(record for record in scanned.records if record.path in cached.entries)
     records, mask_problems = _with_fitting_masks(records, cached.entries)
     problems = (*scanned.problems, *cached.problems, *mask_problems)
@@ -135,7 +145,7 @@ def load(
     if not records:
         raise UserError(f"none of the {len(problems)} images in {folder} can be read.")
     entries = tuple(cached.entries[record.path] for record in records)
-    return ImageSet(folder, size_px, records, entries, cached.pixels, problems)
+    return ImageSet(folder, size_px, records, entries, cached.pixels, problems, channels)
 
 
 def usual_size(paths: Sequence[Path], size_px: int | None) -> Size:

@@ -17,7 +17,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pretrain.data.decode import Unreadable, decode
+from pretrain.data.channels import PLAIN, Channels, read_image
+from pretrain.data.decode import Unreadable
 from pretrain.data.size import Size
 from pretrain.workers import usable_cores, worker_pool
 
@@ -31,8 +32,8 @@ KEPT_BYTES = 16 << 20
 
 
 class Row(NamedTuple):
-    """Where an image's height * width * 3 bytes were written, its size on disk, a digest of those bytes and one of its
-    file."""
+    """Where an image's bytes, height * width * 3 of each light, were written, its size on disk, a digest of
+    those bytes and one of its file."""
 
     row: int
     height: int
@@ -45,45 +46,52 @@ Jobs = list[tuple[Path, int]]  # an image, and the row it is to have
 
 
 def decode_rows(
-    paths: Sequence[Path], file: Path, first_row: int, size_px: Size, workers: int | None = None
+    paths: Sequence[Path],
+    file: Path,
+    first_row: int,
+    size_px: Size,
+    workers: int | None = None,
+    channels: Channels = PLAIN,
 ) -> Iterator[tuple[Path, Row | str]]:
     """Write the images to `file`, from `first_row` on, and yield every path once, with its row or with the reason
     why there is none. Memory does not grow with `paths`. Raises OSError where the file cannot be written."""
     jobs = list(zip(paths, count(first_row)))
     workers = workers or usable_cores()
     if workers == 1 or len(jobs) < FEW_IMAGES:
-        yield from _decode_here(jobs, file, size_px)
+        yield from _decode_here(jobs, file, size_px, channels)
         return
     waiting = dict(jobs)
     try:
-        for path, outcome in _decode_in_pool(jobs, file, size_px, workers):
+        for path, outcome in _decode_in_pool(jobs, file, size_px, workers, channels):
             del waiting[path]
             yield path, outcome
     except BrokenProcessPool:
         # One image brought its process down, and the pool with it: take the rest one by one to learn which.
-        yield from _decode_singly(list(waiting.items()), file, size_px)
+        yield from _decode_singly(list(waiting.items()), file, size_px, channels)
 
 
-def _decode_here(jobs: Jobs, file: Path, size_px: Size) -> Iterator[tuple[Path, Row | str]]:
+def _decode_here(jobs: Jobs, file: Path, size_px: Size, channels: Channels) -> Iterator[tuple[Path, Row | str]]:
     for path, row in jobs:
-        (outcome,) = _decode_task([(path, row)], file, size_px)
+        (outcome,) = _decode_task([(path, row)], file, size_px, channels)
         yield path, outcome
 
 
-def _decode_in_pool(jobs: Jobs, file: Path, size_px: Size, workers: int) -> Iterator[tuple[Path, Row | str]]:
+def _decode_in_pool(
+    jobs: Jobs, file: Path, size_px: Size, workers: int, channels: Channels
+) -> Iterator[tuple[Path, Row | str]]:
     tasks = _tasks(jobs, workers)
     with worker_pool(workers) as pool:
 
         def running(tasks: Iterable[Jobs]) -> list[tuple[Jobs, Future]]:
-            return [(task, pool.submit(_decode_task, task, file, size_px)) for task in tasks]
+            return [(task, pool.submit(_decode_task, task, file, size_px, channels)) for task in tasks]
 
         try:
             try:
                 # As many as there are to be processes: the pool starts one for each task that finds none idle.
                 starting = [pool.submit(os.getpid) for _ in range(workers)]
                 starting[0].result()
-            except BrokenProcessPool:  # workers cannot start: the script came by a pipe, or runs without a guard
-                yield from _decode_here(jobs, file, size_px)
+            except BrokenProcessPool:  # workers cannot start, where memory is short, say
+                yield from _decode_here(jobs, file, size_px, channels)
                 return
             # Three tasks a process keep all busy, also while rows are committed, and what is under way stays little.
             under_way = deque(running(islice(tasks, 3 * workers)))
@@ -105,13 +113,13 @@ def _tasks(jobs: Jobs, workers: int) -> Iterator[Jobs]:
         start += size
 
 
-def _decode_singly(jobs: Jobs, file: Path, size_px: Size) -> Iterator[tuple[Path, Row | str]]:
+def _decode_singly(jobs: Jobs, file: Path, size_px: Size, channels: Channels) -> Iterator[tuple[Path, Row | str]]:
     remaining = deque(jobs)
     while remaining:
         with worker_pool(1) as pool:
             try:
                 while remaining:
-                    (outcome,) = pool.submit(_decode_task, [remaining[0]], file, size_px).result()
+                    (outcome,) = pool.submit(_decode_task, [remaining[0]], file, size_px, channels).result()
                     path, _ = remaining.popleft()
                     yield path, outcome
             except BrokenProcessPool:
@@ -119,14 +127,14 @@ def _decode_singly(jobs: Jobs, file: Path, size_px: Size) -> Iterator[tuple[Path
                 yield path, "brings the decoder down (too little memory, or a hostile file)"
 
 
-def _decode_task(jobs: Jobs, file: Path, size_px: Size) -> list[Row | str]:
+def _decode_task(jobs: Jobs, file: Path, size_px: Size, channels: Channels) -> list[Row | str]:
     """What became of each, in their order."""
     np.empty(KEPT_BYTES, np.uint8)
     outcomes: list[Row | str] = []
     with open(file, "r+b") as rows:
         for path, row in jobs:
             try:
-                pixels, height, width, file_digest = decode(path, size_px)
+                pixels, height, width, file_digest = read_image(path, size_px, channels)
             except Unreadable as unreadable:
                 outcomes.append(str(unreadable))
                 continue

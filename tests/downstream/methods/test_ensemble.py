@@ -84,7 +84,7 @@ def test_a_rectangle_is_seen_at_shares_of_its_sides():
         (lambda: shares_of(["0.5", "2"]), "at most 1"),
         (lambda: shares_of(["nan", "1"]), "scales of nan,1"),
         (lambda: shares_of(["half", "1"]), "--scales half,1 are no numbers"),
-        (lambda: Ensemble(method="residual").fit([]), "residual cannot look at several scales; choose from fused"),
+        (lambda: Ensemble(method="residual").fit([]), "residual cannot look at several scales or lights; choose"),
         (lambda: Ensemble(method="padin").fit([]), "did you mean padim"),
         (lambda: Ensemble(**TINY).fit([]).refer([]), "no normal images"),
         (lambda: Ensemble(options={"reference_views": "flips"}).look_within(torch.ones(8, 8)), "reference_views flip"),
