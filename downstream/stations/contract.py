@@ -5,10 +5,10 @@ its entry in `catalogue.py`. Each is made as `Class(options, surroundings)`, its
 already, and used from threads of the line: what it waits for must end soon after `stop()` or `close()`.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
 from downstream.stations.signal import Signal
 
@@ -24,44 +24,59 @@ OpenPart = Callable[[str], str]
 
 class Surroundings(NamedTuple):
     """What a part of the line is told of the rest: the station that it is of (none for a sink), the stations' names,
-    the folder of the line's state, and that of kept images, `images_folder/DIGEST.png` or `.jpg`."""
+    the folder of the line's state, and that of kept images."""
 
     station: str | None
     stations: Sequence[str]
     state_folder: Path
     images_folder: Path
 
+    def image_of(self, signal: Signal) -> Path | None:
+        """The kept image of a signal, for a sink that `wants_images`; written a moment after the signal, or never."""
+        return next((path for path in self.images_folder.glob(f"{signal.id}.*")), None)
+
 
 @dataclass(frozen=True)
 class Frame:
-    """One picture: as its file's bytes, `data`, or as `pixels`, uint8 (h, w, 3) RGB. `name` is what its source calls it
-    and `arrived_s`, of `time.monotonic`, when it came."""
+    """One picture: a file at `path`, a file's bytes `data`, or `pixels`, uint8 (h, w, 3) RGB.
+
+    `name` is what its source calls it, for people. `key` tells it from every other frame of its station, also after a
+    restart, where the source knows that: its part has the same id then. `arrived_s`, of `time.monotonic`, is when it
+    came.
+    """
 
     name: str
     arrived_s: float
+    key: str = ""
+    path: Path | None = None
     data: bytes | None = None
     pixels: "np.ndarray | None" = None
 
 
-class Source(Protocol):
+class Source:
     """Gives frames, and reconnects itself: what fails for a while is waited for, with `problem` saying what it is.
 
     `is_live`: frames that nobody takes in time are lost, as a camera's are; else it waits until it is asked for the
     next one. `repeats`: a frame that was not settled comes again after a restart, so that its part is judged then and
-    needs no fault. `names_parts`: each frame is a part by itself, called by its name, whatever the trigger.
+    needs no fault. `names_parts`: each frame is a part by itself, whatever the trigger.
     """
 
-    is_live: ClassVar[bool]
-    repeats: ClassVar[bool]
-    names_parts: ClassVar[bool]
-    problem: str | None
+    is_live: ClassVar[bool] = True
+    repeats: ClassVar[bool] = False
+    names_parts: ClassVar[bool] = False
+    problem: str | None = None
 
     def frames(self) -> Iterator[Frame]:
         """Frames as they come, until `stop()` or the end of a finite source. Raises what it cannot mend itself; the
         supervisor then makes another one, later each time."""
+        raise NotImplementedError
+
+    def present(self) -> Collection[str]:
+        """Keys of what a source that `repeats` would give after a restart; called before `frames()`."""
+        return ()
 
     def settled(self, frame: Frame) -> None:
-        """The signal of its part is on disk: what is left of the frame may be put away. From another thread."""
+        """The signal of its part is on disk: the frame may be put away. From another thread."""
 
     def stop(self) -> None:
         """End `frames()` soon, from another thread."""
@@ -70,8 +85,13 @@ class Source(Protocol):
 class Trigger:
     """Says where a part begins: with a frame (`begins`), or by word from outside (`start`), as MQTT's or HTTP's.
 
-    A part that was opened from outside gets the frames that arrive after that; without any within the station's
-    budget it is a fault."""
+    A part that was opened from outside gets the frames that arrive from then on, `delay_ms` later; without any within
+    the station's budget it is a fault. `is_sampling`: its parts are samples of a stream, of which the newest may win;
+    each part of any other trigger gets its signal.
+    """
+
+    is_sampling: ClassVar[bool] = False
+    delay_ms: float = 0.0
 
     def start(self, open_part: OpenPart) -> None:
         """Begin to listen; call `open_part` from any thread. It returns when the part is on disk."""
@@ -121,7 +141,7 @@ class Sink:
     """Sends signals to one receiver. Of each sink one thread, in the order of the signals, calls `send`, again and
     again for the same one, with the pause of a backoff, until it returns.
 
-    `wants_images`: the images that signals are of are kept in the images folder until this sink has them."""
+    `wants_images`: images are kept in the images folder until this sink has their signals."""
 
     wants_images: ClassVar[bool] = False
 

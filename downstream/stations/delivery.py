@@ -1,0 +1,95 @@
+"""Delivery to one sink: at least once, in order, for as long as it takes; a thread of its own for each."""
+
+import random
+import threading
+import time
+from datetime import datetime
+
+from downstream.service.monitoring import LOG
+from downstream.stations.contract import NotDelivered, Refused, Sink
+from downstream.stations.outbox import Numbered, Outbox
+
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 30.0
+# A receiver that is back after an hour gets what waited without a pause; nothing is asked for more often than this.
+LOOK_S = 5.0
+
+
+class Delivery:
+    """Gives `sink`, called `name`, what the outbox has for it of `stations`. `problem` says why it does not get on."""
+
+    def __init__(self, name: str, sink: Sink, stations: tuple[str, ...], outbox: Outbox) -> None:
+        self.name, self.sink, self.stations, self.problem = name, sink, stations, None
+        self.delivered = self.put_aside = 0
+        self._outbox, self._is_stopping = outbox, threading.Event()
+        self._place = outbox.join(name)
+        self._thread = threading.Thread(target=self._run, name=f"sink {name}", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self, seconds: float) -> None:
+        """Deliver what waits, for so long at most; the rest goes out after the next start."""
+        deadline_s = time.monotonic() + seconds
+        while self.problem is None and self._place < self._outbox.newest and time.monotonic() < deadline_s:
+            time.sleep(0.01)
+        self._is_stopping.set()
+        self.sink.close()
+        self._thread.join(max(1.0, deadline_s - time.monotonic()))
+
+    def count_waiting(self) -> int:
+        return self._outbox.count_after(self._place, self.stations)
+
+    def _run(self) -> None:
+        while not self._is_stopping.is_set():
+            try:
+                newest = self._outbox.newest
+                waiting = self._outbox.after(self._place, self.stations)
+            except Exception as error:  # of the disk; without its state no order would be kept
+                self.problem = f"{type(error).__name__}: {error}"
+                self._is_stopping.wait(1.0)
+                continue
+            for numbered in waiting:
+                if not self._deliver(numbered):
+                    return
+            if not waiting:  # what is beyond is of other stations
+                self._move_to(newest)
+                self._outbox.wait_beyond(newest, LOOK_S)
+
+    def _deliver(self, numbered: Numbered) -> bool:
+        """Whether the sink has it, or has refused it; else it is time to stop."""
+        pause_s = FIRST_PAUSE_S
+        while not self._is_stopping.is_set():
+            try:
+                self.sink.send(numbered.signal)
+            except Refused as refused:
+                self._outbox.refused(self.name, numbered, str(refused))
+                self.put_aside += 1
+                LOG.warning("a signal was refused", extra={"metadata": {"sink": self.name, "id": numbered.signal.id}})
+            except Exception as error:  # whatever is wrong with a receiver, its signals wait
+                reason = str(error) if isinstance(error, NotDelivered) else type(error).__name__
+                if self.problem is None:
+                    LOG.warning("a sink does not take signals",
+                                extra={"metadata": {"sink": self.name, "reason": reason}})  # fmt: skip
+                self.problem = reason
+                # Not all at the same moment, where several lines wait for one receiver.
+                self._is_stopping.wait(pause_s * random.uniform(0.5, 1.0))
+                pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+                continue
+            else:
+                self.delivered += 1
+            if self.problem is not None:
+                LOG.warning("a sink takes signals again", extra={"metadata": {"sink": self.name}})
+            self.problem = None
+            self._move_to(numbered.number)
+            return True
+        return False
+
+    def _move_to(self, number: int) -> None:
+        if number > self._place:
+            self._place = number
+            self._outbox.delivered(self.name, number)
+
+
+def age_s(time_text: str, now_s: float | None = None) -> float:
+    """Seconds since a signal's time."""
+    return (now_s or time.time()) - datetime.fromisoformat(time_text).timestamp()

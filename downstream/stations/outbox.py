@@ -1,0 +1,285 @@
+"""What a line must not forget, in one SQLite file: parts that were begun, signals, and how far each sink has come.
+
+A part is begun, and ends with exactly one signal, the first that is written; sinks are given signals in their order and
+each has a place in it. All of it is written by one thread, in one commit for all that waits: a commit that survives the
+power's failure takes 5 ms, and so do twenty parts. A killed line leaves parts without a signal; `recover` ends them.
+"""
+
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import Future
+from contextlib import closing, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from downstream.stations.signal import Signal
+from pretrain.command import UserError
+
+FORMAT = 1
+# Delivered signals stay for the status page, and for clients that ask twice, up to so many.
+KEPT_SIGNALS = 10_000
+PRUNED_EVERY = 1_000
+# So long it waits with places of sinks, until a signal is written anyway; and after a failure, until it tries again.
+SOON_S = RETRY_S = 1.0
+TABLES = """
+CREATE TABLE open_parts (id TEXT PRIMARY KEY, station TEXT, part INTEGER, name TEXT, time TEXT) WITHOUT ROWID;
+CREATE TABLE signals (number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT UNIQUE, station TEXT, verdict TEXT, json TEXT);
+CREATE TABLE judged (id TEXT PRIMARY KEY, station TEXT) WITHOUT ROWID;
+CREATE TABLE stations (name TEXT PRIMARY KEY, part INTEGER) WITHOUT ROWID;
+CREATE TABLE sinks (name TEXT PRIMARY KEY, delivered INTEGER) WITHOUT ROWID;
+CREATE TABLE refused (number INTEGER, sink TEXT, reason TEXT, json TEXT);
+"""
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A part whose signal is to come; `time` as signals have it."""
+
+    id: str
+    station: str
+    part: int
+    name: str
+    time: str
+
+
+@dataclass(frozen=True)
+class Numbered:
+    """A signal with its place in the order of all."""
+
+    number: int
+    signal: Signal
+
+
+class Outbox:
+    """The file `line.sqlite` in `folder`, which no other process may have open. Raises UserError for one of a later
+    heldout, or a damaged one. `problem` says what is wrong with the disk while nothing can be written."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.path, self.problem = folder / "line.sqlite", None
+        self._arrived = threading.Condition()  # also notified when the writer has something to do
+        self._waiting: list[tuple[Callable[[sqlite3.Connection], object], Future]] = []
+        self._is_closing, self._newest, self._since_pruned = False, 0, 0
+        self._delivered: dict[str, int] = {}  # by sink, of this run
+        self._written: dict[str, int] = {}
+        try:
+            with closing(self._connected()) as connection:
+                self._make(connection)
+                self._newest = connection.execute("SELECT COALESCE(MAX(number), 0) FROM signals").fetchone()[0]
+        except sqlite3.DatabaseError as error:
+            raise UserError(f"{self.path} cannot be used ({error}): put it aside, or name another --state.") from None
+        self._thread = threading.Thread(target=self._write, name="outbox", daemon=True)
+        self._thread.start()
+
+    def begin(self, part: Begun) -> "Future[None]":
+        """Done when the part is on disk: from then on it ends with a signal, whatever happens."""
+        values = (part.id, part.station, part.part, part.name, part.time)
+
+        def write(connection: sqlite3.Connection) -> None:
+            connection.execute("INSERT OR IGNORE INTO open_parts VALUES (?, ?, ?, ?, ?)", values)
+            _count(connection, part.station, part.part)
+
+        return self._asked(write)
+
+    def finish(self, signal: Signal, deadline_s: float | None = None, remembered: bool = False) -> "Future[Signal]":
+        """Done when the part's signal is on disk, with that signal: another one where the part had one already, and a
+        fault where a verdict comes to the disk after `deadline_s`. `remembered`: its id is not forgotten before
+        `forget`, for parts that would come again."""
+
+        def write(connection: sqlite3.Connection) -> Signal:
+            if (stored := _stored(connection, signal.id)) is not None:
+                return stored
+            late = deadline_s is not None and time.monotonic() > deadline_s and signal.verdict != "fault"
+            written = replace(signal, verdict="fault", reason="judged, but not on disk in time") if late else signal
+            row = (written.id, written.station, written.verdict, written.to_json())
+            connection.execute("INSERT INTO signals (id, station, verdict, json) VALUES (?, ?, ?, ?)", row)
+            connection.execute("DELETE FROM open_parts WHERE id = ?", (written.id,))
+            if remembered:
+                connection.execute("INSERT OR IGNORE INTO judged VALUES (?, ?)", (written.id, written.station))
+            _count(connection, written.station, written.part)
+            return written
+
+        return self._asked(write)
+
+    def recover(self, repeated: Collection[str] = (), reason: str = "the line was stopped before it was judged") -> int:
+        """End the parts that an earlier run has left, but for those whose ids are `repeated`, which come again; how
+        many. Each is a fault."""
+
+        def write(connection: sqlite3.Connection) -> int:
+            rows = [Begun(*row) for row in connection.execute("SELECT * FROM open_parts") if row[0] not in repeated]
+            for part in rows:
+                signal = Signal(part.id, part.station, part.part, part.name, "fault", reason, None, None, None, None,
+                                part.time, 0.0)  # fmt: skip
+                row = (signal.id, signal.station, signal.verdict, signal.to_json())
+                connection.execute("INSERT OR IGNORE INTO signals (id, station, verdict, json) VALUES (?, ?, ?, ?)",
+                                   row)  # fmt: skip
+                connection.execute("DELETE FROM open_parts WHERE id = ?", (part.id,))
+            return len(rows)
+
+        return self._asked(write).result()
+
+    def forget(self, station: str, present: Collection[str]) -> None:
+        """Ids that a station's source would not give again need not be remembered."""
+
+        def write(connection: sqlite3.Connection) -> None:
+            rows = connection.execute("SELECT id FROM judged WHERE station = ?", (station,)).fetchall()
+            gone = [row for row in rows if row[0] not in present]
+            connection.executemany("DELETE FROM judged WHERE id = ?", gone)
+
+        self._asked(write).result()
+
+    def is_judged(self, part_id: str) -> bool:
+        """Whether a part that comes again has its signal; of parts that were `remembered`."""
+        query = "SELECT 1 FROM judged WHERE id = ?1 UNION ALL SELECT 1 FROM signals WHERE id = ?1"
+        return bool(self._rows(query, (part_id,)))
+
+    def signal_of(self, part_id: str) -> Signal | None:
+        """The signal of a part, if it is one of the last."""
+        rows = self._rows("SELECT json FROM signals WHERE id = ?", (part_id,))
+        return Signal.from_json(rows[0][0]) if rows else None
+
+    def last_part(self, station: str) -> int:
+        """The highest number that a station has given to a part; 0 before the first."""
+        rows = self._rows("SELECT part FROM stations WHERE name = ?", (station,))
+        return rows[0][0] if rows else 0
+
+    def join(self, sink: str) -> int:
+        """The number of the last signal that a sink has. One that is new begins with the next, not with those of years;
+        one that is no longer named keeps its place, and what it misses goes with time."""
+        query = "INSERT OR IGNORE INTO sinks VALUES (?, (SELECT COALESCE(MAX(number), 0) FROM signals))"
+        self._asked(lambda connection: connection.execute(query, (sink,))).result()
+        number = self._rows("SELECT delivered FROM sinks WHERE name = ?", (sink,))[0][0]
+        self._delivered[sink] = number
+        return number
+
+    def after(self, number: int, stations: Sequence[str], limit: int = 100) -> list[Numbered]:
+        """The signals of these stations behind that of a number, the oldest first."""
+        marks = ", ".join("?" * len(stations))
+        query = f"SELECT number, json FROM signals WHERE number > ? AND station IN ({marks}) ORDER BY number LIMIT ?"
+        return [Numbered(found, Signal.from_json(text))
+                for found, text in self._rows(query, (number, *stations, limit))]  # fmt: skip
+
+    def count_after(self, number: int, stations: Sequence[str]) -> int:
+        marks = ", ".join("?" * len(stations))
+        query = f"SELECT COUNT(*) FROM signals WHERE number > ? AND station IN ({marks})"
+        return self._rows(query, (number, *stations))[0][0]
+
+    def delivered(self, sink: str, number: int) -> None:
+        """A sink has the signal of this number. Written with whatever is written next, or soon: killed before, the line
+        delivers it once more."""
+        self._delivered[sink] = number
+
+    def refused(self, sink: str, numbered: Numbered, reason: str) -> None:
+        """A sink will never take a signal: it is put aside, where a person finds it."""
+        row = (numbered.number, sink, reason, numbered.signal.to_json())
+
+        def write(connection: sqlite3.Connection) -> None:
+            connection.execute("INSERT INTO refused VALUES (?, ?, ?, ?)", row)
+
+        self._asked(write).result()
+
+    def wait_beyond(self, number: int, seconds: float) -> bool:
+        """Wait until there is a signal of a higher number, at most so long; whether there is."""
+        with self._arrived:
+            return self._arrived.wait_for(lambda: self._newest > number or self._is_closing, seconds)
+
+    @property
+    def newest(self) -> int:
+        """The number of the newest signal."""
+        return self._newest
+
+    def last_signals(self, limit: int) -> list[Signal]:
+        """The newest first."""
+        rows = self._rows("SELECT json FROM signals ORDER BY number DESC LIMIT ?", (limit,))
+        return [Signal.from_json(text) for (text,) in rows]
+
+    def close(self) -> None:
+        """Write what waits, and end."""
+        with self._arrived:
+            self._is_closing = True
+            self._arrived.notify_all()
+        self._thread.join()
+
+    def _asked(self, write: Callable[[sqlite3.Connection], object]) -> Future:
+        future: Future = Future()
+        with self._arrived:
+            if self._is_closing:
+                raise RuntimeError("the outbox is closed")
+            self._waiting.append((write, future))
+            self._arrived.notify_all()
+        return future
+
+    def _write(self) -> None:
+        with closing(self._connected()) as connection:
+            while True:
+                with self._arrived:
+                    self._arrived.wait_for(lambda: self._waiting or self._is_closing, SOON_S)
+                    batch, self._waiting = self._waiting, []
+                    is_last = self._is_closing and not batch
+                if not batch and self._delivered == self._written:
+                    if is_last:
+                        return
+                    continue
+                while not self._commit(connection, batch):
+                    with self._arrived:
+                        if self._arrived.wait_for(lambda: self._is_closing, RETRY_S):
+                            for _, future in [*batch, *self._waiting]:
+                                future.cancel()
+                            return
+
+    def _commit(self, connection: sqlite3.Connection, batch: Sequence[tuple[Callable, Future]]) -> bool:
+        """Whether all of it is on disk. Callers hear of it then, and not before."""
+        delivered = dict(self._delivered)
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            outcomes = [write(connection) for write, _ in batch]
+            places = [(number, sink) for sink, number in delivered.items()]
+            connection.executemany("UPDATE sinks SET delivered = MAX(delivered, ?) WHERE name = ?", places)
+            newest = connection.execute("SELECT COALESCE(MAX(number), 0) FROM signals").fetchone()[0]
+            self._since_pruned += newest - self._newest
+            if self._since_pruned >= PRUNED_EVERY:
+                last = min([newest - KEPT_SIGNALS, *delivered.values()])
+                connection.execute("DELETE FROM signals WHERE number <= ?", (last,))
+                self._since_pruned = 0
+            connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            self.problem = f"nothing can be written into {self.path} ({error})"
+            with suppress(sqlite3.Error):
+                connection.execute("ROLLBACK")
+            return False
+        self.problem, self._written = None, delivered
+        with self._arrived:
+            self._newest = newest
+            self._arrived.notify_all()
+        for (_, future), outcome in zip(batch, outcomes, strict=True):
+            future.set_result(outcome)
+        return True
+
+    def _connected(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self.path, isolation_level=None, timeout=15)
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+        return connection
+
+    def _rows(self, query: str, values: Sequence) -> list[tuple]:
+        with closing(self._connected()) as connection:
+            return connection.execute(query, values).fetchall()
+
+    def _make(self, connection: sqlite3.Connection) -> None:
+        found = connection.execute("PRAGMA user_version").fetchone()[0]
+        if found > FORMAT:
+            raise UserError(f"{self.path} is of a later heldout: use that one, or name another --state.")
+        if found == 0:
+            connection.executescript(f"BEGIN; {TABLES} PRAGMA user_version = {FORMAT}; COMMIT;")
+
+
+def _stored(connection: sqlite3.Connection, part_id: str) -> Signal | None:
+    row = connection.execute("SELECT json FROM signals WHERE id = ?", (part_id,)).fetchone()
+    return row and Signal.from_json(row[0])
+
+
+def _count(connection: sqlite3.Connection, station: str, part: int) -> None:
+    query = "INSERT INTO stations VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET part = MAX(part, ?2)"
+    connection.execute(query, (station, part))

@@ -1,0 +1,178 @@
+"""Each part ends with exactly one signal, which survives whatever becomes of the process."""
+
+import os
+import signal as signals
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from downstream.stations import outbox as module
+from downstream.stations.outbox import Begun, Outbox
+from downstream.stations.signal import Signal, id_of
+from pretrain.command import UserError
+
+TIME = "2026-01-31T23:59:59.123Z"
+
+
+def verdict(part: int, said: str = "pass", station: str = "cap", **more) -> Signal:
+    part_id = id_of(station, str(part))
+    return Signal(part_id, station, part, str(part), said, "", 0.5, 1.0, "m", "v", TIME, 10.0, **more)
+
+
+def begun(part: int, station: str = "cap") -> Begun:
+    return Begun(id_of(station, str(part)), station, part, str(part), TIME)
+
+
+@pytest.fixture
+def outbox(tmp_path):
+    opened = Outbox(tmp_path)
+    yield opened
+    opened.close()
+
+
+def test_signals_come_in_their_order_to_each_sink(outbox):
+    place = outbox.join("all")
+    for part in range(1, 6):
+        outbox.finish(verdict(part, station="cap" if part % 2 else "lid")).result(5)
+    assert [each.signal.part for each in outbox.after(place, ["cap", "lid"])] == [1, 2, 3, 4, 5]
+    assert [each.signal.part for each in outbox.after(place, ["lid"])] == [2, 4]
+    assert [each.signal.part for each in outbox.after(place, ["cap"], limit=2)] == [1, 3]
+    assert outbox.count_after(place, ["cap"]) == 3 and outbox.newest == 5
+    assert [each.part for each in outbox.last_signals(2)] == [5, 4]
+
+
+def test_the_first_signal_of_a_part_is_its_only_one(outbox):
+    first = outbox.finish(verdict(1, "fault"))
+    second = outbox.finish(verdict(1, "pass"))
+    assert first.result(5).verdict == second.result(5).verdict == "fault"
+    assert len(outbox.last_signals(9)) == 1 and outbox.signal_of(verdict(1).id).verdict == "fault"
+
+
+def test_a_verdict_that_comes_to_the_disk_too_late_is_a_fault(outbox):
+    now_s = time.monotonic()
+    assert outbox.finish(verdict(1), deadline_s=now_s - 0.001).result(5).verdict == "fault"
+    assert outbox.finish(verdict(2), deadline_s=now_s + 60).result(5).verdict == "pass"
+    assert "not on disk in time" in outbox.signal_of(verdict(1).id).reason
+
+
+def test_parts_of_a_killed_line_are_faults_but_for_those_that_come_again(tmp_path):
+    first = Outbox(tmp_path)
+    for part in (1, 2, 3):
+        first.begin(begun(part)).result(5)
+    first.finish(verdict(1)).result(5)
+    first.close()
+    second = Outbox(tmp_path)
+    place = second.join("new")
+    assert second.recover(repeated={begun(3).id}) == 1
+    assert [(each.signal.part, each.signal.verdict) for each in second.after(place, ["cap"])] == [(2, "fault")]
+    assert second.recover(repeated={begun(3).id}) == 0 and second.last_part("cap") == 3
+    assert second.finish(verdict(3)).result(5).verdict == "pass" and second.recover() == 0
+    second.close()
+
+
+def test_a_sink_goes_on_where_it_was(tmp_path):
+    first = Outbox(tmp_path)
+    assert first.join("mes") == 0
+    for part in (1, 2, 3):
+        first.finish(verdict(part)).result(5)
+    first.delivered("mes", 2)
+    first.close()
+    second = Outbox(tmp_path)
+    assert second.join("mes") == 2 and second.join("new") == 3
+    assert [each.signal.part for each in second.after(2, ["cap"])] == [3]
+    second.close()
+
+
+def test_what_comes_again_is_remembered_until_it_is_gone(outbox):
+    outbox.finish(verdict(1), remembered=True).result(5)
+    outbox.finish(verdict(2), remembered=True).result(5)
+    assert outbox.is_judged(verdict(1).id) and not outbox.is_judged(verdict(3).id)
+    outbox.forget("cap", present={verdict(2).id})
+    assert [row[0] for row in outbox._rows("SELECT id FROM judged", ())] == [verdict(2).id]
+
+
+def test_what_every_sink_has_is_pruned_and_nothing_else(outbox, monkeypatch):
+    monkeypatch.setattr(module, "KEPT_SIGNALS", 5)
+    monkeypatch.setattr(module, "PRUNED_EVERY", 10)
+    outbox.join("slow")
+    outbox.join("quick")
+    outbox.delivered("slow", 12)
+    for part in range(1, 41):
+        last = outbox.finish(verdict(part))
+        outbox.delivered("quick", part)
+    last.result(5)
+    outbox.finish(verdict(41)).result(5)
+    numbers = [number for (number,) in outbox._rows("SELECT number FROM signals ORDER BY number", ())]
+    assert numbers[0] == 13 and numbers[-1] == 41
+
+
+def test_a_refused_signal_is_put_aside(outbox):
+    place = outbox.join("mes")
+    outbox.finish(verdict(1)).result(5)
+    (numbered,) = outbox.after(place, ["cap"])
+    outbox.refused("mes", numbered, "it has no such part")
+    assert outbox._rows("SELECT sink, reason FROM refused", ()) == [("mes", "it has no such part")]
+
+
+def test_while_the_disk_cannot_be_written_signals_wait_and_then_go_on(outbox, monkeypatch):
+    monkeypatch.setattr(module, "RETRY_S", 0.05)
+    outbox.finish(verdict(1)).result(5)
+    blocker = outbox._connected()
+    blocker.execute("PRAGMA busy_timeout=0")
+    outbox._asked(lambda connection: connection.execute("PRAGMA busy_timeout=1").fetchone()).result(5)
+    blocker.execute("BEGIN IMMEDIATE")
+    late = outbox.finish(verdict(2), deadline_s=time.monotonic() + 0.1)
+    time.sleep(0.2)
+    assert not late.done() and "nothing can be written" in outbox.problem
+    blocker.execute("ROLLBACK")
+    blocker.close()
+    assert late.result(5).verdict == "fault" and outbox.problem is None
+
+
+def test_a_damaged_file_and_one_of_the_future_are_refused(tmp_path):
+    (tmp_path / "line.sqlite").write_bytes(b"no database at all" * 100)
+    with pytest.raises(UserError, match="cannot be used"):
+        Outbox(tmp_path)
+    Outbox(tmp_path / "b").close()
+    import sqlite3
+
+    with sqlite3.connect(tmp_path / "b" / "line.sqlite") as connection:
+        connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    with pytest.raises(UserError, match="later heldout"):
+        Outbox(tmp_path / "b")
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from test_outbox import begun, verdict
+from downstream.stations.outbox import Outbox
+outbox = Outbox(Path(sys.argv[1]))
+for part in range(outbox.last_part("cap") + 1, 10**6):
+    outbox.begin(begun(part)).result()
+    print("begun", part, flush=True)
+    outbox.finish(verdict(part)).result()
+    print("done", part, flush=True)
+"""
+
+
+def test_a_killed_writer_loses_nothing_that_it_said_was_written(tmp_path):
+    environment = {**os.environ, "PYTHONPATH": f"{Path(__file__).parent}:{os.environ.get('PYTHONPATH', '')}"}
+    said = []
+    for lines in (3, 8):
+        process = subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path)], stdout=subprocess.PIPE, text=True,
+                                   env=environment)  # fmt: skip
+        said += [process.stdout.readline().split() for _ in range(lines)]
+        process.send_signal(signals.SIGKILL)
+        said += [line.split() for line in process.communicate()[0].splitlines()]
+    outbox = Outbox(tmp_path)
+    outbox.recover()
+    found = {each.part: each.verdict for each in outbox.last_signals(10**6)}
+    assert {int(part) for _, part in said} <= {*found}
+    assert all(found[int(part)] == "pass" for what, part in said if what == "done")
+    assert [*found.values()].count("fault") <= 2 and sorted(found) == [*range(1, len(found) + 1)]
+    outbox.close()
