@@ -48,6 +48,7 @@ COMMANDS = {
     "compare": "downstream.compare",
     "restore": "downstream.restore",
     "serve": "downstream.serve",
+    "line": "downstream.line",
     "audit": "downstream.audit",
     "export": "downstream.export",
     "push": "downstream.push",

@@ -22,7 +22,6 @@ if __name__ == "__main__":
 import json
 import os
 import signal
-import socket
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -32,6 +31,7 @@ from downstream.inspection.config import Fit
 from downstream.inspection.fitting import fit
 from downstream.service.audit.config import DEFAULT_RESULTS
 from downstream.service.config import DEFAULT_MODELS, Config, Settings
+from downstream.service.listening import bracketed, listen
 from pretrain.command import UserError, nearest
 from pretrain.demo import make
 from pretrain.files import scratch_folder
@@ -46,7 +46,7 @@ try:  # the extra `serve`, the only one whose absence is told here and not by th
     from downstream.service.connections import BoundedConnection
     from downstream.service.models import Models
     from downstream.service.monitoring import MULTIPROCESS_FOLDER, start_logging
-    from downstream.service.secret import secret_in
+    from downstream.service.secret import secret_in, token_in
     from downstream.service.service import Service
     from downstream.service.users import User, read_users
 except ModuleNotFoundError as missing:
@@ -55,7 +55,6 @@ except ModuleNotFoundError as missing:
     raise UserError(f"the service needs {missing.name}: pip install -e '.[serve]' in the checkout.") from None
 
 DEMO_MODELS = Path("runs/serve/demo-models")
-MIN_TOKEN_LENGTH = 16
 
 
 def main(config: Config) -> int:
@@ -107,26 +106,9 @@ def check(config: Config) -> None:
         raise UserError(f"there is no port {config.port}: give 0 to 65535.")
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket. Raises UserError where that cannot be."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # Named as TCP, asyncio lets answers go at once; else each waits 40 ms for the client's acknowledgement of its head.
-    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listening.bind((host, port))
-        listening.listen(2048)
-    except OSError as error:
-        listening.close()
-        reason = f"cannot listen at {bracketed(host)}:{port} ({error.strerror})"
-        raise UserError(f"{reason}: choose another --port or --host.") from None
-    listening.set_inheritable(True)
-    return listening
-
-
 def settings_of(config: Config) -> Settings:
     """The options resolved. Raises UserError where they do not go together."""
-    token, users = token_of(config), users_of(config)
+    token, users = token_in(config.token_file), users_of(config)
     if token is None and not users and not is_loopback(config.host):
         raise UserError(
             f"--host {config.host} is reached from other machines: give --token-file FILE or HELDOUT_TOKEN, or --users."
@@ -158,16 +140,6 @@ def model_names(folder: Path) -> list[str]:
         return Models(folder, batch_size=1).names()
     except UserError:
         return []
-
-
-def token_of(config: Config) -> str | None:
-    """From the file, else from the environment. Raises UserError for one that is easily guessed."""
-    token = secret_in(config.token_file) if config.token_file else os.environ.get("HELDOUT_TOKEN")
-    if token is not None and (len(token) < MIN_TOKEN_LENGTH or not (token.isascii() and token.isprintable())):
-        raise UserError(
-            f"a token must have {MIN_TOKEN_LENGTH} plain characters or more: openssl rand -hex 32 makes one."
-        )
-    return token
 
 
 def users_of(config: Config) -> list[User]:
@@ -211,8 +183,3 @@ def demo_models(device: str) -> Path:
         fit(Fit(data=data, category="hazelnut", device=device, out=model))
         print(f"demo images to try: {data}/hazelnut/test", flush=True)
     return DEMO_MODELS
-
-
-def bracketed(host: str) -> str:
-    """As a URL has it: IPv6 addresses in brackets."""
-    return f"[{host}]" if ":" in host else host

@@ -5,8 +5,10 @@ stand as dotted paths and are imported when a line has one: what a camera needs,
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
+from downstream.methods.catalogue import imported
+from downstream.stations.contract import Surroundings
 from downstream.stations.options import Options
 from downstream.stations.sinks import config as sinks
 from downstream.stations.sources import config as sources
@@ -44,3 +46,14 @@ SINKS = {
     "database": Entry(sinks.Database, _PACKAGE + "sinks.database.DatabaseSink"),
 }
 FAMILIES: dict[Family, dict[str, Entry]] = {"source": SOURCES, "trigger": TRIGGERS, "sink": SINKS}
+_ENTRIES = {entry.options: entry for kinds in FAMILIES.values() for entry in kinds.values()}
+
+
+def entry_of(options: Options) -> Entry:
+    """The kind that `options` are of."""
+    return _ENTRIES[type(options)]
+
+
+def made(options: Options, surroundings: Surroundings) -> Any:
+    """The part of a line that `options` are of."""
+    return imported(entry_of(options).path)(options, surroundings)

@@ -58,12 +58,13 @@ class Source:
 
     `is_live`: frames that nobody takes in time are lost, as a camera's are; else it waits until it is asked for the
     next one. `repeats`: a frame that was not settled comes again after a restart, so that its part is judged then and
-    needs no fault. `names_parts`: each frame is a part by itself, whatever the trigger.
+    needs no fault; `stays`: and so do settled ones. `names_parts`: each frame is a part by itself, without a trigger.
     """
 
-    is_live: ClassVar[bool] = True
-    repeats: ClassVar[bool] = False
-    names_parts: ClassVar[bool] = False
+    is_live: bool = True
+    repeats: bool = False
+    stays: bool = False
+    names_parts: bool = False
     problem: str | None = None
 
     def frames(self) -> Iterator[Frame]:

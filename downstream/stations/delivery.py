@@ -3,11 +3,11 @@
 import random
 import threading
 import time
-from datetime import datetime
 
 from downstream.service.monitoring import LOG
 from downstream.stations.contract import NotDelivered, Refused, Sink
 from downstream.stations.outbox import Numbered, Outbox
+from pretrain.command import UserError
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 30.0
 # A receiver that is back after an hour gets what waited without a pause; nothing is asked for more often than this.
@@ -21,7 +21,7 @@ class Delivery:
         self.name, self.sink, self.stations, self.problem = name, sink, stations, None
         self.delivered = self.put_aside = 0
         self._outbox, self._is_stopping = outbox, threading.Event()
-        self._place = outbox.join(name)
+        self.place = outbox.join(name)
         self._thread = threading.Thread(target=self._run, name=f"sink {name}", daemon=True)
 
     def start(self) -> None:
@@ -30,20 +30,20 @@ class Delivery:
     def stop(self, seconds: float) -> None:
         """Deliver what waits, for so long at most; the rest goes out after the next start."""
         deadline_s = time.monotonic() + seconds
-        while self.problem is None and self._place < self._outbox.newest and time.monotonic() < deadline_s:
+        while self.problem is None and self.place < self._outbox.newest and time.monotonic() < deadline_s:
             time.sleep(0.01)
         self._is_stopping.set()
         self.sink.close()
         self._thread.join(max(1.0, deadline_s - time.monotonic()))
 
     def count_waiting(self) -> int:
-        return self._outbox.count_after(self._place, self.stations)
+        return self._outbox.count_after(self.place, self.stations)
 
     def _run(self) -> None:
         while not self._is_stopping.is_set():
             try:
                 newest = self._outbox.newest
-                waiting = self._outbox.after(self._place, self.stations)
+                waiting = self._outbox.after(self.place, self.stations)
             except Exception as error:  # of the disk; without its state no order would be kept
                 self.problem = f"{type(error).__name__}: {error}"
                 self._is_stopping.wait(1.0)
@@ -66,7 +66,7 @@ class Delivery:
                 self.put_aside += 1
                 LOG.warning("a signal was refused", extra={"metadata": {"sink": self.name, "id": numbered.signal.id}})
             except Exception as error:  # whatever is wrong with a receiver, its signals wait
-                reason = str(error) if isinstance(error, NotDelivered) else type(error).__name__
+                reason = str(error) if isinstance(error, NotDelivered | UserError) else type(error).__name__
                 if self.problem is None:
                     LOG.warning("a sink does not take signals",
                                 extra={"metadata": {"sink": self.name, "reason": reason}})  # fmt: skip
@@ -85,11 +85,6 @@ class Delivery:
         return False
 
     def _move_to(self, number: int) -> None:
-        if number > self._place:
-            self._place = number
+        if number > self.place:
+            self.place = number
             self._outbox.delivered(self.name, number)
-
-
-def age_s(time_text: str, now_s: float | None = None) -> float:
-    """Seconds since a signal's time."""
-    return (now_s or time.time()) - datetime.fromisoformat(time_text).timestamp()

@@ -93,8 +93,7 @@ class Outbox:
                 return stored
             late = deadline_s is not None and time.monotonic() > deadline_s and signal.verdict != "fault"
             written = replace(signal, verdict="fault", reason="judged, but not on disk in time") if late else signal
-            row = (written.id, written.station, written.verdict, written.to_json())
-            connection.execute("INSERT INTO signals (id, station, verdict, json) VALUES (?, ?, ?, ?)", row)
+            _add(connection, written)
             connection.execute("DELETE FROM open_parts WHERE id = ?", (written.id,))
             if remembered:
                 connection.execute("INSERT OR IGNORE INTO judged VALUES (?, ?)", (written.id, written.station))
@@ -103,20 +102,18 @@ class Outbox:
 
         return self._asked(write)
 
-    def recover(self, repeated: Collection[str] = (), reason: str = "the line was stopped before it was judged") -> int:
-        """End the parts that an earlier run has left, but for those whose ids are `repeated`, which come again; how
-        many. Each is a fault."""
+    def recover(self, reason: str = "the line was stopped before it was judged") -> int:
+        """End the parts that an earlier run has left, each by a fault; how many."""
 
         def write(connection: sqlite3.Connection) -> int:
-            rows = [Begun(*row) for row in connection.execute("SELECT * FROM open_parts") if row[0] not in repeated]
-            for part in rows:
+            left = [Begun(*row) for row in connection.execute("SELECT * FROM open_parts")]
+            for part in left:
                 signal = Signal(part.id, part.station, part.part, part.name, "fault", reason, None, None, None, None,
                                 part.time, 0.0)  # fmt: skip
-                row = (signal.id, signal.station, signal.verdict, signal.to_json())
-                connection.execute("INSERT OR IGNORE INTO signals (id, station, verdict, json) VALUES (?, ?, ?, ?)",
-                                   row)  # fmt: skip
-                connection.execute("DELETE FROM open_parts WHERE id = ?", (part.id,))
-            return len(rows)
+                if _stored(connection, part.id) is None:
+                    _add(connection, signal)
+            connection.execute("DELETE FROM open_parts")
+            return len(left)
 
         return self._asked(write).result()
 
@@ -139,6 +136,11 @@ class Outbox:
         """The signal of a part, if it is one of the last."""
         rows = self._rows("SELECT json FROM signals WHERE id = ?", (part_id,))
         return Signal.from_json(rows[0][0]) if rows else None
+
+    def number_of(self, part_id: str) -> int | None:
+        """The place of a part's signal in the order of all."""
+        rows = self._rows("SELECT number FROM signals WHERE id = ?", (part_id,))
+        return rows[0][0] if rows else None
 
     def last_part(self, station: str) -> int:
         """The highest number that a station has given to a part; 0 before the first."""
@@ -278,6 +280,11 @@ class Outbox:
 def _stored(connection: sqlite3.Connection, part_id: str) -> Signal | None:
     row = connection.execute("SELECT json FROM signals WHERE id = ?", (part_id,)).fetchone()
     return row and Signal.from_json(row[0])
+
+
+def _add(connection: sqlite3.Connection, signal: Signal) -> None:
+    row = (signal.id, signal.station, signal.verdict, signal.to_json())
+    connection.execute("INSERT INTO signals (id, station, verdict, json) VALUES (?, ?, ?, ?)", row)
 
 
 def _count(connection: sqlite3.Connection, station: str, part: int) -> None:

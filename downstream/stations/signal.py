@@ -38,6 +38,9 @@ class Signal:
             the last two not included), peak, center, and zone where there are zones.
         digest: SHA-256 of the image that decided: of its file where it came as one, else of its RGB pixels.
         frames: How many frames the verdict is of.
+        confidence: From 0.5 to 1; how sure the verdict is, by the spread of the normals' scores.
+        width: Of the frame that decided, in pixels.
+        height: Of the frame that decided.
     """
 
     id: str
@@ -55,6 +58,9 @@ class Signal:
     regions: Sequence[Mapping] = ()
     digest: str | None = None
     frames: int = 0
+    confidence: float | None = None
+    width: int | None = None
+    height: int | None = None
 
     def to_json(self) -> str:
         """One line, by `signal_schema`."""
@@ -97,7 +103,8 @@ def signal_schema() -> dict:
         "version": maybe_text, "time": {"type": "string", "format": "date-time"},
         "latency_ms": {"type": "number", "minimum": 0}, "regions": {"type": "array", "items": region},
         "digest": {"type": ["string", "null"], "pattern": "^[0-9a-f]{64}$"},
-        "frames": {"type": "integer", "minimum": 0},
+        "frames": {"type": "integer", "minimum": 0}, "confidence": maybe_number,
+        "width": {"type": ["integer", "null"]}, "height": {"type": ["integer", "null"]},
     }  # fmt: skip
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

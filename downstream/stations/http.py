@@ -1,0 +1,197 @@
+"""The line's own HTTP: its status, events, pushed images and calls, by the access rules of the service.
+
+GET  /health                        200 while every station can keep its promises, else 503
+GET  /api/status                    all stations and sinks
+GET  /api/events                    server-sent events: status first, then signal and state
+GET  /api/signals?limit=50          the last signals
+GET  /api/stations/NAME/image       the newest judged image; ?overlay=true with heatmap and regions
+POST /api/stations/NAME/parts       an image as body: its signal (source push)
+POST /api/stations/NAME/trigger     a part is there: its signal (trigger call)
+"""
+
+import asyncio
+import json
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import asdict
+from io import BytesIO
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from downstream.service.access import LOOPBACK_NAMES, Access
+from downstream.service.connections import BoundedConnection
+from downstream.service.limits import AnswerFirst, BodyLimits
+from downstream.service.listening import listen
+from downstream.stations.contract import Frame
+from downstream.stations.frames import Unreadable
+from downstream.stations.live import Events
+from downstream.stations.outbox import Outbox
+from downstream.stations.part import Part
+from downstream.stations.signal import Signal, id_of
+from downstream.stations.sources.config import Push
+from downstream.stations.station import Station
+from downstream.stations.triggers.config import Call
+from pretrain.command import UserError, nearest
+
+BODY_S, MAX_REQUESTS = 30.0, 128
+MAX_NAME = 200
+# Beyond a part's budget, for the disk.
+PATIENCE_S = 5.0
+
+
+class Http:
+    """Listens from `start()` on; `port` is the one it has. Raises UserError where it cannot."""
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        stations: Sequence[Station],
+        outbox: Outbox,
+        events: Events,
+        status: Callable[[], dict],
+        is_well: Callable[[], bool],
+        allowed_hosts: Sequence[str] = (),
+        token: str | None = None,
+    ) -> None:
+        self._stations = {station.name: station for station in stations}
+        self._outbox, self._events, self._status, self._is_well = outbox, events, status, is_well
+        self._listening = listen(host, port)
+        self.port = self._listening.getsockname()[1]
+        app = Starlette(
+            routes=[
+                Route("/health", self._health), Route("/api/status", self._get_status),
+                Route("/api/events", self._get_events), Route("/api/signals", self._signals),
+                Route("/api/stations/{name}/image", self._image),
+                Route("/api/stations/{name}/parts", self._push, methods=["POST"]),
+                Route("/api/stations/{name}/trigger", self._call, methods=["POST"]),
+            ],
+            exception_handlers={HTTPException: _http_error, UserError: _user_error},
+        )  # fmt: skip
+        limits = [each.options.source.max_image_mb for each in stations if isinstance(each.options.source, Push)]
+        max_bytes = max([1, *limits]) << 20
+        limited = BodyLimits(app, max_bytes, BODY_S, MAX_REQUESTS, max(1 << 28, 2 * max_bytes))
+        hosts = (*LOOPBACK_NAMES, *(name.lower() for name in allowed_hosts), *(("*",) if token else ()))
+        self._server = uvicorn.Server(uvicorn.Config(
+            AnswerFirst(Access(limited, hosts, token)), http=BoundedConnection, log_config=None, access_log=False,
+            server_header=False, lifespan="off", timeout_graceful_shutdown=1,
+        ))  # fmt: skip
+        self._thread = threading.Thread(
+            target=self._server.run, kwargs={"sockets": [self._listening]}, name="http", daemon=True
+        )
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Answers that wait for a signal are sent first: their stations have been drained."""
+        self._server.should_exit = True
+        if self._thread.is_alive():
+            self._thread.join(5)
+        self._listening.close()
+
+    async def _health(self, request: Request) -> JSONResponse:
+        is_well = self._is_well()
+        return JSONResponse({"status": "ok" if is_well else "unavailable"}, 200 if is_well else 503)
+
+    async def _get_status(self, request: Request) -> JSONResponse:
+        return JSONResponse(await asyncio.to_thread(self._status))
+
+    async def _get_events(self, request: Request) -> StreamingResponse:
+        async def texts() -> AsyncIterator[str]:
+            listened = self._events.listen()
+            yield f"event: status\ndata: {json.dumps(await asyncio.to_thread(self._status))}\n\n"
+            async for text in listened:
+                yield text
+
+        return StreamingResponse(texts(), media_type="text/event-stream")
+
+    async def _signals(self, request: Request) -> JSONResponse:
+        limit = request.query_params.get("limit", "50")
+        if not limit.isascii() or not limit.isdecimal() or not 0 < int(limit) <= 1000:
+            raise HTTPException(422, "limit has to be a number from 1 to 1000.")
+        found = await asyncio.to_thread(self._outbox.last_signals, int(limit))
+        return JSONResponse([asdict(signal) for signal in found])
+
+    async def _image(self, request: Request) -> Response:
+        newest, with_overlay = self._station(request).newest, request.query_params.get("overlay") == "true"
+
+        def drawn() -> bytes | None:
+            if newest is None or (picture := newest.picture(with_overlay)) is None:
+                return None
+            written = BytesIO()
+            picture.convert("RGB").save(written, "JPEG", quality=85)
+            return written.getvalue()
+
+        try:
+            data = await asyncio.to_thread(drawn)
+        except Unreadable:  # a file that was moved away
+            data = None
+        if data is None:
+            raise HTTPException(404, "nothing was judged yet, the newest part is a fault, or its file is gone.")
+        return Response(data, media_type="image/jpeg", headers={"X-Part": newest.signal.id})
+
+    async def _push(self, request: Request) -> JSONResponse:
+        station = self._station(request)
+        if not isinstance(station.options.source, Push):
+            raise HTTPException(409, f"station {station.name} takes no images: its source is another one.")
+        name, key = self._name(request), request.headers.get("idempotency-key", "")[:MAX_NAME]
+        data = await request.body()
+        if len(data) > station.options.source.max_image_mb << 20:
+            raise HTTPException(413, f"an image may have {station.options.source.max_image_mb} MiB at most.")
+        if key and (known := await asyncio.to_thread(self._outbox.signal_of, id_of(station.name, key))):
+            return JSONResponse(asdict(known))
+        part = await asyncio.to_thread(station.take_in, Frame(name, time.monotonic(), key, data=data))
+        return await _answer(request, part)
+
+    async def _call(self, request: Request) -> JSONResponse:
+        station = self._station(request)
+        if not isinstance(station.options.trigger, Call):
+            raise HTTPException(409, f"station {station.name} is not called: its trigger is another one.")
+        return await _answer(request, await asyncio.to_thread(station.called, await self._called_name(request)))
+
+    async def _called_name(self, request: Request) -> str:
+        if not (body := await request.body()):
+            return self._name(request)
+        try:
+            name = json.loads(body)["name"]
+        except (ValueError, KeyError, TypeError, RecursionError):
+            name = None
+        if not isinstance(name, str) or len(name) > MAX_NAME:
+            raise HTTPException(422, 'the body has to be {"name": "17"}, or nothing.')
+        return name
+
+    def _name(self, request: Request) -> str:
+        return request.query_params.get("name", "")[:MAX_NAME]
+
+    def _station(self, request: Request) -> Station:
+        name = request.path_params["name"]
+        if name not in self._stations:
+            raise HTTPException(404, f"there is no station of that name; {nearest(name, self._stations)}")
+        return self._stations[name]
+
+
+async def _answer(request: Request, part: Part) -> JSONResponse:
+    """The part's signal; with ?wait=false its id at once."""
+    if request.query_params.get("wait") == "false":
+        return JSONResponse({"id": part.id}, 202)
+    waited_s = max(0.0, part.deadline_s - time.monotonic()) + PATIENCE_S
+    try:
+        signal: Signal = await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(part.signal)), waited_s)
+    except (TimeoutError, asyncio.CancelledError):
+        raise HTTPException(503, "the disk does not take the part's signal: take it for a fault.") from None
+    return JSONResponse(asdict(signal))
+
+
+async def _http_error(request: Request, error: HTTPException) -> JSONResponse:
+    return JSONResponse({"detail": str(error.detail)}, error.status_code, error.headers)
+
+
+async def _user_error(request: Request, error: UserError) -> JSONResponse:
+    return JSONResponse({"detail": str(error)}, 409)

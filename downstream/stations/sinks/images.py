@@ -1,0 +1,48 @@
+"""Images sorted into folders by their verdict, each with its signal beside it."""
+
+import re
+import time
+from pathlib import Path
+
+from downstream.stations.contract import NotDelivered, Sink, Surroundings
+from downstream.stations.signal import Signal
+from downstream.stations.sinks.config import Images
+from pretrain.files import link_or_copy, write_whole
+
+# An image is written a moment after its signal; one of which nothing came is waited for no longer.
+WAIT_S = 3.0
+
+
+class ImagesSink(Sink):
+    """Fulfills the contract. Writes PATH/STATION/VERDICT/PART-NAME.png and .json; a second delivery writes the same."""
+
+    wants_images = True
+
+    def __init__(self, options: Images, surroundings: Surroundings) -> None:
+        self.options, self._surroundings = options, surroundings
+        self._waiting_for: tuple[str, float] = ("", 0.0)
+
+    def send(self, signal: Signal) -> None:
+        if signal.verdict not in self.options.verdicts:
+            return
+        image = self._surroundings.image_of(signal)
+        if image is None and signal.frames and self._is_worth_waiting(signal):
+            raise NotDelivered("the image is not written yet")
+        folder = self.options.path / signal.station / signal.verdict
+        name = f"{signal.part:08d}-{plain(signal.name)}" if signal.name else f"{signal.part:08d}"
+        folder.mkdir(parents=True, exist_ok=True)
+        if image is not None:
+            copy = folder / f"{name}{image.suffix}"
+            copy.unlink(missing_ok=True)
+            link_or_copy(image, copy)
+        write_whole(folder / f"{name}.json", signal.to_json().encode() + b"\n")
+
+    def _is_worth_waiting(self, signal: Signal) -> bool:
+        if self._waiting_for[0] != signal.id:
+            self._waiting_for = (signal.id, time.monotonic())
+        return time.monotonic() - self._waiting_for[1] < WAIT_S
+
+
+def plain(name: str) -> str:
+    """As a file may be called, whoever named the part."""
+    return re.sub(r"[^\w.-]+", "_", Path(name).stem, flags=re.ASCII)[:80] or "part"
