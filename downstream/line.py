@@ -14,9 +14,10 @@ if __name__ == "__main__":
 
     sys.path[0] = str(Path(__file__).resolve().parents[1])
     from downstream.stations.config import Config
+    from downstream.stations.reading_config import check_words
     from pretrain.command import start
 
-    start("downstream.line:main", Config)
+    start("downstream.line:main", Config, check_words)
 
 import json
 

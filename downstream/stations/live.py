@@ -5,7 +5,6 @@ import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import asdict
 
-from downstream.service.schemas import own_version
 from downstream.stations.delivery import Delivery
 from downstream.stations.station import Station
 
@@ -17,7 +16,6 @@ ALIVE_S = 15.0
 def status(stations: Sequence[Station], deliveries: Sequence[Delivery], heartbeats: Mapping[str, int]) -> dict:
     """As plain JSON. Latencies are of the last parts, from a part's beginning to its signal on disk."""
     return {
-        "version": own_version(),
         "stations": [station_status(station, heartbeats[station.name]) for station in stations],
         "sinks": [
             {"name": each.name, "stations": [*each.stations], "problem": each.problem, "waiting": each.count_waiting(),

@@ -33,6 +33,12 @@ def read_line(config: Config) -> Line:
     return Line([station for station in stations if not config.only or station.name in config.only], sinks)
 
 
+def check_words(config: Config) -> None:
+    """Raises UserError for a mistake in the lists, before anything heavy is imported."""
+    if config.schema is None:
+        read_line(config)
+
+
 def _station(values: object, where: str) -> Station:
     station = read_fields(Station, values, where)
     _check_name(station.name, where)

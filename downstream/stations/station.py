@@ -18,7 +18,6 @@ from PIL import Image
 
 from downstream.inspection.inspection import Inspection
 from downstream.service.monitoring import LOG
-from downstream.service.schemas import region_fields
 from downstream.stations.catalogue import made
 from downstream.stations.config import Station as Options
 from downstream.stations.contract import Frame, Source, StationState, Surroundings
@@ -283,7 +282,7 @@ class Station:
                 part.id, self.name, part.number, part.name, "fail" if decision.fails else "pass",
                 reason_of(inspection, decision.fails), inspection.score, inspection.threshold, loaded.name,
                 loaded.fingerprint, part.time, round(1e3 * (time.monotonic() - part.began_s), 3),
-                [region_fields(region) for region in inspection.regions], image.digest, len(judged),
+                [region.as_json() for region in inspection.regions], image.digest, len(judged),
                 inspection.confidence, inspection.width, inspection.height,
             ))  # fmt: skip
 

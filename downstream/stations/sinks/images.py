@@ -1,16 +1,17 @@
 """Images sorted into folders by their verdict, each with its signal beside it."""
 
 import re
+import threading
 import time
 from pathlib import Path
 
-from downstream.stations.contract import NotDelivered, Sink, Surroundings
+from downstream.stations.contract import Sink, Surroundings
 from downstream.stations.signal import Signal
 from downstream.stations.sinks.config import Images
 from pretrain.files import link_or_copy, write_whole
 
 # An image is written a moment after its signal; one of which nothing came is waited for no longer.
-WAIT_S = 3.0
+WAIT_S, LOOK_S = 3.0, 0.02
 
 
 class ImagesSink(Sink):
@@ -20,14 +21,12 @@ class ImagesSink(Sink):
 
     def __init__(self, options: Images, surroundings: Surroundings) -> None:
         self.options, self._surroundings = options, surroundings
-        self._waiting_for: tuple[str, float] = ("", 0.0)
+        self._is_closing = threading.Event()
 
     def send(self, signal: Signal) -> None:
         if signal.verdict not in self.options.verdicts:
             return
-        image = self._surroundings.image_of(signal)
-        if image is None and signal.frames and self._is_worth_waiting(signal):
-            raise NotDelivered("the image is not written yet")
+        image = self._image_of(signal)
         folder = self.options.path / signal.station / signal.verdict
         name = f"{signal.part:08d}-{plain(signal.name)}" if signal.name else f"{signal.part:08d}"
         folder.mkdir(parents=True, exist_ok=True)
@@ -37,10 +36,16 @@ class ImagesSink(Sink):
             link_or_copy(image, copy)
         write_whole(folder / f"{name}.json", signal.to_json().encode() + b"\n")
 
-    def _is_worth_waiting(self, signal: Signal) -> bool:
-        if self._waiting_for[0] != signal.id:
-            self._waiting_for = (signal.id, time.monotonic())
-        return time.monotonic() - self._waiting_for[1] < WAIT_S
+    def close(self) -> None:
+        self._is_closing.set()
+
+    def _image_of(self, signal: Signal) -> Path | None:
+        """None for a part without frames, or whose image did not come."""
+        until_s = time.monotonic() + (WAIT_S if signal.frames else 0.0)
+        while (image := self._surroundings.image_of(signal)) is None and time.monotonic() < until_s:
+            if self._is_closing.wait(LOOK_S):
+                break
+        return image
 
 
 def plain(name: str) -> str:
