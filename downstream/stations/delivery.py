@@ -10,8 +10,8 @@ from downstream.stations.outbox import Numbered, Outbox
 from pretrain.command import UserError
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 30.0
-# A receiver that is back after an hour gets what waited without a pause; nothing is asked for more often than this.
-LOOK_S = 5.0
+# So often at least it looks whether it is to stop, and for signals of its own among those of other stations.
+LOOK_S = 0.5
 
 
 class Delivery:

@@ -2,29 +2,18 @@
 
 import os
 import signal as signals
+import sqlite3
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+from made_signals import begun, verdict
 
 from downstream.stations import outbox as module
-from downstream.stations.outbox import Begun, Outbox
-from downstream.stations.signal import Signal, id_of
+from downstream.stations.outbox import Outbox
 from pretrain.command import UserError
-
-TIME = "2026-01-31T23:59:59.123Z"
-
-
-def verdict(part: int, said: str = "pass", station: str = "cap", **more) -> Signal:
-    part_id = id_of(station, str(part))
-    return Signal(part_id, station, part, str(part), said, "", 0.5, 1.0, "m", "v", TIME, 10.0, **more)
-
-
-def begun(part: int, station: str = "cap") -> Begun:
-    return Begun(id_of(station, str(part)), station, part, str(part), TIME)
-
 
 @pytest.fixture
 def outbox(tmp_path):
@@ -137,8 +126,6 @@ def test_a_damaged_file_and_one_of_the_future_are_refused(tmp_path):
     with pytest.raises(UserError, match="cannot be used"):
         Outbox(tmp_path)
     Outbox(tmp_path / "b").close()
-    import sqlite3
-
     with sqlite3.connect(tmp_path / "b" / "line.sqlite") as connection:
         connection.execute("PRAGMA user_version = 99")
     connection.close()
@@ -149,7 +136,7 @@ def test_a_damaged_file_and_one_of_the_future_are_refused(tmp_path):
 WRITER = """
 import sys
 from pathlib import Path
-from test_outbox import begun, verdict
+from made_signals import begun, verdict
 from downstream.stations.outbox import Outbox
 outbox = Outbox(Path(sys.argv[1]))
 for part in range(outbox.last_part("cap") + 1, 10**6):
@@ -161,7 +148,7 @@ for part in range(outbox.last_part("cap") + 1, 10**6):
 
 
 def test_a_killed_writer_loses_nothing_that_it_said_was_written(tmp_path):
-    environment = {**os.environ, "PYTHONPATH": f"{Path(__file__).parent}:{os.environ.get('PYTHONPATH', '')}"}
+    environment = {**os.environ, "PYTHONPATH": f"{Path(__file__).parents[2]}:{os.environ.get('PYTHONPATH', '')}"}
     said = []
     for lines in (3, 8):
         process = subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path)], stdout=subprocess.PIPE, text=True,
