@@ -30,6 +30,7 @@ class CsvSink(Sink):
             self._file.seek(0)
             first = self._file.readline()
             if first and first != head:
+                self.close()
                 raise UserError(f"{path} has other columns: name another file, or put it aside.")
             self._drop_half_a_row()
             if not first:

@@ -15,6 +15,7 @@ from downstream.stations import outbox as module
 from downstream.stations.outbox import Outbox
 from pretrain.command import UserError
 
+
 @pytest.fixture
 def outbox(tmp_path):
     opened = Outbox(tmp_path)

@@ -1,0 +1,93 @@
+"""New files only, whole ones only, each once, whatever is restarted."""
+
+import os
+import threading
+import time
+
+import pytest
+from line_here import surroundings, until
+
+from downstream.stations.sources.config import Folder
+from downstream.stations.sources.folder import FolderSource, unused
+
+
+@pytest.fixture
+def watching(tmp_path):
+    """`watching()` gives a source and the list of frames that it has given, growing in a thread."""
+    sources = []
+
+    def watch(**options) -> tuple[FolderSource, list]:
+        given = {"path": tmp_path / "in", "settle_s": 0.2, "every_s": 0.02, **options}
+        source, frames = FolderSource(Folder(**given), surroundings(tmp_path)), []
+        sources.append(source)
+        threading.Thread(target=lambda: [frames.append(frame) for frame in source.frames()], daemon=True).start()
+        return source, frames
+
+    (tmp_path / "in").mkdir()
+    yield watch
+    for source in sources:
+        source.stop()
+
+
+def test_images_come_once_in_the_order_they_were_written(watching, tmp_path):
+    for number, name in enumerate(("b.png", "a.jpg", "notes.txt", ".hidden.png", "c.PNG")):
+        (tmp_path / "in" / name).write_bytes(b"x")
+        os.utime(tmp_path / "in" / name, (1e9 + number, 1e9 + number))
+    (tmp_path / "in" / "folder.png").mkdir()
+    _, frames = watching()
+    until(lambda: len(frames) == 3)
+    time.sleep(0.1)
+    assert [frame.name for frame in frames] == ["b.png", "a.jpg", "c.PNG"]
+    assert len({frame.key for frame in frames}) == 3 and frames[0].path == tmp_path / "in" / "b.png"
+
+
+def test_one_that_is_still_written_is_waited_for(watching, tmp_path):
+    _, frames = watching(settle_s=1.0)
+    with open(tmp_path / "in" / "slow.png", "wb") as file:
+        for _ in range(8):
+            file.write(b"part")
+            file.flush()
+            time.sleep(0.1)
+            assert not frames
+    until(lambda: frames)
+    assert frames[0].key.split()[1] == "32"
+
+
+def test_one_that_is_written_over_is_another_part(watching, tmp_path):
+    _, frames = watching()
+    (tmp_path / "in" / "current.png").write_bytes(b"first")
+    until(lambda: len(frames) == 1)
+    (tmp_path / "in" / "current.png").write_bytes(b"second")
+    until(lambda: len(frames) == 2)
+    assert frames[0].key != frames[1].key
+
+
+def test_judged_ones_are_moved_and_none_is_written_over(watching, tmp_path):
+    source, frames = watching(done=tmp_path / "done")
+    assert not source.stays
+    for _ in range(2):
+        count = len(frames)
+        (tmp_path / "in" / "a.png").write_bytes(b"x")
+        until(lambda count=count: len(frames) == count + 1)
+        source.settled(frames[-1])
+    assert sorted(path.name for path in (tmp_path / "done").iterdir()) == ["a.1.png", "a.png"]
+    source.settled(frames[0])  # taken away meanwhile
+    assert unused(tmp_path / "done" / "a.png").name == "a.2.png"
+
+
+def test_keys_are_the_same_after_a_restart(watching, tmp_path):
+    (tmp_path / "in" / "a.png").write_bytes(b"x")
+    first, second = watching(), watching()
+    until(lambda: first[1] and second[1])
+    assert first[1][0].key == second[1][0].key and first[0].present() == {first[1][0].key}
+    assert first[0].stays
+
+
+def test_a_folder_that_is_away_is_waited_for(watching, tmp_path):
+    source, frames = watching()
+    (tmp_path / "in").rmdir()
+    until(lambda: source.problem)
+    assert "cannot be read" in source.problem
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.png").write_bytes(b"x")
+    until(lambda: frames and source.problem is None)

@@ -1,0 +1,70 @@
+"""A camera of the tests' own: MJPEG over HTTP, as many IP cameras have it, with a plug that can be pulled."""
+
+import socket
+import threading
+import time
+from base64 import b64encode
+from contextlib import suppress
+from io import BytesIO
+
+import numpy as np
+from PIL import Image
+
+
+class MjpegCamera:
+    """At `url`. `pixels` is what it shows; `rate` frames a second. With `login`, as `user:password`, others get 401."""
+
+    def __init__(self, pixels: np.ndarray, rate: float = 30.0, login: str | None = None) -> None:
+        self.pixels, self.rate, self.is_hanging, self.connections = pixels, rate, False, 0
+        self._login = login and f"Basic {b64encode(login.encode()).decode()}"
+        self._open: list[socket.socket] = []
+        self._listening: socket.socket | None = None
+        self.port = 0
+        self.plug_in()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/stream"
+
+    def plug_in(self) -> None:
+        self._listening = socket.create_server(("127.0.0.1", self.port))
+        self.port = self._listening.getsockname()[1]
+        threading.Thread(target=self._accept, args=(self._listening,), daemon=True).start()
+
+    def pull_the_plug(self) -> None:
+        """All connections are cut, and none is taken."""
+        with suppress(OSError):
+            self._listening.shutdown(socket.SHUT_RDWR)
+        self._listening.close()
+        for each in self._open:
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+            each.close()
+        self._open = []
+
+    def _accept(self, listening: socket.socket) -> None:
+        with suppress(OSError):
+            while True:
+                connection, _ = listening.accept()
+                self._open.append(connection)
+                self.connections += 1
+                threading.Thread(target=self._show, args=(connection,), daemon=True).start()
+
+    def _show(self, connection: socket.socket) -> None:
+        with suppress(OSError):
+            asked = b""
+            while b"\r\n\r\n" not in asked:
+                asked += connection.recv(4096)
+            if self._login and f"authorization: {self._login}".lower() not in asked.decode().lower():
+                connection.sendall(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n"
+                                   b'WWW-Authenticate: Basic realm="camera"\r\n\r\n')  # fmt: skip
+                connection.close()
+                return
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: multipart/x-mixed-replace; boundary=next\r\n\r\n")
+            while True:
+                if not self.is_hanging:
+                    written = BytesIO()
+                    Image.fromarray(self.pixels).save(written, "JPEG", quality=95)
+                    head = f"--next\r\nContent-Type: image/jpeg\r\nContent-Length: {written.tell()}\r\n\r\n"
+                    connection.sendall(head.encode() + written.getvalue() + b"\r\n")
+                time.sleep(1 / self.rate)
