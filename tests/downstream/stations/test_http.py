@@ -15,14 +15,14 @@ TOKEN = "a token of some length"
 
 
 @pytest.fixture(scope="module")
-def here(padim_folder, demo_folder, tmp_path_factory):
+def here(onnx_file, demo_folder, tmp_path_factory):
     nuts = demo_folder / "hazelnut/test/good"
     stations = [
         {"name": "push", "budget_ms": 20_000, "source": {"type": "push", "max_image_mb": 1}},
         {"name": "call", "budget_ms": 20_000, "trigger": {"type": "call"},
          "source": {"type": "replay", "path": str(nuts), "rate": 20, "loops": 0}},
     ]  # fmt: skip
-    with running(padim_folder, tmp_path_factory.mktemp("http"), stations, port=0) as running_line:
+    with running(onnx_file, tmp_path_factory.mktemp("http"), stations, port=0) as running_line:
         yield running_line
 
 
@@ -108,9 +108,9 @@ def test_events_come_as_they_happen(here, image):
     assert got[-1] == ("signal", sent) and "state" in {kind for kind, _ in got}
 
 
-def test_with_a_token_nobody_else_may_ask(padim_folder, tmp_path):
+def test_with_a_token_nobody_else_may_ask(onnx_file, tmp_path):
     (tmp_path / "token").write_text(TOKEN)
-    with running(padim_folder, tmp_path, [{"name": "push", "source": {"type": "push"}}], port=0,
+    with running(onnx_file, tmp_path, [{"name": "push", "source": {"type": "push"}}], port=0,
                  token_file=tmp_path / "token") as here:  # fmt: skip
         assert here.client.get("/api/status").status_code == 401 and here.client.get("/health").status_code == 200
         assert here.client.get("/api/status", headers={"Authorization": f"Bearer {TOKEN}"}).status_code == 200

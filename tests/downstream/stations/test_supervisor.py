@@ -25,12 +25,12 @@ def replay(path, name="nut", **more) -> dict:
             "source": {"type": "replay", "path": str(path), "rate": 50, **more}}  # fmt: skip
 
 
-def test_stations_share_a_model_and_the_line_ends_with_its_sources(padim_folder, tmp_path, nuts):
+def test_stations_share_a_model_and_the_line_ends_with_its_sources(onnx_file, tmp_path, nuts):
     folder = shutil.copytree(nuts / "good", tmp_path / "in")
     stations = [replay(nuts), replay(nuts / "good", "lid", waits=True, loops=2)]
     sinks = [{"type": "csv", "path": str(tmp_path / "out.csv"), "stations": "lid"},
              {"type": "images", "path": str(tmp_path / "sorted"), "verdicts": "fail"}]  # fmt: skip
-    with running(padim_folder, tmp_path, stations, sinks) as here:
+    with running(onnx_file, tmp_path, stations, sinks) as here:
         assert here.ended.wait(60)
         assert len(here.line._models) == 1
         found = here.line.status()
@@ -46,7 +46,7 @@ def test_stations_share_a_model_and_the_line_ends_with_its_sources(padim_folder,
     assert not list((tmp_path / "state/images").iterdir())  # all sinks have them
 
 
-def test_a_folder_is_judged_once_whatever_is_restarted(padim_folder, tmp_path, nuts):
+def test_a_folder_is_judged_once_whatever_is_restarted(onnx_file, tmp_path, nuts):
     (tmp_path / "in").mkdir()
     station = {"name": "nut", "budget_ms": 20_000, "source": {"type": "folder", "path": str(tmp_path / "in"),
                                                              "settle_s": 0.1}}  # fmt: skip
@@ -55,15 +55,15 @@ def test_a_folder_is_judged_once_whatever_is_restarted(padim_folder, tmp_path, n
         shutil.copy(path, tmp_path / "in" / path.name)
         names.append(path.name)
         if number % 2:
-            with running(padim_folder, tmp_path, [station]) as here:
+            with running(onnx_file, tmp_path, [station]) as here:
                 assert [each.name for each in here.wait_for(len(names))] == names
                 time.sleep(0.3)
                 assert [each.part for each in here.signals()] == [*range(1, len(names) + 1)]
 
 
-def test_one_dead_source_is_alone_and_the_heartbeat_goes_on(padim_folder, tmp_path, nuts):
+def test_one_dead_source_is_alone_and_the_heartbeat_goes_on(onnx_file, tmp_path, nuts):
     dead = {"name": "dead", "source": {"type": "video", "url": "rtsp://127.0.0.1:1/none", "timeout_s": 1}}
-    with running(padim_folder, tmp_path, [replay(nuts / "good", loops=0), dead], port=0) as here:
+    with running(onnx_file, tmp_path, [replay(nuts / "good", loops=0), dead], port=0) as here:
         here.wait_for(5)
         until(lambda: here.station("dead").state(0).mode == "fault")
         before = dict(here.line._heartbeats)
@@ -72,10 +72,10 @@ def test_one_dead_source_is_alone_and_the_heartbeat_goes_on(padim_folder, tmp_pa
         assert not here.line.is_well() and here.client.get("/health").status_code == 503
 
 
-def test_without_a_disk_there_is_no_heartbeat_and_no_pass(padim_folder, tmp_path, nuts, monkeypatch):
+def test_without_a_disk_there_is_no_heartbeat_and_no_pass(onnx_file, tmp_path, nuts, monkeypatch):
     monkeypatch.setattr("downstream.stations.outbox.RETRY_S", 0.05)
     stations = [{"name": "nut", "budget_ms": 200, "source": {"type": "push"}}]
-    with running(padim_folder, tmp_path, stations, port=0) as here:
+    with running(onnx_file, tmp_path, stations, port=0) as here:
         image = next((nuts / "good").iterdir()).read_bytes()
         here.client.post("/api/stations/nut/parts", content=image)
         outbox = here.line._outbox
@@ -97,8 +97,8 @@ def test_without_a_disk_there_is_no_heartbeat_and_no_pass(padim_folder, tmp_path
         assert answered[0].json()["verdict"] == "fault"
 
 
-def test_a_stopped_line_ends_what_it_began(padim_folder, tmp_path, nuts):
-    with running(padim_folder, tmp_path, [replay(nuts, loops=0)], [{"type": "csv", "path": str(tmp_path / "o.csv")}],
+def test_a_stopped_line_ends_what_it_began(onnx_file, tmp_path, nuts):
+    with running(onnx_file, tmp_path, [replay(nuts, loops=0)], [{"type": "csv", "path": str(tmp_path / "o.csv")}],
                  ) as here:  # fmt: skip
         here.wait_for(5)
     connection = sqlite3.connect(tmp_path / "state/line.sqlite")
@@ -108,21 +108,21 @@ def test_a_stopped_line_ends_what_it_began(padim_folder, tmp_path, nuts):
     assert len((tmp_path / "o.csv").read_text().splitlines()) == 1 + count
 
 
-def test_two_lines_do_not_share_a_state(padim_folder, tmp_path, nuts):
-    with running(padim_folder, tmp_path, [replay(nuts, loops=0)]):
-        config = Config(stations=[replay(nuts)], models=padim_folder, state=tmp_path / "state")
+def test_two_lines_do_not_share_a_state(onnx_file, tmp_path, nuts):
+    with running(onnx_file, tmp_path, [replay(nuts, loops=0)]):
+        config = Config(stations=[replay(nuts)], models=onnx_file, state=tmp_path / "state")
         with pytest.raises(UserError, match="another process runs a line in"):
             Supervisor(config, read_line(config))
 
 
-def test_states_are_shown_to_a_sink_at_changes_and_with_each_heartbeat(padim_folder, tmp_path, nuts, monkeypatch):
+def test_states_are_shown_to_a_sink_at_changes_and_with_each_heartbeat(onnx_file, tmp_path, nuts, monkeypatch):
     from downstream.stations.sinks.csv import CsvSink
 
     shown = []
     monkeypatch.setattr(module, "HEARTBEAT_S", 0.1)
     monkeypatch.setattr(CsvSink, "show", lambda self, state: shown.append(state))
     sinks = [{"type": "csv", "path": str(tmp_path / "o.csv")}]
-    with running(padim_folder, tmp_path, [replay(nuts / "good")], sinks) as here:
+    with running(onnx_file, tmp_path, [replay(nuts / "good")], sinks) as here:
         assert here.ended.wait(60)
     assert any(state.busy for state in shown) and shown[-1].mode == "stopped"
     assert [state.heartbeat for state in shown] == sorted(state.heartbeat for state in shown)
