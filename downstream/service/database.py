@@ -151,10 +151,11 @@ class Database:
         statement = select(RESULTS).where(and_(True, *conditions)).order_by(RESULTS.c.id.desc()).limit(limit)
         return [_stored_result(row) for row in self.rows(statement)]
 
-    def first_results(self, wanted: ResultFilter, limit: int) -> list[StoredResult]:
-        """The oldest first."""
-        statement = select(RESULTS).where(and_(True, *wanted.conditions())).order_by(RESULTS.c.id).limit(limit)
-        return [_stored_result(row) for row in self.rows(statement)]
+    def scores(self, wanted: ResultFilter, limit: int, is_newest: bool = False) -> list[float]:
+        """Those of the oldest results, the oldest first, or of the newest, the newest first."""
+        order = RESULTS.c.id.desc() if is_newest else RESULTS.c.id
+        statement = select(RESULTS.c.score).where(and_(True, *wanted.conditions())).order_by(order).limit(limit)
+        return [row["score"] for row in self.rows(statement)]
 
     def result(self, result_id: int) -> StoredResult | None:
         rows = self.rows(select(RESULTS).where(RESULTS.c.id == result_id))

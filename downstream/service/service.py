@@ -167,25 +167,29 @@ class Service:
         # On disk before it is answered: a killed server loses nothing that a client was told.
         result = result._replace(id=await self.commits(result))
         try:
-            await asyncio.to_thread(self._watch, result, look, problems)
+            await asyncio.to_thread(self._watch, result, look, problems, current.threshold)
         except SQLAlchemyError as error:
             LOG.warning("what was seen could not be watched", extra={"metadata": {"reason": type(error).__name__}})
         self.metrics.images.labels(loaded.name, "defective" if inspection.is_defective else "good").inc()
         return image_response(result, inspection, loaded, position, map_format)
 
-    def _watch(self, result: StoredResult, look: Look, problems: Sequence[CameraProblem]) -> None:
-        """What comes of a result that is kept already: it is answered, whatever becomes of this."""
+    def _watch(self, result: StoredResult, look: Look, problems: Sequence[CameraProblem], threshold: float) -> None:
+        """What comes of a result that is kept already: it is answered, whatever becomes of this. `threshold` is the one
+        in force, which is not that of a request that brought its own."""
         for problem in problems:
             self.metrics.camera_problems.labels(result.model, problem).inc()
             self.webhook.tell(problem, result.model, f"the camera: {problem}", result.created)
-        if problems or result.is_defective:
+        if problems:
             return
-        self.camera.accept(result.model, look)
+        if not result.is_defective:
+            self.camera.accept(result.model, look)
+        if result.score > threshold:
+            return
         with self._watching:
             self._accepted[result.model] += 1
             if self._accepted[result.model] % KS_WINDOW:
                 return
-            drift = drift_of(accepted_scores(self.database, result.model, result.model_version))
+            drift = drift_of(accepted_scores(self.database, result.model, result.model_version, threshold))
             if drift.has_drifted:
                 self.webhook.tell("drift", result.model, "scores of accepted images have drifted", result.created)
 

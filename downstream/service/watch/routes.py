@@ -29,7 +29,8 @@ class CameraResponse(Schema):
 
 class DriftResponse(Schema):
     references: int = Field(
-        description="First images that this version of the model accepted: others are compared with them."
+        description="First images of this version of the model that the threshold in force accepts: others are "
+        "compared with them."
     )
     references_needed: int
     count: int = Field(description="Accepted images after those.")
@@ -80,7 +81,7 @@ async def begin_anew(service: ServiceDependency, request: Request, model: ModelQ
 
 
 def watched(service: Service, model: str | None = None) -> WatchResponse:
-    database, loaded = service.database, service.current(model).loaded
+    database, (loaded, threshold) = service.database, service.current(model)
     recent = database.results(ResultFilter(model=loaded.name), RECENT)
     found = [problem for result in recent for problem in filter(None, result.camera.split(", "))]
     false_alarms, misses = rates_of(database, loaded.name)
@@ -91,7 +92,7 @@ def watched(service: Service, model: str | None = None) -> WatchResponse:
             false_alarm_rate=CHECK_FALSE_ALARM_RATE, recent=len(recent),
             problems={problem: found.count(problem) for problem in sorted(set(found))},
         ),
-        drift=drift_response(drift_of(accepted_scores(database, loaded.name, loaded.fingerprint))),
+        drift=drift_response(drift_of(accepted_scores(database, loaded.name, loaded.fingerprint, threshold))),
         false_alarms=rate_response(false_alarms),
         misses=rate_response(misses),
     )  # fmt: skip

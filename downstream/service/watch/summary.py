@@ -50,15 +50,17 @@ def drift_of(scores: list[float]) -> Drift:
     return Drift(len(references), len(later), ks, cusum(normal_ranks(later, references), cusum_limit()))
 
 
-def accepted_scores(database: Database, model: str, version: str) -> list[float]:
-    """Of images that a version of a model called good, and with whose camera nothing was wrong: its first ones, and
-    the latest, which begin where a window begins, so that each image is in one window only."""
-    wanted = ResultFilter(model=model, is_defective=False, model_version=version, camera="")
-    first = database.first_results(wanted, SCORE_REFERENCES)
-    later = max(0, database.count(wanted) - SCORE_REFERENCES)
-    latest = database.results(wanted, SCORES + later % KS_WINDOW)
-    after = [one for one in reversed(latest) if first and one.id > first[-1].id]
-    return [one.score for one in [*first, *after]]
+def accepted_scores(database: Database, model: str, version: str, threshold: float) -> list[float]:
+    """Scores of a version's images that the threshold in force accepts, whichever one was when they were judged, and
+    with whose camera nothing was wrong: the first ones, and the latest, which begin where a window begins, so that
+    each image is in one window only. By the verdicts themselves, a changed threshold would look like drift."""
+    wanted = ResultFilter(model=model, max_score=threshold, model_version=version, camera="")
+    first = database.scores(wanted, SCORE_REFERENCES)
+    if len(first) < SCORE_REFERENCES:
+        return first
+    later = database.count(wanted) - SCORE_REFERENCES
+    latest = database.scores(wanted, min(later, SCORES + later % KS_WINDOW), is_newest=True) if later else []
+    return [*first, *reversed(latest)]
 
 
 def rates_of(database: Database, model: str) -> tuple[Rate, Rate]:

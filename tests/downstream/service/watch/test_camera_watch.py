@@ -74,10 +74,10 @@ def test_drift_is_looked_for_after_so_many_images_of_each_model(serving, monkeyp
     monkeypatch.setattr("downstream.service.service.KS_WINDOW", 3)
     monkeypatch.setattr("downstream.service.service.accepted_scores", lambda *asked: looked.append(asked[1:]) or [])
     for result_id in range(1, 13, 2):
-        serving.service._watch(result(0, model="pin", id=result_id), look_at(image(0)), [])
-        serving.service._watch(result(5, model="pin", id=result_id), look_at(image(0)), [])  # defective
-        serving.service._watch(result(0, model="nut", id=result_id + 1), look_at(image(0)), ["too dark"])
-    assert looked == [("pin", "a version")] * 2
+        for one, problems in ((result(0, model="pin", id=result_id), []), (result(5, model="pin", id=result_id), []),
+                              (result(0, model="nut", id=result_id + 1), ["too dark"])):  # fmt: skip
+            serving.service._watch(one, look_at(image(0)), problems, 2.5)
+    assert looked == [("pin", "a version", 2.5)] * 2
 
 
 def test_what_one_worker_learned_is_known_to_others(location):

@@ -49,17 +49,34 @@ def test_scores_are_those_of_accepted_images_of_this_version_in_their_order(data
     monkeypatch.setattr("downstream.service.watch.summary.SCORES", 2)
     monkeypatch.setattr("downstream.service.watch.summary.KS_WINDOW", 2)
     for number in range(8):
-        database.add_results([result(0, score=float(number)), result(0, score=99.0, camera="too dark"),
-                              result(5), result(0, score=98.0, model_version="other")])  # fmt: skip
-    assert accepted_scores(database, "bolt", "a version") == [0, 1, 2, 5, 6, 7]
-    assert accepted_scores(database, "nut", "a version") == []
+        database.add_results([result(0, score=float(number)), result(0, score=0.5, camera="too dark"),
+                              result(5, score=50.0), result(0, score=0.5, model_version="other")])  # fmt: skip
+    assert accepted_scores(database, "bolt", "a version", 9.0) == [0, 1, 2, 5, 6, 7]
+    assert accepted_scores(database, "bolt", "a version", 3.0) == [0, 1, 2, 3]
+    assert accepted_scores(database, "bolt", "a version", 1.0) == [0, 1]
+    assert accepted_scores(database, "nut", "a version", 9.0) == []
+
+
+@pytest.mark.parametrize(("before", "after"), [(9.0, 4.0), (4.0, 9.0)])
+def test_a_changed_threshold_is_no_drift_and_hides_none(database, before, after):
+    random, count = np.random.default_rng(0), SCORE_REFERENCES + 3 * KS_WINDOW
+
+    def judged(scores: np.ndarray, threshold: float) -> None:
+        database.add_results([result(0, score=float(one), threshold=threshold, is_defective=bool(one > threshold))
+                              for one in scores])  # fmt: skip
+
+    judged(random.gamma(4, size=count), before)
+    judged(random.gamma(4, size=3 * KS_WINDOW), after)
+    assert not drift_of(accepted_scores(database, "bolt", "a version", after)).has_drifted
+    judged(random.gamma(4, size=3 * KS_WINDOW) * 0.4, after)
+    assert drift_of(accepted_scores(database, "bolt", "a version", after)).has_drifted
 
 
 def test_windows_do_not_overlap_however_many_images_came(database):
     count = SCORE_REFERENCES + SCORES + KS_WINDOW // 2
     for first, last in ((0, count), (count, count + KS_WINDOW - 1)):
         database.add_results([result(0, score=float(number)) for number in range(first, last)])
-        later = accepted_scores(database, "bolt", "a version")[SCORE_REFERENCES:]
+        later = accepted_scores(database, "bolt", "a version", 1e9)[SCORE_REFERENCES:]
         assert (later[0] - SCORE_REFERENCES) % KS_WINDOW == 0 and later[-1] == last - 1 and len(later) >= SCORES
 
 
