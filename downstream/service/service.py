@@ -152,7 +152,8 @@ class Service:
         digest = hashlib.sha256(data).hexdigest()
         try:
             image = await self.decoded(data, loaded.inspector.size_px)
-            look, problems = await asyncio.to_thread(self.camera.check, loaded.name, image.pixels, digest)
+            seen = (loaded.name, loaded.fingerprint, image.pixels, digest)
+            look, problems = await asyncio.to_thread(self.camera.check, *seen)
             inspection = await self.forwards(Job(loaded, name, image))
         except RefusedImage as refused:
             self.metrics.refused_images.labels(refused.status).inc()
@@ -182,7 +183,7 @@ class Service:
         if problems:
             return
         if not result.is_defective:
-            self.camera.accept(result.model, look)
+            self.camera.accept(result.model, result.model_version, look)
         if result.score > threshold:
             return
         with self._watching:

@@ -5,6 +5,7 @@ from sqlalchemy import (
     Boolean,
     Column,
     Float,
+    Index,
     Integer,
     LargeBinary,
     MetaData,
@@ -77,5 +78,7 @@ CAMERA_REFERENCES = Table(
     "camera_references", TABLES,
     Column("id", ID_TYPE, primary_key=True, autoincrement=True),
     Column("model", Text, nullable=False),
+    Column("model_version", String(64), nullable=False, server_default=""),
     Column("look", Text, nullable=False),  # JSON
+    Index("ix_camera_references_version", "model", "model_version", "id"),
 )  # fmt: skip

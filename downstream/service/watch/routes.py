@@ -20,7 +20,7 @@ RECENT = 200
 
 
 class CameraResponse(Schema):
-    references: int = Field(description="Accepted images that were learned from.")
+    references: int = Field(description="Images that this version of the model accepted and that were learned from.")
     references_needed: int
     false_alarm_rate: float = Field(description="Of each check, for an image with which nothing is wrong.")
     recent: int = Field(description="Number of latest results that are counted below.")
@@ -75,9 +75,9 @@ async def watch(service: ServiceDependency, model: ModelQuery = None) -> WatchRe
 )
 async def begin_anew(service: ServiceDependency, request: Request, model: ModelQuery = None) -> WatchResponse:
     """Learn anew what the camera usually shows, from the next accepted images: after a change that shall stay."""
-    current = await asyncio.to_thread(service.current, model)
-    await asyncio.to_thread(service.camera.begin_anew, current.loaded.name, request.state.user.name)
-    return await asyncio.to_thread(watched, service, current.loaded.name)
+    loaded = (await asyncio.to_thread(service.current, model)).loaded
+    await asyncio.to_thread(service.camera.begin_anew, loaded.name, loaded.fingerprint, request.state.user.name)
+    return await asyncio.to_thread(watched, service, loaded.name)
 
 
 def watched(service: Service, model: str | None = None) -> WatchResponse:
@@ -88,7 +88,7 @@ def watched(service: Service, model: str | None = None) -> WatchResponse:
     return WatchResponse(
         model=loaded.name,
         camera=CameraResponse(
-            references=service.camera.count(loaded.name), references_needed=REFERENCES,
+            references=service.camera.count(loaded.name, loaded.fingerprint), references_needed=REFERENCES,
             false_alarm_rate=CHECK_FALSE_ALARM_RATE, recent=len(recent),
             problems={problem: found.count(problem) for problem in sorted(set(found))},
         ),

@@ -7,14 +7,17 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from conftest import REPOSITORY
 from sqlalchemy import create_engine, inspect, text
 
 from downstream.service.database import Database, ResultFilter, url_of
-from downstream.service.migrating import alone
+from downstream.service.migrating import _config, alone
 from downstream.service.tables import TABLES
+from downstream.service.watch.camera import REFERENCES
+from downstream.service.watch.camera_watch import CameraWatch
 from pretrain.command import UserError
 
 # As heldout 0.1 made them (commit 47c83b1).
@@ -60,6 +63,18 @@ def execute(location: str, statements: str) -> None:
     engine.dispose()
 
 
+def migrated(location: str, revision: str) -> None:
+    """A new database as a heldout of that revision left it."""
+    url = url_of(location)
+    if url.get_backend_name() == "sqlite":
+        Path(location).parent.mkdir(exist_ok=True)
+    engine, config = create_engine(url), _config()
+    with alone(engine) as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, revision)
+    engine.dispose()
+
+
 def columns(location: str) -> dict[str, list[str]]:
     engine = create_engine(url_of(location))
     found = inspect(engine)
@@ -85,6 +100,16 @@ def test_a_database_of_0_1_keeps_all_it_has(old):
     database = Database(old)
     assert database.add_results([result._replace(model_version="v")]) == [2]
     assert [one.model_version for one in database.all_results(ResultFilter())] == ["v", ""]
+    database.close()
+
+
+def test_what_a_camera_showed_to_nobody_knows_which_version_is_learned_anew(location):
+    migrated(location, "0005")
+    looks = ["INSERT INTO camera_references (model, look) VALUES ('bolt', '{}')"] * REFERENCES
+    execute(location, ";".join(looks))
+    database = Database(location)
+    watch = CameraWatch(database)
+    assert watch.references("bolt", "a version") is None and watch.count("bolt", "") == 0
     database.close()
 
 

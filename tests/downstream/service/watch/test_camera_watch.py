@@ -35,16 +35,16 @@ def judged(serving, pixels: np.ndarray) -> dict:
 
 
 def test_a_dark_camera_is_said_with_the_verdict_counted_and_forgotten(serving):
-    model = "mean"
+    model, version = "mean", serving.service.models.load("mean").fingerprint
     for seed in range(REFERENCES - 3):
-        serving.service.camera.accept(model, look_at(image(seed)))
+        serving.service.camera.accept(model, version, look_at(image(seed)))
     for seed in range(100, 103):
         assert judged(serving, image(seed, 0.3 if seed == 101 else 1))["camera"] == ""  # too few to say so
     before = WatchResponse(**serving.client.get("/api/watch").json())
     assert before.camera.references == before.camera.references_needed == REFERENCES
-    serving.service.camera.begin_anew(model, "a test")
+    serving.service.camera.begin_anew(model, version, "a test")
     for seed in range(REFERENCES):
-        serving.service.camera.accept(model, look_at(image(seed)))
+        serving.service.camera.accept(model, version, look_at(image(seed)))
     assert judged(serving, image(200))["camera"] == ""
     assert "too dark" in judged(serving, image(201, light=0.3))["camera"]
     listed = serving.client.get("/api/results").json()["results"]
@@ -84,14 +84,32 @@ def test_what_one_worker_learned_is_known_to_others(location):
     first, second = Database(location), Database(location)
     one, other = CameraWatch(first), CameraWatch(second)
     for seed in range(REFERENCES + 2):
-        (one, other)[seed % 2].accept("bolt", look_at(image(seed)))
-    assert one.count("bolt") == other.count("bolt") == REFERENCES
+        (one, other)[seed % 2].accept("bolt", "1", look_at(image(seed)))
+    assert one.count("bolt", "1") == other.count("bolt", "1") == REFERENCES
     dark = image(900, light=0.3)
-    assert "too dark" in one.check("bolt", dark, "a")[1] and "too dark" in other.check("bolt", dark, "b")[1]
-    assert one.check("nut", dark, "a")[1] == []
-    np.testing.assert_array_equal(one.references("bolt").mean, other.references("bolt").mean)
+    assert "too dark" in one.check("bolt", "1", dark, "a")[1] and "too dark" in other.check("bolt", "1", dark, "b")[1]
+    assert one.check("nut", "1", dark, "a")[1] == []
+    np.testing.assert_array_equal(one.references("bolt", "1").mean, other.references("bolt", "1").mean)
     first.close()
     second.close()
+
+
+def test_another_version_learns_its_own_camera_and_the_one_before_keeps_its(tmp_path):
+    """A version that sees images at another size found every one of them blurred."""
+    database = Database(str(tmp_path / "results.sqlite"))
+    watch = CameraWatch(database)
+    for seed in range(REFERENCES):
+        watch.accept("bolt", "64 px", look_at(image(seed)))
+    large = image(900, size=256)
+    assert watch.check("bolt", "64 px", large, "a")[1] != []
+    assert watch.check("bolt", "256 px", large, "b")[1] == [] and watch.count("bolt", "256 px") == 0
+    for seed in range(REFERENCES):
+        watch.accept("bolt", "256 px", look_at(image(seed, size=256)))
+    assert watch.check("bolt", "256 px", large, "c")[1] == []
+    assert watch.check("bolt", "64 px", image(901), "d")[1] == []  # rolled back
+    watch.begin_anew("bolt", "256 px", "ada")
+    assert watch.count("bolt", "64 px") == 0  # by the same camera
+    database.close()
 
 
 def test_what_one_worker_begins_anew_is_begun_anew_by_others(tmp_path, monkeypatch):
@@ -100,9 +118,9 @@ def test_what_one_worker_begins_anew_is_begun_anew_by_others(tmp_path, monkeypat
     one, other = CameraWatch(database), CameraWatch(database)
     for light in (1.0, 0.3):
         for seed in range(REFERENCES):
-            one.accept("bolt", look_at(image(seed, light)))
+            one.accept("bolt", "1", look_at(image(seed, light)))
         # The other one looks only now, when there are as many again, and of the same ids.
-        assert other.check("bolt", image(900, light), f"{light}")[1] == []
-        one.begin_anew("bolt", "ada")
-    assert other.references("bolt") is None
+        assert other.check("bolt", "1", image(900, light), f"{light}")[1] == []
+        one.begin_anew("bolt", "1", "ada")
+    assert other.references("bolt", "1") is None
     database.close()
