@@ -5,11 +5,15 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 SECONDS_FOR_THE_REST = 10.0
+# What is no form is read whole and parsed as JSON before anybody counts what is in it: marks of as many points as
+# feedback may have (schemas.py), written with all their digits, take less than half of this.
+MAX_JSON_BYTES = 2 << 20
 
 
 class AnswerFirst:
@@ -43,8 +47,9 @@ class AnswerFirst:
 
 
 class BodyLimits:
-    """Middleware: 413 for a body of more than `max_bytes`, 408 for one that takes longer than `seconds`, and 429 for
-    more than `max_at_once` requests with a body at a time, or more than `max_bytes_at_once` in all their bodies."""
+    """Middleware: 413 for a body of more than `max_bytes`, or of more than MAX_JSON_BYTES where it is no form with
+    images, 408 for one that takes longer than `seconds`, and 429 for more than `max_at_once` requests with a body at a
+    time, or more than `max_bytes_at_once` in all their bodies."""
 
     def __init__(self, app: ASGIApp, max_bytes: int, seconds: float, max_at_once: int, max_bytes_at_once: int) -> None:
         self.app, self.max_bytes, self.seconds, self.max_at_once = app, max_bytes, seconds, max_at_once
@@ -55,23 +60,23 @@ class BodyLimits:
         if scope["type"] != "http" or scope["method"] in ("GET", "HEAD", "OPTIONS"):
             await self.app(scope, receive, send)
             return
-        problem = None
+        problem, max_bytes = None, self._max_bytes(scope)
         if self.in_progress >= self.max_at_once:
             problem = JSONResponse({"detail": "too many requests at once: try again."}, 429, {"Retry-After": "1"})
-        elif _declared_bytes(scope) > self.max_bytes:
-            problem = JSONResponse({"detail": self._too_large()}, 413)
+        elif _declared_bytes(scope) > max_bytes:
+            problem = JSONResponse({"detail": _too_large(max_bytes)}, 413)
         if problem is not None:
             await problem(scope, receive, send)
             return
         self.in_progress += 1
         body = _Body()
         try:
-            await self.app(scope, self._counted(receive, body), send)
+            await self.app(scope, self._counted(receive, body, max_bytes), send)
         finally:
             self.in_progress -= 1
             self.bytes_in_progress -= body.count
 
-    def _counted(self, receive: Receive, body: "_Body") -> Receive:
+    def _counted(self, receive: Receive, body: "_Body", max_bytes: int) -> Receive:
         is_over, end_s = False, time.monotonic() + self.seconds
 
         async def counted() -> Message:
@@ -87,16 +92,17 @@ class BodyLimits:
             body.count += size
             self.bytes_in_progress += size
             is_over = not message.get("more_body", False)
-            if body.count > self.max_bytes:
-                raise HTTPException(413, self._too_large())
+            if body.count > max_bytes:
+                raise HTTPException(413, _too_large(max_bytes))
             if self.bytes_in_progress > self.max_bytes_at_once:
                 raise HTTPException(429, "too much at once: try again.", {"Retry-After": "1"})
             return message
 
         return counted
 
-    def _too_large(self) -> str:
-        return f"a request may have {self.max_bytes / 2**20:g} MiB at most."
+    def _max_bytes(self, scope: Scope) -> int:
+        is_form = Headers(scope=scope).get("content-type", "").lower().startswith("multipart/form-data")
+        return self.max_bytes if is_form else min(self.max_bytes, MAX_JSON_BYTES)
 
 
 @dataclass
@@ -104,6 +110,10 @@ class _Body:
     """What came of one so far."""
 
     count: int = 0
+
+
+def _too_large(max_bytes: int) -> str:
+    return f"a request may have {max_bytes / 2**20:g} MiB at most."
 
 
 def _declared_bytes(scope: Scope) -> int:

@@ -6,7 +6,7 @@ import httpx
 import pytest
 from fastapi import FastAPI, Request
 
-from downstream.service.limits import BodyLimits
+from downstream.service.limits import MAX_JSON_BYTES, BodyLimits
 
 
 def limited(max_bytes=1000, seconds=0.3, max_at_once=2, work_s=0.0, max_bytes_at_once=10_000) -> BodyLimits:
@@ -49,6 +49,24 @@ def test_a_large_body_is_refused_whether_or_not_it_says_so():
                 assert answer.status_code == 413
             answer = await ask.post("/", content=b"x" * 2000, headers={"Content-Length": "nonsense"})
             assert answer.status_code == 413
+
+    asyncio.run(test())
+
+
+@pytest.mark.parametrize(
+    ("media_type", "size", "status"),
+    [
+        ("application/json", MAX_JSON_BYTES, 200), ("application/json", MAX_JSON_BYTES + 1, 413),
+        ("", MAX_JSON_BYTES + 1, 413), ("multipart/form-data; boundary=x", 2 * MAX_JSON_BYTES, 200),
+    ],
+)  # fmt: skip
+def test_what_is_parsed_whole_has_a_limit_of_its_own(media_type, size, status):
+    async def test():
+        async with client(limited(max_bytes=10 * MAX_JSON_BYTES, max_bytes_at_once=100 * MAX_JSON_BYTES)) as ask:
+            for content in (b"x" * size, pieces(1, size)):
+                assert (
+                    await ask.post("/", content=content, headers={"Content-Type": media_type})
+                ).status_code == status
 
     asyncio.run(test())
 
