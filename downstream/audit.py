@@ -63,11 +63,12 @@ def export(config: Export) -> None:
 
 @contextmanager
 def opened(results: str | None, password_file: Path | None) -> Iterator[Database]:
-    """The database of a service. Raises UserError where there is none: it would be made."""
+    """The database of a service, to be read: also one of an earlier heldout, which a service would bring up to date.
+    Raises UserError where there is none."""
     location = results or os.environ.get("HELDOUT_RESULTS") or DEFAULT_RESULTS
     if "://" not in location and not Path(location).is_file():
         raise UserError(f"there is no database {location}: name that of the service by --results.")
-    database = Database(location, password_file and secret_in(password_file))
+    database = Database(location, password_file and secret_in(password_file), is_read_only=True)
     try:
         yield database
     finally:

@@ -10,7 +10,6 @@ from typing import NamedTuple
 import httpx
 import uvicorn
 
-from baselines.contract.model_folder import fill_model
 from downstream.inspection.inspector import Inspector
 from downstream.learning.versions import add_version, changing
 from downstream.serve import listen, settings_of
@@ -35,9 +34,8 @@ def add_second_version(model: Path, threshold: float) -> None:
     learned = Inspector.load(model)
     learned.decide_at(threshold)
     learned.metadata |= {"version": 2, "learned": {"good": 3, "defective": 1}, "made": "2026-01-31T10:00:00"}
-    described = {name: value for name, value in vars(learned).items() if name != "parts"}
     with changing(model):
-        add_version(model, 2, lambda unfinished: fill_model(unfinished, **described))
+        add_version(model, 2, learned.fill)
 
 
 @contextmanager

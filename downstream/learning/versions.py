@@ -130,12 +130,17 @@ def add_version(model: Path, number: int, write: Callable[[Path], None]) -> Path
     return folder
 
 
-def promote(model: Path, number: int, by: str = "", how: str = "promoted", in_place_of: int | None = None) -> Version:
-    """Put a version into use; the one before stays beside it. Raises UserError for one that is none, or is damaged, or
-    where another one is in use by now than it is to take the place of."""
+def promote(
+    model: Path, number: int, by: str = "", how: str = "promoted", in_place_of: int | None = None,
+    announce: Callable[[int, int], None] = lambda before, after: None,
+) -> Version:  # fmt: skip
+    """Put a version into use; the one before stays beside it. `announce` is called with both numbers when nothing but
+    the exchange is left to do: what it raises stops that. Raises UserError for a version that is none, or is damaged,
+    or where another one is in use by now than it is to take the place of."""
     version_in_use(model)  # where there is no model, nothing is to be made
     with changing(model):
-        if in_place_of not in (None, in_use := version_in_use(model)):
+        in_use = version_in_use(model)
+        if in_place_of not in (None, in_use):
             raise UserError(
                 f"version {number} of {model} was proved beside version {in_place_of}, and version {in_use} is in use "
                 "by now: learn again, or promote it all the same."
@@ -152,12 +157,16 @@ def promote(model: Path, number: int, by: str = "", how: str = "promoted", in_pl
             for name in (*parts, FILE):
                 link_or_copy(wanted.folder / name, unfinished / name)
             write_json(unfinished / HISTORY, {"changes": [change._asdict() for change in history]})
+            announce(in_use, number)
     return version_of(model, number)
 
 
-def roll_back(model: Path, number: int | None = None, by: str = "") -> Version:
+def roll_back(
+    model: Path, number: int | None = None, by: str = "",
+    announce: Callable[[int, int], None] = lambda before, after: None,
+) -> Version:  # fmt: skip
     """Put the version into use that was before, or another. Raises UserError where there was none."""
-    return promote(model, previous(model) if number is None else number, by, "rolled back")
+    return promote(model, previous(model) if number is None else number, by, "rolled back", announce=announce)
 
 
 def previous(model: Path) -> int:

@@ -13,7 +13,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, inspect, select
 
-from downstream.service.tables import SETTINGS
+from downstream.service.tables import AUDIT, FEEDBACK, SETTINGS
 from pretrain.command import UserError
 
 FORMAT_OF_0_1 = "2"  # of `settings`; later ones belong to migrations, which count for themselves
@@ -30,6 +30,15 @@ def migrate(engine: Engine, name: str) -> None:
         config = _config()
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
+
+
+def check_known(engine: Engine, name: str) -> None:
+    """For who only reads: raises UserError where the database, to be called `name`, is of a newer heldout, or has no
+    table of what is read."""
+    _has_newest_tables(engine, name)
+    there = inspect(engine)
+    if not all(there.has_table(table.name) for table in (AUDIT, FEEDBACK)):
+        raise UserError(f"{name} has no audit log: it is none of a service, or of one before there was such a log.")
 
 
 @contextmanager

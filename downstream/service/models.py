@@ -3,6 +3,7 @@
 import math
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
@@ -75,6 +76,14 @@ class Models:
             raise NoSuchModel(f"there is no model of that name; {nearest(name, paths)}")
         return paths[name]
 
+    def fingerprints(self) -> dict[str, str]:
+        """Of all of them, by name, without loading one."""
+        found = {}
+        for name, path in sorted(self._paths().items()):
+            with suppress(FileNotFoundError):  # it goes just now
+                found[name] = fingerprint_of(path)
+        return found
+
     def load(self, name: str) -> LoadedModel:
         """From memory, or from its path if that is new. One that is gone from there, or is being written just now,
         goes on as it was. Raises NoSuchModel, and UserError for a damaged one."""
@@ -97,7 +106,7 @@ class Models:
             return loaded
 
     def _read(self, name: str, path: Path, written_ns: int) -> LoadedModel:
-        fingerprint = sha256(decision_file(path).read_bytes()).hexdigest()[:16]
+        fingerprint = fingerprint_of(path)
         inspector = Inspector.load(path, self._device)
         if inspector.channels != PLAIN:
             raise UserError(f"{path} is of {inspector.channels}, which the service does not read: run it by detect.py.")
@@ -123,6 +132,11 @@ def is_model(path: Path) -> bool:
 def decision_file(path: Path) -> Path:
     """The file that is written last, and says how the model decides."""
     return path if path.is_file() else path / FILE
+
+
+def fingerprint_of(path: Path) -> str:
+    """Another one when a model was fitted again, or decides otherwise."""
+    return sha256(decision_file(path).read_bytes()).hexdigest()[:16]
 
 
 def confidence_curve(normal_scores: Sequence[float]) -> list[tuple[float, float]]:

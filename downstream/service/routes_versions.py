@@ -1,7 +1,6 @@
 """The versions of a model that learned: which there are, how they were proved, and which is in use."""
 
 import asyncio
-from collections.abc import Callable
 from pathlib import Path
 
 from fastapi import APIRouter, Request
@@ -13,11 +12,9 @@ from downstream.learning.versions import (
     history_of,
     promote,
     roll_back,
-    version_in_use,
     versions_of,
 )
 from downstream.service.access import needs
-from downstream.service.audit.log import add_change
 from downstream.service.openapi import ModelQuery, ServiceDependency, error_responses
 from downstream.service.schemas import Schema
 from downstream.service.service import Service
@@ -62,15 +59,13 @@ async def promote_version(
     wanted: PromoteRequest, service: ServiceDependency, request: Request, model: ModelQuery = None
 ) -> VersionsResponse:
     """Put another version into use, in every worker. Images that wait are judged by the one that they came for."""
-    by = request.state.user.name
-    return await asyncio.to_thread(changed, service, model, by, lambda path: promote(path, wanted.version, by))
+    return await asyncio.to_thread(changed, service, model, request.state.user.name, wanted.version)
 
 
 @VERSIONS.post("/api/roll_back", dependencies=[needs("configure")], responses=error_responses(*CHANGE_ERRORS))
 async def roll_back_version(service: ServiceDependency, request: Request, model: ModelQuery = None) -> VersionsResponse:
     """Put the version into use again that was before."""
-    by = request.state.user.name
-    return await asyncio.to_thread(changed, service, model, by, lambda path: roll_back(path, None, by))
+    return await asyncio.to_thread(changed, service, model, request.state.user.name, None)
 
 
 def named(service: Service, model: str | None) -> tuple[str, Path]:
@@ -82,14 +77,27 @@ def named(service: Service, model: str | None) -> tuple[str, Path]:
     return name, path
 
 
-def changed(service: Service, model: str | None, by: str, change: Callable[[Path], Version]) -> VersionsResponse:
-    """Raises UserError where the version cannot be put into use."""
+def changed(service: Service, model: str | None, by: str, number: int | None) -> VersionsResponse:
+    """Put a version into use, or without a number the one that was before. Raises UserError where that cannot be."""
     name, path = named(service, model)
-    before = version_in_use(path)
-    after = change(path).number
-    with service.database.alone() as connection:
-        add_change(connection, by, "version in use", name, before, after)
-    service.models.load(name)  # now, and not when the next image waits for it
+    told: list[tuple[int, int]] = []
+
+    def announce(before: int, after: int) -> None:
+        service.note_change(by, "version in use", name, before, after)
+        told.append((before, after))
+
+    # The entry first: a version lies in files, which no transaction exchanges, and none comes into use untold. What a
+    # kill between the two leaves is an entry that no new `model version` follows.
+    try:
+        if number is None:
+            roll_back(path, None, by, announce)
+        else:
+            promote(path, number, by, announce=announce)
+    except Exception:
+        for before, after in told:
+            service.note_change("service", "version in use", name, after, before)
+        raise
+    service.current(name)  # now, and not when the next image waits for it
     return versions_response(name, path)
 
 

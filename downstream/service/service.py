@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.datastructures import UploadFile
 
@@ -36,6 +37,8 @@ from pretrain.data.size import Size, sides
 from pretrain.training.device import choose_device
 
 MAX_RESULTS_PER_COMMIT = 256
+# Settings that only the audit log asks for: which version of a model it has last told of, and which model in use.
+NOTED, IN_USE = "version ", "model in use"
 
 
 class Job(NamedTuple):
@@ -61,11 +64,12 @@ class Service:
         self.settings = settings
         torch.set_num_threads(settings.threads)
         self.database = Database(settings.results, settings.results_password)
-        self._noted_versions: dict[str, str] = {}
+        self._noted_versions: dict[str, str | None] = {}
         self._watching = threading.Lock()
         self._accepted: Counter[str] = Counter()
         self.models = Models(Path(settings.models), settings.batch_size, settings.device, settings.model_memory_bytes)
-        self.default_model = self._default_model()
+        self.default_model = settings.model or self.models.names()[0]
+        self._note_models()
         self.metrics = Metrics()
         self.camera = CameraWatch(self.database)
         self.admission = Admission(settings.max_waiting)
@@ -102,16 +106,15 @@ class Service:
         Raises NoSuchModel."""
         stored = self.database.settings()
         loaded = self.models.load(name or stored.get("model", self.default_model))
-        self._note_version(loaded)
+        self._note_version(loaded.name, loaded.fingerprint)
         return Current(loaded, threshold_in(stored.get(threshold_name(loaded.name)), loaded))
 
     def use_model(self, name: str, by: str) -> Current:
         """Load a model, and use it from now on, in every worker."""
-        self.models.load(name)
+        self._note_version(name, self.models.load(name).fingerprint)
         with self.database.alone() as connection:
-            before = read_setting(connection, "model") or self.default_model
             write_setting(connection, "model", name)
-            add_change(connection, by, "model", "in use", before, name)
+            _note_in_use(connection, by, name)
         return self.current()
 
     def set_threshold(self, value: float | None, by: str, model: str | None = None) -> Current:
@@ -125,16 +128,35 @@ class Service:
             add_change(connection, by, "threshold", loaded.name, before, threshold_in(stored, loaded))
         return self.current(loaded.name)
 
-    def _note_version(self, loaded: LoadedModel) -> None:
-        """A model that was fitted or decided anew beside the service is in the audit log before it judges."""
-        if self._noted_versions.get(loaded.name) == loaded.fingerprint:
-            return
-        name = f"version {loaded.name}"
+    def note_change(self, by: str, action: str, subject: str, before: object, after: object) -> None:
+        """An entry of the audit log by itself, for what lies elsewhere than in the database."""
         with self.database.alone() as connection:
-            before = read_setting(connection, name)
-            write_setting(connection, name, loaded.fingerprint)
-            add_change(connection, "service", "model version", loaded.name, before, loaded.fingerprint)
-        self._noted_versions[loaded.name] = loaded.fingerprint
+            add_change(connection, by, action, subject, before, after)
+
+    def _note_models(self) -> None:
+        """At the start: what became of the models while no service was there to see it, and which one is in use: the
+        one that was asked for, else the one that was chosen last and is still there, else the first."""
+        there = self.models.fingerprints()
+        gone = {name.removeprefix(NOTED) for name in self.database.settings() if name.startswith(NOTED)} - {*there}
+        for name, fingerprint in [*there.items(), *dict.fromkeys(sorted(gone)).items()]:
+            self._note_version(name, fingerprint)
+        with self.database.alone() as connection:
+            chosen = read_setting(connection, "model")
+            if chosen is not None and (self.settings.model is not None or chosen not in there):
+                LOG.warning("another model than the one that was chosen last: it is gone, or --model names another")
+                write_setting(connection, "model", chosen := None)
+            _note_in_use(connection, "service", chosen or self.default_model)
+
+    def _note_version(self, model: str, fingerprint: str | None) -> None:
+        """A model that was fitted or decided anew beside the service, or taken away, is in the audit log before any
+        other judges."""
+        if fingerprint is not None and fingerprint == self._noted_versions.get(model):
+            return
+        with self.database.alone() as connection:
+            before = read_setting(connection, NOTED + model)
+            write_setting(connection, NOTED + model, fingerprint)
+            add_change(connection, "service", "model version", model, before, fingerprint)
+        self._noted_versions[model] = fingerprint
 
     async def inspect(
         self,
@@ -228,14 +250,6 @@ class Service:
             start = stop
         return outcomes
 
-    def _default_model(self) -> str:
-        """What was asked for at the start, else what was chosen last and is still there, else the first."""
-        names, stored = self.models.names(), self.database.settings().get("model")
-        if stored is not None and (self.settings.model is not None or stored not in names):
-            LOG.warning("another model than the one that was chosen last: it is gone, or --model names another")
-            self.database.set("model", None)
-        return self.settings.model or names[0]
-
     def _encoder_file(self) -> Path | None:
         """The encoder that was given, else the one in the default model's folder."""
         if self.settings.encoder or self.settings.vectors:
@@ -262,6 +276,13 @@ def warm_up(loaded: LoadedModel) -> None:
     height, width = sides(loaded.inspector.size_px)
     gray = Decoded(np.full((height, width, 3), 127, np.uint8), height, width)
     forward([Job(loaded, "", gray)] * 2)
+
+
+def _note_in_use(connection: Connection, by: str, name: str) -> None:
+    """In the transaction that puts a model into use, or at a start that does."""
+    before = read_setting(connection, IN_USE)
+    write_setting(connection, IN_USE, name)
+    add_change(connection, by, "model", "in use", before, name)
 
 
 def threshold_name(model: str) -> str:

@@ -1,20 +1,25 @@
 """The audit log of a service: who changed what, and what tampers with it is found."""
 
 import json
+import shutil
 from hashlib import sha256
 from pathlib import Path
 
 import httpx
 import pytest
+from migrated import columns, execute, migrated
 from serving_here import serving_here
 from sqlalchemy import create_engine
 
 from downstream.audit import export, verify
+from downstream.inspection.inspector import Inspector
 from downstream.service.audit.config import Export, Verify
-from downstream.service.audit.log import add_change
-from downstream.service.audit.routes import AuditResponse, VerifyResponse
+from downstream.service.audit.log import add_change, entries
+from downstream.service.audit.routes import AuditResponse, VerifyResponse, entry_response
 from downstream.service.database import Database, url_of
+from downstream.service.models import fingerprint_of
 from pretrain.command import UserError, run_commands
+from pretrain.reading import parse_json
 from scripts.attacks.serving import image_bytes
 
 USERS = {"ada": "engineer", "bob": "operator", "eve": "auditor"}
@@ -58,25 +63,25 @@ def changed(serving) -> list[dict]:
 def test_who_changed_what_from_what_to_what(serving, changed):
     told = [(entry["by"], entry["action"], entry["subject"]) for entry in changed]
     assert told == [
-        ("service", "model version", "mean"), ("bob", "feedback", "result 1"), ("ada", "threshold", "mean"),
-        ("ada", "threshold", "mean"), ("ada", "threshold", "mean"), ("ada", "model", "in use"),
-        ("service", "model version", "hazelnut"), ("bob", "feedback", "result 1"),
+        ("service", "model version", "hazelnut"), ("service", "model version", "mean"), ("service", "model", "in use"),
+        ("bob", "feedback", "result 1"), ("ada", "threshold", "mean"), ("ada", "threshold", "mean"),
+        ("ada", "threshold", "mean"), ("ada", "model", "in use"), ("bob", "feedback", "result 1"),
     ]  # fmt: skip
     own = serving.service.models.load("mean").inspector.decision.value
     thresholds = [(entry["before"], entry["after"]) for entry in changed if entry["action"] == "threshold"]
     assert thresholds == [(own, 0.25), (0.25, 0.5), (0.5, own)]
-    assert (changed[5]["before"], changed[5]["after"]) == ("mean", "hazelnut")
-    assert changed[1]["after"]["verdict"] == "unsure" and changed[7]["after"]["takes_back"] == changed[1]["after"]["id"]
+    assert (changed[7]["before"], changed[7]["after"]) == ("mean", "hazelnut")
+    assert changed[3]["after"]["verdict"] == "unsure" and changed[8]["after"]["takes_back"] == changed[3]["after"]["id"]
     page = AuditResponse(**asked(serving, "eve", "GET", "/api/audit", params={"limit": 3}).json())
-    assert [entry.number for entry in page.entries] == [8, 7, 6] and page.next_before == 6
+    assert [entry.number for entry in page.entries] == [9, 8, 7] and page.next_before == 7
     whole = VerifyResponse(**asked(serving, "eve", "GET", "/api/audit/verify").json())
-    assert whole.is_whole and (whole.last_number, whole.last_digest) == (8, changed[-1]["digest"])
+    assert whole.is_whole and (whole.last_number, whole.last_digest) == (9, changed[-1]["digest"])
 
 
 def test_an_export_of_several_pages_has_every_entry(serving, changed, monkeypatch):
     monkeypatch.setattr("downstream.service.streaming.ROWS_PER_PAGE", 2)
     lines = asked(serving, "eve", "GET", "/api/audit/export").text.splitlines()
-    assert [json.loads(line) for line in lines] == changed and [one["number"] for one in changed] == list(range(1, 9))
+    assert [json.loads(line) for line in lines] == changed and [one["number"] for one in changed] == list(range(1, 10))
 
 
 def test_each_role_may_do_its_part_and_no_more(serving, changed):
@@ -106,18 +111,54 @@ def test_each_role_may_do_its_part_and_no_more(serving, changed):
     assert serving.client.get("/health").status_code == 200
 
 
+def test_what_changed_while_no_service_ran_is_told_before_anything_is_judged(models_folder, tmp_path):
+    models = shutil.copytree(models_folder, tmp_path / "models")
+
+    def told(chosen: str | None = None) -> list[tuple]:
+        """What a start adds to the log."""
+        with serving_here(models, tmp_path) as serving:
+            if chosen:
+                serving.service.use_model(chosen, "ada")
+            found = list(entries(serving.service.database, after=told.last))
+        told.last = found[-1].number if found else told.last
+        return [(one.by, one.action, one.subject, parse_json(one.before, object), parse_json(one.after, object))
+                for one in found]  # fmt: skip
+
+    told.last = 0
+    version, used = "model version", "in use"
+    fingerprints = {name: fingerprint_of(models / name) for name in ("hazelnut", "mean")}
+    assert told() == [
+        ("service", version, "hazelnut", None, fingerprints["hazelnut"]),
+        ("service", version, "mean", None, fingerprints["mean"]),
+        ("service", "model", used, None, "hazelnut"),
+    ]
+    assert told() == []
+    assert told("mean") == [("ada", "model", used, "hazelnut", "mean")]
+    # One that nobody asks for is fitted anew, and the one in use taken away.
+    inspector = Inspector.load(models / "hazelnut")
+    inspector.decide_at(7.0)
+    inspector.save(models / "hazelnut")
+    shutil.rmtree(models / "mean")
+    assert told() == [
+        ("service", version, "hazelnut", fingerprints["hazelnut"], fingerprint_of(models / "hazelnut")),
+        ("service", version, "mean", fingerprints["mean"], None),
+        ("service", "model", used, "mean", "hazelnut"),
+    ]
+
+
 @pytest.mark.parametrize(
     ("statement", "words"),
     [
-        ("UPDATE audit SET after = '0.1' WHERE number = 3", "entry 3 was changed"),
-        ("DELETE FROM audit WHERE number = 2", "entry 2 is missing"),
-        ("UPDATE audit SET after = '7' WHERE number = 2", "entry 2 was changed: it names no feedback"),
-        ("UPDATE audit SET after = 'x' WHERE number = 2", "entry 2 was changed: it names no feedback"),
+        ("UPDATE audit SET after = '0.1' WHERE number = 5", "entry 5 was changed"),
+        ("DELETE FROM audit WHERE number = 4", "entry 4 is missing"),
+        ("UPDATE audit SET after = '7' WHERE number = 4", "entry 4 was changed: it names no feedback"),
+        ("UPDATE audit SET after = 'x' WHERE number = 4", "entry 4 was changed: it names no feedback"),
+        ("UPDATE audit SET after = x'00'", "entry 4 was changed"),
         ("UPDATE feedback SET verdict = 'agree'", "feedback 1 was changed"),
-        ("DELETE FROM feedback WHERE id = 2", "feedback 2, of entry 8, is missing"),
+        ("DELETE FROM feedback WHERE id = 2", "feedback 2, of entry 9, is missing"),
         ("INSERT INTO feedback SELECT 99, result_id, verdict, created, \"by\", marks, note, NULL FROM feedback LIMIT 1",
          "feedback 99 was put in beside the service"),
-        ("DELETE FROM audit WHERE number >= 8", "entry 8 of the earlier export is missing"),
+        ("DELETE FROM audit WHERE number >= 9", "entry 9 of the earlier export is missing"),
     ],
 )  # fmt: skip
 def test_tampering_is_found_by_the_command(serving, changed, statement, words, tmp_path, capsys):
@@ -137,6 +178,29 @@ def test_tampering_is_found_by_the_command(serving, changed, statement, words, t
     tampering.dispose()
     assert verify(asked_for) == 1
     assert words in capsys.readouterr().out
+    export(Export(results=str(copy), out=tmp_path / "now.jsonl"))  # of whatever is there
+    database = Database(str(copy))
+    assert all(entry_response(entry).model_dump_json() for entry in entries(database))
+    database.close()
+
+
+def test_verifying_and_exporting_write_nothing_into_the_database(tmp_path, capsys):
+    """One of a heldout whose tables were others: a service would bring it up to date."""
+    location = str(tmp_path / "results.sqlite")
+    migrated(location, "0004")
+    execute(location, "PRAGMA journal_mode=DELETE")
+    before = Path(location).read_bytes()
+    asked_for = Verify(results=location)
+    assert verify(asked_for) == 0 and "no entry yet" in capsys.readouterr().out
+    export(Export(results=location, out=tmp_path / "all.jsonl"))
+    assert Path(location).read_bytes() == before
+    assert "camera_references" not in columns(location)
+    migrated(str(tmp_path / "first.sqlite"), "0002")
+    with pytest.raises(UserError, match="has no audit log"):
+        verify(Verify(results=str(tmp_path / "first.sqlite")))
+    (tmp_path / "text.sqlite").write_text("no database, but text of some length\n" * 100)
+    with pytest.raises(UserError, match="cannot be read"):
+        verify(Verify(results=str(tmp_path / "text.sqlite")))
 
 
 def test_what_is_no_log_or_no_export_is_a_mistake(tmp_path, capsys):

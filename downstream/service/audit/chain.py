@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator
 from hashlib import sha256
 from typing import NamedTuple
 
+from pretrain.reading import parse_json
+
 BEGINNING = "0" * 64
 
 
@@ -26,7 +28,7 @@ class Entry(NamedTuple):
     digest: str
 
     def as_json(self) -> dict:
-        return {**self._asdict(), "before": json.loads(self.before), "after": json.loads(self.after)}
+        return {**self._asdict(), "before": _value(self.before), "after": _value(self.after)}
 
 
 def entry_from(fields: dict) -> Entry:
@@ -35,8 +37,19 @@ def entry_from(fields: dict) -> Entry:
 
 
 def as_text(value: object) -> str:
-    """JSON that is the same for the same value, wherever it is written."""
-    return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    """JSON that is the same for the same value, wherever it is written. Raises ValueError for what JSON has not."""
+    return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def _value(text: str | bytes) -> object:
+    """What `as_text` made a text of. One that it did not make was put in by somebody else, which its digest says: it is
+    shown as it is, and is nothing that could not be written as JSON again."""
+    try:
+        value = parse_json(text, object)
+        is_own = as_text(value) == text
+    except (ValueError, TypeError, RecursionError):
+        is_own = False
+    return value if is_own else str(text)
 
 
 def next_entry(
@@ -49,8 +62,9 @@ def next_entry(
 
 
 def digest_of(entry: Entry) -> str:
-    """SHA-256 of all but itself."""
-    return sha256(as_text(list(entry[:-1])).encode()).hexdigest()
+    """SHA-256 of all but itself. SQLite lets anybody put bytes in place of a text: they are not what was written."""
+    fields = [repr(field) if isinstance(field, bytes) else field for field in entry[:-1]]
+    return sha256(as_text(fields).encode()).hexdigest()
 
 
 def faults(entries: Iterable[Entry]) -> Iterator[str]:

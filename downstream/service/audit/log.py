@@ -68,7 +68,7 @@ def all_faults(database: Database) -> Iterator[str]:
         try:
             after = parse_json(entry.after)
             feedback_id, digest = int(after["id"]), after["digest"]
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, OverflowError):
             yield f"entry {entry.number} was changed: it names no feedback."
             continue
         row = said.pop(feedback_id, None)

@@ -4,17 +4,16 @@ import json
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
-from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from conftest import REPOSITORY
+from migrated import columns, execute, migrated
 from sqlalchemy import create_engine, inspect, text
 
 from downstream.service.database import Database, ResultFilter, url_of
-from downstream.service.migrating import _config, alone
+from downstream.service.migrating import alone
 from downstream.service.tables import TABLES
 from downstream.service.watch.camera import REFERENCES
 from downstream.service.watch.camera_watch import CameraWatch
@@ -50,37 +49,6 @@ def old(location) -> str:
     """Of one that heldout 0.1 wrote."""
     execute(location, TABLES_OF_0_1.format(DIGEST="d" * 64, **TYPES[url_of(location).get_backend_name()]))
     return location
-
-
-def execute(location: str, statements: str) -> None:
-    url = url_of(location)
-    if url.get_backend_name() == "sqlite":
-        Path(location).parent.mkdir(exist_ok=True)
-    engine = create_engine(url)
-    with engine.begin() as connection:
-        for statement in filter(str.strip, statements.split(";")):
-            connection.exec_driver_sql(statement)
-    engine.dispose()
-
-
-def migrated(location: str, revision: str) -> None:
-    """A new database as a heldout of that revision left it."""
-    url = url_of(location)
-    if url.get_backend_name() == "sqlite":
-        Path(location).parent.mkdir(exist_ok=True)
-    engine, config = create_engine(url), _config()
-    with alone(engine) as connection:
-        config.attributes["connection"] = connection
-        command.upgrade(config, revision)
-    engine.dispose()
-
-
-def columns(location: str) -> dict[str, list[str]]:
-    engine = create_engine(url_of(location))
-    found = inspect(engine)
-    names = {table: [column["name"] for column in found.get_columns(table)] for table in found.get_table_names()}
-    engine.dispose()
-    return names
 
 
 def test_a_database_of_0_1_keeps_all_it_has(old):

@@ -1,11 +1,15 @@
 """Versions over HTTP: listed, promoted, rolled back, and used by the next image."""
 
+import errno
 import shutil
+from pathlib import Path
 
 import pytest
 from serving_here import add_second_version, serving_here
 
+from downstream.learning.versions import version_in_use
 from downstream.service.routes_versions import VersionsResponse
+from pretrain import files
 from scripts.attacks.serving import image_bytes
 
 
@@ -41,8 +45,34 @@ def test_a_version_is_promoted_and_rolled_back_and_the_next_image_is_judged_by_i
     again = serving.test(image_bytes()).json()
     assert (again["threshold"], again["model_version"]) == (before["threshold"], before["model_version"])
     told = [(one["action"], one["by"], one["before"], one["after"])
-            for one in client.get("/api/audit").json()["entries"] if one["action"] == "version in use"]  # fmt: skip
-    assert told == [("version in use", "local", 2, 1), ("version in use", "local", 1, 2)]
+            for one in client.get("/api/audit", params={"limit": 4}).json()["entries"]]  # fmt: skip
+    first, other = before["model_version"], after["model_version"]
+    assert told == [  # the newest first: what shall be, and what came of it
+        ("model version", "service", other, first), ("version in use", "local", 2, 1),
+        ("model version", "service", first, other), ("version in use", "local", 1, 2),
+    ]  # fmt: skip
+
+
+def test_no_version_comes_into_use_untold_and_what_did_not_is_told_too(serving, second, monkeypatch):
+    """Killed, or out of space, at the very exchange."""
+    client, path = serving.client, serving.service.models.path_of("mean")
+    seen, exchange = [], files._exchange
+
+    def failing(unfinished: Path, folder: Path) -> None:
+        if folder != path.resolve():  # the version in use is stored beside itself
+            exchange(unfinished, folder)
+            return
+        seen.append(client.get("/api/audit", params={"limit": 1}).json()["entries"][0])
+        raise OSError(errno.ENOSPC, "no space")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "_exchange", failing)
+        assert client.post("/api/promote", json={"version": 2}).status_code == 507
+    assert [(one["by"], one["action"], one["before"], one["after"]) for one in seen] == [
+        ("local", "version in use", 1, 2)
+    ]
+    last = client.get("/api/audit", params={"limit": 1}).json()["entries"][0]
+    assert (last["by"], last["before"], last["after"]) == ("service", 2, 1) and version_in_use(path) == 1
 
 
 def test_what_is_no_version_is_told(serving, second):
