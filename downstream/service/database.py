@@ -5,6 +5,7 @@ nothing that it answered. Text is all that either database has to understand, so
 """
 
 import json
+import sqlite3
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -16,6 +17,7 @@ from typing import NamedTuple
 from sqlalchemy import (
     URL,
     Connection,
+    Engine,
     Select,
     and_,
     create_engine,
@@ -29,12 +31,12 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModuleError, SQLAlchemyError
 
-from downstream.service.migrating import alone, migrate
+from downstream.service.migrating import alone, check_known, migrate
 from downstream.service.tables import IMAGES, RESULTS, SETTINGS
 from pretrain.command import UserError
 
 DISK_FULL = "53100"  # of PostgreSQL
-BUSY_S = 15
+BUSY_S, CONNECT_S = 15, 5
 ROWS_PER_PAGE = 1000
 
 
@@ -108,27 +110,35 @@ class Database:
     """A SQLite file, or a PostgreSQL URL that begins with postgresql://. Raises UserError where there is none, or
     one of another format. May be used from any thread."""
 
-    def __init__(self, location: str, password: str | None = None) -> None:
+    def __init__(self, location: str, password: str | None = None, is_read_only: bool = False) -> None:
+        """Brings its tables up to date; read only, not a byte of it is written."""
         self.url = url_of(location, password)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
-        if self.is_sqlite:
-            Path(self.url.database).parent.mkdir(parents=True, exist_ok=True)
-        options = {"connect_args": {"timeout": BUSY_S}} if self.is_sqlite else {"connect_args": {"connect_timeout": 5}}
+        self._engine = self._reading_engine() if is_read_only else self._writing_engine()
         try:
-            self._engine = create_engine(self.url, pool_pre_ping=not self.is_sqlite, pool_size=8, **options)
-        except ModuleNotFoundError:
-            raise UserError("PostgreSQL needs psycopg: pip install -e '.[postgres]' in the checkout.") from None
-        if self.is_sqlite:
-            event.listen(self._engine, "connect", _write_ahead)
-        try:
-            self._migrate()
+            check_known(self._engine, str(self)) if is_read_only else self._migrate()
         except DBAPIError as error:
-            raise UserError(
-                f"the results cannot be kept in {self}: {_reason(error)}; is it there, and yours?"
-            ) from None
+            self.close()
+            what = "cannot be read" if is_read_only else "cannot be kept"
+            raise UserError(f"the results {what} in {self}: {_reason(error)}; is it there, and yours?") from None
         except UserError:
             self.close()
             raise
+
+    def _writing_engine(self) -> Engine:
+        if not self.is_sqlite:
+            return _engine(self.url, connect_args={"connect_timeout": CONNECT_S}, pool_pre_ping=True)
+        Path(self.url.database).parent.mkdir(parents=True, exist_ok=True)
+        engine = _engine(self.url, connect_args={"timeout": BUSY_S})
+        event.listen(engine, "connect", _write_ahead)
+        return engine
+
+    def _reading_engine(self) -> Engine:
+        if not self.is_sqlite:
+            options = {"connect_timeout": CONNECT_S, "options": "-c default_transaction_read_only=on"}
+            return _engine(self.url, connect_args=options)
+        uri = f"{Path(self.url.database).absolute().as_uri()}?mode=ro"
+        return _engine(self.url, creator=lambda: sqlite3.connect(uri, BUSY_S, uri=True, check_same_thread=False))
 
     def __str__(self) -> str:
         return self.url.database if self.is_sqlite else self.url.render_as_string(hide_password=True)
@@ -156,6 +166,11 @@ class Database:
         order = RESULTS.c.id.desc() if is_newest else RESULTS.c.id
         statement = select(RESULTS.c.score).where(and_(True, *wanted.conditions())).order_by(order).limit(limit)
         return [row["score"] for row in self.rows(statement)]
+
+    def results_of(self, ids: Sequence[int]) -> list[StoredResult]:
+        """Those of these ids that are there, the newest first."""
+        statement = select(RESULTS).where(RESULTS.c.id.in_(ids)).order_by(RESULTS.c.id.desc())
+        return [_stored_result(row) for row in self.rows(statement)]
 
     def result(self, result_id: int) -> StoredResult | None:
         rows = self.rows(select(RESULTS).where(RESULTS.c.id == result_id))
@@ -240,7 +255,13 @@ class Database:
 
 def now() -> str:
     """As the tables have moments."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return as_moment(datetime.now(UTC))
+
+
+def as_moment(value: datetime) -> str:
+    """The same of another moment; what comes without a zone is UTC. Raises OverflowError beyond the years 1 to 9999."""
+    value = value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+    return value.replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
 
 
 def read_setting(connection: Connection, name: str) -> str | None:
@@ -266,6 +287,13 @@ def url_of(location: str, password: str | None = None) -> URL:
         pass
     scheme = location.partition("://")[0]
     raise UserError(f"results cannot be kept in {scheme}://...: give a file, or postgresql://USER@HOST/NAME.")
+
+
+def _engine(url: URL, **options: object) -> Engine:
+    try:
+        return create_engine(url, pool_size=8, **options)
+    except ModuleNotFoundError:
+        raise UserError("PostgreSQL needs psycopg: pip install -e '.[postgres]' in the checkout.") from None
 
 
 def _write_ahead(connection, _) -> None:

@@ -76,6 +76,7 @@ class Metrics:
             name: Gauge(f"heldout_{name}", words, ("model",), multiprocess_mode="mostrecent", registry=registry)
             for name, words in WATCHED.items()
         }
+        self.watched_until_s = 0.0  # of time.monotonic(): until then these hold
         self.batch_size = Histogram(
             "heldout_forward_batch_size", "Images in a forward pass.", buckets=(1, 2, 4, 8, 16, 32, 64),
             registry=registry,

@@ -6,6 +6,7 @@ about results have files of their own; API has them all.
 
 import asyncio
 import math
+import time
 from contextlib import suppress
 
 from fastapi import APIRouter, Request, Response
@@ -17,6 +18,7 @@ from downstream.service.audit.routes import AUDIT
 from downstream.service.feedback.routes import FEEDBACK
 from downstream.service.openapi import ModelQuery, ServiceDependency, error_responses
 from downstream.service.routes_images import IMAGES
+from downstream.service.routes_products import PRODUCTS
 from downstream.service.routes_results import RESULTS
 from downstream.service.routes_versions import VERSIONS
 from downstream.service.schemas import (
@@ -34,6 +36,8 @@ from downstream.service.service import Current, Service
 from downstream.service.watch.routes import WATCH, watched
 
 API = APIRouter()
+# Prometheus asks every quarter of a minute or more rarely; many that ask at once cost no more than one.
+WATCHED_S = 5.0
 
 
 @API.get("/health", responses=error_responses(), response_model=HealthResponse, include_in_schema=False)
@@ -113,7 +117,10 @@ async def metrics(service: ServiceDependency) -> Response:
 
 
 def set_watched(service: Service) -> None:
-    """Gauges of what GET /api/watch says."""
+    """Gauges of what GET /api/watch says, as it was at most WATCHED_S ago, however often they are asked for."""
+    if time.monotonic() < service.metrics.watched_until_s:
+        return
+    service.metrics.watched_until_s = time.monotonic() + WATCHED_S
     found = watched(service)
     cusum = max(found.drift.cusum_high or 0, found.drift.cusum_low or 0)
     values = {
@@ -146,3 +153,4 @@ API.include_router(FEEDBACK)
 API.include_router(AUDIT)
 API.include_router(WATCH)
 API.include_router(VERSIONS)
+API.include_router(PRODUCTS)

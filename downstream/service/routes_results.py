@@ -4,7 +4,7 @@ import asyncio
 import csv
 import io
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Query, Response
@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, StreamingResponse
 
 from downstream.service.access import needs
-from downstream.service.database import ResultFilter
+from downstream.service.database import ResultFilter, as_moment
 from downstream.service.openapi import EXAMPLES, ServiceDependency, error_responses
 from downstream.service.schemas import ResultResponse, ResultsResponse, result_fields
 from downstream.service.service import Service
@@ -27,14 +27,11 @@ FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
 def moment(value: datetime | None) -> str | None:
-    """As it is stored. What comes without a zone is UTC."""
-    if value is None:
-        return None
+    """As it is stored."""
     try:
-        value = value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+        return None if value is None else as_moment(value)
     except OverflowError:
         raise HTTPException(422, "since and until must be of the years 1 to 9999.") from None
-    return value.replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
 
 
 def wanted_results(

@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from sqlalchemy import Connection, Select, and_, insert, select
+from sqlalchemy import Connection, Select, and_, exists, func, insert, select, true
 
 from downstream.service.audit.log import SAID, add_entry, feedback_digest
-from downstream.service.database import Database
+from downstream.service.database import Database, StoredResult
 from downstream.service.feedback.marks import shapes
 from downstream.service.tables import FEEDBACK, IMAGES, RESULTS
 from pretrain.command import UserError
@@ -86,9 +86,29 @@ class FeedbackRecords:
         ids = set(last.values())
         yield from (spoken for spoken in self._not_taken_back() if spoken.feedback.id in ids)
 
-    def reviewed(self, model: str) -> set[str]:
-        """Digests of the images of whose verdict by a model something stands."""
-        return {spoken.digest for spoken in self._not_taken_back() if spoken.model == model}
+    def waiting(self, model: str, version: str, limit: int, skip: int = 0) -> list[StoredResult]:
+        """The latest result of each kept image that a version of a model judged and of which nobody said anything that
+        stands, of whichever version: the newest first, after `skip` of them."""
+        newest = func.max(RESULTS.c.id)
+        wanted = _waiting(model).where(RESULTS.c.model_version == version).group_by(RESULTS.c.digest)
+        ids = wanted.add_columns(newest.label("id")).order_by(newest.desc()).limit(limit).offset(skip)
+        return self._database.results_of([row["id"] for row in self._database.rows(ids)])
+
+    def waiting_counts(self, model: str) -> dict[str, int]:
+        """How many images wait so, by version, of which the one that judged last is the first."""
+        count, newest = func.count(RESULTS.c.digest.distinct()), func.max(RESULTS.c.id)
+        wanted = _waiting(model).add_columns(RESULTS.c.model_version, count.label("count"))
+        rows = self._database.rows(wanted.group_by(RESULTS.c.model_version).order_by(newest.desc()))
+        return {row["model_version"]: row["count"] for row in rows}
+
+    def verdict_counts(self, model: str) -> dict[tuple[str, bool], int]:
+        """How many images of a model have what said last of them, and had been called defective or not."""
+        last = _not_taken_back(model).add_columns(func.max(FEEDBACK.c.id)).group_by(RESULTS.c.digest)
+        columns = (FEEDBACK.c.verdict, RESULTS.c.is_defective)
+        joined = FEEDBACK.join(RESULTS, RESULTS.c.id == FEEDBACK.c.result_id)
+        wanted = select(*columns, func.count().label("count")).select_from(joined).where(FEEDBACK.c.id.in_(last))
+        rows = self._database.rows(wanted.group_by(*columns))
+        return {(row["verdict"], row["is_defective"]): row["count"] for row in rows}
 
     def exported(self, folder: Path, model: str | None = None) -> Iterator[dict]:
         """What stands, of one model if that is given, as `detect.py learn --feedback` reads it; images lie in `folder`,
@@ -129,6 +149,22 @@ def _spoken() -> Select:
     of_result = [RESULTS.c[name] for name in ("name", "digest", "model", "model_version", "is_defective")]
     joined = FEEDBACK.join(RESULTS, RESULTS.c.id == FEEDBACK.c.result_id)
     return select(FEEDBACK, *of_result, taken_back_by.label("taken_back_by")).select_from(joined)
+
+
+def _not_taken_back(model: str) -> Select:
+    """Records of a model's results that nobody took back, without columns."""
+    taking = FEEDBACK.alias()
+    was_taken_back = exists().where(taking.c.takes_back == FEEDBACK.c.id)
+    joined = FEEDBACK.join(RESULTS, RESULTS.c.id == FEEDBACK.c.result_id)
+    wanted = and_(RESULTS.c.model == model, FEEDBACK.c.takes_back.is_(None), ~was_taken_back)
+    return select().select_from(joined).where(wanted)
+
+
+def _waiting(model: str) -> Select:
+    """Results of kept images of a model that nobody has spoken of, without columns."""
+    spoken = _not_taken_back(model).add_columns(RESULTS.c.digest)
+    # As a constant: the index has kept ones alone.
+    return select().where(and_(RESULTS.c.model == model, RESULTS.c.is_kept == true(), RESULTS.c.digest.not_in(spoken)))
 
 
 def _as_spoken(row: Mapping) -> Spoken:

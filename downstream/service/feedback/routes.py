@@ -9,7 +9,7 @@ from fastapi import APIRouter, File, Query, Request, Response, UploadFile
 from starlette.exceptions import HTTPException
 
 from downstream.service.access import needs
-from downstream.service.database import ResultFilter, StoredResult, now
+from downstream.service.database import StoredResult, now
 from downstream.service.feedback.marks import is_within
 from downstream.service.feedback.records import Feedback, FeedbackRecords
 from downstream.service.feedback.review_order import review_order, spread
@@ -20,6 +20,7 @@ from downstream.service.feedback.schemas import (
     KeptResponse,
     ReviewQueueResponse,
     ReviewResponse,
+    ReviewVersionResponse,
     feedback_response,
 )
 from downstream.service.openapi import ModelQuery, ServiceDependency, error_responses
@@ -31,7 +32,7 @@ FEEDBACK = APIRouter()
 WRITE_ERRORS = (404, 408, 409, 413, 422, 429)
 MAX_ID = 2**63 - 1
 MAX_PAGE = 500
-# Older ones wait until these are done: the order is of these alone.
+# So many are put in order at a time, the latest first: to find the nearest other image of each takes its time.
 MAX_CANDIDATES = 500
 
 
@@ -79,11 +80,17 @@ async def feedback_list(
 
 @FEEDBACK.get("/api/feedback/queue", dependencies=[needs("read")], responses=error_responses(404, 409, 422))
 async def queue(
-    service: ServiceDependency, limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 50, model: ModelQuery = None
+    service: ServiceDependency,
+    limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 50,
+    skip: Annotated[int, Query(ge=0, le=MAX_ID, description="Leave out so many: `next_skip` of the page before.")] = 0,
+    version: Annotated[
+        str | None, Query(max_length=64, description="Judged by this version of the model; default: the one in use.")
+    ] = None,
+    model: ModelQuery = None,
 ) -> ReviewQueueResponse:
-    """Images that nobody has spoken of yet, of one model: by turns the one nearest to the threshold and the one
-    least like any other."""
-    return await asyncio.to_thread(review_queue, service, limit, model)
+    """Images that nobody has spoken of yet, of one version of a model: by turns the one nearest to the threshold and
+    the one least like any other, among the latest 500, then among the 500 before those."""
+    return await asyncio.to_thread(review_queue, service, limit, skip, model, version)
 
 
 @FEEDBACK.get(
@@ -131,25 +138,36 @@ def check(said: FeedbackRequest, result: StoredResult) -> None:
         raise HTTPException(422, f"a mark lies outside of the image's {result.width} x {result.height} pixels.")
 
 
-def review_queue(service: Service, limit: int, model: str | None) -> ReviewQueueResponse:
+def review_queue(
+    service: Service, limit: int, skip: int, model: str | None, version: str | None
+) -> ReviewQueueResponse:
     loaded, threshold = service.current(model)
-    reviewed = FeedbackRecords(service.database).reviewed(loaded.name)
-    wanted = ResultFilter(model=loaded.name, is_kept=True)
-    latest = {result.digest: result for result in reversed(service.database.results(wanted, MAX_CANDIDATES))}
-    waiting = [result for digest, result in latest.items() if digest not in reviewed]
+    records, unit = FeedbackRecords(service.database), spread(loaded.inspector.decision_scores)
+    in_use = loaded.fingerprint
+    version = in_use if version is None else version
+    counts = {in_use: 0} | records.waiting_counts(loaded.name)
+    first = skip - skip % MAX_CANDIDATES
+    waiting = records.waiting(loaded.name, version, MAX_CANDIDATES, first)
+    if version != in_use and waiting:  # scores of other versions are told apart from thresholds of theirs
+        threshold, unit = waiting[0].threshold, None
     known = service.similar_images.distances_to_nearest([result.digest for result in waiting])
-    doubts = review_order(
-        [result.score for result in waiting], threshold, spread(loaded.inspector.decision_scores),
-        [known.get(result.digest) for result in waiting],
-    )  # fmt: skip
+    doubts = review_order([one.score for one in waiting], threshold, unit, [known.get(one.digest) for one in waiting])
     images = [
         ReviewResponse(
             result=ResultResponse(**result_fields(waiting[doubt.position])),
             reason=doubt.reason, spreads=doubt.spreads, distance=doubt.distance,
         )
-        for doubt in doubts[:limit]
+        for doubt in doubts[skip - first : skip - first + limit]
     ]  # fmt: skip
-    return ReviewQueueResponse(images=images, total=len(waiting))
+    total, following = counts.get(version, 0), skip + len(images)
+    return ReviewQueueResponse(
+        images=images, version=version, total=total, next_skip=following if images and following < total else None,
+        versions=[
+            ReviewVersionResponse(version=one, waiting=count, is_in_use=one == in_use)
+            for one, count in counts.items()
+            if count or one == in_use
+        ],
+    )  # fmt: skip
 
 
 def printable(text: str) -> str:

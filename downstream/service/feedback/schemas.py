@@ -95,16 +95,26 @@ class ReviewResponse(Schema):
     result: ResultResponse
     reason: Reason
     spreads: float | None = Field(
-        description="Distance of the score to the threshold in force, in the normals' spread; null: too few normals."
+        description="Distance of the score to the threshold in force, in the normals' spread; null: too few normals, "
+        "or of another version than the one in use."
     )
     distance: float | None = Field(
         description="1 - cosine to the most similar other image that was kept; null: no encoder, or none other."
     )
 
 
+class ReviewVersionResponse(Schema):
+    version: str = Field(description="`model_version` of its results.")
+    waiting: int = Field(description="Number of kept images that it judged and that nobody has spoken of.")
+    is_in_use: bool
+
+
 class ReviewQueueResponse(Schema):
     images: list[ReviewResponse] = Field(description="The one to look at first first.")
-    total: int = Field(description="Number of images that wait for a word, of the latest ones that were kept.")
+    version: str = Field(description="Of the model that judged these: scores of two versions are not of one scale.")
+    total: int = Field(description="Number of images of this version that wait for a word.")
+    next_skip: int | None = Field(description="Give it as `skip` for the next page; null: there is none.")
+    versions: list[ReviewVersionResponse] = Field(description="Those with images that wait, and the one in use, first.")
 
 
 class KeptResponse(Schema):

@@ -65,5 +65,5 @@ def accepted_scores(database: Database, model: str, version: str, threshold: flo
 
 def rates_of(database: Database, model: str) -> tuple[Rate, Rate]:
     """False alarms and misses of a model, by what stands for each image."""
-    standing = FeedbackRecords(database).standing()
-    return error_rates((one.feedback.verdict, one.was_defective) for one in standing if one.model == model)
+    counts = FeedbackRecords(database).verdict_counts(model)
+    return error_rates(said for said, count in counts.items() for _ in range(count))

@@ -7,6 +7,7 @@ import { History } from "./history.js";
 import { startIntake } from "./intake.js";
 import { startKeys } from "./keyboard.js";
 import { Marking } from "./marking.js";
+import { Products } from "./products.js";
 import { Queue, summary } from "./queue.js";
 import { Review } from "./review.js";
 import { showMetadata, showHeatKey, showRegions, showVerdict, spokenVerdict } from "./verdict.js";
@@ -29,13 +30,14 @@ const list = new ResultList(queue, session, select);
 const panel = new ThresholdPanel(session, trouble);
 const history = new History(openEarlier, trouble);
 const review = new Review(openEarlier, trouble);
+const products = new Products(historyOf, trouble);
 const watch = new Watch(trouble);
 const versions = new Versions(session, { trouble, announce, changed: () => session.refresh(true) });
 const feedback = new Feedback(session, new Marking(stage, announce), { said: () => review.isOn && review.next(), trouble, announce });
 let selected = null; // an item of the queue, or one like it made of a result of the history
 let shownUrl = null;
 
-const VIEWS = ["inspect", "history", "review"];
+const VIEWS = ["inspect", "history", "review", "products"];
 const viewNow = () => VIEWS.find((name) => location.hash === `#${name}`) ?? "inspect";
 
 function announce(words) {
@@ -86,7 +88,7 @@ function read() {
 }
 
 function step(by) {
-  if (viewNow() !== "inspect") return void (viewNow() === "history" ? history : review).step(by);
+  if (viewNow() !== "inspect") return void { history, review, products }[viewNow()].step(by);
   const { listed } = list;
   if (listed.length === 0) return;
   const at = listed.indexOf(selected);
@@ -102,6 +104,12 @@ async function openEarlier(result) {
   const blob = result.is_kept ? await fetched(`/api/images/kept/${result.digest}`).catch(() => null) : null;
   const url = blob && URL.createObjectURL(blob);
   return select({ state: "done", name: result.name, answer: { ...result, map_threshold: null }, map: null, url, image: async () => blob });
+}
+
+/** What one model judged. */
+function historyOf(model) {
+  byId("filter-model").value = model;
+  location.hash = "#history";
 }
 
 // ---- many images
@@ -206,6 +214,7 @@ function showView() {
   }
   if (view === "history") history.refresh();
   if (view === "review") review.refresh();
+  if (view === "products") products.refresh();
   if (view !== "inspect") feedback.forget();
 }
 window.addEventListener("hashchange", showView);
@@ -276,6 +285,7 @@ startKeys([
   [["1"], "inspect", onView("inspect")],
   [["2"], "history", onView("history")],
   [["3"], "review", onView("review")],
+  [["4"], "products", onView("products")],
   [["d"], "colors: as the system, light, dark", nextTheme],
   [["Escape"], "back to the picture", () => (onView("inspect")(), byId("stage").focus())],
 ], viewNow);

@@ -12,6 +12,8 @@ export class Review {
   #open;
   #trouble;
   #images = [];
+  #version = null; // of the model that judged; null: the one in use
+  #nextSkip = null;
   #current = null; // digest of the picture that is being reviewed
   #urls = [];
   #seen = new IntersectionObserver((entries) => {
@@ -24,6 +26,11 @@ export class Review {
     this.#trouble = trouble;
     byId("review-start").addEventListener("click", () => this.#take(this.#images[0]));
     byId("next-review").addEventListener("click", () => this.next());
+    byId("review-more").addEventListener("click", () => this.#more());
+    byId("review-version").addEventListener("change", (event) => {
+      this.#version = event.target.value;
+      this.refresh();
+    });
     byId("feedback-export").addEventListener("click", () => download("/api/feedback/export", "feedback.jsonl").catch(trouble));
   }
 
@@ -35,10 +42,28 @@ export class Review {
   async refresh() {
     this.leave();
     try {
-      const [queue, said] = await Promise.all([ask(`/api/feedback/queue?limit=${AT_ONCE}`), ask(`/api/feedback?limit=${SAID}`)]);
+      const [queue, said] = await Promise.all([this.#asked(0), ask(`/api/feedback?limit=${SAID}`)]);
       this.#images = queue.images;
-      this.#draw(queue.total);
+      this.#drawVersions(queue);
+      this.#draw(queue);
       this.#drawSaid(said.feedback);
+    } catch (error) {
+      this.#trouble(error);
+    }
+  }
+
+  #asked(skip) {
+    const query = new URLSearchParams({ limit: AT_ONCE, skip, ...(this.#version === null ? {} : { version: this.#version }) });
+    return ask(`/api/feedback/queue?${query}`);
+  }
+
+  async #more() {
+    try {
+      const queue = await this.#asked(this.#nextSkip);
+      const shown = this.#images.length;
+      this.#images = [...this.#images, ...queue.images];
+      this.#draw(queue);
+      byId("review-list").children[shown]?.firstElementChild.focus();
     } catch (error) {
       this.#trouble(error);
     }
@@ -73,7 +98,23 @@ export class Review {
     });
   }
 
-  #draw(total) {
+  /** Only where there is a choice. One that has nothing left, or is of another model, is left. */
+  #drawVersions({ version, versions }) {
+    const names = versions.map((one) => one.version);
+    const options = versions.map((one) => element("option", { value: one.version },
+      `${one.is_in_use ? "the version in use" : "version"} ${one.version.slice(0, 8)} (${one.waiting})`));
+    byId("review-versions").hidden = versions.length < 2 && names.includes(version);
+    byId("review-version").replaceChildren(...options);
+    if (names.includes(version)) byId("review-version").value = version;
+    else if (this.#version !== null) {
+      this.#version = null;
+      this.refresh();
+    }
+  }
+
+  #draw({ total, next_skip: nextSkip }) {
+    this.#nextSkip = nextSkip;
+    byId("review-more").hidden = nextSkip === null;
     for (const url of this.#urls) URL.revokeObjectURL(url);
     this.#urls = [];
     byId("review-count").textContent = total ? `${count(total, "picture")} to review` : "";

@@ -172,6 +172,20 @@ def test_a_version_is_put_into_use_and_rolled_back(browser, serving, images):
         expect(page.locator("#verdict .headline")).to_have_text("Defective")
 
 
+def test_what_other_versions_judged_is_another_queue(browser, serving, images):
+    answer = serving.test(images["good 1.png"] + b"again", "again.png", keep=True).json()
+    (stored,) = serving.service.database.results_of([answer["id"]])
+    serving.service.database.add_results([stored._replace(model_version="an older one", name="older.png")])
+    with ready(browser, f"{serving.url}/#review") as page:
+        rows = page.locator("#review-list li")
+        expect(rows.filter(has_text="again.png")).to_have_count(1)
+        page.get_by_label("Judged by").select_option("an older one")
+        expect(rows).to_have_count(1)
+        expect(rows).to_contain_text("older.png")
+        expect(page.locator("#review-count")).to_have_text("1 picture to review")
+        assert_readable_and_accessible(page)
+
+
 def test_a_dark_camera_is_said_before_the_verdict(browser, serving, images):
     good = np.asarray(Image.open(io.BytesIO(images["good 1.png"])).convert("RGB")).astype(float)
     random, version = np.random.default_rng(0), serving.service.models.load("hazelnut").fingerprint

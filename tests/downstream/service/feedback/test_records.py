@@ -55,7 +55,7 @@ def test_what_is_taken_back_stays_and_the_word_before_counts_again(records):
         with pytest.raises(UserError, match="taken back"):
             records.take_back(wrong, AT, "Bob")
     records.take_back(first, AT, "Bob")
-    assert list(records.standing()) == [] and records.reviewed("bolt") == set()
+    assert list(records.standing()) == []
 
 
 def test_an_image_has_one_word_that_stands_of_each_model(database, records):
@@ -67,7 +67,27 @@ def test_an_image_has_one_word_that_stands_of_each_model(database, records):
     assert [(one.model, one.digest, one.feedback.verdict) for one in records.standing()] == [
         ("bolt", f"{0:064x}", "agree"), ("bolt", f"{3:064x}", "unsure"), ("nut", f"{3:064x}", "missed_defect"),
     ]  # fmt: skip
-    assert records.reviewed("bolt") == {f"{0:064x}", f"{3:064x}"} and records.reviewed("nut") == {f"{3:064x}"}
+    assert records.verdict_counts("bolt") == {("agree", False): 1, ("unsure", True): 1}
+    assert records.verdict_counts("nut") == {("missed_defect", False): 1}
+
+
+def test_what_waits_are_kept_images_of_a_version_each_once_that_nobody_spoke_of(location):
+    database = Database(location)
+    kept = [result(number, is_kept=True) for number in range(5)]
+    database.add_results([*kept, *kept[:2], result(7), result(8, is_kept=True, model="nut"),
+                          result(9, is_kept=True, model_version="2"), kept[3]._replace(model_version="2")])  # fmt: skip
+    records = FeedbackRecords(database)
+    assert [one.id for one in records.waiting("bolt", "a version", 9)] == [7, 6, 5, 4, 3]
+    assert [one.id for one in records.waiting("bolt", "a version", 2, skip=2)] == [5, 4]
+    assert list(records.waiting_counts("bolt").items()) == [("2", 2), ("a version", 5)]
+    said(records, 4, "agree")  # and so of the same image by the other version
+    taking = said(records, 5, "unsure")
+    assert records.waiting_counts("bolt") == {"2": 1, "a version": 3}
+    records.take_back(taking, AT, "Ada")
+    assert [one.id for one in records.waiting("bolt", "a version", 9)] == [7, 6, 5, 3]
+    assert [one.id for one in records.waiting("bolt", "2", 9)] == [10]
+    assert records.waiting_counts("pin") == {}
+    database.close()
 
 
 def test_more_than_a_page_stands(records, monkeypatch):

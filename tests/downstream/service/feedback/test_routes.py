@@ -6,8 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from serving_here import serving_here
+from stored_results import result
 
 from downstream.service.feedback.schemas import FeedbackListResponse, FeedbackResponse, ReviewQueueResponse
+from downstream.service.limits import MAX_JSON_BYTES
 from scripts.attacks.serving import image_bytes
 
 
@@ -86,6 +88,19 @@ def test_what_cannot_be_said_is_refused_with_the_reason(serving, is_defective, f
     assert answer.status_code == 422 and words in answer.json()["detail"]
 
 
+def test_marks_are_bounded_before_they_are_parsed(serving, monkeypatch):
+    """As many points as are taken, with all the digits of a double, pass; thousands of strokes more are not parsed."""
+    result, point = judged(serving, 3, threshold=1e9)["id"], [12.345678901234567, 23.456789012345678]
+    most = {"polygons": [[point, [60.0, 1.0], [60.0, 40.0]]] + [[point] * 2000] * 9 + [[point] * 1997]}  # 20,000
+    answer = say(serving, result, "missed_defect", marks=most)
+    assert answer.status_code == 200 and len(answer.request.content) < MAX_JSON_BYTES / 2
+    parsed = []
+    monkeypatch.setattr("starlette.requests.Request.json", lambda request: parsed.append(request))
+    hostile = {"strokes": [{"radius": 3, "points": [point] * 2000}] * 40}
+    answer = say(serving, result, "missed_defect", marks=hostile)
+    assert answer.status_code == 413 and parsed == []
+
+
 def test_an_image_that_was_not_kept_is_kept_first(serving):
     result = judged(serving, 4, keep=False)
     assert say(serving, result["id"], "agree").status_code == 409
@@ -114,3 +129,36 @@ def test_the_queue_has_what_nobody_spoke_of_the_most_doubtful_first(serving):
     after = ReviewQueueResponse(**serving.client.get("/api/feedback/queue", params={"limit": 2}).json())
     assert after.total == queue.total - 1 and len(after.images) == 2
     assert digests[0] not in [one.result.digest for one in after.images]
+
+
+def test_the_queue_goes_on_beyond_those_that_are_put_in_order_at_a_time(serving, monkeypatch):
+    monkeypatch.setattr("downstream.service.feedback.routes.MAX_CANDIDATES", 4)
+    for seed in range(40, 47):
+        judged(serving, seed)
+    newest = [one["digest"] for one in serving.client.get("/api/results", params={"limit": 7}).json()["results"]]
+    seen, pages, skip = [], [], 0
+    while skip is not None:
+        answer = serving.client.get("/api/feedback/queue", params={"limit": 3, "skip": skip}).json()
+        page = ReviewQueueResponse(**answer)
+        digests = [one.result.digest for one in page.images]
+        pages.append(len(digests))
+        seen, skip = seen + digests, page.next_skip
+    assert len(seen) == len(set(seen)) == page.total >= 7 and pages[:2] == [3, 1]
+    assert set(seen[:4]) == set(newest[:4])  # put in order among themselves, and then those before them
+
+
+def test_scores_of_two_versions_are_not_put_in_one_order(serving):
+    client, service = serving.client, serving.service
+    before = ReviewQueueResponse(**client.get("/api/feedback/queue").json())
+    old = result(1, model="hazelnut", model_version="older", is_kept=True, threshold=50.0)
+    service.database.add_results([old._replace(digest=f"{n:064x}", score=score) for n, score in ((1, 10.0), (2, 49.0))])
+    now = ReviewQueueResponse(**client.get("/api/feedback/queue").json())
+    assert [one.result.id for one in now.images] == [one.result.id for one in before.images]
+    assert [(one.version, one.waiting, one.is_in_use) for one in now.versions] == [
+        (before.version, before.total, True), ("older", 2, False)
+    ]  # fmt: skip
+    other = ReviewQueueResponse(**client.get("/api/feedback/queue", params={"version": "older"}).json())
+    assert (other.version, other.total, other.next_skip) == ("older", 2, None)
+    # By the threshold of its own time; no spread of its normals is known any more.
+    assert [(one.result.anomaly_score, one.spreads) for one in other.images] == [(49.0, None), (10.0, None)]
+    assert client.get("/api/feedback/queue", params={"version": "none"}).json()["images"] == []
