@@ -2,9 +2,10 @@
 
     import heldout
 
-    inspector = heldout.load("models/bolt")                # what `heldout detect fit` left
+    inspector = heldout.Inspector.fit("FOLDER_OF_GOOD_IMAGES")  # or heldout.load("models/bolt")
     encoder = heldout.load_encoder("runs/simclr/encoder.safetensors")
-    method = heldout.PaDiM(encoder)                        # every method, by its class's name
+    index = heldout.Index.build(encoder.embed("FOLDER"))
+    method = heldout.PaDiM(encoder)                             # every method, by its class's name
 
 and the command `heldout`, which runs every file of the project that can be typed: `heldout simclr --data FOLDER` is
 `python pretrain/simclr.py --data FOLDER`. Nothing heavy is imported before it is used.
@@ -58,8 +59,10 @@ COMMANDS = {
 _NAMES = {
     "Encoder": "pretrain.encoder",
     "load_encoder": "pretrain.encoder",
+    "make_encoder": "pretrain.encoder",
     "Index": "embeddings.index",
     "Inspector": "downstream.inspection.inspector",
+    "FitSettings": "downstream.inspection.config",
     **{method.path.rpartition(".")[2]: method.path.rpartition(".")[0] for method in METHODS.values()},
 }
 __all__ = ["load", *_NAMES]

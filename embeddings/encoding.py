@@ -100,10 +100,12 @@ class Encoding:
         return torch.autocast(self.device.type, dtype=torch.bfloat16)
 
 
-def choose_encoder(path: Path | None, seed: int, is_demo: bool) -> tuple[Encoder, Path]:
+def choose_encoder(path: Encoder | Path | None, seed: int, is_demo: bool) -> tuple[Encoder, Path]:
     """The encoder at `path` (`imagenet`, or `random`: a ResNet-18 with random weights of the seed, or the name of an
     architecture, with its published weights), else the default file where it may be used, else ImageNet's; and the
-    path, or that name."""
+    path, or that name. An encoder is itself, called by its architecture."""
+    if isinstance(path, Encoder):
+        return path.eval(), Path(path.architecture)
     if path is None and DEFAULT_ENCODER.is_file():
         encoder = load_encoder(DEFAULT_ENCODER)
         if reason := why_not_default(encoder, is_demo):

@@ -12,12 +12,16 @@ from hashlib import blake2b
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from pretrain.backbone import LEVELS, TIMM, make_backbone
 from pretrain.command import UserError, nearest
+from pretrain.data.arrays import given, opened
 from pretrain.files import is_foreign, read_tensors, write_tensors
+from pretrain.training.device import full_precision
+from pretrain.training.memory import in_parts
 from pretrain.weights import HUB, IMAGENET, Origin, Start, as_timm_loads, imagenet_file, read_state_dict
 
 FORMAT = 2  # 2: says what the encoder started from; files of format 1 are read, their start is not known
@@ -70,6 +74,27 @@ class Encoder(nn.Module):
     def pooled(self, images: Tensor) -> Tensor:
         """The average of level4 over all places: (b, 3, h, w) -> (b, channels["level4"])."""
         return self(images, ("level4",))["level4"].mean((2, 3))
+
+    @full_precision()
+    @torch.inference_mode()
+    def embed(self, images: object, size_px: int | None = None, batch_size: int = 32) -> np.ndarray:
+        """One vector an image, `pooled`: float32 (n, channels["level4"]) of a folder or of many, (channels["level4"],)
+        of one alone. Images are paths, arrays, tensors or Pillow's, seen as squares of `size_px`, by default of
+        `input_size_px`, as `embeddings/extract.py` sees them. Raises UserError for what is no image, and for none."""
+        originals, is_one = given(images)
+        if not originals:
+            raise UserError("there are no images to embed: give a folder that has some, or a list of paths or images.")
+        was_training, size_px = self.training, size_px or self.input_size_px
+        self.eval()
+        try:
+            vectors = []
+            for start in range(0, len(originals), batch_size):
+                pixels = [opened(image, size_px).pixels for image in originals[start : start + batch_size]]
+                batch = torch.from_numpy(np.stack(pixels)).to(self.mean.device).permute(0, 3, 1, 2)  # (b, 3, h, w)
+                vectors += [part.float().cpu().numpy() for part in in_parts(self.pooled, batch.float().div_(255))]
+        finally:
+            self.train(was_training)
+        return vectors[0][0] if is_one else np.concatenate(vectors)
 
     @property
     def history(self) -> str:

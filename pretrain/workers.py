@@ -2,9 +2,12 @@
 
 import os
 import signal
+import sys
 import threading
 from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import current_process, get_context, parent_process
+from multiprocessing import current_process, parent_process
+from multiprocessing.context import SpawnContext, SpawnProcess
+from types import ModuleType
 
 
 def usable_cores() -> int:
@@ -19,8 +22,27 @@ def refuse_import_by_worker() -> None:
 
 
 def worker_pool(workers: int) -> ProcessPoolExecutor:
-    """A pool of processes; spawned, not forked, since this process may hold torch's threads."""
-    return ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_follow_parent)
+    """A pool of processes for functions of modules; spawned, not forked, since this process may hold torch's threads.
+    They do not import the script that this process runs, so it needs no `if __name__ == "__main__":`."""
+    return ProcessPoolExecutor(workers, mp_context=_Context(), initializer=_follow_parent)
+
+
+class _Worker(SpawnProcess):
+    _one_at_a_time = threading.Lock()
+
+    def start(self) -> None:
+        with self._one_at_a_time:
+            script = sys.modules["__main__"]
+            # A spawned process is told to import whatever bears that name meanwhile, by its file: this has none.
+            sys.modules["__main__"] = ModuleType("__main__")
+            try:
+                super().start()
+            finally:
+                sys.modules["__main__"] = script
+
+
+class _Context(SpawnContext):
+    Process = _Worker
 
 
 def _follow_parent() -> None:

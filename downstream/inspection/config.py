@@ -1,20 +1,32 @@
 """The options of detect.py and area.py."""
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pretrain.command import Names
+from pretrain.command import Names, UserError, nearest
 from pretrain.data.images import LaidOut
 
 
-@dataclass(frozen=True)
-class Fit(LaidOut):
-    """Fit a method to good images of one product, find its threshold, and write a model.
+@dataclass(frozen=True, kw_only=True)
+class GoodImages(LaidOut):
+    """Which images a command fits to.
 
     Attributes:
         data: Good images; a plain folder, a category in MVTec AD's layout (its train/good), or a folder of them.
         category: Which category, where the folder holds several.
+    """
+
+    data: Path
+    category: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitSettings:
+    """How an inspector is fitted, whatever it is fitted to.
+
+    Attributes:
         method: padim (a Gaussian per position), patchcore (nearest normal patch), fused (both), residual (with
             --train), or another from downstream/methods/catalogue.py.
         encoder: File, architecture (its published weights), random or imagenet. Default is runs/simclr, else imagenet.
@@ -40,11 +52,8 @@ class Fit(LaidOut):
         options: Arguments of the method, such as reference_views=flips,dimensions=50.
         device: cpu, cuda, or auto for a GPU where there is one.
         seed: Seed of the draw of references, and of the method.
-        out: Folder to write the model to. Default is models/CATEGORY.
     """
 
-    data: Path
-    category: str | None = None
     method: str = "fused"
     encoder: Path | None = None
     shots: str = "all"
@@ -61,9 +70,37 @@ class Fit(LaidOut):
     roi: Path | None = None
     align: bool = False
     reference: Path | None = None
-    options: str = ""
+    options: str | dict[str, object] = ""
     device: str = "auto"
     seed: int = 0
+
+    def get_params(self, deep: bool = True) -> dict[str, object]:
+        """All of them by name, as scikit-learn asks for them to clone an object; `Inspector.fit` takes them."""
+        return {each.name: getattr(self, each.name) for each in fields(self)}
+
+    @classmethod
+    def of(cls, **given: object) -> Self:
+        """Settings as Python has them: paths as text, numbers and lists for what is typed as text, and an Encoder for
+        the path of one. Raises UserError for a name that is none."""
+        names = {each.name for each in fields(cls)}
+        for name, value in given.items():
+            if name not in names:
+                raise UserError(f"an inspector is fitted without a setting {name!r}; {nearest(name, names)}")
+            if name in ("encoder", "train", "roi", "reference") and isinstance(value, str):
+                given[name] = Path(value)
+            elif name in ("scales", "range", "train_categories") and isinstance(value, Iterable):
+                given[name] = Names(value)
+        return cls(**given)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit(FitSettings, GoodImages):
+    """Fit a method to good images of one product, find its threshold, and write a model.
+
+    Attributes:
+        out: Folder to write the model to. Default is models/CATEGORY.
+    """
+
     out: Path | None = None
 
 

@@ -2,7 +2,7 @@
 
 import inspect
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,8 +14,8 @@ from torch import Tensor
 from baselines.contract.method import Images, Method, Samples
 from baselines.contract.threshold import MIN_OWN_NORMALS, Threshold, threshold_from_normals
 from downstream.inspection.alignment import AlignedPixels, Alignment, fit_alignment
-from downstream.inspection.config import Fit
-from downstream.inspection.images import good_images
+from downstream.inspection.config import Fit, FitSettings
+from downstream.inspection.images import good_images, good_images_given
 from downstream.inspection.inspector import Inspector
 from downstream.inspection.roi import Roi, read_roi
 from downstream.inspection.triage import ranked
@@ -40,57 +40,121 @@ from pretrain.command import UserError, nearest
 from pretrain.data.channels import PLAIN, ToFind, read_image, typed_range
 from pretrain.data.dataset import ImageSet, data_name, load
 from pretrain.data.decode import Unreadable
+from pretrain.data.images import LayoutName
 from pretrain.data.size import Size, named
 from pretrain.demo import is_demo
 from pretrain.encoder import asked_encoder
 from pretrain.training.device import choose_device
 
+Say = Callable[[str], None]
+
 
 def fit(config: Fit) -> None:
     """Fit, report, and write the model."""
-    check_contamination(config.allow_contamination)
-    check_align(config)
-    check_lights(config)
-    to_find = ToFind(config.lights, typed_range(config.range))
-    wanted = None if config.size_px == "native" else config.size_px
-    normals = good_images(config.data, config.category, wanted, True, config.layout, to_find)
+    check(config)
+    normals = good_images(config.data, config.category, pixels_of(config), True, config.layout, to_find(config))
+    model = fitted(config, normals, print)
+    model.metadata["layout"] = config.layout
+    out = config.out or Path("models") / model.category
+    with fitted_in_place_of(out) as numbers:
+        model.metadata |= numbers
+        model.save(out)
+    print(f"model: {out}")
+    print(f"next:  python downstream/detect.py run IMAGE_OR_FOLDER --model {out}")
+
+
+def fitted_to(
+    images: object, category: str | None, layout: LayoutName | None, settings: FitSettings, say: Say
+) -> Inspector:
+    """An inspector fitted to good images as Python has them: a folder, as `fit` takes it, or one image or many in any
+    form that `Inspector.predict` takes."""
+    check(settings)
+    if isinstance(images, str | Path) and Path(images).is_dir():
+        normals = good_images(Path(images), category, pixels_of(settings), True, layout, to_find(settings))
+    else:
+        normals = good_images_given(images, category or "images", pixels_of(settings), to_find(settings))
+    model = fitted(settings, normals, say)
+    model.metadata["layout"] = layout
+    return model
+
+
+def check(settings: FitSettings) -> None:
+    """Raise UserError for what can be refused before any image is opened."""
+    check_contamination(settings.allow_contamination)
+    check_align(settings)
+    check_lights(settings)
+
+
+def to_find(settings: FitSettings) -> ToFind:
+    """What good images are to tell of their channels."""
+    return ToFind(settings.lights, typed_range(settings.range))
+
+
+def pixels_of(settings: FitSettings) -> int | None:
+    """The size as images are loaded with it."""
+    return None if settings.size_px == "native" else settings.size_px
+
+
+def fitted(settings: FitSettings, normals: ImageSet, say: Say) -> Inspector:
+    """An inspector fitted to these good images of one category; `say` is given line after line what there is to say."""
     (category,), size_px = normals.categories, normals.size_px
     if normals.channels != PLAIN:
-        print(f"images of {normals.channels}")
-    device = choose_device(config.device)
-    method = make_method(config, normals.channels.lights).to(device)
-    roi = None if config.roi is None else look_within(method, config, normals)
+        say(f"images of {normals.channels}")
+    method = make_method(settings, normals.folder, say, normals.channels.lights).to(choose_device(settings.device))
+    roi = None if settings.roi is None else look_within(method, settings, normals, say)
     dropped = normals.subset([])
-    if config.allow_contamination:
-        normals, dropped = without_outliers(normals, method, config)
-    shots = shots_of(config.shots, fitting_count(len(normals), config.validation_share))
-    references = normals.subset(draw(len(normals), shots, config.seed))
-    others = load(config.train, size_px, config.train_categories, channels=ToFind()) if config.train else None
-    if others is not None:  # the product itself must not teach what is known of others
-        others = others.subset([i for i, record in enumerate(others.records) if record.category != category])
-    if others is None and not method.sees_normals:
-        raise UserError(f"{config.method} learns from labeled images of other products: name their folder by --train.")
-    alignment, references = aligned(references, config, size_px) if config.align else (None, references)
+    if settings.allow_contamination:
+        normals, dropped = without_outliers(normals, method, settings, say)
+    shots = shots_of(settings.shots, fitting_count(len(normals), settings.validation_share))
+    references = normals.subset(draw(len(normals), shots, settings.seed))
+    others = other_products(settings, method, category, size_px)
+    alignment, references = aligned(references, settings, size_px, say) if settings.align else (None, references)
     images = Images(references)
-    zones = ZonesOfNormals(roi, references, config.minimum_area) if roi and roi.drawn and roi.drawn.zones else None
+    zones = ZonesOfNormals(roi, references, settings.minimum_area) if roi and roi.drawn and roi.drawn.zones else None
     if zones:
         method.watch_normals(zones.add)
     method.fit(Samples(others) if others else []).refer(images)
     if scores_normals := not method.sees_normals and len(references) >= MIN_OWN_NORMALS:
         score_normals(method, images)
-    threshold = own_threshold(method, images, config.false_alarm_rate, calibration_normals(others), config.seed)
-    threshold = threshold._replace(why=threshold.why + if_good_after_all(len(dropped), len(normals), config))
-    map_threshold = map_threshold_of(method, config, len(references))
+    threshold = own_threshold(method, images, settings.false_alarm_rate, calibration_normals(others), settings.seed)
+    threshold = threshold._replace(why=threshold.why + if_good_after_all(len(dropped), len(normals), settings))
+    scores = method.normal_scores_.tolist()
+    model = Inspector(
+        method, category, size_px, threshold, map_threshold_of(method, settings, len(references)),
+        settings.minimum_area, scores, described(settings, method, references, dropped),
+        drawn_roi=roi and roi.drawn, zone_rule=zones and zones.rule(method, images, settings.false_alarm_rate),
+        alignment=alignment, channels=normals.channels,
+    )  # fmt: skip
+    say_learned(model, settings, references, others, say)
+    if len(scores) == len(references) and (method.sees_normals or scores_normals):
+        say_suspicious(references, scores, threshold, say)
+    return model
+
+
+def other_products(settings: FitSettings, method: Method, category: str, size_px: Size) -> ImageSet | None:
+    """The labeled images to learn from, where a folder of them was named: without the product itself, which must not
+    teach what is known of others. Raises UserError where the method needs them."""
+    if settings.train is not None:
+        others = load(settings.train, size_px, settings.train_categories, channels=ToFind())
+        return others.subset([i for i, record in enumerate(others.records) if record.category != category])
+    if not method.sees_normals:
+        raise UserError(
+            f"{settings.method} learns from labeled images of other products: name their folder by --train."
+        )
+    return None
+
+
+def described(settings: FitSettings, method: Method, references: ImageSet, dropped: ImageSet) -> dict:
+    """What a model says of how it was made, as plain JSON."""
     metadata = {
-        "data": data_name(config.data),
-        "layout": config.layout,
+        "data": data_name(references.folder),
         "normals": len(references),
-        "aspect": float(np.median([entry.width / entry.height for entry in references.entries])),
-        "method": config.method,
-        "scales": list(config.scales),
-        "false_alarm_rate": config.false_alarm_rate,
+        "aspect": usual_aspect(references),
+        "method": settings.method,
+        "scales": list(settings.scales),
+        "false_alarm_rate": settings.false_alarm_rate,
         "learned_from": [entry.digest.hex() for entry in references.entries],
-        "allow_contamination": config.allow_contamination,
+        "allow_contamination": settings.allow_contamination,
         "left_out_as_outliers": [
             {"name": record.path.name, "digest": entry.digest.hex()}
             for record, entry in zip(dropped.records, dropped.entries, strict=True)
@@ -98,112 +162,122 @@ def fit(config: Fit) -> None:
     }
     if hasattr(method, "encoder"):
         metadata["encoder"] = asked_encoder(method.encoder, method.architecture, method.seed).as_json()
-    scores = method.normal_scores_.tolist()
-    out = config.out or Path("models") / category
-    model = Inspector(
-        method, category, size_px, threshold, map_threshold, config.minimum_area, scores, metadata,
-        drawn_roi=roi and roi.drawn, zone_rule=zones and zones.rule(method, images, config.false_alarm_rate),
-        alignment=alignment, channels=normals.channels,
-    )  # fmt: skip
-    with fitted_in_place_of(out) as numbers:
-        metadata |= numbers
-        model.save(out)
-    learned = f"{len(references)} good images of {category} ({data_name(config.data)})"
-    if not method.sees_normals:
+    return metadata
+
+
+def say_learned(
+    model: Inspector, settings: FitSettings, references: ImageSet, others: ImageSet | None, say: Say
+) -> None:
+    """What it learned from, and where its thresholds come from."""
+    learned = f"{len(references)} good images of {model.category} ({data_name(references.folder)})"
+    if others is not None and not model.method.sees_normals:
         learned = f"{len(others)} labeled images of {', '.join(others.categories)}; it learned nothing of {learned}"
-    seen = f"{named(size_px)} px" + (f" and at {config.scales} of it" if config.scales else "")
-    print(f"{config.method} fitted to {learned}, seen at {seen}")
-    if zones:
-        print_zones(model.zone_rule)
-    else:
-        print(f"threshold {threshold.value:.4g} at {config.false_alarm_rate:.0%} false alarms: {threshold.why}")
-    if len(scores) == len(references) and (method.sees_normals or scores_normals):
-        print_suspicious(references, scores, threshold)
-    print(f"model: {out}")
-    print(f"next:  python downstream/detect.py run IMAGE_OR_FOLDER --model {out}")
+    seen = f"{named(model.size_px)} px" + (f" and at {settings.scales} of it" if settings.scales else "")
+    say(f"{settings.method} fitted to {learned}, seen at {seen}")
+    if not model.zone_rule:
+        say(f"threshold {model.threshold.value:.4g} at {settings.false_alarm_rate:.0%} false alarms: "
+            f"{model.threshold.why}")  # fmt: skip
+        return
+    for zone in model.zone_rule.zones:
+        area = f", regions of {zone.minimum_area_px} px and more" if zone.minimum_area_px > 1 else ""
+        say(f"zone {zone.name}: threshold {zone.threshold.value:.4g}{area}: {zone.threshold.why}")
+    say(f"all zones: {model.zone_rule.threshold.why}")
 
 
-def make_method(config: Fit, lights: int = 1) -> Method:
-    """The method that was asked for, with its options, for parts of so many lights. Raises UserError for options that
-    it does not have."""
-    method_class = detect_class(config.method)
+def say_suspicious(references: ImageSet, scores: Sequence[float], threshold: Threshold, say: Say) -> None:
+    """A defect among the good images makes all thresholds lax: name what looks like one."""
+    for position in suspicious(scores):
+        path, ratio = references.records[position].path, scores[position] / threshold.value
+        say(f"suspicious: {path} scores {ratio:.1f} times the threshold among the good ones; look at it")
+
+
+def make_method(settings: FitSettings, data: Path, say: Say, lights: int = 1) -> Method:
+    """The method that was asked for, with its options, for images of the folder `data`, of parts of so many lights.
+    Raises UserError for options that it does not have."""
+    method_class = detect_class(settings.method)
     allowed = set(inspect.signature(method_class).parameters)
-    try:  # as YAML, so that levels=[level2,level3] is a list
-        arguments = yaml.safe_load("{" + config.options.replace("=", ": ") + "}")
-    except yaml.YAMLError:
-        raise UserError(f"--options {config.options} cannot be read: give NAME=VALUE,NAME=VALUE.") from None
+    arguments = typed_options(settings.options)
     for name in arguments:
         if name not in allowed:
-            raise UserError(f"{config.method} has no option {name!r}; {nearest(name, allowed)}")
+            raise UserError(f"{settings.method} has no option {name!r}; {nearest(name, allowed)}")
     if "encoder" in allowed:
-        encoder, path = choose_encoder(config.encoder, config.seed, is_demo(config.data))
-        print(f"encoder: {path}, {encoder.history}")
+        encoder, name = choose_encoder(settings.encoder, settings.seed, is_demo(data))
+        say(f"encoder: {name}, {encoder.history}")
         arguments = {"encoder": encoder, **arguments}  # what was typed in --options wins
     if "seed" in allowed:
-        arguments = {"seed": config.seed, **arguments}
-    if config.scales or lights > 1:
-        return ensemble_of(config, arguments, lights)
+        arguments = {"seed": settings.seed, **arguments}
+    if settings.scales or lights > 1:
+        return ensemble_of(settings, arguments, lights)
     return method_class(**arguments)
 
 
-def ensemble_of(config: Fit, arguments: dict, lights: int) -> Ensemble:
+def typed_options(typed: str | Mapping[str, object]) -> dict[str, object]:
+    """A method's arguments, as they are in Python, or typed as NAME=VALUE,NAME=VALUE. Raises UserError for others."""
+    if not isinstance(typed, str):
+        return dict(typed)
+    try:  # as YAML, so that levels=[level2,level3] is a list
+        return yaml.safe_load("{" + typed.replace("=", ": ") + "}")
+    except yaml.YAMLError:
+        raise UserError(f"--options {typed} cannot be read: give NAME=VALUE,NAME=VALUE.") from None
+
+
+def ensemble_of(settings: FitSettings, arguments: dict, lights: int) -> Ensemble:
     """The patch method that was asked for at several scales or in several lights. Raises UserError for one that is
     none."""
-    scales = shares_of(config.scales) if config.scales else [1.0]
+    scales = shares_of(settings.scales) if settings.scales else [1.0]
     shared = {name: arguments.pop(name) for name in ("encoder", "architecture", "seed") if name in arguments}
-    return Ensemble(method=config.method, options=arguments, scales=scales, lights=lights, **shared)
+    return Ensemble(method=settings.method, options=arguments, scales=scales, lights=lights, **shared)
 
 
-def look_within(method: Method, config: Fit, normals: ImageSet) -> Roi:
+def look_within(method: Method, settings: FitSettings, normals: ImageSet, say: Say) -> Roi:
     """Have a method count what lies in the region of interest alone. Raises UserError for one that cannot, and for
     zones that leave no false-alarm rate."""
     if not isinstance(method, PatchMethod | Ensemble):
-        raise UserError(f"{config.method} sees images as a whole: --roi takes padim, patchcore, fused or residual.")
-    roi = read_roi(config.roi, usual_size(normals), normals.size_px, config.minimum_area)
+        raise UserError(f"{settings.method} sees images as a whole: --roi takes padim, patchcore, fused or residual.")
+    roi = read_roi(settings.roi, usual_size(normals), normals.size_px, settings.minimum_area)
     method.look_within(torch.from_numpy(roi.mask))
     zones = f" in {len(roi.drawn.zones)} zones" if roi.drawn and roi.drawn.zones else ""
-    print(f"region of interest: {config.roi}, {roi.mask.mean():.0%} of the image{zones}")
+    say(f"region of interest: {settings.roi}, {roi.mask.mean():.0%} of the image{zones}")
     if zones:  # before all that takes long
-        zone_rates(roi.drawn.zones, config.false_alarm_rate)
+        zone_rates(roi.drawn.zones, settings.false_alarm_rate)
     return roi
 
 
-def check_align(config: Fit) -> None:
+def check_align(settings: FitSettings) -> None:
     """Raise UserError for a reference that nothing is aligned to, and for a region of interest that moves along while
     nobody says on which image it was drawn."""
-    if config.reference is not None and not config.align:
+    if settings.reference is not None and not settings.align:
         raise UserError("--reference is the image that others are aligned to: add --align.")
-    if config.align and config.roi is not None and config.reference is None:
+    if settings.align and settings.roi is not None and settings.reference is None:
         raise UserError("with --align a region of interest moves along: name by --reference the image it is drawn on.")
 
 
-def check_lights(config: Fit) -> None:
+def check_lights(settings: FitSettings) -> None:
     """Raise UserError for what sees one image of a part alone."""
     alone = ("align", "train", "allow_contamination")
-    if config.lights and (given := [f"--{name.replace('_', '-')}" for name in alone if getattr(config, name)]):
+    if settings.lights and (given := [f"--{name.replace('_', '-')}" for name in alone if getattr(settings, name)]):
         raise UserError(
             f"--lights sees several images of a part, which {given[0]} does not yet: leave one of them out."
         )
 
 
-def aligned(references: ImageSet, config: Fit, size_px: Size) -> tuple[Alignment, ImageSet]:
+def aligned(references: ImageSet, settings: FitSettings, size_px: Size, say: Say) -> tuple[Alignment, ImageSet]:
     """An alignment onto the references, and these as it shows them; says how they lay, and which of them it cannot
     align. Raises UserError where they have nothing to align by."""
     chosen = None
-    if config.reference is not None:
+    if settings.reference is not None:
         try:
-            chosen = read_image(config.reference, size_px, references.channels).pixels
+            chosen = read_image(settings.reference, size_px, references.channels).pixels
         except Unreadable as unreadable:
-            raise UserError(f"the reference {config.reference} cannot be used: {unreadable}.") from None
-    aspect = float(np.median([entry.width / entry.height for entry in references.entries]))
+            raise UserError(f"the reference {settings.reference} cannot be used: {unreadable}.") from None
     rows = [entry.row for entry in references.entries]
-    alignment, poses = fit_alignment((references.pixels[row] for row in rows), aspect, chosen)
-    print(f"aligned: good images lie turned by up to {alignment.max_turn:.0f} degrees and moved by up to "
-          f"{alignment.max_shift:.0%} of their side; others, and those with a correlation below "
-          f"{alignment.least_correlation:.2f}, are judged as they lie")  # fmt: skip
+    alignment, poses = fit_alignment((references.pixels[row] for row in rows), usual_aspect(references), chosen)
+    say(f"aligned: good images lie turned by up to {alignment.max_turn:.0f} degrees and moved by up to "
+        f"{alignment.max_shift:.0%} of their side; others, and those with a correlation below "
+        f"{alignment.least_correlation:.2f}, are judged as they lie")  # fmt: skip
     for record, pose in zip(references.records, poses, strict=True):
         if not pose.is_aligned:
-            print(f"not aligned: {record.path}, correlation {pose.correlation:.2f}, turned by {pose.turn:.0f} degrees")
+            say(f"not aligned: {record.path}, correlation {pose.correlation:.2f}, turned by {pose.turn:.0f} degrees")
     pixels = AlignedPixels(references.pixels, alignment, dict(zip(rows, poses, strict=True)))
     return alignment, replace(references, pixels=pixels)
 
@@ -211,6 +285,11 @@ def aligned(references: ImageSet, config: Fit, size_px: Size) -> tuple[Alignment
 def usual_size(images: ImageSet) -> tuple[int, int]:
     """(height, width) on disk of most images."""
     return Counter((entry.height, entry.width) for entry in images.entries).most_common(1)[0][0]
+
+
+def usual_aspect(images: ImageSet) -> float:
+    """Width : height on disk of most images."""
+    return float(np.median([entry.width / entry.height for entry in images.entries]))
 
 
 class ZonesOfNormals:
@@ -239,15 +318,7 @@ class ZonesOfNormals:
         return zone_rule(self._zones, np.stack(self._scores), false_alarm_rate, seen)
 
 
-def print_zones(rule: ZoneRule) -> None:
-    """Each zone's threshold, and what they promise together."""
-    for zone in rule.zones:
-        area = f", regions of {zone.minimum_area_px} px and more" if zone.minimum_area_px > 1 else ""
-        print(f"zone {zone.name}: threshold {zone.threshold.value:.4g}{area}: {zone.threshold.why}")
-    print(f"all zones: {rule.threshold.why}")
-
-
-def without_outliers(normals: ImageSet, method: Method, config: Fit) -> tuple[ImageSet, ImageSet]:
+def without_outliers(normals: ImageSet, method: Method, settings: FitSettings, say: Say) -> tuple[ImageSet, ImageSet]:
     """The images to fit to, and those left out: the clear outliers, at most the share that the user allows. Scored by
     mutual resemblance, not by the method itself, to which two defects of a kind would be normal."""
     if len(normals) < MIN_TO_SUSPECT:
@@ -257,28 +328,28 @@ def without_outliers(normals: ImageSet, method: Method, config: Fit) -> tuple[Im
         )
     encoder = {name: getattr(method, name) for name in ("encoder", "architecture") if hasattr(method, name)}
     if "encoder" not in encoder:  # an auto-encoder, say, has none
-        encoder["encoder"], _ = choose_encoder(config.encoder, config.seed, is_demo(config.data))
-    mutual = Mutual(**encoder, seed=config.seed).to(method.device)
-    if not config.align:  # else the region lies where it was drawn only once they are aligned
+        encoder["encoder"], _ = choose_encoder(settings.encoder, settings.seed, is_demo(normals.folder))
+    mutual = Mutual(**encoder, seed=settings.seed).to(method.device)
+    if not settings.align:  # else the region lies where it was drawn only once they are aligned
         mutual.look_within(getattr(method, "roi_", None))
     ranking = ranked(normals, mutual)
-    left_out = clear_outliers(ranking.scores, config.allow_contamination)
+    left_out = clear_outliers(ranking.scores, settings.allow_contamination)
     clear = int((ranking.deviations > CLEAR_DEVIATIONS).sum())
-    print(f"{clear} of {len(normals)} images are clear outliers, more than {CLEAR_DEVIATIONS:g} robust deviations "
-          f"above the median; the worst {len(left_out)} are left out")  # fmt: skip
+    say(f"{clear} of {len(normals)} images are clear outliers, more than {CLEAR_DEVIATIONS:g} robust deviations "
+        f"above the median; the worst {len(left_out)} are left out")  # fmt: skip
     for position in left_out:
-        print(f"left out: {normals.records[position].path}, {ranking.deviations[position]:.1f} deviations")
+        say(f"left out: {normals.records[position].path}, {ranking.deviations[position]:.1f} deviations")
     kept = sorted(set(range(len(normals))) - set(left_out))
     return normals.subset(kept), normals.subset(left_out)
 
 
-def if_good_after_all(dropped: int, kept: int, config: Fit) -> str:
+def if_good_after_all(dropped: int, kept: int, settings: FitSettings) -> str:
     """What leaving out does to the threshold: it comes from those that remain, and each good image left out by mistake
     would have been above it. So the false-alarm rate is bounded, and no score is invented for them."""
     if not dropped:
         return ""
     share = dropped / (dropped + kept)
-    bound = config.false_alarm_rate * (1 - share) + share
+    bound = settings.false_alarm_rate * (1 - share) + share
     return f" Were all {dropped} images left out good, up to {bound:.1%} of good images would be above."
 
 
@@ -291,21 +362,14 @@ def score_normals(method: Method, images: Sequence[Tensor]) -> None:
         method.normal_peaks_ = torch.cat([batch.maps.flatten(1).amax(1) for batch in batches])
 
 
-def map_threshold_of(method: Method, config: Fit, count: int) -> Threshold | None:
+def map_threshold_of(method: Method, settings: FitSettings, count: int) -> Threshold | None:
     """The threshold above which a pixel belongs to a region; none where the method has no maps of `count` normals."""
     peaks = getattr(method, "normal_peaks_", ())
     if len(peaks):
-        return threshold_from_normals(peaks.cpu().numpy(), config.false_alarm_rate)
-    if config.minimum_area:
+        return threshold_from_normals(peaks.cpu().numpy(), settings.false_alarm_rate)
+    if settings.minimum_area:
         raise UserError(
-            f"--minimum-area needs a threshold for maps, which {config.method} does not find of {count}: leave it out, "
-            f"and python downstream/area.py validate finds one with good images that were left out of the model."
+            f"--minimum-area needs a threshold for maps, which {settings.method} does not find of {count}: leave it "
+            "out, and python downstream/area.py validate finds one with good images that were left out of the model."
         )
     return None
-
-
-def print_suspicious(references: ImageSet, scores: Sequence[float], threshold: Threshold) -> None:
-    """A defect among the good images makes all thresholds lax: name what looks like one."""
-    for position in suspicious(scores):
-        path, ratio = references.records[position].path, scores[position] / threshold.value
-        print(f"suspicious: {path} scores {ratio:.1f} times the threshold among the good ones; look at it")

@@ -4,12 +4,20 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from pretrain.command import Names, UserError
+from pretrain.data.arrays import given, name_of, opened, size_of
+from pretrain.data.cache import Entry
 from pretrain.data.channels import PLAIN, Channels, ToFind, as_parts
-from pretrain.data.dataset import ImageSet, layout_of, load
+from pretrain.data.dataset import ImageSet, check_size, layout_of, load, usual_size
+from pretrain.data.decode_pool import pixel_digest
 from pretrain.data.images import GOOD, SUFFIXES, LayoutName, Record, check_names
 from pretrain.data.layouts import has_layout, scan, scan_plain
 from pretrain.data.size import Size
+
+# In place of a folder.
+IN_MEMORY = Path("images in memory")
 
 
 def good_images(
@@ -25,6 +33,31 @@ def good_images(
     images = images_of(data, category, size_px, keep_aspect, layout, normals_only=True, channels=channels)
     records = tuple(replace(record, split="train", defect=GOOD) for record in images.records)
     return replace(images, records=records)
+
+
+def good_images_given(images: object, category: str, size_px: int | None, channels: ToFind) -> ImageSet:
+    """Good images as Python has them: one or many, paths, arrays, tensors, Pillow's. They are held in memory, at the
+    size that `load` would keep those of a folder at. Raises UserError for what is no image, and for none."""
+    originals, _ = given(images)
+    if not originals:
+        raise UserError("no good images were given to fit to: give a folder, or a list of paths or of images.")
+    found = PLAIN
+    if all(isinstance(image, str | Path) for image in originals):
+        originals = [Path(image) for image in originals]
+        if channels.lights:
+            originals = [record.path for record in as_parts(Record(path, "", "", "") for path in originals)]
+        found = channels.found(originals)
+    elif channels != ToFind():
+        raise UserError("--lights and --range are found out from files: give a folder, or a list of paths.")
+    size_px = usual_size(originals, size_px, size_of)
+    check_size(size_px)
+    pixels, entries = [], []
+    for row, image in enumerate(opened(image, size_px, found) for image in originals):
+        pixels.append(image.pixels)
+        entries.append(Entry(row, image.height, image.width, pixel_digest(image.pixels), image.file_digest))
+    names = (name_of(image, position) for position, image in enumerate(originals))
+    records = tuple(Record(name, category, "train", GOOD) for name in names)
+    return ImageSet(IN_MEMORY, size_px, records, tuple(entries), np.stack(pixels), channels=found)
 
 
 def images_of(

@@ -9,9 +9,9 @@ import numpy as np
 
 from baselines.contract.regions import Region
 from downstream.inspection.alignment import Aligned, Pose, as_answered
-from downstream.inspection.arrays import opened
 from downstream.inspection.overlay import overlay
 from downstream.inspection.zones import ZoneResult
+from pretrain.data.arrays import opened
 from pretrain.data.channels import PLAIN, Channels
 
 if TYPE_CHECKING:

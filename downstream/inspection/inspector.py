@@ -28,7 +28,7 @@ from baselines.contract.model_folder import (
 from baselines.contract.regions import area_score, regions
 from baselines.contract.threshold import Threshold, confidence, is_anomalous
 from downstream.inspection.alignment import Alignment, Pose
-from downstream.inspection.arrays import given, name_of, opened
+from downstream.inspection.config import FitSettings
 from downstream.inspection.decision import AreaRule, decision_from
 from downstream.inspection.inspection import Inspection
 from downstream.inspection.roi import DrawnRoi
@@ -43,9 +43,10 @@ from downstream.learning.versions import changing
 from downstream.methods.catalogue import imported
 from downstream.methods.loading import load_any
 from pretrain.command import UserError
+from pretrain.data.arrays import given, name_of, opened
 from pretrain.data.channels import PLAIN, Channels, read_image
 from pretrain.data.decode import Decoded, Unreadable
-from pretrain.data.images import Problem
+from pretrain.data.images import LayoutName, Problem
 from pretrain.data.size import Size, distorts, sides
 from pretrain.files import unsealed
 from pretrain.reading import parse_json, read_json
@@ -131,6 +132,27 @@ class Inspector:
         else:
             self.threshold = typed
 
+    @classmethod
+    def fit(
+        cls,
+        images: object,
+        *,
+        category: str | None = None,
+        layout: LayoutName | None = None,
+        verbose: bool = False,
+        **settings: object,
+    ) -> Self:
+        """An inspector fitted to good images of one product: a folder, or one image or many, as `predict` takes them.
+
+        `settings` are those of FitSettings, by name: `method`, `encoder`, `size_px`, `false_alarm_rate`. With `verbose`
+        it says what `heldout detect fit` prints, such as where its threshold comes from and which good image looks
+        suspicious. `category` is what to call the product, and where the folder holds several, which one; `layout`
+        how it is laid out, where that is not to be found out. Raises UserError for what is no image or no setting.
+        """
+        say = print if verbose else lambda line: None
+        fitted_to = imported("downstream.inspection.fitting.fitted_to")  # stands above this file, and imports torch
+        return fitted_to(images, category, layout, FitSettings.of(**settings), say)
+
     def predict(self, images: object) -> Inspection | list[Inspection]:
         """The verdict on one image, or a list of those on many: paths, a folder, arrays, tensors, Pillow's images; of a
         model of several lights, a tuple of them is one part. Raises UserError for what is no image; `inspect` goes on
@@ -188,9 +210,9 @@ class Inspector:
             return replace(moved, is_defective=False)
         return moved
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path | str) -> None:
         """Write to `folder`, in place of a model that is there."""
-        write_model(folder, method=self.method, **self._described())
+        write_model(Path(folder), method=self.method, **self._described())
 
     def fill(self, folder: Path) -> None:
         """The same into a folder that is there and empty."""
@@ -219,9 +241,10 @@ class Inspector:
         return {name: value for name, value in described.items() if name not in EXTENSIONS or value is not None}
 
     @classmethod
-    def load(cls, folder: Path, device: str = "cpu", runtime: str | None = None) -> Self:
+    def load(cls, folder: Path | str, device: str = "cpu", runtime: str | None = None) -> Self:
         """The inspector in `folder`, or in an exported file, on a device: cpu, cuda or auto. `runtime` is what runs an
         exported one, onnxruntime or openvino. Raises UserError where there is none, or it is damaged or newer."""
+        folder = Path(folder)
         if folder.is_file():
             return cls._read(folder, device, runtime)
         return read_unchanged(folder, lambda: cls._read(folder, device, runtime))

@@ -1,11 +1,12 @@
 """The data set a command works on: which folder, which images of it, and their pixels."""
 
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -130,8 +131,7 @@ def load(
         scanned = scanned._replace(records=tuple(as_parts(scanned.records)))
     if keep_aspect or size_px is None:
         size_px = usual_size([record.path for record in scanned.records], size_px)
-    if not MIN_PX <= min(sides(size_px)) <= max(sides(size_px)) <= MAX_PX:
-        raise UserError(f"images cannot be cached at {named(size_px)} px: choose from {MIN_PX} to {MAX_PX}.")
+    check_size(size_px)
     cached = open_cached(folder, [record.path for record in scanned.records], size_px, workers, check_cache, channels)
     records = tuple(record for record in scanned.records if record.path in cached.entries)
     records, mask_problems = _with_fitting_masks(records, cached.entries)
@@ -148,14 +148,20 @@ def load(
     return ImageSet(folder, size_px, records, entries, cached.pixels, problems, channels)
 
 
-def usual_size(paths: Sequence[Path], size_px: int | None) -> Size:
+def check_size(size_px: Size) -> None:
+    """Raise UserError for a size that no image is stretched to."""
+    if not MIN_PX <= min(sides(size_px)) <= max(sides(size_px)) <= MAX_PX:
+        raise UserError(f"images cannot be cached at {named(size_px)} px: choose from {MIN_PX} to {MAX_PX}.")
+
+
+def usual_size(images: Sequence, size_px: int | None, measure: Callable[[Any], tuple[int, int]] = size_on_disk) -> Size:
     """What images usually are: their median height and width, or with `size_px` the size of as many pixels as such a
-    square and of their aspect. Of some, spread over all."""
-    spread = np.linspace(0, len(paths) - 1, min(len(paths), MAX_MEASURED)).astype(int)
+    square and of their aspect. Of some, spread over all: paths, or whatever `measure` gives (height, width) of."""
+    spread = np.linspace(0, len(images) - 1, min(len(images), MAX_MEASURED)).astype(int)
     measured = []
     for position in spread:
         with suppress(Unreadable):  # it is named where it is decoded
-            measured.append(size_on_disk(paths[position]))
+            measured.append(measure(images[position]))
     if not measured:
         return size_px or MIN_PX
     height, width = (int(side) for side in np.median(measured, axis=0))

@@ -122,8 +122,8 @@ def cells_of(images: ImageSet, parts: Parts, share: float, seed: int, config: Co
         allow_contamination=share or ALLOWED_WITHOUT_DEFECTS,
     )  # fmt: skip
     with redirect_stdout(sys.stderr):
-        method = make_method(fit)
-        kept, left_out = without_outliers(mixed, method, fit)
+        method = make_method(fit, fit.data, print)
+        kept, left_out = without_outliers(mixed, method, fit, print)
     (category,) = images.categories
     judged = images.subset(parts.judged)
     without = Cell(category, seed, share, False, *judge(method, mixed, judged, fit), defective=len(defective))

@@ -6,9 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from refusals import refusal
 
 from embeddings.encoding import Encoding, Source, choose_encoder, encoder_of, make_source, safe_precision
+from pretrain.command import UserError
 from pretrain.data.dataset import load
 from pretrain.encoder import Encoder, fingerprint
 from pretrain.weights import Origin
@@ -92,3 +94,18 @@ def test_a_gpu_makes_the_same_vectors(form):
     source = make_source(encoder, form, size_px=SIZE_PX)
     here, there = (Encoding(encoder, source, device).vectors(pixels) for device in ("cpu", "cuda"))
     np.testing.assert_allclose(here, there, rtol=1e-3, atol=1e-4)
+
+
+def test_an_encoder_embeds_images_as_extract_does(demo_folder):
+    encoder = Encoder("timm/test_resnet", seed=3).train()
+    images = load(demo_folder, SIZE_PX).subset(range(5))
+    paths = [record.path for record in images.records]
+    vectors = encoder.embed(paths, size_px=SIZE_PX, batch_size=2)
+    assert encoder.training and vectors.shape == (5, encoder.channels["level4"])
+    expected = Encoding(encoder, make_source(encoder, "pooled", size_px=SIZE_PX)).vectors(images.batch(range(5)))
+    np.testing.assert_allclose(vectors, expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(encoder.embed(Image.open(paths[2]), size_px=SIZE_PX), vectors[2], rtol=1e-5, atol=1e-6)
+    assert encoder.embed(paths[:1]).shape == (1, vectors.shape[1])  # at the size that it was trained at
+    for nothing, words in (([], "no images to embed"), (["gone.png"], "gone.png: No such file")):
+        with pytest.raises(UserError, match=words):
+            encoder.embed(nothing)

@@ -2,9 +2,28 @@
 
 import json
 import shutil
+from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 from fitted_models import SMALL, run_area, run_detect
+from PIL import Image
+from sklearn.base import clone
+
+from downstream.inspection.config import FitSettings
+from downstream.inspection.inspector import Inspector
+from pretrain.command import UserError
+from pretrain.encoder import Encoder
+
+PYTHONS = {"method": "padim", "size_px": 64, "encoder": "random", "device": "cpu"}
+PYTHONS["options"] = {
+    "encoder": "random",
+    "architecture": "timm/test_resnet",
+    "dimensions": 24,
+    "grid": 8,
+    "neighborhood": 1,
+}
 
 
 def test_a_plain_folder_of_good_images_is_enough(demo_folder, blotched, tmp_path, capsys):
@@ -78,3 +97,57 @@ def test_contamination_that_cannot_be_left_out(share, count, words, blotched, tm
     arguments = ("--data", folder, "--out", tmp_path / "model", f"--allow-contamination={share}", *SMALL)
     assert run_detect("fit", *arguments) == 2
     assert words in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def goods(demo_folder) -> Path:
+    return demo_folder / "hazelnut" / "train" / "good"
+
+
+def test_in_python_images_in_memory_give_the_model_of_the_command(goods, tmp_path, capsys):
+    assert run_detect("fit", "--data", goods, "--out", tmp_path / "typed", "--method", "padim", *SMALL) == 0
+    printed = capsys.readouterr().out
+    expected = Inspector.load(tmp_path / "typed")
+    paths = sorted(goods.iterdir())
+    model = Inspector.fit(str(goods), **PYTHONS)
+    assert (model.threshold, model.metadata["data"]) == (expected.threshold, str(goods))
+    assert capsys.readouterr().out == ""  # a library says nothing unasked
+    model = Inspector.fit(map(Image.open, paths), category="nut", verbose=True, **PYTHONS)
+    assert (model.threshold, model.map_threshold) == (expected.threshold, expected.map_threshold)
+    assert model.metadata["learned_from"] == expected.metadata["learned_from"]
+    said = capsys.readouterr().out
+    assert "12 good images of nut (images in memory), seen at 64 px" in said
+    assert said.splitlines()[-1] == next(line for line in printed.splitlines() if line.startswith("threshold"))
+    model.save(str(tmp_path / "kept"))
+    (again,) = Inspector.load(str(tmp_path / "kept")).predict(paths[:1])
+    assert again.score == expected.predict(paths[0]).score
+
+
+def test_an_encoder_can_be_given_as_it_is(goods):
+    encoder = Encoder("timm/test_resnet", seed=7)
+    model = Inspector.fit(goods, **PYTHONS | {"encoder": encoder, "options": "dimensions=24,grid=8"})
+    assert model.method.encoder is encoder and not encoder.training
+    assert model.metadata["encoder"]["architecture"] == "timm/test_resnet"
+
+
+def test_settings_are_cloned_by_scikit_learn_and_fitted_to_again(goods):
+    settings = FitSettings.of(**PYTHONS, scales=["0.5", 1], false_alarm_rate=0.2)
+    cloned = clone(settings)
+    assert cloned == settings and cloned is not settings and settings.scales == ("0.5", "1")
+    first, second = (Inspector.fit(goods, **each.get_params()) for each in (settings, cloned))
+    assert first.threshold == second.threshold and first.metadata["scales"] == ["0.5", "1"]
+    assert Inspector.fit(goods, **replace(settings, scales=()).get_params()).threshold != first.threshold
+
+
+@pytest.mark.parametrize(
+    ("images", "settings", "words"),
+    [([], {}, "no good images were given"), ("gone.png", {}, "gone.png: No such file"), (5, {}, "a int is no image"),
+     (np.zeros((4, 5, 6, 7)), {}, r"an array of shape \(5, 6, 7\) is no image: give .*\(h, w, 3\) or \(3, h, w\)"),
+     (np.zeros((3, 8, 8)), {"sise_px": 64}, "without a setting 'sise_px'; did you mean size_px?"),
+     (np.zeros((3, 8, 8)), {"size_px": 4}, "4 px: choose from 8"),
+     (np.zeros((3, 8, 8)), {"options": {"dimension": 4}}, "has no option 'dimension'; did you mean dimensions?"),
+     (np.zeros((3, 8, 8)), {"allow_contamination": 0.7}, "less than 0.5")],
+)  # fmt: skip
+def test_in_python_a_mistake_is_one_sentence_too(images, settings, words):
+    with pytest.raises(UserError, match=words):
+        Inspector.fit(images, **PYTHONS | settings)

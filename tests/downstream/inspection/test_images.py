@@ -1,10 +1,14 @@
 """Which images are good, and which are inspected, of folders as people have them."""
 
+import numpy as np
 import pytest
+import torch
 from made_layouts import MADE
+from PIL import Image
 
-from downstream.inspection.images import good_images, records_to_inspect
+from downstream.inspection.images import good_images, good_images_given, records_to_inspect
 from pretrain.command import UserError
+from pretrain.data.channels import ToFind
 
 
 def test_good_images_are_train_good_or_all_of_a_plain_folder(demo_folder):
@@ -16,6 +20,24 @@ def test_good_images_are_train_good_or_all_of_a_plain_folder(demo_folder):
     assert len(plain) == len(list((demo_folder / "hazelnut" / "test").rglob("*.png")))
     with pytest.raises(UserError, match="several categories: choose one with --category, of bottle, hazelnut, leather"):
         good_images(demo_folder, None, 32)
+
+
+@pytest.mark.parametrize("size_px", [64, None])
+def test_good_images_in_memory_are_those_of_a_folder(size_px, demo_folder, tmp_path):
+    for path in sorted((demo_folder / "hazelnut" / "train" / "good").iterdir())[:3]:
+        Image.open(path).resize((256, 128)).save(tmp_path / path.name)
+    expected = good_images(tmp_path, "nut", size_px, keep_aspect=True)
+    assert expected.size_px == ((48, 88) if size_px else (128, 256))
+    paths = sorted(tmp_path.iterdir())
+    arrays = [np.asarray(Image.open(path).convert("RGB")) for path in paths]
+    channels_first = torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2) / 255
+    several = [paths[0], arrays[1], Image.open(paths[2])]
+    for images in (tmp_path, paths, [str(path) for path in paths], arrays, np.stack(arrays), channels_first, several):
+        given = good_images_given(images, "nut", size_px, ToFind())
+        assert given.size_px == expected.size_px
+        assert np.array_equal(given.batch(range(3)), expected.batch(range(3)))
+        assert [e.digest for e in given.entries] == [e.digest for e in expected.entries]
+        assert {(r.category, r.split, r.defect) for r in given.records} == {("nut", "train", "good")}
 
 
 def test_test_images_of_a_laid_out_folder_are_inspected_and_all_of_others(demo_folder):

@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from downstream.inspection.arrays import given, name_of, opened, rgb
 from pretrain.command import UserError
+from pretrain.data.arrays import given, name_of, opened, rgb, size_of
 from pretrain.data.decode import decode
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (24, 30, 3), dtype=np.uint8)
@@ -27,6 +27,7 @@ def test_one_image_in_every_form_is_the_same(file):
              np.dstack([PIXELS, np.full((24, 30), 255, np.uint8)])]  # fmt: skip
     for form in forms:
         found = opened(form)
+        assert size_of(form) == (24, 30)
         assert np.array_equal(found.pixels, PIXELS) and (found.height, found.width) == (24, 30)
         assert np.array_equal(opened(form, (12, 15)).pixels, decode(file, (12, 15)).pixels)
 

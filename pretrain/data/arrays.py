@@ -8,7 +8,7 @@ import numpy as np
 
 from pretrain.command import UserError
 from pretrain.data.channels import PLAIN, Channels, as_parts, joined, read_image
-from pretrain.data.decode import Decoded, Unreadable, bytes_of, decode_array, eight_bit_rgb
+from pretrain.data.decode import Decoded, Unreadable, bytes_of, decode_array, eight_bit_rgb, size_on_disk
 from pretrain.data.images import SUFFIXES, Record
 from pretrain.data.levels import Range, levels_of_image, read_levels
 from pretrain.data.size import Size
@@ -66,6 +66,13 @@ def opened(image: object, size_px: Size | None = None, channels: Channels = PLAI
         return joined([_levels(*each) for each in zip(lights, limits, strict=False)], size_px, channels)
     except Unreadable as unreadable:
         raise UserError(f"{'an array' if hasattr(image, 'ndim') else image}: {unreadable}.") from None
+
+
+def size_of(image: object) -> tuple[int, int]:
+    """(height, width) of it, of a file by its head. Raises Unreadable or UserError."""
+    if isinstance(image, str | Path):
+        return size_on_disk(Path(image))
+    return opened(image)[1:3]
 
 
 def rgb(image: object) -> np.ndarray:
