@@ -63,6 +63,7 @@ _NAMES = {
     "Index": "embeddings.index",
     "Inspector": "downstream.inspection.inspector",
     "FitSettings": "downstream.inspection.config",
+    "UserError": "pretrain.command",
     **{method.path.rpartition(".")[2]: method.path.rpartition(".")[0] for method in METHODS.values()},
 }
 __all__ = ["load", *_NAMES]

@@ -36,8 +36,9 @@ if __name__ == "__main__":
 from downstream.inspection.config import Run
 from downstream.inspection.images import records_to_inspect
 from downstream.inspection.inspector import Inspector
+from downstream.inspection.interchange import FORMATS
 from downstream.inspection.results import DetectResults
-from pretrain.data.images import Problem
+from pretrain.data.images import Problem, check_names
 from pretrain.progress import Progress
 
 NOTHING_DEFECTIVE, SOMETHING_DEFECTIVE, SOMETHING_UNREADABLE = 0, 1, 3
@@ -45,6 +46,7 @@ NOTHING_DEFECTIVE, SOMETHING_DEFECTIVE, SOMETHING_UNREADABLE = 0, 1, 3
 
 def run(config: Run) -> int:
     """Inspect every image; the exit code says how it went."""
+    check_names(config.format, FORMATS, "format of results")
     model = Inspector.load(config.model, config.device, config.runtime)
     if config.threshold is not None:
         model.decide_at(config.threshold)
@@ -52,7 +54,7 @@ def run(config: Run) -> int:
     problems: list[Problem] = []
     is_any_defective = False
     with (
-        DetectResults(config.out, config.overlays, config.maps, model.outlines) as results,
+        DetectResults(config.out, config.overlays, config.maps, model.outlines, config.format) as results,
         Progress("inspecting", len(records)) as progress,
     ):
         for record, result in zip(records, model.inspect([record.path for record in records]), strict=True):

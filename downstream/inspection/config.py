@@ -115,6 +115,7 @@ class Run(LaidOut):
         overlays: Which images to draw with heatmap, contours and boxes.
         threshold: Another threshold than the model's.
         maps: Also write every anomaly map, as it is, to maps.safetensors.
+        format: Also write the results as other tools read them: coco, label-studio, csv, or several of these.
         runtime: What runs an exported file; onnxruntime is the default for ONNX, openvino for OpenVINO's own.
         device: cpu, cuda, or auto for a GPU where there is one.
     """
@@ -125,6 +126,7 @@ class Run(LaidOut):
     overlays: Literal["all", "defective", "none"] = "defective"
     threshold: float | None = None
     maps: bool = False
+    format: Names = Names()
     device: str = "auto"
     runtime: Literal["onnxruntime", "openvino"] | None = None
 

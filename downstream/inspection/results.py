@@ -23,6 +23,7 @@ from baselines.contract.metrics import ImageFigures, always_anomalous, always_go
 from baselines.contract.regions import region_mask
 from downstream.inspection.inspection import Inspection
 from downstream.inspection.inspector import Inspector
+from downstream.inspection.interchange import FORMATS, Marked, common_folder, marked
 from downstream.inspection.pixel_figures import InspectedPixels, true_mask
 from downstream.methods.exported import HEADER_KEY
 from pretrain.command import UserError
@@ -64,11 +65,19 @@ class ResultsFile:
 
 
 class DetectResults(ResultsFile):
-    """Results of detect.py: lines, images, and with `keep_maps` the anomaly maps."""
+    """Results of detect.py: lines, images, with `keep_maps` the anomaly maps, and files in `formats` of others."""
 
-    def __init__(self, folder: Path, overlays: str, keep_maps: bool, outlines: Outlines = lambda _: ()) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        overlays: str,
+        keep_maps: bool,
+        outlines: Outlines = lambda _: (),
+        formats: Sequence[str] = (),
+    ) -> None:
         super().__init__(folder, overlays, outlines)
-        self._keeps_maps = keep_maps
+        self._keeps_maps, self._formats = keep_maps, formats
+        self._marked: list[Marked] = []
         self._labeled: list[tuple[Inspection, Record]] = []
         self._highest: list[Inspection] = []
         self._drawings: list[tuple[float, str]] = []  # score, file
@@ -84,6 +93,8 @@ class DetectResults(ResultsFile):
                 # From numpy, as an exported model is run without torch; `pretrain`'s reader takes it as one of its own.
                 header = {HEADER_KEY: json.dumps({"of": "results.jsonl, by number of the line"})}
                 write_whole(self.folder / "maps.safetensors", save(self._maps, header))
+            for name, written in map(FORMATS.__getitem__, self._formats):
+                write_whole(self.folder / name, written(common_folder(self._marked), self._marked).encode())
         finally:
             super().__exit__(error_class, error, trace)
 
@@ -105,7 +116,10 @@ class DetectResults(ResultsFile):
             line["label"] = record.defect
             self._pixels.add(inspection, true_mask(inspection, record))
         self._write(line)
+        found = marked(inspection, record.defect) if self._formats else None
         inspection = replace(inspection, anomaly_map=None)  # a folder of thousands would not fit into memory
+        if found:
+            self._marked.append(found._replace(inspection=inspection))
         if inspection.is_distorted:
             self._distorted.append(inspection)
         if inspection.is_not_aligned:
@@ -137,7 +151,8 @@ class DetectResults(ResultsFile):
             )
         if problems:
             print(f"{len(problems)} images could not be read, see above")
-        print(f"results: {self.folder / 'results.jsonl'}")
+        for file in ("results.jsonl", *(FORMATS[name][0] for name in self._formats)):
+            print(f"results: {self.folder / file}")
         if self._drawings:
             score, name = max(self._drawings)
             print(f"drawn: {len(self._drawings)} images; of the highest score, {score:.4g}: {self.folder / name}")

@@ -1,8 +1,6 @@
 """What can be asked about earlier results: pages, filters, and all of them as CSV."""
 
 import asyncio
-import csv
-import io
 from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import Annotated, Literal
@@ -11,6 +9,7 @@ from fastapi import APIRouter, Depends, Query, Response
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, StreamingResponse
 
+from downstream.inspection.interchange import csv_line
 from downstream.service.access import needs
 from downstream.service.database import ResultFilter, as_moment
 from downstream.service.openapi import EXAMPLES, ServiceDependency, error_responses
@@ -22,8 +21,6 @@ RESULTS = APIRouter()
 MAX_RESULTS = 500
 MAX_ID = 2**63 - 1
 CSV_FIELDS = [name for name in ResultResponse.model_fields if name != "regions"]
-# A spreadsheet would run a cell that begins so as a formula (CSV injection).
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
 def moment(value: datetime | None) -> str | None:
@@ -77,17 +74,11 @@ async def results(
 
 async def as_csv(service: Service, wanted: ResultFilter) -> AsyncIterator[str]:
     """A line a result, page by page."""
-    yield line_of([*CSV_FIELDS, "regions", "zones"])
+    yield csv_line([*CSV_FIELDS, "regions", "zones"])
     async for page in pages(service.database.all_results(wanted)):
         lines = []
         for row in page:
             fields = result_fields(row)
             zones = dict.fromkeys(region["zone"] for region in row.regions if "zone" in region)
-            lines.append(line_of([*(fields[name] for name in CSV_FIELDS), len(row.regions), ", ".join(zones)]))
+            lines.append(csv_line([*(fields[name] for name in CSV_FIELDS), len(row.regions), ", ".join(zones)]))
         yield "".join(lines)
-
-
-def line_of(values: list) -> str:
-    file = io.StringIO()
-    csv.writer(file).writerow(f"'{v}" if isinstance(v, str) and v.startswith(FORMULA_STARTS) else v for v in values)
-    return file.getvalue()
