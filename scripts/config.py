@@ -44,6 +44,11 @@ class DocImages:
 
 
 @dataclass(frozen=True)
+class Notebooks:
+    """Run the notebooks of docs/notebooks/ and keep in them what they print and show."""
+
+
+@dataclass(frozen=True)
 class LeaveOneOut(LaidOut):
     """Pretrain without each category in turn, and evaluate on it beside a random encoder.
 
