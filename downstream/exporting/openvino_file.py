@@ -4,7 +4,7 @@ from io import BytesIO
 from pathlib import Path
 
 from downstream.methods.exported import file_digest, named_in
-from downstream.methods.openvino_runtime import SUFFIX, WEIGHTS_SUFFIX, imported_openvino
+from downstream.methods.openvino_runtime import SUFFIX, WEIGHTS_SUFFIX, imported_openvino, the_core
 from pretrain.command import UserError
 from pretrain.files import HEADER_KEY, NO_DIGEST, scratch_folder, write_whole
 
@@ -16,7 +16,7 @@ def write_openvino(proto, header: str, path: Path) -> None:
     with scratch_folder(path.name) as place:
         try:
             # `openvino.convert_model` would report its use to OpenVINO's makers.
-            model = openvino.Core().read_model(BytesIO(proto.SerializeToString()))
+            model = the_core(openvino).read_model(BytesIO(proto.SerializeToString()))
         except Exception as error:  # its front ends' errors share no base
             reason = " ".join(str(error).split())[:200]
             raise UserError(f"OpenVINO {openvino.__version__} cannot convert this model: {reason}") from None

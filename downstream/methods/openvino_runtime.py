@@ -5,6 +5,7 @@ It computes in fp32 as onnxruntime does; left to itself, OpenVINO takes bf16 on 
 
 import sys
 from collections.abc import Iterator
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 from types import ModuleType
@@ -29,7 +30,7 @@ def open_openvino(
     openvino = imported_openvino(f"to run {path} by OpenVINO")
     if device == "cuda":
         raise UserError(f"OpenVINO has no CUDA to run {path} on: use --device cpu, or --runtime onnxruntime.")
-    core = openvino.Core()
+    core = the_core(openvino)
     if "CPU" not in core.available_devices:
         raise UserError(f"OpenVINO finds no CPU that it knows here to run {path} on: use --runtime onnxruntime.")
     wanted = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY", "ENABLE_CPU_PINNING": False}
@@ -48,6 +49,14 @@ def open_openvino(
         return [np.array(answered[name]) for name in outputs]
 
     return header, "cpu", run
+
+
+@cache
+def the_core(openvino: ModuleType):
+    """The one openvino.Core of this process. Each gives signals a stack of its own and puts back the one before it when
+    it goes: of two that go in the order in which they came, the second puts back one that is gone, and the next Ctrl-C
+    or SIGTERM ends the process without a word (2026.4)."""
+    return openvino.Core()
 
 
 def imported_openvino(purpose: str) -> ModuleType:

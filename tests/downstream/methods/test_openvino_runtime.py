@@ -1,11 +1,13 @@
 """ONNX files run by OpenVINO answer as by onnxruntime, and a sentence says where they cannot."""
 
 import json
+import subprocess
 import sys
 from importlib.util import find_spec
 
 import numpy as np
 import pytest
+from conftest import REPOSITORY
 from fitted_models import run_detect
 from refusals import refusal
 
@@ -55,6 +57,27 @@ def test_nothing_is_reported_to_anybody(by_openvino):
 
     assert find_spec("openvino_telemetry") and "openvino_telemetry" not in sys.modules
     assert type(openvino.tools.ovc.telemetry).__module__ == "openvino.tools.ovc.telemetry_stub"
+
+
+# What goes first came first. (pytest has enabled faulthandler too, with a stack for signals that stays.)
+SIGNALED = """
+import faulthandler, signal, sys
+from pathlib import Path
+from downstream.methods.openvino_runtime import open_openvino
+faulthandler.enable()
+data = Path(sys.argv[1]).read_bytes()
+files = [open_openvino(data, b"", Path(sys.argv[1]), 1, "cpu", ()) for _ in range(3)]
+while files:
+    del files[0]
+signal.signal(signal.SIGTERM, lambda *_: print("heard"))
+signal.raise_signal(signal.SIGTERM)
+"""
+
+
+def test_a_signal_is_heard_after_models_have_gone(by_openvino, onnx_file):
+    command = [sys.executable, "-c", SIGNALED, str(onnx_file)]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "heard\n"), done.stderr
 
 
 def test_what_it_cannot_do_is_one_sentence(by_openvino, onnx_file, padim_folder, tmp_path, monkeypatch):
