@@ -3,7 +3,7 @@
 import inspect
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -54,13 +54,21 @@ def fit(config: Fit) -> None:
     check(config)
     normals = good_images(config.data, config.category, pixels_of(config), True, config.layout, to_find(config))
     model = fitted(config, normals, print)
-    model.metadata["layout"] = config.layout
+    model.metadata |= {"layout": config.layout, "arguments": arguments_of(config)}
     out = config.out or Path("models") / model.category
     with fitted_in_place_of(out) as numbers:
         model.metadata |= numbers
         model.save(out)
     print(f"model: {out}")
     print(f"next:  python downstream/detect.py run IMAGE_OR_FOLDER --model {out}")
+
+
+def arguments_of(config: Fit) -> list[str]:
+    """What fits such a model again, as it is typed; but where to look, where to write, and on which device."""
+    said = {field.name: getattr(config, field.name) for field in fields(config)
+            if field.name not in ("roi", "out", "device") and getattr(config, field.name) != field.default}  # fmt: skip
+    words = [(f"--{name.replace('_', '-')}", "" if value is True else str(value)) for name, value in said.items()]
+    return [word for pair in words for word in pair if word]
 
 
 def fitted_to(

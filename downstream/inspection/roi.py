@@ -127,23 +127,24 @@ class Roi(NamedTuple):
 
 def read_roi(path: Path, image_size: tuple[int, int], size_px: Size, minimum_area_px: int = 0) -> Roi:
     """The region in a file, drawn on images of `image_size` (height, width), as a method sees it at `size_px`. Raises
-    UserError where it cannot be read, fits no such image, or it or one of its zones leaves nothing to look at or is
-    smaller than its minimum area: `minimum_area_px`, where it has none of its own."""
+    UserError where it cannot be read, fits no such image, or leaves nothing to look at, as `roi_of` does."""
     if path.suffix.lower() == ".json":
-        drawn = _read_drawn(path, image_size)
-        labels = drawn.labels(size_px)
-        roi = Roi(labels > 0, drawn)
-    else:
-        roi, labels = Roi(_covered(_mask(path, image_size), size_px) >= 0.5, None), None
-    if not roi.mask.any():
-        raise UserError(
-            f"{path} leaves nothing of the {named(image_size)} px images to look at: draw it on the product."
-        )
-    for number, zone in enumerate(roi.drawn.zones if roi.drawn else (), 1):
+        return roi_of(_read_drawn(path, image_size), path, image_size, size_px, minimum_area_px)
+    roi = Roi(_covered(_mask(path, image_size), size_px) >= 0.5, None)
+    _check_is_left(roi.mask, path, image_size)
+    return roi
+
+
+def roi_of(drawn: DrawnRoi, name: object, image_size: tuple[int, int], size_px: Size, minimum_area_px: int = 0) -> Roi:
+    """A drawn region, which messages call `name`, as a method sees it. Raises UserError where it or one of its zones
+    leaves nothing to look at or is smaller than its minimum area: `minimum_area_px`, where it has none of its own."""
+    labels = drawn.labels(size_px)
+    _check_is_left(labels > 0, name, image_size)
+    for number, zone in enumerate(drawn.zones, 1):
         area_px = round(float((labels == number).mean()) * math.prod(image_size))
         if not area_px:
             raise UserError(
-                f"nothing is left of zone {zone.name!r} of {path}: it lies outside of the images of "
+                f"nothing is left of zone {zone.name!r} of {name}: it lies outside of the images of "
                 f"{named(image_size)} px, is ignored, or is covered by later zones."
             )
         least, named_by = zone.min_area_px, "its min_area_px"
@@ -151,10 +152,10 @@ def read_roi(path: Path, image_size: tuple[int, int], size_px: Size, minimum_are
             least, named_by = minimum_area_px, "the --minimum-area"
         if area_px < least:
             raise UserError(
-                f"zone {zone.name!r} of {path} has {area_px} px, so no defect in it could have {named_by} of {least}: "
+                f"zone {zone.name!r} of {name} has {area_px} px, so no defect in it could have {named_by} of {least}: "
                 "give less, to all or to this zone as min_area_px."
             )
-    return roi
+    return Roi(labels > 0, drawn)
 
 
 def _read_drawn(path: Path, image_size: tuple[int, int]) -> DrawnRoi:
@@ -162,6 +163,13 @@ def _read_drawn(path: Path, image_size: tuple[int, int]) -> DrawnRoi:
         return DrawnRoi.from_json(read_json(path)).drawn_on(image_size)
     except (OSError, ValueError, TypeError, ArithmeticError) as error:
         raise UserError(f"the region of interest {path} cannot be used ({error}): {EXPECTED}.") from None
+
+
+def _check_is_left(mask: np.ndarray, name: object, image_size: tuple[int, int]) -> None:
+    if not mask.any():
+        raise UserError(
+            f"{name} leaves nothing of the {named(image_size)} px images to look at: draw it on the product."
+        )
 
 
 def _mask(path: Path, image_size: tuple[int, int]) -> np.ndarray:

@@ -20,6 +20,7 @@ from downstream.service.openapi import ModelQuery, ServiceDependency, error_resp
 from downstream.service.routes_images import IMAGES
 from downstream.service.routes_products import PRODUCTS
 from downstream.service.routes_results import RESULTS
+from downstream.service.routes_roi import ROI
 from downstream.service.routes_versions import VERSIONS
 from downstream.service.schemas import (
     HealthResponse,
@@ -154,3 +155,4 @@ API.include_router(AUDIT)
 API.include_router(WATCH)
 API.include_router(VERSIONS)
 API.include_router(PRODUCTS)
+API.include_router(ROI)

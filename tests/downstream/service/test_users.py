@@ -11,6 +11,7 @@ from downstream.service.feedback.routes import FEEDBACK
 from downstream.service.routes import API
 from downstream.service.routes_images import IMAGES
 from downstream.service.routes_results import RESULTS
+from downstream.service.routes_roi import ROI
 from downstream.service.routes_versions import VERSIONS
 from downstream.service.users import RIGHTS, ROLES, User, read_users, refusal, user_of
 from downstream.service.watch.routes import WATCH
@@ -66,7 +67,7 @@ def test_every_endpoint_asks_for_a_right():
             for needed in [*router.dependencies, *route.dependencies]
             if hasattr(needed.dependency, "right")
         }
-        for router in (API, IMAGES, RESULTS, FEEDBACK, AUDIT, WATCH, VERSIONS)
+        for router in (API, IMAGES, RESULTS, FEEDBACK, AUDIT, WATCH, VERSIONS, ROI)
         for route in router.routes
         if isinstance(route, APIRoute)
         for method in route.methods
@@ -80,5 +81,10 @@ def test_every_endpoint_asks_for_a_right():
     # Nothing but reading is open to who may only read.
     reading = {path for (path, method), rights in wanted.items() if rights == {"read"} and method != "GET"}
     assert reading == set()
-    assert wanted["/api/threshold", "PUT"] == wanted["/api/load_model", "POST"] == {"configure"}
+    assert (
+        wanted["/api/threshold", "PUT"]
+        == wanted["/api/roi", "PUT"]
+        == wanted["/api/load_model", "POST"]
+        == {"configure"}
+    )
     assert wanted["/api/audit", "GET"] == wanted["/api/audit/export", "GET"] == {"audit"}
