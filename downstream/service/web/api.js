@@ -32,7 +32,12 @@ export async function fetched(path, { signal } = {}) {
 
 /** The same as a file of the person's. */
 export async function download(path, name) {
-  const url = URL.createObjectURL(await fetched(path));
+  save(await fetched(path), name);
+}
+
+/** What this page has made, as a file of the person's. */
+export function save(blob, name) {
+  const url = URL.createObjectURL(blob);
   element("a", { href: url, download: name }).click();
   setTimeout(() => URL.revokeObjectURL(url), 60_000);
 }

@@ -1,6 +1,7 @@
 // The page: its parts, and how they hear of each other.
 
 import { fetched, onTokenWanted } from "./api.js";
+import { nextColors, startColors } from "./colors.js";
 import { byId, element, remember, remembered, symbol } from "./elements.js";
 import { Feedback } from "./feedback.js";
 import { History } from "./history.js";
@@ -9,6 +10,7 @@ import { startKeys } from "./keyboard.js";
 import { Marking } from "./marking.js";
 import { Products } from "./products.js";
 import { Queue, summary } from "./queue.js";
+import { Region } from "./region.js";
 import { Review } from "./review.js";
 import { showMetadata, showHeatKey, showRegions, showVerdict, spokenVerdict } from "./verdict.js";
 import { batchWords, ResultList } from "./result_list.js";
@@ -33,11 +35,12 @@ const review = new Review(openEarlier, trouble);
 const products = new Products(historyOf, trouble);
 const watch = new Watch(trouble);
 const versions = new Versions(session, { trouble, announce, changed: () => session.refresh(true) });
+const region = new Region(session, { trouble, announce });
 const feedback = new Feedback(session, new Marking(stage, announce), { said: () => review.isOn && review.next(), trouble, announce });
 let selected = null; // an item of the queue, or one like it made of a result of the history
 let shownUrl = null;
 
-const VIEWS = ["inspect", "history", "review", "products"];
+const VIEWS = ["inspect", "history", "review", "products", "region"];
 const viewNow = () => VIEWS.find((name) => location.hash === `#${name}`) ?? "inspect";
 
 function announce(words) {
@@ -88,7 +91,7 @@ function read() {
 }
 
 function step(by) {
-  if (viewNow() !== "inspect") return void { history, review, products }[viewNow()].step(by);
+  if (viewNow() !== "inspect") return void { history, review, products }[viewNow()]?.step(by);
   const { listed } = list;
   if (listed.length === 0) return;
   const at = listed.indexOf(selected);
@@ -116,6 +119,7 @@ function historyOf(model) {
 
 function take(files) {
   if (files.length === 0) return;
+  if (viewNow() === "region") return void region.use(files[0]);
   location.hash = "#inspect";
   const made = queue.add(files);
   for (const item of made) item.image = async () => item.file;
@@ -155,6 +159,7 @@ session.addEventListener("model", () => {
   byId("begin-anew").hidden = !session.may("configure");
   byId("learn-command").textContent = `heldout detect learn --model models/${model.model} --feedback ${location.origin}`;
   watch.refresh();
+  if (viewNow() === "region") region.refresh();
   if (byId("versions-panel").open) versions.refresh();
   queue.limits = status.limits;
   similar.isPossible = status.has_search;
@@ -202,7 +207,7 @@ async function poll() {
   setTimeout(poll, POLL_MS);
 }
 
-// ---- views, layers, theme
+// ---- views, layers
 
 function showView() {
   const view = viewNow();
@@ -215,6 +220,7 @@ function showView() {
   if (view === "history") history.refresh();
   if (view === "review") review.refresh();
   if (view === "products") products.refresh();
+  if (view === "region") region.refresh();
   if (view !== "inspect") feedback.forget();
 }
 window.addEventListener("hashchange", showView);
@@ -235,21 +241,6 @@ for (const name of LAYERS) {
 }
 byId("opacity").value = layersBefore.opacity ?? 65;
 byId("opacity").addEventListener("input", showLayers);
-
-const THEMES = { auto: ["automatic", "as the system"], light: ["sun", "light"], dark: ["moon", "dark"] };
-function showTheme(theme) {
-  if (theme === "auto") delete document.documentElement.dataset.theme;
-  else document.documentElement.dataset.theme = theme;
-  const [icon, words] = THEMES[theme];
-  byId("theme").replaceChildren(symbol(icon));
-  byId("theme").title = byId("theme").ariaLabel = `Colors: ${words}`;
-  remember("theme", theme);
-}
-function nextTheme() {
-  const names = Object.keys(THEMES);
-  showTheme(names[(names.indexOf(remembered("theme", "auto")) + 1) % names.length]);
-}
-byId("theme").addEventListener("click", nextTheme);
 
 byId("keep-images").checked = queue.keepImages = remembered("keep-images", false);
 byId("keep-images").addEventListener("change", (event) => {
@@ -284,15 +275,21 @@ startKeys([
   [["/"], "search the history by name", () => (onView("history")(), byId("filter-name").focus())],
   [["1"], "inspect", onView("inspect")],
   [["2"], "history", onView("history")],
+  [["n"], "a new polygon", () => region.begin(), "region"],
+  [["z"], "undo", () => region.undo(), "region"],
+  [["+", "="], "zoom in", () => region.zoom(1), "region"],
+  [["-"], "zoom out", () => region.zoom(-1), "region"],
+  [["0"], "fit the image", () => region.zoom(0), "region"],
   [["3"], "review", onView("review")],
   [["4"], "products", onView("products")],
-  [["d"], "colors: as the system, light, dark", nextTheme],
+  [["5"], "where to look", onView("region")],
+  [["d"], "colors: as the system, light, dark", nextColors],
   [["Escape"], "back to the picture", () => (onView("inspect")(), byId("stage").focus())],
 ], viewNow);
 
 startIntake(take);
 onTokenWanted(askForToken);
-showTheme(remembered("theme", "auto"));
+startColors();
 showLayers();
 showView();
 select(null);
