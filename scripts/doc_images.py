@@ -4,8 +4,9 @@
     python scripts/doc_images.py
 
 detect.png: products that the demo's encoder never saw, beside what `detect run` draws of them; report.png:
-the study's report; dashboard.png and review.png: the service's page with one of the products, and what waits there for
-a person's word. The last three need Chromium and the test extra (Playwright, which downloads nothing).
+the study's report; dashboard.png, review.png and region.png: the service's page with one of the products, what waits
+there for a person's word, and a region drawn on it. The last four need Chromium and the test extra (Playwright, which
+downloads nothing).
 """
 
 if __name__ == "__main__":
@@ -105,6 +106,7 @@ def dashboard(work: Path) -> None:
             photograph(address, "dashboard", upload=path)
             keep(address, work / f"{category}-run")
             photograph(f"{address}/#review", "review")
+            photograph(f"{address}/#region", "region", draw=draw_region)
         finally:
             server.terminate()
 
@@ -119,7 +121,24 @@ def keep(address: str, run: Path) -> None:
         httpx.post(f"{address}/api/test_image", files=image, data={"keep": "true"}, timeout=60).raise_for_status()
 
 
-def photograph(url: str, name: str, upload: Path | None = None) -> None:
+def draw_region(page: "Page") -> None:
+    """Two zones, and a polygon within one of them that is ignored."""
+    width = page.locator("#region-sheet").bounding_box()["width"]
+    for share_points in REGION:
+        page.get_by_role("button", name="New polygon").click()
+        for x, y in share_points:
+            page.locator("#region-sheet").click(position={"x": x * width, "y": y * width})
+        page.get_by_role("button", name="Close polygon").click()
+    for polygon, name in ((1, "rim"), (2, "floor")):
+        page.get_by_label(f"What polygon {polygon} is").select_option("a new zone")
+        page.get_by_label("Name", exact=True).last.fill(name)
+        page.get_by_label("Name", exact=True).last.press("Tab")
+    page.get_by_role("button", name="Point 1 of polygon 3").focus()
+
+
+def photograph(
+    url: str, name: str, upload: Path | None = None, draw: "Callable[[Page], None] | None" = None
+) -> None:
     """A page in Chromium, 1100 x 700 pixels of it."""
     from playwright.sync_api import sync_playwright  # the test extra's
 
@@ -136,6 +155,8 @@ def photograph(url: str, name: str, upload: Path | None = None) -> None:
             page.locator("input[type=file]").first.set_input_files(upload)
             page.locator("#verdict").wait_for()
             page.wait_for_timeout(1000)  # the heatmap fades in
+        if draw:
+            draw(page)
         file = IMAGES / f"{name}.png"
         page.screenshot(path=file)
         browser.close()

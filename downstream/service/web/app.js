@@ -253,18 +253,18 @@ const flip = (name) => () => byId(`show-${name}`).click();
 const onView = (name) => () => (location.hash = `#${name}`);
 startKeys([
   // Chromium counts the first key as the person's own act only once its event is over.
-  [["o"], "choose pictures", () => setTimeout(() => byId("choose").click())],
-  [["ArrowDown", "ArrowRight", "j"], "the next picture (arrows on a zoomed picture move it)", () => step(1)],
+  [["o"], "choose images", () => setTimeout(() => byId("choose").click())],
+  [["ArrowDown", "ArrowRight", "j"], "the next image (arrows on a zoomed image move it)", () => step(1)],
   [["ArrowUp", "ArrowLeft", "k"], "the one before", () => step(-1)],
   [["+", "="], "zoom in", () => stage.zoom(1.25), "inspect"],
   [["-"], "zoom out", () => stage.zoom(0.8), "inspect"],
-  [["0"], "fit the picture", () => stage.fit(), "inspect"],
+  [["0"], "fit the image", () => stage.fit(), "inspect"],
   [["h"], "heat", flip("heat"), "inspect"],
   [["c"], "contours", flip("contours"), "inspect"],
   [["b"], "boxes", flip("boxes"), "inspect"],
   [["t"], "to the threshold", () => byId("threshold").focus(), "inspect"],
   [["r"], "retry what failed", () => byId("retry-all").click(), "inspect"],
-  [["s"], "similar pictures", () => (byId("similar-panel").open = !byId("similar-panel").open), "inspect"],
+  [["s"], "similar images", () => (byId("similar-panel").open = !byId("similar-panel").open), "inspect"],
   [["a"], "agree with the verdict", () => feedback.say("agree"), "inspect"],
   [["f"], "false alarm", () => feedback.say("false_alarm"), "inspect"],
   [["m"], "missed defect: mark where", () => feedback.mark(), "inspect"],
@@ -284,7 +284,7 @@ startKeys([
   [["4"], "products", onView("products")],
   [["5"], "where to look", onView("region")],
   [["d"], "colors: as the system, light, dark", nextColors],
-  [["Escape"], "back to the picture", () => (onView("inspect")(), byId("stage").focus())],
+  [["Escape"], "back to the image", () => (onView("inspect")(), byId("stage").focus())],
 ], viewNow);
 
 startIntake(take);

@@ -104,8 +104,8 @@ export class Feedback {
       button.setAttribute("aria-pressed", String(standing?.verdict === verdict));
     }
     const words = standing ? `${standing.by === "local" ? "Said" : `${standing.by} said`}: ${VERDICTS[standing.verdict]}, ${moment(standing.created)}`
-      : isPossible ? `Answered ${verdictWord(answer.is_defective).toLowerCase()}. Is that right?${answer.is_kept ? "" : " Saying so keeps the picture."}`
-        : this.#session.may("say") ? "This picture was not kept: nothing can be learned from it."
+      : isPossible ? `Answered ${verdictWord(answer.is_defective).toLowerCase()}. Is that right?${answer.is_kept ? "" : " Saying so keeps the image."}`
+        : this.#session.may("say") ? "This image was not kept: nothing can be learned from it."
           : `${this.#session.status.user} may not say whether that is right: ask an operator.`;
     byId("feedback-words").textContent = words;
   }
@@ -115,9 +115,9 @@ export const takeBack = (id) => ask(`/api/feedback/${id}/take_back`, { method: "
 
 async function keep(item) {
   const blob = await item.image();
-  if (!blob) throw new Trouble("This picture was not kept, and is not here any more: judge it again.");
+  if (!blob) throw new Trouble("This image was not kept, and is not here any more: judge it again.");
   const form = new FormData();
-  form.append("image", blob, item.name || "picture");
+  form.append("image", blob, item.name || "image");
   await send("/api/keep", form, () => {});
   item.answer.is_kept = true;
 }

@@ -7,7 +7,7 @@ import { count, figure, moment, sureness, verdictKind, verdictWord } from "./for
 const A_PAGE = 50;
 const PATIENCE_MS = 250;
 const FILTERS = ["name", "verdict", "model", "since", "until"];
-const COLUMNS = ["Verdict", "Picture", "Score", "Threshold", "Confidence", "Regions", "Model", "Judged"];
+const COLUMNS = ["Verdict", "Image", "Score", "Threshold", "Confidence", "Regions", "Model", "Judged"];
 
 export class History {
   #open;
@@ -108,7 +108,7 @@ export class History {
     byId("newer").disabled = this.#pages.length === 1;
     byId("csv").disabled = total === 0;
     if (results.length === 0) {
-      const words = isFiltered ? "Nothing passes these filters: clear one of them." : "Nothing was judged yet: drop a picture under Inspect.";
+      const words = isFiltered ? "Nothing passes these filters: clear one of them." : "Nothing was judged yet: drop an image under Inspect.";
       return byId("history-rows").replaceChildren(element("p", { class: "empty" }, words));
     }
     const head = element("tr", {}, ...COLUMNS.map((name) => element("th", { scope: "col" }, name)));
@@ -118,7 +118,7 @@ export class History {
 
   #row(result) {
     const kind = verdictKind(result.is_defective);
-    const open = element("button", { type: "button", class: "open", onclick: () => this.#open(result) }, result.name || "a picture");
+    const open = element("button", { type: "button", class: "open", onclick: () => this.#open(result) }, result.name || "an image");
     const cells = [
       ["verdict-cell", element("span", {}, symbol(kind), verdictWord(result.is_defective))],
       ["name-cell", open],

@@ -1,11 +1,11 @@
-// Marks on the picture that say where a defect is: suggested regions, a brush, boxes; with the pointer or the keyboard.
+// Marks on the image that say where a defect is: suggested regions, a brush, boxes; with the pointer or the keyboard.
 
 import { byId, drawn, element } from "./elements.js";
 import { count } from "./format.js";
 import { suggestedBoxes } from "./suggestions.js";
 
 const LEAST_BOX_PX = 2;
-const STEP = 0.02; // of the picture's longer side, for the cross that arrow keys move
+const STEP = 0.02; // of the image's longer side, for the cross that arrow keys move
 const FAST = 5;
 
 /** What was marked, as POST /api/feedback takes it. */
@@ -45,7 +45,7 @@ export class Marking {
     return this.#done !== null;
   }
 
-  /** Mark on the picture of an item of the queue; `done(marks)` is called once, if they are saved. */
+  /** Mark on the image of an item of the queue; `done(marks)` is called once, if they are saved. */
   start(item, done) {
     const { width, height } = item.answer;
     this.#size = { width, height };
@@ -110,7 +110,7 @@ export class Marking {
     return byId("marking").querySelector("input[name=tool]:checked").value;
   }
 
-  /** In pixels of the picture: a share of its longer side. */
+  /** In pixels of the image: a share of its longer side. */
   get #radius() {
     return Math.max(0.5, (Number(byId("brush").value) / 200) * Math.max(this.#size.width, this.#size.height));
   }

@@ -1,4 +1,4 @@
-// All models of the service side by side: pictures today, the share of defective ones, the days before, the last change.
+// All models of the service side by side: images today, the share of defective ones, the days before, the last change.
 
 import { ask } from "./api.js";
 import { byId, drawn, element, symbol } from "./elements.js";
@@ -40,18 +40,18 @@ export class Products {
     const known = element("span", { class: defective ? "known some" : "known" }, symbol(defective ? "defective" : images ? "good" : "waiting"), share);
     const history = element("button", { type: "button", onclick: () => this.#open(model) }, "History");
     history.setAttribute("aria-label", `History of ${model}`);
-    const rows = [["Last picture", product.last_image ? moment(product.last_image) : "none yet"],
+    const rows = [["Last image", product.last_image ? moment(product.last_image) : "none yet"],
       ["Last change", change ? `${change.action}, ${moment(change.at)}` : "none yet"]];
     return element("li", {},
       element("h3", {}, model, product.is_in_use && element("small", {}, "in use")),
-      element("p", { class: "today" }, element("span", {}, `${count(images, "picture")} today`), known),
+      element("p", { class: "today" }, element("span", {}, `${count(images, "image")} today`), known),
       trend(product.trend), element("p", { class: "faint" }, trendWords(product.trend)),
       element("dl", {}, ...rows.flatMap(([name, words]) => [element("dt", {}, name), element("dd", {}, words)])),
       history);
   }
 }
 
-/** A bar a day: all pictures, and of them the defective ones at its foot. */
+/** A bar a day: all images, and of them the defective ones at its foot. */
 function trend(days) {
   const most = Math.max(1, ...days.map((day) => day.images));
   const bars = days.flatMap((day, at) => ["good", "bad"].map((kind) => {
@@ -67,7 +67,7 @@ function trendWords(days) {
   const half = days.length / 2;
   const [before, lately] = [days.slice(0, half), days.slice(half)].map((part) => {
     const images = sum(part, "images");
-    return images ? `${percent(sum(part, "defective"), images)} of ${images}` : "no picture";
+    return images ? `${percent(sum(part, "defective"), images)} of ${images}` : "no image";
   });
   return `Defective in the last ${half} days: ${lately}; in the ${half} before: ${before}.`;
 }

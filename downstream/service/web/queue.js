@@ -102,13 +102,13 @@ export class Queue extends EventTarget {
     const most = this.limits?.max_image_bytes;
     if (file.size === 0) throw new Trouble("The file is empty: choose another.");
     if (most && file.size > most) {
-      throw new Trouble(`${bytes(file.size)} are too many: send a picture of at most ${bytes(most)}.`);
+      throw new Trouble(`${bytes(file.size)} are too many: send an image of at most ${bytes(most)}.`);
     }
   }
 
   #form(item) {
     const form = new FormData();
-    form.append("image", item.file, item.file.name || "picture");
+    form.append("image", item.file, item.file.name || "image");
     form.append("map", "array");
     form.append("keep", String(this.keepImages));
     return form;

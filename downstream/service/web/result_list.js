@@ -84,7 +84,7 @@ export class ResultList {
   #made(item) {
     const parts = {
       image: element("span", { class: "thumbnail" }),
-      name: element("span", { class: "name" }, item.name || "a picture"),
+      name: element("span", { class: "name" }, item.name || "an image"),
       state: element("span", { class: "state" }),
       progress: element("progress", { max: 1, value: 0, "aria-label": `Sending ${item.name}`, hidden: true }),
     };
@@ -127,7 +127,7 @@ export class ResultList {
     progress.hidden = found.open === 0;
     byId("batch-words").textContent = pause > 0 && found.open > 0
       ? `The service is busy: going on in ${pause} s. ${found.all - found.open} of ${found.all} done.`
-      : found.open > 0 ? `${found.all - found.open} of ${count(found.all, "picture")} done` : batchWords(found);
+      : found.open > 0 ? `${found.all - found.open} of ${count(found.all, "image")} done` : batchWords(found);
     byId("stop").hidden = found.open === 0;
     byId("retry-all").hidden = found.failed === 0 || found.open > 0;
     byId("judge-again").hidden = found.open > 0 || this.#judgedByOthers().length === 0;
@@ -137,7 +137,7 @@ export class ResultList {
 }
 
 export function batchWords({ all, defective, good, failed }) {
-  return `${count(all, "picture")}: ${defective} defective, ${good} good${failed ? `, ${failed} failed` : ""}`;
+  return `${count(all, "image")}: ${defective} defective, ${good} good${failed ? `, ${failed} failed` : ""}`;
 }
 
 function wordsOf(item, session) {

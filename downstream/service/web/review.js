@@ -14,7 +14,7 @@ export class Review {
   #images = [];
   #version = null; // of the model that judged; null: the one in use
   #nextSkip = null;
-  #current = null; // digest of the picture that is being reviewed
+  #current = null; // digest of the image that is being reviewed
   #urls = [];
   #seen = new IntersectionObserver((entries) => {
     for (const { isIntersecting, target } of entries) if (isIntersecting) this.#showThumbnail(target);
@@ -34,7 +34,7 @@ export class Review {
     byId("feedback-export").addEventListener("click", () => download("/api/feedback/export", "feedback.jsonl").catch(trouble));
   }
 
-  /** Whether the pictures are gone through one after the other. */
+  /** Whether the images are gone through one after the other. */
   get isOn() {
     return this.#current !== null;
   }
@@ -69,13 +69,13 @@ export class Review {
     }
   }
 
-  /** Another picture is looked at: the way through them is left. */
+  /** Another image is looked at: the way through them is left. */
   leave() {
     this.#current = null;
     byId("next-review").hidden = true;
   }
 
-  /** The picture after the one that is looked at; after the last, the list again. */
+  /** The image after the one that is looked at; after the last, the list again. */
   next() {
     const at = this.#images.findIndex(({ result }) => result.digest === this.#current);
     const following = this.#images[at + 1];
@@ -117,21 +117,21 @@ export class Review {
     byId("review-more").hidden = nextSkip === null;
     for (const url of this.#urls) URL.revokeObjectURL(url);
     this.#urls = [];
-    byId("review-count").textContent = total ? `${count(total, "picture")} to review` : "";
+    byId("review-count").textContent = total ? `${count(total, "image")} to review` : "";
     byId("review-start").disabled = total === 0;
     const rows = this.#images.map((image) => this.#row(image));
-    const nothing = element("li", { class: "empty" }, "Nothing waits. Tick “Keep pictures” under Inspect, and what is judged comes here.");
+    const nothing = element("li", { class: "empty" }, "Nothing waits. Tick “Keep images” under Inspect, and what is judged comes here.");
     byId("review-list").replaceChildren(...(rows.length ? rows : [nothing]));
   }
 
   #row(image) {
     const { result } = image;
     const kind = verdictKind(result.is_defective);
-    const picture = element("span", { class: "thumbnail" });
-    Object.assign(picture, { digest: result.digest });
-    this.#seen.observe(picture);
-    return element("li", {}, element("button", { type: "button", onclick: () => this.#take(image) }, picture,
-      element("span", { class: "name" }, result.name || "a picture"),
+    const thumbnail = element("span", { class: "thumbnail" });
+    Object.assign(thumbnail, { digest: result.digest });
+    this.#seen.observe(thumbnail);
+    return element("li", {}, element("button", { type: "button", onclick: () => this.#take(image) }, thumbnail,
+      element("span", { class: "name" }, result.name || "an image"),
       element("span", { class: "known" }, symbol(kind), `${verdictWord(result.is_defective)} ${figure(result.anomaly_score)}`),
       element("small", {}, reasonOf(image))));
   }
@@ -152,7 +152,7 @@ export class Review {
       const state = one.taken_back_by !== null ? " (taken back)" : "";
       const button = element("button", { type: "button", onclick: () => this.#takeBack(one.id), "aria-label": `Take back: ${words}, ${one.name}` }, "Take back");
       return element("li", {}, element("span", {}, `${one.id}. `, element("b", {}, words), state),
-        element("span", { class: "name" }, one.name || "a picture"),
+        element("span", { class: "name" }, one.name || "an image"),
         element("small", {}, `${one.by}, ${moment(one.created)}, model ${one.model} ${one.model_version.slice(0, 8)}`), !isOver && button);
     });
     return byId("said").replaceChildren(element("ul", { role: "list" }, ...rows));

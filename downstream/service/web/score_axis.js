@@ -63,7 +63,7 @@ function ticks({ from, to }, x) {
 }
 
 function pointer(current, at, isBeyond, width) {
-  const words = `this picture ${figure(current.anomaly_score)}${isBeyond ? " →" : ""}`;
+  const words = `this image ${figure(current.anomaly_score)}${isBeyond ? " →" : ""}`;
   const half = 3.8 * words.length;
   return [
     drawn("path", { class: "pointer", d: `M${at} 34l-6-10h12z` }),
@@ -74,6 +74,6 @@ function pointer(current, at, isBeyond, width) {
 
 function spoken(model, trial, recent, current) {
   const normals = `${model.normal_scores.length} normals and ${recent.length} recent results`;
-  const own = current ? `; this picture's score is ${figure(current.anomaly_score)}` : "";
+  const own = current ? `; this image's score is ${figure(current.anomaly_score)}` : "";
   return `Scores of ${normals} beside the threshold ${figure(trial)}${own}.`;
 }

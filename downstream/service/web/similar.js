@@ -40,16 +40,16 @@ export class Similar {
   async #search(item, signal) {
     try {
       const blob = await item.image();
-      if (!blob) return say("This picture was not kept, so there is nothing to search with. Drop it again to search.");
+      if (!blob) return say("This image was not kept, so there is nothing to search with. Drop it again to search.");
       const form = new FormData();
-      form.append("image", blob, item.answer.name || "picture");
+      form.append("image", blob, item.answer.name || "image");
       form.append("k", String(HOW_MANY + 1));
       const found = await ask("/api/search", { method: "POST", body: form, signal });
       // What is kept of a result of the history is drawn smaller, so the service cannot know it for the same.
       const own = `/api/images/kept/${item.answer.digest}`;
       const neighbors = found.neighbors.filter((one) => one.image !== own).slice(0, HOW_MANY);
       if (neighbors.length === 0) {
-        return say("Nothing to compare with yet: tick “Keep pictures” and judge some, or start the service with --vectors.");
+        return say("Nothing to compare with yet: tick “Keep images” and judge some, or start the service with --vectors.");
       }
       await this.#draw(neighbors, found.num_searched, blob, item, signal);
     } catch (error) {
@@ -66,7 +66,7 @@ export class Similar {
       const url = this.#urls[position];
       const button = element("button", { type: "button", onclick: () => this.#compare(one, url, blob, item) },
         url ? element("img", { src: url, alt: "", loading: "lazy" }) : element("span", { class: "gone" }, "gone"),
-        element("span", { class: "name" }, one.name || "a picture"), known(one),
+        element("span", { class: "name" }, one.name || "an image"), known(one),
         element("small", {}, `distance ${figure(one.distance)}`));
       return element("li", {}, button);
     });
@@ -80,7 +80,7 @@ export class Similar {
     const figureOf = (source, name, words) => element("figure", {}, source ? element("img", { src: source, alt: name }) : "gone",
       element("figcaption", {}, element("span", { class: "name" }, name), words));
     byId("compare").replaceChildren(
-      figureOf(own, item.answer.name, element("small", {}, "this picture")), figureOf(url, one.name, known(one)));
+      figureOf(own, item.answer.name, element("small", {}, "this image")), figureOf(url, one.name, known(one)));
     byId("compare-dialog").addEventListener("close", () => URL.revokeObjectURL(own), { once: true });
     byId("compare-dialog").showModal();
   }

@@ -141,8 +141,8 @@ export class Stage {
     this.#image.hidden = true;
     if (!this.#size && !this.#shown.url) return;
     byId("stage-words").textContent = !this.#size ? "There is nothing that this browser can show." : this.#shown.url
-      ? "This browser cannot show this kind of picture. Heat and boxes are where the service saw them."
-      : "This picture was not kept. Boxes are where its regions were.";
+      ? "This browser cannot show this kind of image. Heat and boxes are where the service saw them."
+      : "This image was not kept. Boxes are where its regions were.";
   }
 
   #fitting() {

@@ -18,7 +18,7 @@ export function showVerdict(item, session, retry) {
 }
 
 function nothing() {
-  return [element("p", { class: "headline" }, "No picture yet"),
+  return [element("p", { class: "headline" }, "No image yet"),
     element("p", {}, "Its verdict will stand here, with the score, the threshold and how sure it is.")];
 }
 
@@ -89,7 +89,7 @@ export function showRegions(answer, zoomTo) {
     const [left, top, right, bottom] = region.box;
     return element("li", {}, element("button", { type: "button", onclick: () => zoomTo(position), title: "Zoom to it" },
       element("b", {}, String(position + 1)),
-      element("span", {}, Boolean(region.zone) && `${region.zone}: `, `${region.area_px} px²`, element("small", {}, ` ${percent(region.area_px, whole)} of the picture`)),
+      element("span", {}, Boolean(region.zone) && `${region.zone}: `, `${region.area_px} px²`, element("small", {}, ` ${percent(region.area_px, whole)} of the image`)),
       element("small", {}, `${right - left} × ${bottom - top} at ${left}, ${top}; peak ${figure(region.peak)}`)));
   });
   byId("regions").replaceChildren(element("ol", { class: "regions" }, ...rows));
@@ -115,5 +115,5 @@ export function showHeatKey(limit) {
   const canvas = element("canvas", { class: "scale", "aria-hidden": "true" });
   paintScale(canvas);
   byId("heat-key").replaceChildren("0", element("span", { class: "scale-box" }, canvas), figure(2 * limit),
-    element("span", { class: "key-words", title: "The same scale for every picture of this model" }, `contour at ${figure(limit)}`));
+    element("span", { class: "key-words", title: "The same scale for every image of this model" }, `contour at ${figure(limit)}`));
 }

@@ -42,7 +42,7 @@ export class Versions {
     byId("versions").replaceChildren(...versions.map((one) => {
       const use = element("button", { type: "button", onclick: () => this.#change("/api/promote", { version: one.number }) }, "Use it");
       use.setAttribute("aria-label", `Use version ${one.number}`);
-      const learned = one.learned ? `learned from ${one.learned.good} good and ${one.learned.defective} defective pictures` : "fitted";
+      const learned = one.learned ? `learned from ${one.learned.good} good and ${one.learned.defective} defective images` : "fitted";
       return element("li", {}, element("span", {}, element("b", {}, `Version ${one.number}`), one.is_in_use ? ", in use" : ""),
         element("small", {}, `${learned}, ${moment(one.made)}`), mayChange && !one.is_in_use && use);
     }));

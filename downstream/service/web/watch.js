@@ -46,20 +46,20 @@ export class Watch {
 
 function cameraWords(camera, found) {
   if (camera.references < camera.references_needed) {
-    return [`learning: ${camera.references} of ${camera.references_needed} accepted pictures`, "then it is said what is too dark, too bright, blurred, moved or another product"];
+    return [`learning: ${camera.references} of ${camera.references_needed} accepted images`, "then it is said what is too dark, too bright, blurred, moved or another product"];
   }
   const words = found.length ? found.map(([problem, times]) => `${problem}: ${times}`).join(", ") : "nothing unusual";
-  return [words, `of the latest ${count(camera.recent, "picture")}; each check errs on ${percent(camera.false_alarm_rate, 1)} of good ones`];
+  return [words, `of the latest ${count(camera.recent, "image")}; each check errs on ${percent(camera.false_alarm_rate, 1)} of good ones`];
 }
 
 function driftWords(drift) {
-  if (drift.cusum_limit === null) return [`learning: ${drift.references} of ${drift.references_needed} accepted pictures`, "then scores of accepted pictures are compared with those"];
+  if (drift.cusum_limit === null) return [`learning: ${drift.references} of ${drift.references_needed} accepted images`, "then scores of accepted images are compared with those"];
   const sums = `creep ${figure(Math.max(drift.cusum_high, drift.cusum_low))} of ${figure(drift.cusum_limit)}`;
   const chance = drift.ks_p_value === null ? `the first window of ${drift.ks_window} is not full yet` : `by chance alone: ${percent(drift.ks_p_value, 1)} (alarm below ${percent(drift.ks_false_alarm_rate, 1)})`;
   return [drift.has_drifted ? "drifted" : "as before", `${chance}; ${sums}`];
 }
 
 function rateWords(rate, called) {
-  if (rate.total === 0) return ["not known", `nobody has called a picture ${called}`];
+  if (rate.total === 0) return ["not known", `nobody has called an image ${called}`];
   return [percent(rate.count, rate.total), `${rate.count} of ${rate.total} called ${called} by people; between ${percent(rate.low, 1)} and ${percent(rate.high, 1)}`];
 }

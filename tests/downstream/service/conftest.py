@@ -1,12 +1,18 @@
-"""What tests of the service share: an empty database of each kind."""
+"""What tests of the service share: an empty database of each kind, a browser, and the dashboard with images for it."""
 
+import io
 from collections.abc import Iterator
 
 import pytest
+from browsing import chromium
+from dashboard_page import TOKEN
+from PIL import Image
+from playwright.sync_api import Browser
 from serving import postgres
 from sqlalchemy import create_engine
 
 from downstream.service.database import url_of
+from scripts.attacks.serving import Serving, served
 
 
 @pytest.fixture(scope="session")
@@ -27,3 +33,36 @@ def location(request, tmp_path) -> str:
         connection.exec_driver_sql("CREATE SCHEMA public")
     engine.dispose()
     return url
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def dashboard(models_folder, tmp_path_factory) -> Iterator[Serving]:
+    with served(models_folder, tmp_path_factory.mktemp("dashboard"), "--max-image-mb", "1", token=TOKEN) as serving:
+        yield serving
+        assert "Traceback" not in serving.log
+
+
+@pytest.fixture
+def serving(dashboard) -> Iterator[Serving]:
+    """The dashboard's service, which is afterwards as it was at the start."""
+    yield dashboard
+    dashboard.client.post("/api/load_model", json={"name": "hazelnut"})
+    dashboard.client.put("/api/threshold", json={"value": None})
+
+
+@pytest.fixture(scope="module")
+def images(demo_folder) -> dict[str, bytes]:
+    """One with a stain, and three good ones."""
+    folder = demo_folder / "hazelnut" / "test" / "good"
+    files = {f"good {number}.png": (folder / f"00{number}.png").read_bytes() for number in range(3)}
+    image = Image.open(folder / "000.png").convert("RGB")
+    image.paste((110, 40, 120), (110, 110, 140, 140))
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return {"bad.png": file.getvalue(), **files}

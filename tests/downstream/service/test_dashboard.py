@@ -2,73 +2,19 @@
 
 import csv
 import io
-from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from pathlib import Path
 
 import numpy as np
 import pytest
-from browsing import CONTRASTS, PATIENCE_MS, carried, chromium, drop, opened
+from browsing import carried, drop, opened
+from dashboard_page import TOKEN, inspecting, judged, ready, row
 from PIL import Image
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import expect
 
-from scripts.attacks.serving import image_bytes, served
+from scripts.attacks.serving import image_bytes
 
-expect.set_options(timeout=PATIENCE_MS)
-TOKEN = "a token of some length"
 HOSTILE = "<img src=x onerror=alert(1)>.png"
-SCHEMES = ("light", "dark")
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as browser:
-        yield browser
-
-
-@pytest.fixture(scope="module")
-def serving(models_folder, tmp_path_factory):
-    with served(models_folder, tmp_path_factory.mktemp("dashboard"), "--max-image-mb", "1", token=TOKEN) as serving:
-        yield serving
-        assert "Traceback" not in serving.log
-
-
-@pytest.fixture(autouse=True)
-def as_at_the_start(serving):
-    yield
-    serving.client.post("/api/load_model", json={"name": "hazelnut"})
-    serving.client.put("/api/threshold", json={"value": None})
-
-
-@pytest.fixture(scope="module")
-def images(demo_folder) -> dict[str, bytes]:
-    """Three good ones and one with a stain."""
-    folder = demo_folder / "hazelnut" / "test" / "good"
-    files = {f"good {number}.png": (folder / f"00{number}.png").read_bytes() for number in range(3)}
-    image = Image.open(folder / "000.png").convert("RGB")
-    image.paste((110, 40, 120), (110, 110, 140, 140))
-    file = io.BytesIO()
-    image.save(file, "PNG")
-    return {"bad.png": file.getvalue(), **files}
-
-
-def inspecting(browser: Browser, url: str, **options: object) -> AbstractContextManager[Page]:
-    """The page as where no token is wanted: the browser brings it, of which the page knows nothing."""
-    return opened(browser, url, extra_http_headers={"Authorization": f"Bearer {TOKEN}"}, **options)
-
-
-def ready(page: Page) -> Page:
-    expect(page.locator("#service")).to_have_attribute("data-state", "good")
-    return page
-
-
-def judged(page: Page, words: str) -> None:
-    """All images have come to their end, with this summary."""
-    expect(page.locator("#batch-words")).to_have_text(words)
-
-
-def row(page: Page, name: str):
-    return page.locator("#items li").filter(has=page.get_by_text(name, exact=True))
 
 
 def test_many_are_dropped_and_one_is_broken(browser, serving, images):
@@ -76,17 +22,17 @@ def test_many_are_dropped_and_one_is_broken(browser, serving, images):
     with inspecting(browser, serving.url, expected=("415",)) as page:
         expect(ready(page).locator("#stage-empty")).to_be_visible()
         drop(page, files)
-        judged(page, "7 pictures: 1 defective, 3 good, 3 failed")
+        judged(page, "7 images: 1 defective, 3 good, 3 failed")
         expect(row(page, "notes.txt")).to_contain_text("Not an image that can be read")
-        expect(row(page, "large.png")).to_contain_text("2.0 MiB are too many: send a picture of at most 1.0 MiB.")
+        expect(row(page, "large.png")).to_contain_text("2.0 MiB are too many: send an image of at most 1.0 MiB.")
         expect(row(page, "empty.png")).to_contain_text("The file is empty")
-        expect(page.locator("#spoken")).to_have_text("7 pictures: 1 defective, 3 good, 3 failed.")
+        expect(page.locator("#spoken")).to_have_text("7 images: 1 defective, 3 good, 3 failed.")
         for name, is_defective in {name: name == "bad.png" for name in images}.items():
             row(page, name).locator(".open").click()
             expect(page.locator("#verdict")).to_contain_text("Defective" if is_defective else "Good")
             expect(page.locator("#verdict .of")).to_have_text(name)
         row(page, "notes.txt").get_by_role("button", name="Retry").click()
-        judged(page, "7 pictures: 1 defective, 3 good, 3 failed")
+        judged(page, "7 images: 1 defective, 3 good, 3 failed")
         page.locator("#show-only").select_option("failed")
         expect(page.locator("#items li")).to_have_count(3)
 
@@ -122,7 +68,7 @@ def test_one_is_shown_with_all_that_is_known(browser, serving, images):
 def test_the_slider_decides_again_and_counts_what_would_flip(browser, serving, images):
     with inspecting(browser, serving.url) as page:
         drop(ready(page), images)
-        judged(page, "4 pictures: 1 defective, 3 good")
+        judged(page, "4 images: 1 defective, 3 good")
         results = serving.client.get("/api/results", params={"model": "hazelnut", "limit": 500}).json()["results"]
         before = serving.client.get("/api/threshold").json()
         scores = np.array([result["anomaly_score"] for result in results])
@@ -137,7 +83,7 @@ def test_the_slider_decides_again_and_counts_what_would_flip(browser, serving, i
             expect(page.locator("#flips-normals")).to_contain_text(f"{(normals > value).sum()} called defective")
             if value < normals.min():
                 expect(page.locator("#flips-normals")).to_contain_text("(100 %)")
-        judged(page, "4 pictures: 0 defective, 4 good")
+        judged(page, "4 images: 0 defective, 4 good")
         expect(page.locator("#verdict .headline")).to_have_text("Good")
         expect(page.locator("#verdict")).to_contain_text("by the threshold on trial")
         assert serving.client.get("/api/threshold").json() == before  # nothing is kept yet
@@ -151,7 +97,7 @@ def test_the_slider_decides_again_and_counts_what_would_flip(browser, serving, i
         page.get_by_role("button", name="Back to the model's own").click()
         expect(page.locator("#own-threshold")).to_be_disabled()
         assert serving.client.get("/api/threshold").json() == before
-        judged(page, "4 pictures: 1 defective, 3 good")
+        judged(page, "4 images: 1 defective, 3 good")
 
 
 def test_history_is_filtered_paged_and_downloaded(browser, serving, images):
@@ -194,7 +140,7 @@ def test_an_earlier_result_is_opened_and_similar_ones_are_found(browser, serving
     assert serving.test(image_bytes(7), "not kept.png").status_code == 200
     with inspecting(browser, f"{serving.url}/#history") as page:
         page.get_by_role("button", name="not kept.png").first.click()
-        expect(page.locator("#stage-words")).to_contain_text("This picture was not kept.")
+        expect(page.locator("#stage-words")).to_contain_text("This image was not kept.")
         page.keyboard.press("2")
         page.get_by_role("button", name="bad.png").first.click()
         expect(page.locator("#verdict .headline")).to_have_text("Defective")
@@ -245,72 +191,12 @@ def test_a_token_is_asked_for_once_and_sent_with_everything(browser, serving, im
         assert TOKEN not in page.evaluate("JSON.stringify(localStorage)") + page.url
 
 
-def test_all_can_be_done_with_the_keyboard(browser, serving, images, tmp_path):
-    for name, data in images.items():
-        (tmp_path / name).write_bytes(data)
-    with inspecting(browser, serving.url) as page:
-        ready(page)
-        with page.expect_file_chooser() as chooser:
-            page.keyboard.press("o")
-        chooser.value.set_files([tmp_path / name for name in images])
-        judged(page, "4 pictures: 1 defective, 3 good")
-        names = []
-        for key in ("", "ArrowDown", "ArrowRight", "ArrowDown", "ArrowDown", "ArrowUp"):
-            if key:
-                page.keyboard.press(key)
-            names.append(page.locator("#verdict .of").text_content())
-        in_order = list(images)
-        assert names == [*in_order, in_order[-1], in_order[-2]]
-        page.keyboard.press("t")
-        expect(page.locator("#threshold")).to_be_focused()
-        page.keyboard.press("Home")
-        judged(page, "4 pictures: 4 defective, 0 good")
-        page.keyboard.press("Escape")
-        expect(page.locator("#stage")).to_be_focused()
-        ring = page.locator("#stage").evaluate("one => getComputedStyle(one).outlineStyle")
-        assert ring == "solid"
-        before = page.locator("#image").bounding_box()
-        page.keyboard.press("+")
-        page.keyboard.press("ArrowRight")  # on a zoomed image arrows move it
-        after = page.locator("#image").bounding_box()
-        assert after["width"] > before["width"] and after["x"] < before["x"]
-        page.keyboard.press("0")
-        assert page.locator("#image").bounding_box() == before
-        page.keyboard.press("?")
-        expect(page.locator("#keys-dialog")).to_be_visible()
-        page.locator("#single-keys").uncheck()
-        page.keyboard.press("Escape")
-        page.keyboard.press("2")
-        expect(page.locator("#inspect")).to_be_visible()  # single letters do nothing any more
-
-
-def test_tab_reaches_every_control_that_can_be_used(browser, serving, images):
-    with inspecting(browser, serving.url) as page:
-        drop(ready(page), images)
-        judged(page, "4 pictures: 1 defective, 3 good")
-        usable = page.evaluate(
-            """() => [...document.querySelectorAll("a, button:enabled, select:enabled, input:enabled, summary, #stage")]
-                .filter(one => one.checkVisibility() && one.tabIndex >= 0)
-                .map((one, i) => (one.dataset.reached = "no", i)).length"""
-        )
-        for _ in range(usable + 2):
-            page.keyboard.press("Tab")
-            page.evaluate("document.activeElement.dataset.reached = 'yes'")
-        missed = page.evaluate("[...document.querySelectorAll('[data-reached=no]')].map(one => one.outerHTML)")
-        assert usable > 15 and missed == []
-        unnamed = page.evaluate(
-            """() => [...document.querySelectorAll("button, select, input:not([type=file])")].filter(one =>
-                !(one.textContent.trim() || one.ariaLabel || one.labels?.[0]?.textContent.trim())).map(one => one.id)"""
-        )
-        assert unnamed == []
-
-
 def test_hostile_names_are_only_text(browser, serving, images):
     names = [HOSTILE, '"><script>alert(1)</script>.png', "a" * 300 + ".png", "\u202egnp.exe"]
     with inspecting(browser, serving.url, viewport={"width": 360, "height": 780}) as page:
         page.locator("#keep-images").check()
         drop(ready(page), dict.fromkeys(names, images["bad.png"]))
-        judged(page, "4 pictures: 4 defective, 0 good")
+        judged(page, "4 images: 4 defective, 0 good")
         expect(page.locator("#verdict .of")).to_have_text(HOSTILE)
         page.locator("#metadata-panel summary").click()
         expect(page.locator("#metadata")).to_contain_text(HOSTILE)
@@ -319,69 +205,6 @@ def test_hostile_names_are_only_text(browser, serving, images):
         expect(page.get_by_role("button", name=HOSTILE).first).to_be_visible()
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
         assert page.locator("img[src=x], main script").count() == 0
-
-
-WIDTHS = (320, 360, 768, 920, 1100, 1440)
-
-
-def test_no_width_scrolls_sideways(browser, serving, images):
-    with inspecting(browser, serving.url) as page:
-        for _ in range(2):  # empty, and full
-            for view in ("inspect", "history"):
-                page.goto(f"{serving.url}/#{view}")
-                ready(page)
-                for width in WIDTHS:
-                    page.set_viewport_size({"width": width, "height": 780})
-                    wide = page.evaluate(
-                        """() => [...document.querySelectorAll("main *, header *")].filter(one => one.checkVisibility()
-                            && !one.closest(".unseen, .stage, svg, thead")
-                            && one.getBoundingClientRect().right > innerWidth + 1)
-                            .map(one => one.outerHTML.slice(0, 80))"""
-                    )
-                    assert page.evaluate("innerWidth") == width
-                    assert wide == [] and page.evaluate("document.documentElement.scrollWidth") <= width, width
-            page.goto(f"{serving.url}/#inspect")
-            drop(page, {"a rather long name of an image from the camera.png": images["bad.png"]})
-            expect(page.locator("#verdict .headline")).to_have_text("Defective")
-
-
-@pytest.mark.parametrize("scheme", SCHEMES)
-def test_text_can_be_read_in_both_schemes(browser, serving, images, scheme):
-    with inspecting(browser, serving.url, expected=("415",), color_scheme=scheme, reduced_motion="reduce") as page:
-        assert (luminous(page) > 0.5) == (scheme == "light")
-        drop(ready(page), {**images, "notes.txt": b"no"})
-        judged(page, "5 pictures: 1 defective, 3 good, 1 failed")
-        for name in ("bad.png", "good 0.png", "notes.txt"):
-            row(page, name).locator(".open").click()
-            assert_readable(page, 35)
-        page.locator("#threshold").press("Home")  # with words of a trial
-        assert_readable(page, 35)
-        page.keyboard.press("?")
-        assert_readable(page, 50)
-        page.keyboard.press("Escape")
-        page.keyboard.press("2")
-        expect(page.locator("#history-rows tr").first).to_be_visible()
-        assert_readable(page, 35)
-        for _ in range(3):  # system, light, dark
-            page.locator("#theme").click()
-        other = {"light": 2, "dark": 1}[scheme]
-        for _ in range(other):
-            page.locator("#theme").click()
-        assert (luminous(page) > 0.5) != (scheme == "light")
-        page.reload()
-        assert (luminous(page) > 0.5) != (scheme == "light")  # it is remembered
-
-
-def luminous(page: Page) -> float:
-    """How light the page's ground is, from 0 to 1."""
-    color = page.evaluate("getComputedStyle(document.body).backgroundColor")
-    return np.mean([int(part) for part in color.removeprefix("rgb(").removesuffix(")").split(",")]) / 255
-
-
-def assert_readable(page: Page, fewest: int) -> None:
-    contrasts = page.evaluate(CONTRASTS)
-    assert len(contrasts) >= fewest
-    assert [one for one in contrasts if one[1] < 4.5] == []
 
 
 def test_a_busy_service_is_waited_for_and_a_lost_one_named(browser, serving, images):
@@ -397,14 +220,14 @@ def test_a_busy_service_is_waited_for_and_a_lost_one_named(browser, serving, ima
         page.route("**/api/test_image", busy_at_first)
         drop(ready(page), images)
         expect(page.locator("#batch-words")).to_contain_text("The service is busy: going on in")
-        judged(page, "4 pictures: 1 defective, 3 good")
+        judged(page, "4 images: 1 defective, 3 good")
         page.unroute("**/api/test_image")
         page.route("**/api/*", lambda route: route.abort())
         drop(page, {"lost.png": images["bad.png"]})
         expect(row(page, "lost.png")).to_contain_text("The service cannot be reached: see whether it runs, then retry.")
         page.unroute("**/api/*")
         page.get_by_role("button", name="Retry failed").click()
-        judged(page, "5 pictures: 2 defective, 3 good")
+        judged(page, "5 images: 2 defective, 3 good")
 
 
 def test_a_folder_is_dropped_stopped_and_cleared(browser, serving, images, tmp_path):
@@ -423,17 +246,17 @@ def test_a_folder_is_dropped_stopped_and_cleared(browser, serving, images, tmp_p
             devices.send("Input.dispatchDragEvent", {"type": kind, "x": 400, "y": 400, "data": data})
         expect(page.locator("#items li")).to_have_count(12)
         expect(page.locator("#items .name").nth(10)).to_have_text("shift 3/left/10.png")  # 10 comes after 9
-        expect(page.locator("#batch-words")).to_have_text("0 of 12 pictures done")
+        expect(page.locator("#batch-words")).to_have_text("0 of 12 images done")
         expect(page.locator("#drop-veil")).to_be_hidden()
         assert len(held) == 4  # so many at once
         page.get_by_role("button", name="Stop").click()
-        judged(page, "12 pictures: 0 defective, 0 good, 12 failed")
+        judged(page, "12 images: 0 defective, 0 good, 12 failed")
         page.unroute("**/api/test_image")
         page.get_by_role("button", name="Retry failed").click()
-        judged(page, "12 pictures: 0 defective, 12 good")
+        judged(page, "12 images: 0 defective, 12 good")
         page.get_by_role("button", name="Clear list").click()
         expect(page.locator("#items li")).to_have_count(0)
-        expect(page.locator("#verdict")).to_contain_text("No picture yet")
+        expect(page.locator("#verdict")).to_contain_text("No image yet")
 
 
 def test_a_kind_that_browsers_cannot_show(browser, serving, images):
@@ -442,7 +265,7 @@ def test_a_kind_that_browsers_cannot_show(browser, serving, images):
     with inspecting(browser, serving.url) as page:
         drop(ready(page), {"bad.tiff": file.getvalue()})
         expect(page.locator("#verdict .headline")).to_have_text("Defective")
-        expect(page.locator("#stage-words")).to_contain_text("This browser cannot show this kind of picture.")
+        expect(page.locator("#stage-words")).to_contain_text("This browser cannot show this kind of image.")
         expect(page.locator("#marks rect.over").first).to_be_visible()
         page.locator("#keep-images").check()
         drop(page, {"kept.tiff": file.getvalue()})

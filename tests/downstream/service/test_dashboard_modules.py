@@ -7,7 +7,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
-from browsing import chromium, opened
+from browsing import opened
 from conftest import REPOSITORY
 from playwright.sync_api import Page
 
@@ -20,12 +20,6 @@ WEB = REPOSITORY / "downstream/service/web"
 class Quiet(SimpleHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
         pass
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as browser:
-        yield browser
 
 
 @pytest.fixture(scope="module")

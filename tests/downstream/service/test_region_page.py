@@ -5,7 +5,7 @@ import shutil
 from contextlib import AbstractContextManager
 
 import pytest
-from browsing import CONTRASTS, PATIENCE_MS, assert_accessible, chromium, drop, opened
+from browsing import CONTRASTS, PATIENCE_MS, assert_accessible, drop, opened
 from playwright.sync_api import Browser, Page, expect
 from serving_here import serving_here
 
@@ -15,12 +15,6 @@ from scripts.attacks.serving import image_bytes
 expect.set_options(timeout=PATIENCE_MS)
 DESK, PHONE = {"width": 1280, "height": 860}, {"width": 360, "height": 780}
 SQUARE, WITHIN = [(26, 26), (230, 26), (230, 230), (26, 230)], [(100, 100), (140, 100), (120, 150)]
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as browser:
-        yield browser
 
 
 @pytest.fixture(scope="module")

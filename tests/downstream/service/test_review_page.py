@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager
 
 import numpy as np
 import pytest
-from browsing import CONTRASTS, PATIENCE_MS, assert_accessible, chromium, drop, opened
+from browsing import CONTRASTS, PATIENCE_MS, assert_accessible, drop, opened
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 from serving_here import add_second_version, serving_here
@@ -15,12 +15,6 @@ from downstream.service.watch.camera import REFERENCES, look_at
 
 expect.set_options(timeout=PATIENCE_MS)
 DESK, PHONE = {"width": 1280, "height": 860}, {"width": 360, "height": 780}
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as browser:
-        yield browser
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +48,7 @@ def test_a_verdict_is_answered_with_keys_alone_and_taken_back(browser, serving, 
     with ready(browser, serving.url) as page:
         drop(page, {"bad.png": images["bad.png"]})
         words = page.locator("#feedback-words")
-        expect(words).to_have_text("Answered defective. Is that right? Saying so keeps the picture.")
+        expect(words).to_have_text("Answered defective. Is that right? Saying so keeps the image.")
         expect(page.get_by_role("button", name="Missed defect")).to_be_hidden()  # it was called defective
         page.keyboard.press("f")
         expect(words).to_contain_text("Said: false alarm")
@@ -132,7 +126,7 @@ def test_what_waits_is_gone_through_one_after_the_other(browser, serving, images
         assert serving.test(data + name.encode(), name, keep=True).status_code == 200  # other digests than above
     total = serving.client.get("/api/feedback/queue").json()["total"]
     with ready(browser, f"{serving.url}/#review") as page:
-        expect(page.locator("#review-count")).to_have_text(f"{total} pictures to review")
+        expect(page.locator("#review-count")).to_have_text(f"{total} images to review")
         expect(page.locator("#review-list img").first).to_be_visible()
         command = f"heldout detect learn --model models/hazelnut --feedback {serving.url}"
         expect(page.locator("#learn-command")).to_have_text(command)
@@ -147,10 +141,10 @@ def test_what_waits_is_gone_through_one_after_the_other(browser, serving, images
             page.keyboard.press("v")
             page.wait_for_timeout(100)
         expect(page.locator("#review")).to_be_visible()
-        expect(page.locator("#review-count")).to_contain_text(f"{total - 1} picture")
+        expect(page.locator("#review-count")).to_contain_text(f"{total - 1} image")
         expect(page.locator("#said li").first).to_contain_text("unsure")
         page.locator("#said button").first.click()
-        expect(page.locator("#review-count")).to_have_text(f"{total} pictures to review")
+        expect(page.locator("#review-count")).to_have_text(f"{total} images to review")
         with page.expect_download() as download:
             page.get_by_role("button", name="Download feedback").click()
         assert download.value.suggested_filename == "feedback.jsonl"
@@ -182,7 +176,7 @@ def test_what_other_versions_judged_is_another_queue(browser, serving, images):
         page.get_by_label("Judged by").select_option("an older one")
         expect(rows).to_have_count(1)
         expect(rows).to_contain_text("older.png")
-        expect(page.locator("#review-count")).to_have_text("1 picture to review")
+        expect(page.locator("#review-count")).to_have_text("1 image to review")
         assert_readable_and_accessible(page)
 
 
