@@ -23,17 +23,28 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from PIL import Image
 
 from pretrain.command import UserError
 from scripts.config import DocImages
 
+if TYPE_CHECKING:  # the test extra's
+    from playwright.sync_api import Page
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 IMAGES = REPOSITORY / "docs" / "images"
 SHOWN = ("bottle", "pill", "wood")  # what demo.sh holds out
 WIDTH_PX, GAP_PX = 400, 12
+# Polygons drawn on the bottle for region.png, as shares of the image's side.
+REGION = (
+    ((0.1, 0.12), (0.9, 0.12), (0.9, 0.5), (0.1, 0.5)),
+    ((0.1, 0.5), (0.9, 0.5), (0.9, 0.9), (0.1, 0.9)),
+    ((0.4, 0.2), (0.6, 0.2), (0.55, 0.36), (0.45, 0.36)),
+)
 COLORS = 96  # a palette of so many keeps an image below 200 kB
 
 
@@ -136,9 +147,7 @@ def draw_region(page: "Page") -> None:
     page.get_by_role("button", name="Point 1 of polygon 3").focus()
 
 
-def photograph(
-    url: str, name: str, upload: Path | None = None, draw: "Callable[[Page], None] | None" = None
-) -> None:
+def photograph(url: str, name: str, upload: Path | None = None, draw: "Callable[[Page], None] | None" = None) -> None:
     """A page in Chromium, 1100 x 700 pixels of it."""
     from playwright.sync_api import sync_playwright  # the test extra's
 

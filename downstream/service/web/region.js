@@ -54,7 +54,7 @@ export class Region {
       const roi = answer.drawn ?? answer.in_force;
       const known = this.#drawings.get(answer.model);
       const isKnown = known && (known.isChanged || JSON.stringify(known.asRoi()) === JSON.stringify(roi));
-      this.#drawing = isKnown ? known : new Drawing(roi);
+      this.#drawing = isKnown ? known : new Drawing(roi, known?.size);
       this.#drawings.set(answer.model, this.#drawing);
       if (isOther || !this.#url) await this.#useKept(answer.images.find((one) => this.#drawing.fits(one)) ?? null);
       this.#draw();
@@ -122,8 +122,10 @@ export class Region {
     const [drawing, { model }] = [this.#drawing, this.#answer];
     try {
       const path = `/api/roi?${new URLSearchParams({ model })}`;
-      this.#answer = await ask(path, { method: "PUT", body: { roi: drawing.asRoi() } });
+      const answer = await ask(path, { method: "PUT", body: { roi: drawing.asRoi() } });
       drawing.saved();
+      if (drawing !== this.#drawing) return; // of a model that was left meanwhile
+      this.#answer = answer;
       this.#tell.announce(this.#stateWords());
     } catch (error) {
       this.#tell.trouble(error);

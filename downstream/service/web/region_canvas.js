@@ -60,7 +60,7 @@ export class RegionCanvas {
   // ---- a polygon on its way
 
   begin() {
-    if (!this.#drawing?.size) return;
+    if (!this.#drawing?.size || this.begun) return;
     this.begun = [];
     this.choose(-1);
     this.#stage.focus({ preventScroll: true });

@@ -11,15 +11,16 @@ const VISIBLE = Math.log(1.1); // a stretch along one side that can be seen, as 
  * as long as a polygon is of it.
  */
 export class Drawing {
-  size = null;
+  size; // {width, height} of what it is drawn on; null: of nothing yet
   polygons = [];
   zones = [];
   #before = [];
   #tag = null;
   #saved;
 
-  /** Of a roi.json, or of nothing. */
-  constructor(roi) {
+  /** Of a roi.json, or of nothing, on an image of `size` if there is one. */
+  constructor(roi, size = null) {
+    this.size = size;
     this.#take(roi);
     this.saved();
   }
@@ -41,14 +42,14 @@ export class Drawing {
   mark(tag = null) {
     if (tag !== null && tag === this.#tag) return;
     this.#tag = tag;
-    this.#before.push(JSON.stringify([this.polygons, this.zones]));
+    this.#before.push(JSON.stringify([this.polygons, this.zones, this.size]));
     if (this.#before.length > MAX_STEPS_BACK) this.#before.shift();
   }
 
   undo() {
     if (!this.canUndo) return;
     this.#tag = null;
-    [this.polygons, this.zones] = JSON.parse(this.#before.pop());
+    [this.polygons, this.zones, this.size] = JSON.parse(this.#before.pop());
   }
 
   /** Another drawing in place of this one, with a way back. */
@@ -163,8 +164,8 @@ export class Drawing {
 
 function zoneAsRoi({ name, by, value, area }, include) {
   const zone = { name, include };
-  if (by !== "share") zone[by === "rate" ? "false_alarm_rate" : "threshold"] = Number(value);
-  if (area !== "") zone.min_area_px = Number(area);
+  if (by !== "share") zone[by === "rate" ? "false_alarm_rate" : "threshold"] = numberOf(value);
+  if (area !== "") zone.min_area_px = numberOf(area);
   return zone;
 }
 
@@ -182,4 +183,6 @@ export function halfway(points, point) {
   return [(x0 + x1) / 2, (y0 + y1) / 2];
 }
 
+/** What is none stays as it was typed, for the service to refuse it: JSON has null for NaN, which would pass. */
+const numberOf = (text) => (Number.isFinite(Number(text)) ? Number(text) : text);
 const rounded = (value) => Math.round(10 * value) / 10;

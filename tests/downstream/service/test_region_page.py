@@ -135,12 +135,14 @@ def test_zones_are_drawn_with_keys_alone(browser, serving):
         page.keyboard.press("Tab")
         page.keyboard.press("ArrowDown")
         page.keyboard.press("Tab")
-        page.keyboard.type("2")
+        page.keyboard.type("2 %")
         page.keyboard.press("Tab")
         page.keyboard.type("30")
         page.get_by_role("button", name="Save", exact=True).focus()
         page.keyboard.press("Enter")
-        expect(page.locator("#trouble")).to_contain_text("The false_alarm_rate of zone 'thread' is 2: give a share")
+        expect(page.locator("#trouble")).to_contain_text(
+            "The false_alarm_rate of zone 'thread' has '2 %', which is no number"
+        )
         page.get_by_label("Rate, such as 0.02").fill("0.02")
         page.get_by_role("button", name="Save", exact=True).focus()
         page.keyboard.press("Enter")
@@ -193,5 +195,10 @@ def test_a_drawing_is_the_region_that_it_was_made_of(browser, serving):
         written = page.evaluate(
             f"{read} return regions.map(one => JSON.stringify(new Drawing(one).asRoi())); }}", stored
         )
+        undone = """const one = new Drawing(regions[0]);
+            one.replace({ ...regions[2], image_size: [600, 400] });
+            one.undo();
+            return [one.isChanged, JSON.stringify(one.asRoi())]; }"""
+        assert page.evaluate(f"{read} {undone}", stored) == [False, written[0]]
     assert [json.loads(one) for one in written] == json.loads(json.dumps(stored))
     assert [[*json.loads(one)] for one in written] == [[*one] for one in stored]  # in its order too
