@@ -41,9 +41,9 @@ SHOWN = ("bottle", "pill", "wood")  # what demo.sh holds out
 WIDTH_PX, GAP_PX = 400, 12
 # Polygons drawn on the bottle for region.png, as shares of the image's side.
 REGION = (
-    ((0.1, 0.12), (0.9, 0.12), (0.9, 0.5), (0.1, 0.5)),
-    ((0.1, 0.5), (0.9, 0.5), (0.9, 0.9), (0.1, 0.9)),
-    ((0.4, 0.2), (0.6, 0.2), (0.55, 0.36), (0.45, 0.36)),
+    ((0.92, 0.5), (0.8, 0.8), (0.5, 0.92), (0.2, 0.8), (0.08, 0.5), (0.2, 0.2), (0.5, 0.08), (0.8, 0.2)),
+    ((0.7, 0.5), (0.64, 0.64), (0.5, 0.7), (0.36, 0.64), (0.3, 0.5), (0.36, 0.36), (0.5, 0.3), (0.64, 0.36)),
+    ((0.44, 0.76), (0.56, 0.76), (0.5, 0.84)),
 )
 COLORS = 96  # a palette of so many keeps an image below 200 kB
 
@@ -140,11 +140,11 @@ def draw_region(page: "Page") -> None:
         for x, y in share_points:
             page.locator("#region-sheet").click(position={"x": x * width, "y": y * width})
         page.get_by_role("button", name="Close polygon").click()
-    for polygon, name in ((1, "rim"), (2, "floor")):
+    for polygon, name in ((1, "wall"), (2, "bottom")):
         page.get_by_label(f"What polygon {polygon} is").select_option("a new zone")
         page.get_by_label("Name", exact=True).last.fill(name)
         page.get_by_label("Name", exact=True).last.press("Tab")
-    page.get_by_role("button", name="Point 1 of polygon 3").focus()
+    page.get_by_role("button", name="Polygon 2", exact=True).click()
 
 
 def photograph(url: str, name: str, upload: Path | None = None, draw: "Callable[[Page], None] | None" = None) -> None:
@@ -162,7 +162,7 @@ def photograph(url: str, name: str, upload: Path | None = None, draw: "Callable[
         page.wait_for_timeout(1500)  # thumbnails come one after the other
         if upload:
             page.locator("input[type=file]").first.set_input_files(upload)
-            page.locator("#verdict").wait_for()
+            page.locator("#verdict:is([data-state=defective], [data-state=good])").wait_for()
             page.wait_for_timeout(1000)  # the heatmap fades in
         if draw:
             draw(page)
