@@ -124,7 +124,7 @@ def test_zones_are_drawn_with_keys_alone(browser, serving):
         page.keyboard.press("Escape")
         page.keyboard.press("Escape")  # and from the drawing to the inspected image
         expect(page.locator("#inspect")).to_be_visible()
-        page.keyboard.press("4")
+        page.keyboard.press("5")
         page.get_by_label("What polygon 1 is").focus()
         page.keyboard.press("End")
         expect(page.locator("#region-zones-panel")).to_be_visible()

@@ -45,7 +45,7 @@ def test_the_page_shows_them_with_keys_alone_at_any_width(serving, viewport, sch
         cards = page.locator("#products-list > li")
         expect(cards).to_have_count(2)
         expect(cards.nth(1)).to_contain_text("mean")
-        expect(cards.nth(1)).to_contain_text("3 pictures today")
+        expect(cards.nth(1)).to_contain_text("3 images today")
         expect(cards.nth(1)).to_contain_text("1 defective, 33 %")
         expect(cards.nth(1)).to_contain_text("threshold,")
         expect(cards.nth(0)).to_contain_text("none judged")

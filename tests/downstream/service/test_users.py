@@ -10,6 +10,7 @@ from downstream.service.audit.routes import AUDIT
 from downstream.service.feedback.routes import FEEDBACK
 from downstream.service.routes import API
 from downstream.service.routes_images import IMAGES
+from downstream.service.routes_products import PRODUCTS
 from downstream.service.routes_results import RESULTS
 from downstream.service.routes_roi import ROI
 from downstream.service.routes_versions import VERSIONS
@@ -67,7 +68,7 @@ def test_every_endpoint_asks_for_a_right():
             for needed in [*router.dependencies, *route.dependencies]
             if hasattr(needed.dependency, "right")
         }
-        for router in (API, IMAGES, RESULTS, FEEDBACK, AUDIT, WATCH, VERSIONS, ROI)
+        for router in (API, IMAGES, RESULTS, FEEDBACK, AUDIT, WATCH, VERSIONS, PRODUCTS, ROI)
         for route in router.routes
         if isinstance(route, APIRoute)
         for method in route.methods
