@@ -162,7 +162,7 @@ def reference_images(service: Service, model: str) -> list[ReferenceResponse]:
 def fit_command(inspector: Inspector, path: Path) -> str:
     """As it is typed on the machine of the service."""
     metadata = inspector.metadata
-    # Of a model of before they were written down: what is known of it.
+    # Of a model that was fitted from Python, or before they were written down: what is known of it.
     guessed = ["--data", "FOLDER_OF_GOOD_IMAGES", "--method", str(metadata.get("method", "fused"))]
     arguments = metadata.get("arguments", guessed)
     if inspector.alignment and "--reference" not in arguments:
