@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from pretrain.command import Names, UserError
-from pretrain.data.arrays import given, name_of, opened, size_of
+from pretrain.data.arrays import channels_of, given, name_of, opened, size_of
 from pretrain.data.cache import Entry
 from pretrain.data.channels import PLAIN, Channels, ToFind, as_parts
 from pretrain.data.dataset import ImageSet, check_size, layout_of, load, usual_size
@@ -41,14 +41,9 @@ def good_images_given(images: object, category: str, size_px: int | None, channe
     originals, _ = given(images)
     if not originals:
         raise UserError("no good images were given to fit to: give a folder, or a list of paths or of images.")
-    found = PLAIN
-    if all(isinstance(image, str | Path) for image in originals):
-        originals = [Path(image) for image in originals]
-        if channels.lights:
-            originals = [record.path for record in as_parts(Record(path, "", "", "") for path in originals)]
-        found = channels.found(originals)
-    elif channels != ToFind():
-        raise UserError("--lights and --range are found out from files: give a folder, or a list of paths.")
+    if channels.lights and all(isinstance(image, str | Path) for image in originals):
+        originals = [part.path for part in as_parts(Record(Path(image), "", "", "") for image in originals)]
+    found = channels_of(originals, channels)
     size_px = usual_size(originals, size_px, size_of)
     check_size(size_px)
     pixels, entries = [], []

@@ -7,13 +7,15 @@ from typing import NamedTuple
 import numpy as np
 
 from pretrain.command import UserError
-from pretrain.data.channels import PLAIN, Channels, as_parts, joined, read_image
+from pretrain.data.channels import MAX_MEASURED, PLAIN, Channels, ToFind, as_parts, joined, range_of, read_image
 from pretrain.data.decode import Decoded, Unreadable, bytes_of, decode_array, eight_bit_rgb, size_on_disk
 from pretrain.data.images import SUFFIXES, Record
 from pretrain.data.levels import Range, levels_of_image, read_levels
 from pretrain.data.size import Size
 
 CHANNELS = (1, 3, 4)
+# In place of a range, where values are taken as they are.
+ANY = Range(0, 1)
 ALLOWED = (
     "give a path, an image of Pillow's, or an array (h, w), (h, w, 3) or (3, h, w) of bytes, of 16 bits, or of floats "
     "from 0 to 1; or many of them, as a list or with one dimension more in front"
@@ -73,6 +75,20 @@ def size_of(image: object) -> tuple[int, int]:
     if isinstance(image, str | Path):
         return size_on_disk(Path(image))
     return opened(image)[1:3]
+
+
+def channels_of(images: Sequence, to_find: ToFind) -> Channels:
+    """What good images tell of their channels: files as those of a folder do, those in memory by their type. Raises
+    UserError where there is nothing of what is to be found."""
+    if all(isinstance(image, str | Path) for image in images):
+        return to_find.found([Path(image) for image in images])
+    if to_find.lights:
+        raise UserError("--lights belong together by their files' names and pages: give a folder, or a list of paths.")
+    shown = [_levels(image, None if isinstance(image, str | Path) else ANY) for image in images[:MAX_MEASURED]]
+    deep = [levels for levels in shown if levels.dtype == np.uint16]
+    if 2 * len(deep) <= len(shown):
+        return to_find.found([])
+    return Channels((to_find.typed or range_of(deep),))
 
 
 def rgb(image: object) -> np.ndarray:

@@ -7,7 +7,7 @@ each brings three channels, and may have a range of its own, as one of heat has 
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from hashlib import blake2b
@@ -101,14 +101,23 @@ def typed_range(typed: Sequence[str]) -> Range | None:
 
 def usual_range(pages: Iterable[tuple[Path, int]]) -> Range:
     """The range of what files show at those pages."""
+
+    def readable() -> Iterator[np.ndarray]:
+        for path, page in pages:
+            with suppress(Unreadable):  # it is named where it is decoded
+                yield read_levels(bytes_of(path), page)
+
+    return range_of(readable())
+
+
+def range_of(images: Iterable[np.ndarray]) -> Range:
+    """The range of the values of images, of some of each."""
     values, limits = [np.zeros(0, np.float32)], None
-    for path, page in pages:
-        with suppress(Unreadable):  # it is named where it is decoded
-            levels = read_levels(bytes_of(path), page)
-            limits = np.iinfo(levels.dtype) if np.issubdtype(levels.dtype, np.integer) else None
-            flat = levels.ravel()
-            part = flat[:: max(1, len(flat) // VALUES_OF_EACH) | 1].astype(np.float32)
-            values.append(part[np.isfinite(part)])
+    for levels in images:
+        limits = np.iinfo(levels.dtype) if np.issubdtype(levels.dtype, np.integer) else None
+        flat = levels.ravel()
+        part = flat[:: max(1, len(flat) // VALUES_OF_EACH) | 1].astype(np.float32)
+        values.append(part[np.isfinite(part)])
     known = np.concatenate(values)
     if not len(known):
         raise UserError("no image shows a value that could tell the range: give it by --range LOW,HIGH.")

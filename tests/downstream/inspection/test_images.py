@@ -9,6 +9,7 @@ from PIL import Image
 from downstream.inspection.images import good_images, good_images_given, records_to_inspect
 from pretrain.command import UserError
 from pretrain.data.channels import ToFind
+from pretrain.data.levels import Range
 
 
 def test_good_images_are_train_good_or_all_of_a_plain_folder(demo_folder):
@@ -38,6 +39,26 @@ def test_good_images_in_memory_are_those_of_a_folder(size_px, demo_folder, tmp_p
         assert np.array_equal(given.batch(range(3)), expected.batch(range(3)))
         assert [e.digest for e in given.entries] == [e.digest for e in expected.entries]
         assert {(r.category, r.split, r.defect) for r in given.records} == {("nut", "train", "good")}
+
+
+def test_the_range_of_a_cameras_12_bits_is_found_in_memory_as_on_disk(tmp_path):
+    levels = np.random.default_rng(0).integers(300, 3000, (4, 40, 40)).astype(np.uint16)
+    for number, image in enumerate(levels):
+        Image.fromarray(image).save(tmp_path / f"{number}.png")
+    expected = good_images(tmp_path, "nut", 32, channels=ToFind())
+    assert expected.channels.ranges[0].high < 4000
+    paths = sorted(tmp_path.iterdir())
+    for images in (paths, [*levels], [Image.open(path) for path in paths], [paths[0], *levels[1:]]):
+        given = good_images_given(images, "nut", 32, ToFind())
+        assert given.channels == expected.channels and np.array_equal(given.batch(range(4)), expected.batch(range(4)))
+    assert good_images_given([*levels], "nut", 32, ToFind(typed=Range(0, 4095))).channels.ranges == (Range(0, 4095),)
+    plain = np.zeros((2, 40, 40, 3), np.uint8)
+    for to_find, words in (
+        (ToFind(typed=Range(0, 9)), "--range is for images of more"),
+        (ToFind(True), "--lights belong"),
+    ):
+        with pytest.raises(UserError, match=words):
+            good_images_given(plain, "nut", 32, to_find)
 
 
 def test_test_images_of_a_laid_out_folder_are_inspected_and_all_of_others(demo_folder):
