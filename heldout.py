@@ -21,9 +21,20 @@ from contextlib import suppress
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from downstream.methods.catalogue import METHODS
 from pretrain.command import nearest
+
+if TYPE_CHECKING:  # so that editors and type checkers know what `__getattr__` gives
+    from baselines.contract.method import Method
+    from downstream.inspection.config import FitSettings as FitSettings
+    from downstream.inspection.inspector import Inspector as Inspector
+    from embeddings.index import Index as Index
+    from pretrain.command import UserError as UserError
+    from pretrain.encoder import Encoder as Encoder
+    from pretrain.encoder import load_encoder as load_encoder
+    from pretrain.encoder import make_encoder as make_encoder
 
 __version__ = "0.1.0"
 
@@ -80,7 +91,7 @@ def __dir__() -> list[str]:
     return sorted([*globals(), *_NAMES])
 
 
-def load(path: Path | str, device: str = "auto") -> object:
+def load(path: Path | str, device: str = "auto") -> "Inspector | Method":
     """What was saved to a folder or exported to a file: an Inspector where thresholds were saved with the method (as
     `heldout detect fit` does), else the method. `device` is cpu, cuda, or auto for a GPU where there is one. Raises
     UserError where there is neither."""
@@ -122,8 +133,10 @@ def _help() -> str:
 
 def _headline(module: str) -> str:
     """The first sentence of a module's docstring, read without importing the module."""
-    source = Path(find_spec(module).origin).read_text(encoding="utf-8")
-    text = " ".join(ast.get_docstring(ast.parse(source)).split("\n\n")[0].split())
+    spec = find_spec(module)
+    assert spec and spec.origin
+    text = ast.get_docstring(ast.parse(Path(spec.origin).read_text(encoding="utf-8"))) or ""
+    text = " ".join(text.split("\n\n")[0].split())
     return re.split(r"(?<=\.)\s", text)[0]
 
 

@@ -50,7 +50,8 @@ class Index:
         self._engine, self._ids, self.metric, self.source = engine, ids, metric, source  # _ids by row, -1: removed
         self.recall: Recall | None = None
         self._breadth, self._removed = 1, 0  # nprobe or ef_search; how many of the rows are removed
-        self._generation, self._is_mapped = None, False
+        self._generation: str | None = None
+        self._is_mapped = False
 
     @classmethod
     def build(
@@ -201,7 +202,7 @@ class Index:
                     "mean nothing. Use the same encoder and settings, or build an index for these."
                 )
 
-    def save(self, folder: Path, *, replace: bool = False) -> None:
+    def save(self, folder: Path | str, *, replace: bool = False) -> None:
         """Write to a folder; a reader finds the old index or this one, also if this process is killed. Raises UserError
         if another process saved there since this index was loaded, unless that is to be replaced."""
         metadata = {
@@ -223,7 +224,7 @@ class Index:
         self._generation = write_generation(Path(folder), metadata, writers, self._generation, replace)
 
     @classmethod
-    def load(cls, folder: Path, *, mapped: bool = False) -> Self:
+    def load(cls, folder: Path | str, *, mapped: bool = False) -> Self:
         """The index in a folder. `mapped` leaves the vectors on disk, to be read where a search needs them, and does
         not check every byte of them; such an index can be searched, not changed. Raises UserError for anything else."""
         folder = Path(folder)

@@ -134,7 +134,7 @@ def breadth_name(kind: str) -> str | None:
 
 def max_breadth(spec: IndexSpec, count: int) -> int:
     """The breadth beyond which a search finds nothing more."""
-    return {"flat": 1, "hnsw": count}.get(spec.kind) or spec.nlist
+    return {"flat": 1, "hnsw": count}.get(spec.kind) or spec.nlist or 1
 
 
 def search_parameters(kind: str, breadth: int, selector: faiss.IDSelector | None = None) -> faiss.SearchParameters:
