@@ -52,14 +52,16 @@ class Sample(NamedTuple):
 
 
 class Prediction(NamedTuple):
-    """Of one batch: `scores` float32 (b,), `maps` float32 (b, h, w) at the size of the images, or none."""
+    """Of one batch: `scores` float32 (b,), `maps` float32 (b, h, w) at the size of the images, or none; `distances`
+    float32 (b,) of each image as a whole to the nearest normal, where a method comes by them."""
 
     scores: Tensor
     maps: Tensor | None
+    distances: Tensor | None = None
 
     def cpu(self) -> "Prediction":
         """The same in main memory; a GPU is waited for."""
-        return Prediction(self.scores.cpu(), None if self.maps is None else self.maps.cpu())
+        return Prediction(*(part if part is None else part.cpu() for part in self))
 
 
 @runtime_checkable
@@ -192,8 +194,7 @@ def predicted(predict: Callable[[Tensor], Prediction], images: Tensor) -> Predic
     parts = in_parts(predict, images)
     if len(parts) == 1:
         return parts[0]
-    maps = None if parts[0].maps is None else torch.cat([part.maps for part in parts])
-    return Prediction(torch.cat([part.scores for part in parts]), maps)
+    return Prediction(*(None if part[0] is None else torch.cat(part) for part in zip(*parts, strict=True)))
 
 
 def move(method: Loaded, device: torch.device | str) -> Loaded:

@@ -29,7 +29,8 @@ class Inspection:
     or is none where the method gives no maps. Above `map_threshold` a pixel belongs to a region. `zones` is what each
     zone of a model with zones says: then map and score are in multiples of the zones' thresholds. `pose` is how the
     product lies in the image, of a model that aligns; the map and regions are those of the image as it lies. `given` is
-    the image where it was no file, `channels` how it was read.
+    the image where it was no file, `channels` how it was read. `distance` is that of the image as a whole to the
+    nearest good one, where the method comes by it: what a line's drift is seen by.
     """
 
     path: Path
@@ -47,6 +48,7 @@ class Inspection:
     zones: Sequence[ZoneResult] = ()
     pose: Pose | None = None
     channels: Channels = field(default=PLAIN, repr=False)
+    distance: float | None = field(default=None, repr=False)
     given: object = field(default=None, repr=False, compare=False)
 
     @property
@@ -84,7 +86,7 @@ class Inspection:
 
     def to_dict(self) -> dict:
         """All but the image and its map, as plain JSON."""
-        separate = ("anomaly_map", "regions", "zones", "pose", "channels", "given")
+        separate = ("anomaly_map", "regions", "zones", "pose", "channels", "distance", "given")
         metadata = {name: value for name, value in vars(self).items() if name not in separate}
         found = {"regions": [region.as_json() for region in self.regions]}
         if self.zones:

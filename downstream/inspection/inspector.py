@@ -292,7 +292,10 @@ class Inspector:
             anomaly_map = None if prediction.maps is None else np.asarray(prediction.maps[position])
             inspected = self._inspected_by_rule if self.rule else self._inspected_by_score
             score, pose = float(prediction.scores[position]), poses[position]
-            yield inspected(path, image, score, anomaly_map, milliseconds, pose)
+            found = inspected(path, image, score, anomaly_map, milliseconds, pose)
+            if isinstance(found, Inspection) and getattr(prediction, "distances", None) is not None:
+                found = replace(found, distance=float(prediction.distances[position]))
+            yield found
             position += 1
 
     def _as_it_lies(self, values: np.ndarray, pose: Pose | None) -> np.ndarray:

@@ -140,7 +140,7 @@ class PatchMethod(ABC):
         distances, apart = self.distances(vectors), nearest(self._pooled(vectors), self.pooled_)
         del vectors  # which take more than the image
         maps = self._maps(distances, images.shape[-2:])
-        return Prediction(self._scores(maps, apart), maps)
+        return Prediction(self._scores(maps, apart), maps, apart)
 
     def patches(self, images: Tensor) -> Tensor:
         """float32 images (b, 3, h, w) -> patch vectors (b, rows, columns, d), normalized once normals are known."""

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from sqlalchemy import (
     URL,
+    Column,
     Connection,
     Engine,
     Select,
@@ -59,6 +60,7 @@ class StoredResult(NamedTuple):
     is_kept: bool = False
     model_version: str = ""
     camera: str = ""
+    distance: float | None = None
     id: int | None = None
 
 
@@ -161,11 +163,15 @@ class Database:
         statement = select(RESULTS).where(and_(True, *conditions)).order_by(RESULTS.c.id.desc()).limit(limit)
         return [_stored_result(row) for row in self.rows(statement)]
 
-    def scores(self, wanted: ResultFilter, limit: int, is_newest: bool = False) -> list[float]:
-        """Those of the oldest results, the oldest first, or of the newest, the newest first."""
+    def figures(self, column: Column, wanted: ResultFilter, limit: int, is_newest: bool = False) -> list[float]:
+        """A column of the oldest results that have it, the oldest first, or of the newest, the newest first."""
+        conditions = and_(*wanted.conditions(), column.is_not(None))
         order = RESULTS.c.id.desc() if is_newest else RESULTS.c.id
-        statement = select(RESULTS.c.score).where(and_(True, *wanted.conditions())).order_by(order).limit(limit)
-        return [row["score"] for row in self.rows(statement)]
+        return [row[column.name] for row in self.rows(select(column).where(conditions).order_by(order).limit(limit))]
+
+    def count_figures(self, column: Column, wanted: ResultFilter) -> int:
+        (row,) = self.rows(select(func.count(column).label("count")).where(and_(True, *wanted.conditions())))
+        return row["count"]
 
     def results_of(self, ids: Sequence[int]) -> list[StoredResult]:
         """Those of these ids that are there, the newest first."""

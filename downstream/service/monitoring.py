@@ -25,6 +25,9 @@ WATCHED = {
     "drift_ks_p_value": "How often chance alone makes scores of accepted images as different as the latest window's.",
     "drift_cusum": "What scores of accepted images went away from the first ones, as a share of where it alarms.",
     "drift": "Whether scores of accepted images have drifted, 0 or 1.",
+    "image_drift_ks_p_value": "The same of the distances of accepted images as a whole to the nearest good one.",
+    "image_drift_cusum": "The same of those, as a share of where it alarms.",
+    "image_drift": "Whether accepted images as a whole have drifted, 0 or 1.",
     "feedback_false_alarm_share": "Images called defective, among those that people called good.",
     "feedback_miss_share": "Images called good, among those that people called defective.",
 }

@@ -34,7 +34,7 @@ from downstream.service.schemas import (
     own_version,
 )
 from downstream.service.service import Current, Service
-from downstream.service.watch.routes import WATCH, watched
+from downstream.service.watch.routes import WATCH, DriftResponse, watched
 
 API = APIRouter()
 # Prometheus asks every quarter of a minute or more rarely; many that ask at once cost no more than one.
@@ -123,16 +123,21 @@ def set_watched(service: Service) -> None:
         return
     service.metrics.watched_until_s = time.monotonic() + WATCHED_S
     found = watched(service)
-    cusum = max(found.drift.cusum_high or 0, found.drift.cusum_low or 0)
     values = {
-        "drift_ks_p_value": found.drift.ks_p_value,
-        "drift_cusum": found.drift.cusum_limit and cusum / found.drift.cusum_limit,
-        "drift": float(found.drift.has_drifted),
+        **drift_figures("drift", found.drift), **drift_figures("image_drift", found.image_drift),
         "feedback_false_alarm_share": found.false_alarms.share,
         "feedback_miss_share": found.misses.share,
-    }
+    }  # fmt: skip
     for name, value in values.items():
         service.metrics.watched[name].labels(found.model).set(math.nan if value is None else value)
+
+
+def drift_figures(name: str, drift: DriftResponse | None) -> dict[str, float | None]:
+    if drift is None:
+        return dict.fromkeys((f"{name}_ks_p_value", f"{name}_cusum", name))
+    cusum = max(drift.cusum_high or 0, drift.cusum_low or 0)
+    share = drift.cusum_limit and cusum / drift.cusum_limit
+    return {f"{name}_ks_p_value": drift.ks_p_value, f"{name}_cusum": share, name: float(drift.has_drifted)}
 
 
 def threshold_response(current: Current) -> ThresholdResponse:

@@ -239,7 +239,7 @@ def stored_result(
         now(), loaded.name, loaded.inspector.category, name, digest, inspection.width, inspection.height,
         inspection.score, inspection.threshold, inspection.is_defective, inspection.confidence,
         [region_fields(region) for region in inspection.regions], round(milliseconds, 3), is_kept,
-        loaded.fingerprint, camera,
+        loaded.fingerprint, camera, inspection.distance,
     )  # fmt: skip
 
 
@@ -251,6 +251,7 @@ def region_fields(region: Region) -> dict:
 def result_fields(result: StoredResult) -> dict:
     """The fields of ResultResponse."""
     fields = result._asdict()
+    del fields["distance"]  # in no unit that anybody could read: drift is seen by it
     return {"anomaly_score": fields.pop("score"), **fields}
 
 

@@ -29,7 +29,7 @@ from downstream.service.similar_images import SimilarImages
 from downstream.service.watch.camera import CameraProblem, Look
 from downstream.service.watch.camera_watch import CameraWatch
 from downstream.service.watch.drift import KS_WINDOW
-from downstream.service.watch.summary import accepted_scores, drift_of
+from downstream.service.watch.summary import drifts_of
 from downstream.service.watch.webhook import Webhook
 from pretrain.data.decode import Decoded
 from pretrain.data.images import Problem
@@ -212,9 +212,11 @@ class Service:
             self._accepted[result.model] += 1
             if self._accepted[result.model] % KS_WINDOW:
                 return
-            drift = drift_of(accepted_scores(self.database, result.model, result.model_version, threshold))
+            drifts = drifts_of(self.database, result.model, result.model_version, threshold)
+        for kind, drift, what in (("drift", drifts.scores, "scores of accepted images"),
+                                  ("image drift", drifts.images, "accepted images as a whole")):  # fmt: skip
             if drift.has_drifted:
-                self.webhook.tell("drift", result.model, "scores of accepted images have drifted", result.created)
+                self.webhook.tell(kind, result.model, f"{what} have drifted", result.created)
 
     def has_space(self) -> bool:
         """Whether one more image fits onto the disk of those that are kept."""

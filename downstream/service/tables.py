@@ -40,11 +40,12 @@ RESULTS = Table(
     Column("is_kept", Boolean, nullable=False),
     Column("model_version", String(64), nullable=False, server_default=""),  # empty: judged before results said it
     Column("camera", String(100), nullable=False, server_default=""),  # what was wrong with it, joined by ", "
+    Column("distance", Float(53), nullable=True),  # of the image as a whole to the nearest good one, where it is known
     # Each has all that a question asks, so that none reads the rows: days and their shares, pages and counts of the
     # history, scores whose drift is looked for, and images that wait for a person's word.
     Index("ix_results_day", "created", "model", "is_defective"),
     Index("ix_results_page", "model", "id", "is_defective"),
-    Index("ix_results_scores", "model", "model_version", "camera", "id", "score"),
+    Index("ix_results_scores", "model", "model_version", "camera", "id", "score", "distance"),
     Index("ix_results_kept", "model", "model_version", "digest", "id", sqlite_where=KEPT, postgresql_where=KEPT),
 )  # fmt: skip
 IMAGES = Table(

@@ -13,7 +13,7 @@ from downstream.service.service import Service
 from downstream.service.watch.camera import CHECK_FALSE_ALARM_RATE, REFERENCES
 from downstream.service.watch.drift import CUSUM_RUN_LENGTH, KS_FALSE_ALARM_RATE, KS_WINDOW
 from downstream.service.watch.rates import Rate
-from downstream.service.watch.summary import SCORE_REFERENCES, Drift, accepted_scores, drift_of, rates_of
+from downstream.service.watch.summary import SCORE_REFERENCES, Drift, drifts_of, rates_of
 
 WATCH = APIRouter()
 RECENT = 200
@@ -56,7 +56,11 @@ class RateResponse(Schema):
 class WatchResponse(Schema):
     model: str
     camera: CameraResponse
-    drift: DriftResponse
+    drift: DriftResponse = Field(description="Of the scores of accepted images.")
+    image_drift: DriftResponse | None = Field(
+        description="Of the distances of accepted images as a whole, the mean of their patches, to the nearest good "
+        "image that the model has learned; null: none is known, as of methods without such and of exported models."
+    )
     false_alarms: RateResponse = Field(description="Among images that people called good.")
     misses: RateResponse = Field(
         description="Among images that people called defective. Those that are reviewed are the doubtful ones: "
@@ -85,6 +89,7 @@ def watched(service: Service, model: str | None = None) -> WatchResponse:
     recent = database.results(ResultFilter(model=loaded.name), RECENT)
     found = [problem for result in recent for problem in filter(None, result.camera.split(", "))]
     false_alarms, misses = rates_of(database, loaded.name)
+    drifts = drifts_of(database, loaded.name, loaded.fingerprint, threshold)
     return WatchResponse(
         model=loaded.name,
         camera=CameraResponse(
@@ -92,7 +97,8 @@ def watched(service: Service, model: str | None = None) -> WatchResponse:
             false_alarm_rate=CHECK_FALSE_ALARM_RATE, recent=len(recent),
             problems={problem: found.count(problem) for problem in sorted(set(found))},
         ),
-        drift=drift_response(drift_of(accepted_scores(database, loaded.name, loaded.fingerprint, threshold))),
+        drift=drift_response(drifts.scores),
+        image_drift=drift_response(drifts.images) if drifts.images.references else None,
         false_alarms=rate_response(false_alarms),
         misses=rate_response(misses),
     )  # fmt: skip

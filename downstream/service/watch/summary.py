@@ -1,9 +1,12 @@
-"""How a model does: drift of the scores of accepted images, and how often people found it wrong; from the database."""
+"""How a model does: drift of accepted images and their scores, and how often people found it wrong."""
 
 from typing import NamedTuple
 
+from sqlalchemy import Column
+
 from downstream.service.database import Database, ResultFilter
 from downstream.service.feedback.records import FeedbackRecords
+from downstream.service.tables import RESULTS
 from downstream.service.watch.drift import (
     KS_FALSE_ALARM_RATE,
     KS_WINDOW,
@@ -38,9 +41,9 @@ class Drift(NamedTuple):
         return by_window or by_sum
 
 
-def drift_of(scores: list[float]) -> Drift:
-    """Of the scores of accepted images, the oldest first."""
-    references, later = scores[:SCORE_REFERENCES], scores[SCORE_REFERENCES:]
+def drift_of(figures: list[float]) -> Drift:
+    """Of a figure of accepted images, the oldest first."""
+    references, later = figures[:SCORE_REFERENCES], figures[SCORE_REFERENCES:]
     if len(references) < SCORE_REFERENCES or not later:
         return Drift(len(references), len(later), None, None)
     windows = len(later) // KS_WINDOW
@@ -50,16 +53,29 @@ def drift_of(scores: list[float]) -> Drift:
     return Drift(len(references), len(later), ks, cusum(normal_ranks(later, references), cusum_limit()))
 
 
-def accepted_scores(database: Database, model: str, version: str, threshold: float) -> list[float]:
-    """Scores of a version's images that the threshold in force accepts, whichever one was when they were judged, and
+class Drifts(NamedTuple):
+    """Of the scores of accepted images, and of the distances of those images as a whole to the nearest good one."""
+
+    scores: Drift
+    images: Drift
+
+
+def drifts_of(database: Database, model: str, version: str, threshold: float) -> Drifts:
+    """Of a version's images that a threshold accepts."""
+    columns = (RESULTS.c.score, RESULTS.c.distance)
+    return Drifts(*(drift_of(accepted(database, column, model, version, threshold)) for column in columns))
+
+
+def accepted(database: Database, column: Column, model: str, version: str, threshold: float) -> list[float]:
+    """A figure of a version's images that the threshold in force accepts, whichever one was when they were judged, and
     with whose camera nothing was wrong: the first ones, and the latest, which begin where a window begins, so that
     each image is in one window only. By the verdicts themselves, a changed threshold would look like drift."""
     wanted = ResultFilter(model=model, max_score=threshold, model_version=version, camera="")
-    first = database.scores(wanted, SCORE_REFERENCES)
+    first = database.figures(column, wanted, SCORE_REFERENCES)
     if len(first) < SCORE_REFERENCES:
         return first
-    later = database.count(wanted) - SCORE_REFERENCES
-    latest = database.scores(wanted, min(later, SCORES + later % KS_WINDOW), is_newest=True) if later else []
+    later = database.count_figures(column, wanted) - SCORE_REFERENCES
+    latest = database.figures(column, wanted, min(later, SCORES + later % KS_WINDOW), is_newest=True) if later else []
     return [*first, *reversed(latest)]
 
 

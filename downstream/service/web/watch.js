@@ -30,13 +30,13 @@ export class Watch {
     }
   }
 
-  #draw({ camera, drift, false_alarms: alarms, misses }) {
+  #draw({ camera, drift, image_drift: images, false_alarms: alarms, misses }) {
     const found = Object.entries(camera.problems);
-    const isWell = found.length === 0 && !drift.has_drifted;
+    const isWell = found.length === 0 && !drift.has_drifted && !images?.has_drifted;
     const isLearning = camera.references < camera.references_needed || drift.cusum_limit === null;
     const [icon, words] = !isWell ? ["defective", "look at it"] : isLearning ? ["waiting", "learning"] : ["good", "as usual"];
     byId("watch-state").replaceChildren(symbol(icon), words);
-    const rows = [["Camera", ...cameraWords(camera, found)], ["Scores", ...driftWords(drift)],
+    const rows = [["Camera", ...cameraWords(camera, found)], ["Scores", ...driftWords(drift)], ...(images ? [["Pictures as a whole", ...driftWords(images)]] : []),
       ["False alarms", ...rateWords(alarms, "good")], ["Misses", ...rateWords(misses, "defective")]];
     byId("watch").replaceChildren(...rows.flatMap(([name, words, small]) =>
       [element("dt", {}, name), element("dd", {}, words, element("small", {}, small))]));

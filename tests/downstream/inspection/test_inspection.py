@@ -31,6 +31,7 @@ def test_an_array_is_judged_as_its_file(inspector, files):
         assert found.score == pytest.approx(from_file.score, rel=1e-6) and found.is_defective
         assert [region.box for region in found.regions] == [region.box for region in from_file.regions] != []
         assert (found.width, found.height) == (from_file.width, from_file.height)
+    assert bad.distance == pytest.approx(from_file.distance, rel=1e-6) and bad.distance > good.distance > 0
     assert not good.is_defective and (bad.path, arrays[1].path) == (files[1], Path("image 1"))
     assert inspector.predict([]) == []
 

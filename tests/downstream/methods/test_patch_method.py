@@ -51,6 +51,13 @@ def test_an_image_level_distance_adds_to_the_score_in_the_units_of_normals(nuts)
     torch.testing.assert_close(weighted.scores, expected, rtol=1e-4, atol=0)
 
 
+def test_a_prediction_says_how_far_an_image_as_a_whole_lies_from_the_nearest_normal(nuts):
+    method = PaDiM(**SMALL).fit([]).refer(nuts[:8])
+    (found,) = method.predict(nuts[8:12])
+    pooled = method.patches(torch.stack(nuts[8:12])).mean((1, 2))
+    torch.testing.assert_close(found.distances, torch.cdist(pooled, method.pooled_).amin(1))
+
+
 def test_another_encoder_than_the_one_it_was_fitted_with_is_refused(nuts, tmp_path):
     PaDiM(**SMALL).fit([]).refer(nuts[:4]).save(tmp_path)
     PaDiM.load(tmp_path)

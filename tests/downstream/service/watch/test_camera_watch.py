@@ -12,7 +12,9 @@ from stored_results import result
 from downstream.service.database import Database
 from downstream.service.watch.camera import FROZEN_IMAGES, REFERENCES, look_at
 from downstream.service.watch.camera_watch import CameraWatch
+from downstream.service.watch.drift import Ks
 from downstream.service.watch.routes import WatchResponse
+from downstream.service.watch.summary import Drift, Drifts
 
 
 @pytest.fixture(scope="module")
@@ -72,12 +74,29 @@ def test_one_image_again_and_again_is_a_frozen_frame(serving):
 def test_drift_is_looked_for_after_so_many_images_of_each_model(serving, monkeypatch):
     looked = []
     monkeypatch.setattr("downstream.service.service.KS_WINDOW", 3)
-    monkeypatch.setattr("downstream.service.service.accepted_scores", lambda *asked: looked.append(asked[1:]) or [])
+    monkeypatch.setattr("downstream.service.service.drifts_of", lambda *asked: looked.append(asked[1:]) or told)
+    told = Drifts(Drift(200, 100, None, None), Drift(200, 100, Ks(1.0, 0.0), None))
+    said = []
+    monkeypatch.setattr(serving.service.webhook, "tell", lambda kind, model, *_: said.append((kind, model)))
     for result_id in range(1, 13, 2):
         for one, problems in ((result(0, model="pin", id=result_id), []), (result(5, model="pin", id=result_id), []),
                               (result(0, model="nut", id=result_id + 1), ["too dark"])):  # fmt: skip
             serving.service._watch(one, look_at(image(0)), problems, 2.5)
     assert looked == [("pin", "a version", 2.5)] * 2
+    assert [one for one in said if one[1] == "pin"] == [("image drift", "pin")] * 2
+
+
+def test_what_an_image_is_like_as_a_whole_is_kept_where_the_method_says_it(serving):
+    client = serving.client
+    assert client.put("/api/threshold", params={"model": "hazelnut"}, json={"value": 1e9}).status_code == 200
+    for model, distances in (("hazelnut", 2), ("mean", 0)):
+        for seed in (400, 401):
+            file = io.BytesIO()
+            Image.fromarray(image(seed)).save(file, "PNG")
+            answer = serving.test(file.getvalue(), model=model)
+            assert answer.status_code == 200 and "distance" not in answer.json()
+        drift = WatchResponse(**client.get("/api/watch", params={"model": model}).json()).image_drift
+        assert (drift.references if drift else 0) == distances
 
 
 def test_what_one_worker_learned_is_known_to_others(location):

@@ -6,8 +6,9 @@ from stored_results import result
 
 from downstream.service.database import Database
 from downstream.service.feedback.records import Feedback, FeedbackRecords
+from downstream.service.tables import RESULTS
 from downstream.service.watch.drift import KS_WINDOW
-from downstream.service.watch.summary import SCORE_REFERENCES, SCORES, accepted_scores, drift_of, rates_of
+from downstream.service.watch.summary import SCORE_REFERENCES, SCORES, accepted, drift_of, drifts_of, rates_of
 
 
 def test_too_few_scores_say_nothing():
@@ -51,10 +52,10 @@ def test_scores_are_those_of_accepted_images_of_this_version_in_their_order(data
     for number in range(8):
         database.add_results([result(0, score=float(number)), result(0, score=0.5, camera="too dark"),
                               result(5, score=50.0), result(0, score=0.5, model_version="other")])  # fmt: skip
-    assert accepted_scores(database, "bolt", "a version", 9.0) == [0, 1, 2, 5, 6, 7]
-    assert accepted_scores(database, "bolt", "a version", 3.0) == [0, 1, 2, 3]
-    assert accepted_scores(database, "bolt", "a version", 1.0) == [0, 1]
-    assert accepted_scores(database, "nut", "a version", 9.0) == []
+    assert accepted(database, RESULTS.c.score, "bolt", "a version", 9.0) == [0, 1, 2, 5, 6, 7]
+    assert accepted(database, RESULTS.c.score, "bolt", "a version", 3.0) == [0, 1, 2, 3]
+    assert accepted(database, RESULTS.c.score, "bolt", "a version", 1.0) == [0, 1]
+    assert accepted(database, RESULTS.c.score, "nut", "a version", 9.0) == []
 
 
 @pytest.mark.parametrize(("before", "after"), [(9.0, 4.0), (4.0, 9.0)])
@@ -67,16 +68,16 @@ def test_a_changed_threshold_is_no_drift_and_hides_none(database, before, after)
 
     judged(random.gamma(4, size=count), before)
     judged(random.gamma(4, size=3 * KS_WINDOW), after)
-    assert not drift_of(accepted_scores(database, "bolt", "a version", after)).has_drifted
+    assert not drift_of(accepted(database, RESULTS.c.score, "bolt", "a version", after)).has_drifted
     judged(random.gamma(4, size=3 * KS_WINDOW) * 0.4, after)
-    assert drift_of(accepted_scores(database, "bolt", "a version", after)).has_drifted
+    assert drift_of(accepted(database, RESULTS.c.score, "bolt", "a version", after)).has_drifted
 
 
 def test_windows_do_not_overlap_however_many_images_came(database):
     count = SCORE_REFERENCES + SCORES + KS_WINDOW // 2
     for first, last in ((0, count), (count, count + KS_WINDOW - 1)):
         database.add_results([result(0, score=float(number)) for number in range(first, last)])
-        later = accepted_scores(database, "bolt", "a version", 1e9)[SCORE_REFERENCES:]
+        later = accepted(database, RESULTS.c.score, "bolt", "a version", 1e9)[SCORE_REFERENCES:]
         assert (later[0] - SCORE_REFERENCES) % KS_WINDOW == 0 and later[-1] == last - 1 and len(later) >= SCORES
 
 
@@ -96,3 +97,22 @@ def test_what_is_said_of_another_model_changes_no_rate(database):
     for result_id in (1, 2):
         FeedbackRecords(database).add(Feedback(result_id, "false_alarm", "2026", "Ada"))
     assert rates_of(database, "bolt")[0].count == rates_of(database, "nut")[0].count == 1
+
+
+def test_images_that_change_as_a_whole_are_found_where_scores_say_nothing(database):
+    random, count = np.random.default_rng(0), SCORE_REFERENCES + 3 * KS_WINDOW
+
+    def judged(distances: np.ndarray) -> None:
+        scores = random.gamma(4, size=len(distances))
+        database.add_results([result(0, score=float(score), distance=float(distance))
+                              for score, distance in zip(scores, distances, strict=True)])  # fmt: skip
+
+    database.add_results([result(0, score=1.0) for _ in range(30)])  # of before distances were kept
+    judged(random.gamma(4, size=count))
+    drifts = drifts_of(database, "bolt", "a version", 1e9)
+    assert not drifts.scores.has_drifted and not drifts.images.has_drifted
+    assert (drifts.images.count, drifts.scores.count) == (count - SCORE_REFERENCES, count - SCORE_REFERENCES + 30)
+    judged(random.gamma(4, size=KS_WINDOW) + 3)
+    drifts = drifts_of(database, "bolt", "a version", 1e9)
+    assert drifts.images.has_drifted and drifts.images.ks.p_value < 1e-6 and not drifts.scores.has_drifted
+    assert drifts_of(database, "nut", "a version", 1e9).images == (0, 0, None, None)
