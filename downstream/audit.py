@@ -2,7 +2,7 @@
 
     python downstream/audit.py verify                              # of runs/serve/results.sqlite
     python downstream/audit.py verify --earlier last-month.jsonl
-    python downstream/audit.py export --out today.jsonl
+    python downstream/audit.py export --out today.jsonl            # today.html is to be printed and signed
 
 Each entry has the digest of the one before. `verify` ends with exit code 0 if the log is whole, 1 if an entry, or
 feedback that an entry tells of, was changed or is missing, 2 after a mistake.
@@ -27,13 +27,15 @@ from pathlib import Path
 from downstream.service.audit.chain import Entry, entry_from, faults, lost
 from downstream.service.audit.config import DEFAULT_RESULTS, Export, Verify
 from downstream.service.audit.log import all_faults, entries
-from downstream.service.database import Database
+from downstream.service.audit.page import audit_page
+from downstream.service.database import Database, now
 from downstream.service.secret import secret_in
 from pretrain.command import UserError
 from pretrain.files import write_whole
 from pretrain.reading import parse_json, read_regular
 
 WHOLE, BROKEN = 0, 1
+PAGE = ".html"
 
 
 def verify(config: Verify) -> int:
@@ -56,9 +58,14 @@ def verify(config: Verify) -> int:
 
 def export(config: Export) -> None:
     with opened(config.results, config.results_password_file) as database:
-        lines = [json.dumps(entry.as_json(), ensure_ascii=False) + "\n" for entry in entries(database)]
-    write_whole(config.out, "".join(lines).encode())
-    print(f"{len(lines)} entries: {config.out}")
+        found = list(entries(database))
+        faults_found = list(all_faults(database)) if config.out.suffix == PAGE else []
+    if config.out.suffix == PAGE:
+        text = audit_page(found, faults_found, now())
+    else:
+        text = "".join(json.dumps(entry.as_json(), ensure_ascii=False) + "\n" for entry in found)
+    write_whole(config.out, text.encode())
+    print(f"{len(found)} entries: {config.out}")
 
 
 @contextmanager

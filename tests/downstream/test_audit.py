@@ -203,6 +203,23 @@ def test_verifying_and_exporting_write_nothing_into_the_database(tmp_path, capsy
         verify(Verify(results=str(tmp_path / "text.sqlite")))
 
 
+def test_the_page_to_be_signed_has_every_entry_and_says_what_is_wrong(tmp_path):
+    location, out = str(tmp_path / "results.sqlite"), tmp_path / "all.html"
+    database = Database(location)
+    with database.alone() as connection:
+        for value in range(3):
+            add_change(connection, "ada", "threshold", "<b>bolt</b>", None, value)
+    told = list(entries(database))
+    database.close()
+    export(Export(results=location, out=out))
+    page = out.read_text()
+    assert all(entry.digest in page for entry in told) and "&lt;b&gt;bolt" in page and "<b>" not in page
+    assert "none was found to be changed" in page and "not whole" not in page
+    execute(location, "UPDATE audit SET \"by\" = 'eve' WHERE number = 2")
+    export(Export(results=location, out=out))
+    assert "not whole" in out.read_text() and "entry 2 was changed" in out.read_text()
+
+
 def test_what_is_no_log_or_no_export_is_a_mistake(tmp_path, capsys):
     with pytest.raises(UserError, match="there is no database"):
         verify(Verify(results=str(tmp_path / "none.sqlite")))

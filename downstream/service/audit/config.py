@@ -24,12 +24,12 @@ class Verify:
 
 @dataclass(frozen=True)
 class Export:
-    """Write the audit log as lines of JSON.
+    """Write the audit log as lines of JSON, or as a page to be printed and signed.
 
     Attributes:
         results: Database of the service, as for verify.
         results_password_file: File with the password for PostgreSQL.
-        out: The file.
+        out: The file; one that ends in .html is the page, which no later verify reads.
     """
 
     results: str | None = None

@@ -50,7 +50,7 @@ def test_other_backbones_learn_from_random_weights_and_are_loaded_as_saved(archi
     images = [torch.rand(3, 50, 70)]
     ((scores, maps, _),) = method.predict(images)
     method.save(tmp_path)
-    ((again, maps_again),) = Cam.load(tmp_path).predict(images)
+    ((again, maps_again, _),) = Cam.load(tmp_path).predict(images)
     assert torch.equal(scores, again) and torch.equal(maps, maps_again) and maps.shape == (1, 50, 70)
 
 
