@@ -163,6 +163,11 @@ class Database:
         statement = select(RESULTS).where(and_(True, *conditions)).order_by(RESULTS.c.id.desc()).limit(limit)
         return [_stored_result(row) for row in self.rows(statement)]
 
+    def first_results(self, wanted: ResultFilter, limit: int) -> list[StoredResult]:
+        """The oldest first."""
+        statement = select(RESULTS).where(and_(True, *wanted.conditions())).order_by(RESULTS.c.id).limit(limit)
+        return [_stored_result(row) for row in self.rows(statement)]
+
     def figures(self, column: Column, wanted: ResultFilter, limit: int, is_newest: bool = False) -> list[float]:
         """A column of the oldest results that have it, the oldest first, or of the newest, the newest first."""
         conditions = and_(*wanted.conditions(), column.is_not(None))
