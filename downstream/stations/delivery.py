@@ -20,6 +20,7 @@ class Delivery:
     def __init__(self, name: str, sink: Sink, stations: tuple[str, ...], outbox: Outbox) -> None:
         self.name, self.sink, self.stations, self.problem = name, sink, stations, None
         self.delivered = self.put_aside = 0
+        self._is_closed = False
         self._outbox, self._is_stopping = outbox, threading.Event()
         self.place = outbox.join(name)
         self._thread = threading.Thread(target=self._run, name=f"sink {name}", daemon=True)
@@ -33,8 +34,14 @@ class Delivery:
         while self.problem is None and self.place < self._outbox.newest and time.monotonic() < deadline_s:
             time.sleep(0.01)
         self._is_stopping.set()
-        self.sink.close()
+        self.close_sink()
         self._thread.join(max(1.0, deadline_s - time.monotonic()))
+
+    def close_sink(self) -> None:
+        """Once, whoever asks for it."""
+        if not self._is_closed:
+            self._is_closed = True
+            self.sink.close()
 
     def count_waiting(self) -> int:
         return self._outbox.count_after(self.place, self.stations)

@@ -14,6 +14,7 @@ import numpy as np
 
 from downstream.inspection.inspection import Inspection
 from downstream.service.models import LoadedModel, Models
+from downstream.service.monitoring import LOG
 from pretrain.command import UserError
 from pretrain.data.decode import Decoded
 from pretrain.data.images import Problem
@@ -23,6 +24,8 @@ from pretrain.data.size import sides
 HANGS_S = 10.0
 # Of the newest pass in the estimate of what an image takes.
 NEWEST_SHARE = 0.2
+# Of batches that wait, before those that are too late are forgotten.
+MANY = 8
 
 
 class NotJudged(Exception):
@@ -34,7 +37,7 @@ class SharedModel:
 
     def __init__(self, models: Models, name: str, batch_size: int) -> None:
         self.name, self._models, self._batch_size = name, models, batch_size
-        self.loaded, self.problem = models.load(name), None
+        self.loaded = models.load(name)
         self._jobs: list[tuple[float, int, Decoded, Future]] = []  # a heap, by deadline
         self._numbers, self._arrived, self._is_stopping = itertools.count(), threading.Condition(), False
         self._image_s, self._started_s = 0.0, None
@@ -46,16 +49,19 @@ class SharedModel:
         """An image of the model's size, judged before `deadline_s` or not at all: then NotJudged."""
         future: Future = Future()
         with self._arrived:
+            if len(self._jobs) > MANY * self._batch_size:  # it hangs, or is far behind: images are large
+                self._jobs = [job for job in self._jobs if job[0] > time.monotonic() and not job[3].cancelled()]
+                heapq.heapify(self._jobs)
             heapq.heappush(self._jobs, (deadline_s, next(self._numbers), image, future))
             self._arrived.notify()
         return future
 
     def what_is_wrong(self) -> str | None:
-        """In words, where it hangs, or could not be read again."""
+        """In words, where it hangs."""
         started_s = self._started_s
         if started_s is not None and time.monotonic() - started_s > HANGS_S:
             return f"the model {self.name} does not answer"
-        return self.problem
+        return None
 
     def refresh(self) -> None:
         """Go on with the version that was written since, if there is one. From a thread that may wait for it."""
@@ -64,9 +70,9 @@ class SharedModel:
             if loaded is not self.loaded:
                 warm_up(loaded)
                 self.loaded = loaded
-            self.problem = None
         except Exception as error:  # the one in memory goes on
-            self.problem = f"the model {self.name} cannot be read again: {error}"
+            metadata = {"model": self.name, "reason": str(error)}
+            LOG.warning("a model cannot be read again, and goes on as it was", extra={"metadata": metadata})
 
     def stop(self) -> None:
         with self._arrived:

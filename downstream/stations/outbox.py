@@ -89,12 +89,12 @@ class Outbox:
         `forget`, for parts that would come again."""
 
         def write(connection: sqlite3.Connection) -> Signal:
+            connection.execute("DELETE FROM open_parts WHERE id = ?", (signal.id,))
             if (stored := _stored(connection, signal.id)) is not None:
                 return stored
             late = deadline_s is not None and time.monotonic() > deadline_s and signal.verdict != "fault"
             written = replace(signal, verdict="fault", reason="judged, but not on disk in time") if late else signal
             _add(connection, written)
-            connection.execute("DELETE FROM open_parts WHERE id = ?", (written.id,))
             if remembered:
                 connection.execute("INSERT OR IGNORE INTO judged VALUES (?, ?)", (written.id, written.station))
             _count(connection, written.station, written.part)

@@ -8,7 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from concurrent.futures import TimeoutError as NotInTime
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -99,11 +99,13 @@ class Station:
         """After `stop()`: wait for parts that were begun, and call the rest faults."""
         until_s = time.monotonic() + seconds
         self.waiting.close()
+        self._judging.join(max(0.0, until_s - time.monotonic()))
         while self._on_the_way and time.monotonic() < until_s:
             time.sleep(0.005)
-        for part in list(self._on_the_way.values()):
+        left = list(self._on_the_way.values())
+        for part in left:
             self._fault(part, "the line was stopped")
-        self._judging.join(max(0.1, until_s - time.monotonic()))
+        wait([part.signal for part in left], 1.0)
 
     @property
     def is_idle(self) -> bool:
@@ -336,6 +338,10 @@ class Station:
                         source.settled(frame)
                     else:
                         self.take_in(frame)
+                with self._lock:
+                    if self._gathering and not self._gathering.is_begun:  # the frames end within a sample
+                        self.waiting.dropped += len(self._gathering.frames)
+                        self._gathering = None
                 self.is_finished = not self._is_stopping.is_set()
                 self._changed(self.name)
                 return

@@ -4,7 +4,7 @@ import signal as signals
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from functools import partial
 
@@ -14,7 +14,7 @@ from downstream.service.monitoring import LOG, start_logging
 from downstream.service.secret import token_in
 from downstream.stations.catalogue import made
 from downstream.stations.config import Config, Line
-from downstream.stations.contract import HEARTBEAT_S, Sink, Surroundings
+from downstream.stations.contract import HEARTBEAT_S, Surroundings
 from downstream.stations.deadlines import Deadlines
 from downstream.stations.delivery import Delivery
 from downstream.stations.http import Http
@@ -57,13 +57,13 @@ class Supervisor:
         opened.callback(self._outbox.close)
         self._deadlines = Deadlines()
         opened.callback(self._deadlines.stop)
-        self._sinks: dict[str, tuple[Sink, tuple[str, ...]]] = {}
+        self._deliveries: list[Delivery] = []
         for sink in line.sinks:
             sink_made = made(sink.options, Surroundings(None, names, config.state, images_folder))
-            self._sinks[sink.name] = (sink_made, tuple(name for name in sink.stations if name in names))
-            opened.callback(sink_made.close)
+            wanted = tuple(name for name in sink.stations if name in names)
+            self._deliveries.append(Delivery(sink.name, sink_made, wanted, self._outbox))
+            opened.callback(self._deliveries[-1].close_sink)
             sink_made.open()
-        self._deliveries = [Delivery(name, *of, self._outbox) for name, of in self._sinks.items()]
         if left := self._outbox.recover():
             LOG.warning("parts of an earlier run are faults", extra={"metadata": {"parts": left}})
         models = Models(config.models, config.batch_size, config.device, memory_bytes=1 << 62)
@@ -75,7 +75,7 @@ class Supervisor:
             if name not in self._models:
                 self._models[name] = SharedModel(models, name, config.batch_size)
                 opened.callback(self._models[name].stop)
-            keeps = any(sink.wants_images and options.name in stations for sink, stations in self._sinks.values())
+            keeps = any(each.sink.wants_images and options.name in each.stations for each in self._deliveries)
             around = Surroundings(options.name, names, config.state, images_folder)
             self.stations.append(Station(options, around, self._outbox, self._models[name], self._deadlines, keeps,
                                          self._signaled, self._touch))  # fmt: skip
@@ -88,7 +88,7 @@ class Supervisor:
             print(f"line:     http://{bracketed(config.host)}:{self.http.port}", flush=True)
 
     def run(self, on_start: Callable[[], None] = lambda: None) -> int:
-        """Until SIGTERM, Ctrl-C or `stop()`, or until every source has ended. 0, or 1 where parts had no signal."""
+        """Until SIGTERM, Ctrl-C or `stop()`, or until every source has ended."""
         start_logging("warning")
         before = {}
         if threading.current_thread() is threading.main_thread():
@@ -122,6 +122,9 @@ class Supervisor:
         next_s = time.monotonic()
         while not self._stopping.is_set() and not all(station.is_idle for station in self.stations):
             self._touched.wait(max(0.0, next_s - time.monotonic()))
+            self._touched.clear()
+            names = list(self._changed)
+            self._changed.difference_update(names)  # before they are looked at: a later change is another one
             if (now_s := time.monotonic()) >= next_s:
                 next_s = now_s + HEARTBEAT_S
                 for station in self.stations:
@@ -129,9 +132,7 @@ class Supervisor:
                     self._heartbeats[station.name] += self._keeps_promises(station)
                 shown = self.stations
             else:
-                shown = [station for station in self.stations if station.name in self._changed]
-            self._touched.clear()
-            self._changed.difference_update([station.name for station in shown])
+                shown = [station for station in self.stations if station.name in names]
             self._show(shown)
             self._stopping.wait(TOGETHER_S)
 
@@ -139,13 +140,13 @@ class Supervisor:
         for station in stations:
             state = station.state(self._heartbeats[station.name])
             self._events.tell("state", state.to_dict())
-            for name, (sink, wanted) in self._sinks.items():
-                if station.name in wanted:
+            for delivery in self._deliveries:
+                if station.name in delivery.stations:
                     try:
-                        sink.show(state)
+                        delivery.sink.show(state)
                     except Exception as error:  # a sink's fault is not the line's
-                        LOG.warning("a sink cannot show a state",
-                                    extra={"metadata": {"sink": name, "reason": type(error).__name__}})  # fmt: skip
+                        metadata = {"sink": delivery.name, "reason": type(error).__name__}
+                        LOG.warning("a sink cannot show a state", extra={"metadata": metadata})
 
     def _keeps_promises(self, station: Station) -> bool:
         """Whether a part that begins now would get its signal in time. Without it the heartbeat stands still."""
@@ -162,7 +163,8 @@ class Supervisor:
             self.http.stop()
         self._show(self.stations)
         self._run_together([partial(delivery.stop, DELIVER_S) for delivery in self._deliveries])
-        self._remove_images()
+        with suppress(OSError):
+            self._remove_images()
 
     def _run_together(self, calls: Sequence[Callable[[], None]]) -> None:
         threads = [threading.Thread(target=call, daemon=True) for call in calls]
@@ -186,7 +188,7 @@ class Supervisor:
         places = [each.place for each in self._deliveries if each.sink.wants_images]
         for path in sorted(self._images_folder.glob("[!.]*.*"), key=lambda path: path.stat().st_mtime):
             number = self._outbox.number_of(path.stem)
-            if number is not None and number > min(places, default=0):
+            if number is not None and number > min(places, default=1 << 62):
                 return  # and all that are newer
             if number is not None or time.time() - path.stat().st_mtime > 3600:
                 path.unlink(missing_ok=True)

@@ -5,7 +5,6 @@ import shutil
 import threading
 import time
 from collections.abc import Collection, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,7 +31,10 @@ class FolderSource(Source):
     is_live, repeats, names_parts = False, True, True
 
     def __init__(self, options: Folder, surroundings: Surroundings) -> None:
-        self.options, self.problem, self._stopped = options, None, threading.Event()
+        self.options, self._stopped = options, threading.Event()
+        self._read_problem: str | None = None
+        self._move_problem: str | None = None
+        self._judged: dict[str, Path] = {}
         self.stays = options.done is None
         self._given: set[File] = set()
         self._seen_s: dict[File, float] = {}
@@ -40,6 +42,8 @@ class FolderSource(Source):
 
     def frames(self) -> Iterator[Frame]:
         while not self._stopped.is_set():
+            if self.options.done is not None and self._judged:  # where it could not be done at once
+                self._put_away(self.options.done)
             for file in self._whole():
                 if self._stopped.is_set():
                     return
@@ -52,13 +56,30 @@ class FolderSource(Source):
 
     def settled(self, frame: Frame) -> None:
         if self.options.done is not None and frame.path is not None:
-            self.options.done.mkdir(parents=True, exist_ok=True)
-            with suppress(FileNotFoundError):  # somebody took it away meanwhile
-                shutil.move(frame.path, unused(self.options.done / frame.path.name))
-            self._given = {file for file in self._given if file.key != frame.key}
+            self._judged[frame.key] = frame.path
+            self._put_away(self.options.done)
+
+    @property
+    def problem(self) -> str | None:
+        return self._read_problem or self._move_problem
 
     def stop(self) -> None:
         self._stopped.set()
+
+    def _put_away(self, done: Path) -> None:
+        """Move what was judged. One that cannot be moved is tried again, and never judged again meanwhile."""
+        for key, path in list(self._judged.items()):
+            try:
+                done.mkdir(parents=True, exist_ok=True)
+                shutil.move(path, unused(done / path.name))
+            except FileNotFoundError:  # somebody took it away meanwhile
+                pass
+            except OSError as error:
+                self._move_problem = f"judged images cannot be moved to {done} ({error.strerror or error})"
+                return
+            self._judged.pop(key, None)
+            self._given = {file for file in self._given if file.key != key}
+        self._move_problem = None
 
     def _whole(self) -> list[File]:
         """Those that did not change for a while and were not given yet, the oldest first."""
@@ -86,9 +107,9 @@ class FolderSource(Source):
                             continue
                         if entry.is_file():
                             found.append(File(entry.name, status.st_size, status.st_mtime_ns))
-            self.problem = None
+            self._read_problem = None
         except OSError as error:
-            self.problem = f"the folder {self.options.path} cannot be read ({error.strerror})"
+            self._read_problem = f"the folder {self.options.path} cannot be read ({error.strerror})"
         return found
 
 

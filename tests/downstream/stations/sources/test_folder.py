@@ -75,6 +75,18 @@ def test_judged_ones_are_moved_and_none_is_written_over(watching, tmp_path):
     assert unused(tmp_path / "done" / "a.png").name == "a.2.png"
 
 
+def test_what_cannot_be_moved_is_said_and_tried_again(watching, tmp_path):
+    (tmp_path / "done").write_text("a file in the way")
+    source, frames = watching(done=tmp_path / "done")
+    (tmp_path / "in" / "a.png").write_bytes(b"x")
+    until(lambda: frames)
+    source.settled(frames[0])
+    assert "cannot be moved" in source.problem
+    (tmp_path / "done").unlink()
+    until(lambda: source.problem is None)
+    assert len(frames) == 1 and (tmp_path / "done" / "a.png").is_file()
+
+
 def test_keys_are_the_same_after_a_restart(watching, tmp_path):
     (tmp_path / "in" / "a.png").write_bytes(b"x")
     first, second = watching(), watching()
