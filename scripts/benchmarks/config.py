@@ -140,6 +140,25 @@ class Infer(Benchmark):
 
 
 @dataclass(frozen=True)
+class Line(Benchmark):
+    """Measure how many frames of how many stations a line bears within a budget, beside the bare model.
+
+    Attributes:
+        stations: Numbers of stations.
+        budget_ms: Milliseconds after which a part is a fault.
+        rounds: Rounds in which the bare model, the line and the line beside a source that hangs take turns.
+        seconds: Seconds of each load.
+        soak: So many parts more, at the highest rate that one station bore; 0 is none.
+    """
+
+    stations: Names = Names("1,2,4,8")
+    budget_ms: float = 200.0
+    rounds: int = 3
+    seconds: float = 20.0
+    soak: int = 0
+
+
+@dataclass(frozen=True)
 class Patches(Benchmark):
     """Measure how fast patch methods are fitted and run, and their memory, beside anomalib's.
 
