@@ -37,6 +37,7 @@ TRIGGERS = {
     "interval": Entry(triggers.Interval, _PACKAGE + "triggers.by_frame.Interval"),
     "motion": Entry(triggers.Motion, _PACKAGE + "triggers.motion.Motion"),
     "call": Entry(triggers.Call, _PACKAGE + "triggers.call.Call"),
+    "mqtt": Entry(triggers.Mqtt, _PACKAGE + "triggers.mqtt.MqttTrigger"),
 }
 SINKS = {
     "stdout": Entry(sinks.Stdout, _PACKAGE + "sinks.stdout.StdoutSink"),
@@ -44,6 +45,7 @@ SINKS = {
     "images": Entry(sinks.Images, _PACKAGE + "sinks.images.ImagesSink"),
     "webhook": Entry(sinks.Webhook, _PACKAGE + "sinks.webhook.WebhookSink"),
     "database": Entry(sinks.Database, _PACKAGE + "sinks.database.DatabaseSink"),
+    "mqtt": Entry(sinks.Mqtt, _PACKAGE + "sinks.mqtt.MqttSink"),
 }
 FAMILIES: dict[Family, dict[str, Entry]] = {"source": SOURCES, "trigger": TRIGGERS, "sink": SINKS}
 _ENTRIES = {entry.options: entry for kinds in FAMILIES.values() for entry in kinds.values()}

@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from downstream.service.audit.config import DEFAULT_RESULTS
+from downstream.stations.broker import PAHO, Broker, check_topic
 from downstream.stations.options import Address, Options, Secret, address_in
 from pretrain.command import Names, UserError
 
@@ -89,3 +91,28 @@ class Database(Options):
 
     def reaches(self) -> Sequence[Address]:
         return [address_in(self.results, ["postgresql"])] if "://" in self.results else ()
+
+
+@dataclass(frozen=True)
+class Mqtt(Broker, Options):
+    """Each signal as JSON to an MQTT 5 broker at QoS 1; states beside them, and a last will.
+
+    Attributes:
+        url: mqtt://HOST, or mqtts://HOST for TLS, with a port where it is not 1883 or 8883.
+        user: Who the line is to the broker. Default is nobody.
+        password: From a file or the environment.
+        ca: File of certificates that the broker's is checked against. Default is the system's.
+        topic: What the topics begin with: TOPIC/STATION/signal, TOPIC/STATION/state and TOPIC/status. Each line has
+            its own.
+    """
+
+    needs: ClassVar[tuple[str, str] | None] = PAHO
+    topic: str = "heldout"
+
+    def check(self) -> None:
+        super().check()
+        self.check_broker()
+        check_topic(self.topic)
+
+    def reaches(self) -> Sequence[Address]:
+        return [self.address()]

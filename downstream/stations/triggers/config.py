@@ -1,8 +1,11 @@
 """The options of every trigger. Nothing heavy is imported here."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
-from downstream.stations.options import Options
+from downstream.stations.broker import PAHO, Broker, check_topic
+from downstream.stations.options import Address, Options
 from pretrain.command import UserError
 
 
@@ -57,3 +60,32 @@ class Call(Options):
     def check(self) -> None:
         if self.delay_ms < 0:
             raise UserError("delay_ms may not be below 0.")
+
+
+@dataclass(frozen=True)
+class Mqtt(Broker, Options):
+    """A part when a message comes, as `{"name": "17"}`, a text, or nothing.
+
+    Attributes:
+        url: mqtt://HOST, or mqtts://HOST for TLS, with a port where it is not 1883 or 8883.
+        user: Who the line is to the broker. Default is nobody.
+        password: From a file or the environment.
+        ca: File of certificates that the broker's is checked against. Default is the system's.
+        topic: Which topic it listens to. Default is heldout/STATION/trigger.
+        delay_ms: Frames that arrive sooner after the message are left out: the part is on its way.
+    """
+
+    needs: ClassVar[tuple[str, str] | None] = PAHO
+    topic: str = ""
+    delay_ms: float = 0.0
+
+    def check(self) -> None:
+        super().check()
+        self.check_broker()
+        if self.topic:
+            check_topic(self.topic)
+        if self.delay_ms < 0:
+            raise UserError("delay_ms may not be below 0.")
+
+    def reaches(self) -> Sequence[Address]:
+        return [self.address()]
