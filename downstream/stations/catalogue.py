@@ -46,6 +46,8 @@ SINKS = {
     "webhook": Entry(sinks.Webhook, _PACKAGE + "sinks.webhook.WebhookSink"),
     "database": Entry(sinks.Database, _PACKAGE + "sinks.database.DatabaseSink"),
     "mqtt": Entry(sinks.Mqtt, _PACKAGE + "sinks.mqtt.MqttSink"),
+    "modbus": Entry(sinks.Modbus, _PACKAGE + "sinks.modbus.ModbusSink"),
+    "opcua": Entry(sinks.OpcUa, _PACKAGE + "sinks.opcua.OpcUaSink"),
 }
 FAMILIES: dict[Family, dict[str, Entry]] = {"source": SOURCES, "trigger": TRIGGERS, "sink": SINKS}
 _ENTRIES = {entry.options: entry for kinds in FAMILIES.values() for entry in kinds.values()}

@@ -116,3 +116,50 @@ class Mqtt(Broker, Options):
 
     def reaches(self) -> Sequence[Address]:
         return [self.address()]
+
+
+@dataclass(frozen=True)
+class Modbus(Options):
+    """A Modbus TCP server that a PLC polls for the newest verdict. It can be read alone.
+
+    Attributes:
+        host: Address to listen at. Modbus knows no password: beyond this machine only in a network of controllers.
+        port: Port; Modbus's own is 502, which takes rights.
+        fresh_s: So long a verdict is shown, then a fault.
+    """
+
+    needs: ClassVar[tuple[str, str] | None] = ("pymodbus", "plc")
+    host: str = "127.0.0.1"
+    port: int = 5020
+    fresh_s: float = 5.0
+
+    def check(self) -> None:
+        if not self.fresh_s > 0:
+            raise UserError("fresh_s has to be above 0.")
+
+    def listens(self) -> Sequence[Address]:
+        return [Address(self.host, self.port)]
+
+
+@dataclass(frozen=True)
+class OpcUa(Options):
+    """An OPC UA server that a PLC reads for the newest verdict, or subscribes to. It can be read alone.
+
+    Attributes:
+        host: Address to listen at. There is no password and no encryption: beyond this machine only in a network of
+            controllers.
+        port: Port.
+        fresh_s: So long a verdict is shown, then a fault.
+    """
+
+    needs: ClassVar[tuple[str, str] | None] = ("asyncua", "plc")
+    host: str = "127.0.0.1"
+    port: int = 4840
+    fresh_s: float = 5.0
+
+    def check(self) -> None:
+        if not self.fresh_s > 0:
+            raise UserError("fresh_s has to be above 0.")
+
+    def listens(self) -> Sequence[Address]:
+        return [Address(self.host, self.port)]
