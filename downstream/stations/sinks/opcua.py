@@ -5,10 +5,11 @@ Nodes have the words of OPC 40100-1 (machine vision) where it has one; its types
 
 import asyncio
 import math
-from datetime import datetime
+from datetime import UTC, datetime
 
 from asyncua import Node, Server, ua
 
+from downstream.service.monitoring import LOG
 from downstream.stations.contract import Sink, StationState, Surroundings
 from downstream.stations.lamps import Lamps, Shown
 from downstream.stations.loop import Loop
@@ -20,7 +21,7 @@ from pretrain.command import UserError
 NAMESPACE = "urn:heldout:line"
 # So often at least it looks for what has grown old.
 LOOK_S = 0.1
-NEVER = datetime(1970, 1, 1)
+NEVER = datetime(1970, 1, 1, tzinfo=UTC)
 # By station: the states of the standard's state machine, its result's fields, and what only heldout says.
 NODES: dict[str, ua.VariantType] = {
     "CurrentState": ua.VariantType.String, "ResultId": ua.VariantType.String, "PartId": ua.VariantType.String,
@@ -89,8 +90,11 @@ class OpcUaSink(Sink):
 
     async def _keep_writing(self) -> None:
         while True:
-            for station in self._nodes:
-                await self._write(station)
+            try:
+                for station in self._nodes:
+                    await self._write(station)
+            except Exception:  # or a pass would stand for ever
+                LOG.exception("a fault of the OPC UA server")
             try:
                 await asyncio.wait_for(self._changed.wait(), LOOK_S)
             except TimeoutError:
@@ -119,7 +123,7 @@ def values_of(shown: Shown, mode: str) -> dict[str, object]:
     if signal is not None:
         values |= {
             "ResultId": signal.id, "PartId": signal.name, "Part": signal.part & 0xFFFFFFFF, "Reason": signal.reason,
-            "CreationTime": datetime.fromisoformat(signal.time).replace(tzinfo=None),
+            "CreationTime": datetime.fromisoformat(signal.time),
             "InternalRecipeId": f"{signal.model}@{signal.version}" if signal.model else "",
             "Score": math.inf if signal.score is None else signal.score,
             "Threshold": -math.inf if signal.threshold is None else signal.threshold,

@@ -8,6 +8,7 @@ from line_here import surroundings
 from made_signals import TIME, verdict
 from pymodbus.client import ModbusTcpClient
 
+from downstream.stations import lamps
 from downstream.stations.contract import StationState
 from downstream.stations.sinks.config import Modbus
 from downstream.stations.sinks.modbus import ModbusSink
@@ -25,9 +26,10 @@ def running(station="cap", busy=False) -> StationState:
 
 
 @pytest.fixture
-def served(tmp_path):
+def served(tmp_path, monkeypatch):
     """A sink of two stations, and a client of it."""
-    sink = ModbusSink(Modbus(port=0), surroundings(tmp_path)._replace(stations=("cap", "lid")))
+    monkeypatch.setattr(lamps, "SILENCE_S", 600)  # the machine may be slow
+    sink = ModbusSink(Modbus(port=0, fresh_s=600), surroundings(tmp_path)._replace(stations=("cap", "lid")))
     sink.open()
     with ModbusTcpClient("127.0.0.1", port=sink.port) as client:
         yield sink, client
