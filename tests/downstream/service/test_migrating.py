@@ -8,13 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from conftest import REPOSITORY
 from migrated import columns, execute, migrated
 from sqlalchemy import create_engine, inspect, text
 
 from downstream.service.database import Database, ResultFilter, url_of
-from downstream.service.migrating import alone
-from downstream.service.tables import TABLES
+from downstream.service.migrating import _config, alone
+from downstream.service.tables import RESULTS, TABLES
 from downstream.service.watch.camera import REFERENCES
 from downstream.service.watch.camera_watch import CameraWatch
 from pretrain.command import UserError
@@ -42,6 +43,8 @@ TYPES = {
     "sqlite": {"ID": "INTEGER", "BLOB": "BLOB", "FLOAT": "FLOAT", "TRUE": "1", "BYTES": "x'01'"},
     "postgresql": {"ID": "BIGSERIAL", "BLOB": "BYTEA", "FLOAT": "FLOAT(53)", "TRUE": "true", "BYTES": "'\\x01'::bytea"},
 }
+
+REVISIONS = [step.revision for step in ScriptDirectory.from_config(_config()).walk_revisions()]
 
 
 @pytest.fixture
@@ -81,17 +84,35 @@ def test_what_a_camera_showed_to_nobody_knows_which_version_is_learned_anew(loca
     database.close()
 
 
-@pytest.mark.parametrize("start", ["empty", "0.1"])
+@pytest.mark.parametrize("start", ["empty", "0.1", *REVISIONS])
 def test_the_tables_are_those_that_the_code_asks_for(location, start, request):
     if start == "0.1":
         request.getfixturevalue("old")
+    elif start in REVISIONS:
+        migrated(location, start)
     Database(location).close()
     engine = create_engine(url_of(location))
+    if engine.dialect.name == "sqlite":  # alembic compares all but the condition of a partial index
+        found = {index["name"]: index.get("dialect_options", {}) for index in inspect(engine).get_indexes("results")}
+        wanted = {index.name: index.dialect_options["sqlite"]["where"] for index in RESULTS.indexes}
+        assert {name: str(options.get("sqlite_where")) for name, options in found.items()} == {
+            name: str(where) for name, where in wanted.items()
+        }
     with engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection, opts={"compare_type": True}), TABLES) == []
         connection.exec_driver_sql("ALTER TABLE results ADD COLUMN more TEXT")
         assert compare_metadata(MigrationContext.configure(connection), TABLES) != []  # so it would have been seen
     engine.dispose()
+
+
+def test_what_a_revision_is_stays_as_it_was_published(location):
+    """0007 has the indexes and no column more: databases of that number are there, and 0008 begins at them."""
+    migrated(location, "0007")
+    assert "distance" not in columns(location)["results"]
+    engine = create_engine(url_of(location))
+    names = {index["name"] for index in inspect(engine).get_indexes("results")}
+    engine.dispose()
+    assert names == {"ix_results_digest", *(f"ix_results_{name}" for name in ("day", "page", "scores", "kept"))}
 
 
 def test_of_many_that_start_together_one_migrates(old):

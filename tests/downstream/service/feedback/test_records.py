@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from sqlalchemy import event
 from stored_results import result
 
 from downstream.learning.feedback import confirmed, read_feedback
@@ -114,3 +115,17 @@ def test_the_export_is_what_learning_reads(database, records, tmp_path):
     good, bad = confirmed(read_feedback(tmp_path / "feedback.jsonl"))
     assert (good.image, good.is_defective, good.mask) == (tmp_path / "good.png", True, [{"box": [1, 2, 3, 4]}])
     assert (bad.digest, bad.is_defective, bad.mask) == (f"{3:064x}", True, None)
+
+
+def test_images_that_wait_are_found_by_their_index(tmp_path):
+    """Of a large database every result would be read else."""
+    database, asked = Database(str(tmp_path / "results.sqlite")), []
+    database.add_results([result(number, is_kept=True) for number in range(4)])
+    event.listen(database._engine, "before_cursor_execute", lambda *arguments: asked.append(arguments[2:4]))
+    records = FeedbackRecords(database)
+    assert len(records.waiting("bolt", "a version", 9)) == 4 and records.waiting_counts("bolt") == {"a version": 4}
+    with database._engine.connect() as connection:
+        for statement, parameters in [one for one in asked if "GROUP BY" in one[0]]:
+            plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters).mappings()
+            assert any("ix_results_kept" in step["detail"] for step in plan)
+    database.close()

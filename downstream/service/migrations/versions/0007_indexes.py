@@ -3,8 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0008"
-down_revision = "0007"
+revision = "0007"
+down_revision = "0006"
 
 KEPT = sa.text("is_kept")
 
@@ -13,7 +13,7 @@ def upgrade() -> None:
     op.drop_index("ix_results_created", "results")  # those of the next one begin with it
     op.create_index("ix_results_day", "results", ["created", "model", "is_defective"])
     op.create_index("ix_results_page", "results", ["model", "id", "is_defective"])
-    op.create_index("ix_results_scores", "results", ["model", "model_version", "camera", "id", "score", "distance"])
+    op.create_index("ix_results_scores", "results", ["model", "model_version", "camera", "id", "score"])
     op.create_index("ix_results_kept", "results", ["model", "model_version", "digest", "id"],
                     sqlite_where=KEPT, postgresql_where=KEPT)  # fmt: skip
     op.create_index("ix_audit_subject", "audit", ["subject", "number"])
