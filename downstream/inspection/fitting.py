@@ -20,7 +20,6 @@ from downstream.inspection.inspector import Inspector
 from downstream.inspection.roi import Roi, read_roi
 from downstream.inspection.triage import ranked
 from downstream.inspection.zones import LEFT_OUT, ZoneRule, zone_rates, zone_rule, zone_scores
-from downstream.learning.versions import fitted_in_place_of
 from downstream.methods.catalogue import detect_class
 from downstream.methods.ensemble import Ensemble, shares_of
 from downstream.methods.mutual import CLEAR_DEVIATIONS, Mutual, check_contamination, clear_outliers
@@ -56,9 +55,7 @@ def fit(config: Fit) -> None:
     model = fitted(config, normals, print)
     model.metadata |= {"layout": config.layout, "arguments": arguments_of(config)}
     out = config.out or Path("models") / model.category
-    with fitted_in_place_of(out) as numbers:
-        model.metadata |= numbers
-        model.save(out)
+    model.save(out)
     print(f"model: {out}")
     print(f"next:  python downstream/detect.py run IMAGE_OR_FOLDER --model {out}")
 

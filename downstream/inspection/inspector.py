@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -39,7 +40,7 @@ from downstream.inspection.zones import (
     zone_results,
     zone_scores,
 )
-from downstream.learning.versions import changing
+from downstream.learning.versions import changing, fitted_in_place_of
 from downstream.methods.catalogue import imported
 from downstream.methods.loading import load_any
 from pretrain.command import UserError
@@ -211,8 +212,13 @@ class Inspector:
         return moved
 
     def save(self, folder: Path | str) -> None:
-        """Write to `folder`, in place of a model that is there."""
-        write_model(Path(folder), method=self.method, **self._described())
+        """Write to `folder`, in place of a model that is there; where that has versions, as another one of them."""
+        folder = Path(folder)
+        is_there = bool(self.parts) and parts_of(folder) == self.parts
+        with nullcontext({}) if is_there else fitted_in_place_of(folder) as numbers:
+            self.metadata |= numbers
+            write_model(folder, method=self.method, **self._described())
+            self.parts = parts_of(folder)
 
     def fill(self, folder: Path) -> None:
         """The same into a folder that is there and empty."""

@@ -11,7 +11,7 @@ from pretended_gpu import pretended_gpu
 from downstream.inspection import inspector as inspector_module
 from downstream.inspection.inspection import Inspection
 from downstream.inspection.inspector import Inspector
-from downstream.learning.versions import add_version, changing, promote, roll_back
+from downstream.learning.versions import add_version, changing, promote, roll_back, version_in_use, versions_of
 from pretrain.command import UserError
 from pretrain.data.decode import decode
 from pretrain.data.images import Problem
@@ -94,6 +94,23 @@ def test_how_a_model_decides_is_not_written_over_another_one(versions):
     roll_back(versions)
     model.save_decision(versions)
     assert Inspector.load(versions).threshold.value == 1e9
+
+
+def test_what_is_saved_in_place_of_versions_is_the_next_one(versions, fused_folder, tmp_path):
+    promote(versions, 2)
+    decided = Inspector.load(versions)
+    decided.decide_at(99.0)
+    decided.save_decision(versions)
+    model = Inspector.load(fused_folder)
+    for _ in range(2):  # the second time it is the one that is there
+        model.save(versions)
+        assert version_in_use(versions) == 3 and Inspector.load(versions).metadata["base_version"] == 3
+    stored = {version.number: Inspector.load(version.folder) for version in versions_of(versions)}
+    assert sorted(stored) == [1, 2, 3] and stored[2].threshold.value == 99.0
+    promote(versions, 2)
+    again = {version.number: Inspector.load(version.folder) for version in versions_of(versions)}
+    assert {number: each.parts for number, each in again.items()} == {n: each.parts for n, each in stored.items()}
+    assert again[3].metadata["version"] == 3
 
 
 def test_a_damaged_newer_or_older_model_is_a_mistake(padim_folder, tmp_path):
