@@ -1,7 +1,7 @@
 """Results as other tools read them: COCO's JSON, Label Studio's predictions, and a table.
 
 All images are listed; what is marked are the regions of those that were called defective. Names of images are relative
-to the folder that they have in common, which both kinds of JSON want to be told apart from them.
+to the folder that they have in common, for Label Studio to the one above: its storage has to lie below its root.
 """
 
 import csv
@@ -41,38 +41,54 @@ class Marked(NamedTuple):
         return self.inspection.regions if self.inspection.is_defective else ()
 
 
-def region_pixels(inspection: Inspection, region: Region) -> np.ndarray:
-    """Bool (bottom - top, right - left): the pixels of a region in its box, those of the map that touch its peak."""
+def region_pixels(inspection: Inspection, region: Region, zone: np.ndarray | None = None) -> np.ndarray:
+    """Bool (bottom - top, right - left): the pixels of a region in its box, those of the map that touch its peak, and
+    with `zone`, bool of the map's size, lie there."""
     (h, w), (left, top, right, bottom) = inspection.anomaly_map.shape, region.box
-    rows = (2 * np.arange(top, bottom) + 1) * h // (2 * inspection.height)
-    columns = (2 * np.arange(left, right) + 1) * w // (2 * inspection.width)
-    first_row, first_column = top * h // inspection.height, left * w // inspection.width
-    last_row, last_column = (-(-bottom * h // inspection.height), -(-right * w // inspection.width))
-    values = inspection.anomaly_map[first_row:last_row, first_column:last_column]
-    numbers, _ = label(is_anomalous(values, inspection.map_threshold), TOUCHING)
-    own = numbers == numbers[np.unravel_index(np.argmin(np.abs(values - region.peak)), values.shape)]
-    pixels = own[np.ix_(rows - first_row, columns - first_column)]
+    height, width = inspection.height, inspection.width
+    first_row, last_row = top * h // height, -(-bottom * h // height)
+    first_column, last_column = left * w // width, -(-right * w // width)
+    part = np.s_[first_row:last_row, first_column:last_column]
+    values = inspection.anomaly_map[part]
+    inside = is_anomalous(values, inspection.map_threshold)
+    numbers, _ = label(inside if zone is None else inside & zone[part], TOUCHING)
+    # Other regions may have the same peak. In an image smaller than the map its place is that of several values.
+    across = (2 * np.arange(first_column, last_column) + 1) * width // (2 * w) == region.center[0]
+    down = (2 * np.arange(first_row, last_row) + 1) * height // (2 * h) == region.center[1]
+    from_peak = np.where(down[:, None] & across & (numbers > 0), np.abs(values - region.peak), np.inf)
+    own = numbers == numbers.flat[from_peak.argmin()]
+    rows = (2 * np.arange(top, bottom) + 1) * h // (2 * height) - first_row
+    columns = (2 * np.arange(left, right) + 1) * w // (2 * width) - first_column
+    pixels = own[np.ix_(rows, columns)]
     return pixels if pixels.any() else ~pixels  # of an image smaller than the map, none may be hit
 
 
 def run_lengths(pixels: np.ndarray, box: Sequence[int], height: int, width: int) -> list[int]:
     """COCO's code of a mask that is `pixels` (h, w) in a box of an image and nothing elsewhere: how many pixels, down
     the columns, are not in it, are, are not, and so on."""
-    left, top, _, _ = box
-    columns, rows = np.nonzero(pixels.T)
-    inside = (columns + left) * height + rows + top
-    starts = np.flatnonzero(np.diff(inside, prepend=-2) > 1)
-    begins, ends = inside[starts], inside[np.append(starts[1:], len(inside)) - 1] + 1
-    edges = [0, *np.stack([begins, ends], 1).ravel().tolist(), height * width]
-    lengths = np.diff(edges).tolist()
+    (left, top, _, _), (h, _) = box, pixels.shape
+    columns = np.pad(pixels.T, ((0, 0), (1, 1)))  # bytes: of a large box, numbers of pixels would fill the memory
+    column, row = np.divmod(np.flatnonzero(columns[:, 1:] != columns[:, :-1]), h + 1)
+    edges = (column + left) * height + row + top  # by turns the first of a run, and the first after it
+    goes_on = np.flatnonzero(edges[1:] == edges[:-1])  # from the last row into the next column
+    edges = np.delete(edges, [goes_on, goes_on + 1])
+    lengths = np.diff(edges, prepend=0, append=height * width).tolist()
     return lengths if lengths[-1] else lengths[:-1]
 
 
-def marked(inspection: Inspection, defect: str) -> Marked:
-    """An inspection with the masks of its regions, before its map is let go."""
-    found = Marked(inspection, defect)
-    size = (inspection.height, inspection.width)
-    masks = [run_lengths(region_pixels(inspection, region), region.box, *size) for region in found.regions]
+def marked(inspection: Inspection, defect: str, outlines: Sequence[tuple[str, np.ndarray]] = ()) -> Marked:
+    """An inspection with the masks of its regions, before its map is let go. `outlines`, an Inspector's, are the zones:
+    a region ends where its own does."""
+    found, zones = Marked(inspection, defect), dict(outlines)
+    masks = [
+        run_lengths(
+            region_pixels(inspection, region, None if region.zone is None else zones[region.zone]),
+            region.box,
+            inspection.height,
+            inspection.width,
+        )
+        for region in found.regions
+    ]
     return found._replace(masks=masks)
 
 
@@ -98,11 +114,11 @@ def coco(folder: Path, found: Sequence[Marked]) -> str:
 
 def label_studio(folder: Path, found: Sequence[Marked]) -> str:
     """Tasks of Label Studio, each with a prediction: the verdict as a choice, and rectangles in percent. Images are
-    asked for by their names in its local storage."""
+    asked for by their names in its local storage, which is `folder`."""
     tasks = []
     for each in found:
         inspection = each.inspection
-        name = inspection.path.absolute().relative_to(folder).as_posix()
+        name = inspection.path.absolute().relative_to(folder.parent).as_posix()
         shared = {"to_name": "image", "original_width": inspection.width, "original_height": inspection.height,
                   "image_rotation": 0}  # fmt: skip
         choice = "defective" if inspection.is_defective else "good"
@@ -116,7 +132,7 @@ def label_studio(folder: Path, found: Sequence[Marked]) -> str:
             result.append({"id": f"region{number}", "type": "rectanglelabels", "from_name": "label", **shared,
                            "score": region.peak, "value": value})  # fmt: skip
         prediction = {"model_version": "heldout", "score": inspection.confidence, "result": result}
-        data = {"image": f"/data/local-files/?d={quote(name)}", "anomaly_score": inspection.score}
+        data = {"image": f"/data/local-files/?d={quote(os.fsencode(name))}", "anomaly_score": inspection.score}
         tasks.append({"data": data, "predictions": [prediction]})
     return json.dumps(tasks)
 

@@ -87,14 +87,21 @@ class DetectResults(ResultsFile):
         self._not_aligned: list[Inspection] = []
         self._count = 0
 
+    def __enter__(self) -> Self:
+        super().__enter__()
+        for name, _ in FORMATS.values():  # a run that is stopped must not leave those of the one before
+            (self.folder / name).unlink(missing_ok=True)
+        return self
+
     def __exit__(self, error_class: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         try:
             if self._maps:
                 # From numpy, as an exported model is run without torch; `pretrain`'s reader takes it as one of its own.
                 header = {HEADER_KEY: json.dumps({"of": "results.jsonl, by number of the line"})}
                 write_whole(self.folder / "maps.safetensors", save(self._maps, header))
-            for name, written in map(FORMATS.__getitem__, self._formats):
-                write_whole(self.folder / name, written(common_folder(self._marked), self._marked).encode())
+            for name, written in map(FORMATS.__getitem__, self._formats if error_class is None else ()):
+                text = written(common_folder(self._marked), self._marked)
+                write_whole(self.folder / name, text.encode(errors="surrogateescape"))  # as names of files are decoded
         finally:
             super().__exit__(error_class, error, trace)
 
@@ -116,7 +123,9 @@ class DetectResults(ResultsFile):
             line["label"] = record.defect
             self._pixels.add(inspection, true_mask(inspection, record))
         self._write(line)
-        found = marked(inspection, record.defect) if self._formats else None
+        found = Marked(inspection, record.defect) if self._formats else None
+        if "coco" in self._formats:
+            found = marked(inspection, record.defect, self._outlines(inspection))
         inspection = replace(inspection, anomaly_map=None)  # a folder of thousands would not fit into memory
         if found:
             self._marked.append(found._replace(inspection=inspection))

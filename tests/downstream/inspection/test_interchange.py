@@ -2,6 +2,10 @@
 
 import csv
 import json
+import os
+import tracemalloc
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +14,14 @@ from fitted_models import run_detect
 from PIL import Image
 
 from baselines.contract.regions import region_mask, regions
+from baselines.contract.threshold import Threshold
+from downstream.inspection import interchange
 from downstream.inspection.inspection import Inspection
-from downstream.inspection.interchange import csv_line, marked, region_pixels, run_lengths
+from downstream.inspection.interchange import FORMATS, csv_line, marked, region_pixels, run_lengths
+from downstream.inspection.results import DetectResults
+from downstream.inspection.zones import ZoneLimit, ZoneRule, zone_regions
 from pretrain.data.annotations import rasterized, read_annotations
+from pretrain.data.images import Record
 
 
 def decoded(counts: list[int], height: int, width: int) -> np.ndarray:
@@ -62,6 +71,69 @@ def test_a_region_in_the_box_of_another_is_not_part_of_it():
     assert inner.tolist() == [[True]] and outer.sum() == 24 and not outer[3, 3]
 
 
+def test_a_region_is_told_from_another_of_the_same_peak_by_its_place():
+    corner = np.zeros((5, 5), np.float32)
+    corner[4], corner[:, 4], corner[0, 0] = 1.0, 1.0, 1.0
+    inspection = inspection_of(corner, 10, 10)
+    by_size = sorted(inspection.regions, key=lambda region: region.area_px)
+    assert [region_pixels(inspection, region).sum() for region in by_size] == [4, 36]
+
+
+def test_masks_of_zones_end_where_their_zones_do():
+    relative = np.random.default_rng(3).random((24, 32)).astype(np.float32)
+    labels = np.ones((24, 32), np.uint8)
+    labels[:, 15:] = 2
+    limits = [ZoneLimit(name, 0, Threshold(1.0, 0.1, 9, "")) for name in ("left", "right")]
+    rule = ZoneRule(limits, Threshold(0.6, 0.1, 9, ""), [])
+    found = zone_regions(relative, labels, rule, (48, 64))
+    inspection = replace(inspection_of(relative, 48, 64), regions=found, map_threshold=0.6)
+    masks = marked(inspection, "", [("left", labels == 1), ("right", labels == 2)]).masks
+    for number, zone in enumerate(("left", "right"), 1):
+        own = [decoded(counts, 48, 64) for counts, region in zip(masks, found, strict=True) if region.zone == zone]
+        expected = np.kron((relative > 0.6) & (labels == number), np.ones((2, 2), int))
+        assert len(own) > 1 and np.array_equal(np.sum(own, axis=0), expected)
+
+
+def test_the_code_of_a_large_mask_takes_few_bytes_a_pixel():
+    pixels = np.ones((1500, 1000), bool)
+    tracemalloc.start()
+    assert run_lengths(pixels, (7, 0, 1007, 1500), 1500, 1100) == [7 * 1500, pixels.size, 93 * 1500]
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak_bytes < 4 * pixels.size
+
+
+@pytest.mark.parametrize("formats", [(), ("csv", "label-studio"), ("coco",)])
+def test_masks_are_made_where_they_are_written(formats, tmp_path, monkeypatch):
+    made = []
+    monkeypatch.setattr(interchange, "region_pixels", lambda *args: made.append(args) or region_pixels(*args))
+    with DetectResults(tmp_path, "none", False, formats=formats) as results:
+        results.add(inspection_of(np.eye(8, dtype=np.float32), 8, 8), Record(Path("image.png"), "nut", "", ""))
+    assert bool(made) == ("coco" in formats)
+
+
+def test_names_of_any_bytes_are_written_as_they_are(tmp_path):
+    path = Path(os.fsdecode(b"/a/bolt\xff.png"))
+    found = [replace(inspection_of(np.eye(8, dtype=np.float32), 8, 8), path=path)]
+    with DetectResults(tmp_path, "none", False, formats=tuple(FORMATS)) as results:
+        results.add(*found, Record(path, "nut", "", ""))
+    assert b"/a/bolt\xff.png" in (tmp_path / "results.csv").read_bytes()
+    assert b"bolt%FF.png" in (tmp_path / "results.label-studio.json").read_bytes()
+    assert json.loads((tmp_path / "results.coco.json").read_text())["images"][0]["file_name"] == path.name
+
+
+def test_a_run_that_is_stopped_leaves_no_file_that_looks_whole(tmp_path):
+    found, record = inspection_of(np.eye(8, dtype=np.float32), 8, 8), Record(Path("image.png"), "nut", "", "")
+    for error in (None, KeyboardInterrupt):
+        with suppress(KeyboardInterrupt), DetectResults(tmp_path, "none", False, formats=tuple(FORMATS)) as results:
+            results.add(found, record)
+            if error:
+                raise error
+        written = [(tmp_path / name).exists() for name, _ in FORMATS.values()]
+        assert written == [error is None] * len(FORMATS)
+    assert len((tmp_path / "results.jsonl").read_text().splitlines()) == 1
+
+
 def test_what_is_called_good_is_listed_and_not_marked():
     anomaly_map = np.eye(8, dtype=np.float32)
     found = marked(inspection_of(anomaly_map, 8, 8, is_defective=False), "")
@@ -97,7 +169,7 @@ def test_files_of_a_run_say_what_its_lines_say(written, demo_folder):
         assert [a["score"] for a in by_image[image["id"]]] == [region["peak"] for region in expected]
         (prediction,) = task["predictions"]
         verdict, *rectangles = prediction["result"]
-        assert task["data"]["image"] == f"/data/local-files/?d={image['file_name']}"
+        assert task["data"]["image"] == f"/data/local-files/?d=test/{image['file_name']}"
         assert verdict["value"]["choices"] == ["defective" if line["is_defective"] else "good"]
         for region, annotation, rectangle in zip(expected, by_image[image["id"]], rectangles, strict=True):
             left, top, right, bottom = region["box"]
