@@ -9,7 +9,7 @@ import numpy as np
 from pretrain.command import UserError
 from pretrain.data.channels import MAX_MEASURED, PLAIN, Channels, ToFind, as_parts, joined, range_of, read_image
 from pretrain.data.decode import Decoded, Unreadable, bytes_of, decode_array, eight_bit_rgb, size_on_disk
-from pretrain.data.images import SUFFIXES, Record
+from pretrain.data.layouts import has_layout, scan, scan_plain
 from pretrain.data.levels import Range, levels_of_image, read_levels
 from pretrain.data.size import Size
 
@@ -18,7 +18,7 @@ CHANNELS = (1, 3, 4)
 ANY = Range(0, 1)
 ALLOWED = (
     "give a path, an image of Pillow's, or an array (h, w), (h, w, 3) or (3, h, w) of bytes, of 16 bits, or of floats "
-    "from 0 to 1; or many of them, as a list or with one dimension more in front"
+    "from 0 to 1; or many of them, as a list or with one dimension more in front: of gray ones (n, h, w, 1)"
 )
 
 
@@ -30,15 +30,16 @@ class Given(NamedTuple):
 
 
 def given(images: object, channels: Channels = PLAIN) -> Given:
-    """One image, or many. A folder is the images in it, in the order of their names; where parts have several lights,
-    a tuple is one part."""
+    """One image, or many. A folder is the images in it, in the order of their paths; where parts have several lights,
+    a tuple is one part. Raises UserError for what is none, and for a folder without images."""
     if channels.lights > 1 and isinstance(images, tuple):
         return Given([images], True)
     if isinstance(images, str | Path):
         path = Path(images)
         if path.is_dir():
-            files = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
-            return Given(_of_parts(files) if channels.lights > 1 else files, False)
+            records = (scan if has_layout(path) else scan_plain)(path).records  # true masks are no images
+            parts = as_parts(records) if channels.lights > 1 else records
+            return Given(sorted(record.path for record in parts), False)
         return Given([path], True)
     if hasattr(images, "ndim"):  # an array, or a tensor
         return Given([images], True) if images.ndim < 4 else Given(list(images), False)
@@ -94,10 +95,6 @@ def channels_of(images: Sequence, to_find: ToFind) -> Channels:
 def rgb(image: object) -> np.ndarray:
     """uint8 (h, w, 3) of an array or tensor. Raises UserError for any other shape, type or range."""
     return np.ascontiguousarray(_without_alpha(_bytes(_arranged(image))))
-
-
-def _of_parts(files: Sequence[Path]) -> list[Path]:
-    return [record.path for record in as_parts(Record(file, "", "", "") for file in files)]
 
 
 def _levels(image: object, limits: Range | None) -> np.ndarray:

@@ -51,6 +51,26 @@ def test_one_is_told_from_many(file):
     assert [name_of(each, i) for i, each in enumerate(given([file, PIXELS]).images)] == [file, Path("image 1")]
 
 
+def test_a_folders_images_are_those_of_its_layout_and_no_masks(demo_folder, file):
+    nuts = demo_folder / "hazelnut"
+    images, is_one = given(nuts)
+    assert not is_one and len(list((nuts / "ground_truth").rglob("*.png"))) > 0
+    assert images == sorted(path for part in ("train", "test") for path in (nuts / part).rglob("*.png"))
+    (file.parent / "more").mkdir()
+    file.rename(deeper := file.parent / "more" / file.name)
+    assert given(str(file.parent)).images == [deeper]
+    deeper.unlink()
+    with pytest.raises(UserError, match="no images in"):
+        given(file.parent)
+
+
+def test_several_gray_images_are_many_with_their_channel_alone():
+    grays = np.zeros((9, 24, 30), np.uint8)
+    assert [opened(each).pixels.shape for each in given(grays[..., None]).images] == [(24, 30, 3)] * 9
+    with pytest.raises(UserError, match=r"of gray ones \(n, h, w, 1\)"):
+        opened(*given(grays).images)
+
+
 @pytest.mark.parametrize(
     ("image", "words"),
     [
