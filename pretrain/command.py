@@ -8,8 +8,10 @@ import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, fields
 from importlib import import_module
+from numbers import Integral, Real
 from pathlib import Path
-from typing import Literal, NoReturn, TypeVar, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import Literal, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
 
 Config = TypeVar("Config")
 
@@ -70,11 +72,6 @@ def _imported(main: str) -> Callable[[Config], int | None]:
     module, _, function = main.partition(":")
 
     def call(config: Config) -> int | None:
-        # A spawned worker would first import the file that was typed, and with it torch and all else at its head, just
-        # to decode an image. What workers call lies in modules, so they need not know which file that was.
-        typed = sys.modules["__main__"]
-        typed.__spec__ = None
-        vars(typed).pop("__file__", None)
         return getattr(import_module(module), function)(config)
 
     return call
@@ -226,6 +223,22 @@ def _flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
+def check_type(name: str, value: object, hint: object) -> None:
+    """Raise UserError for what Python gives in place of the type of an option; numpy's numbers are numbers."""
+    if not _is_of(value, hint):
+        raise UserError(f"{name} must be {_in_words(hint)}, not {value!r:.80}.")
+
+
+def _is_of(value: object, hint: object) -> bool:
+    if get_origin(hint) is Literal:
+        return isinstance(value, str) and value in get_args(hint)
+    if get_origin(hint) in (UnionType, Union):
+        return any(_is_of(value, each) for each in get_args(hint))
+    if hint in (int, float):
+        return isinstance(value, Integral if hint is int else Real) and not isinstance(value, bool)
+    return isinstance(value, get_origin(hint) or hint)
+
+
 def _in_words(hint: object) -> str:
     """A type as the user reads it."""
     choices = [choice for choice in get_args(hint) if choice is not type(None)]
@@ -233,6 +246,16 @@ def _in_words(hint: object) -> str:
         return f"one of {', '.join(map(str, choices))}"
     if get_origin(hint) is tuple:
         return f"a list of {len(choices)}, such as [{','.join('1' * len(choices))}]"
+    if get_origin(hint) in (dict, Sequence):
+        return "a dictionary" if get_origin(hint) is dict else "a list"
     if choices:
         return " or ".join(map(_in_words, choices))
-    return {int: "a whole number", float: "a number", str: "text"}.get(hint, getattr(hint, "__name__", str(hint)))
+    words = {
+        int: "a whole number",
+        float: "a number",
+        str: "text",
+        bool: "True or False",
+        Path: "a path",
+        Names: "a list",
+    }
+    return words.get(hint, getattr(hint, "__name__", str(hint)))

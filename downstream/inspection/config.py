@@ -1,11 +1,12 @@
 """The options of detect.py and area.py."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
+from numbers import Integral, Real
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal, Self, get_type_hints
 
-from pretrain.command import Names, UserError, nearest
+from pretrain.command import Names, UserError, check_type, nearest
 from pretrain.data.images import LaidOut
 
 
@@ -82,14 +83,22 @@ class FitSettings:
     def of(cls, **given: object) -> Self:
         """Settings as Python has them: paths as text, numbers and lists for what is typed as text, and an Encoder for
         the path of one. Raises UserError for a name that is none."""
-        names = {each.name for each in fields(cls)}
+        hints = get_type_hints(cls)
         for name, value in given.items():
-            if name not in names:
-                raise UserError(f"an inspector is fitted without a setting {name!r}; {nearest(name, names)}")
-            if name in ("encoder", "train", "roi", "reference") and isinstance(value, str):
+            if name not in hints:
+                raise UserError(f"an inspector is fitted without a setting {name!r}; {nearest(name, hints)}")
+            if hints[name] in (Path, Path | None) and isinstance(value, str):
                 given[name] = Path(value)
-            elif name in ("scales", "range", "train_categories") and isinstance(value, Iterable):
-                given[name] = Names(value)
+            elif hints[name] is Names and isinstance(value, Iterable | Real):
+                given[name] = Names([value] if isinstance(value, Real) else value)
+            elif name == "options" and isinstance(value, Mapping):
+                given[name] = dict(value)
+            elif name == "shots" and isinstance(value, Integral):
+                given[name] = str(value)
+            elif isinstance(value, Real) and hasattr(value, "item"):  # numpy's, which JSON does not know
+                given[name] = value.item()
+            if not (name == "encoder" and hasattr(value, "stages")):  # an Encoder, whose class imports torch
+                check_type(name, given[name], hints[name])
         return cls(**given)
 
 

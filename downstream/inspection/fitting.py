@@ -2,7 +2,7 @@
 
 import inspect
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -35,9 +35,10 @@ from downstream.methods.references import (
     suspicious,
 )
 from embeddings.encoding import choose_encoder
-from pretrain.command import UserError, nearest
+from pretrain.command import UserError, check_type, nearest
+from pretrain.data.cache import Entry
 from pretrain.data.channels import PLAIN, ToFind, read_image, typed_range
-from pretrain.data.dataset import ImageSet, data_name, load
+from pretrain.data.dataset import ImageSet, check_size, data_name, load
 from pretrain.data.decode import Unreadable
 from pretrain.data.images import LayoutName
 from pretrain.data.size import Size, named
@@ -74,9 +75,12 @@ def fitted_to(
     """An inspector fitted to good images as Python has them: a folder, as `fit` takes it, or one image or many in any
     form that `Inspector.predict` takes."""
     check(settings)
+    check_type("category", category, str | None)
     if isinstance(images, str | Path) and Path(images).is_dir():
         normals = good_images(Path(images), category, pixels_of(settings), True, layout, to_find(settings))
     else:
+        if layout:
+            raise UserError(f"the layout {layout} is that of a folder, and none was given: leave it out.")
         normals = good_images_given(images, category or "images", pixels_of(settings), to_find(settings))
     model = fitted(settings, normals, say)
     model.metadata["layout"] = layout
@@ -85,6 +89,10 @@ def fitted_to(
 
 def check(settings: FitSettings) -> None:
     """Raise UserError for what can be refused before any image is opened."""
+    if settings.size_px != "native":
+        check_size(settings.size_px)
+    if settings.seed < 0:
+        raise UserError(f"the seed {settings.seed} cannot be: give 0 or more.")
     check_contamination(settings.allow_contamination)
     check_align(settings)
     check_lights(settings)
@@ -112,7 +120,7 @@ def fitted(settings: FitSettings, normals: ImageSet, say: Say) -> Inspector:
         normals, dropped = without_outliers(normals, method, settings, say)
     shots = shots_of(settings.shots, fitting_count(len(normals), settings.validation_share))
     references = normals.subset(draw(len(normals), shots, settings.seed))
-    others = other_products(settings, method, category, size_px)
+    others = other_products(settings, method, normals, say)
     alignment, references = aligned(references, settings, size_px, say) if settings.align else (None, references)
     images = Images(references)
     zones = ZonesOfNormals(roi, references, settings.minimum_area) if roi and roi.drawn and roi.drawn.zones else None
@@ -136,17 +144,34 @@ def fitted(settings: FitSettings, normals: ImageSet, say: Say) -> Inspector:
     return model
 
 
-def other_products(settings: FitSettings, method: Method, category: str, size_px: Size) -> ImageSet | None:
+def other_products(settings: FitSettings, method: Method, normals: ImageSet, say: Say) -> ImageSet | None:
     """The labeled images to learn from, where a folder of them was named: without the product itself, which must not
-    teach what is known of others. Raises UserError where the method needs them."""
+    teach what is known of others, by its name there or another. Raises UserError where the method needs them."""
     if settings.train is not None:
-        others = load(settings.train, size_px, settings.train_categories, channels=ToFind())
-        return others.subset([i for i, record in enumerate(others.records) if record.category != category])
+        others = load(settings.train, normals.size_px, settings.train_categories, channels=ToFind())
+        own, known = set(normals.categories), digests_of(normals.entries)
+        named_otherwise = {
+            record.category
+            for record, entry in zip(others.records, others.entries, strict=True)
+            if known & digests_of([entry])
+        } - own
+        for category in sorted(named_otherwise):
+            say(f"left out of {settings.train}: {category}, which holds images that were given as good ones")
+        own |= named_otherwise
+        others = others.subset([i for i, record in enumerate(others.records) if record.category not in own])
+        if others.records or method.sees_normals:
+            return others
+        raise UserError(f"{settings.train} holds no other product to learn from: name a folder with others by --train.")
     if not method.sees_normals:
         raise UserError(
             f"{settings.method} learns from labeled images of other products: name their folder by --train."
         )
     return None
+
+
+def digests_of(entries: Iterable[Entry]) -> set[bytes]:
+    """Of pixels, and of files, which tell copies that were read by other ranges; arrays have none."""
+    return {digest for entry in entries for digest in (entry.digest, entry.file_digest) if digest}
 
 
 def described(settings: FitSettings, method: Method, references: ImageSet, dropped: ImageSet) -> dict:
@@ -200,11 +225,12 @@ def make_method(settings: FitSettings, data: Path, say: Say, lights: int = 1) ->
     """The method that was asked for, with its options, for images of the folder `data`, of parts of so many lights.
     Raises UserError for options that it does not have."""
     method_class = detect_class(settings.method)
-    allowed = set(inspect.signature(method_class).parameters)
+    allowed = inspect.signature(method_class).parameters
     arguments = typed_options(settings.options)
-    for name in arguments:
+    for name, value in arguments.items():
         if name not in allowed:
             raise UserError(f"{settings.method} has no option {name!r}; {nearest(name, allowed)}")
+        check_type(f"{settings.method}'s option {name}", value, allowed[name].annotation)
     if "encoder" in allowed:
         encoder, name = choose_encoder(settings.encoder, settings.seed, is_demo(data))
         say(f"encoder: {name}, {encoder.history}")

@@ -15,10 +15,10 @@ PARENT = """
 import os, time
 from pretrain.workers import worker_pool
 
-if __name__ == "__main__":
-    with worker_pool(1) as pool:
-        print(pool.submit(os.getpid).result(), flush=True)
-        time.sleep(60)
+print("started", flush=True)
+with worker_pool(1) as pool:
+    print(pool.submit(os.getpid).result(), flush=True)
+    time.sleep(60)
 """
 
 
@@ -31,12 +31,13 @@ def runs(process: int) -> bool:
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
-def test_a_worker_ends_with_its_killed_parent(tmp_path):
+def test_a_worker_does_not_run_its_parents_script_and_ends_with_it_when_it_is_killed(tmp_path):
     (tmp_path / "parent.py").write_text(PARENT)
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     command = [sys.executable, tmp_path / "parent.py"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as parent:
-        worker = int(parent.stdout.readline())
+        assert parent.stdout.readline() == "started\n"
+        worker = int(parent.stdout.readline())  # a second "started" is no number
         assert runs(worker)
         os.kill(parent.pid, signal.SIGKILL)
     end_s = time.monotonic() + 20

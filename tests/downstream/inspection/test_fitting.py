@@ -1,6 +1,7 @@
 """What detect.py fit says of its images, and where its threshold comes from."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -12,8 +13,12 @@ from PIL import Image
 from sklearn.base import clone
 
 from downstream.inspection.config import FitSettings
+from downstream.inspection.fitting import other_products
+from downstream.inspection.images import good_images, good_images_given
 from downstream.inspection.inspector import Inspector
-from pretrain.command import UserError
+from downstream.methods.catalogue import detect_class
+from pretrain.command import Names, UserError
+from pretrain.data.channels import ToFind
 from pretrain.encoder import Encoder
 
 PYTHONS = {"method": "padim", "size_px": 64, "encoder": "random", "device": "cpu"}
@@ -139,6 +144,20 @@ def test_settings_are_cloned_by_scikit_learn_and_fitted_to_again(goods):
     assert Inspector.fit(goods, **replace(settings, scales=()).get_params()).threshold != first.threshold
 
 
+@pytest.mark.parametrize("form", ["paths", "arrays", "folder"])
+def test_the_product_is_none_of_those_to_learn_from_whatever_it_is_called(form, goods, demo_folder, capsys):
+    paths = sorted(goods.iterdir())
+    settings = FitSettings.of(method="mean", train=str(demo_folder))
+    given = [np.asarray(Image.open(path)) for path in paths] if form == "arrays" else paths
+    normals = good_images(goods, None, 64) if form == "folder" else good_images_given(given, "nuts", 64, ToFind())
+    others = other_products(settings, detect_class("mean")(), normals, print)
+    assert others.categories == ["bottle", "leather"]
+    assert f"left out of {demo_folder}: hazelnut, which holds" in capsys.readouterr().out
+    only = replace(settings, train_categories=Names("hazelnut"), method="residual")
+    with pytest.raises(UserError, match="holds no other product"):
+        other_products(only, detect_class("residual")(), normals, print)
+
+
 @pytest.mark.parametrize(
     ("images", "settings", "words"),
     [([], {}, "no good images were given"), ("gone.png", {}, "gone.png: No such file"), (5, {}, "a int is no image"),
@@ -146,8 +165,31 @@ def test_settings_are_cloned_by_scikit_learn_and_fitted_to_again(goods):
      (np.zeros((3, 8, 8)), {"sise_px": 64}, "without a setting 'sise_px'; did you mean size_px?"),
      (np.zeros((3, 8, 8)), {"size_px": 4}, "4 px: choose from 8"),
      (np.zeros((3, 8, 8)), {"options": {"dimension": 4}}, "has no option 'dimension'; did you mean dimensions?"),
+     (np.zeros((3, 8, 8)), {"options": {"dimensions": "many"}}, "padim's option dimensions must be a whole number"),
+     (np.zeros((3, 8, 8)), {"layout": "mvtec"}, "the layout mvtec is that of a folder, and none was given"),
      (np.zeros((3, 8, 8)), {"allow_contamination": 0.7}, "less than 0.5")],
 )  # fmt: skip
 def test_in_python_a_mistake_is_one_sentence_too(images, settings, words):
     with pytest.raises(UserError, match=words):
         Inspector.fit(images, **PYTHONS | settings)
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [({"size_px": "32"}, "size_px must be a whole number or one of native, not '32'"), ({"size_px": 32.0}, "not 32.0"),
+     ({"size_px": 0}, "0 px: choose from 8"), ({"seed": -1}, "the seed -1 cannot be"), ({"seed": True}, "not True"),
+     ({"false_alarm_rate": "0.1"}, "false_alarm_rate must be a number, not '0.1'"), ({"method": None}, "must be text"),
+     ({"false_alarm_rate": None}, "a number, not None"), ({"minimum_area": "5"}, "minimum_area must be a whole number"),
+     ({"options": None}, "options must be text or a dictionary, not None"), ({"options": ["a"]}, "or a dictionary"),
+     ({"encoder": 5}, "encoder must be a path, not 5"), ({"range": None}, "range must be a list, not None"),
+     ({"align": "no"}, "align must be True or False"), ({"category": 5}, "category must be text, not 5")],
+)  # fmt: skip
+def test_in_python_what_is_of_another_type_is_refused_before_any_image_is_opened(setting, words):
+    with pytest.raises(UserError, match=re.escape(words)):
+        Inspector.fit("gone.png", **PYTHONS | setting)
+
+
+def test_in_python_settings_may_be_numpys_numbers_and_one_in_place_of_a_list():
+    settings = FitSettings.of(scales=0.5, size_px=np.int64(64), false_alarm_rate=np.float32(0.5), shots=2, range=(0, 9))
+    assert (type(settings.size_px), type(settings.false_alarm_rate)) == (int, float)
+    assert settings.scales == ("0.5",) and settings.shots == "2" and settings.range == ("0", "9")
