@@ -153,9 +153,9 @@ def test_the_product_is_none_of_those_to_learn_from_whatever_it_is_called(form, 
     others = other_products(settings, detect_class("mean")(), normals, print)
     assert others.categories == ["bottle", "leather"]
     assert f"left out of {demo_folder}: hazelnut, which holds" in capsys.readouterr().out
-    only = replace(settings, train_categories=Names("hazelnut"), method="residual")
+    only = replace(settings, train_categories=Names("hazelnut"), method="cam")
     with pytest.raises(UserError, match="holds no other product"):
-        other_products(only, detect_class("residual")(), normals, print)
+        other_products(only, detect_class("cam")(), normals, print)
 
 
 @pytest.mark.parametrize(
