@@ -7,7 +7,7 @@ fifth of the work of enlarging first.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Self
 
 import torch
@@ -25,6 +25,13 @@ GRID_LEVEL = "level2"
 # EfficientNet-Lite0 sees at level3 (about 210 px), so that nothing changes but memory. Both are multiples of
 # a CNN's strides.
 TILE_PX, MARGIN_PX = 1536, 224
+# Of a level that is brought to the grid of such an image: all at once take gigabytes.
+CHANNELS_AT_ONCE = 8
+ALL = slice(None)
+
+
+def part_of(images: Tensor, down: slice, across: slice) -> Tensor:
+    return images[..., down, across]
 
 
 class Patches:
@@ -85,11 +92,13 @@ class Patches:
 
     @torch.inference_mode()
     @full_precision()
-    def __call__(self, images: Tensor) -> Tensor:
-        """Patch vectors (b, rows, columns, dimensions); images lie on the encoder's device, and so do these."""
+    def __call__(self, images: Tensor, seen: Callable[[Tensor, slice, slice], Tensor] = part_of) -> Tensor:
+        """Patch vectors (b, rows, columns, dimensions); images lie on the encoder's device, and so do these. `seen`
+        gives rows and columns of images as they are to be seen, where they are not float32 themselves."""
         if max(images.shape[-2:]) <= TILE_PX + 2 * MARGIN_PX or not self._sees_parts:
-            return self.traced(images)
-        return torch.cat([self._on_one_grid(self._levels_in_tiles(image[None])) for image in images])
+            return self.traced(seen(images, ALL, ALL))
+        vectors = [self._level_by_level(self._levels_in_tiles(image[None], seen)) for image in images]
+        return torch.cat(vectors) if len(vectors) > 1 else vectors[0]
 
     def traced(self, images: Tensor) -> Tensor:
         """`__call__` for torch.export, which cannot trace inference mode, and which knows no tiles."""
@@ -106,25 +115,33 @@ class Patches:
     def _strides(self) -> list[int]:
         return [self.encoder.strides[level] for level in self.levels]
 
-    def _levels_in_tiles(self, image: Tensor) -> list[Tensor]:
-        """`_levels` of one image (1, 3, h, w), tile by tile."""
+    @property
+    def _grid_stride(self) -> int:
+        return self.encoder.strides[GRID_LEVEL if GRID_LEVEL in self.levels else self.levels[0]]
+
+    def _levels_in_tiles(self, image: Tensor, seen: Callable[[Tensor, slice, slice], Tensor]) -> list[Tensor]:
+        """`_levels` of one image (1, 3, h, w), tile by tile; finer ones than the grid averaged to it, where its patches
+        are whole numbers of theirs."""
         height, width = image.shape[-2:]
-        found: list[Tensor] = []
+        found, kept_strides = [], self._strides
+        if self.grid is None and height % self._grid_stride == width % self._grid_stride == 0:
+            kept_strides = [max(stride, self._grid_stride) for stride in self._strides]
         for top in range(0, height, TILE_PX):
             for left in range(0, width, TILE_PX):
                 above, before = min(top, MARGIN_PX), min(left, MARGIN_PX)
                 down = slice(top - above, top + TILE_PX + MARGIN_PX)
                 across = slice(left - before, left + TILE_PX + MARGIN_PX)
-                seen = self._levels(image[..., down, across])
+                levels = self._levels(seen(image, down, across))
                 found = found or [
                     level.new_empty(1, level.shape[1], math.ceil(height / stride), math.ceil(width / stride))
-                    for level, stride in zip(seen, self._strides, strict=True)
+                    for level, stride in zip(levels, kept_strides, strict=True)
                 ]
-                for whole, part, stride in zip(found, seen, self._strides, strict=True):
-                    side = TILE_PX // stride
-                    tile = whole[..., top // stride :, left // stride :][..., :side, :side]
+                for whole, part, stride, kept in zip(found, levels, self._strides, kept_strides, strict=True):
+                    side, times = TILE_PX // kept, kept // stride
+                    tile = whole[..., top // kept :, left // kept :][..., :side, :side]
                     part = part[..., above // stride :, before // stride :]
-                    tile.copy_(part[..., : tile.shape[-2], : tile.shape[-1]])
+                    part = part[..., : times * tile.shape[-2], : times * tile.shape[-1]]
+                    tile.copy_(_on_grid(part, tile.shape[-2:]))
         return found
 
     def _levels(self, images: Tensor) -> list[Tensor]:
@@ -142,12 +159,27 @@ class Patches:
             levels.append(level.float())
         return levels
 
+    def _level_by_level(self, levels: list[Tensor]) -> Tensor:
+        """`_on_one_grid` of one image, taking the levels away, with hardly more memory than it gives."""
+        if self._mixed is not None:
+            return self._on_one_grid(levels)
+        shape = self._grid_shape(levels)
+        vectors, start = levels[0].new_empty(1, *shape, sum(level.shape[1] for level in levels)), 0
+        while levels:
+            for part in levels.pop(0).split(CHANNELS_AT_ONCE, dim=1):
+                end = start + part.shape[1]
+                vectors[..., start:end] = _on_grid(part, shape).permute(0, 2, 3, 1)
+                start = end
+        return vectors
+
+    def _grid_shape(self, levels: Sequence[Tensor]) -> tuple[int, int]:
+        if self.grid is None:
+            return tuple(dict(zip(self.levels, levels, strict=True)).get(GRID_LEVEL, levels[0]).shape[-2:])
+        return tuple(min(side, self.grid) for side in levels[0].shape[-2:])
+
     def _on_one_grid(self, levels: Sequence[Tensor]) -> Tensor:
         """Patch vectors (b, rows, columns, dimensions)."""
-        if self.grid is None:
-            shape = dict(zip(self.levels, levels, strict=True)).get(GRID_LEVEL, levels[0]).shape[-2:]
-        else:
-            shape = tuple(min(side, self.grid) for side in levels[0].shape[-2:])
+        shape = self._grid_shape(levels)
         levels = [_on_grid(level, shape) for level in levels]  # (b, d, rows, columns)
         # A mixture of all channels is the sum of the levels' mixtures.
         vectors = sum(levels) if self._mixed is not None else torch.cat(levels, dim=1)

@@ -131,7 +131,7 @@ class NotFitted(RuntimeError):
 
 
 class Images(Sequence[Tensor]):
-    """Cached images as float32 (3, h, w), each made when it is asked for; without labels."""
+    """Cached images (3, h, w), each made when it is asked for, `as_images`; without labels."""
 
     def __init__(self, images: ImageSet) -> None:
         self.images = images
@@ -141,11 +141,11 @@ class Images(Sequence[Tensor]):
 
     def __getitem__(self, position: int) -> Tensor:
         (pixels,) = self.images.batch([position])  # (h, w, 3)
-        return torch.from_numpy(pixels).permute(2, 0, 1).float().div_(255)  # (3, h, w)
+        return as_images(torch.from_numpy(pixels))
 
 
 class Samples(Sequence[Sample]):
-    """The same with label, mask, category and path."""
+    """The same as float32, with label, mask, category and path."""
 
     def __init__(self, images: ImageSet) -> None:
         self.images, self._images = images, Images(images)
@@ -157,7 +157,7 @@ class Samples(Sequence[Sample]):
         record = self.images.records[position]
         mask = read_mask(record.mask, self.images.size_px) if record.mask else None
         return Sample(
-            self._images[position],
+            as_floats(self._images[position]),
             int(record.is_anomaly),
             None if mask is None else torch.from_numpy(mask.copy()),
             record.category,
@@ -165,16 +165,33 @@ class Samples(Sequence[Sample]):
         )
 
 
-def batches(images: Iterable[Tensor], batch_size: int, device: torch.device = CPU) -> Iterator[Tensor]:
-    """Stack images (3, h, w) into (b, 3, h, w) on a device, in one transfer; the last batch may be smaller. Raises
-    UserError for unequal sizes."""
+def as_images(pixels: Tensor) -> Tensor:
+    """Pixels uint8 (..., h, w, 3) as images (..., 3, h, w): float32 in [0, 1]. Large ones stay the bytes that they are
+    until a method looks at a part, as four times as many take gigabytes; `batches` makes floats of them for one that
+    does not."""
+    images = pixels.movedim(-1, -3)
+    return images if math.prod(images.shape[-2:]) > MAX_PIXELS_AT_ONCE else as_floats(images)
+
+
+def as_floats(images: Tensor) -> Tensor:
+    """Images, bytes or not, as float32 in [0, 1]."""
+    return images.float().div_(255) if images.dtype == torch.uint8 else images
+
+
+def batches(
+    images: Iterable[Tensor], batch_size: int, device: torch.device = CPU, may_be_bytes: bool = False
+) -> Iterator[Tensor]:
+    """Stack images (3, h, w) into (b, 3, h, w) on a device, in one transfer; the last batch may be smaller. Large ones
+    are bytes, as they come, where that `may_be`. Raises UserError for unequal sizes."""
     remaining = iter(images)
     while first := list(islice(remaining, 1)):
         batch = first + list(islice(remaining, at_once(batch_size, first[0].shape[-2:]) - 1))
         if len(shapes := {tuple(image.shape) for image in batch}) > 1:
             raise UserError(f"images of {len(shapes)} sizes in one call, such as {shapes.pop()}: give them one size.")
-        # A copy of one large image takes gigabytes.
-        yield transferred(torch.stack(batch) if len(batch) > 1 else batch[0][None], device)
+        stacked = transferred(torch.stack(batch) if len(batch) > 1 else batch[0][None], device)
+        del first, batch  # which take as much again
+        yield stacked if may_be_bytes else as_floats(stacked)
+        del stacked
 
 
 def at_once(batch_size: int, shape: Sequence[int]) -> int:

@@ -135,7 +135,7 @@ def _labeled(
     is_large = areas_px >= minimum_area_px
     is_large[0] = False  # what is in no region
     renumbered = np.where(is_large, np.cumsum(is_large), 0)
-    return renumbered[labels], areas_px[is_large]
+    return renumbered.astype(labels.dtype)[labels], areas_px[is_large]
 
 
 def _original_pixels(values: np.ndarray, original_size: tuple[int, int] | None) -> float:

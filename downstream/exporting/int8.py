@@ -10,7 +10,7 @@ import contextlib
 import copy
 import io
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -23,6 +23,7 @@ from downstream.exporting.graph import InspectionGraph, PatchVectors
 from downstream.exporting.onnx_file import OPSET, onnx_model
 from downstream.inspection.inspector import Inspector
 from downstream.methods.exported import IMAGES, probe_image
+from embeddings.patches import ALL, part_of
 from pretrain.command import UserError
 from pretrain.files import scratch_folder
 
@@ -71,7 +72,8 @@ class QuantizedPatches:
         self._session = _session(proto)
         self._takes_floats = takes_floats
 
-    def __call__(self, images: Tensor) -> Tensor:
+    def __call__(self, images: Tensor, seen: Callable[[Tensor, slice, slice], Tensor] = part_of) -> Tensor:
+        images = seen(images, ALL, ALL)
         given = images if self._takes_floats else images.mul(255).round().to(torch.uint8).permute(0, 2, 3, 1)
         (vectors,) = self._session.run(None, {IMAGES: np.ascontiguousarray(given.numpy())})
         return torch.from_numpy(vectors)

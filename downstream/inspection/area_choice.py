@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from torch import Tensor
 
-from baselines.contract.method import Images, Method
+from baselines.contract.method import Images, Method, as_floats
 from baselines.contract.regions import area_scores, region_areas
 from baselines.contract.threshold import Threshold, is_anomalous, threshold_from_normals
 from downstream.inspection.images import good_images
@@ -160,7 +160,7 @@ def synthetic(validation: ValidationImages, count: int, seed: int) -> Iterator[t
     for step in range(-(-count // len(images))):
         for own in range(len(images)):
             # Anomalies borrow their texture from another image, each round from a further one.
-            image, source = images[own][None], images[(own + 1 + step) % len(images)][None]
+            image, source = (as_floats(images[i])[None] for i in (own, (own + 1 + step) % len(images)))
             for attempt in range(MOST_ATTEMPTS):
                 anomalous, masks = add_anomaly(image, source, seed, step + attempt * STEPS_AHEAD, [own])
                 mask = masks[0].numpy()

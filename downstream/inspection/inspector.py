@@ -56,7 +56,7 @@ from pretrain.reading import parse_json, read_json
 MAX_PIXELS_AT_ONCE = 16 * 1024**2
 
 if TYPE_CHECKING:  # importing the contract imports torch, 1.5 s that a run of an exported model does without
-    from baselines.contract.method import Method
+    from baselines.contract.method import Method, Prediction
 
 
 @dataclass
@@ -288,21 +288,20 @@ class Inspector:
             image.pixels if pose is None else self.alignment.aligned(image.pixels, pose) for image, pose in pairs
         ])  # fmt: skip
         start_s = time.perf_counter()
-        (prediction,) = (each.cpu() for each in self.method.predict(images)) if len(images) else (None,)
+        batches = self.method.predict(images) if len(images) else ()  # of large images, fewer at once
+        judged = [each for batch in batches for each in _one_by_one(batch.cpu())]
         milliseconds = 1e3 * (time.perf_counter() - start_s) / max(1, len(images))
-        position = 0
+        answers = iter(zip(judged, poses, strict=True))
         for path, image in zip(paths, opened, strict=True):
             if isinstance(image, Problem):
                 yield image
                 continue
-            anomaly_map = None if prediction.maps is None else np.asarray(prediction.maps[position])
+            (score, anomaly_map, distance), pose = next(answers)
             inspected = self._inspected_by_rule if self.rule else self._inspected_by_score
-            score, pose = float(prediction.scores[position]), poses[position]
             found = inspected(path, image, score, anomaly_map, milliseconds, pose)
-            if isinstance(found, Inspection) and getattr(prediction, "distances", None) is not None:
-                found = replace(found, distance=float(prediction.distances[position]))
+            if isinstance(found, Inspection) and distance is not None:
+                found = replace(found, distance=distance)
             yield found
-            position += 1
 
     def _as_it_lies(self, values: np.ndarray, pose: Pose | None) -> np.ndarray:
         """What lies as the method sees an image, as the image lies."""
@@ -322,8 +321,9 @@ class Inspector:
         import torch  # not above, as an exported model is run without
 
         transferred = imported("pretrain.training.device.transferred")
-        batch = transferred(torch.from_numpy(np.stack(pixels)), self.method.device)  # (b, h, w, 3)
-        return batch.permute(0, 3, 1, 2).float().div_(255)  # (b, 3, h, w)
+        as_images = imported("baselines.contract.method.as_images")
+        stacked = np.stack(pixels) if len(pixels) > 1 else np.ascontiguousarray(pixels[0])[None]
+        return as_images(transferred(torch.from_numpy(stacked), self.method.device))  # (b, 3 x lights, h, w)
 
     def _inspected_by_rule(
         self, path: Path, image, _: float, anomaly_map: np.ndarray, ms: float, pose: Pose | None
@@ -389,3 +389,11 @@ class Inspector:
             pose=pose,
             channels=self.channels,
         )
+
+
+def _one_by_one(prediction: "Prediction") -> Iterator[tuple[float, np.ndarray | None, float | None]]:
+    """The score of each image of a batch, its map, and how far its mean is from that of the nearest good one."""
+    maps, distances = prediction.maps, getattr(prediction, "distances", None)
+    for position, score in enumerate(prediction.scores):
+        anomaly_map = None if maps is None else np.asarray(maps[position])
+        yield float(score), anomaly_map, None if distances is None else float(distances[position])

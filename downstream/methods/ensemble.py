@@ -24,6 +24,7 @@ from baselines.contract.method import (
     NotFitted,
     Prediction,
     Sample,
+    as_floats,
     at_once,
     batches,
     described,
@@ -119,7 +120,7 @@ class Ensemble:
         """Scores (b,) and maps (b, h, w), batch by batch."""
         if not hasattr(self, "normal_scores_"):
             raise NotFitted("Ensemble has no normals yet: call refer first.")
-        for batch in batches(images, self.batch_size, self.device):
+        for batch in batches(images, self.batch_size, self.device, may_be_bytes=True):
             yield predicted(self._predict_batch, batch)
 
     def to(self, device: torch.device | str) -> Self:
@@ -248,10 +249,11 @@ def seen_at(images: Tensor, scale: float, roi: Tensor | None = None, light: int 
     if images.shape[1] > 3:
         images = images[:, 3 * light : 3 * light + 3]
     if roi is not None:
-        images = painted(images, roi)
+        images = painted(as_floats(images), roi)
     shape = scaled(images.shape[-2:], scale)
     if tuple(images.shape[-2:]) == shape:
         return images
+    images = as_floats(images)
     return F.interpolate(images, shape, mode="bilinear", antialias=True)
 
 

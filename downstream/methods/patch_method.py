@@ -19,6 +19,7 @@ from baselines.contract.method import (
     NotFitted,
     Prediction,
     Sample,
+    as_floats,
     batches,
     forget,
     load_method,
@@ -40,6 +41,8 @@ MAX_FOR_CHANNELS = 32
 MAX_PATCHES_EACH = 2**13
 ROWS_AT_ONCE = 1024
 PATCHES_IN_PLACE = 2**18
+# Of maps that are made at once, 256 MiB, and of one map whose highest values are sought at once.
+MAX_MAP_PIXELS, SORTED_AT_ONCE = 2**26, 2**23
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -128,7 +131,7 @@ class PatchMethod(ABC):
         """Scores (b,) and maps (b, h, w), batch by batch."""
         if not hasattr(self, "normal_scores_"):
             raise NotFitted(f"{type(self).__name__} has no normals yet: call refer first.")
-        for batch in batches(images, self.batch_size, self.device):
+        for batch in batches(images, self.batch_size, self.device, may_be_bytes=True):
             yield predicted(self._predict_batch, batch)
 
     def _predict_batch(self, images: Tensor) -> Prediction:
@@ -140,7 +143,7 @@ class PatchMethod(ABC):
         distances, apart = self.distances(vectors), nearest(self._pooled(vectors), self.pooled_)
         del vectors  # which take more than the image
         maps = self._maps(distances, images.shape[-2:])
-        return Prediction(self._scores(maps, apart), maps, apart)
+        return Prediction(self._scores(self._highest(maps), apart), maps, apart)
 
     def patches(self, images: Tensor) -> Tensor:
         """float32 images (b, 3, h, w) -> patch vectors (b, rows, columns, d), normalized once normals are known."""
@@ -161,7 +164,14 @@ class PatchMethod(ABC):
         if "_patches" not in vars(self):
             self._patches = self._make_patches(self._opened_encoder()).to(self.device)
         images = images.to(self.device)
-        return self._patches(painted(images, self.roi_) if hasattr(self, "roi_") else images)
+        if images.dtype == torch.uint8:
+            return self._patches(images, self._seen)
+        return self._patches(self._seen(images))
+
+    def _seen(self, images: Tensor, down: slice = slice(None), across: slice = slice(None)) -> Tensor:
+        """A part of images as the encoder sees it: float32 in [0, 1], what does not count painted over."""
+        images = as_floats(images[..., down, across])
+        return painted(images, self.roi_[down, across]) if hasattr(self, "roi_") else images
 
     def _within(self, vectors: Tensor) -> Tensor:
         """Of patches (..., rows, columns, d) those that count: (..., p, d)."""
@@ -217,7 +227,7 @@ class PatchMethod(ABC):
         vector of each image is kept, and the patches at each position are summed up."""
         if not hasattr(self, "patch_sum_"):
             self._learn_space(sampled(self._within(self._features(batch))) for batch in spread_over(normals))
-        for images in batches(normals, LEARNING_BATCH, self.device):
+        for images in batches(normals, LEARNING_BATCH, self.device, may_be_bytes=True):
             self.size_px_ = getattr(self, "size_px_", list(images.shape[-2:]))
             if list(images.shape[-2:]) != self.size_px_:
                 raise UserError(
@@ -230,7 +240,9 @@ class PatchMethod(ABC):
             used = views[:, 0] if self.foreground else views[:, 0, :, :, :0]  # else the grid's shape alone is of use
             known = getattr(self, "patch_sum_", used.new_zeros(used.shape[1:]))
             self.patch_sum_ = known[..., : used.shape[-1]] + used.sum(0)  # (rows, columns, d); models of before sum all
+            del used, images
             yield views
+            del views  # of a large image, a gigabyte that the next one needs
 
     def _learn_space(self, features: Iterable[Tensor]) -> None:
         """Learn how patches are compared, from those of some normals (b, p, c), not yet normalized."""
@@ -240,14 +252,20 @@ class PatchMethod(ABC):
     def _add_normals(self, left_out: Tensor, image_distances: Tensor) -> None:
         """Score normals by the distances of their patches (n, rows, columns) and of their pooled vectors (n,), each
         without itself, and keep the scores. The first ones say in what units the two distances count."""
-        maps = self._maps(left_out, self.size_px_)
-        if "_watch" in vars(self):
-            self._watch(maps)
+        highest, peaks = [left_out.new_empty(0)], [left_out.new_empty(0)]
+        for part in left_out.split(max(1, MAX_MAP_PIXELS // math.prod(self.size_px_))):
+            maps = self._maps(part, self.size_px_)
+            if "_watch" in vars(self):
+                self._watch(maps)
+            highest.append(self._highest(maps))
+            peaks.append(maps.flatten(1).amax(1))
+            del maps
+        highest, peaks = torch.cat(highest), torch.cat(peaks)
         if not hasattr(self, "units_"):
-            has_two = len(maps) > 1
-            units = (self._highest(maps).mean(), image_distances.mean()) if has_two else (maps.new_tensor(1.0),) * 2
+            has_two = len(highest) > 1
+            units = (highest.mean(), image_distances.mean()) if has_two else (highest.new_tensor(1.0),) * 2
             self.units_ = torch.stack(units).clamp(min=1e-12)
-        scores, peaks = self._scores(maps, image_distances), maps.flatten(1).amax(1)
+        scores = self._scores(highest, image_distances)
         for name, new in (("normal_scores_", scores), ("normal_peaks_", peaks)):
             setattr(self, name, torch.cat([getattr(self, name, new[:0]), new]))
 
@@ -263,12 +281,16 @@ class PatchMethod(ABC):
         return torch.where(self.roi_, maps, 0) if hasattr(self, "roi_") else maps
 
     def _highest(self, maps: Tensor) -> Tensor:
+        """The mean of the highest values of maps (b, h, w): (b,)."""
         flat = maps.flatten(1)
-        count = int(self.roi_.sum()) if hasattr(self, "roi_") else flat.shape[1]
-        return flat.topk(max(1, round(self.top_share * count)), dim=1).values.mean(1)
+        inside = int(self.roi_.sum()) if hasattr(self, "roi_") else flat.shape[1]
+        count = max(1, round(self.top_share * inside))
+        if flat.shape[1] > SORTED_AT_ONCE:  # topk writes each value beside its position, 16 bytes a pixel
+            parts = flat.split(SORTED_AT_ONCE, dim=1)
+            flat = torch.cat([part.topk(min(count, part.shape[1]), dim=1).values for part in parts], dim=1)
+        return flat.topk(count, dim=1).values.mean(1)
 
-    def _scores(self, maps: Tensor, image_distances: Tensor) -> Tensor:
-        highest = self._highest(maps)
+    def _scores(self, highest: Tensor, image_distances: Tensor) -> Tensor:
         if not self.image_weight:
             return highest
         return highest / self.units_[0] + self.image_weight * image_distances / self.units_[1]
@@ -296,7 +318,7 @@ class PatchMethod(ABC):
 def spread_over(normals: Sequence[Tensor]) -> Iterator[Tensor]:
     """Batches of up to MAX_FOR_CHANNELS normals, spread over all."""
     chosen = torch.linspace(0, len(normals) - 1, min(len(normals), MAX_FOR_CHANNELS)).long().tolist()
-    return batches((normals[i] for i in chosen), LEARNING_BATCH)
+    return batches((normals[i] for i in chosen), LEARNING_BATCH, may_be_bytes=True)
 
 
 def sampled(vectors: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from baselines.contract.method import LEARNING_BATCH, at_once
+from baselines.contract.method import LEARNING_BATCH, at_once, batches
 from downstream.methods.coreset import coreset, nearest_rows, squared_distances
 from downstream.methods.patch_method import PatchMethod, nearest_other
 from embeddings.index import Index
@@ -132,6 +132,7 @@ class PatchCore(PatchMethod):
         for views in views_of_normals:
             for patches in self._within(views).flatten(1, 2):  # (m p, d)
                 parts.append(patches[torch.randperm(len(patches), generator=generator)[:each]])
+            del views, patches
         owners = torch.arange(len(parts), device=self.device).repeat_interleave(len(parts[0]))
         return torch.cat(parts), owners
 
@@ -146,10 +147,15 @@ class PatchCore(PatchMethod):
         count = at_once(LEARNING_BATCH, self.size_px_)
         for start in range(0, len(positions), count):
             owners = positions[start : start + count]
-            vectors = self.patches(torch.stack([normals[i] for i in owners]))
+            (images,) = batches((normals[i] for i in owners), count, may_be_bytes=True)
+            vectors = self.patches(images)
             for patches, own in zip(self._within(vectors), owners, strict=True):
-                scores = self._patch_scores(patches, *self._nearest_without(self._projected(patches), own))
-                maps.append(self._spread(scores[None], vectors.shape[1:3]))
+                scores = [
+                    self._patch_scores(part, *self._nearest_without(self._projected(part), own))
+                    for part in patches.split(PATCHES_AT_ONCE)
+                ]
+                maps.append(self._spread(torch.cat(scores)[None], vectors.shape[1:3]))
+            del images, vectors, patches
         return torch.cat(maps)
 
     def _projected(self, vectors: Tensor) -> Tensor:

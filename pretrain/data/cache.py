@@ -8,6 +8,7 @@ finished, and one that reads beside it sees whole rows only.
 
 import errno
 import math
+import mmap
 import os
 import shutil
 import sqlite3
@@ -78,6 +79,13 @@ def store_folder(folder: Path, size_px: Size, channels: Channels = PLAIN) -> Pat
     resolved = folder.resolve()
     name = blake2b(bytes(resolved), digest_size=4).hexdigest()
     return cache_root() / f"{resolved.name}-{name}-{named(size_px)}px-v{VERSION}{channels.suffix}"
+
+
+def let_go(pixels: np.ndarray) -> None:
+    """Give back the memory of mapped pixels that were read: it counts as this process's until others need it."""
+    mapped = getattr(pixels, "_mmap", None)
+    if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
+        mapped.madvise(mmap.MADV_DONTNEED)
 
 
 def open_cached(

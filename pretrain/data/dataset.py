@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from pretrain.command import UserError
-from pretrain.data.cache import Entry, open_cached
+from pretrain.data.cache import Entry, let_go, open_cached
 from pretrain.data.channels import PLAIN, Channels, ToFind, as_parts
 from pretrain.data.decode import Unreadable, read_mask, size_on_disk
 from pretrain.data.images import LayoutName, Problem, Record, same_content, split_records
@@ -22,6 +22,8 @@ from pretrain.demo import is_demo, make
 REAL_DATA = Path("data/mvtec")
 DEMO_DATA = Path("data/demo")
 MIN_PX, MAX_PX = 8, 16384
+# Of images that were copied: the memory that holds them a second time is worth giving back.
+LARGE_BYTES = 1 << 26
 # Images whose sizes are read to know the usual one.
 MAX_MEASURED = 64
 
@@ -48,7 +50,10 @@ class ImageSet:
     def batch(self, positions: Sequence[int]) -> np.ndarray:
         """Copies of the images at `positions`: uint8 (b, height, width, 3), RGB, of several lights three
         channels each."""
-        return self.pixels[[self.entries[position].row for position in positions]]
+        pixels = self.pixels[[self.entries[position].row for position in positions]]
+        if pixels.nbytes > LARGE_BYTES:
+            let_go(self.pixels)
+        return pixels
 
     def subset(self, positions: Sequence[int]) -> "ImageSet":
         """The images at `positions` alone."""

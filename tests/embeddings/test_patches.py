@@ -67,6 +67,9 @@ def test_a_large_image_is_cut_into_tiles_and_nothing_changes(architecture, choic
     tiled = patches(image)
     assert tiled.shape == whole.shape and max(map(max, sizes)) <= 64 + 2 * 224 and len(sizes) > 3
     assert (tiled - whole).abs().max() < 1e-4 * whole.abs().max()
+    in_bytes = (image[:1] * 255).to(torch.uint8)  # each tile is made floats by itself
+    seen = patches(in_bytes, lambda images, down, across: images[..., down, across] / 255)
+    assert torch.equal(seen, patches(in_bytes / 255))
     odd = patches(torch.rand(1, 3, 551, 333))
     assert odd.shape[1:3] == ((12, 12) if "grid" in choice else (69, 42)) and odd.isfinite().all()
 

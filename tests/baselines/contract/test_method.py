@@ -15,6 +15,8 @@ from baselines.contract.method import (
     Prediction,
     Restorer,
     Samples,
+    as_floats,
+    as_images,
     at_once,
     batches,
 )
@@ -296,6 +298,18 @@ def test_a_batch_that_a_gpu_cannot_hold_is_predicted_in_parts(material):
 def test_methods_and_restorers_are_told_apart():
     assert isinstance(SadNetRestorer(), Restorer) and not isinstance(SadNetRestorer(), Method)
     assert not isinstance(MeanImage(), Restorer)
+
+
+def test_large_images_are_bytes_for_whom_may_have_them(monkeypatch):
+    pixels = torch.randint(0, 256, (2, 8, 9, 3), dtype=torch.uint8)
+    floats = as_images(pixels)
+    assert floats.shape == (2, 3, 8, 9) and torch.equal(floats, pixels.permute(0, 3, 1, 2) / 255)
+    monkeypatch.setattr("baselines.contract.method.MAX_PIXELS_AT_ONCE", 71)
+    large = as_images(pixels)
+    assert large.dtype == torch.uint8 and large.data_ptr() == pixels.data_ptr()
+    for image, as_bytes, as_float in zip(floats, batches(large, 4, may_be_bytes=True), batches(large, 4), strict=True):
+        assert as_bytes.dtype == torch.uint8 and torch.equal(as_float[0], image)
+        assert torch.equal(as_floats(as_bytes)[0], image)
 
 
 def test_fewer_large_images_are_taken_at_once():

@@ -37,6 +37,15 @@ def test_a_model_is_the_same_after_loading_and_in_any_company(padim_folder, blot
         np.testing.assert_allclose(first.anomaly_map, second.anomaly_map, rtol=1e-4)
 
 
+def test_large_images_are_judged_one_at_once_and_all_of_them(padim_folder, blotched, monkeypatch):
+    model, paths = Inspector.load(padim_folder), sorted(blotched.iterdir())
+    expected = list(model.inspect(paths))
+    monkeypatch.setattr("baselines.contract.method.MAX_PIXELS_AT_ONCE", 64 * 64)
+    for one, other in zip(model.inspect(paths), expected, strict=True):
+        assert one.score == pytest.approx(other.score, rel=1e-5) and one.path == other.path
+        np.testing.assert_allclose(one.anomaly_map, other.anomaly_map, rtol=1e-4, atol=1e-5)
+
+
 def test_a_batch_goes_to_the_gpu_as_bytes_and_back_at_its_end(padim_folder, blotched):
     paths = sorted(blotched.iterdir())
     here, there = Inspector.load(padim_folder), Inspector.load(padim_folder)
@@ -48,7 +57,7 @@ def test_a_batch_goes_to_the_gpu_as_bytes_and_back_at_its_end(padim_folder, blot
         gpu.waits.clear(), gpu.arrivals.clear()
         found = there.inspect_decoded(paths, images)
         assert gpu.arrivals == [(len(paths), here.size_px, here.size_px, 3)]
-        assert len(gpu.waits) == 2  # scores and maps
+        assert len(gpu.waits) == 3  # scores, maps and distances
     for first, second in zip(expected, found, strict=True):
         assert first.score == pytest.approx(second.score, rel=1e-4) and first.is_defective == second.is_defective
         np.testing.assert_allclose(first.anomaly_map, second.anomaly_map, rtol=1e-4)

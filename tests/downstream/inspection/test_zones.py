@@ -148,6 +148,17 @@ def test_a_model_with_zones_is_the_same_after_loading_and_at_another_threshold(z
     assert stored["format"] == 4 and stored["drawn_roi"]["image_size"] == [256, 256]
 
 
+def test_an_exported_file_decides_by_the_zones_as_the_model_does(zoned, blotched, tmp_path):
+    assert run_export(zoned, "--out", tmp_path / "zoned.onnx") == 0
+    images = sorted(blotched.iterdir())
+    model, file = Inspector.load(zoned), Inspector.load(tmp_path / "zoned.onnx")
+    for expected, found in zip(model.inspect(images), file.inspect(images), strict=True):
+        assert found.is_defective == expected.is_defective and found.defective_zones == expected.defective_zones
+        assert found.score == pytest.approx(expected.score, rel=1e-3) and found.threshold == expected.threshold
+        assert [region.zone for region in found.regions] == [region.zone for region in expected.regions]
+    assert found.defective_zones == ["top left"]
+
+
 def test_the_service_names_the_zones(zoned, blotched):
     model = Inspector.load(zoned)
     _, bad = model.inspect(sorted(blotched.iterdir()))

@@ -64,6 +64,34 @@ def test_axes_are_orthonormal_and_the_widest_comes_first():
     assert principal_axes(vectors, None)[1].shape == (4, 4)
 
 
+@pytest.mark.parametrize("has_roi", [False, True])
+def test_large_images_are_bytes_until_a_part_of_them_is_seen_and_nothing_changes(has_roi, nuts, monkeypatch):
+    """As one fits to a hundred megapixels: an image, some patches and a map at a time."""
+    roi = torch.zeros(64, 64, dtype=torch.bool)
+    roi[8:60, 4:50] = True
+
+    def fitted(images: list[torch.Tensor]) -> tuple[PatchCore, torch.Tensor]:
+        seen = []
+        method = PatchCore(**SMALL).fit([]).look_within(roi if has_roi else None).watch_normals(seen.append)
+        return method.refer(images), torch.cat(seen)
+
+    whole, watched = fitted(nuts[:6])
+    (expected,) = whole.predict(nuts[6:9])
+    limits = {"PATCHES_IN_PLACE": 30, "MAX_MAP_PIXELS": 64 * 64, "SORTED_AT_ONCE": 1000}
+    for name, value in limits.items():
+        monkeypatch.setattr(f"downstream.methods.patch_method.{name}", value)
+    monkeypatch.setattr("downstream.methods.patchcore.PATCHES_AT_ONCE", 50)
+    monkeypatch.setattr("baselines.contract.method.MAX_PIXELS_AT_ONCE", 64 * 64)
+    in_bytes = [(image * 255).round().to(torch.uint8) for image in nuts[:9]]
+    large, watched_in_parts = fitted(in_bytes[:6])
+    found = list(large.predict(in_bytes[6:9]))
+    assert len(found) == 3  # one at once
+    torch.testing.assert_close(torch.cat([each.maps for each in found]), expected.maps, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(torch.cat([each.scores for each in found]), expected.scores, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(large.normal_scores_, whole.normal_scores_, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(watched_in_parts, watched, rtol=1e-4, atol=1e-5)
+
+
 def test_many_patches_are_normalized_and_looked_up_in_parts(nuts, monkeypatch):
     method = PatchCore(**SMALL).fit([]).refer(nuts[:6])
     (whole,) = method.predict(nuts[6:9])

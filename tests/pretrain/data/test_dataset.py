@@ -27,6 +27,13 @@ def test_batches_are_the_records_images(demo_folder):
     assert np.array_equal(images.batch(positions), np.stack(expected))
 
 
+def test_memory_of_large_images_is_given_back_and_they_are_read_again(demo_folder, monkeypatch):
+    images = load(demo_folder, 40)
+    expected = images.batch([3, 1])
+    monkeypatch.setattr(dataset, "LARGE_BYTES", 0)
+    assert np.array_equal(images.batch([3, 1]), expected) and np.array_equal(images.batch([1])[0], expected[1])
+
+
 def test_parts_keep_images_and_records_together(demo_folder):
     images = load(demo_folder, 64)
     assert images.categories == ["bottle", "hazelnut", "leather"]
