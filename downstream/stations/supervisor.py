@@ -30,6 +30,8 @@ DRAIN_S, DELIVER_S = 10.0, 5.0
 HOUSEKEEPING_S = 5.0
 # Changes that come together are shown together.
 TOGETHER_S = 0.005
+# After so long at most it heeds SIGTERM and Ctrl-C.
+HEED_S = 0.2
 
 
 class Supervisor:
@@ -38,6 +40,7 @@ class Supervisor:
     def __init__(self, config: Config, line: Line) -> None:
         self._stopping, self._touched = threading.Event(), threading.Event()
         self._changed: set[str] = set()
+        self._is_told = False
         self._opened = ExitStack()
         try:
             self._make(config, line)
@@ -92,7 +95,7 @@ class Supervisor:
         start_logging("warning")
         before = {}
         if threading.current_thread() is threading.main_thread():
-            before = {each: signals.signal(each, lambda *_: self.stop()) for each in (signals.SIGTERM, signals.SIGINT)}
+            before = {each: signals.signal(each, self._told) for each in (signals.SIGTERM, signals.SIGINT)}
         with self._opened:
             for starting in (*self._deliveries, *self.stations, *([self.http] if self.http else [])):
                 starting.start()
@@ -106,9 +109,13 @@ class Supervisor:
         return 0
 
     def stop(self) -> None:
-        """From any thread, or from a signal's handler."""
+        """From any thread."""
         self._stopping.set()
         self._touched.set()
+
+    def _told(self, *_: object) -> None:
+        """By a signal, whose handler may take no lock: this thread may hold it just now."""
+        self._is_told = True
 
     def status(self) -> dict:
         return status(self.stations, self._deliveries, self._heartbeats)
@@ -120,8 +127,8 @@ class Supervisor:
     def _watch(self) -> None:
         """Show states: at once where they change, and with each heartbeat."""
         next_s = time.monotonic()
-        while not self._stopping.is_set() and not all(station.is_idle for station in self.stations):
-            self._touched.wait(max(0.0, next_s - time.monotonic()))
+        while not (self._stopping.is_set() or self._is_told or all(station.is_idle for station in self.stations)):
+            self._touched.wait(max(0.0, min(HEED_S, next_s - time.monotonic())))
             self._touched.clear()
             names = list(self._changed)
             self._changed.difference_update(names)  # before they are looked at: a later change is another one
@@ -153,6 +160,7 @@ class Supervisor:
         return self._deadlines.is_awake() and self._outbox.problem is None and station.is_judging()
 
     def _end(self) -> None:
+        self._stopping.set()
         for station in self.stations:
             station.stop()
         longest_s = max(station.options.budget_ms for station in self.stations) / 1e3
