@@ -119,7 +119,7 @@ def check_asks_to_be_fitted_first(make: Make, material: Material) -> None:
 
 
 def check_predictions_are_complete(make: Make, material: Material) -> None:
-    scores, maps, _ = predict(shared(make, material), material.tests)
+    scores, maps = predict(shared(make, material), material.tests)
     assert scores.shape == (len(material.tests),)
     assert scores.dtype == torch.float32
     assert scores.isfinite().all()

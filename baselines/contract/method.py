@@ -12,6 +12,7 @@ anomalous.
 import inspect
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, Protocol, Self, TypeVar, runtime_checkable
@@ -51,7 +52,8 @@ class Sample(NamedTuple):
     path: Path
 
 
-class Prediction(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Prediction:
     """Of one batch: `scores` float32 (b,), `maps` float32 (b, h, w) at the size of the images, or none; `distances`
     float32 (b,) of each image as a whole to the nearest normal, where a method comes by them."""
 
@@ -59,9 +61,13 @@ class Prediction(NamedTuple):
     maps: Tensor | None
     distances: Tensor | None = None
 
+    def __iter__(self) -> Iterator[Tensor | None]:
+        """What every method owes: `scores, maps = prediction`."""
+        return iter((self.scores, self.maps))
+
     def cpu(self) -> "Prediction":
         """The same in main memory; a GPU is waited for."""
-        return Prediction(*(part if part is None else part.cpu() for part in self))
+        return Prediction(*(part if part is None else part.cpu() for part in vars(self).values()))
 
 
 @runtime_checkable
@@ -211,7 +217,8 @@ def predicted(predict: Callable[[Tensor], Prediction], images: Tensor) -> Predic
     parts = in_parts(predict, images)
     if len(parts) == 1:
         return parts[0]
-    return Prediction(*(None if part[0] is None else torch.cat(part) for part in zip(*parts, strict=True)))
+    columns = zip(*(vars(part).values() for part in parts), strict=True)
+    return Prediction(*(None if column[0] is None else torch.cat(column) for column in columns))
 
 
 def move(method: Loaded, device: torch.device | str) -> Loaded:

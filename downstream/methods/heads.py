@@ -92,7 +92,7 @@ class Head(ABC):
             raise NotFitted(f"{type(self).__name__} has not learned yet: call fit first.")
         for batch in batches(images, self.batch_size, self.device):
             with torch.inference_mode(), full_precision():
-                scores, maps, _ = predicted(self._predict_batch, batch)
+                scores, maps = predicted(self._predict_batch, batch)
             yield Prediction(scores.float(), maps)
 
     def to(self, device: torch.device | str) -> Self:

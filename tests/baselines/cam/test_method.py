@@ -48,9 +48,9 @@ def test_other_backbones_learn_from_random_weights_and_are_loaded_as_saved(archi
     same = [name for name, weight in method.network_.state_dict().items() if torch.equal(weight, before[name])]
     assert set(same) <= {"mean", "std"}
     images = [torch.rand(3, 50, 70)]
-    ((scores, maps, _),) = method.predict(images)
+    ((scores, maps),) = method.predict(images)
     method.save(tmp_path)
-    ((again, maps_again, _),) = Cam.load(tmp_path).predict(images)
+    ((again, maps_again),) = Cam.load(tmp_path).predict(images)
     assert torch.equal(scores, again) and torch.equal(maps, maps_again) and maps.shape == (1, 50, 70)
 
 
@@ -83,7 +83,7 @@ def test_scores_are_probabilities_that_do_not_saturate():
 
 def test_other_sizes_and_too_small_ones(samples):
     method = VggCam(input_px=32, **SMALL).fit(samples)
-    ((scores, maps, _),) = method.predict([torch.rand(3, 50, 70)])
+    ((scores, maps),) = method.predict([torch.rand(3, 50, 70)])
     assert maps.shape == (1, 50, 70) and scores.isfinite().all()
     with pytest.raises(UserError, match="too small"):
         list(VggCam(**SMALL).fit(samples).predict([torch.rand(3, 31, 70)]))

@@ -23,7 +23,7 @@ def test_flat_and_empty_maps_have_no_regions_and_no_colors():
     method = VggCam()
     method.network_, method.normal_scores_ = CamNetwork(VggBackbone(1 / 32)).eval(), torch.zeros(0)
     torch.nn.init.zeros_(method.network_.classifier.weight)
-    ((_, maps, _),) = method.predict([torch.rand(3, 48, 32)])
+    ((_, maps),) = method.predict([torch.rand(3, 48, 32)])
     assert maps.shape == (1, 48, 32) and not maps.any()
     assert regions(maps[0].numpy(), 0.0) == []
     gray = np.full((48, 32, 3), 100, np.uint8)

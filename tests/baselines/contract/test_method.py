@@ -38,7 +38,7 @@ class Scaled(MeanImage):
     """Scales each batch to [0, 1]: a score depends on its neighbors."""
 
     def predict(self, images):
-        for scores, maps, _ in super().predict(images):
+        for scores, maps in super().predict(images):
             low, high = scores.min(), scores.max()
             yield Prediction((scores - low) / (high - low).clamp(min=1e-9), maps)
 
@@ -78,7 +78,7 @@ class Elsewhere(MeanImage):
     def predict(self, images):
         import os
 
-        for scores, maps, _ in super().predict(images):
+        for scores, maps in super().predict(images):
             yield Prediction(scores + os.getpid(), maps)
 
 
@@ -86,7 +86,7 @@ class Upside(MeanImage):
     """Higher is better."""
 
     def predict(self, images):
-        for scores, maps, _ in super().predict(images):
+        for scores, maps in super().predict(images):
             yield Prediction(-scores, -maps)
 
 
@@ -128,7 +128,7 @@ class Small(MeanImage):
     """Leaves its maps at their own size."""
 
     def predict(self, images):
-        for scores, maps, _ in super().predict(images):
+        for scores, maps in super().predict(images):
             yield Prediction(scores, maps[:, ::2, ::2])
 
 
@@ -136,7 +136,7 @@ class Threaded(MeanImage):
     """Depends on the number of threads."""
 
     def predict(self, images):
-        for scores, maps, _ in super().predict(images):
+        for scores, maps in super().predict(images):
             yield Prediction(scores * torch.get_num_threads(), maps)
 
 
@@ -156,7 +156,7 @@ class Needy(MeanImage):
         return super().refer(normals)
 
     def predict(self, images):
-        for scores, maps, _ in super().predict(images):
+        for scores, maps in super().predict(images):
             yield Prediction(scores / self.spread_, maps)
 
 
@@ -180,7 +180,7 @@ class Waiting(MeanImage):
     """Reads a number in the middle of its work: a GPU has to be waited for."""
 
     def predict(self, images):
-        for scores, maps, _ in super().predict(images):
+        for scores, maps in super().predict(images):
             yield Prediction(scores * (1.0 if scores.isfinite().all() else 0.0), maps)
 
 
