@@ -6,6 +6,7 @@ nothing that it answered. Text is all that either database has to understand, so
 
 import json
 import sqlite3
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -38,6 +39,8 @@ from pretrain.command import UserError
 
 DISK_FULL = "53100"  # of PostgreSQL
 BUSY_S, CONNECT_S = 15, 5
+# So often BUSY_S, while another process builds indexes of millions of results.
+MAX_WAITS = 40
 ROWS_PER_PAGE = 1000
 
 
@@ -133,14 +136,22 @@ class Database:
         Path(self.url.database).parent.mkdir(parents=True, exist_ok=True)
         engine = _engine(self.url, connect_args={"timeout": BUSY_S})
         event.listen(engine, "connect", _write_ahead)
+        event.listen(engine, "connect", _read_any_text)
         return engine
 
     def _reading_engine(self) -> Engine:
         if not self.is_sqlite:
             options = {"connect_timeout": CONNECT_S, "options": "-c default_transaction_read_only=on"}
             return _engine(self.url, connect_args=options)
-        uri = f"{Path(self.url.database).absolute().as_uri()}?mode=ro"
-        return _engine(self.url, creator=lambda: sqlite3.connect(uri, BUSY_S, uri=True, check_same_thread=False))
+        file = Path(self.url.database).absolute()
+        uri = f"{file.as_uri()}?mode=ro"
+        # Even to be read, a database that is written ahead gets two files beside it, unless it is said that nobody
+        # writes: while a service has it, one of these is there.
+        if not any(Path(f"{file}{suffix}").exists() for suffix in ("-wal", "-journal")):
+            uri += "&immutable=1"
+        engine = _engine(self.url, creator=lambda: sqlite3.connect(uri, BUSY_S, uri=True, check_same_thread=False))
+        event.listen(engine, "connect", _read_any_text)
+        return engine
 
     def __str__(self) -> str:
         return self.url.database if self.is_sqlite else self.url.render_as_string(hide_password=True)
@@ -248,12 +259,14 @@ class Database:
         self.set("checked", str(time.time_ns()))  # another value each time, so that it is written
 
     def _migrate(self) -> None:
-        for attempt in range(3):
+        for attempt in range(MAX_WAITS):
             try:
                 return migrate(self._engine, str(self))
-            except DBAPIError:  # processes that start together: SQLite lets only one begin to write ahead
-                if attempt == 2:
+            except DBAPIError as error:  # processes that start together: SQLite lets only one begin to write ahead
+                if attempt == MAX_WAITS - 1 or (attempt >= 2 and not is_busy(error)):
                     raise
+                if attempt >= 2:
+                    print(f"results: waiting for another process that writes into {self}", file=sys.stderr)
 
     def alone(self) -> AbstractContextManager[Connection]:
         """A transaction beside which no other one of this kind runs, in any process; it commits at the end."""
@@ -312,6 +325,11 @@ def _write_ahead(connection, _) -> None:
     connection.execute("PRAGMA synchronous=FULL")
 
 
+def _read_any_text(connection, _) -> None:
+    """Also what somebody else put in that is none: the audit log has to tell of it."""
+    connection.text_factory = lambda text: text.decode(errors="replace")
+
+
 def _stored_result(row: Mapping) -> StoredResult:
     return StoredResult(**{**row, "regions": json.loads(row["regions"])})
 
@@ -324,6 +342,11 @@ def is_full(error: SQLAlchemyError) -> bool:
     """Whether the disk of the database is."""
     cause = getattr(error, "orig", None)
     return getattr(cause, "sqlite_errorname", "") == "SQLITE_FULL" or getattr(cause, "sqlstate", "") == DISK_FULL
+
+
+def is_busy(error: DBAPIError) -> bool:
+    """Whether another process writes into it."""
+    return getattr(error.orig, "sqlite_errorname", "").startswith("SQLITE_BUSY")
 
 
 def _reason(error: DBAPIError) -> str:

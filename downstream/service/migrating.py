@@ -4,6 +4,7 @@ Of workers that start together the first migrates and the others wait for it. A 
 were, since both databases can take back changes of tables too.
 """
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -13,7 +14,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, inspect, select
 
-from downstream.service.tables import AUDIT, FEEDBACK, SETTINGS
+from downstream.service.tables import AUDIT, FEEDBACK, RESULTS, SETTINGS
 from pretrain.command import UserError
 
 FORMAT_OF_0_1 = "2"  # of `settings`; later ones belong to migrations, which count for themselves
@@ -25,9 +26,13 @@ def migrate(engine: Engine, name: str) -> None:
     """Raises UserError where the database, to be called `name`, is of a newer heldout or of one before 0.1."""
     if _has_newest_tables(engine, name):
         return
+    config = _config()
     with alone(engine) as connection:
+        if _revision(connection) == ScriptDirectory.from_config(config).get_current_head():  # by another process
+            return
         _check_origin(connection, name)
-        config = _config()
+        if inspect(connection).has_table(RESULTS.name):
+            print(f"results: bringing {name} up to date; with millions of results it takes minutes", file=sys.stderr)
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
 
@@ -66,16 +71,19 @@ def _has_newest_tables(engine: Engine, name: str) -> bool:
     """Without a lock: almost every start finds them so."""
     script = ScriptDirectory.from_config(_config())
     with engine.connect() as connection:
-        revision = MigrationContext.configure(connection).get_current_revision()
+        revision = _revision(connection)
     if revision is not None and revision not in {step.revision for step in script.walk_revisions()}:
         raise UserError(f"{name} was written by a newer heldout (tables of revision {revision}): update heldout.")
     return revision == script.get_current_head()
 
 
+def _revision(connection: Connection) -> str | None:
+    return MigrationContext.configure(connection).get_current_revision()
+
+
 def _check_origin(connection: Connection, name: str) -> None:
     """Before any table is made: a database that cannot be migrated is left as it is."""
-    is_counted = MigrationContext.configure(connection).get_current_revision() is not None
-    if is_counted or not inspect(connection).has_table(SETTINGS.name):
+    if _revision(connection) is not None or not inspect(connection).has_table(SETTINGS.name):
         return
     stored = connection.execute(select(SETTINGS.c.value).where(SETTINGS.c.name == "format")).scalar()
     if stored is None or stored == FORMAT_OF_0_1:

@@ -14,10 +14,12 @@ from sqlalchemy import create_engine
 from downstream.audit import export, verify
 from downstream.inspection.inspector import Inspector
 from downstream.service.audit.config import Export, Verify
-from downstream.service.audit.log import add_change, entries
-from downstream.service.audit.routes import AuditResponse, VerifyResponse, entry_response
+from downstream.service.audit.log import add_change, all_faults, entries, last_entry, page_before
+from downstream.service.audit.page import audit_page
+from downstream.service.audit.routes import AuditResponse, VerifyResponse, entry_response, next_before
 from downstream.service.database import Database, url_of
 from downstream.service.models import fingerprint_of
+from downstream.service.tables import AUDIT, FEEDBACK
 from pretrain.command import UserError, run_commands
 from pretrain.reading import parse_json
 from scripts.attacks.serving import image_bytes
@@ -146,6 +148,16 @@ def test_what_changed_while_no_service_ran_is_told_before_anything_is_judged(mod
     ]
 
 
+def copied(serving, folder: Path) -> Path:
+    """The service's database, to be tampered with."""
+    copy = folder / "results.sqlite"
+    source = create_engine(url_of(str(serving.service.database)))
+    with source.connect() as connection:
+        connection.exec_driver_sql(f"VACUUM INTO '{copy}'")
+    source.dispose()
+    return copy
+
+
 @pytest.mark.parametrize(
     ("statement", "words"),
     [
@@ -162,20 +174,13 @@ def test_what_changed_while_no_service_ran_is_told_before_anything_is_judged(mod
     ],
 )  # fmt: skip
 def test_tampering_is_found_by_the_command(serving, changed, statement, words, tmp_path, capsys):
-    copy = tmp_path / "results.sqlite"
-    source = create_engine(url_of(str(serving.service.database)))
-    with source.connect() as connection:
-        connection.exec_driver_sql(f"VACUUM INTO '{copy}'")
-    source.dispose()
+    copy = copied(serving, tmp_path)
     config = Export(results=str(copy), out=tmp_path / "earlier.jsonl")
     assert export(config) is None
     asked_for = Verify(results=str(copy), earlier=config.out)
     assert verify(asked_for) == 0
     assert "whole: " in capsys.readouterr().out
-    tampering = create_engine(url_of(str(copy)))
-    with tampering.begin() as connection:
-        connection.exec_driver_sql(statement)
-    tampering.dispose()
+    execute(str(copy), statement)
     assert verify(asked_for) == 1
     assert words in capsys.readouterr().out
     export(Export(results=str(copy), out=tmp_path / "now.jsonl"))  # of whatever is there
@@ -184,15 +189,63 @@ def test_tampering_is_found_by_the_command(serving, changed, statement, words, t
     database.close()
 
 
+@pytest.mark.parametrize("value", ["x'ff'", "CAST(x'ff' AS TEXT)", "1.5"])
+def test_whatever_is_put_into_any_column_is_found_and_shown(serving, changed, value, tmp_path):
+    """Bytes, bytes that call themselves text, and a number that is none, in each column of one entry or record."""
+    copy = copied(serving, tmp_path)
+    whole = copy.read_bytes()
+    for table in (AUDIT, FEEDBACK):
+        key = next(iter(table.primary_key)).name
+        for column in table.columns:
+            if column is FEEDBACK.c.id:  # SQLite itself takes integers alone there
+                continue
+            copy.write_bytes(whole)
+            execute(str(copy), f'UPDATE {table.name} SET "{column.name}" = {value} WHERE "{key}" = 2')
+            database = Database(str(copy), is_read_only=True)
+            assert list(all_faults(database)) != [], column
+            found, listed = list(entries(database)), page_before(database, 99, None)
+            assert len(found) == len(listed) == len(changed)
+            shown = [entry_response(entry).model_dump_json() for entry in (*found, *listed)]
+            assert all(map(json.loads, shown)) and audit_page(found, [], "now")
+            database.close()
+    export(Export(results=str(copy), out=tmp_path / "now.html"))
+    assert verify(Verify(results=str(copy))) == 1
+
+
+@pytest.mark.parametrize("value", ["'x'", "x'ff'"])
+def test_the_service_goes_on_after_an_entry_that_has_no_number(value, tmp_path):
+    location = str(tmp_path / "results.sqlite")
+    database = Database(location)
+
+    def change(after: int) -> None:
+        with database.alone() as connection:
+            add_change(connection, "ada", "threshold", "bolt", None, after)
+
+    for after in (1, 2, 3):
+        change(after)
+    execute(location, f"UPDATE audit SET number = {value} WHERE number = 3")
+    change(4)
+    assert [entry.number for entry in entries(database)][:-1] == [1, 2, 3]
+    listed = page_before(database, 1, None)
+    assert next_before(listed[0]) > 3 and len(page_before(database, 9, next_before(listed[0]))) == 3
+    assert ["its number is none" in fault for fault in all_faults(database)] == [True]
+    assert last_entry(database).number == 3
+    database.close()
+
+
 def test_verifying_and_exporting_write_nothing_into_the_database(tmp_path, capsys):
     """One of a heldout whose tables were others: a service would bring it up to date."""
     location = str(tmp_path / "results.sqlite")
     migrated(location, "0004")
-    execute(location, "PRAGMA journal_mode=DELETE")
+    execute(location, "PRAGMA journal_mode=WAL")  # as the service has it
     before = Path(location).read_bytes()
+    assert [file.name for file in tmp_path.iterdir()] == ["results.sqlite"]
+    tmp_path.chmod(0o500)  # of which root takes no notice
     asked_for = Verify(results=location)
     assert verify(asked_for) == 0 and "no entry yet" in capsys.readouterr().out
+    tmp_path.chmod(0o700)
     export(Export(results=location, out=tmp_path / "all.jsonl"))
+    assert {file.name for file in tmp_path.iterdir()} == {"results.sqlite", "all.jsonl"}
     assert Path(location).read_bytes() == before
     assert "camera_references" not in columns(location)
     migrated(str(tmp_path / "first.sqlite"), "0002")

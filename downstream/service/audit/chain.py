@@ -5,7 +5,7 @@ or the number and digest of one entry kept somewhere else, is what today's chain
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from hashlib import sha256
 from typing import NamedTuple
 
@@ -15,9 +15,10 @@ BEGINNING = "0" * 64
 
 
 class Entry(NamedTuple):
-    """Who changed what, when, from what to what: `before` and `after` are JSON, null where there was nothing."""
+    """Who changed what, when, from what to what: `before` and `after` are JSON, null where there was nothing. A number
+    that is a text was put in by somebody else."""
 
-    number: int
+    number: int | str
     created: str
     by: str
     action: str
@@ -36,12 +37,18 @@ def entry_from(fields: dict) -> Entry:
     return Entry(**{**fields, "before": as_text(fields["before"]), "after": as_text(fields["after"])})
 
 
+def readable(row: Mapping) -> dict:
+    """A row of the database. SQLite lets anybody put bytes in place of a text: they are not what was written, which the
+    digest says, and are shown as what they are."""
+    return {name: one if one is None or isinstance(one, str | int) else repr(one) for name, one in row.items()}
+
+
 def as_text(value: object) -> str:
     """JSON that is the same for the same value, wherever it is written. Raises ValueError for what JSON has not."""
     return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
-def _value(text: str | bytes) -> object:
+def _value(text: str) -> object:
     """What `as_text` made a text of. One that it did not make was put in by somebody else, which its digest says: it is
     shown as it is, and is nothing that could not be written as JSON again."""
     try:
@@ -49,7 +56,7 @@ def _value(text: str | bytes) -> object:
         is_own = as_text(value) == text
     except (ValueError, TypeError, RecursionError):
         is_own = False
-    return value if is_own else str(text)
+    return value if is_own else text
 
 
 def next_entry(
@@ -62,15 +69,17 @@ def next_entry(
 
 
 def digest_of(entry: Entry) -> str:
-    """SHA-256 of all but itself. SQLite lets anybody put bytes in place of a text: they are not what was written."""
-    fields = [repr(field) if isinstance(field, bytes) else field for field in entry[:-1]]
-    return sha256(as_text(fields).encode()).hexdigest()
+    """SHA-256 of all but itself."""
+    return sha256(as_text(entry[:-1]).encode()).hexdigest()
 
 
 def faults(entries: Iterable[Entry]) -> Iterator[str]:
     """What is wrong with a chain, in sentences; nothing, if it is whole."""
     number, previous = 0, BEGINNING
     for entry in entries:
+        if isinstance(entry.number, str):
+            yield f"entry {entry.number!r} was put in or changed: its number is none."
+            continue
         if entry.number != number + 1:
             first, last = number + 1, entry.number - 1
             yield f"entries {first} to {last} are missing." if last > first else f"entry {first} is missing."

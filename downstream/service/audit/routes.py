@@ -9,19 +9,18 @@ from pydantic import Field, JsonValue
 
 from downstream.service.access import needs
 from downstream.service.audit.chain import Entry
-from downstream.service.audit.log import all_faults, entries, page_before
+from downstream.service.audit.log import MAX_NUMBER, all_faults, entries, last_entry, page_before
 from downstream.service.openapi import ServiceDependency, error_responses
 from downstream.service.schemas import Schema
 from downstream.service.streaming import json_lines
 
 AUDIT = APIRouter(dependencies=[needs("audit")])
 MAX_PAGE = 500
-MAX_NUMBER = 2**63 - 1
 MAX_FAULTS = 100
 
 
 class EntryResponse(Schema):
-    number: int = Field(description="Counts from 1, without a gap.")
+    number: int | str = Field(description="Counts from 1, without a gap; a text was put in by somebody else.")
     created: str = Field(description="UTC.")
     by: str = Field(description="A user's name, token, local, or service for itself.")
     action: str = Field(examples=["threshold"])
@@ -52,7 +51,7 @@ async def audit(
 ) -> AuditResponse:
     """Changes of thresholds, models and feedback, the newest first."""
     rows = await asyncio.to_thread(page_before, service.database, limit + 1, before)
-    following = rows[limit - 1].number if len(rows) > limit else None
+    following = next_before(rows[limit - 1]) if len(rows) > limit else None
     return AuditResponse(entries=[entry_response(row) for row in rows[:limit]], next_before=following)
 
 
@@ -62,7 +61,7 @@ async def verify(service: ServiceDependency) -> VerifyResponse:
 
     def verified() -> VerifyResponse:
         found = list(islice(all_faults(service.database), MAX_FAULTS))
-        last = next(iter(page_before(service.database, 1, None)), None)
+        last = last_entry(service.database)
         return VerifyResponse(
             is_whole=not found, faults=found, last_number=last.number if last else 0,
             last_digest=last and last.digest,
@@ -78,6 +77,11 @@ async def verify(service: ServiceDependency) -> VerifyResponse:
 async def export(service: ServiceDependency) -> Response:
     """All entries as lines of JSON, the oldest first."""
     return json_lines((entry.as_json() for entry in entries(service.database)), "audit.jsonl")
+
+
+def next_before(last: Entry) -> int:
+    """Entries without a number come first, and all that have one after them."""
+    return last.number if isinstance(last.number, int) else MAX_NUMBER
 
 
 def entry_response(entry: Entry) -> EntryResponse:

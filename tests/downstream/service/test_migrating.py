@@ -1,8 +1,10 @@
 """A database of heldout 0.1 becomes one of today's, whole or not at all, on SQLite and on PostgreSQL."""
 
 import json
+import sqlite3
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -128,6 +130,23 @@ def test_of_many_that_start_together_one_migrates(old):
     with engine.connect() as connection:
         assert connection.execute(text("SELECT count(*) FROM alembic_version")).scalar() == 1
     engine.dispose()
+
+
+def test_a_migration_is_said_and_others_wait_for_it_however_long(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("downstream.service.database.BUSY_S", 0.05)
+    location = str(tmp_path / "results.sqlite")
+    migrated(location, "0007")
+    execute(location, "PRAGMA journal_mode=WAL")
+    other = sqlite3.connect(location, isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    done = threading.Timer(1, other.close)
+    done.start()
+    Database(location).close()
+    said = capsys.readouterr().err.splitlines()
+    assert "waiting for another process" in said[0] and "up to date" in said[-1]
+    Database(location).close()
+    assert capsys.readouterr().err == ""
+    done.join()
 
 
 def test_what_runs_alone_has_nothing_beside_it(location):

@@ -50,11 +50,11 @@ def test_an_earlier_export_knows_of_the_end(chain):
     assert list(lost(chain[:1], anew)) == ["entry 1 is another one than in the earlier export."]
 
 
-@pytest.mark.parametrize("text", ["x", "", "NaN", '{"id":1e999}', '"\\ud800"', '{"b": 1}', "[" * 100_000, b"\0x"])
+@pytest.mark.parametrize("text", ["x", "", "NaN", '{"id":1e999}', '"\\ud800"', '{"b": 1}', "[" * 100_000])
 def test_what_is_no_value_of_an_entry_is_shown_as_it_is_and_said_to_be_changed(chain, text):
     tampered = [*chain[:2], chain[2]._replace(after=text), *chain[3:]]
     shown = [json.dumps(entry.as_json(), allow_nan=False, ensure_ascii=False).encode() for entry in tampered]
-    assert json.loads(shown[2])["after"] == str(text) and len(shown) == 6
+    assert json.loads(shown[2])["after"] == text and len(shown) == 6
     assert list(faults(tampered)) == ["entry 3 was changed: it is not what its digest says."]
 
 
