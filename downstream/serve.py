@@ -80,8 +80,8 @@ def main(config: Config) -> int:
             server.run(sockets=[listening])
             return 0 if server.started else 1
         service.database.close()
+        os.environ[ENVIRONMENT] = settings_of_workers(service)
         del service
-        os.environ[ENVIRONMENT] = json.dumps(asdict(settings))
         app = "downstream.service.app:app_from_environment"
         Multiprocess(uvicorn.Config(app, factory=True, workers=config.workers, **options), sockets=[listening]).run()
     return 0
@@ -132,6 +132,12 @@ def settings_of(config: Config) -> Settings:
         threads=threads_of(config), allowed_hosts=(*LOOPBACK_NAMES, *named, config.host), token=token,
         users=users, webhook=webhook_of(config), results_password=password,
     )  # fmt: skip
+
+
+def settings_of_workers(service: Service) -> str:
+    """As JSON, with the model that this process decided for: another may be fitted beside it before one of them is
+    started again."""
+    return json.dumps(asdict(service.settings) | {"model": service.default_model})
 
 
 def model_names(folder: Path) -> list[str]:

@@ -78,7 +78,7 @@ def app_from_environment() -> ASGIApp:
     """For worker processes. Each ends with the one that started it, also if that is killed and can tell nobody."""
     start_logging()
     threading.Thread(target=_follow_parent, daemon=True).start()
-    return make_app(Service(Settings(**json.loads(os.environ[ENVIRONMENT]))))
+    return make_app(Service(Settings(**json.loads(os.environ[ENVIRONMENT])), is_first=False))
 
 
 def _follow_parent() -> None:

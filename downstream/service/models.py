@@ -1,9 +1,9 @@
 """The models that the service may load: the folders in one folder, by name, and never by a path."""
 
 import math
+import os
 import threading
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
@@ -13,6 +13,7 @@ import numpy as np
 from scipy.special import stdtrit
 
 from downstream.inspection.inspector import FILE, Inspector
+from downstream.service.monitoring import LOG
 from pretrain.command import UserError, nearest
 from pretrain.data.channels import PLAIN
 
@@ -77,12 +78,20 @@ class Models:
         return paths[name]
 
     def fingerprints(self) -> dict[str, str]:
-        """Of all of them, by name, without loading one."""
+        """Of all that can be read, by name, without loading one."""
         found = {}
         for name, path in sorted(self._paths().items()):
-            with suppress(FileNotFoundError):  # it goes just now
+            try:
                 found[name] = fingerprint_of(path)
+            except OSError as error:
+                LOG.warning("a model cannot be read", extra={"metadata": {"model": name, "reason": str(error)}})
         return found
+
+    def gone(self, names: Iterable[str]) -> list[str]:
+        """Those that are no models any more; of a folder that cannot be looked into, nobody knows."""
+        there = self._paths()
+        paths = {name: self._folder / name for name in sorted(names) if name not in there}
+        return [name for name, path in paths.items() if not path.is_dir() or os.access(path, os.R_OK | os.X_OK)]
 
     def load(self, name: str) -> LoadedModel:
         """From memory, or from its path if that is new. One that is gone from there, or is being written just now,
@@ -120,13 +129,25 @@ class Models:
             return {self._folder.resolve().name: self._folder}
         if not self._folder.is_dir():
             return {}
-        # A hidden one is being written.
-        return {path.name: path for path in self._folder.iterdir() if is_model(path) and not path.name.startswith(".")}
+        # A hidden one is being written, and nobody can ask for one whose name is no text.
+        paths = [path for path in self._folder.iterdir() if not path.name.startswith(".") and is_utf8(path.name)]
+        return {path.name: path for path in paths if is_model(path)}
 
 
 def is_model(path: Path) -> bool:
     """Whether a folder or file looks like a model."""
-    return path.suffix in EXPORTED if path.is_file() else (path / FILE).is_file()
+    try:
+        return path.suffix in EXPORTED if path.is_file() else (path / FILE).is_file()
+    except PermissionError:  # such as lost+found of a disk
+        return False
+
+
+def is_utf8(name: str) -> bool:
+    """File names are bytes, and those that are no text come as half of a character."""
+    try:
+        return bool(name.encode())
+    except UnicodeEncodeError:
+        return False
 
 
 def decision_file(path: Path) -> Path:

@@ -9,9 +9,11 @@ from pydantic import Field
 from downstream.learning.versions import (
     Change,
     Version,
+    changing,
     history_of,
     promote,
     roll_back,
+    version_in_use,
     versions_of,
 )
 from downstream.service.access import needs
@@ -95,7 +97,9 @@ def changed(service: Service, model: str | None, by: str, number: int | None) ->
             promote(path, number, by, announce=announce)
     except Exception:
         for before, after in told:
-            service.note_change("service", "version in use", name, after, before)
+            with changing(path):  # beside which no other one comes into use: it may be there all the same
+                if version_in_use(path) == before:
+                    service.note_change("service", "version in use", name, after, before)
         raise
     service.current(name)  # now, and not when the next image waits for it
     return versions_response(name, path)

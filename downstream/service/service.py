@@ -6,7 +6,8 @@ import shutil
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,7 +23,7 @@ from downstream.service.batching import Admission, Batcher
 from downstream.service.config import Settings
 from downstream.service.database import Database, StoredResult, read_setting, write_setting
 from downstream.service.decoding import Decoders, RefusedImage, image_type_of
-from downstream.service.models import LoadedModel, Models
+from downstream.service.models import LoadedModel, Models, NoSuchModel
 from downstream.service.monitoring import LOG, Metrics
 from downstream.service.schemas import ImageResponse, MapFormat, image_response, safe_name, stored_result
 from downstream.service.similar_images import SimilarImages
@@ -57,23 +58,24 @@ class Current(NamedTuple):
 
 
 class Service:
-    """One worker. What was set (model, thresholds) is in the database, so all workers agree. Raises UserError for
-    settings that cannot be."""
+    """One worker. What was set (model, thresholds) is in the database, so all workers agree. Which model is in use at
+    the start only the first process decides: a worker that takes the place of another one changes nothing. Raises
+    UserError for settings that cannot be."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, is_first: bool = True) -> None:
         self.settings = settings
         torch.set_num_threads(settings.threads)
         self.database = Database(settings.results, settings.results_password)
-        self._noted_versions: dict[str, str | None] = {}
         self._watching = threading.Lock()
         self._accepted: Counter[str] = Counter()
         self.models = Models(Path(settings.models), settings.batch_size, settings.device, settings.model_memory_bytes)
-        self.default_model = settings.model or self.models.names()[0]
-        self._note_models()
+        there = self.models.fingerprints()
+        self.default_model = settings.model or next(iter(there), self.models.names()[0])
+        if is_first:
+            self._note_models(there)
         self.metrics = Metrics()
         self.camera = CameraWatch(self.database)
         self.admission = Admission(settings.max_waiting)
-        loaded = self.current().loaded
         self.similar_images = SimilarImages(
             settings.vectors and Path(settings.vectors),
             self._encoder_file(),
@@ -81,7 +83,8 @@ class Service:
             self.database,
             choose_device(settings.device),
         )
-        warm_up(loaded)
+        with suppress(NoSuchModel):  # gone since the service started: whoever asks for it is told
+            warm_up(self.current().loaded)
 
     async def start(self) -> None:
         # Twice within the time of a request: an image that was beside a hostile one is decoded once more.
@@ -106,12 +109,12 @@ class Service:
         Raises NoSuchModel."""
         stored = self.database.settings()
         loaded = self.models.load(name or stored.get("model", self.default_model))
-        self._note_version(loaded.name, loaded.fingerprint)
+        self._note_version(loaded.name, loaded.fingerprint, stored)
         return Current(loaded, threshold_in(stored.get(threshold_name(loaded.name)), loaded))
 
     def use_model(self, name: str, by: str) -> Current:
         """Load a model, and use it from now on, in every worker."""
-        self._note_version(name, self.models.load(name).fingerprint)
+        self._note_version(name, self.models.load(name).fingerprint, self.database.settings())
         with self.database.alone() as connection:
             write_setting(connection, "model", name)
             _note_in_use(connection, by, name)
@@ -133,30 +136,29 @@ class Service:
         with self.database.alone() as connection:
             add_change(connection, by, action, subject, before, after)
 
-    def _note_models(self) -> None:
+    def _note_models(self, there: Mapping[str, str]) -> None:
         """At the start: what became of the models while no service was there to see it, and which one is in use: the
         one that was asked for, else the one that was chosen last and is still there, else the first."""
-        there = self.models.fingerprints()
-        gone = {name.removeprefix(NOTED) for name in self.database.settings() if name.startswith(NOTED)} - {*there}
-        for name, fingerprint in [*there.items(), *dict.fromkeys(sorted(gone)).items()]:
-            self._note_version(name, fingerprint)
+        stored = self.database.settings()
+        gone = self.models.gone(name.removeprefix(NOTED) for name in stored if name.startswith(NOTED))
+        for name, fingerprint in [*there.items(), *dict.fromkeys(gone).items()]:
+            self._note_version(name, fingerprint, stored)
         with self.database.alone() as connection:
             chosen = read_setting(connection, "model")
-            if chosen is not None and (self.settings.model is not None or chosen not in there):
+            if chosen is not None and (self.settings.model is not None or self.models.gone([chosen])):
                 LOG.warning("another model than the one that was chosen last: it is gone, or --model names another")
                 write_setting(connection, "model", chosen := None)
             _note_in_use(connection, "service", chosen or self.default_model)
 
-    def _note_version(self, model: str, fingerprint: str | None) -> None:
+    def _note_version(self, model: str, fingerprint: str | None, stored: Mapping[str, str]) -> None:
         """A model that was fitted or decided anew beside the service, or taken away, is in the audit log before any
-        other judges."""
-        if fingerprint is not None and fingerprint == self._noted_versions.get(model):
+        other judges. `stored` are the settings as they were just now: what another worker told of is among them."""
+        if fingerprint == stored.get(NOTED + model):
             return
         with self.database.alone() as connection:
             before = read_setting(connection, NOTED + model)
             write_setting(connection, NOTED + model, fingerprint)
             add_change(connection, "service", "model version", model, before, fingerprint)
-        self._noted_versions[model] = fingerprint
 
     async def inspect(
         self,
@@ -204,10 +206,10 @@ class Service:
             self.webhook.tell(problem, result.model, f"the camera: {problem}", result.created)
         if problems:
             return
+        if result.score > threshold:  # by that of its own request it may have been called good
+            return
         if not result.is_defective:
             self.camera.accept(result.model, result.model_version, look)
-        if result.score > threshold:
-            return
         with self._watching:
             self._accepted[result.model] += 1
             if self._accepted[result.model] % KS_WINDOW:
@@ -256,8 +258,10 @@ class Service:
         """The encoder that was given, else the one in the default model's folder."""
         if self.settings.encoder or self.settings.vectors:
             return self.settings.encoder and Path(self.settings.encoder)
-        path = self.models.path_of(self.default_model) / "encoder.safetensors"
-        return path if path.is_file() else None
+        with suppress(NoSuchModel):
+            path = self.models.path_of(self.default_model) / "encoder.safetensors"
+            return path if path.is_file() else None
+        return None
 
 
 def forward(jobs: Sequence[Job]) -> list[Inspection | Exception]:

@@ -1,6 +1,8 @@
 """The command: what it refuses to start with, and that what it answered is kept however it ends."""
 
 import asyncio
+import json
+import os
 import shutil
 import signal
 import socket
@@ -17,12 +19,16 @@ import httpx
 import pytest
 from serving import postgres
 
-from downstream.serve import main, settings_of
-from downstream.service.app import make_app
+from downstream.inspection.inspector import FILE
+from downstream.serve import main, settings_of, settings_of_workers
+from downstream.service.app import ENVIRONMENT, app_from_environment, make_app
+from downstream.service.audit.log import entries
 from downstream.service.config import Config, Settings
 from downstream.service.database import Database, ResultFilter
+from downstream.service.models import NoSuchModel
 from downstream.service.service import Service
 from pretrain.command import UserError, run_command
+from pretrain.reading import parse_json
 from scripts.attacks.serving import fill, image_bytes, served, small_disk
 
 TOKEN = "a token of some length"
@@ -195,6 +201,53 @@ def test_the_model_named_at_the_start_is_used_whatever_was_chosen_last(settings)
         assert service.current().loaded.name == used
         service.database.close()
     database.close()
+
+
+def told(database: Database) -> list[tuple]:
+    return [(one.by, one.action, one.subject, parse_json(one.after, object)) for one in entries(database)]
+
+
+def test_a_worker_that_is_started_again_changes_nothing(settings, monkeypatch):
+    named = replace(settings, model="hazelnut")
+    first = Service(named)
+    first.use_model("mean", "ada")
+    before = told(first.database)
+    monkeypatch.setenv(ENVIRONMENT, settings_of_workers(first))
+    monkeypatch.setattr("downstream.service.app.start_logging", lambda: None)
+    app_from_environment()
+    assert first.current().loaded.name == "mean" and told(first.database) == before
+    first.database.close()
+
+
+def test_what_is_fitted_beside_a_service_is_not_put_into_use_by_a_worker(models_folder, settings, tmp_path):
+    shutil.copytree(models_folder / "mean", tmp_path / "models" / "bolt")
+    settings = replace(settings, models=str(tmp_path / "models"))
+    first = Service(settings)
+    shutil.copytree(models_folder / "mean", tmp_path / "models" / "anchor")
+    workers = Settings(**json.loads(settings_of_workers(first)))
+    again = Service(workers, is_first=False)
+    assert {first.current().loaded.name, again.current().loaded.name} == {"bolt"}
+    shutil.rmtree(tmp_path / "models" / "bolt")
+    with pytest.raises(NoSuchModel):  # and none else judges in its place
+        Service(workers, is_first=False).current()
+
+
+def test_models_that_cannot_be_read_stop_no_start_and_are_not_gone(models_folder, settings, tmp_path):
+    models = tmp_path / "models"
+    for name in ("bolt", "anchor"):
+        shutil.copytree(models_folder / "mean", models / name)
+    settings = replace(settings, models=str(models))
+    Service(settings).database.close()
+    (models / "anchor" / FILE).unlink()
+    (models / "anchor" / FILE).symlink_to("/proc/self/mem")  # nobody can read its beginning, not even root
+    shutil.copytree(models_folder / "mean", models / os.fsdecode(b"\xff"))
+    service = Service(settings)
+    assert service.models.names() == ["anchor", "bolt"]
+    assert [one[1:3] for one in told(service.database)] == [
+        ("model version", "anchor"), ("model version", "bolt"), ("model", "in use"), ("model", "in use"),
+    ]  # fmt: skip
+    assert service.current().loaded.name == "bolt"
+    service.database.close()
 
 
 def test_several_workers_agree(models_folder, tmp_path, monkeypatch):

@@ -83,10 +83,10 @@ class CameraWatch:
 
     def begin_anew(self, model: str, version: str, by: str) -> None:
         """Forget what images are like: the camera was moved, the light changed, and that is how it shall be. For other
-        versions of the model too, which see by the same camera."""
-        before = self.count(model, version)
+        versions of the model too, which see by the same camera: the entry of the audit log counts all of them."""
         with self._database.alone() as connection:
-            connection.execute(delete(CAMERA_REFERENCES).where(CAMERA_REFERENCES.c.model == model))
+            forgotten = delete(CAMERA_REFERENCES).where(CAMERA_REFERENCES.c.model == model)
+            before = connection.execute(forgotten).rowcount
             generation = int(read_setting(connection, generation_name(model)) or 0) + 1
             write_setting(connection, generation_name(model), str(generation))
             add_change(connection, by, "camera references", model, before, 0)

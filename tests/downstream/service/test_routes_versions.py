@@ -1,14 +1,18 @@
 """Versions over HTTP: listed, promoted, rolled back, and used by the next image."""
 
 import errno
+import json
 import shutil
 from pathlib import Path
 
 import pytest
 from serving_here import add_second_version, serving_here
 
+from downstream.learning import versions
 from downstream.learning.versions import version_in_use
-from downstream.service.routes_versions import VersionsResponse
+from downstream.service.audit.log import page_before
+from downstream.service.routes_versions import VersionsResponse, changed
+from downstream.service.service import Service
 from pretrain import files
 from scripts.attacks.serving import image_bytes
 
@@ -73,6 +77,34 @@ def test_no_version_comes_into_use_untold_and_what_did_not_is_told_too(serving, 
     ]
     last = client.get("/api/audit", params={"limit": 1}).json()["entries"][0]
     assert (last["by"], last["before"], last["after"]) == ("service", 2, 1) and version_in_use(path) == 1
+
+
+def test_what_came_into_use_is_not_said_to_be_taken_back_where_the_answer_fails(serving, second, monkeypatch):
+    client, path, asked = serving.client, serving.service.models.path_of("mean"), []
+    known = versions.version_of
+
+    def failing(model: Path, number: int) -> versions.Version:
+        asked.append(number)
+        if len(asked) == 2:  # after the exchange
+            raise OSError(errno.ENOSPC, "no space")
+        return known(model, number)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(versions, "version_of", failing)
+        assert client.post("/api/promote", json={"version": 2}).status_code == 507
+    last = client.get("/api/audit", params={"limit": 1}).json()["entries"][0]
+    assert version_in_use(path) == 2 and (last["by"], last["before"], last["after"]) == ("local", 1, 2)
+    assert client.post("/api/roll_back").status_code == 200
+
+
+def test_each_version_that_comes_into_use_is_told_whichever_worker_saw_the_one_before(serving, second):
+    one, other = serving.service, Service(serving.service.settings, is_first=False)
+    first = one.current("mean").loaded.fingerprint
+    changed(other, "mean", "ada", 2)
+    changed(one, "mean", "ada", None)  # a worker that never judged by version 2
+    last = [entry for entry in page_before(one.database, 4, None) if entry.action == "model version"]
+    assert len(last) == 2 and json.loads(last[0].after) == json.loads(last[1].before) == first
+    other.database.close()
 
 
 def test_what_is_no_version_is_told(serving, second):

@@ -9,6 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from serving_here import serving_here
 from stored_results import result
 
+from downstream.service.audit.log import entries
 from downstream.service.database import Database
 from downstream.service.watch.camera import FROZEN_IMAGES, REFERENCES, look_at
 from downstream.service.watch.camera_watch import CameraWatch
@@ -38,6 +39,7 @@ def judged(serving, pixels: np.ndarray) -> dict:
 
 def test_a_dark_camera_is_said_with_the_verdict_counted_and_forgotten(serving):
     model, version = "mean", serving.service.models.load("mean").fingerprint
+    serving.service.set_threshold(1e9, "a test")
     for seed in range(REFERENCES - 3):
         serving.service.camera.accept(model, version, look_at(image(seed)))
     for seed in range(100, 103):
@@ -63,6 +65,18 @@ def test_a_dark_camera_is_said_with_the_verdict_counted_and_forgotten(serving):
     entry = serving.client.get("/api/audit", params={"limit": 1}).json()["entries"][0]
     assert (entry["action"], entry["before"], entry["after"]) == ("camera references", REFERENCES, 0)
     assert judged(serving, image(202, light=0.3))["camera"] == ""
+
+
+def test_what_a_request_accepts_by_its_own_threshold_teaches_the_camera_nothing(serving):
+    version = serving.service.models.load("mean").fingerprint
+    serving.service.set_threshold(None, "a test")
+    serving.service.camera.begin_anew("mean", version, "a test")
+    pixels = np.zeros((64, 64, 3), np.uint8)
+    assert judged(serving, pixels)["is_defective"] is False and not judged(serving, pixels)["camera"]
+    assert serving.service.camera.count("mean", version) == 0
+    serving.service.set_threshold(1e9, "a test")
+    judged(serving, pixels)
+    assert serving.service.camera.count("mean", version) == 1
 
 
 def test_one_image_again_and_again_is_a_frozen_frame(serving):
@@ -128,6 +142,10 @@ def test_another_version_learns_its_own_camera_and_the_one_before_keeps_its(tmp_
     assert watch.check("bolt", "64 px", image(901), "d")[1] == []  # rolled back
     watch.begin_anew("bolt", "256 px", "ada")
     assert watch.count("bolt", "64 px") == 0  # by the same camera
+    CameraWatch(database).accept("bolt", "64 px", look_at(image(0)))
+    watch.begin_anew("bolt", "256 px", "bob")  # which has none: what others lose is told all the same
+    changes = [(one.by, one.before, one.after) for one in entries(database)]
+    assert changes == [("ada", f"{2 * REFERENCES}", "0"), ("bob", "1", "0")]
     database.close()
 
 
