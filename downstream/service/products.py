@@ -59,7 +59,8 @@ def _counts(database: Database, begins: str, ends: str) -> dict[str, tuple[int, 
 
 
 def _last_image(database: Database, model: str) -> str | None:
-    return next((one.created for one in database.results(ResultFilter(model=model), 1)), None)
+    wanted = select(RESULTS.c.created).where(RESULTS.c.model == model).order_by(RESULTS.c.id.desc()).limit(1)
+    return next((row["created"] for row in database.rows(wanted)), None)
 
 
 def _last_change(database: Database, model: str) -> Change | None:

@@ -29,10 +29,11 @@ def spread(normal_scores: Sequence[float]) -> float | None:
 
 
 def review_order(
-    scores: Sequence[float], threshold: float, unit: float | None, distances: Sequence[float | None]
+    scores: Sequence[float], thresholds: Sequence[float], unit: float | None, distances: Sequence[float | None]
 ) -> list[Doubt]:
-    """All positions, the one to look at first first. `distances` are to the nearest other image, as far as known."""
-    away = np.abs(np.asarray(scores, np.float64) - threshold)
+    """All positions, the one to look at first first; each score has its threshold. `distances` are to the nearest other
+    image, as far as known."""
+    away = np.abs(np.asarray(scores, np.float64) - np.asarray(thresholds, np.float64))
     known = np.array([np.nan if distance is None else distance for distance in distances], np.float64)
     by_threshold = np.argsort(away, kind="stable")
     by_distance = [i for i in np.argsort(-known, kind="stable") if not np.isnan(known[i])]

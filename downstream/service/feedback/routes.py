@@ -90,6 +90,8 @@ async def queue(
 ) -> ReviewQueueResponse:
     """Images that nobody has spoken of yet, of one version of a model: by turns the one nearest to the threshold and
     the one least like any other, among the latest 500, then among the 500 before those."""
+    if version and not version.isprintable():
+        raise HTTPException(422, "a version has printable characters only.")
     return await asyncio.to_thread(review_queue, service, limit, skip, model, version)
 
 
@@ -148,10 +150,11 @@ def review_queue(
     counts = {in_use: 0} | records.waiting_counts(loaded.name)
     first = skip - skip % MAX_CANDIDATES
     waiting = records.waiting(loaded.name, version, MAX_CANDIDATES, first)
-    if version != in_use and waiting:  # scores of other versions are told apart from thresholds of theirs
-        threshold, unit = waiting[0].threshold, None
+    thresholds = [threshold] * len(waiting)
+    if version != in_use:  # nobody knows which one is in force for it: each score lies beside that which judged it
+        thresholds, unit = [one.threshold for one in waiting], None
     known = service.similar_images.distances_to_nearest([result.digest for result in waiting])
-    doubts = review_order([one.score for one in waiting], threshold, unit, [known.get(one.digest) for one in waiting])
+    doubts = review_order([one.score for one in waiting], thresholds, unit, [known.get(one.digest) for one in waiting])
     images = [
         ReviewResponse(
             result=ResultResponse(**result_fields(waiting[doubt.position])),

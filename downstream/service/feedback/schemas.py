@@ -113,7 +113,10 @@ class ReviewQueueResponse(Schema):
     images: list[ReviewResponse] = Field(description="The one to look at first first.")
     version: str = Field(description="Of the model that judged these: scores of two versions are not of one scale.")
     total: int = Field(description="Number of images of this version that wait for a word.")
-    next_skip: int | None = Field(description="Give it as `skip` for the next page; null: there is none.")
+    next_skip: int | None = Field(
+        description="Give it as `skip` for the next page; null: there is none. Images move up as people speak "
+        "of others: then begin at 0 again."
+    )
     versions: list[ReviewVersionResponse] = Field(description="Those with images that wait, and the one in use, first.")
 
 

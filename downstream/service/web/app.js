@@ -111,6 +111,7 @@ async function openEarlier(result) {
 
 /** What one model judged. */
 function historyOf(model) {
+  history.clear();
   byId("filter-model").value = model;
   location.hash = "#history";
 }

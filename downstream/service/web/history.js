@@ -23,13 +23,18 @@ export class History {
     this.#trouble = trouble;
     for (const name of FILTERS) byId(`filter-${name}`).addEventListener("input", () => this.#later());
     byId("filter-clear").addEventListener("click", () => {
-      for (const name of FILTERS) byId(`filter-${name}`).value = "";
+      this.clear();
       this.refresh();
     });
     byId("older").addEventListener("click", () => this.#turn(() => this.#pages.push(this.#next)));
     byId("newer").addEventListener("click", () => this.#turn(() => this.#pages.pop()));
     byId("csv").addEventListener("click", () => this.#download());
     byId("audit").addEventListener("click", () => download("/api/audit/export", "audit.jsonl").catch(trouble));
+  }
+
+  /** Without any filter, from the next time on. */
+  clear() {
+    for (const name of FILTERS) byId(`filter-${name}`).value = "";
   }
 
   /** The models that can be filtered by. */

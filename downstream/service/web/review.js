@@ -57,15 +57,20 @@ export class Review {
     return ask(`/api/feedback/queue?${query}`);
   }
 
+  /** Images move up by one for each that was spoken of, or kept, meanwhile: those that are here already stay once. */
   async #more() {
+    byId("review-more").disabled = true;
     try {
       const queue = await this.#asked(this.#nextSkip);
       const shown = this.#images.length;
-      this.#images = [...this.#images, ...queue.images];
+      const known = new Set(this.#images.map(({ result }) => result.digest));
+      this.#images = [...this.#images, ...queue.images.filter(({ result }) => !known.has(result.digest))];
       this.#draw(queue);
       byId("review-list").children[shown]?.firstElementChild.focus();
     } catch (error) {
       this.#trouble(error);
+    } finally {
+      byId("review-more").disabled = false;
     }
   }
 

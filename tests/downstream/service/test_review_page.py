@@ -10,6 +10,7 @@ from browsing import CONTRASTS, PATIENCE_MS, assert_accessible, drop, opened
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 from serving_here import add_second_version, serving_here
+from stored_results import result
 
 from downstream.service.watch.camera import REFERENCES, look_at
 
@@ -178,6 +179,22 @@ def test_what_other_versions_judged_is_another_queue(browser, serving, images):
         expect(rows).to_contain_text("older.png")
         expect(page.locator("#review-count")).to_have_text("1 image to review")
         assert_readable_and_accessible(page)
+
+
+def test_more_of_the_queue_shows_no_image_twice(browser, serving):
+    """Somebody keeps one more meanwhile, and all the others move on by one."""
+    full = result(0, model="hazelnut", model_version="a full one", is_kept=True, threshold=0.0)
+    many = [full._replace(name=f"{n}.png", digest=f"{n:064x}", score=1.0 + n) for n in range(1, 63)]
+    serving.service.database.add_results(many[:-1])
+    with ready(browser, f"{serving.url}/#review", expected=("404",)) as page:  # of their thumbnails
+        rows, names = page.locator("#review-list li"), page.locator("#review-list .name")
+        page.get_by_label("Judged by").select_option("a full one")
+        expect(rows).to_have_count(60)
+        serving.service.database.add_results([many[-1]._replace(score=0.5)])
+        page.get_by_role("button", name="More").click()
+        expect(rows).to_have_count(61)
+        assert sorted(names.all_text_contents()) == sorted(f"{n}.png" for n in range(1, 62))
+        expect(page.locator("#review-more")).to_be_hidden()
 
 
 def test_a_dark_camera_is_said_before_the_verdict(browser, serving, images):

@@ -56,3 +56,12 @@ def test_the_page_shows_them_with_keys_alone_at_any_width(serving, viewport, sch
         page.keyboard.press("Enter")
         expect(page.locator("#history-count")).to_contain_text("3")
         expect(page.locator("#filter-model")).to_have_value("mean")
+        # On a phone the filters are folded away.
+        page.locator("#filter-name").evaluate(
+            "input => { input.value = 'no image is called so'; input.dispatchEvent(new Event('input')); }"
+        )
+        expect(page.locator("#history-count")).to_contain_text("0 results")
+        page.evaluate("location.hash = '#products'")
+        cards.nth(1).get_by_role("button", name="History of mean").click()
+        expect(page.locator("#history-count")).to_contain_text("3 results")  # all that it judged
+        expect(page.locator("#filter-name")).to_have_value("")

@@ -162,3 +162,9 @@ def test_scores_of_two_versions_are_not_put_in_one_order(serving):
     # By the threshold of its own time; no spread of its normals is known any more.
     assert [(one.result.anomaly_score, one.spreads) for one in other.images] == [(49.0, None), (10.0, None)]
     assert client.get("/api/feedback/queue", params={"version": "none"}).json()["images"] == []
+    # A request that brought its own threshold says nothing of the others'.
+    service.database.add_results([old._replace(digest=f"{3:064x}", score=10.0, threshold=15.0)])
+    other = ReviewQueueResponse(**client.get("/api/feedback/queue", params={"version": "older"}).json())
+    assert [one.result.anomaly_score for one in other.images] == [49.0, 10.0, 10.0]
+    answer = client.get("/api/feedback/queue", params={"version": "\0"})  # PostgreSQL knows no such text
+    assert answer.status_code == 422 and "printable" in answer.json()["detail"]
