@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 
 from asyncua import Node, Server, ua
 
+from downstream.service.listening import listen
 from downstream.service.monitoring import LOG
 from downstream.stations.contract import Sink, StationState, Surroundings
 from downstream.stations.lamps import Lamps, Shown
@@ -45,10 +46,11 @@ class OpcUaSink(Sink):
         self._changed = asyncio.Event()
 
     def open(self) -> None:
-        self._loop.start()
         try:
+            listen(self._options.host, self._options.port).close()  # before a second goes into making nodes
+            self._loop.start()
             self._loop.run(self._listen())
-        except OSError:
+        except (OSError, UserError):
             address = Address(self._options.host, self._options.port)
             raise UserError(f"the OPC UA server cannot listen at {address}: is the port taken?") from None
 
