@@ -322,7 +322,8 @@ class Inspector:
 
         transferred = imported("pretrain.training.device.transferred")
         as_images = imported("baselines.contract.method.as_images")
-        stacked = np.stack(pixels) if len(pixels) > 1 else np.ascontiguousarray(pixels[0])[None]
+        # A copy of one large image takes memory; one that may not be written is what torch warns of.
+        stacked = np.stack(pixels) if len(pixels) > 1 else np.require(pixels[0], requirements=("C", "W"))[None]
         return as_images(transferred(torch.from_numpy(stacked), self.method.device))  # (b, 3 x lights, h, w)
 
     def _inspected_by_rule(
