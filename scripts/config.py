@@ -45,7 +45,13 @@ class DocImages:
 
 @dataclass(frozen=True)
 class Notebooks:
-    """Run the notebooks of docs/notebooks/ and keep in them what they print and show."""
+    """Run the notebooks of docs/notebooks/ and keep in them what they print and show.
+
+    Attributes:
+        only: These of them, by their files' names without .ipynb. Default is all.
+    """
+
+    only: Names = Names()
 
 
 @dataclass(frozen=True)

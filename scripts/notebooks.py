@@ -25,6 +25,7 @@ from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from pretrain.data.images import check_names
 from scripts.config import Notebooks
 
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "notebooks"
@@ -32,7 +33,9 @@ FOLDER = Path(__file__).resolve().parents[1] / "docs" / "notebooks"
 
 def main(config: Notebooks) -> None:
     """Run and write each."""
-    for path in sorted(FOLDER.glob("*.ipynb")):
+    paths = {path.stem: path for path in sorted(FOLDER.glob("*.ipynb"))}
+    check_names(config.only, paths, "notebook")
+    for path in [paths[name] for name in config.only or paths]:
         start_s = time.perf_counter()
         with TemporaryDirectory() as folder:
             notebook = executed(json.loads(path.read_text(encoding="utf-8")), Path(folder))

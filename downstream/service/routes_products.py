@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from downstream.service.access import needs
 from downstream.service.openapi import ServiceDependency, error_responses
 from downstream.service.products import DAYS, Product, products_of
-from downstream.service.schemas import Schema
+from downstream.service.schemas import Moment, Schema
 from downstream.service.service import Service
 
 PRODUCTS = APIRouter()
@@ -46,7 +46,7 @@ class ProductsResponse(Schema):
 async def products(
     service: ServiceDependency,
     today: Annotated[
-        datetime | None, Query(description="When today began where it is asked; default: midnight UTC.")
+        Moment | None, Query(description="When today began where it is asked; default: midnight UTC.")
     ] = None,
 ) -> ProductsResponse:
     """All models that the service holds: what each judged today and in the days before, and what was changed last."""

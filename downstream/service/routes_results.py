@@ -13,7 +13,7 @@ from downstream.inspection.interchange import csv_line
 from downstream.service.access import needs
 from downstream.service.database import ResultFilter, as_moment
 from downstream.service.openapi import EXAMPLES, ServiceDependency, error_responses
-from downstream.service.schemas import ResultResponse, ResultsResponse, result_fields
+from downstream.service.schemas import Moment, ResultResponse, ResultsResponse, result_fields
 from downstream.service.service import Service
 from downstream.service.streaming import pages
 
@@ -36,8 +36,8 @@ def wanted_results(
     is_defective: bool | None = None,
     name: Annotated[str | None, Query(max_length=200, description="Part of the file name.")] = None,
     digest: Annotated[str | None, Query(pattern="^[0-9a-f]{64}$")] = None,
-    since: datetime | None = None,
-    until: datetime | None = None,
+    since: Moment | None = None,
+    until: Moment | None = None,
     min_score: Annotated[float | None, Query(allow_inf_nan=False)] = None,
     max_score: Annotated[float | None, Query(allow_inf_nan=False)] = None,
 ) -> ResultFilter:

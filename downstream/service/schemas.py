@@ -2,13 +2,14 @@
 
 import base64
 import math
+from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from io import BytesIO
 from typing import Annotated, Literal
 
 import numpy as np
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from baselines.contract.heatmap import draw_heatmap
 from baselines.contract.regions import Region
@@ -20,6 +21,18 @@ from downstream.service.users import Right
 MapFormat = Literal["none", "array", "png"]
 MAX_NAME_LENGTH = 200
 MAP_DIGITS = 6  # significant, of the highest value: float32 has little more, and JSON would write 17
+
+
+def _no_number(value: object) -> object:
+    """Pydantic takes a number for seconds since 1970, where the API's description has a date and a time."""
+    try:
+        float(value)
+    except (TypeError, ValueError):
+        return value
+    raise ValueError("must be a date and a time as ISO 8601 has them")
+
+
+Moment = Annotated[datetime, BeforeValidator(_no_number)]
 
 
 class Schema(BaseModel):

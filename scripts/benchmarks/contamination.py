@@ -118,7 +118,7 @@ def cells_of(images: ImageSet, parts: Parts, share: float, seed: int, config: Co
     defective = parts.mixed_in[: round(share / (1 - share) * len(parts.good))]
     mixed = images.subset(sorted([*parts.good, *defective]))
     fit = Fit(
-        config.data, method=config.method, size_px=config.size_px, seed=seed,
+        data=config.data, method=config.method, size_px=config.size_px, seed=seed,
         allow_contamination=share or ALLOWED_WITHOUT_DEFECTS,
     )  # fmt: skip
     with redirect_stdout(sys.stderr):

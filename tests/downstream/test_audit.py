@@ -193,7 +193,8 @@ def test_tampering_is_found_by_the_command(serving, changed, statement, words, t
 def test_whatever_is_put_into_any_column_is_found_and_shown(serving, changed, value, tmp_path):
     """Bytes, bytes that call themselves text, and a number that is none, in each column of one entry or record."""
     copy = copied(serving, tmp_path)
-    whole = copy.read_bytes()
+    whole, count = copy.read_bytes(), len(asked(serving, "eve", "GET", "/api/audit/export").text.splitlines())
+    assert count >= len(changed)
     for table in (AUDIT, FEEDBACK):
         key = next(iter(table.primary_key)).name
         for column in table.columns:
@@ -204,7 +205,7 @@ def test_whatever_is_put_into_any_column_is_found_and_shown(serving, changed, va
             database = Database(str(copy), is_read_only=True)
             assert list(all_faults(database)) != [], column
             found, listed = list(entries(database)), page_before(database, 99, None)
-            assert len(found) == len(listed) == len(changed)
+            assert len(found) == len(listed) == count
             shown = [entry_response(entry).model_dump_json() for entry in (*found, *listed)]
             assert all(map(json.loads, shown)) and audit_page(found, [], "now")
             database.close()
