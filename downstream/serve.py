@@ -56,6 +56,10 @@ except ModuleNotFoundError as missing:
 
 DEMO_MODELS = Path("runs/serve/demo-models")
 
+# uvicorn kills a worker that does not answer it for so long. Its own 5 s are less than torch takes to be imported on a
+# busy machine, where two workers were killed and started again for ever.
+WORKER_TIMEOUT_S = 60
+
 
 def main(config: Config) -> int:
     """Serve until told to stop; what was accepted is answered first."""
@@ -83,7 +87,8 @@ def main(config: Config) -> int:
         os.environ[ENVIRONMENT] = settings_of_workers(service)
         del service
         app = "downstream.service.app:app_from_environment"
-        Multiprocess(uvicorn.Config(app, factory=True, workers=config.workers, **options), sockets=[listening]).run()
+        options |= {"factory": True, "workers": config.workers, "timeout_worker_healthcheck": WORKER_TIMEOUT_S}
+        Multiprocess(uvicorn.Config(app, **options), sockets=[listening]).run()
     return 0
 
 
