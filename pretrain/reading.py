@@ -9,7 +9,7 @@ import json
 import os
 import stat
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 # An image of the most pixels that are accepted, 16 bits and four channels, is 1.4 GB.
 MAX_BYTES = 2**31
@@ -18,13 +18,20 @@ MAX_JSON_BYTES = 2**27
 
 def read_regular(path: Path | str, max_bytes: int = MAX_BYTES) -> bytes:
     """The bytes of a file. Raises OSError for anything but a regular file, and for one of more bytes."""
-    with open(path, "rb", opener=_without_waiting) as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise OSError(errno.EINVAL, "it is no regular file", str(path))
-        if status.st_size > max_bytes:
-            raise OSError(errno.EFBIG, f"it has {status.st_size} bytes, more than {max_bytes}", str(path))
-        return file.read(status.st_size)
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > max_bytes:
+            raise OSError(errno.EFBIG, f"it has {size} bytes, more than {max_bytes}", str(path))
+        return file.read(size)
+
+
+def open_regular(path: Path | str) -> BinaryIO:
+    """A file to read from. Raises OSError for anything but a regular one."""
+    file = open(path, "rb", opener=_without_waiting)  # noqa: SIM115 - the caller closes it
+    if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        return file
+    file.close()
+    raise OSError(errno.EINVAL, "it is no regular file", str(path))
 
 
 def read_json(path: Path, expected: type = dict) -> Any:

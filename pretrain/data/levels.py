@@ -21,6 +21,7 @@ from pretrain.data.decode import (
     plain_color_png,
 )
 from pretrain.data.size import Size, sides
+from pretrain.reading import open_regular
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -52,7 +53,7 @@ def as_range(values: object) -> Range:
 def is_deep(path: Path, page: int = 0) -> bool:
     """Whether a page of a file has more than 8 bits a channel, by its head; not so of one that cannot be read."""
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             head = file.read(HEAD_BYTES)
         if head[:8] == b"\x89PNG\r\n\x1a\n":
             return head[24:26] in (b"\x10\x00", b"\x10\x02")

@@ -1,5 +1,6 @@
 """Images of more than 8 bits: what a file holds is read whole, and a range makes 256 levels of what lies in it."""
 
+import os
 from pathlib import Path
 
 import kornia_rs.io
@@ -32,6 +33,8 @@ def test_what_a_file_holds_is_read_to_the_bit(files):
         assert is_deep(path)
         assert np.array_equal(read_levels(path.read_bytes()), levels)
     assert not is_deep(plain) and not is_deep(plain.with_name("none.png"))
+    os.mkfifo(plain.with_name("pipe.png"))
+    assert not is_deep(plain.with_name("pipe.png"))  # nobody writes into it, and nobody waits
     assert np.array_equal(read_levels(plain.read_bytes()), decode(plain).pixels)
 
 
