@@ -35,6 +35,7 @@ from pretrain.files import sole_writer, write_json, write_whole
 
 Outlines = Callable[[Inspection], Sequence[tuple[str, np.ndarray]]]
 ROWS_SHOWN = 20
+MAPS_FILE = "maps.safetensors"
 # Of PNGs: a tenth more bytes than the usual 6 in a third of its time, which was a third of a run.
 DRAWN_COMPRESSION = 3
 
@@ -89,7 +90,8 @@ class DetectResults(ResultsFile):
 
     def __enter__(self) -> Self:
         super().__enter__()
-        for name, _ in FORMATS.values():  # a run that is stopped must not leave those of the one before
+        # A run that is stopped, or that keeps fewer, must not leave those of the one before beside its own lines.
+        for name in (MAPS_FILE, *(name for name, _ in FORMATS.values())):
             (self.folder / name).unlink(missing_ok=True)
         return self
 
@@ -98,7 +100,7 @@ class DetectResults(ResultsFile):
             if self._maps:
                 # From numpy, as an exported model is run without torch; `pretrain`'s reader takes it as one of its own.
                 header = {HEADER_KEY: json.dumps({"of": "results.jsonl, by number of the line"})}
-                write_whole(self.folder / "maps.safetensors", save(self._maps, header))
+                write_whole(self.folder / MAPS_FILE, save(self._maps, header))
             for name, written in map(FORMATS.__getitem__, self._formats if error_class is None else ()):
                 text = written(common_folder(self._marked), self._marked)
                 write_whole(self.folder / name, text.encode(errors="surrogateescape"))  # as names of files are decoded

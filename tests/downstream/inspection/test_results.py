@@ -63,7 +63,11 @@ def test_maps_of_images_that_are_written_down_are_let_go(defect, tmp_path):
     anomaly_map = np.zeros((8, 8), np.float32)
     held, record = weakref.ref(anomaly_map), Record(tmp_path / "a.png", "nut", "test", defect)
     inspection = Inspection(record.path, 8, 8, 1.0, 0.5, True, 0.9, 1.0, True, (), 0.5, anomaly_map)
+    of_a_run_before = tmp_path / "out" / "maps.safetensors"
+    of_a_run_before.parent.mkdir()
+    of_a_run_before.write_bytes(b"")
     with DetectResults(tmp_path / "out", "none", keep_maps=False) as results:
+        assert not of_a_run_before.exists()
         results.add(inspection, record)
         del inspection, anomaly_map
         assert held() is None
