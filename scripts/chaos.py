@@ -59,6 +59,7 @@ PARTS = {
     "pairs": Pairs,
     "soak": Soak,
 }
+WHAT_FAILED = "what.txt"
 SOAK_FROM_MINUTES = 240  # its share of less is too short to see growth
 
 
@@ -66,7 +67,8 @@ def main(config: Chaos) -> int:
     """Attack for the minutes there are, an equal share each part; 1 where something did not hold."""
     check_names(config.parts, PARTS, "part")
     names = list(config.parts) or parts_of_themselves(config.minutes)
-    shutil.rmtree(config.out, ignore_errors=True)
+    for kept in config.out.glob(f"*/{WHAT_FAILED}"):
+        shutil.rmtree(kept.parent)
     tries, failures, said = dict.fromkeys(names, 0), {name: [] for name in names}, []
     with tempfile.TemporaryDirectory() as folder, Progress("attacking", round(60 * config.minutes), "s") as progress:
         os.environ["HELDOUT_CACHE"] = f"{folder}/cache"
@@ -118,7 +120,7 @@ def tried(attack: Callable[[Path], str | None], name: str, config: Chaos, folder
     if failed:
         kept = config.out / name
         shutil.copytree(place, kept, symlinks=True, ignore=_irregular)
-        (kept / "what.txt").write_text(f"seed {config.seed}, {name}\n{failed}\n")
+        (kept / WHAT_FAILED).write_text(f"seed {config.seed}, {name}\n{failed}\n")
     shutil.rmtree(place)
     return failed and f"{name}: {failed}"
 

@@ -98,6 +98,9 @@ def test_what_did_not_hold_is_kept_counted_and_the_same_again(no_material, tmp_p
     assert "it fell" in (tmp_path / "first" / "falls-2" / "what.txt").read_text()
     assert "KeyError" in (tmp_path / "first" / "falls-3" / "what.txt").read_text()
     assert kept[0] == kept[1]
+    (out / "mine.txt").write_text("not of a campaign")
+    assert chaos.main(Chaos(minutes=0.001, parts=Names("command-lines"), tries=1, out=out)) == 0
+    assert [left.name for left in out.iterdir()] == ["mine.txt"]
     assert "| falls |" in (tmp_path / "record.md").read_text()
 
 
