@@ -5,6 +5,7 @@ takes, all without running an image; and it knows its weights by the names of th
 """
 
 import copy
+import math
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from pretrain.command import UserError, nearest
+from pretrain.data.size import keeping_aspect, sides
 
 LEVELS = ("level1", "level2", "level3", "level4")
 STRIDES = (4, 8, 16, 32)  # of all but timm's models with one stride throughout
@@ -52,10 +54,22 @@ class Backbone:
             )
         if height % self.multiple_px or width % self.multiple_px:
             near = max(1, round(min(height, width) / self.multiple_px)) * self.multiple_px
+            instead = f"give {near}, or another multiple of {self.multiple_px}"
+            if height != width:
+                instead = self._size_that_fits(height, width)
             raise UserError(
                 f"{name} cuts images into patches of {self.multiple_px} px, and {width}x{height} is no multiple of it: "
-                f"give {near}, or another multiple of {self.multiple_px}."
+                f"{instead}."
             )
+
+    def _size_that_fits(self, height: int, width: int) -> str:
+        """The nearest size at which images of about that aspect are rectangles of whole patches."""
+        usual, aspects = round(math.sqrt(height * width)), [share * width / height for share in (0.98, 1, 1.02)]
+        for size_px in sorted(range(self.multiple_px, 4 * usual), key=lambda size_px: abs(size_px - usual)):
+            rectangles = [sides(keeping_aspect(size_px, aspect)) for aspect in aspects]
+            if not any(side % self.multiple_px for rectangle in rectangles for side in rectangle):
+                return f"give --size-px {size_px}"
+        return "crop the images to squares, or choose a CNN"
 
     def check_halves(self, name: str, user: str) -> None:
         """Raise UserError for levels that are not half as large one after another, which `user` is made for."""

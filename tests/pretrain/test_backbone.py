@@ -8,6 +8,7 @@ import torch
 from refusals import refusal
 
 from pretrain.backbone import LEVELS, CutBackbone, TimmBackbone, make_backbone
+from pretrain.data.size import keeping_aspect
 from pretrain.encoder import Encoder
 
 NAMES = ("resnet18.a1_in1k", "mobilenetv3_small_100", "tf_efficientnet_lite0", "test_convnext", "vit_tiny_patch16_224",
@@ -98,8 +99,13 @@ def test_a_model_without_features_is_refused(monkeypatch):
 
 def test_sizes_that_are_refused():
     vit = Encoder("timm/test_vit").eval()
-    message = refusal(vit, torch.zeros(1, 3, 97, 65))
-    assert "patches of 16 px" in message and "65x97" in message and "give 64," in message
+    message = refusal(vit, torch.zeros(1, 3, 97, 97))
+    assert "patches of 16 px" in message and "97x97" in message and "give 96," in message
+    message = refusal(vit, torch.zeros(1, 3, *keeping_aspect(96, 2.4)))
+    (size_px,) = map(int, re.findall(r"give --size-px (\d+)", message))
+    rectangle = keeping_aspect(size_px, 2.4)
+    assert rectangle != keeping_aspect(96, 2.4) and size_px < 200
+    vit(torch.zeros(1, 3, *rectangle))
     assert "multiple of 14" in refusal(Encoder, "timm/eva02_tiny_patch14_224", input_size_px=128)
     fixed = Encoder("timm/vit_relpos_small_patch16_224").eval()
     assert fixed.input_size_px == 224
