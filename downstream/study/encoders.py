@@ -40,14 +40,14 @@ def choose_encoders(
     asked: Sequence[str], folder: Path, categories: Sequence[str], allow_seen: bool = False
 ) -> tuple[dict[str, list[PretrainedEncoder]], list[str]]:
     """For each test category the encoders that it may be tested with, and warnings. `asked` are files, or `none`;
-    without any, the newest finished one of the same data set.
+    without any, the newest finished one of the same data set, or none with a warning that says how to make it.
 
-    Raises UserError where a category is left without, with the command that makes what is missing.
+    Raises UserError where every encoder given saw a category.
     """
     if tuple(asked) == (WITHOUT,):
         return {category: [] for category in categories}, []
     if not asked:
-        return _newest(folder, categories, allow_seen), []
+        return _newest(folder, categories, allow_seen)
     files, warnings = _readable(asked)
     if not is_demo(folder) and (demo := [file for file in files if file.origin and file.origin.is_demo]):
         raise UserError(
@@ -94,9 +94,11 @@ def _open(path: Path) -> PretrainedEncoder:
     return PretrainedEncoder(path, encoder, fingerprint(encoder))
 
 
-def _newest(folder: Path, categories: Sequence[str], allow_seen: bool) -> dict[str, list[PretrainedEncoder]]:
+def _newest(
+    folder: Path, categories: Sequence[str], allow_seen: bool
+) -> tuple[dict[str, list[PretrainedEncoder]], list[str]]:
     """The newest finished encoder of the same data set that saw none of the categories; if there is none, for each
-    category the newest that did not see it."""
+    category the newest that did not see it; none at all, and a warning, where a category is left without."""
     saw = {}
     for finished in sorted(RUNS.rglob("finished"), key=lambda file: file.stat().st_mtime, reverse=True):
         path = finished.with_name("encoder.safetensors")
@@ -109,14 +111,13 @@ def _newest(folder: Path, categories: Sequence[str], allow_seen: bool) -> dict[s
         fitting = for_all or [path for path, seen in saw.items() if category not in seen]
         if not fitting:
             missing = [name for name in categories if all(name in seen for seen in saw.values())]
-            raise UserError(
-                f"there is no finished encoder in {RUNS}/ that was pretrained on this data set without "
-                f"{', '.join(missing)}; this makes one: {_pretraining_command(folder, categories)} (or name files with "
-                f"--encoder, or give --encoder {WITHOUT} to do without a pretrained one)."
-            )
+            return {category: [] for category in categories}, [
+                f"nothing is said of SimCLR: {RUNS}/ has no finished encoder that was pretrained on this data set "
+                f"without {', '.join(missing)}; {_pretraining_command(folder, categories)} makes one"
+            ]
         chosen[category] = fitting[0]
     opened = {path: _open(path) for path in set(chosen.values())}
-    return {category: [opened[path]] for category, path in chosen.items()}
+    return {category: [opened[path]] for category, path in chosen.items()}, []
 
 
 def _categories_seen(path: Path, folder: Path) -> set[str] | None:
