@@ -61,6 +61,19 @@ class Contamination(Benchmark, LaidOut):
 
 
 @dataclass(frozen=True)
+class DemoDefects(Benchmark):
+    """Measure whether the demo's defects are found, the obvious half and the other.
+
+    Attributes:
+        data: Folder of the demo data; drawn if it is not there.
+        categories: Categories of it.
+    """
+
+    data: Path = Path("data/demo-defects")
+    categories: Names = Names("bottle,pill,wood")
+
+
+@dataclass(frozen=True)
 class Feedback(Benchmark):
     """Simulate an operator who corrects a model's verdicts, and measure what it learns on images not yet seen.
 
