@@ -33,21 +33,25 @@ if __name__ == "__main__":
     )
 
 # `fit` has a file of its own, as it needs torch: an exported model is run without, and without its 1.5 s.
+from pathlib import Path
+
 from downstream.inspection.config import Run
 from downstream.inspection.images import records_to_inspect
-from downstream.inspection.inspector import Inspector
+from downstream.inspection.inspector import FILE, Inspector
 from downstream.inspection.interchange import FORMATS
 from downstream.inspection.results import DetectResults
+from pretrain.command import UserError
 from pretrain.data.images import Problem, check_names
 from pretrain.progress import Progress
 
+MODELS = Path("models")
 NOTHING_DEFECTIVE, SOMETHING_DEFECTIVE, SOMETHING_UNREADABLE = 0, 1, 3
 
 
 def run(config: Run) -> int:
     """Inspect every image; the exit code says how it went."""
     check_names(config.format, FORMATS, "format of results")
-    model = Inspector.load(config.model, config.device, config.runtime)
+    model = Inspector.load(config.model or sole_model(MODELS), config.device, config.runtime)
     if config.threshold is not None:
         model.decide_at(config.threshold)
     records = records_to_inspect(config.images, model.category, config.layout, model.metadata, model.channels)
@@ -69,3 +73,13 @@ def run(config: Run) -> int:
     if is_any_defective:
         return SOMETHING_DEFECTIVE
     return SOMETHING_UNREADABLE if problems else NOTHING_DEFECTIVE
+
+
+def sole_model(folder: Path) -> Path:
+    """The model in a folder of models that holds one alone. Raises UserError for none and for several."""
+    models = sorted(path.parent for path in folder.glob(f"*/{FILE}"))
+    if len(models) == 1:
+        return models[0]
+    if not models:
+        raise UserError(f"there is no model in {folder}/: name one by --model, or make one by detect.py fit.")
+    raise UserError(f"{folder}/ holds {', '.join(path.name for path in models)}: name one of them by --model.")

@@ -14,7 +14,8 @@ class Extract(LaidOut):
 
     Attributes:
         data: Folder of images. Default is data/mvtec where it exists, else demo data.
-        encoder: File, architecture (its published weights), random or imagenet. Default is runs/simclr, else imagenet.
+        encoder: File, architecture (its published weights), imagenet, or random (a ResNet-18). Default is runs/simclr,
+            else imagenet.
         categories: Only these categories.
         out: Folder for the vectors. Default is runs/vectors/ and a name made from the data and the encoder.
         form: One vector per image (pooled), or one per patch (patches).
@@ -86,7 +87,8 @@ class Search(LaidOut):
         vectors: Search among these vectors, a folder from embeddings/extract.py. Default is that of --data and
             --encoder.
         data: Search among the images of this folder. Default is data/mvtec where it exists, else demo data.
-        encoder: File, architecture (its published weights), random or imagenet. Default is runs/simclr, else imagenet.
+        encoder: File, architecture (its published weights), imagenet, or random (a ResNet-18). Default is runs/simclr,
+            else imagenet.
         k: Number of neighbors.
         category: Only among these categories.
         split: Only among train, or test.
@@ -123,7 +125,8 @@ class Duplicates(LaidOut):
     Attributes:
         vectors: Vectors to compare, from embeddings/extract.py. Default is those of --data and --encoder.
         data: Folder of images. Default is data/mvtec where it exists, else demo data.
-        encoder: File, architecture (its published weights), random or imagenet. Default is runs/simclr, else imagenet.
+        encoder: File, architecture (its published weights), imagenet, or random (a ResNet-18). Default is runs/simclr,
+            else imagenet.
         category: Only these categories.
         closer_than: Two images are near duplicates if their distance is below this fraction of the median distance
             between an image and its nearest neighbor in the category.
@@ -155,7 +158,8 @@ class Outliers(LaidOut):
     Attributes:
         vectors: Vectors to compare, from embeddings/extract.py. Default is those of --data and --encoder.
         data: Folder of images. Default is data/mvtec where it exists, else demo data.
-        encoder: File, architecture (its published weights), random or imagenet. Default is runs/simclr, else imagenet.
+        encoder: File, architecture (its published weights), imagenet, or random (a ResNet-18). Default is runs/simclr,
+            else imagenet.
         category: Only these categories.
         split: Only images of train, or test.
         show: Number of outliers of each category to print and draw.
@@ -209,7 +213,8 @@ class ImageMap(LaidOut):
     Attributes:
         vectors: Vectors of the images, from embeddings/extract.py. Default is those of --data and --encoder.
         data: Folder of images. Default is data/mvtec where it exists, else demo data.
-        encoder: File, architecture (its published weights), random or imagenet. Default is runs/simclr, else imagenet.
+        encoder: File, architecture (its published weights), imagenet, or random (a ResNet-18). Default is runs/simclr,
+            else imagenet.
         category: Only these categories.
         split: Only images of train, or test.
         method: How vectors are projected to two dimensions.

@@ -71,6 +71,7 @@ def main(config: Knn) -> None:
     seen = chosen.origin.categories if chosen.origin else ()
     if shared := sorted(set(seen) & set(images.categories)):
         print(f"the encoder saw good images of {', '.join(shared)}", file=sys.stderr)
+    print(f"encoder: {path}, {chosen.history}")
     results = {}
     for name, encoder in encoders.items():
         vectors = pooled(encoder, images, choose_device(config.device))

@@ -30,7 +30,8 @@ class FitSettings:
     Attributes:
         method: padim (a Gaussian per position), patchcore (nearest normal patch), fused (both), residual (with
             --train), or another from downstream/methods/catalogue.py.
-        encoder: File, architecture (its published weights), random or imagenet. Default is runs/simclr, else imagenet.
+        encoder: File, architecture (its published weights), imagenet, or random (a ResNet-18). Default is runs/simclr,
+            else imagenet.
         shots: Number of good images to refer to, or all.
         allow_contamination: Some of the images may be defective: leave out at most this share, those that clearly
             resemble the others least (see triage).
@@ -119,7 +120,8 @@ class Run(LaidOut):
 
     Attributes:
         images: Images, or folders of images; of a folder in MVTec AD's layout, the test images.
-        model: Folder of a model that fit wrote, or an ONNX file that downstream/export.py made of one.
+        model: Folder of a model that fit wrote, or an ONNX file that downstream/export.py made of one. Default is the
+            one in models/.
         out: Folder for results.jsonl and the images.
         overlays: Which images to draw with heatmap, contours and boxes.
         threshold: Another threshold than the model's.
@@ -129,7 +131,7 @@ class Run(LaidOut):
         device: cpu, cuda, or auto for a GPU where there is one.
     """
 
-    model: Path
+    model: Path | None = None
     images: tuple[Path, ...] = field(default=(), metadata={"positional": True})
     out: Path = Path("runs/detect")
     overlays: Literal["all", "defective", "none"] = "defective"
@@ -149,7 +151,8 @@ class Triage(LaidOut):
         category: Which category, where the folder holds several.
         split: Only images of train, or test.
         show: Number of images in the table and on the sheet, the least alike first.
-        encoder: File, architecture (its published weights), random or imagenet. Default is runs/simclr, else imagenet.
+        encoder: File, architecture (its published weights), imagenet, or random (a ResNet-18). Default is runs/simclr,
+            else imagenet.
         against: Compare each image with so many others, drawn once; memory grows by 0.3 MB for each.
         size_px: Images are seen with as many pixels as a square of this side has; those that are no squares keep their
             aspect.

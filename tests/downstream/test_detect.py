@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,17 @@ def test_images_that_cannot_be_read_are_named_and_the_rest_goes_on(padim_folder,
     assert run_detect("run", blotched, "--model", padim_folder, "--out", tmp_path / "out", "--threshold", "1e9") == 3
     assert len(lines_of(tmp_path / "out")) == 1
     assert "b bad.png" in capsys.readouterr().err
+
+
+def test_the_only_model_needs_no_name(padim_folder, blotched, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert run_detect("run", blotched) == 2
+    assert "there is no model in models/" in capsys.readouterr().err
+    shutil.copytree(padim_folder, tmp_path / "models" / "bolt")
+    assert run_detect("run", blotched) == 1
+    shutil.copytree(padim_folder, tmp_path / "models" / "nut")
+    assert run_detect("run", blotched) == 2
+    assert "models/ holds bolt, nut: name one" in capsys.readouterr().err
 
 
 def test_nothing_defective_is_exit_code_0(padim_folder, blotched, tmp_path):
