@@ -63,6 +63,8 @@ def main(config: Evaluate) -> int:
         write_reports(config)
         return 0
     plan = plan_study(config)
+    for warning in plan.metadata["warnings"]:  # the report has them too; here before hours are spent
+        print(f"warning: {warning}", file=sys.stderr)
     with sole_writer(config.out, "computes in", "another --out"):
         write_plan(plan, config.out)
         failures = compute_missing(plan.tasks, config.out, choose_device(config.device), restoration_line(config))

@@ -125,9 +125,8 @@ def why_not_default(encoder: Encoder, is_demo: bool) -> str:
     """Why an encoder is not taken unless somebody names it; empty for one that is."""
     if encoder.origin and encoder.origin.is_demo and not is_demo:
         return "was made on demo data and is not used for yours"
-    if encoder.origin and not encoder.origin.is_improved:
-        return "finds synthetic anomalies not clearly better than its start and is not used"
-    return ""
+    reason = encoder.origin.why_not_better if encoder.origin else "does not say what it learned from"
+    return reason and f"{reason} and is not used"
 
 
 def encoder_of(config: dict, path: Path | None = None) -> Encoder:

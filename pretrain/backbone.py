@@ -84,10 +84,20 @@ class Backbone:
 
     def weights_until(self, level: str) -> list[nn.Parameter]:
         """The weights that `level` and those before it need."""
+        needed = {name for name, _ in self._until(level).named_parameters()}
+        return [weights for name, weights in self.named_parameters() if name in needed]
+
+    def layers_until(self, level: str) -> list[nn.Module]:
+        """The layers that `level` and those before it need, but for those with a part that only deeper levels need."""
+        needed = {name for name, _ in self._until(level).named_modules()}
+        beyond = {name for name, _ in self.named_modules()} - needed
+        above = {name[:end] for name in beyond for end in range(len(name)) if name[end] == "."} | {""}
+        return [layer for name, layer in self.named_modules() if name in needed - above]
+
+    def _until(self, level: str) -> "Backbone":
         shallow = copy.deepcopy(self)
         shallow.drop_after(level)
-        needed = {name for name, _ in shallow.named_parameters()}
-        return [weights for name, weights in self.named_parameters() if name in needed]
+        return shallow
 
 
 class CutBackbone(Backbone, nn.ModuleDict):
@@ -112,10 +122,12 @@ class CutBackbone(Backbone, nn.ModuleDict):
         self.strides = dict(zip(LEVELS, STRIDES, strict=True))
         self.mean, self.std = (LITE_MEAN, LITE_STD) if is_lite(architecture) else (IMAGENET_MEAN, IMAGENET_STD)
 
-    def forward(self, maps: Tensor, levels: Sequence[str]) -> dict[str, Tensor]:
-        """Normalized images (b, 3, h, w) -> the maps of `levels`, shallow ones first; nothing deeper is computed."""
+    def forward(self, maps: Tensor, levels: Sequence[str], after: str | None = None) -> dict[str, Tensor]:
+        """Normalized images (b, 3, h, w), or the maps of the level `after`, -> the maps of `levels`, shallow ones
+        first; nothing deeper is computed."""
         found = {}
-        for level in LEVELS[: 1 + max(map(LEVELS.index, levels))]:
+        first = 1 + LEVELS.index(after) if after else 0
+        for level in LEVELS[first : 1 + max(map(LEVELS.index, levels))]:
             maps = self[level](maps)  # (b, channels[level], ~h / strides[level], ~w / strides[level])
             if level in levels:
                 found[level] = maps

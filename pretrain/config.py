@@ -15,7 +15,8 @@ from pretrain.data.images import LaidOut, check_names
 HELD_OUT_BY_DEFAULT = Names("bottle,pill,wood")
 MIN_PX = 32
 
-ABOVE_ZERO = ("cache_px", "batch", "epochs", "steps", "minutes", "learning_rate", "temperature", "monitor_every")
+ABOVE_ZERO = ("cache_px", "batch", "epochs", "steps", "minutes", "learning_rate", "temperature", "monitor_every",
+              "cached_views", "patience")  # fmt: skip
 NOT_BELOW_ZERO = ("weight_decay", "image_weight", "dense_weight", "jitter", "checkpoint_minutes", "seed")
 SHARES = ("gray", "blur", "warmup")
 
@@ -57,9 +58,10 @@ class Config(LaidOut):
 
     Attributes:
         data: Folder of categories as docs/data.md shows. Default is data/mvtec where it exists, else demo data.
-        hold_out: Categories that are never opened. Default is bottle,pill,wood as far as the folder has them.
+        hold_out: Categories never opened, '' for none. Default is bottle,pill,wood as far as the folder has them.
         out: The run's folder; the same command again resumes a run that was stopped.
         recipe: dense contrasts single positions of the feature maps too; simclr is the paper's. Sets all that says so.
+            From ImageNet's weights dense was no better than these alone on the products measured (RESULTS.md).
         architecture: efficientnet_lite0 to 2, resnet18, 34 or 50, wide_resnet50_2, convnext_tiny, or timm/NAME.
         start: Weights to begin with; imagenet (on this machine), hub (downloads them), random, a file, or an encoder.
         size_px: Side of the views. Default is 224 on a GPU, 128 without.
@@ -76,15 +78,20 @@ class Config(LaidOut):
         temperature: The lower, the more the nearest negatives count. Default is the recipe's, 0.2 or 0.1.
         image_weight: Weight of the contrast between whole images, SimCLR's own. Default is the recipe's, 0.3 or 1.
         dense_weight: Weight of the contrast between positions of the feature maps. Default is the recipe's, 1 or 0.
-        synthetic_negatives: Use images with synthetic anomalies as negatives of themselves; half as slow again.
+        synthetic_negatives: Use images with synthetic anomalies as negatives of themselves; half as slow again, and it
+            brought nothing so far.
         crop_area_min: Smallest crop, as share of the image. Default is the recipe's, 0.3 or 0.08.
         jitter: Brightness, contrast and saturation change by up to this factor. Default is the recipe's, 0.1 or 0.8.
         gray: Share of views without color. Default is the recipe's, 0 or 0.2.
         blur: Share of views that are blurred. Default is the recipe's, 0.3 or 0.5.
         precision: bf16-mixed, 32-true or 64-true. Default is bf16-mixed where it is faster, else 32-true.
         freeze_batch_norm: Keep the statistics of batch normalization as they are at the start. Default unless random.
+        freeze_stages: Keep the encoder's stem and this many of its four stages as they are at the start, 0 to 3.
+        cached_views: Draw only so many pairs of views of an image, whose maps of the frozen stages are computed once.
         seed: Another seed, another encoder.
         monitor_every: Steps between two evaluations by the monitor. Default is a tenth of the training, and at least 5.
+        patience: End after so many evaluations by the monitor without a better one. Default is not to.
+        keep: Weights of the evaluation that the monitor found best, the start's own included, or the last ones.
         checkpoint_minutes: Minutes between two checkpoints.
         track: Also tell tensorboard, mlflow or both what the training does.
         device: cpu, cuda, or auto for a GPU where there is one.
@@ -118,8 +125,12 @@ class Config(LaidOut):
     blur: float | None = None
     precision: str | None = None
     freeze_batch_norm: bool | None = None
+    freeze_stages: int = 0
+    cached_views: int | None = None
     seed: int = 0
     monitor_every: int | None = None
+    patience: int | None = None
+    keep: Literal["best", "last"] = "best"
     checkpoint_minutes: float = 1.0
     track: Names = Names()
     device: str = "auto"
@@ -159,6 +170,7 @@ def check(config: Config) -> None:
         **{name: (lambda value: 0 <= value < 1, "from 0 to below 1") for name in SHARES},
         "crop_area_min": (lambda value: 0 < value <= 1, "above 0 and at most 1"),
         "size_px": (lambda value: value >= MIN_PX, f"{MIN_PX} or more"),
+        "freeze_stages": (lambda value: 0 <= value <= 3, "from 0 to 3"),
     }
     for name, (is_allowed, allowed) in rules.items():
         value = getattr(config, name)
@@ -166,17 +178,39 @@ def check(config: Config) -> None:
             raise UserError(f"--{name.replace('_', '-')} must be {allowed}, not {value}.")
     if not config.image_weight and not config.dense_weight:
         raise UserError("with --image-weight 0 and --dense-weight 0 there is nothing to learn: raise one of them.")
+    if config.cached_views:
+        _check_cached(config)
+
+
+def _check_cached(config: Config) -> None:
+    """Raise UserError where the maps of frozen stages cannot be kept."""
+    if not config.freeze_stages:
+        raise UserError("--cached-views keeps what frozen stages give: add --freeze-stages 1, 2 or 3.")
+    if config.architecture.startswith("timm/"):
+        raise UserError(
+            f"{config.architecture} cannot go on from maps of its first stages: leave out --cached-views, or take "
+            "efficientnet_lite0 or another architecture that is not timm's."
+        )
+    if config.synthetic_negatives:
+        raise UserError(
+            "--synthetic-negatives borrow from another image of each batch, so their maps cannot be kept: leave out "
+            "--cached-views or them."
+        )
 
 
 def held_out(config: Config, folder: Path, categories: Iterable[str]) -> Names:
     """The categories that are never opened. Raises UserError for one that is none, or if none is left to learn from."""
     categories = sorted(categories)
-    if config.hold_out is None:
-        return Names(name for name in HELD_OUT_BY_DEFAULT if name in categories)
-    check_names(config.hold_out, categories, f"category in {folder}")
-    if set(categories) <= set(config.hold_out):
-        raise UserError(f"all categories of {folder} are held out ({config.hold_out}): leave one to learn from.")
-    return config.hold_out
+    names = config.hold_out
+    if names is None:
+        names = Names(name for name in HELD_OUT_BY_DEFAULT if name in categories)
+    check_names(names, categories, f"category in {folder}")
+    if set(categories) <= set(names):
+        raise UserError(
+            f"all categories of {folder} are held out ({names}): leave one to learn from, or give --hold-out '' to "
+            "learn from all of them."
+        )
+    return names
 
 
 def resolved(config: Config, device: str, precision: str, began_on: str | None = None) -> Config:

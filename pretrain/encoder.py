@@ -63,11 +63,16 @@ class Encoder(nn.Module):
         for name, values in (("mean", mean or self.stages.mean), ("std", std or self.stages.std)):
             self.register_buffer(name, torch.tensor(values, dtype=torch.float32).view(1, 3, 1, 1), persistent=False)
 
-    def forward(self, images: Tensor, levels: Sequence[str] | None = None) -> dict[str, Tensor]:
-        """The feature maps of `levels` (default: self.levels), shallow ones first; nothing deeper is computed."""
+    def forward(
+        self, images: Tensor, levels: Sequence[str] | None = None, after: str | None = None
+    ) -> dict[str, Tensor]:
+        """The feature maps of `levels` (default: self.levels), shallow ones first; nothing deeper is computed. With
+        `after`, which timm's models do not know, `images` are that level's maps, and `levels` deeper ones."""
         if not images.is_floating_point():
             raise TypeError(f"images must be float32 in [0, 1], not {images.dtype}.")
         wanted = self.levels if levels is None else _known(levels)
+        if after is not None:
+            return self.stages(images, wanted, after)
         self.stages.check(self.architecture, *images.shape[-2:])
         return self.stages((images - self.mean) / self.std, wanted)
 

@@ -58,7 +58,8 @@ class Monitor:
         size_px, seed = config.size_px, MONITOR_SEED
         each = max(2, MAX_IMAGES // (2 * len(unseen.categories)))
         self.device = device
-        self._categories = []
+        # Of each category: references, clean images, and these with synthetic anomalies.
+        self.categories: list[tuple[Tensor, Tensor, Tensor]] = []
         for number, category in enumerate(sorted(set(unseen.categories) & set(references.categories))):
             clean = _unaugmented(unseen.of(category), each, size_px)
             sources = clean.roll(1, 0)
@@ -66,7 +67,7 @@ class Monitor:
                 add_anomaly(clean, sources, seed, number, np.arange(len(clean)) + turn * len(clean))[0]
                 for turn in range(ANOMALIES_EACH)
             ]
-            self._categories.append((_unaugmented(references.of(category), each, size_px), clean, torch.cat(synthetic)))
+            self.categories.append((_unaugmented(references.of(category), each, size_px), clean, torch.cat(synthetic)))
         chosen = np.linspace(0, len(unseen) - 1, min(len(unseen), MAX_IMAGES)).astype(int)
         pixels = torch.from_numpy(unseen.batch(chosen.tolist()))
         pair = draw_pair(config.strengths, seed, 0, chosen, same_crop=bool(config.dense_weight))
@@ -81,7 +82,7 @@ class Monitor:
         pooled, others = (_in_parts(encoder.pooled, view, self.device) for view in self._views)
         first, second = projection(pooled), projection(others)
         figures = Figures(
-            synthetic_auroc=float(np.mean([self._synthetic_auroc(encoder, *images) for images in self._categories])),
+            synthetic_auroc=self.synthetic_auroc(encoder),
             alignment=float(alignment(first, second)),
             uniformity=float(uniformity(first)),
             rank_me=float(rank_me(pooled)),
@@ -91,7 +92,12 @@ class Monitor:
             layer.training = is_training
         return figures
 
-    def _synthetic_auroc(self, encoder: Encoder, references: Tensor, clean: Tensor, synthetic: Tensor) -> float:
+    @torch.no_grad()
+    def synthetic_auroc(self, encoder: Encoder) -> float:
+        """Of an encoder in eval mode: the mean over the categories."""
+        return float(np.mean([self._auroc(encoder, *images) for images in self.categories]))
+
+    def _auroc(self, encoder: Encoder, references: Tensor, clean: Tensor, synthetic: Tensor) -> float:
         channels = [encoder.channels[level] for level in PATCH_LEVELS]
         known = _patches(encoder, references, self.device)
         statistics = channel_statistics([known])

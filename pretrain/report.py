@@ -1,22 +1,25 @@
 """What a pretraining run shows for itself: the monitor's figures while it runs, then encoder, curves and a table."""
 
 import sys
+from collections.abc import Sequence
 
 from lightning_fabric import Fabric
 from rich.console import Console
 from rich.table import Table
 from torch import nn
 
+from pretrain.command import UserError
 from pretrain.config import Config
 from pretrain.data.dataset import ImageSet, data_name
 from pretrain.demo import is_demo
 from pretrain.drawing import Curve, curves, save_image
-from pretrain.encoder import Encoder
+from pretrain.encoder import make_encoder
 from pretrain.loss import chance_loss
 from pretrain.monitor import Figures, Monitor
+from pretrain.training.best_weights import BestWeights
 from pretrain.training.run import Run
 from pretrain.training.session import Session, evaluate_every
-from pretrain.weights import Origin
+from pretrain.weights import HUB, IMAGENET, Origin
 
 
 class Report:
@@ -47,15 +50,18 @@ class Report:
         """What the monitor finds, and how long that takes; none but on the first process."""
         return self._monitor.measure(module.encoder, module.projection) if self._leads else None
 
-    def evaluate(self, step: int, module: nn.Module) -> None:
-        """Measure what the steps before `step` achieved, now and then."""
+    def evaluate(self, step: int, learner: BestWeights) -> None:
+        """Measure now and then what the steps before `step` achieved, keep the best, and end the session where nothing
+        was better for long."""
         session = self._session
-        if self._leads and (step % self._every == 0 or step == session.steps):
+        if step % self._every and step != session.steps:
+            return
+        if self._leads:
             with session.pause():
-                figures = self.measure(module)
+                figures = self.measure(learner.network)
                 session.record(**figures._asdict())
-                # From the file: a run that was resumed began in another process.
-                start = next(line["synthetic_auroc"] for line in self.run.metrics() if "synthetic_auroc" in line)
+                evaluations = self._evaluations()
+                start, best = evaluations[0]["synthetic_auroc"], _best(evaluations)
                 session.print(
                     f"step {step}: synthetic anomalies on unseen normals: AUROC {figures.synthetic_auroc:.3f} "
                     f"(before the first step {start:.3f}); alignment {figures.alignment:.2f}, "
@@ -66,7 +72,12 @@ class Report:
                         f"WARNING: the projections have collapsed (spread {figures.spread:.3f} of 1): images are no "
                         "longer told apart. Stop, and lower --learning-rate or raise --temperature."
                     )
-        self.fabric.barrier()
+                if best == len(evaluations) - 1:
+                    learner.keep()
+                elif self.config.patience and len(evaluations) - 1 - best >= self.config.patience:
+                    session.is_over = True
+                    session.print(f"ended at step {step}: none was better since step {evaluations[best]['step']}")
+        session.is_over = self.fabric.broadcast(session.is_over)  # the others wait here
 
     def describe(self, losses: dict[str, float]) -> str:
         """The losses of a step, for the progress bar."""
@@ -75,27 +86,32 @@ class Report:
         rate = self.config.batch * self._session.steps_per_second
         return f"{rate:.0f} images/s, {image}{dense}other view found {losses['accuracy']:.0%}"
 
-    def finish(self, encoder: Encoder) -> None:
+    def finish(self, learner: BestWeights) -> None:
         """Write the encoder and the curves, print the table and what to type next."""
         if not self._leads:
             return
-        config, lines = self.config, self.run.metrics()
-        evaluations = [line for line in lines if "synthetic_auroc" in line]
-        losses = [line for line in lines if "loss" in line]
+        config, evaluations = self.config, self._evaluations()
+        losses = [line for line in self.run.metrics() if "loss" in line]
         first, last = (Figures(**{name: line[name] for name in Figures._fields})
                        for line in (evaluations[0], evaluations[-1]))  # fmt: skip
+        is_best = config.keep == "best"
+        kept = evaluations[_best(evaluations) if is_best else -1]
+        encoder = (learner.best if is_best else learner.network).encoder
         path = config.out / "encoder.safetensors"
-        encoder.origin = self._origin(first, last).after(encoder.origin)
+        encoder.origin = self._origin(first, kept).after(encoder.origin)
         encoder.save(path)
         save_image(self._curves(evaluations, losses), config.out / "curves.png")
         self._print_table(first, last, losses)
         print(f"encoder: {path}, {encoder.history}")
         print(f"curves:  {config.out / 'curves.png'}")
-        if not encoder.origin.is_improved:
+        if is_best and not kept["step"]:
+            print(f"No evaluation was better than that before the first step: the start is kept, and {path} holds it.")
+        elif kept is not evaluations[-1]:
+            print(f"Kept are the weights of step {kept['step']}, the best: AUROC {kept['synthetic_auroc']:.3f}.")
+        if reason := encoder.origin.why_not_better:
             print(
-                f"It finds synthetic anomalies not clearly better than its start (AUROC {last.synthetic_auroc:.3f}, "
-                f"{first.synthetic_auroc:.3f} before the first step): detect.py and search.py stay with ImageNet's "
-                "weights unless --encoder names this file."
+                f"It {reason}: detect.py, search.py and restore.py stay with ImageNet's weights unless --encoder names "
+                "this file; evaluate.py compares the two."
             )
         if config.hold_out:
             study = f"--data {config.data} --train {','.join(self.images.categories)} --test {config.hold_out}"
@@ -104,13 +120,26 @@ class Report:
             print(f"next:    python downstream/detect.py fit --encoder {path} --data FOLDER_OF_GOOD_IMAGES")
         self.run.finish(path.name, "curves.png")
 
-    def _origin(self, first: Figures, last: Figures) -> Origin:
+    def _evaluations(self) -> list[dict]:
+        """All so far, from the file: a run that was resumed began in another process."""
+        return [line for line in self.run.metrics() if "synthetic_auroc" in line]
+
+    def _origin(self, first: Figures, kept: dict) -> Origin:
         # Where the data lie is this machine's own affair; what their folder is called, the origin says.
         recipe = {name: value for name, value in self.run.config().items() if name != "data"}
-        recipe |= {"steps": self._session.steps, "images": len(self.images), "synthetic_auroc": last.synthetic_auroc}
-        recipe["synthetic_auroc_of_start"] = first.synthetic_auroc
+        recipe |= {"steps": self._session.step, "kept_step": kept["step"], "images": len(self.images)}
+        recipe |= {"synthetic_auroc": kept["synthetic_auroc"], "synthetic_auroc_of_start": first.synthetic_auroc}
+        if self.config.start not in (IMAGENET, HUB):  # else it is the start
+            recipe["synthetic_auroc_of_imagenet"] = self._imagenet_auroc()
         folder = self.images.folder
         return Origin(folder.resolve().name, tuple(self.images.categories), is_demo(folder), recipe)
+
+    def _imagenet_auroc(self) -> float | None:
+        """That of the weights with which detect.py begins, on the same images; none where they are not installed."""
+        try:
+            return self._monitor.synthetic_auroc(make_encoder(start=IMAGENET).eval().to(self.fabric.device))
+        except UserError:
+            return None
 
     def _curves(self, evaluations: list[dict], losses: list[dict]):
         panels = [
@@ -148,3 +177,8 @@ class Report:
         row("uniformity", first.uniformity, last.uniformity, ".3f", "-4")
         row("RankMe", first.rank_me, last.rank_me, ".0f", "")
         Console(width=None if sys.stdout.isatty() else 100).print(table)
+
+
+def _best(evaluations: Sequence[dict]) -> int:
+    """Which has the highest figure; of equal ones the first."""
+    return max(range(len(evaluations)), key=lambda number: evaluations[number]["synthetic_auroc"])

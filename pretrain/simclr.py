@@ -44,10 +44,12 @@ from pretrain.config import Config, check, held_out, resolved
 from pretrain.data.dataset import ImageSet, choose_folder, load
 from pretrain.data.layouts import category_folders
 from pretrain.dense import DenseContrast, Positions
-from pretrain.encoder import Encoder, make_encoder
+from pretrain.encoder import LEVELS, Encoder, make_encoder
+from pretrain.frozen_stages import CachedMaps, freeze, keep_frozen
 from pretrain.lars import Lars
 from pretrain.loss import nt_xent
 from pretrain.report import Report
+from pretrain.training.best_weights import BestWeights
 from pretrain.training.device import DeviceImages, kernels
 from pretrain.training.fabric import make_fabric, rank_positions
 from pretrain.training.memory import told_what_fits
@@ -71,9 +73,12 @@ class Losses(NamedTuple):
 
 
 class SimCLR(nn.Module):
-    """f and g of figure 2, and their loss on a batch of views."""
+    """f and g of figure 2, and their loss on a batch of views. The encoder's stem and its first `freeze_stages` stages
+    stay as they are."""
 
-    def __init__(self, encoder: Encoder, image_weight: float, dense_weight: float, temperature: float) -> None:
+    def __init__(
+        self, encoder: Encoder, image_weight: float, dense_weight: float, temperature: float, freeze_stages: int = 0
+    ) -> None:
         super().__init__()
         width = encoder.channels["level4"]
         self.encoder = encoder  # f
@@ -82,25 +87,37 @@ class SimCLR(nn.Module):
             nn.Linear(width, width, bias=False), nn.BatchNorm1d(width), nn.ReLU(),
             nn.Linear(width, 128, bias=False), nn.BatchNorm1d(128),
         )  # fmt: skip
-        self.dense = DenseContrast({level: encoder.channels[level] for level in DENSE_LEVELS})
+        self.freeze_stages = freeze_stages
+        # What is frozen learns nothing from its positions; with three stages level4 is all that learns.
+        self.dense_levels = [level for level in DENSE_LEVELS if level in LEVELS[freeze_stages:]] or ["level4"]
+        self.dense = DenseContrast({level: encoder.channels[level] for level in self.dense_levels})
         self.image_weight, self.dense_weight, self.temperature = image_weight, dense_weight, temperature
         # What a weight of zero leaves out gets no gradient, and DDP must not wait for one.
         if not image_weight:
             self.projection.requires_grad_(False)
-            needed = set(encoder.stages.weights_until(DENSE_LEVELS[-1]))
+            needed = set(encoder.stages.weights_until(self.dense_levels[-1]))
             for weights in encoder.stages.parameters():
                 weights.requires_grad_(weights in needed)
         if not dense_weight:
             self.dense.requires_grad_(False)
+        freeze(encoder, freeze_stages)
 
     def forward(
-        self, views: Tensor, masks: Tensor | None, seed: int, step: int, positions: Sequence[int] | np.ndarray
+        self,
+        views: Tensor,
+        masks: Tensor | None,
+        seed: int,
+        step: int,
+        positions: Sequence[int] | np.ndarray,
+        after: str | None = None,
     ) -> Losses:
         """`views` float32 (2b or 3b, 3, h, w): two views of b images and, with `masks` bool (b, h, w), the second one
-        with synthetic anomalies. All of them in one pass, so that batch normalization tells none of them apart."""
+        with synthetic anomalies. All of them in one pass, so that batch normalization tells none of them apart. With
+        `after` they are what the frozen stages up to that level gave of the views."""
         drawn = Positions(seed, step, positions, views.device)
         image = dense = accuracy = views.new_zeros(())
-        maps = self.encoder(views, (*DENSE_LEVELS, "level4") if self.image_weight else DENSE_LEVELS)
+        levels = dict.fromkeys([*self.dense_levels, "level4"] if self.image_weight else self.dense_levels)
+        maps = self.encoder(views, tuple(levels), after)
         if self.image_weight:
             h = maps["level4"].mean((2, 3))  # (2b or 3b, channels)
             z = self.projection(h)  # (2b or 3b, 128)
@@ -124,7 +141,7 @@ def main(config: Config) -> int:
 
     encoder = make_encoder(config.architecture, config.start, seed=config.seed, input_size_px=config.size_px)
     torch.manual_seed(config.seed)  # the first weights of the projection heads
-    module = SimCLR(encoder, config.image_weight, config.dense_weight, config.temperature)
+    module = SimCLR(encoder, config.image_weight, config.dense_weight, config.temperature, config.freeze_stages)
     on_gpu = fabric.device.type == "cuda"
     optimizer = make_optimizer(config.optimizer, module, config.learning_rate, config.weight_decay, on_gpu)
     if fabric.world_size > 1 and on_gpu:  # it refuses CPU tensors
@@ -132,21 +149,30 @@ def main(config: Config) -> int:
         module = synchronized(module)
     model, stepper = fabric.setup(module.to(memory_format=torch.channels_last), optimizer)
     train_mode(module, config.freeze_batch_norm)
+    learner = BestWeights(module)  # what a session saves
     pixels_of = DeviceImages(images, fabric.device)
     positions = rank_positions(config.batch, fabric)
+
+    def pairs_of(number: int, places: np.ndarray) -> Tensor:
+        return make_views(config, number, places, pixels_of(places), None)[0]
+
+    cached = CachedMaps(encoder, config, len(images), pairs_of, fabric) if config.cached_views else None
 
     def train_step(step: int, steps: int, positions: np.ndarray = positions) -> Losses:
         torch.manual_seed(config.seed + step)  # for stochastic depth, which ConvNeXt draws
         chosen = batch_members(config, step, len(images))
-        pixels = pixels_of(chosen[positions])  # uint8 (b, h, w, 3)
-        if pixels_of.can_read_ahead:
-            pixels_of.read_ahead(batch_members(config, step + 1, len(images))[positions])
-        # Synthetic anomalies borrow texture from another image of the batch.
-        sources = pixels_of(chosen[positions - 1]) if config.synthetic_negatives else None
-        views, masks = make_views(config, step, positions, pixels, sources)
+        if cached:  # what the frozen stages gave of the views
+            views, masks = cached(step // (len(images) // config.batch), chosen[positions]), None
+        else:
+            pixels = pixels_of(chosen[positions])  # uint8 (b, h, w, 3)
+            if pixels_of.can_read_ahead:
+                pixels_of.read_ahead(batch_members(config, step + 1, len(images))[positions])
+            # Synthetic anomalies borrow texture from another image of the batch.
+            sources = pixels_of(chosen[positions - 1]) if config.synthetic_negatives else None
+            views, masks = make_views(config, step, positions, pixels, sources)
         for group in stepper.param_groups:
             group["lr"] = learning_rate_at(step / steps, config)
-        losses = model(views, masks, config.seed, step, positions)
+        losses = model(views, masks, config.seed, step, positions, cached and cached.level)
         fabric.backward(losses.loss)  # averages gradients over processes; nt_xent is made for that
         stepper.step()
         stepper.zero_grad()
@@ -155,19 +181,24 @@ def main(config: Config) -> int:
     report = Report(config, run, fabric, images, unseen)
     what_fits = told_what_fits(config.batch, config.size_px, lambda some: train_step(0, 1000, positions[:some]),
                                 fabric.device, fabric.world_size)  # fmt: skip
-    with run.held(config) if fabric.is_global_zero else nullcontext(), kernels(config.deterministic), what_fits:
+    held = run.held(config) if fabric.is_global_zero else nullcontext()
+    with held, kernels(config.deterministic), cached or nullcontext(), what_fits:
         with Session(
-            "pretraining", module, optimizer, run, fabric, None, config.checkpoint_minutes, report.describe
+            "pretraining", learner, optimizer, run, fabric, None, config.checkpoint_minutes, report.describe
         ) as session:
+            spent_minutes = cached.minutes if cached else 0.0
             session.steps = session.steps or length_in_steps(
-                config, len(images), session, train_step, partial(report.measure, module)
+                config, len(images), session, train_step, partial(report.measure, module), spent_minutes
             )
             report.begin(session)
             for step in session:
-                report.evaluate(step, module)
+                report.evaluate(step, learner)
+                if session.is_over:
+                    break
                 session.log(**train_step(step, session.steps)._asdict())
-            report.evaluate(session.steps, module)
-        report.finish(module.encoder)
+            else:
+                report.evaluate(session.steps, learner)
+        report.finish(learner)
     return 0
 
 
@@ -221,11 +252,13 @@ def learning_rate_at(progress: float, config: Config) -> float:
     return config.learning_rate * 0.5 * (1 + math.cos(math.pi * (progress - config.warmup) / (1 - config.warmup)))
 
 
-def length_in_steps(config: Config, count: int, session: Session, train_step, evaluate) -> int:
-    """Steps asked for, else those that fit into the minutes, else those of the epochs."""
+def length_in_steps(
+    config: Config, count: int, session: Session, train_step, evaluate, spent_minutes: float = 0.0
+) -> int:
+    """Steps asked for, else those that fit into what is left of the minutes, else those of the epochs."""
     if config.steps or not config.minutes:
         return config.steps or config.epochs * (count // config.batch)
-    return session.steps_within(config.minutes, train_step, evaluate)
+    return session.steps_within(config.minutes - spent_minutes, train_step, evaluate)
 
 
 def synchronized(module: nn.Module) -> nn.Module:
@@ -236,12 +269,13 @@ def synchronized(module: nn.Module) -> nn.Module:
     return convert_sync_batchnorm(module)
 
 
-def train_mode(module: nn.Module, freeze_batch_norm: bool) -> None:
-    """Training mode; batch normalization too, unless its statistics are to stay."""
+def train_mode(module: SimCLR, freeze_batch_norm: bool) -> None:
+    """Training mode but for what is frozen; batch normalization too, unless its statistics are to stay."""
     module.train()
     for layer in module.modules():
         if freeze_batch_norm and isinstance(layer, _BatchNorm):
             layer.eval()
+    keep_frozen(module.encoder, module.freeze_stages)
 
 
 def make_optimizer(

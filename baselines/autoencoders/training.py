@@ -18,9 +18,9 @@ from torch.optim import Optimizer
 
 from baselines.autoencoders.augmentation import AUGMENTATIONS, standard_normal
 from baselines.autoencoders.losses import loss_named
-from baselines.contract.early_stopping import BestWeights
 from baselines.contract.method import LEARNING_BATCH
 from pretrain.command import UserError
+from pretrain.training.best_weights import BestWeights
 from pretrain.training.session import Session
 
 HELD_OUT_SHARE = 0.1

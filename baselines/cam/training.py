@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from baselines.cam.network import CamNetwork
-from baselines.contract.early_stopping import BestWeights
 from baselines.contract.split import Split
 from pretrain.command import UserError
+from pretrain.training.best_weights import BestWeights
 from pretrain.training.session import Session
 
 # Of good and anomaly, as published.

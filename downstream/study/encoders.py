@@ -116,8 +116,10 @@ def _newest(
                 f"without {', '.join(missing)}; {_pretraining_command(folder, categories)} makes one"
             ]
         chosen[category] = fitting[0]
-    opened = {path: _open(path) for path in set(chosen.values())}
-    return {category: [opened[path]] for category, path in chosen.items()}, []
+    opened = {path: _open(path) for path in dict.fromkeys(chosen.values())}
+    reasons = ((path, file.origin.why_not_better) for path, file in opened.items() if file.origin)
+    warnings = [f"{path}, the newest, {reason}" for path, reason in reasons if reason]
+    return {category: [opened[path]] for category, path in chosen.items()}, warnings
 
 
 def _categories_seen(path: Path, folder: Path) -> set[str] | None:

@@ -191,6 +191,27 @@ class Patches(Benchmark):
 
 
 @dataclass(frozen=True)
+class Monitor(Benchmark, LaidOut):
+    """Does the monitor of pretraining rank encoders as real defects do? Its figure beside real test images'.
+
+    Attributes:
+        data: Folder of categories in MVTec AD's layout.
+        categories: Only these of them.
+        encoders: Files, or what simclr.py --start takes; several recipes, good ones and bad ones.
+        method: What inspects the test images, as downstream/detect.py fit has it.
+        size_px: Side of the square to which the method's images are stretched.
+        monitor_px: Side of the monitor's, which simclr.py calls size_px.
+    """
+
+    data: Path = Path("data/demo")
+    categories: Names = Names()
+    encoders: Names = Names("random,imagenet")
+    method: str = "fused"
+    size_px: int = 224
+    monitor_px: int = 128
+
+
+@dataclass(frozen=True)
 class Pretrain(Benchmark):
     """Measure how fast SimCLR trains, beside lightly's tutorial and beside the bare training step.
 

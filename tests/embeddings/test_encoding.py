@@ -23,14 +23,18 @@ def test_which_encoder_is_used(tmp_path, monkeypatch, capsys):
     encoder, path = choose_encoder(None, 4, is_demo=False)
     assert (encoder.architecture, path) == ("efficientnet_lite0", Path("imagenet"))
     assert encoder.origin.data == "ImageNet-1k" and not encoder.training
-    Encoder(seed=9, origin=Origin("demo", is_demo=True)).save("runs/simclr/encoder.safetensors")
+    better = {"start": "imagenet", "synthetic_auroc": 0.95, "synthetic_auroc_of_start": 0.9}
+    Encoder(seed=9, origin=Origin("demo", is_demo=True, recipe=better)).save("runs/simclr/encoder.safetensors")
     assert choose_encoder(None, 4, is_demo=True)[1] == Path("runs/simclr/encoder.safetensors")
     assert choose_encoder(None, 4, is_demo=False)[1] == Path("imagenet")
     assert "was made on demo data" in capsys.readouterr().err
-    worse = Origin("bolts", recipe={"synthetic_auroc": 0.90, "synthetic_auroc_of_start": 0.91})
+    Encoder(seed=9).save("runs/simclr/encoder.safetensors")
+    assert choose_encoder(None, 4, is_demo=False)[1] == Path("imagenet")
+    assert "does not say what it learned from and is not used" in capsys.readouterr().err
+    worse = Origin("bolts", recipe={**better, "start": "random"})  # which is better than random weights alone
     Encoder(seed=9, origin=worse).save("runs/simclr/encoder.safetensors")
     assert choose_encoder(None, 4, is_demo=False)[1] == Path("imagenet")
-    assert "not clearly better than its start" in capsys.readouterr().err
+    assert "was never compared with ImageNet's weights and is not used" in capsys.readouterr().err
     assert choose_encoder(Path("runs/simclr/encoder.safetensors"), 4, is_demo=False)[0].origin == worse
     assert "there is no encoder file" in refusal(choose_encoder, Path("none"), 0, True)
 

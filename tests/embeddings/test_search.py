@@ -150,7 +150,7 @@ def test_another_encoder_is_refused(ask, demo_folder, tmp_path):
 
 def test_with_no_index_yet_it_makes_one_and_reports_it(demo_folder, tmp_path, monkeypatch, capsys):
     shutil.copytree(demo_folder / "bottle", tmp_path / "photos/bottle")
-    origin = Origin("photos")
+    origin = Origin("photos", recipe={"start": "imagenet", "synthetic_auroc": 0.95, "synthetic_auroc_of_start": 0.9})
     Encoder(seed=1, input_size_px=64, origin=origin).save(tmp_path / "runs/simclr/encoder.safetensors")
     query = tmp_path / "photos/bottle/train/good/001.png"
     monkeypatch.chdir(tmp_path)

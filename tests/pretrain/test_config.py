@@ -32,3 +32,15 @@ def test_what_teaches_nothing_is_refused():
         check(Config(temperature=-1.0))
     with pytest.raises(UserError, match="nothing to learn"):
         check(Config(image_weight=0.0, dense_weight=0.0))
+    with pytest.raises(UserError, match="--freeze-stages must be from 0 to 3, not 4"):
+        check(Config(freeze_stages=4))
+
+
+def test_maps_that_cannot_be_kept_are_refused():
+    check(Config(freeze_stages=2, cached_views=4))
+    with pytest.raises(UserError, match="add --freeze-stages"):
+        check(Config(cached_views=4))
+    with pytest.raises(UserError, match="cannot go on from maps of its first stages"):
+        check(Config(freeze_stages=2, cached_views=4, architecture="timm/test_resnet"))
+    with pytest.raises(UserError, match="--synthetic-negatives borrow"):
+        check(Config(freeze_stages=2, cached_views=4, synthetic_negatives=True))

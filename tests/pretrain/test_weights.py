@@ -160,12 +160,18 @@ def test_files_that_do_not_fit_a_model_of_timm(tmp_path, suffix):
     assert "damaged" in refusal(make_encoder, "timm/test_vit", file)
 
 
-def test_an_encoder_is_improved_if_its_monitor_lost_a_quarter_of_its_error():
-    def origin(**recipe: float) -> Origin:
-        return Origin("bolts", recipe=recipe)
+def test_an_encoder_is_better_if_its_monitor_s_error_is_a_quarter_below_that_of_imagenet_s_weights():
+    def why(start: str | None = "imagenet", **recipe: float | None) -> str:
+        return Origin("bolts", recipe={"start": start, **recipe}).why_not_better
 
-    assert origin(synthetic_auroc=0.95, synthetic_auroc_of_start=0.92).is_improved
-    assert not origin(synthetic_auroc=0.947, synthetic_auroc_of_start=0.944).is_improved  # tire, which became worse
-    assert not origin(synthetic_auroc=0.91, synthetic_auroc_of_start=0.91).is_improved
-    assert origin(synthetic_auroc=0.5).is_improved  # made before the start was measured
-    assert origin().is_improved
+    assert not why(synthetic_auroc=0.95, synthetic_auroc_of_start=0.92)
+    assert not why("hub", synthetic_auroc=0.95, synthetic_auroc_of_start=0.92)
+    # Tire, which became worse.
+    assert "AUROC 0.947, theirs 0.944" in why(synthetic_auroc=0.947, synthetic_auroc_of_start=0.944)
+    assert why(synthetic_auroc=0.91, synthetic_auroc_of_start=0.91)
+    # From random weights half of the error is gone, and more than ImageNet's is left.
+    gained = {"synthetic_auroc": 0.8, "synthetic_auroc_of_start": 0.6}
+    assert "never compared" in why("random", **gained) and "never compared" in why(None, synthetic_auroc=0.5)
+    assert "never compared" in why("random", **gained, synthetic_auroc_of_imagenet=None)  # not installed there
+    assert "theirs 0.900" in why("random", **gained, synthetic_auroc_of_imagenet=0.9)
+    assert not why("random", **gained, synthetic_auroc_of_imagenet=0.7)

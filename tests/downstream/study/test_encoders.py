@@ -78,6 +78,8 @@ def test_default_is_the_newest_finished_one_of_the_same_data(here):
         if (mark := runs / name / "finished").exists():
             os.utime(mark, (1000 + age, 1000 + age))
     assert chosen([], ["nut"]) == {"nut": ["runs/new/encoder.safetensors"]}
+    _, (warning,) = choose_encoders([], Path(DATA), ["nut"])
+    assert warning == "runs/new/encoder.safetensors, the newest, was never compared with ImageNet's weights"
 
 
 def test_default_without_one_for_all_takes_one_for_each(here):

@@ -1,4 +1,4 @@
-"""What a training that ends in time keeps: the weights of its best epoch so far."""
+"""What a training keeps that may become worse again: the weights of its best evaluation so far."""
 
 import copy
 
@@ -6,7 +6,7 @@ from torch import nn
 
 
 class BestWeights(nn.Module):
-    """A network in training, and a copy of it as it was after its best epoch, which counts in the end.
+    """A network in training, and a copy of it as it was at its best evaluation, which counts in the end.
 
     One module, so that a checkpoint holds both: a training that is killed resumes with the best weights of before.
     """

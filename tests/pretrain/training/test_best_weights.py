@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from baselines.contract.early_stopping import BestWeights
+from pretrain.training.best_weights import BestWeights
 
 
 def test_best_weights_change_only_when_kept():
