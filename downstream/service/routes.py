@@ -129,7 +129,15 @@ def set_watched(service: Service) -> None:
         "feedback_miss_share": found.misses.share,
     }  # fmt: skip
     for name, value in values.items():
-        service.metrics.watched[name].labels(found.model).set(math.nan if value is None else value)
+        gauge = service.metrics.watched[name]
+        # What it said of a model that is not in use any more.
+        if service.metrics.watched_model not in (
+            "",
+            found.model,
+        ):
+            gauge.labels(service.metrics.watched_model).set(math.nan)
+        gauge.labels(found.model).set(math.nan if value is None else value)
+    service.metrics.watched_model = found.model
 
 
 def drift_figures(name: str, drift: DriftResponse | None) -> dict[str, float | None]:

@@ -93,6 +93,7 @@ class Trigger:
 
     is_sampling: ClassVar[bool] = False
     delay_ms: float = 0.0
+    problem: str | None = None  # what keeps it from hearing anything, in words
 
     def start(self, open_part: OpenPart) -> None:
         """Begin to listen; call `open_part` from any thread. It returns when the part is on disk."""

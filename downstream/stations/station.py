@@ -135,7 +135,7 @@ class Station:
         if (disk := self._outbox.problem) is not None:
             return disk
         if not self.is_finished and not self._is_stopping.is_set():
-            if (source := self._source_problem or self.source.problem) is not None:
+            if (source := self._source_problem or self.source.problem or self.trigger.problem) is not None:
                 return source
             if self.is_silent():
                 return f"no frame for {self.options.silence_s:g} s"
@@ -319,15 +319,23 @@ class Station:
             self._frame_s = time.monotonic()
             if self._generation > 1:
                 self.source.stop()
-                self.source = made(self.options.source, self._surroundings)
+            source = self.source if self._generation == 1 else None
             threading.Thread(
-                target=self._watch_source, args=(self.source, self._generation), name=f"source {self.name}", daemon=True
+                target=self._watch_source, args=(source, self._generation), name=f"source {self.name}", daemon=True
             ).start()
 
-    def _watch_source(self, source: Source, generation: int) -> None:
+    def _watch_source(self, source: Source | None, generation: int) -> None:
+        """`source` is one that was made, none for another one: to make it may fail as well, and is tried again."""
         pause_s = FIRST_PAUSE_S
         while not self._is_stopping.is_set():
             try:
+                if source is None:
+                    source = made(self.options.source, self._surroundings)
+                    with self._lock:
+                        if generation != self._generation:
+                            source.stop()
+                            return
+                        self.source = source
                 if source.repeats:
                     self._outbox.forget(self.name, {id_of(self.name, key) for key in source.present()})
                 for frame in source.frames():
@@ -356,11 +364,9 @@ class Station:
                 self._changed(self.name)
                 self._is_stopping.wait(pause_s)
                 pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
-                with self._lock:
-                    if generation != self._generation:
-                        return
+                if source is not None:
                     source.stop()
-                    self.source = source = made(self.options.source, self._surroundings)
+                source = None
 
 
 def _done() -> "Future[None]":

@@ -62,8 +62,8 @@ class Supervisor:
         opened.callback(self._deadlines.stop)
         self._deliveries: list[Delivery] = []
         for sink in line.sinks:
-            sink_made = made(sink.options, Surroundings(None, names, config.state, images_folder))
             wanted = tuple(name for name in sink.stations if name in names)
+            sink_made = made(sink.options, Surroundings(None, wanted, config.state, images_folder))
             self._deliveries.append(Delivery(sink.name, sink_made, wanted, self._outbox))
             opened.callback(self._deliveries[-1].close_sink)
             sink_made.open()

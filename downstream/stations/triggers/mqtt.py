@@ -22,6 +22,7 @@ class MqttTrigger(Trigger):
 
     def __init__(self, options: config.Mqtt, surroundings: Surroundings) -> None:
         self.delay_ms = options.delay_ms
+        self.problem = "the trigger's broker has not answered yet"
         self._station = surroundings.station
         self._topic = options.topic or f"heldout/{surroundings.station}/trigger"
         client = self._client = client_of(options)
@@ -44,6 +45,7 @@ class MqttTrigger(Trigger):
         if code.is_failure:
             self._warn(f"the broker refuses it: {code}")
         else:
+            self.problem = None
             # As good as it was published: at QoS 2 a message comes once.
             client.subscribe(
                 self._topic, options=SubscribeOptions(2, retainHandling=SubscribeOptions.RETAIN_DO_NOT_SEND)
@@ -63,6 +65,7 @@ class MqttTrigger(Trigger):
                 LOG.exception("a trigger began no part", extra={"metadata": {"station": self._station}})
 
     def _warn(self, reason: str) -> None:
+        self.problem = f"of the trigger, {reason}"
         LOG.warning("a trigger hears nothing", extra={"metadata": {"station": self._station, "reason": reason}})
 
 

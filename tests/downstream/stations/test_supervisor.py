@@ -108,6 +108,14 @@ def test_a_stopped_line_ends_what_it_began(onnx_file, tmp_path, nuts):
     assert len((tmp_path / "o.csv").read_text().splitlines()) == 1 + count
 
 
+def test_a_sink_knows_the_stations_that_it_is_of_alone(onnx_file, tmp_path, nuts, monkeypatch):
+    told, plain = [], module.made
+    monkeypatch.setattr(module, "made", lambda options, around: (told.append(around), plain(options, around))[1])
+    sinks = [{"type": "csv", "path": str(tmp_path / "o.csv"), "stations": "lid"}]
+    with running(onnx_file, tmp_path, [replay(nuts), replay(nuts, "lid")], sinks):
+        assert told[0].station is None and told[0].stations == ("lid",)
+
+
 def test_two_lines_do_not_share_a_state(onnx_file, tmp_path, nuts):
     with running(onnx_file, tmp_path, [replay(nuts, loops=0)]):
         config = Config(stations=[replay(nuts)], models=onnx_file, state=tmp_path / "state")

@@ -1,6 +1,7 @@
 """The camera over HTTP: learned from accepted images, said with the verdict, counted, and begun anew."""
 
 import io
+import math
 
 import numpy as np
 import pytest
@@ -65,6 +66,17 @@ def test_a_dark_camera_is_said_with_the_verdict_counted_and_forgotten(serving):
     entry = serving.client.get("/api/audit", params={"limit": 1}).json()["entries"][0]
     assert (entry["action"], entry["before"], entry["after"]) == ("camera references", REFERENCES, 0)
     assert judged(serving, image(202, light=0.3))["camera"] == ""
+
+
+def test_figures_of_a_model_that_is_not_in_use_any_more_are_not_known(serving):
+    drift = {}
+    for name in ("mean", "hazelnut"):
+        serving.client.post("/api/load_model", json={"name": name})
+        serving.service.metrics.watched_until_s = 0.0
+        families = {one.name: one for one in text_string_to_metric_families(serving.client.get("/metrics").text)}
+        drift[name] = {sample.labels["model"]: sample.value for sample in families["heldout_drift"].samples}
+    serving.client.post("/api/load_model", json={"name": "mean"})
+    assert drift["mean"]["mean"] == 0 and math.isnan(drift["hazelnut"]["mean"])
 
 
 def test_what_a_request_accepts_by_its_own_threshold_teaches_the_camera_nothing(serving):
