@@ -87,8 +87,9 @@ def main(config: Feedback) -> int:
     images = load(config.data, config.size_px, config.categories)
     categories = images.categories[:1] if config.quick else images.categories
     orders, start_s = 1 if config.quick else config.orders, time.perf_counter()
-    encoder, cells = asked_encoder(IMAGENET, DEFAULT_ARCHITECTURE, 0), finished(config.cells)
+    encoder = asked_encoder(IMAGENET, DEFAULT_ARCHITECTURE, 0)
     streams = [(order, category, n) for order in range(orders) for category in categories for n in config.normals]
+    cells = [c for c in finished(config.cells) if (c.order, c.category, c.normals) in streams]
     # The encoder is frozen: every image goes through it once.
     with remembered_maps(), Progress("correcting", len(streams), "streams") as progress:
         for order, category, normals in streams:
@@ -109,7 +110,7 @@ def main(config: Feedback) -> int:
 
 
 def finished(file: Path | None) -> list[Cell]:
-    """Cells of a run that was stopped, for the same options."""
+    """Cells of a run that was stopped; a file is for one size and share of mistakes."""
     return [Cell(**json.loads(line)) for line in file.read_text().splitlines()] if file and file.is_file() else []
 
 
