@@ -41,12 +41,14 @@ from pretrain.data.channels import PLAIN, ToFind, read_image, typed_range
 from pretrain.data.dataset import ImageSet, check_size, data_name, load
 from pretrain.data.decode import Unreadable
 from pretrain.data.images import LayoutName
-from pretrain.data.size import Size, named
+from pretrain.data.size import Size, named, sides
 from pretrain.demo import is_demo
 from pretrain.encoder import asked_encoder
 from pretrain.training.device import choose_device
 
 Say = Callable[[str], None]
+# A side of an image on disk, as a multiple of what the method sees, from which on small defects are worth a word.
+MUCH_SMALLER = 2.5
 
 
 def fit(config: Fit) -> None:
@@ -204,6 +206,10 @@ def say_learned(
         learned = f"{len(others)} labeled images of {', '.join(others.categories)}; it learned nothing of {learned}"
     seen = f"{named(model.size_px)} px" + (f" and at {settings.scales} of it" if settings.scales else "")
     say(f"{settings.method} fitted to {learned}, seen at {seen}")
+    shrunk = max(on_disk / side for on_disk, side in zip(usual_size(references), sides(model.size_px), strict=True))
+    if shrunk >= MUCH_SMALLER:
+        say(f"these images are {shrunk:.1f} times as large as they are seen: --size-px 640, or native, finds smaller "
+            "defects and takes longer")  # fmt: skip
     if not model.zone_rule:
         say(f"threshold {model.threshold.value:.4g} at {settings.false_alarm_rate:.0%} false alarms: "
             f"{model.threshold.why}")  # fmt: skip

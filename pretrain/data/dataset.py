@@ -16,7 +16,7 @@ from pretrain.data.channels import PLAIN, Channels, ToFind, as_parts
 from pretrain.data.decode import Unreadable, read_mask, size_on_disk
 from pretrain.data.images import LayoutName, Problem, Record, same_content, split_records
 from pretrain.data.layouts import LAYOUTS, has_layout, scan, scan_plain
-from pretrain.data.size import Size, keeping_aspect, named, sides
+from pretrain.data.size import Size, distorts, keeping_aspect, named, sides
 from pretrain.demo import is_demo, make
 
 REAL_DATA = Path("data/mvtec")
@@ -150,6 +150,9 @@ def load(
     if not records:
         raise UserError(f"none of the {len(problems)} images in {folder} can be read.")
     entries = tuple(cached.entries[record.path] for record in records)
+    height, width = sides(size_px)
+    if stretched := sum(distorts(width / height, entry.height, entry.width) for entry in entries):
+        print(f"{stretched} of {len(entries)} images in {folder} are stretched to {width}x{height} px", file=sys.stderr)
     return ImageSet(folder, size_px, records, entries, cached.pixels, problems, channels)
 
 

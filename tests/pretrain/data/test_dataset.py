@@ -94,6 +94,13 @@ def test_masks_that_cannot_be_used_are_named_and_left_out(folder, capsys):
     assert sum(record.mask is None for record in images.of("bottle").records if record.is_anomaly) == 3
 
 
+def test_what_is_stretched_is_said(folder, capsys):
+    path = folder / "bottle/train/good/000.png"
+    Image.open(path).resize((300, 100)).save(path)
+    count = len(load(folder, 64))
+    assert f"1 of {count} images in {folder} are stretched to 64x64 px" in capsys.readouterr().err
+
+
 def test_pipes_and_folders_named_like_images_are_named(folder, capsys):
     os.mkfifo(folder / "bottle/train/good/pipe.png")
     (folder / "bottle/train/good/folder.png").mkdir()
