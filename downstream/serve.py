@@ -43,7 +43,7 @@ try:  # the extra `serve`, the only one whose absence is told here and not by th
 
     from downstream.service.access import LOOPBACK_NAMES, is_loopback
     from downstream.service.app import ENVIRONMENT, make_app
-    from downstream.service.connections import BoundedConnection
+    from downstream.service.connections import BACKLOG, BoundedConnection
     from downstream.service.models import Models
     from downstream.service.monitoring import MULTIPROCESS_FOLDER, start_logging
     from downstream.service.secret import secret_in, token_in
@@ -75,7 +75,7 @@ def main(config: Config) -> int:
         print(f"model:   {settings.model or 'the first'} of {settings.models}", flush=True)
         print(f"results: {service.database}", flush=True)
         print(f"serving: http://{bracketed(config.host)}:{listening.getsockname()[1]}", flush=True)
-        options = {"http": BoundedConnection, "backlog": 1 + BoundedConnection.limit // 8,
+        options = {"http": BoundedConnection, "backlog": BACKLOG,
                    "timeout_graceful_shutdown": int(config.timeout_s) + 5, "log_config": None, "access_log": False,
                    "server_header": False, "lifespan": "on"}  # fmt: skip
         if config.workers == 1:

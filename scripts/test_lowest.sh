@@ -5,11 +5,14 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-# A file for each of the packages: command lines, backbones, weights, an index, a hub, a service, a table of figures.
+# A file for each of the packages: command lines, backbones, weights, an index, a hub, a service, a table of figures,
+# trackers, annotations, tables, a line with its cameras, brokers and PLCs.
 tests=(tests/pretrain/test_command.py tests/pretrain/test_files.py tests/pretrain/test_backbone.py
     tests/pretrain/test_weights.py tests/pretrain/test_views.py tests/embeddings/index tests/baselines/contract
     tests/downstream/test_detect.py tests/downstream/hub tests/downstream/methods/test_openvino_runtime.py
-    tests/downstream/service/test_routes.py tests/downstream/service/test_database.py)
+    tests/downstream/service/test_routes.py tests/downstream/service/test_database.py
+    tests/pretrain/training/test_trackers.py tests/pretrain/data/test_annotations.py
+    tests/pretrain/data/layouts/test_table.py tests/downstream/stations)
 lowest=$(mktemp -d)
 trap 'rm -rf "$lowest"' EXIT
 "$(find_python)" -m venv "$lowest"

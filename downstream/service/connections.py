@@ -22,6 +22,10 @@ def max_connections() -> int:
     return min(MAX_CONNECTIONS, max(1, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2))
 
 
+# Connections that wait to be taken. Python takes so many at once where descriptors have run out, and logs each failure.
+BACKLOG = 1 + max_connections() // 8
+
+
 class BoundedConnection(H11Protocol):
     """uvicorn's connection, closed unless its request's head has come in time: from its beginning, and again from the
     first byte of a further request; and unless what it sends after an answer ends in time. Of more than `limit`, the

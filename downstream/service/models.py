@@ -19,6 +19,8 @@ from pretrain.data.channels import PLAIN
 
 # What downstream/export.py writes: a model in one file.
 EXPORTED = (".onnx",)
+# Of methods/fused.py: read when a model learns, and never to judge.
+FOR_LEARNING = "memory.safetensors"
 # Points of `confidence_curve`, closer where the page shows a digit more: lines between them are less than 5e-5 off.
 CONFIDENCES = (*np.linspace(0.5, 0.9, 101), *np.linspace(0.901, 0.99, 90), *np.linspace(0.9902, 0.9998, 49))
 
@@ -120,8 +122,8 @@ class Models:
         if inspector.channels != PLAIN:
             raise UserError(f"{path} is of {inspector.channels}, which the service does not read: run it by detect.py.")
         inspector.method.batch_size = self._batch_size
-        files = [path] if path.is_file() else [file for file in path.iterdir() if file.is_file()]
-        size_bytes = sum(file.stat().st_size for file in files)
+        files = [path] if path.is_file() else filter(Path.is_file, path.iterdir())
+        size_bytes = sum(file.stat().st_size for file in files if file.name != FOR_LEARNING)
         return LoadedModel(name, inspector, written_ns, fingerprint, size_bytes)
 
     def _paths(self) -> dict[str, Path]:

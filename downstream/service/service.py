@@ -32,6 +32,7 @@ from downstream.service.watch.camera_watch import CameraWatch
 from downstream.service.watch.drift import KS_WINDOW
 from downstream.service.watch.summary import drifts_of
 from downstream.service.watch.webhook import Webhook
+from pretrain.command import UserError
 from pretrain.data.decode import Decoded
 from pretrain.data.images import Problem
 from pretrain.data.size import Size, sides
@@ -83,8 +84,10 @@ class Service:
             self.database,
             choose_device(settings.device),
         )
-        with suppress(NoSuchModel):  # gone since the service started: whoever asks for it is told
-            warm_up(self.current().loaded)
+        try:
+            try_out(self.current().loaded)
+        except (NoSuchModel, UserError) as error:  # whoever asks for it is told, and others can be chosen
+            LOG.error("the model in use judges nothing", extra={"metadata": {"reason": str(error)}})
 
     async def start(self) -> None:
         # Twice within the time of a request: an image that was beside a hostile one is decoded once more.
@@ -113,8 +116,11 @@ class Service:
         return Current(loaded, threshold_in(stored.get(threshold_name(loaded.name)), loaded))
 
     def use_model(self, name: str, by: str) -> Current:
-        """Load a model, and use it from now on, in every worker."""
-        self._note_version(name, self.models.load(name).fingerprint, self.database.settings())
+        """Load a model, and use it from now on, in every worker. Raises UserError where it cannot judge an image."""
+        loaded = self.models.load(name)
+        if loaded is not self.current().loaded:
+            try_out(loaded)
+        self._note_version(name, loaded.fingerprint, self.database.settings())
         with self.database.alone() as connection:
             write_setting(connection, "model", name)
             _note_in_use(connection, by, name)
@@ -277,11 +283,13 @@ def forward(jobs: Sequence[Job]) -> list[Inspection | Exception]:
         return [outcome for job in jobs for outcome in forward([job])]
 
 
-def warm_up(loaded: LoadedModel) -> None:
-    """The first image takes longer: let it be none of a client's."""
+def try_out(loaded: LoadedModel) -> None:
+    """The first image takes longer: let it be none of a client's. Raises UserError where it cannot be judged."""
     height, width = sides(loaded.inspector.size_px)
     gray = Decoded(np.full((height, width, 3), 127, np.uint8), height, width)
-    forward([Job(loaded, "", gray)] * 2)
+    outcome, _ = forward([Job(loaded, "", gray)] * 2)
+    if isinstance(outcome, Exception):
+        raise UserError(f"the model {loaded.name} cannot judge an image ({type(outcome).__name__}): fit it again.")
 
 
 def _note_in_use(connection: Connection, by: str, name: str) -> None:

@@ -25,7 +25,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from downstream.service.access import LOOPBACK_NAMES, Access
-from downstream.service.connections import BoundedConnection
+from downstream.service.connections import BACKLOG, BoundedConnection
 from downstream.service.limits import AnswerFirst, BodyLimits
 from downstream.service.listening import listen
 from downstream.stations.contract import Frame
@@ -79,8 +79,8 @@ class Http:
         limited = BodyLimits(app, max_bytes, BODY_S, MAX_REQUESTS, max(1 << 28, 2 * max_bytes))
         hosts = (*LOOPBACK_NAMES, *(name.lower() for name in allowed_hosts), *(("*",) if token else ()))
         self._server = uvicorn.Server(uvicorn.Config(
-            AnswerFirst(Access(limited, hosts, token)), http=BoundedConnection, log_config=None, access_log=False,
-            server_header=False, lifespan="off", timeout_graceful_shutdown=1,
+            AnswerFirst(Access(limited, hosts, token)), http=BoundedConnection, backlog=BACKLOG, log_config=None,
+            access_log=False, server_header=False, lifespan="off", timeout_graceful_shutdown=1,
         ))  # fmt: skip
         self._thread = threading.Thread(
             target=self._server.run, kwargs={"sockets": [self._listening]}, name="http", daemon=True

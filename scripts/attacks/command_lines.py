@@ -12,8 +12,8 @@ from scripts.attacks.attack import Attack
 from scripts.attacks.material import Material
 
 MODULES = ("pretrain.config", "embeddings.config", "downstream.inspection.config", "downstream.study.config",
-           "downstream.exporting.config", "downstream.hub.config", "downstream.restoration.config",
-           "downstream.service.config",
+           "downstream.exporting.config", "downstream.hub.config", "downstream.learning.config",
+           "downstream.restoration.config", "downstream.service.config", "downstream.service.audit.config",
            "baselines.autoencoders.config", "baselines.cam.config", "baselines.restoration.config")  # fmt: skip
 VALUES = ("", "0", "-1", "1e308", "nan", "inf", "null", "true", "[]", "{}", "[1,2", "a,b", "../..", "/dev/zero",
           "\x00", "ä" * 500, "--help", "-", "${HOME}", "!!python/object:os.system", "&a *a", "1" * 5000, "@file",

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
-from downstream.inspection.inspector import Inspector
+from downstream.inspection.inspector import FILE, Inspector
 from downstream.service.openapi import EXAMPLES
 from downstream.service.routes_results import CSV_FIELDS
 from downstream.service.schemas import (
@@ -28,6 +28,7 @@ from downstream.service.schemas import (
     ThresholdResponse,
     safe_name,
 )
+from pretrain.files import read_tensors, write_tensors
 from scripts.attacks.serving import image_bytes, served
 
 
@@ -196,10 +197,17 @@ def test_a_request_names_its_product(serving, bad, models_folder):
 def test_a_damaged_model_is_refused_and_the_one_in_use_stays(serving, models_folder):
     shutil.copytree(models_folder / "mean", models_folder / "damaged")
     try:
-        (models_folder / "damaged" / "method.safetensors").write_bytes(b"x" * 100)
-        answer = serving.client.post("/api/load_model", json={"name": "damaged"})
-        assert answer.status_code == 409 and "damaged" in answer.json()["detail"]
-        assert serving.client.get("/api/status").json()["model"] == "hazelnut"
+        file = models_folder / "damaged" / "method.safetensors"
+        tensors, metadata = read_tensors(file)
+        written = json.loads((models_folder / "damaged" / FILE).read_text())
+        del written["parts"]  # as models of before have none
+        (models_folder / "damaged" / FILE).write_text(json.dumps(written))
+        cut = {name: tensor[..., :3].contiguous() for name, tensor in tensors.items()}
+        for damage in (lambda: file.write_bytes(b"x" * 100), lambda: write_tensors(file, cut, metadata)):
+            damage()
+            answer = serving.client.post("/api/load_model", json={"name": "damaged"})
+            assert answer.status_code == 409 and "damaged" in answer.json()["detail"]
+            assert serving.client.get("/api/status").json()["model"] == "hazelnut"
     finally:
         shutil.rmtree(models_folder / "damaged")
 
