@@ -5,7 +5,7 @@
     inspector = heldout.Inspector.fit("FOLDER_OF_GOOD_IMAGES")  # or heldout.load("models/bolt")
     encoder = heldout.load_encoder("runs/simclr/encoder.safetensors")
     index = heldout.Index.build(encoder.embed("FOLDER"))
-    method = heldout.PaDiM(encoder)                             # every method, by its class's name
+    method = heldout.PaDiM(encoder=encoder)                     # every method, by its class's name
 
 and the command `heldout`, which runs every file of the project that can be typed: `heldout simclr --data FOLDER` is
 `python pretrain/simclr.py --data FOLDER`. Nothing heavy is imported before it is used.
@@ -26,15 +26,9 @@ from typing import TYPE_CHECKING
 from downstream.methods.catalogue import METHODS
 from pretrain.command import nearest
 
-if TYPE_CHECKING:  # so that editors and type checkers know what `__getattr__` gives
+if TYPE_CHECKING:  # what `__getattr__` gives, checkers read in heldout-stubs
     from baselines.contract.method import Method
-    from downstream.inspection.config import FitSettings as FitSettings
-    from downstream.inspection.inspector import Inspector as Inspector
-    from embeddings.index import Index as Index
-    from pretrain.command import UserError as UserError
-    from pretrain.encoder import Encoder as Encoder
-    from pretrain.encoder import load_encoder as load_encoder
-    from pretrain.encoder import make_encoder as make_encoder
+    from downstream.inspection.inspector import Inspector
 
 __version__ = "0.1.0"
 

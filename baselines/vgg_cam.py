@@ -31,7 +31,7 @@ import torch
 from baselines.cam.config import Test, Train
 from baselines.cam.method import Cam, VggCam
 from baselines.cam.network import VGG16
-from baselines.cam.report import draw_curves, evaluate, print_report, write_report
+from baselines.cam.report import calibration_maps, draw_curves, evaluate, print_report, write_report
 from baselines.contract.method import Images, Samples
 from pretrain.command import UserError
 from pretrain.data.dataset import ImageSet, choose_folder, data_name, layout_of, load
@@ -88,8 +88,10 @@ def train(config: Train) -> None:
         }
         write_json(config.out / CALIBRATION_FILE, metadata)
         save_image(draw_curves(run.metrics(), f"{method.title} on {metadata['data']}"), config.out / "curves.png")
+        if maps := calibration_maps(method, calibration, metadata):
+            save_image(maps, config.out / "maps.png")
         frozen.unlink(missing_ok=True)
-        run.finish(MODEL, CALIBRATION_FILE, "curves.png")
+        run.finish(MODEL, CALIBRATION_FILE, "curves.png", "maps.png")
     epochs = sum("epoch" in line for line in run.metrics())
     print(f"{epochs} epochs in {minutes:.1f} min; the weights are those of epoch {metadata['best_epoch'] + 1}")
     print(f"model:  {config.out / MODEL}")

@@ -32,8 +32,8 @@ import torch
 
 from downstream.report.markdown import as_markdown
 from downstream.report.page import write_report
-from downstream.report.rows import mean_figure
 from downstream.report.terminal import print_tables
+from downstream.report.tracking import Followers
 from downstream.restoration.config import RestorationStudy
 from downstream.restoration.study import DEFAULT_ROWS, compute_study
 from downstream.restoration.table import cell_file
@@ -41,7 +41,7 @@ from downstream.study.cell import write_cell
 from downstream.study.compute import CellTask, LastFitted, compute_cell
 from downstream.study.config import Evaluate
 from downstream.study.estimate import Rates, StudyClock, plan_lines
-from downstream.study.plan import StudyPlan, plan_study
+from downstream.study.plan import plan_study
 from downstream.study.record import RESTORATION_FILE, is_finished, read_study, write_study
 from downstream.study.summary import summarize
 from embeddings.index.kinds import free_memory_bytes
@@ -50,39 +50,37 @@ from pretrain.files import sole_writer, write_json
 from pretrain.progress import Progress, duration
 from pretrain.remembered_maps import MOST_BYTES, remembered_maps
 from pretrain.training.device import choose_device
-from pretrain.training.trackers import Trackers, check_trackers
-
-# What trackers get of each row.
-TRACKED = ("auroc", "balanced_accuracy", "pixel_auroc", "pixel_average_precision", "pixel_aupro")
+from pretrain.training.trackers import check_trackers
 
 
 def main(config: Evaluate) -> int:
     """Compute what is not finished yet and write the report. Returns 1 where a cell failed."""
     check_trackers(config.track)
     if config.only_report:
-        write_reports(config)
+        with Followers(config.track, config.out, read_study(config.out)) as followers:
+            write_reports(config, followers)
         return 0
     plan = plan_study(config)
     for warning in plan.metadata["warnings"]:  # the report has them too; here before hours are spent
         print(f"warning: {warning}", file=sys.stderr)
-    with sole_writer(config.out, "computes in", "another --out"):
-        write_plan(plan, config.out)
-        failures = compute_missing(plan.tasks, config.out, choose_device(config.device), restoration_line(config))
-        write_plan(plan, config.out, failures)
-    is_restored = compare_restorers(config)
-    write_reports(config)
+    study = {**plan.metadata, "command": shlex.join(["python", "downstream/evaluate.py", *sys.argv[1:]])}
+    study["cells"] = [str(task.cell.file(Path())) for task in plan.tasks]
+    with Followers(config.track, config.out, study) as followers:
+        with sole_writer(config.out, "computes in", "another --out"):
+            # Before the first cell, so that a study that is stopped can be reported, and again with what failed.
+            write_study(config.out, {**study, "failures": []})
+            failures = compute_missing(
+                plan.tasks, config.out, choose_device(config.device), restoration_line(config), followers
+            )
+            write_study(config.out, {**study, "failures": failures})
+        is_restored = compare_restorers(config)
+        write_reports(config, followers, is_restored)
     return 1 if failures or not is_restored else 0
 
 
-def write_plan(plan: StudyPlan, out: Path, failures: Sequence[dict] = ()) -> None:
-    """Keep the plan before the first cell is computed, so that a study that is stopped can be reported, and again with
-    what failed."""
-    command = shlex.join(["python", "downstream/evaluate.py", *sys.argv[1:]])
-    cells = [str(task.cell.file(Path())) for task in plan.tasks]
-    write_study(out, {**plan.metadata, "command": command, "failures": list(failures), "cells": cells})
-
-
-def compute_missing(tasks: Sequence[CellTask], out: Path, device: torch.device, then: str = "") -> list[dict]:
+def compute_missing(
+    tasks: Sequence[CellTask], out: Path, device: torch.device, then: str, followers: Followers
+) -> list[dict]:
     """Say how long it will take, and what is done `then`; compute the cells that are not there yet, each kept as soon
     as it is finished. Returns what failed, and why."""
     clock = StudyClock([task for task in tasks if not is_finished(task.cell.file(out))], Rates(), device)
@@ -99,6 +97,7 @@ def compute_missing(tasks: Sequence[CellTask], out: Path, device: torch.device, 
             try:
                 result = compute_cell(task, fitted, device)
                 write_cell(result, cell.file(out))
+                followers.cell(result)
                 metadata = result.metadata
             except OSError:  # a full disk: whatever comes next would be lost too
                 raise
@@ -162,7 +161,7 @@ def restoration_line(config: Evaluate) -> str:
     return f"  then up to {missing} restorers of {study.minutes:g} min: {total}, and their evaluation"
 
 
-def write_reports(config: Evaluate) -> None:
+def write_reports(config: Evaluate, followers: Followers, is_restored: bool = True) -> None:
     """Write report.json and report.html from what is finished, print the table, and record it where that is asked."""
     out = config.out
     summary, results = summarize(out, read_study(out))
@@ -175,14 +174,4 @@ def write_reports(config: Evaluate) -> None:
         with open(config.record, "a", encoding="utf-8") as record:
             record.write("\n" + as_markdown(summary, config.heading))
         print(f"recorded: {config.record}")
-    tell_trackers(config, summary)
-
-
-def tell_trackers(config: Evaluate, summary: dict) -> None:
-    """One run for the study: each row's figures under its name, and the report."""
-    trackers = Trackers(config.track, config.out, {name: summary[name] for name in ("data", "protocol", "command")})
-    trackers.figures(
-        0, {f"{row['name']}/{name}": mean_figure(row, name) for row in summary["rows"] for name in TRACKED}
-    )
-    trackers.results(["report.html", "report.json"])
-    trackers.end(is_finished=True)
+    followers.report(summary, results, is_restored)

@@ -63,7 +63,7 @@ def main(config: Config) -> None:
     (folder,) = config.model
     if folder.is_file():
         raise UserError(f"{folder} is a file: name the folder of the model, which detect.py fit wrote.")
-    model = Inspector.load(folder)
+    model = Inspector.load(folder, "cpu")
     if model.channels.lights > 1:
         raise UserError(f"{folder} sees several lights, which no exported file does yet: run its folder by detect.py.")
     out = config.out or folder.resolve().with_name(folder.resolve().name + SUFFIXES[config.to])

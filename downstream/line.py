@@ -25,7 +25,7 @@ from downstream.stations.config import Config
 from downstream.stations.reading_config import read_line
 from downstream.stations.schema import line_schema
 from downstream.stations.signal import signal_schema
-from pretrain.command import UserError
+from pretrain.command import UserError, installed_by
 
 try:
     from downstream.stations.checks import check, unanswered
@@ -33,7 +33,7 @@ try:
 except ModuleNotFoundError as missing:
     if missing.name not in ("alembic", "fastapi", "h11", "prometheus_client", "sqlalchemy", "starlette", "uvicorn"):
         raise
-    raise UserError(f"a line needs {missing.name}: pip install -e '.[line]' in the checkout.") from None
+    raise UserError(f"a line needs {missing.name}: {installed_by('line')}.") from None
 
 
 def main(config: Config) -> int:

@@ -58,7 +58,7 @@ def opened(source: Path) -> tuple[dict[str, Path], Encoder | Inspector]:
     """The files of an encoder or of a model by the names that they get, and what they hold. Raises UserError for
     anything else, and for what is damaged."""
     if source.is_dir() and (source / FILE).is_file():
-        model = Inspector.load(source)
+        model = Inspector.load(source, "cpu")
         files = {part: source / Path(part).name for part in sorted(parts_of(source))}
         if not files:
             raise UserError(f"{source} was fitted before 0.1 and does not say what belongs to it: fit the model again.")

@@ -32,7 +32,7 @@ from downstream.inspection.fitting import fit
 from downstream.service.audit.config import DEFAULT_RESULTS
 from downstream.service.config import DEFAULT_MODELS, Config, Settings
 from downstream.service.listening import bracketed, listen
-from pretrain.command import UserError, nearest
+from pretrain.command import UserError, installed_by, nearest
 from pretrain.demo import make
 from pretrain.files import scratch_folder
 from pretrain.workers import usable_cores
@@ -52,7 +52,7 @@ try:  # the extra `serve`, the only one whose absence is told here and not by th
 except ModuleNotFoundError as missing:
     if missing.name not in ("alembic", "fastapi", "h11", "prometheus_client", "sqlalchemy", "starlette", "uvicorn"):
         raise
-    raise UserError(f"the service needs {missing.name}: pip install -e '.[serve]' in the checkout.") from None
+    raise UserError(f"the service needs {missing.name}: {installed_by('serve')}.") from None
 
 DEMO_MODELS = Path("runs/serve/demo-models")
 

@@ -42,6 +42,12 @@ def nearest(name: str, allowed: Iterable[str]) -> str:
     return f"did you mean {close[0]}?" if close else f"choose from {', '.join(allowed)}."
 
 
+def installed_by(extra: str) -> str:
+    """What to type for an extra of setup.cfg. In the checkout, as the package is in no registry: under its name another
+    one might be there."""
+    return f"pip install -e '.[{extra}]' in the checkout"
+
+
 def start(main: str, config: type, check: Callable[[Config], None] = lambda config: None) -> NoReturn:
     """What a runnable file does first of all: read the command line, and only then import what is heavy, so that
     `--help`, a mistyped flag and what `check` refuses answer at once. `main` is `package.module:function`."""

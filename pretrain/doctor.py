@@ -22,6 +22,7 @@ from importlib import import_module, metadata
 from importlib.util import find_spec
 from pathlib import Path
 
+from pretrain.command import installed_by
 from pretrain.workers import usable_cores
 
 PROJECT = "heldout"
@@ -97,7 +98,7 @@ def _problems(required: Iterable[tuple[str, object]]) -> Iterator[str]:
 
 def _extra(extra: str, needs: Iterable[tuple[str, object]]) -> str:
     lacking = [name for name, versions in needs if not versions.contains(version_of(name) or "0", prereleases=True)]
-    return f"missing {', '.join(lacking)}: pip install -e '.[{extra}]' in the checkout" if lacking else "ready"
+    return f"missing {', '.join(lacking)}: {installed_by(extra)}" if lacking else "ready"
 
 
 def _device() -> Iterator[str]:

@@ -35,6 +35,7 @@ MONITOR_SEED = 2**40
 DISTANCES_AT_ONCE = 2**25
 # Below this share of the spread of random directions the projections point all one way.
 COLLAPSED_SPREAD = 0.1
+LEVEL, RESAMPLES = 0.95, 1000
 
 
 class Figures(NamedTuple):
@@ -95,7 +96,21 @@ class Monitor:
     @torch.no_grad()
     def synthetic_auroc(self, encoder: Encoder) -> float:
         """Of an encoder in eval mode: the mean over the categories."""
+        self._scored: list[tuple[np.ndarray, np.ndarray]] = []
         return float(np.mean([self._auroc(encoder, *images) for images in self.categories]))
+
+    def interval(self) -> dict[str, float]:
+        """At 95 %, of the `synthetic_auroc` that was measured last: by a bootstrap over normals, each with its
+        anomalies."""
+        means = np.mean([resampled_auroc(*scores) for scores in self._scored], axis=0)
+        low, high = np.quantile(means, ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
+        return {"synthetic_auroc_low": float(low), "synthetic_auroc_high": float(high)}
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Of how many normals and anomalies it is."""
+        normals = sum(len(clean) for _, clean, _ in self.categories)
+        return {"synthetic_normals": normals, "synthetic_anomalies": normals * ANOMALIES_EACH}
 
     def _auroc(self, encoder: Encoder, references: Tensor, clean: Tensor, synthetic: Tensor) -> float:
         channels = [encoder.channels[level] for level in PATCH_LEVELS]
@@ -108,8 +123,17 @@ class Monitor:
         ]
         if not all(score.isfinite().all() for score in scores):
             return math.nan
+        normal, anomalous = (score.cpu().numpy() for score in scores)
+        self._scored.append((normal, anomalous.reshape(ANOMALIES_EACH, -1)))
         labels = [0] * len(clean) + [1] * len(synthetic)
-        return roc_auc_score(labels, torch.cat(scores).cpu().numpy())
+        return roc_auc_score(labels, np.concatenate([normal, anomalous]))
+
+
+def resampled_auroc(clean: np.ndarray, synthetic: np.ndarray) -> np.ndarray:
+    """AUROC of RESAMPLES draws of images with replacement, by scores of normals (n,) and of their anomalies (k, n)."""
+    won = ((synthetic[:, :, None] > clean) + 0.5 * (synthetic[:, :, None] == clean)).mean(0)  # (n, n)
+    drawn = np.random.default_rng(0).multinomial(len(clean), np.full(len(clean), 1 / len(clean)), RESAMPLES)
+    return np.einsum("bi,ij,bj->b", drawn, won, drawn, optimize=True) / len(clean) ** 2
 
 
 def alignment(first: Tensor, second: Tensor) -> Tensor:

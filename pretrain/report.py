@@ -1,18 +1,20 @@
 """What a pretraining run shows for itself: the monitor's figures while it runs, then encoder, curves and a table."""
 
+import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from lightning_fabric import Fabric
+from PIL import Image
 from rich.console import Console
 from rich.table import Table
-from torch import nn
+from torch import Tensor, nn
 
 from pretrain.command import UserError
 from pretrain.config import Config
 from pretrain.data.dataset import ImageSet, data_name
 from pretrain.demo import is_demo
-from pretrain.drawing import Curve, curves, save_image
+from pretrain.drawing import Curve, Thumbnail, contact_sheet, curves, save_image
 from pretrain.encoder import make_encoder
 from pretrain.loss import chance_loss
 from pretrain.monitor import Figures, Monitor
@@ -20,6 +22,9 @@ from pretrain.training.best_weights import BestWeights
 from pretrain.training.run import Run
 from pretrain.training.session import Session, evaluate_every
 from pretrain.weights import HUB, IMAGENET, Origin
+
+# A sheet of the views that a training begins with, and the images of which it has them.
+VIEWS, VIEWS_SHOWN = "views.png", 8
 
 
 class Report:
@@ -33,8 +38,9 @@ class Report:
         self._monitor = Monitor(images, unseen, config, fabric.device) if self._leads else None
         self._unseen_count = len(unseen)
 
-    def begin(self, session: Session) -> None:
-        """Say what is about to be trained, on what, and what is never opened."""
+    def begin(self, session: Session, first_views: Callable[[], tuple[Tensor, Tensor | None]]) -> None:
+        """Say what is about to be trained, on what, and what is never opened; show the first views of the first step,
+        as `make_views` gives them."""
         self._session, config, images = session, self.config, self.images
         self._every = config.monitor_every or evaluate_every(session.steps)
         if not self._leads:
@@ -45,6 +51,9 @@ class Report:
         print(f"{config.architecture} from {config.start}, recipe {config.recipe}, {config.size_px} px, "
               f"batch {config.batch}, {config.device}, {config.precision}, {self.fabric.world_size} process(es), "
               f"{session.steps} steps", flush=True)  # fmt: skip
+        if not session.first_step:
+            save_image(view_sheet(*first_views()), config.out / VIEWS)
+            self.run.show(VIEWS)
 
     def measure(self, module: nn.Module) -> Figures | None:
         """What the monitor finds, and how long that takes; none but on the first process."""
@@ -59,7 +68,7 @@ class Report:
         if self._leads:
             with session.pause():
                 figures = self.measure(learner.network)
-                session.record(**figures._asdict())
+                session.record(**figures._asdict(), **self._interval(figures))
                 evaluations = self._evaluations()
                 start, best = evaluations[0]["synthetic_auroc"], _best(evaluations)
                 session.print(
@@ -120,6 +129,10 @@ class Report:
             print(f"next:    python downstream/detect.py fit --encoder {path} --data FOLDER_OF_GOOD_IMAGES")
         self.run.finish(path.name, "curves.png")
 
+    def _interval(self, figures: Figures) -> dict[str, float]:
+        """Of the figure that was measured last, where it is one."""
+        return self._monitor.interval() if math.isfinite(figures.synthetic_auroc) else {}
+
     def _evaluations(self) -> list[dict]:
         """All so far, from the file: a run that was resumed began in another process."""
         return [line for line in self.run.metrics() if "synthetic_auroc" in line]
@@ -129,6 +142,8 @@ class Report:
         recipe = {name: value for name, value in self.run.config().items() if name != "data"}
         recipe |= {"steps": self._session.step, "kept_step": kept["step"], "images": len(self.images)}
         recipe |= {"synthetic_auroc": kept["synthetic_auroc"], "synthetic_auroc_of_start": first.synthetic_auroc}
+        recipe |= {"synthetic_auroc_interval": [kept.get(f"synthetic_auroc_{end}") for end in ("low", "high")]}
+        recipe |= self._monitor.counts
         if self.config.start not in (IMAGENET, HUB):  # else it is the start
             recipe["synthetic_auroc_of_imagenet"] = self._imagenet_auroc()
         folder = self.images.folder
@@ -182,3 +197,15 @@ class Report:
 def _best(evaluations: Sequence[dict]) -> int:
     """Which has the highest figure; of equal ones the first."""
     return max(range(len(evaluations)), key=lambda number: evaluations[number]["synthetic_auroc"])
+
+
+def view_sheet(views: Tensor, masks: Tensor | None) -> Image.Image:
+    """Views of a step below one another, image beside image, and the outlines of synthetic anomalies."""
+    count = len(views) // (2 if masks is None else 3)
+    pixels = views.float().permute(0, 2, 3, 1).mul(255).round().byte().cpu().numpy()  # (2n or 3n, h, w, 3)
+    rows = [("view", pixels[:count]), ("other view", pixels[count : 2 * count])]
+    sheet = [(label, [Thumbnail(image) for image in images]) for label, images in rows]
+    if masks is not None:
+        pairs = zip(pixels[2 * count :], masks.cpu().numpy(), strict=True)
+        sheet.append(("anomaly", [Thumbnail(image, mask=mask) for image, mask in pairs]))
+    return contact_sheet(sheet, "views that are to be recognized as one image's")

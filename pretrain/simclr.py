@@ -48,7 +48,7 @@ from pretrain.encoder import LEVELS, Encoder, make_encoder
 from pretrain.frozen_stages import CachedMaps, freeze, keep_frozen
 from pretrain.lars import Lars
 from pretrain.loss import nt_xent
-from pretrain.report import Report
+from pretrain.report import VIEWS_SHOWN, Report
 from pretrain.training.best_weights import BestWeights
 from pretrain.training.device import DeviceImages, kernels
 from pretrain.training.fabric import make_fabric, rank_positions
@@ -178,6 +178,13 @@ def main(config: Config) -> int:
         stepper.zero_grad()
         return losses
 
+    def first_views() -> tuple[Tensor, Tensor | None]:
+        chosen, shown = batch_members(config, 0, len(images)), np.arange(min(VIEWS_SHOWN, config.batch))
+        if cached:
+            return pairs_of(0, chosen[shown]), None
+        sources = pixels_of(chosen[shown - 1]) if config.synthetic_negatives else None
+        return make_views(config, 0, shown, pixels_of(chosen[shown]), sources)
+
     report = Report(config, run, fabric, images, unseen)
     what_fits = told_what_fits(config.batch, config.size_px, lambda some: train_step(0, 1000, positions[:some]),
                                 fabric.device, fabric.world_size)  # fmt: skip
@@ -190,7 +197,7 @@ def main(config: Config) -> int:
             session.steps = session.steps or length_in_steps(
                 config, len(images), session, train_step, partial(report.measure, module), spent_minutes
             )
-            report.begin(session)
+            report.begin(session, first_views)
             for step in session:
                 report.evaluate(step, learner)
                 if session.is_over:

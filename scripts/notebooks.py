@@ -3,7 +3,8 @@
     python scripts/notebooks.py
 
 Each runs as Jupyter would run it, cell by cell in one namespace and in an empty folder, but in this process and without
-Jupyter: what a cell prints and its last value are its outputs, images as JPEG. Commit what this writes.
+Jupyter: nbclient would start a kernel for each, with two dozen packages, and import torch there again. What a cell
+prints and its last value are its outputs, images as JPEG. Commit what this writes.
 """
 
 if __name__ == "__main__":

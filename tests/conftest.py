@@ -92,6 +92,22 @@ def make_once(tmp_path_factory) -> MakeOnce:
     return made
 
 
+@pytest.fixture
+def mlflow_files(tmp_path, monkeypatch):
+    """MLflow's client, and the store that it keeps in files: runs, figures and artifacts are written and read back by
+    MLflow itself, of which only the server is missing."""
+    from pretrain.training.trackers import MLFLOW_DEFAULTS
+
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "mlruns").as_uri())
+    for name in (*MLFLOW_DEFAULTS, "MLFLOW_EXPERIMENT_NAME"):
+        monkeypatch.setenv(name, "")  # so that what the tracker sets is gone after the test
+        monkeypatch.delenv(name)
+    from mlflow import MlflowClient  # 2 s
+
+    return MlflowClient()
+
+
 STUDY_OPTIONS = ("--train", "hazelnut,leather", "--test", "bottle", "--methods", "knn,padim", "--shots", "2,all",
                  "--seeds", "0,1", "--size-px", "32", "--device", "cpu")  # fmt: skip
 

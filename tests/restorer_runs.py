@@ -18,7 +18,8 @@ TINY = (*SMALL, "--input-size", "48", "--train", "hazelnut,leather")
 
 def trained(folder: Path, data: Path) -> Path:
     """A finished training of four steps."""
-    assert run_commands(COMMANDS, ["train", "--data", str(data), "--steps", "4", "--out", str(folder), *TINY]) == 0
+    arguments = ["train", "--data", str(data), "--steps", "4", "--out", str(folder), *TINY, "--track", "tensorboard"]
+    assert run_commands(COMMANDS, arguments) == 0
     return folder
 
 

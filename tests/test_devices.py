@@ -89,5 +89,7 @@ def test_an_exported_file_asks_onnxruntime_for_the_gpu(onnx_file, padim_folder, 
     assert model.device == "cpu" and model.to("cpu") is model
     assert run_detect("run", onnx_file.parent, "--model", onnx_file, "--device", "cuda") == 2
     assert "onnxruntime has no CUDA here" in capsys.readouterr().err
+    assert run_detect("run", onnx_file.parent, "--model", onnx_file, "--runtime", "onnxruntime-gpu") == 2
+    assert "onnxruntime has no CUDA here" in capsys.readouterr().err
     assert run_export(padim_folder, "--out", tmp_path / "a.onnx", "--device", "cuda") == 2
     assert "pip install onnxruntime-gpu" in capsys.readouterr().err and not list(tmp_path.iterdir())

@@ -150,6 +150,68 @@ def test_the_walk_quotes_the_code_as_it_is():
     assert [line for block in quoted for line in block.splitlines() if line not in code] == []
 
 
+# What the pages' Python begins with, and what it takes from its reader.
+GIVEN = """
+import heldout
+from pathlib import Path
+images: list[Path] = []
+good_images: list[Path] = []
+test_images: list[Path] = []
+"""
+
+
+def type_errors(code: str, folder: Path) -> list[str]:
+    """What the type checker says of code that uses heldout."""
+    (folder / "page.py").write_text(code)
+    command = [
+        "pyrefly",
+        "check",
+        "--preset",
+        "default",
+        "--summary",
+        "none",
+        "--progress-bar",
+        "no",
+        "--output-format",
+        "min-text",
+        "--search-path",
+        REPOSITORY,
+        "--python-interpreter-path",
+        sys.executable,
+    ]
+    done = subprocess.run([*command, "page.py"], cwd=folder, capture_output=True, text=True, check=False)  # fmt: skip
+    return [line for line in done.stdout.splitlines() if line.startswith("ERROR")]
+
+
+def test_the_python_of_the_pages_is_typed_as_heldout_is(tmp_path):
+    pages = [REPOSITORY / "README.md", REPOSITORY / "docs" / "python.md"]
+    blocks = [re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL) for page in pages]
+    assert [*map(len, blocks)] == [1, 5]
+    assert type_errors(GIVEN + "\n".join(sum(blocks, [])), tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "error"),
+    [
+        ("heldout.PaDim()", "missing-attribute"),
+        ("heldout.PatchCore(dimension=3)", "unexpected-keyword"),
+        ("heldout.Inspector.load('a').predict('b.png').is_bad", "missing-attribute"),
+        ("heldout.Inspector.load('a').predict(['b.png']).is_defective", "missing-attribute"),
+        ("heldout.load(3)", "bad-argument-type"),
+    ],
+)
+def test_what_is_wrong_is_seen_by_a_type_checker(line, error, tmp_path):
+    (said,) = type_errors(f"{GIVEN}{line}\n", tmp_path)
+    assert f"[{error}]" in said
+
+
+def test_the_lines_for_fiftyone_are_python():
+    """The package is too heavy to run them."""
+    blocks = re.findall(r"^```python\n(.*?)^```", (REPOSITORY / "docs/detection.md").read_text(), re.M | re.DOTALL)
+    (lines,) = (block for block in blocks if "import fiftyone" in block)
+    compile(lines, "detection.md", "exec")
+
+
 def test_the_comparison_names_lacks_first_and_none_that_was_filled():
     text = (REPOSITORY / "docs/comparison.md").read_text()
     assert f"heldout is {heldout.__version__}" in text

@@ -1,23 +1,28 @@
 """The public face: `import heldout`, the command `heldout`, and what `pip install .` puts where."""
 
+import ast
+import inspect
 import json
 import os
 import shutil
 import subprocess
 import sys
 import tarfile
+import venv
 import zipfile
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 import heldout
 from downstream.methods.catalogue import METHODS
 from pretrain.command import UserError
+from scripts.attacks.serving import served
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-PACKAGES = ("pretrain", "embeddings", "baselines", "downstream")
+PACKAGES = ("heldout-stubs", "pretrain", "embeddings", "baselines", "downstream")
 # Of what a distribution is built beside the packages; and a test, which is to stay out of it.
 BESIDE = ("heldout.py", "setup.cfg", "pyproject.toml", "README.md", "LICENSE", "MANIFEST.in", "tests/test_house.py")
 HEAVY = ("torch", "numpy", "PIL", "sklearn", "scipy", "faiss")
@@ -144,8 +149,8 @@ def test_a_shell_may_ask_for_what_comes_next(line, expected, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory) -> Path:
-    """What `pip install SDIST` would put into site-packages: a wheel built from the source distribution alone."""
+def wheel(tmp_path_factory) -> Path:
+    """What `pip install SDIST` would install: built from the source distribution alone."""
     source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("built")
     for name in PACKAGES:
         shutil.copytree(REPOSITORY / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -161,12 +166,29 @@ def installed(tmp_path_factory) -> Path:
                 archive.extractall(out, filter="data")
             source = out / f"heldout-{heldout.__version__}"
     assert not (source / "tests").exists()  # a part of them would not run
-    with zipfile.ZipFile(next(out.glob("*.whl"))) as wheel:
-        wheel.extractall(out / "site-packages")
-    return out / "site-packages"
+    return next(out.glob("*.whl"))
 
 
-def test_all_of_the_packages_is_installed_and_nothing_else(installed):
+@pytest.fixture(
+    scope="module", params=["the packages of this environment", pytest.param("its own", marks=pytest.mark.slow)]
+)
+def environment(request, wheel, tmp_path_factory) -> Path:
+    """A new virtual environment into which pip installed the wheel: without what it needs, which is found where it is
+    installed already, or with all of it (some 7 GB)."""
+    folder = tmp_path_factory.mktemp("environment")
+    venv.create(folder, symlinks=True, with_pip=False)
+    pip = [sys.executable, "-m", "pip", "--python", folder, "--disable-pip-version-check", "install", "--quiet"]
+    if request.param == "its own":
+        subprocess.run([*pip, f"{wheel}[serve]"], check=True)
+        return folder
+    subprocess.run([*pip, "--no-deps", "--no-index", "--no-compile", wheel], check=True)
+    # A folder that a .pth names is searched, but its own .pth is not heeded: the editable installation stays unseen.
+    (site,) = folder.glob("lib/python*/site-packages")
+    (site / "needed.pth").write_text("\n".join(path for path in sys.path if path.endswith("-packages")))
+    return folder
+
+
+def test_all_of_the_packages_is_installed_and_nothing_else(wheel):
     """Pages, styles, templates and the marks for type checkers too, which setup.cfg names by pattern."""
     wanted = {
         path.relative_to(REPOSITORY).as_posix()
@@ -174,18 +196,53 @@ def test_all_of_the_packages_is_installed_and_nothing_else(installed):
         for path in (REPOSITORY / package).rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
-    names = {path.relative_to(installed).as_posix() for path in installed.rglob("*") if path.is_file()}
+    names = set(zipfile.ZipFile(wheel).namelist())
     assert {name for name in names if ".dist-info/" not in name} == wanted | {"heldout.py"}
-    assert {f"{package}/py.typed" for package in PACKAGES} < names
+    assert {*(f"{package}/py.typed" for package in PACKAGES[1:]), f"{PACKAGES[0]}/__init__.pyi"} < names
 
 
-def test_the_installed_command_works_from_another_folder(installed, tmp_path):
-    (scripts,) = installed.glob("*.dist-info/entry_points.txt")
-    assert "heldout = heldout:main" in scripts.read_text()
-    done = subprocess.run(
-        [sys.executable, "-m", "heldout", "demo", "--out", "drawn", "--categories", "bottle", "--train", "2",
-         "--good", "1", "--defective", "1"],
-        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(installed)}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert len([*(tmp_path / "drawn" / "bottle" / "train" / "good").glob("*.png")]) == 2
+# A fork for each command but the last, as what they import takes them longer than what they do.
+USED = """
+import os, sys
+import heldout, downstream.detect, downstream.serve
+assert heldout.__file__.startswith(sys.prefix), heldout.__file__
+for expected, *words in COMMANDS:
+    child = os.fork()
+    if not child:
+        sys.argv = ["heldout", *words]
+        sys.exit(heldout.main())
+    if (code := os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])) != expected:
+        sys.exit(f"heldout {' '.join(words)}: {code} and not {expected}")
+sys.argv[0] = "heldout"
+heldout.main()
+"""
+
+
+def test_what_is_installed_is_used_without_the_checkout(environment, tmp_path, monkeypatch):
+    """In an empty folder: examined, fitted, run, served."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    Path("good").mkdir()
+    for number, brightness in enumerate((100, 110, 120, 130)):
+        Image.new("L", (32, 32), brightness).save(f"good/{number}.png")
+    Image.new("L", (32, 32), 250).save("bright.png")
+    asked = subprocess.run([environment / "bin" / "heldout", "--version"], capture_output=True, text=True, check=False)
+    assert asked.stdout == f"heldout {heldout.__version__}\n", asked.stderr
+    commands = [
+        (0, "doctor"),
+        (0, "detect", "fit", "--data", "good", "--method", "mean", "--size-px", "32", "--out", "models/gray"),
+        (1, "detect", "run", "bright.png", "good/1.png", "--model", "models/gray", "--out", "found"),
+    ]
+    program = (environment / "bin" / "python", "-c", USED.replace("COMMANDS", repr(commands)), "serve")
+    with served(tmp_path / "models", tmp_path / "served", program=program) as serving:
+        assert serving.client.get("/health").json()["status"] == "ok"
+    lines = Path("found/results.jsonl").read_text().splitlines()
+    assert [json.loads(line)["is_defective"] for line in lines] == [True, False]
+
+
+def test_the_types_are_of_the_names_that_are_there():
+    stub = ast.parse((REPOSITORY / "heldout-stubs/__init__.pyi").read_text())
+    given = {alias.asname for node in stub.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    (load,) = (node for node in stub.body if isinstance(node, ast.FunctionDef) and node.name == "load")
+    assert {*filter(None, given), load.name} == {*heldout.__all__}
+    assert [argument.arg for argument in load.args.args] == [*inspect.signature(heldout.load).parameters]

@@ -2,7 +2,8 @@
 
 import json
 import math
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -144,6 +145,20 @@ def write_report(evaluation: CamEvaluation, out: Path) -> None:
     save_image(grid(evaluation), out / "predictions.png")
     print(f"figures:  {out / 'results.json'}")
     print(f"images:   {out / 'confusion.png'}, {out / 'predictions.png'}")
+
+
+def calibration_maps(method: Cam, images: ImageSet, metadata: dict, shown: int = 3) -> Image.Image | None:
+    """What `grid` shows of calibration images, which the method did not learn from; none without thresholds."""
+    if not metadata["normal_scores"]:
+        return None
+    counts: Counter[tuple[str, bool]] = Counter()
+    chosen = []
+    for position, record in enumerate(images.records):
+        counts[record.category, record.is_anomaly] += 1
+        if counts[record.category, record.is_anomaly] <= shown:
+            chosen.append(position)
+    evaluation = evaluate(method, images.subset(chosen), metadata, Test(shown=shown))
+    return grid(replace(evaluation, title=f"{method.title}: calibration images, of which it learned nothing"))
 
 
 def readings_of(figures: ImageFigures) -> list[Reading]:

@@ -12,6 +12,7 @@ from baselines.contract.metrics import psnr
 from baselines.restoration.config import Train, check_length
 from baselines.restoration.pairs import PairBatch
 from baselines.restoration.restorer import NetworkRestorer
+from baselines.restoration.strips import MAX_SHEET_ROWS, RestoredImage, sheet
 from baselines.restoration.training import RestorerTraining
 from baselines.restoration.training_pairs import TrainingPairs, make_training_pairs
 from pretrain.command import UserError
@@ -64,7 +65,7 @@ def train_restorer(config: TrainConfig, make_restorer: Callable[[TrainConfig], N
         print(f"{session.steps} steps in {session.seconds / 60:.1f} min")
         print(f"model:  {config.out / MODEL}")
         print(f"curves: {config.out / 'curves.png'}")
-        run.finish(MODEL, SUMMARY_FILE, "curves.png")
+        run.finish(MODEL, SUMMARY_FILE, "curves.png", "restored.png")
     return 0
 
 
@@ -115,17 +116,27 @@ class Validation:
     def figures(self, network: torch.nn.Module) -> dict[str, float]:
         """`psnr`, and `masked_psnr` in the defects where there are any."""
         degraded, clean, masks = self.batch
-        network.eval()
-        with torch.no_grad():
-            restored = network(degraded).clamp(0, 1)
-        network.train()
-        return _decibels(restored, clean, masks)
+        return _decibels(_restored(network, degraded), clean, masks)
+
+    def shown(self, network: torch.nn.Module) -> list[RestoredImage]:
+        """The first crops, to be looked at."""
+        degraded, clean, masks = (part[:MAX_SHEET_ROWS] for part in self.batch)
+        images = zip(degraded.cpu(), _restored(network, degraded).cpu(), clean.cpu(), masks.cpu(), strict=True)
+        return [RestoredImage(str(number), "", *image) for number, image in enumerate(images, 1)]
 
     def progress_line(self, step: int, figures: dict[str, float]) -> str:
         line = f"step {step + 1}: validation {figures['psnr']:.2f} dB (degraded {self.degraded['psnr']:.2f})"
         if "masked_psnr" in figures:
             line += f", in defects {figures['masked_psnr']:.2f} ({self.degraded['masked_psnr']:.2f})"
         return line + (f"; offsets {figures['offset_px']:.3f} px" if "offset_px" in figures else "")
+
+
+def _restored(network: torch.nn.Module, degraded: Tensor) -> Tensor:
+    network.eval()
+    with torch.no_grad():
+        restored = network(degraded).clamp(0, 1)
+    network.train()
+    return restored
 
 
 def _decibels(restored: Tensor, clean: Tensor, masks: Tensor) -> dict[str, float]:
@@ -145,12 +156,14 @@ def write_result(
     validation: Validation,
     session: Session,
 ) -> None:
-    """Write the model, a summary of its training, and the curves."""
+    """Write the model, a summary of its training, restored crops, and the curves."""
+    title = type(restorer).__name__
+    shown = sheet(validation.shown(training.network), f"{title}: crops that nothing was learned from")
+    save_image(shown, out / "restored.png")
     restorer.finish(training.network).save(out / MODEL)
     lines = session.run.metrics()
     validated = [line for line in lines if "psnr" in line]
     restored = {name: validated[-1][name] for name in validation.degraded}
-    title = type(restorer).__name__
     summary = pairs.summary | {
         "format": FORMAT,
         "restorer": title,

@@ -23,7 +23,7 @@ from downstream.methods.exported import (
     named_in,
     probe_image,
 )
-from pretrain.command import UserError
+from pretrain.command import UserError, installed_by
 from pretrain.data.size import sides
 from pretrain.encoder import commit
 from pretrain.files import DIGEST_KEY, NO_DIGEST, scratch_folder, stored_json, write_whole
@@ -124,9 +124,7 @@ def onnx_model(graph: torch.nn.Module, names: tuple[str, ...] = OUTPUTS):
         import onnx  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise UserError(
-            f"export takes {error.name}: pip install onnx onnxruntime onnxscript (or pip install -e '.[export]')."
-        ) from None
+        raise UserError(f"export takes {error.name}: {installed_by('export')}.") from None
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():

@@ -162,9 +162,22 @@ def _of_encoder(encoder: Encoder) -> dict[str, object]:
         if origin.is_demo:
             described["note"] = "made on generated demo images: it says nothing about real products"
         if found := origin.recipe.get("synthetic_auroc"):
-            before = origin.recipe.get("synthetic_auroc_of_start", "not known")
-            described["AUROC of synthetic anomalies"] = f"{found}, its start {before}; no interval was recorded"
+            described["AUROC of synthetic anomalies"] = _synthetic(found, origin.recipe)
     return described
+
+
+def _synthetic(auroc: float, recipe: Mapping) -> str:
+    """The monitor's figure, with n and interval where the training recorded them."""
+    said = f"{auroc:.3f}"
+    interval = recipe.get("synthetic_auroc_interval", [None])
+    if None not in interval:
+        said += f" ({LEVEL:.0%} interval {interval[0]:.3f} to {interval[1]:.3f}"
+        said += f", {recipe['synthetic_anomalies']} anomalies on {recipe['synthetic_normals']} unseen normals"
+        said += "; the highest of its evaluations)" if recipe.get("keep") == "best" else ")"
+    else:
+        said += " (no interval was recorded)"
+    before = recipe.get("synthetic_auroc_of_start")
+    return f"{said}; of its start {'not known' if before is None else f'{before:.3f}'}"
 
 
 def _recipe(encoder: Encoder) -> Sequence[str]:

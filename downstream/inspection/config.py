@@ -127,7 +127,8 @@ class Run(LaidOut):
         threshold: Another threshold than the model's.
         maps: Also write every anomaly map, as it is, to maps.safetensors.
         format: Also write the results as other tools read them: coco, label-studio, csv, or several of these.
-        runtime: What runs an exported file; onnxruntime is the default for ONNX, openvino for OpenVINO's own.
+        runtime: What runs an exported file; onnxruntime is the default for ONNX, openvino for OpenVINO's own;
+            onnxruntime-gpu is onnxruntime with --device cuda.
         device: cpu, cuda, or auto for a GPU where there is one.
     """
 
@@ -139,7 +140,7 @@ class Run(LaidOut):
     maps: bool = False
     format: Names = Names()
     device: str = "auto"
-    runtime: Literal["onnxruntime", "openvino"] | None = None
+    runtime: Literal["onnxruntime", "onnxruntime-gpu", "openvino"] | None = None
 
 
 @dataclass(frozen=True)

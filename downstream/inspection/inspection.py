@@ -88,7 +88,7 @@ class Inspection:
         """All but the image and its map, as plain JSON."""
         separate = ("anomaly_map", "regions", "zones", "pose", "channels", "distance", "given")
         metadata = {name: value for name, value in vars(self).items() if name not in separate}
-        found = {"regions": [region.as_json() for region in self.regions]}
+        found: dict[str, object] = {"regions": [region.as_json() for region in self.regions]}
         if self.zones:
             found["zones"] = [zone._asdict() for zone in self.zones]
         if self.alignment:

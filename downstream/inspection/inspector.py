@@ -11,7 +11,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self, overload
 
 import numpy as np
 
@@ -154,6 +154,13 @@ class Inspector:
         fitted_to = imported("downstream.inspection.fitting.fitted_to")  # stands above this file, and imports torch
         return fitted_to(images, category, layout, FitSettings.of(**settings), say)
 
+    @overload
+    def predict(self, images: list) -> list[Inspection]: ...
+
+    # A path may be a folder's, and an array many images: then it is a list, which no type of `images` tells.
+    @overload
+    def predict(self, images: object) -> Inspection | Any: ...
+
     def predict(self, images: object) -> Inspection | list[Inspection]:
         """The verdict on one image, or a list of those on many: paths, a folder, arrays, tensors, Pillow's images; of a
         model of several lights, a tuple of them is one part. Raises UserError for what is no image; `inspect` goes on
@@ -247,9 +254,10 @@ class Inspector:
         return {name: value for name, value in described.items() if name not in EXTENSIONS or value is not None}
 
     @classmethod
-    def load(cls, folder: Path | str, device: str = "cpu", runtime: str | None = None) -> Self:
-        """The inspector in `folder`, or in an exported file, on a device: cpu, cuda or auto. `runtime` is what runs an
-        exported one, onnxruntime or openvino. Raises UserError where there is none, or it is damaged or newer."""
+    def load(cls, folder: Path | str, device: str = "auto", runtime: str | None = None) -> Self:
+        """The inspector in `folder`, or in an exported file, on a device: cpu, cuda, or auto for a GPU where there is
+        one. `runtime` is what runs an exported one, onnxruntime, onnxruntime-gpu or openvino. Raises UserError where
+        there is none, or it is damaged or newer."""
         folder = Path(folder)
         if folder.is_file():
             return cls._read(folder, device, runtime)

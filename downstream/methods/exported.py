@@ -29,6 +29,8 @@ HEADER_KEY = "heldout"
 IMAGES, OUTPUTS = "images", ("score", "map", "is_anomalous")
 SUFFIX, OPENVINO_SUFFIX = ".onnx", openvino_runtime.SUFFIX
 RUNTIMES = ("onnxruntime", "openvino")
+# A package's name that says where it runs too.
+ON_CUDA = "onnxruntime-gpu"
 DEVICES = ("auto", "cpu", "cuda")
 # fp32 that is fp32, as for all methods: TF32 would move scores by 1e-3. A search for algorithms takes seconds at first.
 CUDA = ("CUDAExecutionProvider", {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"})
@@ -57,9 +59,9 @@ class Exported:
     (3, h, w) in [0, 1], of the size that the method was fitted at; answers are arrays or tensors accordingly.
 
     `metadata` is what `downstream/export.py` wrote into the file. `device` is cpu, cuda, or auto for a GPU where
-    onnxruntime has one; `providers` are onnxruntime's in its place. `runtime` is onnxruntime, or openvino, which alone
-    runs its own files. `threads` default to OMP_NUM_THREADS, else to all cores. Raises UserError for a file that cannot
-    be used.
+    onnxruntime has one; `providers` are onnxruntime's in its place. `runtime` is onnxruntime, onnxruntime-gpu (the same
+    with device cuda), or openvino, which alone runs its own files. `threads` default to OMP_NUM_THREADS, else to all
+    cores. Raises UserError for a file that cannot be used.
     """
 
     takes_pixels: ClassVar[bool] = True
@@ -81,9 +83,11 @@ class Exported:
             raise UserError(f"there is no exported model {path}; python downstream/export.py MODEL makes one.")
         if self.path.suffix not in (SUFFIX, OPENVINO_SUFFIX):
             raise UserError(f"{path} is no exported model: name a folder that detect.py fit wrote, or an ONNX file.")
+        if runtime == ON_CUDA:
+            runtime, device = RUNTIMES[0], "cuda"
         self.runtime = runtime or RUNTIMES[self.path.suffix == OPENVINO_SUFFIX]
         if self.runtime not in RUNTIMES:
-            raise UserError(f"there is no runtime {runtime}; choose from {', '.join(RUNTIMES)}.")
+            raise UserError(f"there is no runtime {runtime}; choose from {', '.join((*RUNTIMES, ON_CUDA))}.")
         if self.path.suffix == OPENVINO_SUFFIX and self.runtime != "openvino":
             raise UserError(f"{path} is run by OpenVINO alone: leave out --runtime, or name an ONNX file.")
         self._open(device, providers)

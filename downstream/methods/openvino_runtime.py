@@ -12,7 +12,7 @@ from types import ModuleType
 
 import numpy as np
 
-from pretrain.command import UserError
+from pretrain.command import UserError, installed_by
 from pretrain.files import HEADER_KEY
 
 SUFFIX, WEIGHTS_SUFFIX = ".xml", ".bin"
@@ -66,7 +66,7 @@ def imported_openvino(purpose: str) -> ModuleType:
     try:
         import openvino  # optional: the extra `openvino`
     except ImportError:
-        raise UserError(f"{purpose} takes openvino: pip install openvino (or pip install -e '.[openvino]').") from None
+        raise UserError(f"{purpose} takes openvino: {installed_by('openvino')}.") from None
     finally:
         if hidden:
             del sys.modules[TELEMETRY]

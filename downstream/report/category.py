@@ -8,9 +8,9 @@ import numpy as np
 from baselines.contract.metrics import image_figures
 from downstream.report.charts import COLORS, Curve, histogram, roc_chart, roc_points
 from downstream.report.gallery import MAX_IMAGES, OUTCOMES, SHOWN_EACH, gallery
-from downstream.report.rows import category_auroc, without_controls
+from downstream.report.rows import category_auroc, key_of, without_controls
 from downstream.report.tables import category_table
-from downstream.study.cell import IMAGENET, RANDOM, START, CellResult, RowKey
+from downstream.study.cell import IMAGENET, RANDOM, START, CellResult
 from downstream.study.record import Results
 
 DASHES = {RANDOM: " dashed", IMAGENET: " long-dashed", START: " long-dashed"}
@@ -24,7 +24,7 @@ def category_section(category: str, summary: dict, results: Results) -> dict:
     if not rows or counts is None:
         return section
     curves = _curves(category, rows, results) if counts["good"] and counts["defective"] else []
-    first_results = {row["name"]: _first(results[_key(row)][category]) for row in rows}
+    first_results = {row["name"]: _first(results[key_of(row)][category]) for row in rows}
     section |= {
         "curves": curves,
         "chart": roc_chart(curves, f"{category}: found defects over false alarms") if curves else "",
@@ -45,7 +45,7 @@ def _curves(category: str, rows: Sequence[dict], results: Results) -> list[Curve
             continue
         color = f"c{colors.setdefault(row['method'], len(colors) % COLORS)}"
         style = "dotted c7" if row["is_control"] else color + DASHES.get(row["encoder"], "")
-        by_seed = results[_key(row)][category]
+        by_seed = results[key_of(row)][category]
         labels = next(iter(by_seed.values())).labels
         points = roc_points(labels, np.stack([result.scores for result in by_seed.values()]))
         curves.append(Curve(", ".join(words for words in (row["title"], row["encoder"]) if words), style, points))
@@ -75,10 +75,6 @@ def _galleries(category: str, rows: Sequence[dict], first_results: dict[str, Cel
         "galleries": [(row, gallery(first_results[row["name"]], folder, masks)) for row in ranked[:room]],
         "left_out": max(0, len(ranked) - room),
     }
-
-
-def _key(row: dict) -> RowKey:
-    return RowKey(row["method"], row["encoder"], row["shots"])
 
 
 def _with_pixels(results: Iterable[CellResult]) -> CellResult:

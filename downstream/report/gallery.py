@@ -1,7 +1,7 @@
 """What a method got right and wrong, as images inside the page: the image with the true defect, and its heatmap."""
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from itertools import zip_longest
 from pathlib import Path
@@ -13,9 +13,11 @@ from PIL import Image
 from baselines.contract.heatmap import draw_heatmap, draw_regions
 from baselines.contract.regions import regions
 from baselines.contract.threshold import is_anomalous
+from downstream.report.rows import key_of, mean_figure, row_title, study_title, without_controls
 from downstream.study.cell import CellResult
+from downstream.study.record import Results
 from pretrain.data.decode import Unreadable, decode, read_mask
-from pretrain.drawing import outlined
+from pretrain.drawing import Thumbnail, contact_sheet, outlined
 
 SHOWN_PX, GAP_PX, JPEG_QUALITY = 150, 2, 78
 SHOWN_EACH = 3  # images of each outcome
@@ -64,6 +66,23 @@ def gallery(result: CellResult, folder: Path, masks: dict[str, str]) -> list[tup
     ]
 
 
+def gallery_sheet(summary: dict, results: Results) -> Image.Image:
+    """The row with the highest image AUROC that has maps: of each category the first image of each outcome, and its
+    heatmap."""
+    ranked = sorted(
+        without_controls(summary["rows"]) or summary["rows"],
+        key=lambda row: (not _has_maps(results[key_of(row)]), -(mean_figure(row, "auroc") or 0)),
+    )
+    rows = []
+    for category, by_seed in results[key_of(ranked[0])].items():
+        result, shown = by_seed[min(by_seed)], []
+        for outcome, positions in chosen_positions(result).items():
+            opened = _opened(result, positions[0], Path(summary["folder"]), summary["masks"]) if positions else None
+            shown += [Thumbnail(pixels, outcome) for pixels in (drawn(*opened) if opened else ())]
+        rows.append((category, shown))
+    return contact_sheet(rows, f"{row_title(ranked[0])}: {study_title(summary)}", thumbnail_px=SHOWN_PX)
+
+
 def chosen_positions(result: CellResult) -> dict[str, list[int]]:
     """Test images of each outcome, chosen by a rule that the page states: nobody picks them."""
     is_called = is_anomalous(result.scores, result.threshold.value)
@@ -81,11 +100,11 @@ def chosen_positions(result: CellResult) -> dict[str, list[int]]:
     return chosen
 
 
-def panel(
+def drawn(
     pixels: np.ndarray, anomaly_map: np.ndarray | None, threshold: float | None, mask: np.ndarray | None
-) -> Image.Image:
-    """The image, with a line around the true defect, beside its heatmap with contour and boxes: uint8 (h, w, 3) and a
-    map of any size."""
+) -> list[np.ndarray]:
+    """The image, with a line around the true defect, and its heatmap with contour and boxes: uint8 (h, w, 3) of these
+    and a map of any size."""
     panels = [draw_regions(pixels, (), mask)]
     if anomaly_map is not None and threshold is not None:
         size = pixels.shape[1::-1]
@@ -94,6 +113,14 @@ def panel(
             draw_heatmap(pixels, large, threshold), large > threshold, distance_px=0, width_px=1, color=WHITE
         )
         panels.append(draw_regions(hot, regions(large, threshold)))
+    return panels
+
+
+def panel(
+    pixels: np.ndarray, anomaly_map: np.ndarray | None, threshold: float | None, mask: np.ndarray | None
+) -> Image.Image:
+    """The image beside its heatmap."""
+    panels = drawn(pixels, anomaly_map, threshold, mask)
     height, width = pixels.shape[:2]
     sheet = Image.new("RGB", (len(panels) * (width + GAP_PX) - GAP_PX, height), WHITE)
     for column, shown in enumerate(panels):
@@ -105,18 +132,33 @@ def _shown(result: CellResult, position: int, folder: Path, masks: dict[str, str
     path, score, threshold = result.paths[position], float(result.scores[position]), result.threshold.value
     ratio = score / threshold if threshold > 0 else None
     missing = ShownImage(path, result.defects[position], score, ratio, None, 0, 0)
-    try:
-        pixels = decode(folder / path, SHOWN_PX).pixels
-        mask = read_mask(folder / masks[path], SHOWN_PX) if path in masks else None
-    except (Unreadable, OSError):
+    opened = _opened(result, position, folder, masks)
+    if opened is None:
         return missing
-    has_map = result.maps is not None and result.map_threshold is not None
-    sheet = panel(pixels, result.map_at(position) if has_map else None,
-                  result.map_threshold.value if has_map else None, mask)  # fmt: skip
+    sheet = panel(*opened)
     data = BytesIO()
     sheet.save(data, "JPEG", quality=JPEG_QUALITY)
     source = f"data:image/jpeg;base64,{base64.b64encode(data.getvalue()).decode()}"
     return missing._replace(source=source, width=sheet.width, height=sheet.height)
+
+
+def _has_maps(by_category: Mapping[str, Mapping[int, CellResult]]) -> bool:
+    return any(result.maps is not None for by_seed in by_category.values() for result in by_seed.values())
+
+
+def _opened(
+    result: CellResult, position: int, folder: Path, masks: dict[str, str]
+) -> tuple[np.ndarray, np.ndarray | None, float | None, np.ndarray | None] | None:
+    """What `drawn` takes of an image; none where it is not on this disk any more."""
+    path = result.paths[position]
+    try:
+        pixels = decode(folder / path, SHOWN_PX).pixels
+        mask = read_mask(folder / masks[path], SHOWN_PX) if path in masks else None
+    except (Unreadable, OSError):
+        return None
+    if result.maps is None or result.map_threshold is None:
+        return pixels, None, None, mask
+    return pixels, result.map_at(position), result.map_threshold.value, mask
 
 
 def _defects_in_turn(positions: Sequence[int], defects: Sequence[str]) -> list[int]:

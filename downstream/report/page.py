@@ -65,6 +65,6 @@ def environment() -> Environment:
     )
     texts = (number, p_value, row_title, row_variant, signed, signed_interval)
     templates.filters |= {text.__name__: text for text in texts}
-    templates.globals |= {"mean_figure": mean_figure}
-    templates.tests |= {"clear": is_clear}
+    templates.globals["mean_figure"] = mean_figure
+    templates.tests["clear"] = is_clear
     return templates

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 
 from baselines.contract.metrics import number
+from downstream.study.cell import RowKey
 
 
 def study_title(summary: dict) -> str:
@@ -21,6 +22,11 @@ def row_variant(row: dict) -> str:
 def row_title(row: dict) -> str:
     """'PaDiM, SimCLR, 4 normals'."""
     return ", ".join(words for words in (row["title"], row_variant(row)) if words)
+
+
+def key_of(row: dict) -> RowKey:
+    """What the row's cells are found by."""
+    return RowKey(row["method"], row["encoder"], row["shots"])
 
 
 def mean_figure(row: dict, name: str) -> float | None:

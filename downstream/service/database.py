@@ -35,7 +35,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModu
 
 from downstream.service.migrating import alone, check_known, migrate
 from downstream.service.tables import IMAGES, RESULTS, SETTINGS
-from pretrain.command import UserError
+from pretrain.command import UserError, installed_by
 
 DISK_FULL = "53100"  # of PostgreSQL
 BUSY_S, CONNECT_S = 15, 5
@@ -317,7 +317,7 @@ def _engine(url: URL, **options: object) -> Engine:
     try:
         return create_engine(url, pool_size=8, **options)
     except ModuleNotFoundError:
-        raise UserError("PostgreSQL needs psycopg: pip install -e '.[postgres]' in the checkout.") from None
+        raise UserError(f"PostgreSQL needs psycopg: {installed_by('postgres')}.") from None
 
 
 def _write_ahead(connection, _) -> None:

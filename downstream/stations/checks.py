@@ -15,7 +15,7 @@ from downstream.stations.model import model_named
 from downstream.stations.options import Address, Options
 from downstream.stations.sources.config import Push
 from downstream.stations.triggers.config import Call, Every
-from pretrain.command import UserError, nearest
+from pretrain.command import UserError, installed_by, nearest
 
 ANSWER_S = 2.0
 
@@ -25,9 +25,7 @@ def check(config: Config, line: Line) -> None:
     parts = parts_of(line)
     for where, options in parts:
         if options.needs and find_spec(options.needs[0]) is None:
-            raise UserError(
-                f"{where}: it needs {options.needs[0]}: pip install -e '.[{options.needs[1]}]' in the checkout."
-            )
+            raise UserError(f"{where}: it needs {options.needs[0]}: {installed_by(options.needs[1])}.")
     _check_ports(config, parts)
     _check_stations(config, line)
     if config.batch_size < 1 or (config.threads is not None and config.threads < 1):

@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import yaml
 
-from pretrain.command import UserError
+from pretrain.command import UserError, installed_by
 from pretrain.data.images import Problem
 from pretrain.reading import read_json, read_regular
 
@@ -338,6 +338,7 @@ def _labelformat():
     try:
         import labelformat.formats as formats  # optional, and 0.3 s
     except ImportError:
-        advice = 'pip install "heldout[annotations]"'
-        raise UserError(f"COCO and VOC are read by labelformat, which is not installed: {advice}.") from None
+        raise UserError(
+            f"COCO and VOC are read by labelformat, which is not installed: {installed_by('annotations')}."
+        ) from None
     return formats

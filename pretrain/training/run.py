@@ -23,7 +23,7 @@ from torch.optim import Optimizer
 from pretrain.command import Names, UserError
 from pretrain.files import read_tensors, sole_writer, write_tensors, write_whole
 from pretrain.reading import parse_json
-from pretrain.training.trackers import Trackers, check_trackers
+from pretrain.training.trackers import FINISHED, STOPPED, Trackers, check_trackers
 
 # Of checkpoints. 2: of one session for all trainings, with its length, its seconds and a state.
 FORMAT = 2
@@ -63,7 +63,7 @@ class Run:
             try:
                 yield
             finally:
-                self._trackers.end(self.is_finished)
+                self._trackers.end(FINISHED if self.is_finished else STOPPED)
 
     def config(self) -> dict:
         """The stored configuration, plain."""
@@ -153,8 +153,12 @@ class Run:
         get: nothing else that lies in the folder is theirs."""
         self._finished_file.touch()
         self.checkpoint_file.unlink(missing_ok=True)
+        self.show("config.yaml", "metrics.jsonl", *results)
+
+    def show(self, *results: str) -> None:
+        """Give trackers files and folders of the run, at the step that was logged last."""
         if self._trackers:
-            self._trackers.results(["config.yaml", "metrics.jsonl", *results], self.metrics())
+            self._trackers.results(results, max((line["step"] for line in self.metrics()), default=0))
 
     def _keep(self, config: object) -> None:
         """Store the configuration, or compare it with the stored one."""

@@ -65,7 +65,7 @@ class Damage(Attack):
 
 def scored(model: Path, material: Material) -> tuple:
     image = min((material.data / CATEGORY / "test" / "good").iterdir())
-    (inspection,) = Inspector.load(model).inspect([image])
+    (inspection,) = Inspector.load(model, "cpu").inspect([image])
     return inspection.score, inspection.threshold, inspection.is_defective, inspection.confidence
 
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
@@ -20,6 +20,7 @@ from PIL import Image
 
 from scripts.attacks.material import REPOSITORY
 
+PROGRAM = (sys.executable, REPOSITORY / "downstream/serve.py")
 START_S = 300  # on a machine that is busy with other things
 
 
@@ -45,12 +46,13 @@ class Serving:
 
 
 @contextmanager
-def served(models: Path, folder: Path, *options: object, token: str | None = None) -> Iterator[Serving]:
-    """`downstream/serve.py` on `models`, with its results in `folder`; stopped at the end if it still runs. Raises
-    RuntimeError where it does not start."""
+def served(
+    models: Path, folder: Path, *options: object, token: str | None = None, program: Sequence = PROGRAM
+) -> Iterator[Serving]:
+    """`downstream/serve.py`, or another `program` that serves, on `models`, with its results in `folder`; stopped at
+    the end if it still runs. Raises RuntimeError where it does not start."""
     folder.mkdir(exist_ok=True)
-    command = [sys.executable, REPOSITORY / "downstream/serve.py", "--models", models, "--port", "0",
-               "--kept-images", folder / "images"]  # fmt: skip
+    command = [*program, "--models", models, "--port", "0", "--kept-images", folder / "images"]
     if "--results" not in options:
         command += ["--results", folder / "results.sqlite"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}

@@ -96,7 +96,7 @@ def measured(config: Line, size_px: int = SIZE_PX, options: str = "") -> tuple[d
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         images, model = make_material(folder, config, size_px, options)
-        inspector = Inspector.load(model)
+        inspector = Inspector.load(model, "cpu")
         bare = bare_of(inspector, images, 40 if config.quick else 400)
         half = bare.per_s / 2
         turns = {

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from event_files import tracked
 from PIL import Image
 from safetensors.torch import load_file
 from stopping import Killed, interrupt, kill, stop_after
@@ -32,7 +33,8 @@ def assert_same_weights(first: Path, second: Path) -> None:
 def finished(demo_folder, tmp_path_factory) -> tuple[Path, list[str], str]:
     """Two categories, each 11 images to learn from and 3 epochs of 2 steps; the command, and what it said."""
     out = tmp_path_factory.mktemp("runs") / "vae"
-    words = ["--data_path", str(demo_folder), "--category", "bottle,leather", "--ckpt_path", str(out), *TINY]
+    words = ["--data_path", str(demo_folder), "--category", "bottle,leather", "--ckpt_path", str(out), *TINY,
+             "--track", "tensorboard"]  # fmt: skip
     with redirect_stdout(StringIO()) as said:
         assert run_command(main, Config, words) == 0
     return out, words, said.getvalue()
@@ -48,6 +50,8 @@ def test_each_category_has_a_run_with_all_that_belongs_to_it(finished):
         for name in ("reconstructions.png", "samples.png", "curves.png"):
             with Image.open(folder / name) as image:
                 assert image.size[0] > 300
+        assert tracked(folder)["images"] == ["curves", "reconstructions", "samples"]
+        assert {"loss", "validation"} < {*tracked(folder)["scalars"]}
         assert (folder / "finished").exists() and not (folder / "checkpoint.safetensors").exists()
         config = (folder / "config.yaml").read_text()
         assert f"category: {category}\n" in config and "size_px: 32\n" in config and "precision: 32-true" in config

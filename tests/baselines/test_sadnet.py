@@ -1,5 +1,6 @@
 """The command baselines/sadnet.py: it trains the published network, whose runs downstream/restore.py takes too."""
 
+from event_files import tracked
 from restorer_runs import COMMANDS
 
 from baselines.restoration.config import Evaluate, Train
@@ -12,11 +13,13 @@ from pretrain.command import Names, run_commands
 def test_sadnet_is_trained_evaluated_and_used(demo_folder, tmp_path, capsys):
     run, images = tmp_path / "run", demo_folder / "bottle" / "test" / "good"
     options = ["--train", "leather", "--steps", 1, "--input-size", 32, "--crop-px", 32, "--batch-size", 1]
-    arguments = ["train", "--data", demo_folder, "--out", run, "--device", "cpu", *options]
+    arguments = ["train", "--data", demo_folder, "--out", run, "--device", "cpu", *options,
+                 "--track", "tensorboard"]  # fmt: skip
     assert run_commands({"train": (train, Train)}, list(map(str, arguments))) == 0
     printed = capsys.readouterr().out
     assert "SadNetRestorer: " in printed and "blur of sigma" in printed
     assert training_summary(run)["validation"]["degraded"].keys() == {"psnr", "masked_psnr"}
+    assert tracked(run)["images"] == ["curves", "restored"] and "psnr" in tracked(run)["scalars"]
     restorer = load_restorer(run / MODEL)
     assert sum(weights.numel() for weights in restorer.network_.parameters()) == 4_234_723
     evaluate(Evaluate(model=run, data=demo_folder, test=Names("bottle"), shown=0))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from event_files import tracked
 from PIL import Image
 from stopping import Killed, kill, stop_after
 
@@ -30,7 +31,7 @@ def vgg(*arguments: object) -> int:
 @pytest.fixture(scope="module")
 def trained(demo_folder, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "vgg"
-    options = ("--data", demo_folder, "--train", "hazelnut,leather", "--epochs", 3, *TINY)
+    options = ("--data", demo_folder, "--train", "hazelnut,leather", "--epochs", 3, *TINY, "--track", "tensorboard")
     assert vgg("train", *options, "--out", out) == 0
     return out
 
@@ -38,6 +39,7 @@ def trained(demo_folder, tmp_path_factory):
 def test_train_leaves_a_run_folder(trained):
     names = {path.name for path in trained.iterdir()}
     assert {"config.yaml", "metrics.jsonl", "curves.png", "model", "calibration.json", "finished"} <= names
+    assert tracked(trained)["images"] == ["curves", "maps"] and "loss" in tracked(trained)["scalars"]
     assert not names & {"checkpoint.safetensors", "best.safetensors"} and not list(trained.glob("frozen*"))
     lines = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
     ends = [line for line in lines if "epoch" in line]

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from conftest import REPOSITORY, STUDY_OPTIONS
+from event_files import tracked
 from filelock import FileLock
 
 from downstream.evaluate import compare_restorers, main
@@ -131,8 +132,9 @@ def test_out_that_cannot_be_written_is_a_sentence(options, tmp_path, capsys):
     assert "put that right, or name another path" in error and "Traceback" not in error
 
 
-def test_poor_categories_are_told_and_the_rest_goes_on(demo_folder, tmp_path, capsys):
-    """bottle has no test images, hazelnut no normals and no masks, leather one test image."""
+def test_poor_categories_are_told_and_the_rest_goes_on(demo_folder, mlflow_files, tmp_path, capsys):
+    """bottle has no test images, hazelnut no normals and no masks, leather one test image. To trackers the study has
+    failed, with every row of it."""
     folder = Path(shutil.copytree(demo_folder, tmp_path / "copy"))
     shutil.rmtree(folder / "bottle/test")
     shutil.rmtree(folder / "hazelnut/train")
@@ -143,6 +145,7 @@ def test_poor_categories_are_told_and_the_rest_goes_on(demo_folder, tmp_path, ca
     assert evaluate(
         "--data", folder, "--encoder", "none", "--out", out, "--protocol", "one-class", "--methods", "padim",
         "--test", "bottle,hazelnut,leather", "--shots", "all", "--seeds", "0", "--size-px", "32",
+        "--track", "tensorboard,mlflow",
     ) == 1  # fmt: skip
     printed = capsys.readouterr()
     assert "Traceback" not in printed.err
@@ -155,6 +158,16 @@ def test_poor_categories_are_told_and_the_rest_goes_on(demo_folder, tmp_path, ca
     assert all(list(row["categories"]) == ["leather"] for row in rows)
     assert all(row["figures"]["auroc"]["mean"] is None for row in rows)
     assert "n/a" in (out / "report.html").read_text()
+    runs = mlflow_files.search_runs([mlflow_files.get_experiment_by_name("heldout").experiment_id])
+    by_name = {run.info.run_name: run for run in runs}
+    assert by_name.keys() == {"study", *(row["name"] for row in report["rows"])} and len(runs) == len(by_name)
+    assert {run.info.status for run in runs} == {"FAILED"}
+    study = by_name.pop("study")
+    assert {run.data.tags["mlflow.parentRunId"] for run in by_name.values()} == {study.info.run_id}
+    assert study.data.params["methods"] == "padim,mean,frame" and study.data.params["test"] == "bottle,hazelnut,leather"
+    images = {"report.html", "report.json", "gallery.png"}
+    assert {file.path for file in mlflow_files.list_artifacts(study.info.run_id)} == images
+    assert tracked(out)["images"] == ["gallery"]
 
 
 def test_other_options_are_other_cells(study_folder, demo_folder, encoder_file, tmp_path):

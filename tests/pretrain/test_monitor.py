@@ -8,6 +8,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -18,7 +19,7 @@ from pretrain.data.cache import Entry
 from pretrain.data.dataset import ImageSet
 from pretrain.data.images import Record
 from pretrain.encoder import make_encoder
-from pretrain.monitor import Figures, Monitor, alignment, rank_me, spread, uniformity
+from pretrain.monitor import Figures, Monitor, alignment, rank_me, resampled_auroc, spread, uniformity
 from pretrain.simclr import SimCLR, train_mode
 
 CPU = torch.device("cpu")
@@ -147,6 +148,29 @@ def test_an_encoder_that_sees_tells_synthetic_defects_apart_and_a_blind_one_does
     assert (blind.alignment, blind.uniformity) == pytest.approx((0, 0), abs=1e-5)
     assert blind.rank_me == pytest.approx(1, rel=1e-3)
     assert 0 < seeing.alignment < 1 and seeing.rank_me > 1.1 and all(map(math.isfinite, seeing))
+
+
+def test_the_interval_is_of_the_figure_that_was_measured_last(fixed_monitor):
+    figures = fixed_monitor.measure(Seeing(), nn.Identity())
+    low, high = fixed_monitor.interval().values()
+    assert 0 <= low < figures.synthetic_auroc <= high <= 1
+    count = sum(UNSEEN.values())
+    assert fixed_monitor.counts == {"synthetic_normals": count, "synthetic_anomalies": 2 * count}
+    fixed_monitor.measure(Blind(), nn.Identity())
+    assert [*fixed_monitor.interval().values()] == pytest.approx([0.5, 0.5])
+
+
+def test_draws_of_images_spread_around_the_figure_as_far_as_theory_has_it():
+    """Of independent scores: the standard error of Hanley and McNeil's, of an AUROC of 0.76."""
+    random = np.random.default_rng(1)
+    clean, synthetic = random.normal(size=200), random.normal(1, 1, (1, 200))
+    labels = np.repeat([0, 1], 200)
+    auroc = roc_auc_score(labels, np.concatenate([clean, synthetic[0]]))
+    drawn = resampled_auroc(clean, synthetic)
+    assert drawn.mean() == pytest.approx(auroc, abs=0.005)
+    first, second = auroc / (2 - auroc) - auroc**2, 2 * auroc**2 / (1 + auroc) - auroc**2
+    expected = ((auroc * (1 - auroc) + 199 * (first + second)) / 200**2) ** 0.5
+    assert drawn.std() == pytest.approx(expected, rel=0.15)
 
 
 def test_the_same_figures_every_time(fixed_monitor):

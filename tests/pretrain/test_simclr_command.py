@@ -16,15 +16,18 @@ import numpy as np
 import pytest
 import torch
 from conftest import REPOSITORY
+from event_files import events, tracked
 from filelock import FileLock
 from made_layouts import MADE
+from PIL import Image
 from safetensors.torch import load_file
 from stopping import Killed, interrupt, kill, stop_after
 from two_ranks import run_as_torchrun
 
-from pretrain.command import Names, UserError, run_command
+from pretrain.command import Names, UserError, read_config, run_command
 from pretrain.config import Config, resolved
 from pretrain.encoder import fingerprint, load_encoder, make_encoder
+from pretrain.report import view_sheet
 from pretrain.simclr import batch_members, learning_rate_at, main, make_views, prepared
 from pretrain.training.fabric import make_fabric
 
@@ -72,7 +75,7 @@ def assert_same_weights(first: Path, second: Path) -> None:
 def finished(demo_folder, tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess]:
     """A whole run of six steps, and what it printed."""
     out = tmp_path_factory.mktemp("runs") / "whole"
-    done = pretrain(demo_folder, out)
+    done = pretrain(demo_folder, out, "--track", "tensorboard")
     assert done.returncode == 0, done.stderr
     return out, done
 
@@ -89,6 +92,8 @@ def test_result_is_an_encoder_that_knows_what_it_saw(finished, demo_folder):
     study = f"--data {demo_folder} --train hazelnut,leather --test bottle"
     assert done.stdout.splitlines()[-1].endswith(f"evaluate.py --encoder {out}/encoder.safetensors {study}")
     assert (out / "curves.png").stat().st_size > 1000
+    low, high = encoder.origin.recipe["synthetic_auroc_interval"]
+    assert 0 <= low <= encoder.origin.recipe["synthetic_auroc"] <= high <= 1
     assert (out / "finished").exists() and not (out / "checkpoint.safetensors").exists()
 
 
@@ -102,6 +107,19 @@ def test_figures_are_logged_for_every_step_and_evaluation(finished):
     evaluated = [line["step"] for line in lines if "synthetic_auroc" in line]
     assert evaluated[0] == 0 and evaluated[-1] == 6
     assert all(0 <= line["accuracy"] <= 1 for line in lines if "loss" in line)
+
+
+def test_trackers_get_figures_and_the_views_that_the_first_step_learned_from(finished, demo_folder):
+    out, _ = finished
+    assert tracked(out)["images"] == ["curves", "views"] and "synthetic_auroc" in tracked(out)["scalars"]
+    assert [event.step for event in events(out / "tensorboard").Images("views")] == [0]
+    asked = read_config(Config, ["--data", str(demo_folder), *TINY])
+    config, images, _ = prepared(asked, make_fabric("cpu", "32-true"))
+    positions, members = np.arange(8), batch_members(config, 0, len(images))
+    pixels, sources = (torch.from_numpy(images.batch(members[turn])) for turn in (positions, positions - 1))
+    sources = sources if config.synthetic_negatives else None
+    expected = view_sheet(*make_views(config, 0, positions, pixels, sources))
+    assert np.array_equal(np.asarray(Image.open(out / "views.png")), np.asarray(expected))
 
 
 def test_the_encoder_is_the_best_that_the_monitor_found_and_is_compared_with_imagenet_s_weights(finished):

@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 
 import pytest
 from conftest import REPOSITORY
@@ -11,6 +12,7 @@ from scripts.notebooks import FOLDER, executed
 
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 MAX_BYTES = 300_000
+MAX_SECONDS, SECONDS = 120, {}
 
 
 def kinds(cell: dict) -> list[str]:
@@ -28,11 +30,17 @@ def words(cell: dict) -> list[str]:
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_runs_and_holds_what_its_cells_give(path, tmp_path):
-    kept = json.loads(path.read_text())
+    kept, start_s = json.loads(path.read_text()), time.process_time()
     run = executed(kept, tmp_path)
+    SECONDS[path.stem] = time.process_time() - start_s
     assert [kinds(cell) for cell in run["cells"]] == [kinds(cell) for cell in kept["cells"]]
     assert [words(cell) for cell in run["cells"]] == [words(cell) for cell in kept["cells"]]
     assert sum("image/jpeg" in kinds(cell) for cell in kept["cells"]) > 0
+
+
+def test_all_of_them_take_less_than_two_minutes():
+    """Of this process, whoever shares the machine; where all of this file is run."""
+    assert len(SECONDS) in (0, len(NOTEBOOKS)) and sum(SECONDS.values()) < MAX_SECONDS, SECONDS
 
 
 def test_they_are_small_and_known_to_the_site():

@@ -64,7 +64,7 @@ async def verify(service: ServiceDependency) -> VerifyResponse:
         last = last_entry(service.database)
         return VerifyResponse(
             is_whole=not found, faults=found, last_number=last.number if last else 0,
-            last_digest=last and last.digest,
+            last_digest=last.digest if last else None,
         )  # fmt: skip
 
     return await asyncio.to_thread(verified)

@@ -7,13 +7,13 @@ from urllib.parse import quote, urlsplit
 
 from downstream.stations.contract import Frame, Source, Surroundings
 from downstream.stations.sources.config import Video
-from pretrain.command import UserError
+from pretrain.command import UserError, installed_by
 
 try:
     import av
     from av.error import FFmpegError
 except ModuleNotFoundError:
-    raise UserError("cameras and videos need PyAV: pip install -e '.[line]' in the checkout.") from None
+    raise UserError(f"cameras and videos need PyAV: {installed_by('line')}.") from None
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 10.0
 # A camera is looked at, not played: nothing is kept back for a smoother picture.

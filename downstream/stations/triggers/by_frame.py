@@ -22,7 +22,8 @@ class Interval(Trigger):
     is_sampling = True
 
     def __init__(self, options: config.Interval, surroundings: Surroundings) -> None:
-        self._step_s, self._next_s = options.ms / 1e3, None
+        self._step_s = options.ms / 1e3
+        self._next_s: float | None = None
 
     def begins(self, frame: Frame) -> bool:
         if self._next_s is None:

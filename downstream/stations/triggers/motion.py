@@ -14,7 +14,8 @@ class Motion(Trigger):
     """After motion, the first frame of rest. What lies there when the line starts is no part that came."""
 
     def __init__(self, options: config.Motion, surroundings: Surroundings) -> None:
-        self._options, self._before, self._has_moved, self._rested = options, None, False, 0
+        self._options, self._has_moved, self._rested = options, False, 0
+        self._before: np.ndarray | None = None
 
     def begins(self, frame: Frame) -> bool:
         gray = gray_points(frame)

@@ -69,7 +69,7 @@ class MqttTrigger(Trigger):
         LOG.warning("a trigger hears nothing", extra={"metadata": {"station": self._station, "reason": reason}})
 
 
-def name_in(payload: bytes) -> str:
+def name_in(payload: bytes | bytearray) -> str:
     """Of {"name": "17"}, or of a text alone. Whatever the message says, its part is there: one that cannot be read
     leaves it without a name."""
     text = payload.decode("utf-8", "replace").strip()

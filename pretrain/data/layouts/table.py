@@ -11,7 +11,7 @@ from functools import lru_cache
 from io import BytesIO, StringIO
 from pathlib import Path
 
-from pretrain.command import UserError
+from pretrain.command import UserError, installed_by
 from pretrain.data.images import GOOD, SPLITS, Problem, Record
 from pretrain.data.layouts.folders import GOOD_NAMES, later_fifth, named
 from pretrain.reading import read_regular
@@ -118,7 +118,7 @@ def _parquet():
     try:
         import pyarrow.parquet  # optional, and 0.2 s
     except ImportError:
-        advice = 'pip install "heldout[table]", or save the table as CSV'
+        advice = f"{installed_by('table')}, or save the table as CSV"
         raise UserError(f"a table in Parquet can be read only where pyarrow is installed: {advice}.") from None
     return pyarrow.parquet
 

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from event_files import tracked
 from restorer_runs import TINY, refused
 
 from baselines.restoration.run import FORMAT, training_summary
@@ -13,6 +14,7 @@ def test_a_run_leaves_model_curves_and_what_it_learned_from(restorer_run, capsys
     names = {path.name for path in restorer_run.iterdir()}
     assert {"config.yaml", "metrics.jsonl", "curves.png", "training.json", "model", "finished"} <= names
     assert "checkpoint.safetensors" not in names
+    assert tracked(restorer_run)["images"] == ["curves", "restored"] and "loss" in tracked(restorer_run)["scalars"]
     metadata = json.loads((restorer_run / "training.json").read_text())
     assert (
         metadata["categories"] == ["hazelnut", "leather"]

@@ -15,7 +15,7 @@ from downstream.exporting.openvino_file import write_openvino
 from downstream.inspection.inspector import Inspector
 from downstream.methods.exported import Exported
 
-pytestmark = pytest.mark.skipif(not find_spec("openvino"), reason="openvino is not installed: pip install openvino")
+pytestmark = pytest.mark.skipif(not find_spec("openvino"), reason="openvino is not installed")
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def test_what_is_there_is_kept_and_onnxruntime_runs_none(exported, padim_folder,
 
 def test_without_the_package_a_sentence_says_how_to_get_it(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "openvino", None)
-    assert "pip install openvino" in refusal(write_openvino, None, "", tmp_path / "x.xml")
+    assert "pip install -e '.[openvino]'" in refusal(write_openvino, None, "", tmp_path / "x.xml")
 
 
 @pytest.mark.slow

@@ -43,8 +43,18 @@ def test_an_encoders_card_says_what_it_has_seen(encoder):
     assert said["started from"] == "imagenet" and said["fingerprint"] == fingerprint(encoder)
     assert said["categories seen"] == r"bolt, \<b\>nut" and said["pretrained on"] == r"bolts \| nuts"
     assert "demo" in said["note"] and said["steps"] == "20"
-    assert said["AUROC of synthetic anomalies"].startswith("0.91, its start 0.8")
+    assert said["AUROC of synthetic anomalies"] == "0.910 (no interval was recorded); of its start 0.800"
     assert "heldout pull me/enc --out models/enc" in text
+
+
+def test_an_encoders_figure_has_its_number_of_images_and_an_interval(encoder):
+    counts = {"synthetic_auroc_interval": [0.87, 0.94], "synthetic_anomalies": 96, "synthetic_normals": 48}
+    origin = replace(encoder.origin, recipe=RECIPE | counts | {"keep": "best"})
+    text = card("me/enc", encoder, Encoder("timm/test_resnet", origin=origin), Push())
+    assert rows(text)["AUROC of synthetic anomalies"] == (
+        "0.910 (95% interval 0.870 to 0.940, 96 anomalies on 48 unseen normals; the highest of its evaluations); "
+        "of its start 0.800"
+    )
 
 
 def test_no_license_is_invented(encoder):

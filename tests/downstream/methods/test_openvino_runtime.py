@@ -20,7 +20,7 @@ from downstream.methods.openvino_runtime import onnx_header
 @pytest.fixture(scope="module")
 def by_openvino(onnx_file) -> Exported:
     if not find_spec("openvino"):
-        pytest.skip("openvino is not installed, so files are NOT run by it here: pip install openvino")
+        pytest.skip("openvino is not installed, so files are NOT run by it here")
     return Exported(onnx_file, runtime="openvino", threads=1)
 
 
@@ -87,7 +87,7 @@ def test_what_it_cannot_do_is_one_sentence(by_openvino, onnx_file, padim_folder,
     assert "there is no runtime tvm" in refusal(Exported, onnx_file, runtime="tvm")
     assert "is a folder, which torch runs" in refusal(Inspector.load, padim_folder, runtime="openvino")
     monkeypatch.setitem(sys.modules, "openvino", None)
-    assert "pip install openvino" in refusal(Exported, onnx_file, runtime="openvino")
+    assert "pip install -e '.[openvino]'" in refusal(Exported, onnx_file, runtime="openvino")
 
 
 def test_a_machine_without_a_device_that_it_knows(by_openvino, onnx_file, monkeypatch):
