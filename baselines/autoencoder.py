@@ -37,6 +37,7 @@ from pretrain.data.images import GOOD, Record, check_names
 from pretrain.data.layouts import category_folders, has_layout
 from pretrain.training.device import choose_device
 from pretrain.training.fabric import make_fabric
+from pretrain.training.memory import told_what_fits
 from pretrain.training.run import Run
 from pretrain.training.session import Session
 
@@ -71,9 +72,18 @@ def train_category(config: Config, fabric: Fabric) -> dict:
     method.recipe(len(normals))  # what cannot be trained is told before a folder is made
     method.make_network()
     session = partial(Session, str(config.category), run=run, checkpoint_minutes=config.checkpoint_minutes)
-    with run.held(config):
+
+    def step_of(count: int) -> None:
+        few = Images(normals.subset([i % len(normals) for i in range(2 * count)]))
+        trial = replace(method, train_batch=count, epochs=1, instances=None).to(fabric.device)
+        trial.learn(few, partial(Session, "trial"), fabric.autocast, min_steps=0)
+
+    what_fits = told_what_fits(
+        method.recipe(len(normals)).batch, config.size_px, step_of, fabric.device, options=("--batch-size", "--size-px")
+    )
+    with run.held(config), what_fits:
         print_plan(config, method, normals, tests)
-        method.to(fabric.device).learn(Images(normals), session, fabric.autocast, min_steps=0)
+        method.to(fabric.device).learn(Images(normals), session, fabric.autocast, min_steps=0, minutes=config.minutes)
         figures = write_results(config, run, method, normals, tests)
         run.finish(FILE, *parts_of(config.out), FIGURES, *IMAGES)
     return figures
@@ -125,6 +135,8 @@ def resolved(config: Config, fabric: Fabric) -> Config:
             f"--false-alarm-rate {config.false_alarm_rate} cannot be kept: "
             "give a share above 0 and below 1, such as 0.05."
         )
+    if config.minutes is not None and not config.minutes > 0:
+        raise UserError(f"--minutes must be above 0, not {config.minutes}.")
     return replace(
         config,
         out=config.out or Path("runs") / config.model,

@@ -39,6 +39,7 @@ from pretrain.drawing import save_image
 from pretrain.files import stored_json, write_json
 from pretrain.training.device import choose_device
 from pretrain.training.fabric import make_fabric
+from pretrain.training.memory import told_what_fits
 from pretrain.training.run import Run
 from pretrain.training.session import Session
 
@@ -73,7 +74,9 @@ def train(config: Train) -> None:
                   f"{len(calibration)} for thresholds", flush=True)  # fmt: skip
             open_session = partial(Session, "training", run=run, fabric=fabric,
                                    checkpoint_minutes=config.checkpoint_minutes)  # fmt: skip
-            minutes = training.train(open_session).seconds / 60
+            with told_what_fits(config.batch_size, config.size_px, training.step_of, fabric.device,
+                                options=("--batch-size", "--size-px")):  # fmt: skip
+                minutes = training.train(open_session).seconds / 60
             method.finish(samples, training).save(config.out / MODEL)
         metadata = {
             "data": data_name(config.data),

@@ -13,7 +13,7 @@ from difflib import get_close_matches
 import torch
 from torch import Tensor, nn
 
-from pretrain.command import UserError, nearest
+from pretrain.command import UserError, is_gpu_full, nearest
 from pretrain.data.size import keeping_aspect, sides
 
 LEVELS = ("level1", "level2", "level3", "level4")
@@ -193,9 +193,9 @@ class TimmBackbone(Backbone, nn.Module):
         try:
             indices = [self.indices[level] for level in levels]
             maps = self.model.forward_intermediates(images, indices=indices, **options)
-        except torch.OutOfMemoryError:
-            raise
         except (AssertionError, AttributeError, RuntimeError, ValueError) as error:
+            if is_gpu_full(error):
+                raise
             # timm does not say beforehand which sizes a model takes: DLA and HRNet want multiples of 32, for instance.
             raise UserError(
                 f"{self.name} cannot compute features of {images.shape[3]}x{images.shape[2]} pixels "

@@ -24,6 +24,16 @@ class Stopped(Exception):
     """Somebody asked a training to stop, and all of it is saved. Its text says how far it came."""
 
 
+# What cuBLAS, cuDNN and CUDA say where a GPU is full: torch has a class for its own allocator alone.
+GPU_IS_FULL = ("CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED", "CUDA error: out of memory")
+
+
+def is_gpu_full(error: BaseException) -> bool:
+    """Whether torch, which is not imported here, says that a GPU's memory does not suffice."""
+    is_torchs = type(error).__name__ == "OutOfMemoryError"
+    return is_torchs or isinstance(error, RuntimeError) and any(words in str(error) for words in GPU_IS_FULL)
+
+
 class Names(tuple):
     """Names as a user types them: `bottle,pill,wood` on the command line, a list or the same text in YAML."""
 
@@ -109,7 +119,7 @@ def run_command(
         print("stopped.", file=sys.stderr)
         return 130
     except Exception as error:
-        if type(error).__name__ == "OutOfMemoryError":  # torch's, which is not imported here
+        if is_gpu_full(error):
             wanted = re.search(r"allocate ([\d.]+ \w+)", str(error))
             more = f" for {wanted[1]} more" if wanted else ""
             print(f"error: the GPU's memory does not suffice{more}; ask for less at once, or give --device cpu.",

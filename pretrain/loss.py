@@ -11,6 +11,7 @@ a quarter of the time and a thirtieth of the memory of lightly's NTXentLoss, to 
 """
 
 import math
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -138,7 +139,13 @@ def _rank_of_equals(n: int, m: int, device: torch.device) -> int:
     """This process's rank, 0 when alone. Raises ValueError on every rank unless all bring n pairs and m negatives."""
     if not _in_group():
         return 0
+    _check_equals(n, m, device)
+    return dist.get_rank()
+
+
+@cache
+def _check_equals(n: int, m: int, device: torch.device) -> None:
+    """Once for each size of batch: to read what the others bring makes a GPU wait, which no step of a training may."""
     counts = _gather(torch.tensor([n, m], device=device)).tolist()
     if any(count != counts[0] for count in counts):
         raise ValueError(f"ranks must bring equal batches; their [pairs, extra negatives] are {counts}.")
-    return dist.get_rank()

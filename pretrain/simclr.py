@@ -164,11 +164,12 @@ def main(config: Config) -> int:
         if cached:  # what the frozen stages gave of the views
             views, masks = cached(step // (len(images) // config.batch), chosen[positions]), None
         else:
-            pixels = pixels_of(chosen[positions])  # uint8 (b, h, w, 3)
+            # Synthetic anomalies borrow texture from the image before, in the batch: it is read along.
+            read = np.r_[positions[:1] - 1, positions] if config.synthetic_negatives else positions
+            pixels = pixels_of(chosen[read])  # uint8 (b, h, w, 3), or (b + 1, h, w, 3)
             if pixels_of.can_read_ahead:
-                pixels_of.read_ahead(batch_members(config, step + 1, len(images))[positions])
-            # Synthetic anomalies borrow texture from another image of the batch.
-            sources = pixels_of(chosen[positions - 1]) if config.synthetic_negatives else None
+                pixels_of.read_ahead(batch_members(config, step + 1, len(images))[read])
+            sources, pixels = (pixels[:-1], pixels[1:]) if config.synthetic_negatives else (None, pixels)
             views, masks = make_views(config, step, positions, pixels, sources)
         for group in stepper.param_groups:
             group["lr"] = learning_rate_at(step / steps, config)

@@ -93,3 +93,38 @@ def test_an_exported_file_asks_onnxruntime_for_the_gpu(onnx_file, padim_folder, 
     assert "onnxruntime has no CUDA here" in capsys.readouterr().err
     assert run_export(padim_folder, "--out", tmp_path / "a.onnx", "--device", "cuda") == 2
     assert "pip install onnxruntime-gpu" in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
+TRAININGS = {
+    "autoencoder": (autoencoder.main, AutoEncoderConfig, "--model ae --size 32 --width 4 --category leather"),
+    "vgg_cam": (vgg_cam.train, cam.Train, "--train hazelnut,leather --weights random --width 0.0625 --size-px 32"),
+    "restore": (restore.train, restoration.Train, "--train leather --steps 2 --input-size 32 --crop-px 32 --blocks 1"),
+}
+
+
+@pytest.mark.parametrize("name", TRAININGS)
+def test_a_training_that_a_gpu_cannot_hold_says_which_batch_would_fit(
+    name, demo_folder, encoder_file, tmp_path, monkeypatch, capsys
+):
+    main, config, options = TRAININGS[name]
+    asked, sizes, backward = [], [], torch.Tensor.backward
+
+    def full_at_first(loss: torch.Tensor) -> None:
+        if not asked:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        sizes.append(1)
+        backward(loss)
+
+    def largest(train_some, device, batch) -> int:
+        asked.append(batch)
+        train_some(2)
+        return 3
+
+    monkeypatch.setattr(torch.Tensor, "backward", full_at_first)
+    monkeypatch.setattr("pretrain.training.memory.largest_batch", largest)
+    words = ["--data", demo_folder, *options.split(), "--batch-size", 8, "--device", "cpu", "--out", tmp_path / "out"]
+    words += ["--encoder", encoder_file] if name == "restore" else []
+    assert run_command(main, config, [*map(str, words)]) == 2
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert said.startswith("error: 8 images of 32 px do not fit into the GPU's memory: --batch-size 3 would, with")
+    assert asked == [8] and sizes == [1]  # one step was tried, of two

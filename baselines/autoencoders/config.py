@@ -30,6 +30,7 @@ class Config(LaidOut):
         augmentation: none, affine (rotation by 10 degrees, shift, brightness) or flips. Default is as published.
         epochs: Passes over the images. Default is 100, for inspection 50.
         instances: Images to train on in all, instead of epochs.
+        minutes: Length in minutes at most, turned into epochs after some were timed; never more than asked for.
         batch_size: Images in a step. Default is 32 for ae and vae, else 16.
         learning_rate: Default is as published.
         weight_decay: Default is as published.
@@ -60,6 +61,7 @@ class Config(LaidOut):
     augmentation: Literal["none", "affine", "flips"] | None = None
     epochs: int | None = None
     instances: int | None = field(default=None, metadata={"aliases": ("-i",)})
+    minutes: float | None = None
     batch_size: int | None = field(default=None, metadata={"aliases": ("--batch_size",)})
     learning_rate: float | None = field(default=None, metadata={"aliases": ("--learning_rate",)})
     weight_decay: float | None = field(default=None, metadata={"aliases": ("--weight_decay",)})

@@ -112,8 +112,9 @@ class AutoEncoder:
         open_session: OpenSession,
         autocast: Autocast = nullcontext,
         min_steps: int = MIN_STEPS,
+        minutes: float | None = None,
     ) -> Self:
-        """`refer` in a session that may have a run, and so can be resumed.
+        """`refer` in a session that may have a run, and so can be resumed; with `minutes` no longer than that.
 
         A tenth of the normals is held out: it chooses the best epoch. `normal_scores_` are theirs, `normal_peaks_` the
         highest values of their maps, `held_out_` their positions. There are none of a single normal.
@@ -128,7 +129,7 @@ class AutoEncoder:
         def source(positions: Sequence[int]) -> Tensor:
             return self.shown(transferred(torch.stack([normals[position] for position in positions]), self.device))
 
-        self.network_ = train(network, source, learned, held_out, recipe, self.seed, open_session, autocast)
+        self.network_ = train(network, source, learned, held_out, recipe, self.seed, open_session, autocast, minutes)
         self.held_out_ = held_out
         held_out_batches = batches((normals[i] for i in held_out), LEARNING_BATCH, self.device)
         predictions = [self._predict(images) for images in held_out_batches]

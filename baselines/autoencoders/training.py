@@ -21,7 +21,7 @@ from baselines.autoencoders.losses import loss_named
 from baselines.contract.method import LEARNING_BATCH
 from pretrain.command import UserError
 from pretrain.training.best_weights import BestWeights
-from pretrain.training.session import Session
+from pretrain.training.session import TIMED_STEPS, Session
 
 HELD_OUT_SHARE = 0.1
 # Of the epochs, those in which a pretrained backbone stays as it is, and the learning rate of all once it is free.
@@ -108,8 +108,9 @@ def train(
     seed: int,
     open_session: OpenSession,
     autocast: Autocast = nullcontext,
+    minutes: float | None = None,
 ) -> nn.Module:
-    """The network with the weights of its best epoch, in eval mode.
+    """The network with the weights of its best epoch, in eval mode. `minutes` are turned into fewer epochs.
 
     Raises UserError where the loss is no longer a number, and Stopped where the session was asked to stop.
     """
@@ -119,21 +120,37 @@ def train(
     state = EpochState(recipe.learning_rate)
     batch = min(recipe.batch, len(learned))
     steps_in_epoch = recipe.steps_in_epoch(len(learned))
+
+    def train_step(step: int, epochs: int) -> Tensor:
+        epoch, batch_number = divmod(step, steps_in_epoch)
+        set_mode(network, optimizer, state.learning_rate, epoch < recipe.frozen * epochs, recipe)
+        # Each epoch is a shuffle of its own, its incomplete last batch left out.
+        order = np.random.default_rng([seed, epoch]).permutation(learned)
+        batch_images = images(order[batch_number * batch :][:batch].tolist())
+        batch_images = AUGMENTATIONS[recipe.augmentation](batch_images, seed, step)
+        with autocast():  # the reconstruction becomes fp32 again before it is compared
+            loss = losses(network, batch_images, recipe, (seed, step)).mean()
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        return loss.detach()
+
+    def timed_epoch(number: int, _: int) -> None:
+        # Spread over the training: epochs are slower once a pretrained part is trained too.
+        epoch = min(recipe.epochs - 1, int(number / TIMED_STEPS * recipe.epochs))
+        for batch_number in range(steps_in_epoch):
+            train_step(epoch * steps_in_epoch + batch_number, recipe.epochs)
+        with autocast():
+            validation_loss(network, images, held_out or learned[:1], recipe)
+
     with open_session(learner, optimizer, state=state, describe=lambda figures: described(figures, state)) as session:
-        session.steps, session.is_over = recipe.epochs * steps_in_epoch, state.is_over
+        if minutes and not session.steps:
+            session.steps = min(recipe.epochs, session.steps_within(minutes, timed_epoch)) * steps_in_epoch
+        session.steps, session.is_over = session.steps or recipe.epochs * steps_in_epoch, state.is_over
+        epochs = session.steps // steps_in_epoch
         for step in session:
             epoch, batch_number = divmod(step, steps_in_epoch)
-            set_mode(network, optimizer, state.learning_rate, epoch < recipe.frozen * recipe.epochs, recipe)
-            # Each epoch is a shuffle of its own, its incomplete last batch left out.
-            order = np.random.default_rng([seed, epoch]).permutation(learned)
-            batch_images = images(order[batch_number * batch :][:batch].tolist())
-            batch_images = AUGMENTATIONS[recipe.augmentation](batch_images, seed, step)
-            with autocast():  # the reconstruction becomes fp32 again before it is compared
-                loss = losses(network, batch_images, recipe, (seed, step)).mean()
-            loss.backward()
-            optimizer.step()
-            optimizer.zero_grad()
-            session.log(loss=loss.detach())
+            session.log(loss=train_step(step, epochs))
             if batch_number + 1 == steps_in_epoch and held_out:
                 with autocast():
                     loss = validation_loss(network, images, held_out, recipe)

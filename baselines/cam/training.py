@@ -5,7 +5,7 @@ All that resuming needs is in the network, its best weights, the optimizer and `
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -124,6 +124,11 @@ class CamTraining:
         state.correct += int((logits.argmax(1) == self.labels[batch]).sum())
         state.seen += len(batch)
         return value
+
+    def step_of(self, count: int) -> None:
+        """A step of so many images, to learn what it takes; this training is over."""
+        self.recipe = replace(self.recipe, batch=count)
+        self.step(0)
 
     def end_epoch(self, epoch: int) -> EpochFigures:
         """Evaluate the held-out images, keep the weights if they are the best so far, and decide whether to go on."""

@@ -15,7 +15,7 @@ from baselines.restoration.pairs import CroppedPairs, PairBatch
 from baselines.restoration.sadnet_network import SadNet
 from baselines.restoration.tiling import restore_in_tiles, tile_px_for
 from baselines.restoration.training import RestorerRecipe, RestorerTraining
-from pretrain.command import UserError
+from pretrain.command import UserError, is_gpu_full
 from pretrain.training.device import full_precision, transferred
 from pretrain.training.session import Session
 
@@ -119,8 +119,9 @@ class NetworkRestorer(ABC):
         while True:
             try:
                 return restore_in_tiles(restore_tile, image, self.tile_px)
-            except torch.OutOfMemoryError:
-                pass  # its traceback holds what takes the memory, and is gone after this line
+            except RuntimeError as error:  # its traceback holds what takes the memory, and is gone after these lines
+                if not is_gpu_full(error):
+                    raise
             torch.cuda.empty_cache()
             self.memory_mb /= 2
 

@@ -21,6 +21,7 @@ from pretrain.degrade import severity_named
 from pretrain.drawing import Curve, curves, save_image
 from pretrain.files import stored_json, write_json
 from pretrain.training.device import choose_device
+from pretrain.training.memory import told_what_fits
 from pretrain.training.run import Run
 from pretrain.training.session import TIMED_STEPS, Session, evaluate_every
 
@@ -52,7 +53,9 @@ def train_restorer(config: TrainConfig, make_restorer: Callable[[TrainConfig], N
         session = Session(
             "training", training.network, training.optimizer, run, checkpoint_minutes=config.checkpoint_minutes
         )
-        with session:
+        what_fits = told_what_fits(config.batch_size, config.crop_px, training.step_of, restorer.device,
+                                   options=("--batch-size", "--crop-px"))  # fmt: skip
+        with what_fits, session:
             session.steps = session.steps or length_in_steps(config, pairs.count, training, session, validation)
             restorer.steps = session.steps
             training.recipe = replace(training.recipe, steps=session.steps)

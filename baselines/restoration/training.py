@@ -6,7 +6,7 @@ Which pairs a step sees is a function of its number, so that a killed training r
 import math
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -100,3 +100,8 @@ class RestorerTraining:
         figures = {"loss": loss.detach(), "learning_rate": rate}
         # SADNet's offsets explode where the learning rate is too high, before the loss shows it.
         return figures | ({"offset_px": torch.stack(offsets).mean()} if offsets else {})
+
+    def step_of(self, count: int) -> None:
+        """A step of so many pairs with all weights trained, to learn what it takes; this training is over."""
+        self.recipe = replace(self.recipe, batch_size=count)
+        self.train_step(0, progress=1.0)

@@ -32,7 +32,9 @@ PATCHES_AT_ONCE = 2**16
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class PatchCore(PatchMethod):
-    """A coreset of `coreset_ratio` of all normal patches, MIN_PATCHES at least, and exact search in it by faiss.
+    """A coreset of `coreset_ratio` of all normal patches, MIN_PATCHES at least, and exact search in it: by faiss on a
+    CPU; on a GPU by torch's matrix products, since the patches lie there already and faiss's own would take them to
+    main memory and back.
 
     Patches are compared along the `dimensions` principal axes of what normals show, all of them with none. A patch's
     distance is the mean of those to its `num_neighbors` nearest ones, in units of how far apart normal patches lie

@@ -1,5 +1,6 @@
 """A faiss index by row number: what adding, removing and searching among given rows take in each kind of index."""
 
+import sys
 from pathlib import Path
 from typing import Self
 
@@ -80,8 +81,12 @@ class Engine:
             count = self._index.ntotal
             widest = max_breadth(self.spec, count)
             breadth = widest if len(rows) <= MAX_GATHERED else min(widest, -(-breadth * count // len(rows)))
-        index = self._index if selector is not None else self._for_search(k, breadth)
-        squared, nearest = index.search(queries, k, params=search_parameters(self.spec.kind, breadth, selector))
+        on_gpu = self._for_search(k, breadth) if selector is None else None
+        if on_gpu is not None:
+            squared, nearest = on_gpu.search(queries, k)  # several GPUs take no parameters with a search
+        else:
+            parameters = search_parameters(self.spec.kind, breadth, selector)
+            squared, nearest = self._index.search(queries, k, params=parameters)
         short = (nearest < 0).any(axis=1)  # the lists read, or the path through the graph, held fewer than k
         if short.any():
             squared[short], nearest[short] = self._search_everywhere(queries[short], k, selector)
@@ -111,12 +116,19 @@ class Engine:
         flat = self._index if self.spec.kind == "flat" else faiss.downcast_index(self._index.storage)
         return faiss.rev_swig_ptr(flat.get_xb(), flat.ntotal * flat.d).reshape(flat.ntotal, flat.d)
 
-    def _for_search(self, k: int, breadth: int) -> faiss.Index:
+    def _for_search(self, k: int, breadth: int) -> faiss.Index | None:
         """The copy on the GPUs that faiss sees, made at the first search, where they can do this one."""
         if not (self.may_use_gpu and faiss.get_num_gpus()) or self.spec.kind == "hnsw" or max(k, breadth) > MAX_ON_GPU:
-            return self._index
+            return None
         if self._on_gpu is None:
-            self._on_gpu = faiss.index_cpu_to_all_gpus(self._index)
+            try:
+                self._on_gpu = faiss.index_cpu_to_all_gpus(self._index)
+            except RuntimeError as error:  # too large for them, or with codes of a length that they do not know
+                self.may_use_gpu = False
+                print(f"searching on the CPU: faiss's GPUs refuse the index ({str(error)[:100]})", file=sys.stderr)
+                return None
+        if self.spec.nlist is not None:
+            faiss.GpuParameterSpace().set_index_parameter(self._on_gpu, "nprobe", breadth)
         return self._on_gpu
 
 

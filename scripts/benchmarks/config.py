@@ -112,25 +112,25 @@ class Gpu(Benchmark):
         minutes: How long all parts together may take.
         parts: Only these of them; tests, training, pretraining, inference, baselines, views or service.
         data: Folder of categories in MVTec AD's layout, of which two at least have defects. Default is demo data.
-        best: Options of pretrain/simclr.py for the recipe that is compared with the default.
         dry_run: Go through every part on the CPU with tiny sizes.
         in_process: Run the parts in this process; else each has one of its own, which may be stopped or die.
         pack: Write what a machine with a GPU but without a network lacks into this folder, and stop.
         limit_mb: At most so many MiB of it; of the images of --data as many as fit.
         for_python: Version of Python that the machine has, for --pack.
-        out: Folder for results.json, results.md and each part's log.
+        out: Folder for results.json, results.md and log.txt, and nothing else.
+        work: Folder for the runs of trainings and all else. Default is a temporary one.
     """
 
-    minutes: float = 12.0
+    minutes: float = 9.0
     parts: Names = Names()
     data: Path | None = None
-    best: str = "--recipe simclr"
     dry_run: bool = False
     in_process: bool = False
     pack: Path | None = None
     limit_mb: float = 56.0
     for_python: str = "3.12"
     out: Path = Path("runs/gpu")
+    work: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -155,12 +155,16 @@ def contestants(config: Pretrain, parent: Path, fabric: Fabric, in_fp32: Fabric,
             frozen = replace(default, freeze_stages=stages, cached_views=1, out=parent)
             turns[f"{stages} stages cached {px}"] = ours(frozen, config, images, fabric, maps=maps)
     pixels = DeviceImages(images, fabric.device)(range(config.batch))
-    for backend in ("fast", "kornia", "kornia compiled") if on_gpu else ("fast", "kornia"):
-        turns[f"views {backend}"] = views_alone(plain, config, pixels, *backend.split())
+    for backend in ("fast", "kornia"):
+        turns[f"views {backend}"] = views_alone(plain, config, pixels, backend)
+    if on_gpu:
+        turns["views kornia compiled"] = views_alone(plain, config, pixels, "kornia", "inductor")
     return turns
 
 
-def take_turns(rounds: int, turns: dict[str, Turn]) -> tuple[dict[str, list[float]], dict[str, float]]:
+def take_turns(
+    rounds: int, turns: dict[str, Turn], *, warm_up: bool = True
+) -> tuple[dict[str, list[float]], dict[str, float]]:
     """Seconds of every turn, and the last number of each contestant."""
     last: dict[str, float] = {}
 
@@ -169,7 +173,7 @@ def take_turns(rounds: int, turns: dict[str, Turn]) -> tuple[dict[str, list[floa
         last[name] = turns[name]()
         return time.perf_counter() - start_s
 
-    return in_rounds(rounds, {name: partial(timed, name) for name in turns}), last
+    return in_rounds(rounds, {name: partial(timed, name) for name in turns}, warm_up=warm_up), last
 
 
 def figures_of(config: Pretrain, seconds: dict[str, list[float]]) -> dict:
@@ -233,24 +237,50 @@ def lightly_stock(config: Pretrain, files: Path, workers: int, architecture: str
     return epoch
 
 
+class Waits:
+    """What share of a turn a device waited for the images of its steps: from the end of the step before until they lie
+    there, by its own clock."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._on_gpu, self._marks = device.type == "cuda", []
+
+    def begin(self) -> None:
+        self._marks.clear()
+
+    def mark(self) -> None:
+        """Before the images are asked for, and again when they are there; at last at the end."""
+        mark = torch.cuda.Event(enable_timing=True) if self._on_gpu else time.perf_counter()
+        if self._on_gpu:
+            mark.record()
+        self._marks.append(mark)
+
+    def share(self) -> float:
+        if self._on_gpu:
+            torch.cuda.synchronize()
+        first, *_ = self._marks
+        seconds = [first.elapsed_time(mark) if self._on_gpu else mark - first for mark in self._marks]
+        return sum(after - before for before, after in zip(seconds[:-1:2], seconds[1::2], strict=True)) / seconds[-1]
+
+
 def ours(
     recipe: Recipe,
     config: Pretrain,
     images: ImageSet,
     fabric: Fabric,
     is_bare: bool = False,
-    compiled: bool = False,
+    compiler: str | None = None,
+    waits: Waits | None = None,
     maps: ExitStack | None = None,
 ) -> Turn:
     """The next steps of a training as `pretrain/simclr.py` makes them, nothing prepared before a turn but the frozen
     stages' maps, kept until `maps` closes; or with `is_bare` on views made once: with this network and loss nothing can
-    train faster. `compiled` compiles the encoder."""
+    train faster. `compiler` is torch.compile's for the encoder; `waits` are told when images are asked for and come."""
     encoder = make_encoder(recipe.architecture, recipe.start, seed=recipe.seed, input_size_px=recipe.size_px)
     torch.manual_seed(recipe.seed)
     weights = recipe.image_weight, recipe.dense_weight
     module = SimCLR(encoder, *weights, recipe.temperature, recipe.freeze_stages)
-    if compiled:
-        module.encoder.stages.compile()
+    if compiler:
+        module.encoder.stages.compile(backend=compiler)
     fused = fabric.device.type == "cuda"
     optimizer = make_optimizer(recipe.optimizer, module, recipe.learning_rate, recipe.weight_decay, fused)
     model, stepper = fabric.setup(module.to(memory_format=torch.channels_last), optimizer)
@@ -261,16 +291,21 @@ def ours(
         return make_views(recipe, number, places, pixels_of(places), None)[0]
 
     cached = maps.enter_context(CachedMaps(encoder, recipe, len(images), pairs_of, fabric)) if maps else None
+    waits = waits or Waits(torch.device("cpu"))
 
     def views_of(step: int) -> tuple[Tensor, Tensor | None]:
         chosen = batch_members(recipe, step, len(images))
-        if cached:
-            return cached(step // (len(images) // recipe.batch), chosen[positions]), None
-        return make_views(recipe, step, positions, pixels_of(chosen[positions]), None)
+        waits.mark()
+        ready = (
+            cached(step // (len(images) // recipe.batch), chosen[positions]) if cached else pixels_of(chosen[positions])
+        )
+        waits.mark()
+        return (ready, None) if cached else make_views(recipe, step, positions, ready, None)
 
     fixed, numbers = views_of(0) if is_bare else None, count()
 
     def steps() -> float:
+        waits.begin()
         for step in islice(numbers, config.steps):
             torch.manual_seed(recipe.seed + step)
             views, masks = fixed or views_of(step)
@@ -278,15 +313,16 @@ def ours(
             fabric.backward(losses.loss)
             stepper.step()
             stepper.zero_grad()
+        waits.mark()
         return losses.loss.item()
 
     return steps
 
 
-def views_alone(recipe: Recipe, config: Pretrain, pixels: Tensor, backend: str, compiled: str = "") -> Turn:
+def views_alone(recipe: Recipe, config: Pretrain, pixels: Tensor, backend: str, compiler: str | None = None) -> Turn:
     """The views of as many steps, all of the same images: uint8 (b, h, w, 3), on the device."""
     # Color alone: the blur's kernel is as wide as the draws ask for, and would be compiled again in every step.
-    jitter = torch.compile(views.jitter_color) if compiled else views.jitter_color
+    jitter = torch.compile(views.jitter_color, backend=compiler) if compiler else views.jitter_color
     augmentations = [jitter if augment is views.jitter_color else augment for augment in views.AUGMENTATIONS]
 
     def steps() -> float:

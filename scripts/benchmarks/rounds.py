@@ -60,6 +60,7 @@ def finish(
     at_most: Mapping[str, float] | None = None,
     packages: Sequence[str] = ("torch",),
     missed: Sequence[str] = (),
+    heading: str | None = None,
 ) -> int:
     """Print the table, each figure that has a target beside it, and one JSON object as the last line; record it where
     that is asked for. `missed` are targets that are no numbers. Returns the exit code: 1 where a target is missed and
@@ -83,7 +84,7 @@ def finish(
         described += map(" ".join, versions.items())
         indented = "\n".join(f"    {line}".rstrip() for line in lines)
         with open(config.record, "a", encoding="utf-8") as file:
-            file.write(f"\n## Speed: {name}\n\n{', '.join(described)}\n\n    {command}\n\n{indented}\n")
+            file.write(f"\n## {heading or f'Speed: {name}'}\n\n{', '.join(described)}\n\n    {command}\n\n{indented}\n")
     result = {"benchmark": name, **asdict(config), **figures, "missed": missed, **hardware, **versions}
     print(json.dumps(result, default=str))
     return int(bool(missed) and config.check)

@@ -106,7 +106,8 @@ def measured(
 def make_material(folder: Path, config: Serve, images: int, size_px: int) -> tuple[list[bytes], Inspector]:
     """Image files, and a model fitted in `folder`/models."""
     os.environ["HELDOUT_CACHE"] = str(folder / "cache")
-    make(folder / "demo", categories=(CATEGORY,), train=images, good=6, defective=3)
+    few = max(1, images // 10)
+    make(folder / "demo", categories=(CATEGORY,), train=images, good=min(6, few), defective=min(3, few))
     model = folder / "models" / CATEGORY
     fit(Fit(data=folder / "demo", category=CATEGORY, device=config.device, size_px=size_px, out=model))
     inspector = Inspector.load(model, config.device)

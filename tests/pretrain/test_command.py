@@ -179,6 +179,12 @@ def test_what_is_installed_does_not_come_before_the_standard_library(first, monk
     [
         (MemoryError(), 2, "the memory does not suffice"),
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0"), 2, "for 2.50 GiB more; ask"),
+        (
+            RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`"),
+            2,
+            "the GPU's memory",
+        ),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"), 70, "a fault of heldout"),
         (BrokenPipeError(), 141, ""),
         (OSError(28, "No space left on device"), 2, "put that right"),
         (KeyError("fault"), 70, "a fault of heldout"),

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from two_ranks import run_two_ranks
 
+from pretrain import loss as loss_module
 from pretrain.loss import chance_loss, nt_xent, nt_xent_reference
 
 
@@ -211,12 +212,17 @@ def one_of_two_ranks(rank: int, folder: str) -> None:
     wrapped = nn.parallel.DistributedDataParallel(projector)
     halves = [part.detach().chunk(2)[rank] for part in views(10, m=6)]
     results = loss_and_gradients(wrapped, projector, halves, 3.0)
+    gathered, gather = [], loss_module._gather
+    loss_module._gather = lambda local: gathered.append(tuple(local.shape)) or gather(local)
+    for _ in range(3):  # sizes are known by now
+        nt_xent(*halves[:2], 0.2, halves[2])
+    loss_module._gather = gather
     message = ""
     try:
         nt_xent(halves[0][: 5 - rank], halves[1][: 5 - rank], 0.2)
     except ValueError as error:
         message = str(error)
-    torch.save([results, message], f"{folder}/{rank}.pt")
+    torch.save([results, message, gathered], f"{folder}/{rank}.pt")
     dist.barrier()
     dist.destroy_process_group()
     # The wrapped network still holds gloo's threads, which now and then abort an interpreter that ends as usual.
@@ -228,7 +234,8 @@ def test_two_ranks_equal_one_process(tmp_path):
     projector = make_projector()
     expected = loss_and_gradients(projector, projector, [part.detach() for part in views(10, m=6)], 3.0)
     for rank in range(2):
-        found, message = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        found, message, gathered = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
         torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
         assert "[[5, 0], [4, 0]]" in message
+        assert gathered == [(13, 8), (2,)] * 3  # no further one, of the sizes: reading them makes a GPU wait
     assert all(tensor.abs().max() > 1e-3 for tensor in expected)

@@ -20,6 +20,7 @@ from pretrain.simclr import (
     train_mode,
 )
 from pretrain.training.fabric import make_fabric, rank_positions
+from pretrain.training.run import Run
 
 CONFIG = Config(
     size_px=32,
@@ -191,6 +192,32 @@ def test_weights_move_alike_in_one_kernel_and_one_by_one(name):
             optimizer.zero_grad()
         results.append([weights.detach() for weights in layer.parameters()])
     torch.testing.assert_close(*results, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd", "lars"])
+@pytest.mark.parametrize("began_fused", [True, False])
+def test_a_run_goes_on_with_the_other_devices_optimizer(name, began_fused, tmp_path):
+    """What a GPU has in one kernel, a CPU has one by one, and each takes up the other's checkpoint."""
+
+    def step(module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        optimizer.zero_grad()
+        module(torch.ones(2, 4)).square().sum().backward()
+        optimizer.step()
+
+    def fresh(fused: bool) -> tuple[nn.Module, torch.optim.Optimizer]:
+        torch.manual_seed(0)
+        layer = nn.Linear(4, 3)
+        return layer, make_optimizer(name, layer, 0.1, 1e-2, fused)
+
+    whole, begun, gone_on = fresh(not began_fused), fresh(began_fused), fresh(not began_fused)
+    for _ in range(2):
+        step(*whole), step(*begun)
+    Run(tmp_path).save(*begun, {"step": 2})
+    Run(tmp_path).restore(*gone_on)
+    step(*whole), step(*gone_on)
+    for uninterrupted, resumed in zip(whole[0].parameters(), gone_on[0].parameters(), strict=True):
+        torch.testing.assert_close(resumed, uninterrupted, rtol=1e-5, atol=1e-7)
+    assert begun[1].state_dict()["state"].keys() == gone_on[1].state_dict()["state"].keys()
 
 
 def three_steps() -> tuple[list[Tensor], dict[str, Tensor]]:

@@ -20,37 +20,55 @@ from downstream.inspection.fitting import fit
 from downstream.methods.exported import Exported
 from downstream.methods.loading import load_any
 from pretrain.command import Names, UserError
-from pretrain.data.dataset import load
+from pretrain.data.dataset import ImageSet, load
 from pretrain.training.device import wait_for
 from scripts.benchmarks.infer import LITE, write_weights
-from scripts.benchmarks.parts.setting import Figures, Setting, run_typed
+from scripts.benchmarks.parts.setting import Figures, Setting, left_out, run_typed
 from scripts.benchmarks.peers import CONTESTANTS, started
 
-METHODS = ("padim", "patchcore", "fused")
+METHODS, THEIRS = ("padim", "patchcore", "fused"), ("padim", "patchcore")
 THEIR_PX, DIMENSIONS, SHARE = 256, 100, 0.01
-SPARSE = "dimensions=8,grid=4"
+SPARSE = {"padim": "dimensions=8,grid=4", "patchcore": "dimensions=8,grid=4", "fused": "grid=4"}
 
 
 def inference(setting: Setting) -> Iterator[Figures]:
-    """Images a second by batches, and milliseconds of one alone, from its bytes to its score."""
-    size_px, batch = setting.size(Fit.size_px, 32), setting.size(64, 2)
+    """Images a second by batches, and milliseconds of one alone, from its bytes to its score: at our own size, and at
+    anomalib's, at which alone the two do the same work."""
+    own_px, their_px = setting.size((Fit.size_px, THEIR_PX), (32, 48))
+    batch = setting.size(64, 2)
+    work = [(name, own_px) for name in METHODS] + [(name, their_px) for name in THEIRS]
+    for name, size_px in work:
+        figure = name if size_px == own_px else f"{name} at {size_px} px"
+        if setting.is_over:
+            yield left_out(figure)
+            continue
+        normals, tests = material(setting, size_px, batch)
+        folder = setting.folder / figure
+        fit_config = Fit(data=setting.data, category=normals.categories[0], method=name, encoder=Path("imagenet"),
+                         size_px=size_px, shots=str(len(normals)), device=setting.device, out=folder,
+                         options=SPARSE[name] if setting.is_tiny else "")  # fmt: skip
+        start_s = time.perf_counter()
+        fit(fit_config)
+        yield {f"fit_s {figure}": time.perf_counter() - start_s}
+        yield measured(figure, load_any(folder, setting.device), tests, batch, setting)
+        if size_px == own_px:
+            yield agreement(name, folder, tests, setting)
+        if (name, size_px) == ("padim", own_px):
+            yield from onnx(setting, folder, tests, batch)
+    if setting.is_over:
+        yield left_out("anomalib")
+        return
+    normals, _ = material(setting, their_px, batch)
+    yield from anomalibs(setting, normals)
+
+
+def material(setting: Setting, size_px: int, batch: int) -> tuple[ImageSet, Images]:
+    """Normals of the first category, and as many of its test images as a batch has."""
     category = load(setting.data, size_px).categories[0]
     images = load(setting.data, size_px, Names(category))
     normals = [i for i, record in enumerate(images.records) if record.split == "train"][: setting.size(150, 4)]
-    tests = Images(images.subset([i for i, record in enumerate(images.records) if record.split == "test"][:batch]))
-    for name in setting.size(METHODS, METHODS[:2]):
-        folder = setting.folder / name
-        options = ("--options", SPARSE) if setting.is_tiny else ()
-        fit_config = Fit(data=setting.data, category=category, method=name, encoder=Path("imagenet"), size_px=size_px,
-                         shots=str(len(normals)), options=options[1] if options else "", device=setting.device,
-                         out=folder)  # fmt: skip
-        start_s = time.perf_counter()
-        fit(fit_config)
-        yield {f"fit_s {name}": time.perf_counter() - start_s}
-        yield measured(name, load_any(folder, setting.device), tests, batch, setting)
-        yield agreement(name, folder, tests, setting)
-    yield from onnx(setting, setting.folder / "padim", tests, batch)
-    yield from anomalibs(setting, images.subset(normals).batch(range(len(normals))))
+    tests = [i for i, record in enumerate(images.records) if record.split == "test"][:batch]
+    return images.subset(normals), Images(images.subset(tests))
 
 
 def measured(name: str, method: Method, tests: Images, batch: int, setting: Setting) -> Figures:
@@ -86,7 +104,9 @@ def onnx(setting: Setting, model: Path, tests: Images, batch: int) -> Iterator[F
     """The same model as an ONNX file, by onnxruntime."""
     run_typed(export, Export, model, "--out", setting.folder / "padim.onnx", "--device", "auto", "--overwrite")
     exported = Exported(setting.folder / "padim.onnx", device="auto")
-    yield {"onnx_runs_on": exported.device}
+    if exported.device != setting.device:
+        yield left_out("ONNX with CUDA", "onnxruntime here has no CUDA: its build for GPUs is too large to carry")
+        return
     pixels = tests.images.batch(range(len(tests)))
     given = np.resize(pixels, (batch, *pixels.shape[1:]))
     for size, figure in ((batch, "images_per_s padim, onnx"), (1, "ms_alone padim, onnx")):
@@ -95,21 +115,21 @@ def onnx(setting: Setting, model: Path, tests: Images, batch: int) -> Iterator[F
         yield {figure: size / seconds if size > 1 else 1e3 * seconds}
 
 
-def anomalibs(setting: Setting, normals: np.ndarray) -> Iterator[Figures]:
-    """anomalib's Padim and Patchcore on the same weights, at its own size."""
+def anomalibs(setting: Setting, normals: ImageSet) -> Iterator[Figures]:
+    """anomalib's Padim and Patchcore on the same weights and images."""
     if importlib.util.find_spec("anomalib") is None:
-        yield {"left out: anomalib": "it is not installed here"}
+        yield left_out("anomalib", "it is not installed here")
         return
     files = {split: str(setting.folder / f"{split}.npy") for split in ("train", "test")}
-    resized = torch.nn.functional.interpolate(
-        torch.from_numpy(normals).permute(0, 3, 1, 2), THEIR_PX, mode="bilinear", antialias=True
-    )
     for path in files.values():
-        np.save(path, resized.permute(0, 2, 3, 1).numpy())
+        np.save(path, normals.batch(range(len(normals))))
     weights, _ = write_weights(setting.folder)
     shared = {**files, "weights": str(weights[LITE]), "dimensions": DIMENSIONS, "share": SHARE, "backbone": LITE}
     batch, count = setting.size((64, 6400), (2, 4))
-    for model in ("padim", "patchcore"):
+    for model in THEIRS:
+        if setting.is_over:
+            yield left_out(f"anomalib {model}")
+            continue
         wanted = json.dumps({**shared, "model": model, "device": setting.device})
         try:
             with started([sys.executable, CONTESTANTS / "anomalib_patches.py", wanted]) as contestant:
@@ -122,7 +142,7 @@ def anomalibs(setting: Setting, normals: np.ndarray) -> Iterator[Figures]:
             yield {f"images_per_s anomalib {model}": count / many["seconds"],
                    f"ms_alone anomalib {model}": 1e3 * alone["seconds"] / 20}  # fmt: skip
         except UserError as error:
-            yield {f"left out: anomalib {model}": str(error)}
+            yield left_out(f"anomalib {model}", str(error))
 
 
 def _usual_s(work: Callable[[], object], setting: Setting, device: torch.device) -> float:

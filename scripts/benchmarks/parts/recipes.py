@@ -1,7 +1,6 @@
 """Real trainings: encoders by two recipes, and the classic baselines by those they were published with."""
 
 import json
-import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,9 +15,12 @@ from pretrain.command import Names
 from pretrain.config import Config as SimClr
 from pretrain.data.dataset import load
 from pretrain.simclr import main as simclr
-from scripts.benchmarks.parts.setting import Figures, Setting, run_typed
+from scripts.benchmarks.parts.setting import MIN_TRAINING_S, Figures, Setting, left_out, run_typed
 
 METHODS = "padim,patchcore"
+# Of the time that is left, a half's training takes so much: the other half's and a study follow.
+SHARES = (0.25, 0.33)
+TOO_SHORT = f"too short: a training would have had less than {MIN_TRAINING_S} s"
 
 
 def tested(setting: Setting) -> list[str]:
@@ -32,20 +34,23 @@ def tested(setting: Setting) -> list[str]:
 
 
 def pretraining(setting: Setting) -> Iterator[Figures]:
-    """Each half of the categories left out by an encoder of the other half, by the default recipe and by `best`, and
-    what both find on what they never saw, beside their start and random weights."""
+    """Each half of the categories left out by an encoder of the other half, by the default recipe and then by the
+    paper's, and what both find on what they never saw, beside their start and random weights."""
     names = tested(setting)
     halves = [Names(names[0::2]), Names(names[1::2])]
     tiny = ("--steps", 2, "--size-px", 32, "--batch", 4, "--architecture", "timm/test_resnet", "--start", "random")
-    length = setting.size(("--minutes", setting.minutes(0.1)), tiny)
-    for recipe, options in (("default", ""), ("best", setting.best)):
+    for recipe, options in (("default", ()), ("paper's", ("--recipe", "simclr"))):
         encoders = []
-        for number, left_out in enumerate(halves):
+        for number, unseen in enumerate(halves):
+            if (minutes := setting.minutes(SHARES[number])) is None:
+                yield left_out(f"the {recipe} recipe", TOO_SHORT)
+                return
             out = setting.folder / f"{recipe}-{number}"
-            run_typed(simclr, SimClr, "--data", setting.data, "--hold-out", left_out, *length, "--device",
-                      setting.device, "--out", out, *shlex.split(options))  # fmt: skip
+            length = setting.size(("--minutes", minutes), tiny)
+            run_typed(simclr, SimClr, "--data", setting.data, "--hold-out", unseen, *length, "--device",
+                      setting.device, "--out", out, *options)  # fmt: skip
             encoders.append(out / "encoder.safetensors")
-            yield {f"monitor {recipe}, without {left_out}": _monitored(out)}
+            yield {f"monitor {recipe}, without {unseen}": _monitored(out)}
         out = setting.folder / f"study-{recipe}"
         small = ("--size-px", 32, "--shots", "2") if setting.is_tiny else ("--shots", "4,all")
         run_typed(evaluate, Evaluate, "--data", setting.data, "--protocol", "leave-one-out", "--test", Names(names),
@@ -69,20 +74,39 @@ def _aurocs(study_folder: Path) -> dict[str, float | None]:
 
 
 def baselines(setting: Setting) -> Iterator[Figures]:
-    """The auto-encoders as published, on one category; SADNet at 256 px beside our restorer for as many minutes."""
+    """SADNet at 256 px beside our restorer for as many minutes; then auto-encoders as published, on one category, each
+    until it is trained or its time is over."""
     names = tested(setting)
+    yield from restorers(setting, names)
     models = {"mvtec2": ("--loss", "ssim", "--size", 256), "ae": (), "vae": ()}
-    tiny = {"mvtec2": ("--loss", "ssim", "--size", 64, "--instances", 16),
-            "ae": ("--size", 32, "--width", 4, "--instances", 16)}  # fmt: skip
-    for model, options in setting.size(models, tiny).items():
+    tiny = {"mvtec2": ("--loss", "ssim", "--size", 64, "--epochs", 2),
+            **dict.fromkeys(("ae", "vae"), ("--size", 32, "--width", 4, "--epochs", 2))}  # fmt: skip
+    models = setting.size(models, tiny)
+    for number, (model, options) in enumerate(models.items()):
+        if (minutes := setting.minutes(0.8 / (len(models) - number))) is None:  # the rest is for its test images
+            yield left_out(model, TOO_SHORT)
+            continue
         out = setting.folder / model
         run_typed(autoencoder, AutoEncoder, "--model", model, "--data", setting.data, "--category", names[0], *options,
-                  "--device", setting.device, "--out", out)  # fmt: skip
+                  "--minutes", minutes, "--device", setting.device, "--out", out)  # fmt: skip
         figures = json.loads((out / names[0] / "figures.json").read_text())
-        yield {f"{model} on {names[0]}": {name: figures.get(name) for name in ("auroc", "pixel_auroc")}}
+        kept = {name: figures.get(name) for name in ("auroc", "pixel_auroc")}
+        yield {f"{model} on {names[0]}": {"epochs": _epochs(out / names[0]), **kept}}
+
+
+def _epochs(run: Path) -> int:
+    lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+    return 1 + max(int(line["epoch"]) for line in lines if "epoch" in line)
+
+
+def restorers(setting: Setting, names: list[str]) -> Iterator[Figures]:
+    """Both see every category but the first, which they are tested on."""
+    if (minutes := setting.minutes(0.25)) is None:
+        yield left_out("SADNet beside our restorer", TOO_SHORT)
+        return
     out = setting.folder / "restoration"
-    length = setting.size(("--minutes", setting.minutes(0.2)), ("--steps", 1))
-    whole = ("--input-size", setting.size(256, 48), "--crop-px", setting.size(256, 48))
+    length = setting.size(("--minutes", minutes), ("--steps", 1))
+    whole = ("--input-size", setting.size(256, 32), "--crop-px", setting.size(256, 32), "--images", setting.size(40, 2))
     run_typed(study, RestorationStudy, "--data", setting.data, "--train", Names(names[1:]), "--test", names[0],
               "--rows", "sadnet,imagenet", "--seeds", 0, *length, *whole, "--encoder", "none", "--device",
               setting.device, "--out", out)  # fmt: skip

@@ -7,7 +7,7 @@ from dataclasses import replace
 from scripts.benchmarks.config import Serve
 from scripts.benchmarks.parts.setting import Figures, Setting
 
-NEEDED = ("fastapi", "uvicorn", "sqlalchemy", "psutil")
+NEEDED = ("fastapi", "uvicorn", "sqlalchemy", "alembic", "prometheus_client", "multipart", "psutil")
 
 
 def service(setting: Setting) -> Iterator[Figures]:

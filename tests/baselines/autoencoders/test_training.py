@@ -48,6 +48,23 @@ def test_same_seed_same_weights_whatever_the_global_generator():
     assert not torch.equal(first, vector(trained(seed=1)))
 
 
+def test_minutes_are_turned_into_epochs_and_never_into_more(tmp_path, monkeypatch):
+    """Of a training that is no other for having been timed."""
+
+    def learned(minutes: float, run: Run | None) -> torch.Tensor:
+        opened = partial(open_session, run=run)
+        return vector(train(network(), IMAGES.__getitem__, LEARNED, HELD_OUT, RECIPE, 0, opened, minutes=minutes))
+
+    assert torch.equal(learned(60, Run(tmp_path / "all")), vector(trained()))
+    seconds = iter(range(0, 10**6, 6))  # by a clock that leaves time for two epochs
+    monkeypatch.setattr("pretrain.training.session.time.monotonic", lambda: next(seconds))
+    fewer = Run(tmp_path / "fewer")
+    learned(0.65, fewer)
+    monkeypatch.undo()
+    epochs = [line["epoch"] for line in fewer.metrics() if "epoch" in line]
+    assert 1 <= len(epochs) < RECIPE.epochs
+
+
 def test_what_is_held_out_teaches_nothing():
     one_epoch = replace(RECIPE, epochs=1)
     scribbled = IMAGES.clone()

@@ -295,6 +295,21 @@ def test_a_batch_that_a_gpu_cannot_hold_is_predicted_in_parts(material):
     method_suite.assert_same(together, in_parts)
 
 
+def test_a_batch_goes_to_a_gpu_from_pinned_memory_and_nobody_waits(monkeypatch):
+    done = []
+
+    def to(tensor: torch.Tensor, device: torch.device, non_blocking: bool = False) -> torch.Tensor:
+        done.append((str(device), non_blocking))
+        return tensor
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: done.append(tensor.shape) or tensor)
+    monkeypatch.setattr(torch.Tensor, "to", to)
+    images = [torch.full((3, 4, 4), value, dtype=torch.uint8) for value in range(5)]
+    sent = list(batches(images, 4, torch.device("cuda"), may_be_bytes=True))
+    assert done == [(4, 3, 4, 4), ("cuda", True), (1, 3, 4, 4), ("cuda", True)]
+    assert torch.equal(torch.cat(sent), torch.stack(images))
+
+
 def test_methods_and_restorers_are_told_apart():
     assert isinstance(SadNetRestorer(), Restorer) and not isinstance(SadNetRestorer(), Method)
     assert not isinstance(MeanImage(), Restorer)

@@ -1,11 +1,13 @@
 """Searching among given rows only, in each kind of index."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from clustered_vectors import QUERIES, VECTORS, by_hand
 
 from embeddings.index import Index
-from embeddings.index.kinds import KINDS
+from embeddings.index.kinds import KINDS, search_parameters
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -32,3 +34,56 @@ def test_filters_of_many_vectors_are_searched_by_list_and_graph(kind, monkeypatc
     assert np.isin(index.search(QUERIES, 10, among=allowed).ids, allowed).all()
     six = np.arange(6) * 400
     assert (np.sort(index.search(QUERIES, 6, among=six).ids, axis=1) == six).all()
+
+
+class Copied:
+    """What faiss makes of an index on several GPUs, which are not there: it takes no parameters with a search."""
+
+    def __init__(self, index) -> None:
+        self.index, self.nprobe, self.searches = index, 1, 0
+
+    def search(self, queries, k):
+        self.searches += 1
+        has_lists = hasattr(self.index, "nlist")
+        return self.index.search(queries, k, params=search_parameters("ivf" if has_lists else "flat", self.nprobe))
+
+
+@pytest.fixture
+def gpus(monkeypatch) -> list[Copied]:
+    """Two GPUs that faiss sees; the copies that it makes there."""
+    copies: list[Copied] = []
+    space = SimpleNamespace(set_index_parameter=setattr)
+    monkeypatch.setattr("faiss.get_num_gpus", lambda: 2)
+    monkeypatch.setattr("faiss.GpuParameterSpace", lambda: space)
+    monkeypatch.setattr("faiss.index_cpu_to_all_gpus", lambda index: copies.append(Copied(index)) or copies[-1])
+    return copies
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_gpus_that_faiss_sees_search_what_they_can(kind, gpus):
+    index = Index.build(VECTORS, kind=kind, metric="l2", nprobe=8, ef_search=8)
+    expected = index.search(QUERIES, 5)
+    assert not gpus  # it was not asked to
+    index.to("cuda")
+    for _ in range(2):
+        for found, wanted in zip(index.search(QUERIES, 5), expected, strict=True):
+            np.testing.assert_array_equal(found, wanted)
+    assert [copy.searches for copy in gpus] == ([] if kind == "hnsw" else [2])  # one copy, and hnsw has none
+    index.search(QUERIES, 5, among=np.arange(2900))
+    index.search(QUERIES, 2049)  # more than they give
+    assert sum(copy.searches for copy in gpus) == 2 * len(gpus)
+    index.add(VECTORS[:1])
+    index.search(QUERIES, 5)
+    index.to("cpu").search(QUERIES, 5)
+    # What was copied lacks the new one, so there is another copy.
+    assert [copy.searches for copy in gpus] == ([] if kind == "hnsw" else [2, 1])
+
+
+def test_an_index_that_gpus_refuse_is_searched_on_the_cpu(gpus, monkeypatch, capsys):
+    def refuse(index):
+        raise RuntimeError("Number of bytes per encoded vector / sub-quantizers (40) is not supported")
+
+    monkeypatch.setattr("faiss.index_cpu_to_all_gpus", refuse)
+    index = Index.build(VECTORS, kind="flat", metric="l2").to("cuda")
+    assert index.search(QUERIES, 2).ids.shape == (len(QUERIES), 2) == index.search(QUERIES, 2).ids.shape
+    assert capsys.readouterr().err.count("searching on the CPU: faiss's GPUs refuse the index") == 1

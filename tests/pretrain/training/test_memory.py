@@ -1,6 +1,7 @@
 """Short of memory: parts of a batch, and the batch that would fit. A GPU's figures are made up."""
 
 from types import SimpleNamespace
+from unittest import mock
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from pretrain.training import memory
 from pretrain.training.memory import in_parts, largest_batch, told_what_fits
 
 FULL = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+FULL_FOR_CUBLAS = RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
 
 
 @pytest.mark.parametrize("room", [1, 2, 3, 7])
@@ -28,9 +30,10 @@ def test_a_batch_that_is_too_large_goes_in_parts(room, capsys):
     assert capsys.readouterr().err.count("the GPU's memory is short: 3 images of 5x4 px at once") == (room < 7)
 
 
-def test_an_image_that_is_too_large_is_one_sentence():
+@pytest.mark.parametrize("error", [FULL, FULL_FOR_CUBLAS])
+def test_an_image_that_is_too_large_is_one_sentence(error):
     def ask(part: torch.Tensor) -> None:
-        raise FULL
+        raise error
 
     with pytest.raises(UserError, match="an image of 5x4 px does not fit .* --device cpu"):
         in_parts(ask, torch.zeros(2, 3, 4, 5))
@@ -64,11 +67,12 @@ def gpu_of(monkeypatch):
 
 @pytest.mark.parametrize(("total", "expected"), [(1000, 80), (1200, 104), (150, 0)])
 def test_the_largest_batch_is_found_by_small_ones(total, expected, gpu_of):
-    assert largest_batch(gpu_of(total), torch.device("cpu")) == expected
+    assert largest_batch(gpu_of(total), torch.device("cpu"), 256) == expected
+    assert largest_batch(gpu_of(total), torch.device("cpu"), 16) == int((0.95 * total - 100) / 10)  # of few, to one
 
 
 def test_no_batch_where_not_even_a_few_images_fit(gpu_of):
-    assert largest_batch(gpu_of(1000, bears=4), torch.device("cpu")) == 0
+    assert largest_batch(gpu_of(1000, bears=4), torch.device("cpu"), 256) == 0
 
 
 @pytest.mark.parametrize(
@@ -89,5 +93,8 @@ def test_a_training_says_what_would_fit(total, processes, words, gpu_of):
 
 
 def test_other_errors_pass():
-    with pytest.raises(ZeroDivisionError), told_what_fits(1, 1, len, torch.device("cpu")):
-        raise ZeroDivisionError
+    for error in (ZeroDivisionError, RuntimeError):
+        with pytest.raises(error), told_what_fits(1, 1, len, torch.device("cpu")):
+            raise error
+        with pytest.raises(error):
+            in_parts(mock.Mock(side_effect=error), torch.zeros(2, 3, 4, 5))
