@@ -96,6 +96,7 @@ class Config(LaidOut):
         track: Also tell tensorboard, mlflow or both what the training does.
         device: cpu, cuda, or auto for a GPU where there is one.
         views: Made by kornia, or fast, which turns hues a little otherwise. Default is kornia on a GPU, fast without.
+        compile: Compile the encoder by torch.compile, a minute at first; on CPUs it gained nothing.
         deterministic: On a GPU, give the same bits every time, also after a resume; slower.
     """
 
@@ -135,6 +136,7 @@ class Config(LaidOut):
     track: Names = Names()
     device: str = "auto"
     views: Literal["kornia", "fast"] | None = None
+    compile: bool = False
     deterministic: bool = False
 
     def __post_init__(self) -> None:

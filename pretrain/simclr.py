@@ -150,6 +150,8 @@ def main(config: Config) -> int:
     model, stepper = fabric.setup(module.to(memory_format=torch.channels_last), optimizer)
     train_mode(module, config.freeze_batch_norm)
     learner = BestWeights(module)  # what a session saves
+    if config.compile:  # in place: weights keep their names, and a run its encoder file
+        module.encoder.stages.compile()
     pixels_of = DeviceImages(images, fabric.device)
     positions = rank_positions(config.batch, fabric)
 

@@ -103,6 +103,27 @@ def figures(out: Path) -> list[dict]:
     return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
 
 
+def test_a_compiled_encoder_trains_the_same(finished, demo_folder, tmp_path, monkeypatch):
+    """By torch's own kernels, as inductor takes a minute; also when it goes on after a stop."""
+    compiled = []
+
+    def in_eager(module: torch.nn.Module) -> None:
+        module._compiled_call_impl = torch.compile(module._call_impl, backend="eager")
+        compiled.append(module)
+
+    monkeypatch.setattr(torch.nn.Module, "compile", in_eager)
+    options = ("--compile", "--checkpoint-minutes", "0")
+    with monkeypatch.context() as patched:
+        stop_after(3, interrupt, patched)
+        assert pretrain(demo_folder, tmp_path / "run", *options).returncode == 130
+    assert pretrain(demo_folder, tmp_path / "run").returncode == 2  # other options
+    done = pretrain(demo_folder, tmp_path / "run", *options)
+    assert done.returncode == 0 and len(compiled) == 2, done.stderr
+    losses = [[line["loss"] for line in figures(run) if "loss" in line] for run in (finished[0], tmp_path / "run")]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+    assert weights(tmp_path / "run").keys() == weights(finished[0]).keys()
+
+
 def test_figures_are_logged_for_every_step_and_evaluation(finished):
     lines = figures(finished[0])
     assert [line["step"] for line in lines if "loss" in line] == list(range(6))
