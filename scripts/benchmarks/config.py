@@ -220,11 +220,13 @@ class Pretrain(Benchmark):
         steps: Training steps per turn. Default is one for each core, at least 8, with --quick 2.
         batch: Images per step. Default is 256 on a GPU, 64 without, with --quick 32.
         size_px: Side of the views. Default is 224 on a GPU, 64 without.
+        rows: Only contestants whose names begin so, such as "our default,2 stages,3 stages", and their targets.
         device: cpu, cuda, or auto for a GPU where there is one.
     """
 
     rounds: int | None = None
     steps: int | None = None
+    rows: Names = Names()
     batch: int | None = None
     size_px: int | None = None
     device: str = "auto"

@@ -96,9 +96,11 @@ def main(config: Pretrain) -> int:
     config = sized(config, fabric.device.type)
     with tempfile.TemporaryDirectory() as folder, ExitStack() as maps:
         turns = contestants(config, Path(folder), fabric, in_fp32, maps)
+        if config.rows:
+            turns = {name: turn for name, turn in turns.items() if name.startswith(config.rows)}
         seconds, last = take_turns(config.rounds, turns)
     figures = figures_of(config, seconds)
-    targets = TARGETS[config.device]
+    targets = {name: target for name, target in TARGETS[config.device].items() if name in figures or not config.rows}
     losses = {name: last[name] for name in turns if not name.startswith(("cache", "views"))}
     missed = [f"a finite loss of {name}" for name, loss in losses.items() if not math.isfinite(loss)]
 
@@ -109,7 +111,7 @@ def main(config: Pretrain) -> int:
         f"  {'images/s':28}" + "".join(f"{f'from {px} px':>15}" for px in SOURCES_PX),
     ]
     for label in dict.fromkeys(name.rpartition(" ")[0] for name in turns if not name.startswith("views")):
-        rates = (figures["per_s"][f"{label} {px}"] for px in SOURCES_PX)
+        rates = (figures["per_s"].get(f"{label} {px}", math.nan) for px in SOURCES_PX)
         lines.append(f"  {label:28}" + "".join(f"{rate:15.1f}" for rate in rates))
     views = [name for name in turns if name.startswith("views")]
     lines += [f"  {name:28}{figures['per_s'][name]:15.0f} views/s, nothing else" for name in views]
@@ -183,7 +185,7 @@ def figures_of(config: Pretrain, seconds: dict[str, list[float]]) -> dict:
 
     made = {name: 2 * images if name.startswith("views") else images for name in usual}
     figures: dict = {"per_s": {name: made[name] / each_s for name, each_s in usual.items()}}
-    for px in SOURCES_PX:
+    for px in SOURCES_PX if not config.rows else ():
         stock = min((name for name in usual if name.startswith("lightly") and name.endswith(f" {px}")), key=usual.get)
         ours_s, stock_s, build_s = usual[f"ours {px}"], usual[stock], usual[f"cache built {px}"]
         figures[f"better_lightly_{px}"] = stock
@@ -193,10 +195,13 @@ def figures_of(config: Pretrain, seconds: dict[str, list[float]]) -> dict:
         figures[f"cache_build_s_{px}"] = build_s
     for stages in FROZEN:
         full, cached = (
-            [turn_s for px in SOURCES_PX for turn_s in seconds[f"{who} {px}"]]
+            [turn_s for px in SOURCES_PX for turn_s in seconds.get(f"{who} {px}", [])]
             for who in ("our default recipe", f"{stages} stages cached")
         )
-        figures[f"{stages}_cached_over_full"] = speedup(cached, full)
+        if full and len(full) == len(cached):
+            figures[f"{stages}_cached_over_full"] = speedup(cached, full)
+    if config.rows:
+        return figures
     for kind in ("", " resnet50") if config.device == "cuda" else ("",):
         name = kind.replace(" ", "_")
         ours_s, bare_s = (
