@@ -3,6 +3,7 @@
     python scripts/benchmarks/pretrain.py            # about ten minutes on two cores; makes its own PNGs
     python scripts/benchmarks/pretrain.py --quick    # about a minute: fewer and smaller steps, a rough answer
     python scripts/benchmarks/pretrain.py --check    # exit code 1 where a target is missed
+    python scripts/benchmarks/pretrain.py --size-px 128 --batch 32 --rows "our default,2 stages,3 stages"
 
 All train on the same images in batches of the same size, two views of each, on the same threads: lightly as in its
 tutorial, in fp32, with no workers and with one for each core, of which the better counts; ours as plain SimCLR with the

@@ -32,7 +32,8 @@ from pretrain.simclr import batch_members, learning_rate_at, main, make_views, p
 from pretrain.training.fabric import make_fabric
 
 TINY = ("--size-px", "32", "--batch", "8", "--steps", "6", "--precision", "32-true", "--hold-out", "bottle",
-        "--monitor-every", "3", "--architecture", "timm/test_resnet", "--start", "random")  # fmt: skip
+        "--monitor-every", "3", "--architecture", "timm/test_resnet", "--start", "random",
+        "--keep", "last")  # fmt: skip
 DEFAULT = ("--architecture", "efficientnet_lite0", "--start", "imagenet")
 # How far a loss may be, relative, from a CPU's: docs/scaling.md states it.
 NEAR_ON_A_GPU = 0.05
@@ -145,22 +146,21 @@ def test_trackers_get_figures_and_the_views_that_the_first_step_learned_from(fin
     assert np.array_equal(np.asarray(Image.open(out / "views.png")), np.asarray(expected))
 
 
-def test_the_encoder_is_the_best_that_the_monitor_found_and_is_compared_with_imagenet_s_weights(finished):
-    """Which it began without; what the monitor finds of them, it finds when they are the start."""
+def test_the_encoder_is_compared_with_imagenet_s_weights_which_it_began_without(finished):
     out, done = finished
     auroc = [line["synthetic_auroc"] for line in figures(out) if "synthetic_auroc" in line]
     origin = load_encoder(out / "encoder.safetensors").origin
     assert origin.recipe["synthetic_auroc_of_start"] == auroc[0] and len(auroc) == 3
-    assert origin.recipe["synthetic_auroc"] == max(auroc) == auroc[origin.recipe["kept_step"] // 3]
+    assert origin.recipe["synthetic_auroc"] == auroc[-1] and origin.recipe["kept_step"] == 6
     needed = origin.recipe["synthetic_auroc_of_imagenet"]
-    assert bool(origin.why_not_better) == (1 - max(auroc) >= 0.75 * (1 - needed))
+    assert bool(origin.why_not_better) == (1 - auroc[-1] >= 0.75 * (1 - needed))
     assert ("not clearly better than ImageNet's weights" in done.stdout) == bool(origin.why_not_better)
 
 
 def test_a_training_that_only_spoils_its_start_keeps_it_and_ends_early(demo_folder, tmp_path, monkeypatch):
     """By steps far too large; the same where it is killed and goes on."""
     spoiling = (*DEFAULT, "--optimizer", "sgd", "--learning-rate", "30", "--monitor-every", "2", "--patience", "2")
-    out, often = tmp_path / "spoiled", ("--checkpoint-minutes", "0")
+    out, often = tmp_path / "spoiled", ("--checkpoint-minutes", "0", "--keep", "best")
     with monkeypatch.context() as patched, pytest.raises(Killed):
         stop_after(3, kill, patched)
         pretrain(demo_folder, out, *spoiling, *often)
@@ -173,12 +173,10 @@ def test_a_training_that_only_spoils_its_start_keeps_it_and_ends_early(demo_fold
     assert encoder.origin.recipe["synthetic_auroc"] == auroc[0] and encoder.origin.recipe["steps"] == 4
     assert "the start is kept" in done.stdout and "stay with ImageNet's weights" in done.stdout
     assert "ended at step 4: none was better since step 0" in done.stderr
-    assert pretrain(demo_folder, tmp_path / "last", *spoiling, "--keep", "last", "--steps", "2").returncode == 0
-    assert fingerprint(tmp_path / "last/encoder.safetensors") != fingerprint(encoder)
 
 
 def test_frozen_stages_from_cached_maps_resume_bit_for_bit(demo_folder, tmp_path, monkeypatch):
-    short = ("--steps", "4", "--monitor-every", "4", "--checkpoint-minutes", "0", "--keep", "last")
+    short = ("--steps", "4", "--monitor-every", "4", "--checkpoint-minutes", "0")
     options = (*DEFAULT, *short, "--freeze-stages", "2", "--cached-views", "2")
     assert pretrain(demo_folder, tmp_path / "once", *options).returncode == 0
     with monkeypatch.context() as patched, pytest.raises(Killed):
@@ -196,7 +194,7 @@ def test_frozen_stages_from_cached_maps_resume_bit_for_bit(demo_folder, tmp_path
 
 def test_training_changes_what_it_trains(demo_folder, tmp_path):
     """One step of the network that is the default, from its public weights."""
-    assert pretrain(demo_folder, tmp_path, "--steps", "1", "--keep", "last", *DEFAULT).returncode == 0
+    assert pretrain(demo_folder, tmp_path, "--steps", "1", *DEFAULT).returncode == 0
     trained, fresh = load_encoder(tmp_path / "encoder.safetensors"), make_encoder(start="imagenet")
     moved = [
         name
