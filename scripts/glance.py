@@ -52,7 +52,8 @@ METHODS = (
 # (task, compared with, section, what stands before the figure in the section's printed output)
 SPEEDS = (
     ("search among a million vectors", "faiss's exact index", "Speed of search", "ours over faiss's exact"),
-    ("inspect, PaDiM on ResNet-18, int8 ONNX", "anomalib's PaDiM in torch", "Speed of answering", "faster_1_thread"),
+    ("inspect, PaDiM on ResNet-18 (random weights), int8 ONNX", "anomalib's PaDiM in torch",
+     "Speed of answering", "faster_1_thread"),
     ("inspect, the default method, ONNX", "the same",
      "Speed of answering, the default method at 384 px on capsule", "faster_2_threads"),
     ("fit PaDiM", "anomalib", "Speed of patch statistics", "fit "),
