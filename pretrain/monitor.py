@@ -2,7 +2,7 @@
 
 The figure that matters is how well synthetic anomalies on unseen normals are told from clean ones, by the distance of a
 patch to its nearest patch in a few good images, compared as detection does it; beside its value before the first step,
-since the start can do much of it, and what is no better than its start is not worth using. The others explain:
+since the start can do much of it. The others explain:
 alignment and uniformity (Wang and Isola 2020, https://arxiv.org/abs/2005.10242), RankMe (Garrido et al. 2023,
 https://arxiv.org/abs/2210.02885), and whether the space collapses.
 """

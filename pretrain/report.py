@@ -15,7 +15,7 @@ from pretrain.config import Config
 from pretrain.data.dataset import ImageSet, data_name
 from pretrain.demo import is_demo
 from pretrain.drawing import Curve, Thumbnail, contact_sheet, curves, save_image
-from pretrain.encoder import make_encoder
+from pretrain.encoder import DEFAULT_ARCHITECTURE, make_encoder
 from pretrain.loss import chance_loss
 from pretrain.monitor import Figures, Monitor
 from pretrain.training.best_weights import BestWeights
@@ -84,7 +84,7 @@ class Report:
                 if best == len(evaluations) - 1:
                     learner.keep()
                 elif self.config.patience and len(evaluations) - 1 - best >= self.config.patience:
-                    session.is_over = True
+                    session.is_over = step < session.steps
                     session.print(f"ended at step {step}: none was better since step {evaluations[best]['step']}")
         session.is_over = self.fabric.broadcast(session.is_over)  # the others wait here
 
@@ -144,7 +144,7 @@ class Report:
         recipe |= {"synthetic_auroc": kept["synthetic_auroc"], "synthetic_auroc_of_start": first.synthetic_auroc}
         recipe |= {"synthetic_auroc_interval": [kept.get(f"synthetic_auroc_{end}") for end in ("low", "high")]}
         recipe |= self._monitor.counts
-        if self.config.start not in (IMAGENET, HUB):  # else it is the start
+        if self.config.start not in (IMAGENET, HUB) or self.config.architecture != DEFAULT_ARCHITECTURE:
             recipe["synthetic_auroc_of_imagenet"] = self._imagenet_auroc()
         folder = self.images.folder
         return Origin(folder.resolve().name, tuple(self.images.categories), is_demo(folder), recipe)

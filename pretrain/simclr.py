@@ -268,6 +268,11 @@ def length_in_steps(
     """Steps asked for, else those that fit into what is left of the minutes, else those of the epochs."""
     if config.steps or not config.minutes:
         return config.steps or config.epochs * (count // config.batch)
+    if spent_minutes >= config.minutes:
+        raise UserError(
+            f"the maps of the frozen stages took {spent_minutes:.1f} of {config.minutes:g} minutes: give fewer "
+            "--cached-views, or more --minutes."
+        )
     return session.steps_within(config.minutes - spent_minutes, train_step, evaluate)
 
 

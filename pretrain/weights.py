@@ -41,8 +41,10 @@ class Origin:
     def why_not_better(self) -> str:
         """Why it does not take the place of ImageNet's weights unasked; empty where the training's own monitor found it
         clearly better than those, by MIN_ERROR_CUT. What gained on random weights is far from them still."""
-        before = "imagenet" if self.recipe.get("start") not in (IMAGENET, HUB) else "start"
-        reached, needed = (self.recipe.get(name) for name in ("synthetic_auroc", f"synthetic_auroc_of_{before}"))
+        recipe = self.recipe
+        reached, needed = recipe.get("synthetic_auroc"), recipe.get("synthetic_auroc_of_imagenet")
+        if needed is None and recipe.get("start") in (IMAGENET, HUB):  # the start is what would be replaced
+            needed = recipe.get("synthetic_auroc_of_start")
         if reached is None or needed is None:
             return "was never compared with ImageNet's weights"
         if 1 - reached < (1 - MIN_ERROR_CUT) * (1 - needed):

@@ -44,8 +44,9 @@ def main(config: LeaveOneOut) -> None:
         for group in groups:
             run = config.out / f"without-{'-'.join(group)}-seed-{seed}"
             print(f"without {group}, seed {seed}: {run}", file=sys.stderr, flush=True)
+            # What the training made of its start is to be judged, also where the monitor would keep the start.
             options = ["--data", config.data, "--hold-out", group, "--seed", seed, "--out", run, *layout]
-            call("pretrain/simclr.py", *options, *shlex.split(config.pretrain))
+            call("pretrain/simclr.py", *options, "--keep", "last", *shlex.split(config.pretrain))
             encoders.append(run / "encoder.safetensors")
     # Seed number s of a study takes encoder number s of those that did not see the category: each is used once.
     seeds = ",".join(str(number) for number in range(len(config.seeds)))

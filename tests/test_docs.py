@@ -163,23 +163,11 @@ test_images: list[Path] = []
 def type_errors(code: str, folder: Path) -> list[str]:
     """What the type checker says of code that uses heldout."""
     (folder / "page.py").write_text(code)
-    command = [
-        "pyrefly",
-        "check",
-        "--preset",
-        "default",
-        "--summary",
-        "none",
-        "--progress-bar",
-        "no",
-        "--output-format",
-        "min-text",
-        "--search-path",
-        REPOSITORY,
-        "--python-interpreter-path",
-        sys.executable,
-    ]
-    done = subprocess.run([*command, "page.py"], cwd=folder, capture_output=True, text=True, check=False)  # fmt: skip
+    words = shlex.split(
+        "pyrefly check --preset default --summary none --progress-bar no --output-format min-text page.py"
+    )
+    places = ["--search-path", REPOSITORY, "--python-interpreter-path", sys.executable]
+    done = subprocess.run([*words, *places], cwd=folder, capture_output=True, text=True, check=False)
     return [line for line in done.stdout.splitlines() if line.startswith("ERROR")]
 
 

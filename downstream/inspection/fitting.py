@@ -208,8 +208,8 @@ def say_learned(
     say(f"{settings.method} fitted to {learned}, seen at {seen}")
     shrunk = max(on_disk / side for on_disk, side in zip(usual_size(references), sides(model.size_px), strict=True))
     if shrunk >= MUCH_SMALLER:
-        say(f"these images are {shrunk:.1f} times as large as they are seen: --size-px 640, or native, finds smaller "
-            "defects and takes longer")  # fmt: skip
+        say(f"these images are {shrunk:.1f} times as large as they are seen: a larger --size-px, or native, finds "
+            "smaller defects and takes longer")  # fmt: skip
     if not model.zone_rule:
         say(f"threshold {model.threshold.value:.4g} at {settings.false_alarm_rate:.0%} false alarms: "
             f"{model.threshold.why}")  # fmt: skip

@@ -129,13 +129,9 @@ def set_watched(service: Service) -> None:
         "feedback_miss_share": found.misses.share,
     }  # fmt: skip
     for name, value in values.items():
-        gauge = service.metrics.watched[name]
-        # What it said of a model that is not in use any more.
-        if service.metrics.watched_model not in (
-            "",
-            found.model,
-        ):
-            gauge.labels(service.metrics.watched_model).set(math.nan)
+        gauge, before = service.metrics.watched[name], service.metrics.watched_model
+        if before not in ("", found.model):  # it is not in use any more
+            gauge.labels(before).set(math.nan)
         gauge.labels(found.model).set(math.nan if value is None else value)
     service.metrics.watched_model = found.model
 

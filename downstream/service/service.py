@@ -118,8 +118,7 @@ class Service:
     def use_model(self, name: str, by: str) -> Current:
         """Load a model, and use it from now on, in every worker. Raises UserError where it cannot judge an image."""
         loaded = self.models.load(name)
-        if loaded is not self.current().loaded:
-            try_out(loaded)
+        try_out(loaded)
         self._note_version(name, loaded.fingerprint, self.database.settings())
         with self.database.alone() as connection:
             write_setting(connection, "model", name)

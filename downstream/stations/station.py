@@ -330,6 +330,8 @@ class Station:
         while not self._is_stopping.is_set():
             try:
                 if source is None:
+                    if generation != self._generation:
+                        return
                     source = made(self.options.source, self._surroundings)
                     with self._lock:
                         if generation != self._generation:

@@ -122,7 +122,7 @@ def test_in_python_images_in_memory_give_the_model_of_the_command(goods, tmp_pat
     assert model.metadata["learned_from"] == expected.metadata["learned_from"]
     said = capsys.readouterr().out
     assert "12 good images of nut (images in memory), seen at 64 px" in said
-    assert "these images are 4.0 times as large as they are seen: --size-px 640" in said
+    assert "these images are 4.0 times as large as they are seen: a larger --size-px" in said
     assert said.splitlines()[-1] == next(line for line in printed.splitlines() if line.startswith("threshold"))
     model.save(str(tmp_path / "kept"))
     (again,) = Inspector.load(str(tmp_path / "kept")).predict(paths[:1])
