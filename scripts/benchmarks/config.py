@@ -140,7 +140,7 @@ class Infer(Benchmark):
     Attributes:
         data: Folder of categories in MVTec AD's layout. Default is a generated product.
         categories: Only these of them; times are of the first.
-        rounds: Rounds in which all contestants take turns.
+        rounds: Rounds in which all contestants take turns; 0 for AUROCs alone.
         normals: Images to learn from, at most.
         peer_python: A Python that has anomalib and openvino. Default is one made beside the cache.
     """
