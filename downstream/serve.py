@@ -48,7 +48,7 @@ try:  # the extra `serve`, the only one whose absence is told here and not by th
     from downstream.service.monitoring import MULTIPROCESS_FOLDER, start_logging
     from downstream.service.secret import secret_in, token_in
     from downstream.service.service import Service
-    from downstream.service.users import User, read_users
+    from downstream.service.users import users_in
 except ModuleNotFoundError as missing:
     if missing.name not in ("alembic", "fastapi", "h11", "prometheus_client", "sqlalchemy", "starlette", "uvicorn"):
         raise
@@ -113,7 +113,7 @@ def check(config: Config) -> None:
 
 def settings_of(config: Config) -> Settings:
     """The options resolved. Raises UserError where they do not go together."""
-    token, users = token_in(config.token_file), users_of(config)
+    token, users = token_in(config.token_file), users_in(config.users)
     if token is None and not users and not is_loopback(config.host):
         raise UserError(
             f"--host {config.host} is reached from other machines: give --token-file FILE or HELDOUT_TOKEN, or --users."
@@ -151,18 +151,6 @@ def model_names(folder: Path) -> list[str]:
         return Models(folder, batch_size=1).names()
     except UserError:
         return []
-
-
-def users_of(config: Config) -> list[User]:
-    """From the file, else from the environment, else none. Raises UserError for what is none of a user."""
-    if config.users is None:
-        lines = os.environ.get("HELDOUT_USERS")
-        return read_users(lines, "HELDOUT_USERS") if lines else []
-    try:
-        return read_users(config.users.read_text(), str(config.users))
-    except (OSError, UnicodeDecodeError) as error:
-        reason = f"the users in {config.users} cannot be read ({type(error).__name__})"
-        raise UserError(f"{reason}: name a file of lines of name, role and SHA-256 of a token.") from None
 
 
 def webhook_of(config: Config) -> str | None:

@@ -5,8 +5,8 @@
 
 detect.png: products that the demo's encoder never saw, beside what `detect run` draws of them; report.png:
 the study's report; dashboard.png, review.png and region.png: the service's page with one of the products, what waits
-there for a person's word, and a region drawn on it. The last four need Chromium and the test extra (Playwright, which
-downloads nothing).
+there for a person's word, and a region drawn on it; line.png: the page of a line with the same products. All but the
+first need Chromium and the test extra (Playwright, which downloads nothing).
 """
 
 if __name__ == "__main__":
@@ -71,6 +71,7 @@ def main(config: DocImages) -> int:
     save(detections(work), "detect")
     photograph(report.resolve().as_uri(), "report")
     dashboard(work)
+    line(config.data, work)
     return 0
 
 
@@ -120,6 +121,27 @@ def dashboard(work: Path) -> None:
             photograph(f"{address}/#region", "region", draw=draw_region)
         finally:
             server.terminate()
+
+
+def line(data: Path, work: Path) -> None:
+    """The page of a line with a station for each product; what comes along the first one is defective."""
+    first, *others = SHOWN
+    defective = work / "line-defective"
+    defective.mkdir(exist_ok=True)
+    shutil.copy(highest(work / f"{first}-run")[0], defective)
+    folders = [defective, *(data / category / "test" / "good" for category in others)]
+    stations = [{"name": category, "model": category, "budget_ms": 10_000,
+                 "source": {"type": "replay", "path": str(folder), "rate": 1, "loops": 0}}
+                for category, folder in zip(SHOWN, folders, strict=True)]  # fmt: skip
+    options = {"models": str(work), "state": str(work / "line"), "port": 0, "stations": stations}
+    (work / "line.yaml").write_text(json.dumps(options))
+    command = [sys.executable, REPOSITORY / "downstream" / "line.py", "--config", work / "line.yaml"]
+    with subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, text=True) as running:
+        try:
+            address = next(text.split()[1] for text in running.stdout if text.startswith("line: "))
+            photograph(address, "line", draw=lambda page: page.wait_for_timeout(8000))
+        finally:
+            running.terminate()
 
 
 def keep(address: str, run: Path) -> None:

@@ -82,8 +82,8 @@ def decode_limited(data: bytes, size_px: Size, max_pixels: int) -> Decoded | Ref
     return decode_checked(data, size_px, max_pixels)
 
 
-def decode_checked(data: bytes, size_px: Size, max_pixels: int) -> Decoded | RefusedImage:
-    """The image at `size_px`, or why not."""
+def decode_checked(data: bytes, size_px: Size | None, max_pixels: int) -> Decoded | RefusedImage:
+    """The image at `size_px`, or as it is; or why not."""
     try:
         check_size(data, max_pixels)
         return decode_bytes(data, size_px)

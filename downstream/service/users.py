@@ -7,9 +7,11 @@ A token is drawn, not chosen (openssl rand -hex 32), so that a plain digest of i
 """
 
 import hmac
+import os
 import re
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 from pretrain.command import UserError, nearest
@@ -66,6 +68,18 @@ def read_users(text: str, source: str) -> list[User]:
     if not users:
         raise UserError(f"{source} names no user: give lines of name, role and SHA-256 of the token.")
     return users
+
+
+def users_in(file: Path | None) -> list[User]:
+    """From the file, else from the environment, else none. Raises UserError for what is none of a user."""
+    if file is None:
+        lines = os.environ.get("HELDOUT_USERS")
+        return read_users(lines, "HELDOUT_USERS") if lines else []
+    try:
+        return read_users(file.read_text(), str(file))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = f"the users in {file} cannot be read ({type(error).__name__})"
+        raise UserError(f"{reason}: name a file of lines of name, role and SHA-256 of a token.") from None
 
 
 def user_of(token: str, users: Sequence[User]) -> User | None:

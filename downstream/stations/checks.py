@@ -9,6 +9,7 @@ from downstream.methods.catalogue import imported
 from downstream.service.access import is_loopback
 from downstream.service.models import Models
 from downstream.service.secret import token_in
+from downstream.service.users import users_in
 from downstream.stations.catalogue import entry_of
 from downstream.stations.config import Config, Line
 from downstream.stations.model import model_named
@@ -61,9 +62,11 @@ def _check_ports(config: Config, parts: list[tuple[str, Options]]) -> None:
         holders[config.port].append((config.host, "the line's own HTTP"))
         if not 0 <= config.port < 65536:
             raise UserError(f"there is no port {config.port}: give 0 to 65535.")
-        if not is_loopback(config.host) and token_in(config.token_file) is None:
+        token, users = token_in(config.token_file), users_in(config.users)
+        if not is_loopback(config.host) and token is None and not users:
             raise UserError(
-                f"--host {config.host} is reached from other machines: give --token-file FILE or HELDOUT_TOKEN."
+                f"--host {config.host} is reached from other machines: give --token-file FILE or HELDOUT_TOKEN, "
+                "or --users."
             )
     for port, holding in holders.items():
         if port and len(holding) > 1:

@@ -21,11 +21,13 @@ class Config:
         models: Folder of models, folders that detect.py fit wrote and files that export.py wrote, or one of them.
         state: Folder of what the line must not forget: parts, and signals that were not delivered yet.
         only: Names of the stations that this process runs; it needs a state and a port of its own then.
-        host: Address to listen at. Beyond this machine a token is required: --token-file or HELDOUT_TOKEN.
-        port: Port of the line's own HTTP, for status, events, pushed images and calls; 0 takes a free one. Default is
-            not to listen.
+        host: Address to listen at. Beyond this machine a token is required: --token-file, HELDOUT_TOKEN or --users.
+        port: Port of the line's own HTTP, for its page, status, events, pushed images and calls; 0 takes a free one.
+            Default is not to listen.
         allowed_hosts: Host names that clients may ask for, beside those of this machine.
         token_file: File with the token that every request has to bring.
+        users: File of users as the service has it, or HELDOUT_USERS with its lines. An auditor may watch, and not push
+            images or call for parts.
         batch_size: At most so many images in one forward pass.
         threads: Threads of the model. Default is all cores.
         device: cpu, cuda, or auto for a GPU where there is one.
@@ -42,6 +44,7 @@ class Config:
     port: int | None = None
     allowed_hosts: Names = Names()
     token_file: Path | None = None
+    users: Path | None = None
     batch_size: int = 16
     threads: int | None = None
     device: str = "auto"

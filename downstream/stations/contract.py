@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 Mode = Literal["running", "fault", "stopped"]
 # How often a sink is shown the state of each station, changes aside, which are shown at once.
 HEARTBEAT_S = 1.0
+# Of images that the line keeps.
+IMAGE_SUFFIXES = (".jpg", ".png", ".webp", ".bmp", ".tif")
 # Opens a part by the name that is given, which may be empty, and gives the id of its signal.
 OpenPart = Callable[[str], str]
 
@@ -33,7 +35,13 @@ class Surroundings(NamedTuple):
 
     def image_of(self, signal: Signal) -> Path | None:
         """The kept image of a signal, for a sink that `wants_images`; written a moment after the signal, or never."""
-        return next((path for path in self.images_folder.glob(f"{signal.id}.*")), None)
+        return image_beside(self.images_folder, signal.id)
+
+
+def image_beside(folder: Path, stem: str) -> Path | None:
+    """The image of that name in a folder, which may have very many."""
+    paths = (folder / f"{stem}{suffix}" for suffix in IMAGE_SUFFIXES)
+    return next((path for path in paths if path.is_file()), None)
 
 
 @dataclass(frozen=True)
@@ -154,6 +162,10 @@ class Sink:
     def send(self, signal: Signal) -> None:
         """Returns when the receiver has the signal. Raises NotDelivered or OSError where it has not, and Refused."""
         raise NotImplementedError
+
+    def kept_image(self, signal: Signal) -> Path | None:
+        """The image of a part that this sink has put somewhere, for the history; from any thread."""
+        return None
 
     def show(self, state: StationState) -> None:
         """The state of a station: at every change, and with each heartbeat. Never waits, never raises for a receiver

@@ -3,10 +3,12 @@
 GET  /health                        200 while every station can keep its promises, else 503
 GET  /api/status                    all stations and sinks
 GET  /api/events                    server-sent events: status first, then signal and state
-GET  /api/signals?limit=50          the last signals
+GET  /api/signals?limit=50          the last signals, &station=NAME of one, each with whether its image is kept
+GET  /api/signals/ID/image          the kept image of one
 GET  /api/stations/NAME/image       the newest judged image; ?overlay=true with heatmap and regions
 POST /api/stations/NAME/parts       an image as body: its signal (source push)
 POST /api/stations/NAME/trigger     a part is there: its signal (trigger call)
+GET  /                              the page that shows all of it
 """
 
 import asyncio
@@ -14,22 +16,29 @@ import json
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict
+from functools import partial
 from io import BytesIO
+from pathlib import Path
 
 import uvicorn
+from PIL import Image
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
-from starlette.routing import Route
+from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
 
 from downstream.service.access import LOOPBACK_NAMES, Access
 from downstream.service.connections import BACKLOG, BoundedConnection
+from downstream.service.decoding import RefusedImage, decode_checked
 from downstream.service.limits import AnswerFirst, BodyLimits
 from downstream.service.listening import listen
+from downstream.service.users import User, refusal
 from downstream.stations.contract import Frame
-from downstream.stations.frames import Unreadable
+from downstream.stations.frames import MAX_PIXELS, Unreadable, bytes_of
 from downstream.stations.live import Events
 from downstream.stations.outbox import Outbox
 from downstream.stations.part import Part
@@ -43,6 +52,10 @@ BODY_S, MAX_REQUESTS = 30.0, 128
 MAX_NAME = 200
 # Beyond a part's budget, for the disk.
 PATIENCE_S = 5.0
+# The page, and what it shares with the service's.
+WEB, SERVICE_WEB = Path(__file__).with_name("web"), Path(__file__).parents[1] / "service" / "web"
+SHARED = ("style.css", "theme.js", "colors.js", "elements.js", "format.js", "keyboard.js", "api.js", "token.js",
+          "icon.svg")  # fmt: skip
 
 
 class Http:
@@ -57,29 +70,36 @@ class Http:
         events: Events,
         status: Callable[[], dict],
         is_well: Callable[[], bool],
+        kept_image: Callable[[Signal], Path | None],
         allowed_hosts: Sequence[str] = (),
         token: str | None = None,
+        users: Sequence[User] = (),
     ) -> None:
         self._stations = {station.name: station for station in stations}
         self._outbox, self._events, self._status, self._is_well = outbox, events, status, is_well
+        self._kept_image = kept_image
+        self._drawn: dict[tuple[str, bool], tuple[str, bytes]] = {}  # the newest image, for all who watch
         self._listening = listen(host, port)
         self.port = self._listening.getsockname()[1]
         app = Starlette(
             routes=[
                 Route("/health", self._health), Route("/api/status", self._get_status),
                 Route("/api/events", self._get_events), Route("/api/signals", self._signals),
+                Route("/api/signals/{id}/image", self._signal_image),
                 Route("/api/stations/{name}/image", self._image),
                 Route("/api/stations/{name}/parts", self._push, methods=["POST"]),
                 Route("/api/stations/{name}/trigger", self._call, methods=["POST"]),
+                *(Route(f"/{name}", partial(_shared, name)) for name in SHARED),
+                Mount("/", StaticFiles(directory=WEB, html=True)),
             ],
             exception_handlers={HTTPException: _http_error, UserError: _user_error},
         )  # fmt: skip
         limits = [each.options.source.max_image_mb for each in stations if isinstance(each.options.source, Push)]
         max_bytes = max([1, *limits]) << 20
         limited = BodyLimits(app, max_bytes, BODY_S, MAX_REQUESTS, max(1 << 28, 2 * max_bytes))
-        hosts = (*LOOPBACK_NAMES, *(name.lower() for name in allowed_hosts), *(("*",) if token else ()))
+        hosts = (*LOOPBACK_NAMES, *(name.lower() for name in allowed_hosts), *(("*",) if token or users else ()))
         self._server = uvicorn.Server(uvicorn.Config(
-            AnswerFirst(Access(limited, hosts, token)), http=BoundedConnection, backlog=BACKLOG, log_config=None,
+            AnswerFirst(Access(limited, hosts, token, users)), http=BoundedConnection, backlog=BACKLOG, log_config=None,
             access_log=False, server_header=False, lifespan="off", timeout_graceful_shutdown=1,
         ))  # fmt: skip
         self._thread = threading.Thread(
@@ -91,6 +111,7 @@ class Http:
 
     def stop(self) -> None:
         """Answers that wait for a signal are sent first: their stations have been drained."""
+        self._events.end()
         self._server.should_exit = True
         if self._thread.is_alive():
             self._thread.join(5)
@@ -116,18 +137,45 @@ class Http:
         limit = request.query_params.get("limit", "50")
         if not limit.isascii() or not limit.isdecimal() or not 0 < int(limit) <= 1000:
             raise HTTPException(422, "limit has to be a number from 1 to 1000.")
-        found = await asyncio.to_thread(self._outbox.last_signals, int(limit))
-        return JSONResponse([asdict(signal) for signal in found])
+        station = request.query_params.get("station")
+        if station is not None:
+            self._station_named(station)
+
+        def found() -> list[dict]:
+            signals = self._outbox.last_signals(int(limit), station)
+            return [{**asdict(signal), "has_image": self._kept_image(signal) is not None} for signal in signals]
+
+        return JSONResponse(await asyncio.to_thread(found))
+
+    async def _signal_image(self, request: Request) -> Response:
+        def read() -> bytes | None:
+            signal = self._outbox.signal_of(request.path_params["id"])
+            path = signal and self._kept_image(signal)
+            if path is None:
+                return None
+            with suppress(Unreadable):  # removed this moment
+                decoded = decode_checked(bytes_of(Frame("", 0.0, path=path)), None, MAX_PIXELS)
+                return None if isinstance(decoded, RefusedImage) else _jpeg(Image.fromarray(decoded.pixels))
+            return None
+
+        if (data := await asyncio.to_thread(read)) is None:
+            raise HTTPException(404, "no image is kept of that part.")
+        return Response(data, media_type="image/jpeg")
 
     async def _image(self, request: Request) -> Response:
-        newest, with_overlay = self._station(request).newest, request.query_params.get("overlay") == "true"
+        station, with_overlay = self._station(request), request.query_params.get("overlay") == "true"
+        newest, key = station.newest, (station.name, with_overlay)
 
         def drawn() -> bytes | None:
-            if newest is None or (picture := newest.picture(with_overlay)) is None:
+            if newest is None:
                 return None
-            written = BytesIO()
-            picture.convert("RGB").save(written, "JPEG", quality=85)
-            return written.getvalue()
+            part_id, data = self._drawn.get(key, ("", b""))
+            if part_id != newest.signal.id:
+                if (picture := newest.picture(with_overlay)) is None:
+                    return None
+                data = _jpeg(picture)
+                self._drawn[key] = newest.signal.id, data
+            return data
 
         try:
             data = await asyncio.to_thread(drawn)
@@ -138,6 +186,7 @@ class Http:
         return Response(data, media_type="image/jpeg", headers={"X-Part": newest.signal.id})
 
     async def _push(self, request: Request) -> JSONResponse:
+        _demand_right_to_inspect(request)
         station = self._station(request)
         if not isinstance(station.options.source, Push):
             raise HTTPException(409, f"station {station.name} takes no images: its source is another one.")
@@ -151,6 +200,7 @@ class Http:
         return await _answer(request, part)
 
     async def _call(self, request: Request) -> JSONResponse:
+        _demand_right_to_inspect(request)
         station = self._station(request)
         if not isinstance(station.options.trigger, Call):
             raise HTTPException(409, f"station {station.name} is not called: its trigger is another one.")
@@ -171,10 +221,27 @@ class Http:
         return request.query_params.get("name", "")[:MAX_NAME]
 
     def _station(self, request: Request) -> Station:
-        name = request.path_params["name"]
+        return self._station_named(request.path_params["name"])
+
+    def _station_named(self, name: str) -> Station:
         if name not in self._stations:
             raise HTTPException(404, f"there is no station of that name; {nearest(name, self._stations)}")
         return self._stations[name]
+
+
+def _demand_right_to_inspect(request: Request) -> None:
+    if "inspect" not in (user := request.state.user).rights:
+        raise HTTPException(403, refusal(user, "inspect"))
+
+
+def _jpeg(picture: Image.Image) -> bytes:
+    written = BytesIO()
+    picture.convert("RGB").save(written, "JPEG", quality=85)
+    return written.getvalue()
+
+
+async def _shared(name: str, request: Request) -> FileResponse:
+    return FileResponse(SERVICE_WEB / name)
 
 
 async def _answer(request: Request, part: Part) -> JSONResponse:

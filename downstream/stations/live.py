@@ -43,13 +43,18 @@ class Events:
     """Hands what happens to everybody who listens, from any thread."""
 
     def __init__(self) -> None:
-        self._listening: dict[asyncio.Queue[str], asyncio.AbstractEventLoop] = {}
+        self._listening: dict[asyncio.Queue[str | None], asyncio.AbstractEventLoop] = {}
 
     def tell(self, kind: str, what: Mapping) -> None:
         """As server-sent events have it."""
-        if not self._listening:
-            return
-        text = f"event: {kind}\ndata: {json.dumps(what, separators=(',', ':'))}\n\n"
+        if self._listening:
+            self._tell_all(f"event: {kind}\ndata: {json.dumps(what, separators=(',', ':'))}\n\n")
+
+    def end(self) -> None:
+        """Nothing more will happen: who listens is let go."""
+        self._tell_all(None)
+
+    def _tell_all(self, text: str | None) -> None:
         for queue, loop in list(self._listening.items()):
             try:
                 loop.call_soon_threadsafe(_put, queue, text)
@@ -58,19 +63,22 @@ class Events:
 
     async def listen(self) -> AsyncIterator[str]:
         """What happens from now on; a comment now and then, so that whoever has gone is noticed."""
-        queue: asyncio.Queue[str] = asyncio.Queue(MAX_EVENTS)
+        queue: asyncio.Queue[str | None] = asyncio.Queue(MAX_EVENTS)
         self._listening[queue] = asyncio.get_running_loop()
         try:
             while True:
                 try:
-                    yield await asyncio.wait_for(queue.get(), ALIVE_S)
+                    text = await asyncio.wait_for(queue.get(), ALIVE_S)
                 except TimeoutError:
-                    yield ": alive\n\n"
+                    text = ": alive\n\n"
+                if text is None:
+                    return
+                yield text
         finally:
             self._listening.pop(queue, None)
 
 
-def _put(queue: asyncio.Queue[str], text: str) -> None:
+def _put(queue: asyncio.Queue[str | None], text: str | None) -> None:
     if queue.full():
         queue.get_nowait()
     queue.put_nowait(text)

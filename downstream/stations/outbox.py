@@ -192,9 +192,10 @@ class Outbox:
         """The number of the newest signal."""
         return self._newest
 
-    def last_signals(self, limit: int) -> list[Signal]:
-        """The newest first."""
-        rows = self._rows("SELECT json FROM signals ORDER BY number DESC LIMIT ?", (limit,))
+    def last_signals(self, limit: int, station: str | None = None) -> list[Signal]:
+        """The newest first; of all stations, or of one."""
+        query = "SELECT json FROM signals WHERE ?1 IS NULL OR station = ?1 ORDER BY number DESC LIMIT ?2"
+        rows = self._rows(query, (station, limit))
         return [Signal.from_json(text) for (text,) in rows]
 
     def close(self) -> None:

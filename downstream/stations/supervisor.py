@@ -7,14 +7,16 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 
 from downstream.service.listening import bracketed
 from downstream.service.models import Models
 from downstream.service.monitoring import LOG, start_logging
 from downstream.service.secret import token_in
+from downstream.service.users import users_in
 from downstream.stations.catalogue import made
 from downstream.stations.config import Config, Line
-from downstream.stations.contract import HEARTBEAT_S, Surroundings
+from downstream.stations.contract import HEARTBEAT_S, Surroundings, image_beside
 from downstream.stations.deadlines import Deadlines
 from downstream.stations.delivery import Delivery
 from downstream.stations.http import Http
@@ -86,7 +88,8 @@ class Supervisor:
         self.http = None
         if config.port is not None:
             self.http = Http(config.host, config.port, self.stations, self._outbox, self._events, self.status,
-                             self.is_well, config.allowed_hosts, token_in(config.token_file))  # fmt: skip
+                             self.is_well, self._kept_image, config.allowed_hosts, token_in(config.token_file),
+                             users_in(config.users))  # fmt: skip
             opened.callback(self.http.stop)
             print(f"line:     http://{bracketed(config.host)}:{self.http.port}", flush=True)
 
@@ -123,6 +126,11 @@ class Supervisor:
     def is_well(self) -> bool:
         """Whether every station can keep its promises."""
         return all(self._keeps_promises(station) and station.problem() is None for station in self.stations)
+
+    def _kept_image(self, signal: Signal) -> Path | None:
+        """Where a part's image is now, if anywhere: with those that wait for sinks, or where a sink has put it."""
+        put = (each.sink.kept_image(signal) for each in self._deliveries if signal.station in each.stations)
+        return image_beside(self._images_folder, signal.id) or next(filter(None, put), None)
 
     def _watch(self) -> None:
         """Show states: at once where they change, and with each heartbeat."""

@@ -26,8 +26,13 @@ export async function ask(path, { method = "GET", body, signal } = {}) {
 }
 
 /** An image or a CSV file: <img src> and links could not send the token. */
-export async function fetched(path, { signal } = {}) {
-  return (await answered(path, { signal })).blob();
+export async function fetched(path, options) {
+  return (await opened(path, options)).blob();
+}
+
+/** The answer itself, whose body may come bit by bit, as that of events does. */
+export function opened(path, { signal } = {}) {
+  return answered(path, { signal });
 }
 
 /** The same as a file of the person's. */

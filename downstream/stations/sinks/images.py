@@ -3,9 +3,10 @@
 import re
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
-from downstream.stations.contract import Sink, Surroundings
+from downstream.stations.contract import Sink, Surroundings, image_beside
 from downstream.stations.signal import Signal
 from downstream.stations.sinks.config import Images
 from pretrain.files import link_or_copy, write_whole
@@ -27,17 +28,29 @@ class ImagesSink(Sink):
         if signal.verdict not in self.options.verdicts:
             return
         image = self._image_of(signal)
-        folder = self.options.path / signal.station / signal.verdict
-        name = f"{signal.part:08d}-{plain(signal.name)}" if signal.name else f"{signal.part:08d}"
-        folder.mkdir(parents=True, exist_ok=True)
+        stem = self._stem(signal)
+        stem.parent.mkdir(parents=True, exist_ok=True)
         if image is not None:
-            copy = folder / f"{name}{image.suffix}"
+            copy = stem.with_name(stem.name + image.suffix)
             copy.unlink(missing_ok=True)
             link_or_copy(image, copy)
-        write_whole(folder / f"{name}.json", signal.to_json().encode() + b"\n")
+        write_whole(stem.with_name(f"{stem.name}.json"), signal.to_json().encode() + b"\n")
+
+    def kept_image(self, signal: Signal) -> Path | None:
+        stem = self._stem(signal)
+        with suppress(OSError, ValueError, TypeError):  # none, or a file of somebody else's
+            beside = Signal.from_json(stem.with_name(f"{stem.name}.json").read_bytes())
+            if beside.id == signal.id:  # parts of another state have the same numbers
+                return image_beside(stem.parent, stem.name)
+        return None
 
     def close(self) -> None:
         self._is_closing.set()
+
+    def _stem(self, signal: Signal) -> Path:
+        """Of its files: without a suffix."""
+        name = f"{signal.part:08d}-{plain(signal.name)}" if signal.name else f"{signal.part:08d}"
+        return self.options.path / signal.station / signal.verdict / name
 
     def _image_of(self, signal: Signal) -> Path | None:
         """None for a part without frames, or whose image did not come."""

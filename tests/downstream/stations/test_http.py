@@ -36,7 +36,9 @@ def test_a_pushed_image_is_answered_with_its_signal(here, image):
     assert answer.status_code == 200
     jsonschema.validate(answer.json(), signal_schema())
     assert (answer.json()["name"], answer.json()["verdict"]) == ("17", "pass")
-    assert here.client.get("/api/signals?limit=1").json() == [answer.json()]
+    assert {each["station"] for each in here.client.get("/api/signals?station=push").json()} == {"push"}
+    assert here.client.get("/api/signals?station=call&limit=1").json() != [{**answer.json(), "has_image": False}]
+    assert here.client.get("/api/signals?limit=1").json() == [{**answer.json(), "has_image": False}]
 
 
 def test_asked_twice_with_one_key_it_is_one_part(here, image):
@@ -67,6 +69,8 @@ def test_a_call_is_answered_with_the_signal_or_at_once_with_the_id(here):
      ("POST", "/api/stations/call/trigger", {"content": b"[1]"}, 422, "the body has to be"),
      ("POST", "/api/stations/push/parts", {"content": b"x" * (1 << 20) + b"x"}, 413, "MiB at most"),
      ("GET", "/api/signals?limit=0", {}, 422, "1 to 1000"),
+     ("GET", "/api/signals?station=pusch", {}, 404, "did you mean push?"),
+     ("GET", "/api/signals/nobody/image", {}, 404, "no image is kept"),
      ("GET", "/api/status", {"headers": {"Host": "evil.example"}}, 400, "host name"),
      ("POST", "/api/stations/call/trigger", {"headers": {"Origin": "http://evil.example"}}, 403, "other sites")],
 )  # fmt: skip

@@ -1,6 +1,7 @@
 """Images lie by their verdict, with their signal beside them; twice is once."""
 
 import threading
+from dataclasses import replace
 
 from line_here import surroundings
 from made_signals import verdict
@@ -26,6 +27,8 @@ def test_an_image_lies_where_its_verdict_says(tmp_path):
     folder = tmp_path / "out" / "cap" / "fail"
     assert sorted(path.name for path in folder.iterdir()) == ["00000007-x_y.json", "00000007-x_y.png"]
     assert (folder / "00000007-x_y.png").read_bytes() == signal.id.encode()
+    assert sink.kept_image(signal) == folder / "00000007-x_y.png" and sink.kept_image(verdict(8, "fail")) is None
+    assert sink.kept_image(replace(signal, id="of another state")) is None
     assert Signal.from_json((folder / "00000007-x_y.json").read_text()).to_json() == signal.to_json()
 
 
