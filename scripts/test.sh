@@ -14,15 +14,7 @@ NO_MKDOCS_2_WARNING=1 mkdocs build --quiet --strict # the site of docs/, into si
 # one; without bytecode every process that a test starts would compile heldout anew.
 unset PYTHONDONTWRITEBYTECODE
 export PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 OMP_NUM_THREADS=1
-# Tests write thousands of small files that are synced, for which a disk takes longer than the rest of a test: in memory,
-# where it has room for them.
-if [ -w /dev/shm ] && [ "$(df --output=avail -k /dev/shm | tail -1)" -gt $((8 << 20)) ]; then
-    TMPDIR=$(mktemp -d /dev/shm/heldout.XXXX)
-    trap 'rm -rf "$TMPDIR"' EXIT
-    export TMPDIR
-fi
 # A test that hangs ends with its process after ten minutes and shows where it stood; the longest takes one. Without
 # restarts, since xdist 3.8 gives a new process the finished files of the dead one, and waits for ever for their tests.
 python -m pytest -p xdist -n 2 --max-worker-restart 0 --dist loadfile --no-loadscope-reorder \
-    -o faulthandler_timeout=600 -o faulthandler_exit_on_timeout=true -o tmp_path_retention_policy=failed \
-    -m "not slow and not gpu" "$@"
+    -o faulthandler_timeout=600 -o faulthandler_exit_on_timeout=true -m "not slow and not gpu" "$@"

@@ -51,7 +51,7 @@ def file(request, tmp_path_factory) -> Path:
 @pytest.mark.parametrize("name", NAMES)
 def test_simclr_trains_it(demo_folder, tmp_path, name, more):
     options = ("--architecture", name, "--start", "random", "--size-px", "64", "--batch", "8", "--steps", "2",
-               "--precision", "32-true", "--monitor-every", "2")  # fmt: skip
+               "--precision", "32-true", "--monitor-every", "2", "--keep", "last")  # fmt: skip
     with redirect_stdout(StringIO()) as printed:
         assert run_command(main, Config, ["--data", str(demo_folder), "--out", str(tmp_path), *options, *more]) == 0
     encoder = load_encoder(tmp_path / "encoder.safetensors")

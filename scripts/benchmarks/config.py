@@ -61,7 +61,7 @@ class Contamination(Benchmark, LaidOut):
 
 
 @dataclass(frozen=True)
-class DemoDefects(Benchmark):
+class Demo(Benchmark):
     """Measure whether the demo's defects are found, the obvious half and the other.
 
     Attributes:

@@ -14,9 +14,9 @@ if __name__ == "__main__":
 
     sys.path[0] = str(Path(__file__).resolve().parents[2])
     from pretrain.command import start
-    from scripts.benchmarks.config import DemoDefects
+    from scripts.benchmarks.config import Demo
 
-    start("scripts.benchmarks.demo:main", DemoDefects)
+    start("scripts.benchmarks.demo:main", Demo)
 
 from pathlib import Path
 from statistics import mean
@@ -27,7 +27,7 @@ from downstream.inspection.inspector import Inspector
 from pretrain.demo import make, severity
 from pretrain.encoder import make_encoder
 from pretrain.progress import Progress
-from scripts.benchmarks.config import DemoDefects
+from scripts.benchmarks.config import Demo
 from scripts.benchmarks.rounds import finish
 
 METHODS = ("padim", "fused")
@@ -35,7 +35,7 @@ STARTS = ("imagenet", "random")
 OBVIOUS_FROM = 0.5
 
 
-def main(config: DemoDefects) -> int:
+def main(config: Demo) -> int:
     categories = config.categories[:1] if config.quick else config.categories
     make(config.data, categories=config.categories)
     chosen = [(method, start) for method in METHODS for start in STARTS]

@@ -93,7 +93,8 @@ class Video(Options):
 
     @property
     def is_device(self) -> bool:
-        return self.url.startswith("/dev/") or self.format is not None
+        is_in_memory = self.url.startswith("/dev/shm/")  # a file like any other
+        return self.format is not None or (self.url.startswith("/dev/") and not is_in_memory)
 
     def reaches(self) -> Sequence[Address]:
         return [address_in(self.url, STREAMS)] if "://" in self.url else ()
