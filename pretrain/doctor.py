@@ -45,7 +45,7 @@ def main() -> int:
         return 1
     required, extras = read_requirements(wanted)
     problems = list(_problems(required))
-    _print("required packages", (f"{name:16}{version_of(name) or 'missing'}" for name, _ in required))
+    _print("required packages", (f"{name:33} {version_of(name) or 'missing'}" for name, _ in required))
     _print("optional extras", (f"{name:16}{_extra(name, needs)}" for name, needs in extras.items()))
     if not problems:  # what follows imports them
         _print("device", _device())
