@@ -1,7 +1,7 @@
 """All of heldout on one GPU, in a quarter of an hour: what passes, how fast it is, and what real trainings give there.
 
     python scripts/benchmarks/gpu.py --pack gpu-pack --data FOLDER    # what a machine without a network lacks; run.sh
-    OUT=FOLDER bash gpu-pack/run.sh --minutes 9                       # there; FOLDER is what comes back
+    OUT=FOLDER bash gpu-pack/run.sh --minutes 9                       # there; FOLDER gets the results
     python scripts/benchmarks/gpu.py --minutes 9 --data FOLDER        # on a machine that has heldout installed
     python scripts/benchmarks/gpu.py --dry-run                        # every part, tiny, on the CPU
 

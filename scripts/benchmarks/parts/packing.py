@@ -65,7 +65,7 @@ def write_pack(config: Gpu) -> None:
     count, total = write_images(config.data, folder / "images.tar", room)
     print(f"{folder}: {size_of(folder) / 2**20:.1f} MiB, with {count} of {total} images")
     print(f"there, in the checkout:  OUT=FOLDER bash {folder}/run.sh --minutes {config.minutes:g}")
-    print("FOLDER is what comes back: results.json, results.md, log.txt. A command that may last ten minutes bears 9; "
+    print("FOLDER gets results.json, results.md and log.txt. Where a command may last ten minutes, give 9; "
           "parts that were left out for want of time fit into a second one, by --parts.")  # fmt: skip
 
 
