@@ -16,6 +16,8 @@ from downstream.inspection.inspector import FILE, Inspector
 from downstream.service.monitoring import LOG
 from pretrain.command import UserError, nearest
 from pretrain.data.channels import PLAIN
+from pretrain.data.decode import Decoded
+from pretrain.data.size import sides
 
 # What downstream/export.py writes: a model in one file.
 EXPORTED = (".onnx",)
@@ -56,6 +58,11 @@ class LoadedModel:
     def reconstructs(self) -> bool:
         """Whether a score is how far an image is from its reconstruction."""
         return hasattr(self.inspector.method, "reconstruct")
+
+    def gray(self) -> Decoded:
+        """An image as it sees them, to try it out on."""
+        height, width = sides(self.inspector.size_px)
+        return Decoded(np.full((height, width, 3), 127, np.uint8), height, width)
 
 
 class Models:

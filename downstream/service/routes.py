@@ -128,8 +128,9 @@ def set_watched(service: Service) -> None:
         "feedback_false_alarm_share": found.false_alarms.share,
         "feedback_miss_share": found.misses.share,
     }  # fmt: skip
+    before = service.metrics.watched_model
     for name, value in values.items():
-        gauge, before = service.metrics.watched[name], service.metrics.watched_model
+        gauge = service.metrics.watched[name]
         if before not in ("", found.model):  # it is not in use any more
             gauge.labels(before).set(math.nan)
         gauge.labels(found.model).set(math.nan if value is None else value)

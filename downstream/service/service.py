@@ -11,7 +11,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
@@ -284,9 +283,7 @@ def forward(jobs: Sequence[Job]) -> list[Inspection | Exception]:
 
 def try_out(loaded: LoadedModel) -> None:
     """The first image takes longer: let it be none of a client's. Raises UserError where it cannot be judged."""
-    height, width = sides(loaded.inspector.size_px)
-    gray = Decoded(np.full((height, width, 3), 127, np.uint8), height, width)
-    outcome, _ = forward([Job(loaded, "", gray)] * 2)
+    outcome, _ = forward([Job(loaded, "", loaded.gray())] * 2)
     if isinstance(outcome, Exception):
         raise UserError(f"the model {loaded.name} cannot judge an image ({type(outcome).__name__}): fit it again.")
 

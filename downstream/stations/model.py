@@ -10,15 +10,12 @@ from concurrent.futures import Future, InvalidStateError
 from contextlib import nullcontext, suppress
 from pathlib import Path
 
-import numpy as np
-
 from downstream.inspection.inspection import Inspection
 from downstream.service.models import LoadedModel, Models
 from downstream.service.monitoring import LOG
 from pretrain.command import UserError
 from pretrain.data.decode import Decoded
 from pretrain.data.images import Problem
-from pretrain.data.size import sides
 
 # A forward pass that takes so long is one that hangs: stations say so, and their parts are faults.
 HANGS_S = 10.0
@@ -138,8 +135,7 @@ def _without_gradients(loaded: LoadedModel):
 
 def warm_up(loaded: LoadedModel) -> None:
     """The first image takes longer: let it be no part's."""
-    height, width = sides(loaded.inspector.size_px)
-    gray = Decoded(np.full((height, width, 3), 127, np.uint8), height, width)
+    gray = loaded.gray()
     forward(loaded, [gray] * 2)
     forward(loaded, [gray])
 
