@@ -83,8 +83,8 @@ class Report:
                     )
                 if best == len(evaluations) - 1:
                     learner.keep()
-                elif self.config.patience and len(evaluations) - 1 - best >= self.config.patience:
-                    session.is_over = step < session.steps
+                elif step < session.steps and self._is_out_of_patience(len(evaluations) - 1 - best):
+                    session.is_over = True
                     session.print(f"ended at step {step}: none was better since step {evaluations[best]['step']}")
         session.is_over = self.fabric.broadcast(session.is_over)  # the others wait here
 
@@ -128,6 +128,9 @@ class Report:
         else:
             print(f"next:    python downstream/detect.py fit --encoder {path} --data FOLDER_OF_GOOD_IMAGES")
         self.run.finish(path.name, "curves.png")
+
+    def _is_out_of_patience(self, evaluations_since_best: int) -> bool:
+        return self.config.patience is not None and evaluations_since_best >= self.config.patience
 
     def _interval(self, figures: Figures) -> dict[str, float]:
         """Of the figure that was measured last, where it is one."""
