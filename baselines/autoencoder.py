@@ -124,8 +124,9 @@ def load_images(config: Config) -> tuple[ImageSet, ImageSet]:
 
 
 def of_category(config: Config, category: str) -> Config:
-    """The options of one category's run."""
-    return replace(config, category=Names(category), out=config.out / category)
+    """The options of one category's run: of the minutes it has its share."""
+    minutes = config.minutes and config.minutes / len(config.category)
+    return replace(config, category=Names(category), out=config.out / category, minutes=minutes)
 
 
 def resolved(config: Config, fabric: Fabric) -> Config:

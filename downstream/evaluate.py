@@ -57,14 +57,15 @@ def main(config: Evaluate) -> int:
     """Compute what is not finished yet and write the report. Returns 1 where a cell failed."""
     check_trackers(config.track)
     if config.only_report:
-        with Followers(config.track, config.out, read_study(config.out)) as followers:
-            write_reports(config, followers)
+        with Followers(config.track, config.out, study := read_study(config.out)) as followers:
+            write_reports(config, followers, study.get("is_restored", True))
         return 0
     plan = plan_study(config)
     for warning in plan.metadata["warnings"]:  # the report has them too; here before hours are spent
         print(f"warning: {warning}", file=sys.stderr)
     study = {**plan.metadata, "command": shlex.join(["python", "downstream/evaluate.py", *sys.argv[1:]])}
     study["cells"] = [str(task.cell.file(Path())) for task in plan.tasks]
+    study["is_restored"] = restoration_study(config) is None
     with Followers(config.track, config.out, study) as followers:
         with sole_writer(config.out, "computes in", "another --out"):
             # Before the first cell, so that a study that is stopped can be reported, and again with what failed.
@@ -73,9 +74,10 @@ def main(config: Evaluate) -> int:
                 plan.tasks, config.out, choose_device(config.device), restoration_line(config), followers
             )
             write_study(config.out, {**study, "failures": failures})
-        is_restored = compare_restorers(config)
-        write_reports(config, followers, is_restored)
-    return 1 if failures or not is_restored else 0
+        study["is_restored"] = compare_restorers(config)
+        write_study(config.out, {**study, "failures": failures})  # for a report that is made later
+        write_reports(config, followers, study["is_restored"])
+    return 1 if failures or not study["is_restored"] else 0
 
 
 def compute_missing(

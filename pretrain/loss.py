@@ -145,7 +145,9 @@ def _rank_of_equals(n: int, m: int, device: torch.device) -> int:
 
 @cache
 def _check_equals(n: int, m: int, device: torch.device) -> None:
-    """Once for each size of batch: to read what the others bring makes a GPU wait, which no step of a training may."""
+    """Once for each size of batch: to read what the others bring makes a GPU wait, which no step of a training may. So
+    what differs must be new to all ranks to be told; where some know their size already, the others wait for them until
+    the group's time limit ends both. Batches of a training are alike from its first to its last step."""
     counts = _gather(torch.tensor([n, m], device=device)).tolist()
     if any(count != counts[0] for count in counts):
         raise ValueError(f"ranks must bring equal batches; their [pairs, extra negatives] are {counts}.")

@@ -30,7 +30,8 @@ class Config(LaidOut):
         augmentation: none, affine (rotation by 10 degrees, shift, brightness) or flips. Default is as published.
         epochs: Passes over the images. Default is 100, for inspection 50.
         instances: Images to train on in all, instead of epochs.
-        minutes: Length in minutes at most, turned into epochs after some were timed; never more than asked for.
+        minutes: Length in minutes at most, of all categories together, which share them evenly; turned into epochs
+            after some steps were timed, one at least; never more than asked for.
         batch_size: Images in a step. Default is 32 for ae and vae, else 16.
         learning_rate: Default is as published.
         weight_decay: Default is as published.

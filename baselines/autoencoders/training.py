@@ -135,17 +135,18 @@ def train(
         optimizer.zero_grad()
         return loss.detach()
 
-    def timed_epoch(number: int, _: int) -> None:
+    def timed_step(number: int, _: int) -> None:
+        """With its share of an epoch's validation."""
         # Spread over the training: epochs are slower once a pretrained part is trained too.
         epoch = min(recipe.epochs - 1, int(number / TIMED_STEPS * recipe.epochs))
-        for batch_number in range(steps_in_epoch):
-            train_step(epoch * steps_in_epoch + batch_number, recipe.epochs)
+        train_step(epoch * steps_in_epoch, recipe.epochs)
         with autocast():
-            validation_loss(network, images, held_out or learned[:1], recipe)
+            validation_loss(network, images, (held_out or learned)[: -(-len(held_out) // steps_in_epoch) or 1], recipe)
 
     with open_session(learner, optimizer, state=state, describe=lambda figures: described(figures, state)) as session:
         if minutes and not session.steps:
-            session.steps = min(recipe.epochs, session.steps_within(minutes, timed_epoch)) * steps_in_epoch
+            epochs = session.steps_within(minutes, timed_step) // steps_in_epoch
+            session.steps = max(1, min(recipe.epochs, epochs)) * steps_in_epoch
         session.steps, session.is_over = session.steps or recipe.epochs * steps_in_epoch, state.is_over
         epochs = session.steps // steps_in_epoch
         for step in session:

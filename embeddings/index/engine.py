@@ -1,6 +1,7 @@
 """A faiss index by row number: what adding, removing and searching among given rows take in each kind of index."""
 
 import sys
+import threading
 from pathlib import Path
 from typing import Self
 
@@ -24,6 +25,7 @@ class Engine:
 
     def __init__(self, spec: IndexSpec, index: faiss.Index) -> None:
         self.spec, self._index, self._on_gpu, self.may_use_gpu = spec, index, None, False
+        self._gpu_turn = threading.Lock()
         self.dimensions: int = index.d
 
     @classmethod
@@ -81,9 +83,9 @@ class Engine:
             count = self._index.ntotal
             widest = max_breadth(self.spec, count)
             breadth = widest if len(rows) <= MAX_GATHERED else min(widest, -(-breadth * count // len(rows)))
-        on_gpu = self._for_search(k, breadth) if selector is None else None
-        if on_gpu is not None:
-            squared, nearest = on_gpu.search(queries, k)  # several GPUs take no parameters with a search
+        found = self._search_on_gpu(queries, k, breadth) if selector is None else None
+        if found is not None:
+            squared, nearest = found
         else:
             parameters = search_parameters(self.spec.kind, breadth, selector)
             squared, nearest = self._index.search(queries, k, params=parameters)
@@ -116,20 +118,23 @@ class Engine:
         flat = self._index if self.spec.kind == "flat" else faiss.downcast_index(self._index.storage)
         return faiss.rev_swig_ptr(flat.get_xb(), flat.ntotal * flat.d).reshape(flat.ntotal, flat.d)
 
-    def _for_search(self, k: int, breadth: int) -> faiss.Index | None:
-        """The copy on the GPUs that faiss sees, made at the first search, where they can do this one."""
+    def _search_on_gpu(self, queries: np.ndarray, k: int, breadth: int) -> tuple[np.ndarray, np.ndarray] | None:
+        """By the copy on the GPUs that faiss sees, made at the first search, where they can do this one. Several GPUs
+        take no parameters with a search: the copy has them, and threads with others would change them for each other,
+        so they take turns."""
         if not (self.may_use_gpu and faiss.get_num_gpus()) or self.spec.kind == "hnsw" or max(k, breadth) > MAX_ON_GPU:
             return None
-        if self._on_gpu is None:
-            try:
-                self._on_gpu = faiss.index_cpu_to_all_gpus(self._index)
-            except RuntimeError as error:  # too large for them, or with codes of a length that they do not know
-                self.may_use_gpu = False
-                print(f"searching on the CPU: faiss's GPUs refuse the index ({str(error)[:100]})", file=sys.stderr)
-                return None
-        if self.spec.nlist is not None:
-            faiss.GpuParameterSpace().set_index_parameter(self._on_gpu, "nprobe", breadth)
-        return self._on_gpu
+        with self._gpu_turn:
+            if self._on_gpu is None:
+                try:
+                    self._on_gpu = faiss.index_cpu_to_all_gpus(self._index)
+                except RuntimeError as error:  # too large for them, or with codes of a length that they do not know
+                    self.may_use_gpu = False
+                    print(f"searching on the CPU: faiss's GPUs refuse the index ({str(error)[:100]})", file=sys.stderr)
+                    return None
+            if self.spec.nlist is not None:
+                faiss.GpuParameterSpace().set_index_parameter(self._on_gpu, "nprobe", breadth)
+            return self._on_gpu.search(queries, k)
 
 
 def _in_order(squared: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

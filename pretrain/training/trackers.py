@@ -118,8 +118,8 @@ class MLflow:
         self._log_options(self._run, options)
 
     def part(self, part: str, options: Options) -> None:
-        of_this = f"tags.`{MLFLOW_PARENT}` = '{self._run}' AND attributes.run_name = '{part}'"
-        known = self._client.search_runs([self._experiment], of_this)
+        parts = self._client.search_runs([self._experiment], f"tags.`{MLFLOW_PARENT}` = '{self._run}'")
+        known = [run for run in parts if run.info.run_name == part]  # a name in a filter might end its quotes
         if known:
             self._parts[part] = known[0].info.run_id
             self._client.update_run(self._parts[part], status="RUNNING")

@@ -109,6 +109,17 @@ def test_only_report_needs_no_images(study_folder, tmp_path):
     assert figures[0] == figures[1]
 
 
+def test_a_later_report_does_not_call_a_study_finished_whose_restorers_failed(
+    study_folder, options, tmp_path, monkeypatch
+):
+    out, ends = Path(shutil.copytree(study_folder, tmp_path / "study")), []
+    monkeypatch.setattr("downstream.evaluate.compare_restorers", lambda config: False)
+    monkeypatch.setattr("downstream.report.tracking.Trackers.end", lambda self, status, of_parts: ends.append(status))
+    assert evaluate(*options, "--out", out) == 1
+    assert evaluate("--only-report", "--track", "tensorboard", "--out", out) == 0
+    assert ends[-1] == "FAILED"
+
+
 @pytest.mark.parametrize(
     ("typed", "words"),
     [

@@ -59,10 +59,22 @@ def test_minutes_are_turned_into_epochs_and_never_into_more(tmp_path, monkeypatc
     seconds = iter(range(0, 10**6, 6))  # by a clock that leaves time for two epochs
     monkeypatch.setattr("pretrain.training.session.time.monotonic", lambda: next(seconds))
     fewer = Run(tmp_path / "fewer")
-    learned(0.65, fewer)
+    steps_in_epoch = RECIPE.steps_in_epoch(len(LEARNED))
+    learned((30 + 6 * (2 * steps_in_epoch + 1)) / 60, fewer)  # with what timing takes
     monkeypatch.undo()
-    epochs = [line["epoch"] for line in fewer.metrics() if "epoch" in line]
-    assert 1 <= len(epochs) < RECIPE.epochs
+    assert [line["epoch"] for line in fewer.metrics() if "epoch" in line] == [0, 1]
+
+
+def test_an_epoch_that_is_longer_than_the_minutes_is_not_taken_to_time_it():
+    batches: list[list[int]] = []
+
+    def images(positions: list[int]) -> torch.Tensor:
+        batches.append([position for position in positions if position in LEARNED])
+        return IMAGES[positions]
+
+    short = replace(RECIPE, batch=2)
+    train(network(), images, LEARNED, HELD_OUT, short, 0, open_session, minutes=1e-9)
+    assert len([batch for batch in batches if batch]) == 2 + short.steps_in_epoch(len(LEARNED))
 
 
 def test_what_is_held_out_teaches_nothing():

@@ -1,5 +1,7 @@
 """Searching among given rows only, in each kind of index."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import numpy as np
@@ -77,6 +79,25 @@ def test_the_gpus_that_faiss_sees_search_what_they_can(kind, gpus):
     index.to("cpu").search(QUERIES, 5)
     # What was copied lacks the new one, so there is another copy.
     assert [copy.searches for copy in gpus] == ([] if kind == "hnsw" else [2, 1])
+
+
+def test_two_threads_search_a_gpu_each_with_its_own_breadth(gpus):
+    index = Index.build(VECTORS, kind="ivf", nlist=50, metric="l2", nprobe=1)
+    narrow, wide = (index.search(QUERIES, 5, nprobe=breadth).ids for breadth in (1, 50))
+    assert (narrow != wide).any()
+    index.to("cuda").search(QUERIES, 5)
+    (copy,), whole = gpus, threading.Event()
+
+    def search_slowly(queries, k):
+        whole.wait(0.2)  # meanwhile the other may set what it likes
+        return Copied.search(copy, queries, k)
+
+    copy.search = search_slowly
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(index.search, QUERIES, 5, nprobe=1)
+        second = threads.submit(index.search, QUERIES, 5, nprobe=50)
+        np.testing.assert_array_equal(first.result().ids, narrow)
+        np.testing.assert_array_equal(second.result().ids, wide)
 
 
 def test_an_index_that_gpus_refuse_is_searched_on_the_cpu(gpus, monkeypatch, capsys):
