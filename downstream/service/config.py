@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pretrain.command import Names
 
-DEFAULT_MODELS = Path("models")
+DEFAULT_MODELS, DEFAULT_KEPT_IMAGES = Path("models"), Path("runs/serve/images")
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Config:
     users: Path | None = None
     results: str | None = None
     results_password_file: Path | None = None
-    kept_images: Path = Path("runs/serve/images")
+    kept_images: Path = DEFAULT_KEPT_IMAGES
     vectors: Path | None = None
     encoder: Path | None = None
     model_memory_mb: int = 2048

@@ -29,8 +29,8 @@ def check(config: Config, line: Line) -> None:
             raise UserError(f"{where}: it needs {options.needs[0]}: {installed_by(options.needs[1])}.")
     _check_ports(config, parts)
     _check_stations(config, line)
-    if config.batch_size < 1 or (config.threads is not None and config.threads < 1):
-        raise UserError("--batch-size and --threads have to be 1 or more.")
+    if min(config.batch_size, config.images_mb) < 1 or (config.threads is not None and config.threads < 1):
+        raise UserError("--batch-size, --images-mb and --threads have to be 1 or more.")
 
 
 def unanswered(line: Line) -> list[str]:

@@ -20,6 +20,8 @@ class Config:
         sinks: List of where signals go.
         models: Folder of models, folders that detect.py fit wrote and files that export.py wrote, or one of them.
         state: Folder of what the line must not forget: parts, and signals that were not delivered yet.
+        images_mb: At most so many MiB of images wait in it for sinks that want them; the oldest go first, and their
+            signals go out without.
         only: Names of the stations that this process runs; it needs a state and a port of its own then.
         host: Address to listen at. Beyond this machine a token is required: --token-file, HELDOUT_TOKEN or --users.
         port: Port of the line's own HTTP, for its page, status, events, pushed images and calls; 0 takes a free one.
@@ -39,6 +41,7 @@ class Config:
     sinks: list[dict[str, Any]] = field(default_factory=list)
     models: Path = DEFAULT_MODELS
     state: Path = Path("runs/line")
+    images_mb: int = 1024
     only: Names = Names()
     host: str = "127.0.0.1"
     port: int | None = None

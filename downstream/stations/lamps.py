@@ -3,7 +3,6 @@
 import threading
 import time
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from downstream.stations.contract import HEARTBEAT_S, StationState
 from downstream.stations.signal import Signal
@@ -38,11 +37,9 @@ class Lamps:
 
     def take(self, signal: Signal) -> None:
         """The newest signal. One that waited on disk until the line started again is no word on the part of now."""
-        spoken = datetime.fromisoformat(signal.time).timestamp() + signal.latency_ms / 1e3
-        age_s = datetime.now(UTC).timestamp() - spoken
         with self._lock:
             self._signal, self._awaits = signal, False
-            self._until_s = time.monotonic() + self._fresh_s - max(0.0, age_s)
+            self._until_s = time.monotonic() + self._fresh_s - max(0.0, signal.age_s())
 
     def show(self, state: StationState) -> None:
         with self._lock:

@@ -4,6 +4,7 @@ import json
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime
 from typing import Literal, Self, get_args
 
 Verdict = Literal["pass", "fail", "fault"]
@@ -65,6 +66,11 @@ class Signal:
     def to_json(self) -> str:
         """One line, by `signal_schema`."""
         return json.dumps(asdict(self), separators=(",", ":"), allow_nan=False)
+
+    def age_s(self) -> float:
+        """Seconds since the verdict, by this machine's clock."""
+        spoken_s = datetime.fromisoformat(self.time).timestamp() + self.latency_ms / 1e3
+        return datetime.now(UTC).timestamp() - spoken_s
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:

@@ -22,7 +22,8 @@ from downstream.stations.catalogue import made
 from downstream.stations.config import Station as Options
 from downstream.stations.contract import Frame, Source, StationState, Surroundings
 from downstream.stations.deadlines import Deadlines
-from downstream.stations.frames import Opened, Unreadable, bytes_of, keep_image, opened
+from downstream.stations.frames import Opened, Unreadable, bytes_of, opened
+from downstream.stations.kept_images import KeptImages
 from downstream.stations.model import NotJudged, SharedModel
 from downstream.stations.outbox import Outbox
 from downstream.stations.part import Part
@@ -63,14 +64,14 @@ class Station:
         outbox: Outbox,
         model: SharedModel,
         deadlines: Deadlines,
-        keeps_images: bool = False,
+        images: KeptImages | None = None,
         signaled: Callable[[Signal], None] = lambda signal: None,
         changed: Callable[[str], None] = lambda station: None,
     ) -> None:
         self.options, self.name, self.model = options, options.name, model
         self._surroundings, self._outbox, self._deadlines = surroundings, outbox, deadlines
-        self._images_folder, self._late = surroundings.images_folder, f"no verdict within {options.budget_ms:g} ms"
-        self._keeps_images, self._signaled, self._changed = keeps_images, signaled, changed
+        self._late = f"no verdict within {options.budget_ms:g} ms"
+        self._images, self._signaled, self._changed = images, signaled, changed
         self.tally, self.is_finished = Tally(), False
         self.newest: Newest | None = None
         self.trigger = made(options.trigger, surroundings)
@@ -256,9 +257,9 @@ class Station:
             self._begin(part)
         if not part.is_over:
             self._decide(part)
-        if self._keeps_images and part.frames:
+        if self._images is not None and part.frames:
             with suppress(OSError, Unreadable):
-                keep_image(part.seen[0].frame if part.seen else part.frames[0], self._images_folder, part.id)
+                self._images.keep(part.seen[0].frame if part.seen else part.frames[0], part.id)
         if not self.source.is_live:
             part.signal.exception()  # waits for it
             for frame in part.frames:

@@ -20,6 +20,7 @@ from downstream.stations.contract import HEARTBEAT_S, Surroundings, image_beside
 from downstream.stations.deadlines import Deadlines
 from downstream.stations.delivery import Delivery
 from downstream.stations.http import Http
+from downstream.stations.kept_images import KeptImages
 from downstream.stations.live import Events, status
 from downstream.stations.model import SharedModel, model_named, set_threads
 from downstream.stations.outbox import Outbox
@@ -55,9 +56,8 @@ class Supervisor:
         opened.enter_context(sole_writer(config.state, "runs a line in", "another --state"))
         set_threads(config.threads)
         images_folder = config.state / "images"
-        images_folder.mkdir(exist_ok=True)
         names = tuple(station.name for station in line.stations)
-        self._images_folder = images_folder
+        self._images_folder, self._images = images_folder, KeptImages(images_folder, config.images_mb << 20)
         self._outbox = Outbox(config.state)
         opened.callback(self._outbox.close)
         self._deadlines = Deadlines()
@@ -82,8 +82,8 @@ class Supervisor:
                 opened.callback(self._models[name].stop)
             keeps = any(each.sink.wants_images and options.name in each.stations for each in self._deliveries)
             around = Surroundings(options.name, names, config.state, images_folder)
-            self.stations.append(Station(options, around, self._outbox, self._models[name], self._deadlines, keeps,
-                                         self._signaled, self._touch))  # fmt: skip
+            self.stations.append(Station(options, around, self._outbox, self._models[name], self._deadlines,
+                                         self._images if keeps else None, self._signaled, self._touch))  # fmt: skip
         self._heartbeats = dict.fromkeys(names, 0)
         self.http = None
         if config.port is not None:
@@ -202,12 +202,7 @@ class Supervisor:
     def _remove_images(self) -> None:
         """Kept images that every sink has which wants images."""
         places = [each.place for each in self._deliveries if each.sink.wants_images]
-        for path in sorted(self._images_folder.glob("[!.]*.*"), key=lambda path: path.stat().st_mtime):
-            number = self._outbox.number_of(path.stem)
-            if number is not None and number > min(places, default=1 << 62):
-                return  # and all that are newer
-            if number is not None or time.time() - path.stat().st_mtime > 3600:
-                path.unlink(missing_ok=True)
+        self._images.remove_delivered(min(places, default=1 << 62), self._outbox.number_of)
 
     def _touch(self, station: str) -> None:
         self._changed.add(station)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from downstream.service.audit.config import DEFAULT_RESULTS
+from downstream.service.config import DEFAULT_KEPT_IMAGES
 from downstream.stations.broker import PAHO, Broker, check_topic
 from downstream.stations.options import Address, Options, Secret, address_in
 from pretrain.command import Names, UserError
@@ -48,8 +49,7 @@ class Images(Options):
     def check(self) -> None:
         if self.path.exists() and not self.path.is_dir():
             raise UserError(f"path {self.path} is no folder.")
-        if unknown := {*self.verdicts} - {"pass", "fail", "fault"}:
-            raise UserError(f"there is no verdict {min(unknown)}; choose from fail, fault, pass.")
+        check_verdicts(self.verdicts, "pass", "fail", "fault")
 
 
 @dataclass(frozen=True)
@@ -78,16 +78,30 @@ class Webhook(Options):
 
 @dataclass(frozen=True)
 class Database(Options):
-    """The results table of the service, whose dashboard then shows them in its history. Faults are no results of a
-    model, and are left out.
+    """The results of the service, whose page then shows them as its own, to be reviewed too. Faults are no results of
+    a model, and are left out.
 
     Attributes:
         results: A SQLite file, or postgresql://USER@HOST/NAME.
         password: The password for PostgreSQL, from a file or the environment.
+        kept_images: Folder that the service has by this name; people can only correct what was kept there.
+        keep: Images of these verdicts are kept; an empty list keeps none.
+        free_gb: None is kept that would leave less than so much room on its disk, in GiB.
     """
 
     results: str = DEFAULT_RESULTS
     password: Secret | None = None
+    kept_images: Path = DEFAULT_KEPT_IMAGES
+    keep: Names = Names("pass,fail")
+    free_gb: float = 10.0
+
+    def check(self) -> None:
+        super().check()
+        if self.kept_images.exists() and not self.kept_images.is_dir():
+            raise UserError(f"kept_images {self.kept_images} is no folder.")
+        check_verdicts(self.keep, "pass", "fail")
+        if self.free_gb < 0:
+            raise UserError("free_gb may not be below 0.")
 
     def reaches(self) -> Sequence[Address]:
         return [address_in(self.results, ["postgresql"])] if "://" in self.results else ()
@@ -163,3 +177,9 @@ class OpcUa(Options):
 
     def listens(self) -> Sequence[Address]:
         return [Address(self.host, self.port)]
+
+
+def check_verdicts(verdicts: Names, *known: str) -> None:
+    """Raises UserError for one that is none."""
+    if unknown := {*verdicts} - {*known}:
+        raise UserError(f"there is no verdict {min(unknown)} here; choose from {', '.join(sorted(known))}.")

@@ -1,36 +1,67 @@
-"""Signals as rows of the service's results, where its dashboard, its review and its drift watch find them."""
+"""Signals as the service's results, where its page, its review and its drift watch find them, with their images."""
+
+import shutil
+import threading
+from datetime import datetime, timedelta
+from hashlib import sha256
+from pathlib import Path
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from downstream.service.database import Database, ResultFilter, StoredResult
+from downstream.service.database import Database, ResultFilter, StoredImage, StoredResult, as_moment
 from downstream.stations.contract import NotDelivered, Sink, Surroundings
+from downstream.stations.kept_images import awaited
 from downstream.stations.signal import Signal
 from downstream.stations.sinks import config
+from pretrain.files import write_whole
 
 
 class DatabaseSink(Sink):
-    """Fulfills the contract. A signal that was written already, before a kill, is known by its image and its name."""
+    """Fulfills the contract. A signal that was written already, before a kill, is known by its moment and its name."""
 
     def __init__(self, options: config.Database, surroundings: Surroundings) -> None:
-        self.options, self._database = options, None
+        self.options, self._surroundings, self._database = options, surroundings, None
+        self.wants_images, self._is_closing = bool(options.keep), threading.Event()
 
     def send(self, signal: Signal) -> None:
         if signal.verdict == "fault" or signal.score is None:
             return
+        wanted = signal.verdict in self.options.keep
+        image = awaited(self._surroundings, signal, self._is_closing) if wanted else None
         try:
             if self._database is None:  # not in open(): one that is away is no reason not to start
                 password = self.options.password
                 self._database = Database(self.options.results, password.value() if password else None)
-            result = result_of(signal)
-            same = ResultFilter(digest=result.digest, since=result.created)
-            if not any(other.name == result.name for other in self._database.first_results(same, 100)):
-                self._database.add_results([result])
+            if not self._is_there(result := result_of(signal)):
+                digest = image and self._kept(image, self._database)
+                self._database.add_results([result._replace(digest=digest, is_kept=True) if digest else result])
         except SQLAlchemyError as error:
             raise NotDelivered(f"the database does not answer ({type(error).__name__})") from None
 
     def close(self) -> None:
+        self._is_closing.set()
         if self._database is not None:
             self._database.close()
+
+    def _is_there(self, result: StoredResult) -> bool:
+        until = as_moment(datetime.fromisoformat(result.created) + timedelta(milliseconds=1))
+        same = ResultFilter(since=result.created, until=until)
+        return any(other.name == result.name for other in self._database.first_results(same, 1000))
+
+    def _kept(self, image: Path, database: Database) -> str | None:
+        """The digest under which the service finds the image; none where the disk has no room for it."""
+        folder, data = self.options.kept_images, image.read_bytes()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)  # whose disk it is can only be told of one that is there
+            if shutil.disk_usage(folder).free < self.options.free_gb * 2**30 + len(data):
+                return None
+            digest = sha256(data).hexdigest()
+            if not (kept := folder / f"{digest}{image.suffix}").exists():
+                write_whole(kept, data)
+        except OSError as error:
+            raise NotDelivered(f"no image can be kept in {folder} ({error.strerror})") from None
+        database.add_image(StoredImage(digest, kept.name, "", b""))
+        return digest
 
 
 def result_of(signal: Signal) -> StoredResult:

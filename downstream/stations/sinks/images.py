@@ -2,17 +2,14 @@
 
 import re
 import threading
-import time
 from contextlib import suppress
 from pathlib import Path
 
 from downstream.stations.contract import Sink, Surroundings, image_beside
+from downstream.stations.kept_images import awaited
 from downstream.stations.signal import Signal
 from downstream.stations.sinks.config import Images
 from pretrain.files import link_or_copy, write_whole
-
-# An image is written a moment after its signal; one of which nothing came is waited for no longer.
-WAIT_S, LOOK_S = 3.0, 0.02
 
 
 class ImagesSink(Sink):
@@ -27,7 +24,7 @@ class ImagesSink(Sink):
     def send(self, signal: Signal) -> None:
         if signal.verdict not in self.options.verdicts:
             return
-        image = self._image_of(signal)
+        image = awaited(self._surroundings, signal, self._is_closing)
         stem = self._stem(signal)
         stem.parent.mkdir(parents=True, exist_ok=True)
         if image is not None:
@@ -51,14 +48,6 @@ class ImagesSink(Sink):
         """Of its files: without a suffix."""
         name = f"{signal.part:08d}-{plain(signal.name)}" if signal.name else f"{signal.part:08d}"
         return self.options.path / signal.station / signal.verdict / name
-
-    def _image_of(self, signal: Signal) -> Path | None:
-        """None for a part without frames, or whose image did not come."""
-        until_s = time.monotonic() + (WAIT_S if signal.frames else 0.0)
-        while (image := self._surroundings.image_of(signal)) is None and time.monotonic() < until_s:
-            if self._is_closing.wait(LOOK_S):
-                break
-        return image
 
 
 def plain(name: str) -> str:

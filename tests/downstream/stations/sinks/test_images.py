@@ -6,8 +6,9 @@ from dataclasses import replace
 from line_here import surroundings
 from made_signals import verdict
 
+from downstream.service.database import now
+from downstream.stations import kept_images
 from downstream.stations.signal import Signal
-from downstream.stations.sinks import images as module
 from downstream.stations.sinks.config import Images
 from downstream.stations.sinks.images import ImagesSink, plain
 from pretrain.command import Names
@@ -33,18 +34,20 @@ def test_an_image_lies_where_its_verdict_says(tmp_path):
 
 
 def test_an_image_that_comes_a_moment_later_is_waited_for(tmp_path):
-    sink, signal = ImagesSink(Images(tmp_path / "out"), surroundings(tmp_path)), verdict(7, frames=1)
+    sink, signal = ImagesSink(Images(tmp_path / "out"), surroundings(tmp_path)), verdict(7, frames=1, time=now())
     threading.Timer(0.2, keep, (tmp_path, signal)).start()
     sink.send(signal)
     assert len(list((tmp_path / "out/cap/pass").iterdir())) == 2
 
 
 def test_one_that_never_comes_is_no_reason_to_stand_still(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "WAIT_S", 0.1)
+    monkeypatch.setattr(kept_images, "WAIT_S", 0.1)
     sink = ImagesSink(Images(tmp_path / "out"), surroundings(tmp_path))
-    sink.send(verdict(1, "fault", frames=1))
-    sink.send(verdict(2, "fault"))
-    assert sorted(path.suffix for path in (tmp_path / "out/cap/fault").iterdir()) == [".json", ".json"]
+    sink.send(verdict(1, "fault", frames=1, time=now()))
+    monkeypatch.setattr(kept_images, "WAIT_S", 100.0)
+    sink.send(verdict(2, "fault", time=now()))
+    sink.send(verdict(3, "fault", frames=1))  # long ago: thousands that waited on disk go out at once
+    assert sorted(path.suffix for path in (tmp_path / "out/cap/fault").iterdir()) == [".json"] * 3
 
 
 def test_only_the_verdicts_that_were_asked_for(tmp_path):
