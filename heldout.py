@@ -36,6 +36,7 @@ COMMANDS = {
     "simclr": "pretrain.simclr",
     "survey": "pretrain.survey",
     "convert": "pretrain.convert",
+    "manifest": "pretrain.manifest",
     "demo": "pretrain.demo",
     "doctor": "pretrain.doctor",
     "search": "embeddings.search",

@@ -5,7 +5,7 @@ Nothing heavy is imported here, so `--help` answers at once.
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -301,3 +301,16 @@ class Convert:
     out: Path
     annotations: Path | None = None
     category: str | None = None
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """List the images of a folder or a URL once, in a file that any number of machines read in parts.
+
+    Attributes:
+        url: Folder, archive, or URL of a folder (s3://, gs://, az://, https:// and what else fsspec reaches).
+        out: Parquet file to write, or to bring up to date.
+    """
+
+    url: tuple[str, ...] = field(default=(), metadata={"positional": True})
+    out: Path = Path("manifest.parquet")

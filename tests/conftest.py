@@ -26,7 +26,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 # Half a minute and more each, or near it. They begin, so that no worker is left with one at the end.
 LONG = ("test_gpu.py", "test_dashboard.py", "test_serve.py", "test_catalogue.py", "test_simclr_command.py",
         "test_onnx_file.py", "test_evaluate.py", "test_restorer.py", "test_extract.py", "test_int8.py",
-        "test_chaos.py", "test_notebooks.py")  # fmt: skip
+        "test_chaos.py", "test_notebooks.py", "test_on_ray.py")  # fmt: skip
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

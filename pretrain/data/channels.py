@@ -160,8 +160,12 @@ def read_image(path: Path, size_px: Size | None = None, channels: Channels = PLA
         _check_lights(path, contents, channels.lights)
     pages = [_light_of(path, number, channels.lights) for number in range(channels.lights)]
     decoded = joined([read_levels(contents[file], page) for file, page in pages], size_px, channels)
-    digest = blake2b(b"".join(blake2b(content, digest_size=16).digest() for content in contents.values()))
-    return decoded._replace(file_digest=digest.digest()[:16])
+    return decoded._replace(file_digest=digest_of(contents.values()))
+
+
+def digest_of(contents: Iterable[bytes]) -> bytes:
+    """Of the files of a part."""
+    return blake2b(b"".join(blake2b(content, digest_size=16).digest() for content in contents)).digest()[:16]
 
 
 def joined(lights: Sequence[np.ndarray], size_px: Size | None, channels: Channels) -> Decoded:

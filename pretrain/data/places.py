@@ -1,0 +1,153 @@
+"""Where files lie: a folder, or what fsspec reaches by a URL: s3, gs, az, http, the files in a zip or tar.
+
+Credentials come from the environment alone, as the programs of each service have them.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import fsspec
+
+from pretrain.command import UserError
+from pretrain.data.channels import PLAIN, Channels, digest_of, joined, read_image
+from pretrain.data.decode import Decoded, Unreadable, decode_bytes
+from pretrain.data.levels import pages_of, read_levels
+from pretrain.data.size import Size
+from pretrain.files import write_whole
+from pretrain.reading import MAX_BYTES
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
+
+ARCHIVES = {".zip": "zip", ".tar": "tar", ".tgz": "tar", ".gz": "tar"}
+# What changes with a file's content, under the names that file systems have for it; the surest first.
+VERSIONS = ("ETag", "etag", "CRC", "md5Hash", "generation", "mtime", "LastModified", "last_modified", "created")
+
+
+class Listed(NamedTuple):
+    """A file below a place: its path there, its bytes, and what changes when it does, as text: an etag, a checksum, a
+    time."""
+
+    path: str
+    size: int
+    version: str
+
+
+@dataclass(frozen=True)
+class Place:
+    """A folder on some file system, by its URL, or its whole path on this machine."""
+
+    url: str
+    files: "AbstractFileSystem"
+    root: str
+
+    @classmethod
+    def of(cls, url: str) -> "Place":
+        """A folder's path, a URL, or an archive of files. Raises UserError for what cannot be reached so."""
+        suffix = Path(url).suffix.lower()
+        if suffix in ARCHIVES and "::" not in url:
+            url = f"{ARCHIVES[suffix]}://::{url if '://' in url else Path(url).resolve()}"
+        try:
+            files, root = fsspec.core.url_to_fs(url)
+        except ImportError as error:
+            raise UserError(f"{url} needs a package that is not installed ({error}).") from None
+        except (ValueError, OSError) as error:
+            raise UserError(f"{url} cannot be reached ({error}): name a folder, or a URL such as s3://.") from None
+        return cls(root if "file" in _protocols(files) else url, files, root)
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder of this machine that it is; none of any other file system."""
+        return Path(self.root) if "file" in _protocols(self.files) else None
+
+    def listed(self, suffixes: frozenset[str]) -> Iterator[Listed]:
+        """Files with one of the suffixes, in the order of their paths, without hidden ones. In memory are the names of
+        one folder at a time. Raises UserError where nothing is there."""
+        try:
+            yield from self._listed("", suffixes)
+        except (OSError, ValueError) as error:
+            raise UserError(f"{self} cannot be listed ({error}).") from None
+
+    def _listed(self, below: str, suffixes: frozenset[str]) -> Iterator[Listed]:
+        # As if all paths were sorted: a folder by its name with the slash that follows it.
+        for name, about in sorted(self._entries(below)):
+            if name.startswith(".") and name != "./":  # which tar writes before its names
+                continue
+            if name.endswith("/"):
+                yield from self._listed(below + name, suffixes)
+            elif os.path.splitext(name)[1].lower() in suffixes:
+                yield Listed(below + name, *about)
+
+    def _entries(self, below: str) -> list[tuple[str, tuple[int, str]]]:
+        """Names in a folder, of folders with a slash at the end, and of files their size and version."""
+        if (folder := self.folder) is not None:
+            with os.scandir(folder / below) as entries:
+                return [_on_this_disk(entry) for entry in entries]
+        entries = self.files.ls(self._full(below), detail=True)
+        self.files.invalidate_cache()  # it would keep all folders ever listed
+        return [_elsewhere(entry) for entry in entries]
+
+    def image(self, path: str, size_px: Size | None = None, channels: Channels = PLAIN) -> Decoded:
+        """What `read_image` gives. Raises Unreadable."""
+        if (folder := self.folder) is not None:
+            return read_image(folder / path, size_px, channels)
+        data = self._image_bytes(path)
+        if channels == PLAIN:
+            return decode_bytes(data, size_px)
+        if channels.lights > 1 and (count := pages_of(data)) != channels.lights:
+            raise Unreadable(f"has {count} pages, where {channels.lights} lights are expected")
+        decoded = joined([read_levels(data, page) for page in range(channels.lights)], size_px, channels)
+        return decoded._replace(file_digest=digest_of([data]))
+
+    def _image_bytes(self, path: str) -> bytes:
+        try:
+            if self.files.size(self._full(path)) > MAX_BYTES:
+                raise Unreadable(f"it has more than {MAX_BYTES} bytes")
+            return self.read(path)
+        except OSError as error:
+            raise Unreadable(error.strerror or str(error) or type(error).__name__) from None
+
+    def read(self, path: str) -> bytes:
+        """The bytes of a file. Raises OSError."""
+        return self.files.cat_file(self._full(path))
+
+    def write(self, path: str, data: bytes) -> None:
+        """A file that a reader finds whole, or not at all: stores of objects put them in one step."""
+        if (folder := self.folder) is not None:
+            write_whole(folder / path, data)
+        else:
+            self.files.pipe_file(self._full(path), data)
+
+    def has(self, path: str) -> bool:
+        return self.files.exists(self._full(path))
+
+    def _full(self, path: str) -> str:
+        return "/".join(filter(None, [self.root.rstrip("/"), path.rstrip("/")]))
+
+    def __str__(self) -> str:
+        return self.url
+
+
+def _protocols(files: "AbstractFileSystem") -> tuple[str, ...]:
+    return (files.protocol,) if isinstance(files.protocol, str) else tuple(files.protocol)
+
+
+def _on_this_disk(entry: os.DirEntry) -> tuple[str, tuple[int, str]]:
+    if entry.is_dir():
+        return f"{entry.name}/", (0, "")
+    try:
+        about = entry.stat()
+    except OSError:  # a link to nothing is named where it is opened
+        return entry.name, (0, "")
+    return entry.name, (about.st_size, str(about.st_mtime_ns))
+
+
+def _elsewhere(entry: Mapping) -> tuple[str, tuple[int, str]]:
+    name = entry["name"].rstrip("/").rpartition("/")[2]
+    if entry["type"] == "directory":
+        return f"{name}/", (0, "")
+    version = next((str(entry[key]) for key in VERSIONS if entry.get(key)), "")
+    return name, (entry.get("size") or 0, version)

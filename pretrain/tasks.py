@@ -1,0 +1,201 @@
+"""Tasks here, one after another, or on the workers of Ray, of this machine or of many: by the same code.
+
+Ray is an optional extra and imported only where an address is given. What runs there is a function of a module and its
+argument, both small. A task may run twice, where its worker died, so what it leaves has to be the same each time.
+"""
+
+import faulthandler
+import logging
+import os
+import sys
+import sysconfig
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import import_module
+from itertools import islice
+from pathlib import Path
+from types import ModuleType
+from typing import NamedTuple, Protocol, TypeVar
+
+from pretrain.command import UserError, installed_by
+from pretrain.workers import usable_cores
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+LOCAL, AUTO, CLIENT = "local", "auto", "ray://"
+# How often a task is tried whose worker dies.
+ATTEMPTS = 3
+# Tasks waiting or running for each core: so that none is idle, and the driver holds few of a million.
+UNDER_WAY = 2
+SECONDS_BETWEEN_COUNTS = 5.0
+# What goes through Ray's shared memory is small. By default it would claim a third of the machine's.
+STORE_BYTES = 256 * 2**20
+# Nothing is reported to Ray's makers, and what is started here is reached from here alone: where Ray believes that it
+# cannot make a cluster, it listens on the loopback and nowhere else.
+QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spread:
+    """Where a command computes.
+
+    Attributes:
+        address: Compute on Ray's workers: local starts them on this machine, auto finds the Ray that runs here, or that
+            RAY_ADDRESS names, and ray://HOST:PORT is one elsewhere. Default is this process alone.
+        patience_s: On Ray, seconds after which a part that is not done is given to another worker.
+    """
+
+    address: str | None = None
+    patience_s: int = 1800
+
+
+class Lost(NamedTuple):
+    """In place of a result: every worker that tried the task died, and what may be the reason."""
+
+    reason: str
+
+
+class Tasks(Protocol):
+    """Where tasks run."""
+
+    def map(
+        self, function: Callable[[Task], Result], tasks: Iterable[Task]
+    ) -> Iterator[tuple[Task, Result | Lost]]: ...
+
+
+class Here:
+    """In this process, in their order."""
+
+    def map(self, function: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[tuple[Task, Result]]:
+        for task in tasks:
+            yield task, function(task)
+
+
+class OnRay:
+    """On Ray's workers, as they become free; each has one core, and a GPU where `gpus` is 1."""
+
+    def __init__(self, ray: ModuleType, patience_s: float, gpus: int) -> None:
+        self._ray, self._patience_s, self._gpus = ray, patience_s, gpus
+        self._counted_s = -SECONDS_BETWEEN_COUNTS
+
+    def map(self, function: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[tuple[Task, Result | Lost]]:
+        """Each task with its result, as they are done; of `tasks` only as many are taken as workers can be given.
+
+        Raises what the function raises, as it would here, and UserError where Ray itself has ended."""
+        ray = self._ray
+        # max_calls: a worker with a GPU would end after each task, and load the model for every one.
+        run = ray.remote(num_cpus=1, num_gpus=self._gpus, max_retries=ATTEMPTS - 1, max_calls=0)(_watched)
+        waiting, tasks = {}, iter(tasks)
+        try:
+            shared = ray.put(function)
+            while True:
+                for task in islice(tasks, max(0, self._room() - len(waiting))):
+                    waiting[run.remote(shared, task, self._patience_s)] = task
+                if not waiting:
+                    return
+                (done,), _ = ray.wait(list(waiting), num_returns=1)
+                yield waiting.pop(done), self._result(done)
+        except (ray.exceptions.RaySystemError, ConnectionError) as error:
+            raise UserError(f"Ray has ended ({error}): start it, and the same command goes on.") from None
+        finally:
+            for each in waiting if ray.is_initialized() else ():
+                ray.cancel(each, force=True)
+
+    def _room(self) -> int:
+        """How many tasks may be under way. Machines that join a cluster count soon."""
+        if time.monotonic() - self._counted_s > SECONDS_BETWEEN_COUNTS:
+            cores = self._ray.cluster_resources().get("GPU" if self._gpus else "CPU", 1)
+            self._most, self._counted_s = UNDER_WAY * max(1, int(cores)), time.monotonic()
+        return self._most
+
+    def _result(self, done: object) -> object:
+        errors = self._ray.exceptions
+        try:
+            return self._ray.get(done)
+        except errors.RayTaskError as error:
+            if isinstance(error.cause, ModuleNotFoundError):
+                raise UserError(
+                    f"Ray's workers cannot import heldout ({error.cause}): install the same on every machine."
+                ) from None
+            raise error.cause from None
+        except (errors.WorkerCrashedError, errors.NodeDiedError, errors.OutOfMemoryError, errors.ObjectLostError):
+            return Lost(
+                f"brought its worker down {ATTEMPTS} times, or took longer than {self._patience_s:g} s there "
+                "(too little memory, or a hostile file)"
+            )
+
+
+@contextmanager
+def tasks_at(where: Spread, device: str = "cpu") -> Iterator[Here | OnRay]:
+    """Where to run tasks, by what the user typed. A Ray that this process has already is used and left alone."""
+    if where.address is None:
+        yield Here()
+        return
+    if where.patience_s <= 0:
+        raise UserError(f"a patience of {where.patience_s} s leaves no time: give more than 0.")
+    ray = _imported(where.address)
+    begins = not ray.is_initialized()
+    if begins:
+        _start(ray, where.address)
+    try:
+        has_gpu = device != "cpu" and ray.cluster_resources().get("GPU", 0) >= 1
+        yield OnRay(ray, where.patience_s, int(has_gpu))
+    finally:
+        if begins:
+            ray.shutdown()
+
+
+def _imported(address: str) -> ModuleType:
+    """Ray, told before it is imported what it reads only then. Raises UserError where it is not installed."""
+    if address not in (LOCAL, AUTO) and not address.startswith(CLIENT):
+        raise UserError(f"{address} is no address of Ray: give local, auto or ray://HOST:PORT.")
+    for name, value in (QUIET | (LOOPBACK if address == LOCAL else {})).items():
+        os.environ.setdefault(name, value)
+    try:
+        return import_module("ray")
+    except ImportError:
+        raise UserError(f"--address is for Ray, which is not installed: {installed_by('ray')}.") from None
+
+
+def _start(ray: ModuleType, address: str) -> None:
+    """Start Ray here, or connect to the one that runs. Raises UserError where neither works."""
+    told = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if address == LOCAL:
+        told |= {"num_cpus": usable_cores(), "object_store_memory": STORE_BYTES, "include_dashboard": False}
+    with _importable_by_workers():
+        try:
+            ray.init(address, **told)
+        except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+            reason = str(error).partition("\n")[0]
+            raise UserError(
+                f"there is no Ray at {address} ({reason}); --address local starts one on this machine."
+            ) from None
+
+
+@contextmanager
+def _importable_by_workers() -> Iterator[None]:
+    """Workers that are started here import the very code that runs here; what is installed they find anyway."""
+    before = os.environ.get("PYTHONPATH")
+    if str(REPOSITORY) not in sysconfig.get_paths().values():
+        os.environ["PYTHONPATH"] = os.pathsep.join([str(REPOSITORY), *filter(None, [before])])
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop("PYTHONPATH", None)
+        else:
+            os.environ["PYTHONPATH"] = before
+
+
+def _watched(function: Callable[[Task], Result], task: Task, patience_s: float) -> Result:
+    """A task on a worker, which ends where it takes longer: also one that hangs outside of Python."""
+    faulthandler.dump_traceback_later(patience_s, exit=True, file=sys.__stderr__)
+    try:
+        return function(task)
+    finally:
+        faulthandler.cancel_dump_traceback_later()

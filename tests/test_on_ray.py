@@ -1,0 +1,74 @@
+"""What runs on Ray gives what it gives in one process, whatever dies meanwhile. One Ray for all tests of this file."""
+
+import os
+from collections.abc import Iterator
+from importlib import import_module
+from importlib.util import find_spec
+from itertools import count
+
+import on_ray
+import psutil
+import pytest
+
+from pretrain.command import UserError
+from pretrain.tasks import ATTEMPTS, LOCAL, Lost, OnRay, Spread, tasks_at
+
+if find_spec("ray") is None:  # not imported: where it listens is decided as it is
+    pytest.skip("needs the extra ray", allow_module_level=True)
+HERE = Spread(address=LOCAL)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    """Ray on this machine with two workers, as `--address local` starts it; every command of a test finds it."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("pretrain.tasks.usable_cores", lambda: 2)
+        patched.setattr("pretrain.tasks.STORE_BYTES", 80 * 2**20)
+        patched.setenv("PYTHONPATH", os.path.dirname(on_ray.__file__), prepend=os.pathsep)
+        with tasks_at(HERE):
+            yield
+
+
+pytestmark = pytest.mark.usefixtures("cluster")
+
+
+def test_results_are_those_of_this_process_and_come_from_several():
+    with tasks_at(HERE) as tasks:
+        found = dict(tasks.map(on_ray.squared, range(40)))
+    assert {number: square for number, (square, _) in found.items()} == {n: n * n for n in range(40)}
+    workers = {pid for _, pid in found.values()}
+    assert len(workers) >= 2 and os.getpid() not in workers
+
+
+def test_tasks_are_taken_only_as_workers_can_be_given():
+    taken = []
+    endless = (taken.append(number) or number for number in count())
+    with tasks_at(HERE) as tasks:
+        results = tasks.map(on_ray.squared, endless)
+        for _ in range(10):
+            next(results)
+        results.close()
+    assert len(taken) <= 10 + 4
+
+
+def test_a_mistake_is_raised_as_it_is_here():
+    with tasks_at(HERE) as tasks, pytest.raises(UserError, match=r"^3 is wrong$"):
+        list(tasks.map(on_ray.wrong, [3]))
+
+
+def test_a_task_whose_worker_dies_is_done_by_another(tmp_path):
+    with tasks_at(HERE) as tasks:
+        assert list(tasks.map(on_ray.dies_at_first, [str(tmp_path)])) == [(str(tmp_path), "done")]
+
+
+def test_a_task_that_hangs_every_time_is_lost_and_the_others_are_not():
+    tasks = OnRay(import_module("ray"), patience_s=0.5, gpus=0)
+    found = dict(tasks.map(on_ray.hangs, [0.0, 60.0, 0.01]))
+    assert found[0.0] is found[0.01] is None
+    assert isinstance(found[60.0], Lost) and f"{ATTEMPTS} times, or took longer than 0.5 s" in found[60.0].reason
+
+
+def test_ray_listens_on_the_loopback_alone():
+    processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
+    held = [each for process in processes for each in process.net_connections("tcp") if each.status == "LISTEN"]
+    assert len(held) > 3 and {each.laddr.ip.removeprefix("::ffff:") for each in held} == {"127.0.0.1"}
