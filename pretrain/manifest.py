@@ -29,7 +29,6 @@ def main(config: Manifest) -> None:
         raise UserError("name one folder or URL of images; an archive of them is one, too.")
     place = Place.of(config.url[0])
     print(f"{config.out}: {in_words(write_manifest(place, config.out))}")
-    print(f"next:  python downstream/detect.py run --data {config.out} --model MODEL --address local")
 
 
 def in_words(changes: tuple[int, int, int, int]) -> str:
