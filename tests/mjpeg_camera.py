@@ -1,11 +1,17 @@
-"""A camera of the tests' own: MJPEG over HTTP, as many IP cameras have it, with a plug that can be pulled."""
+"""A camera of the tests' own: MJPEG over HTTP, as many IP cameras have it, with a plug that can be pulled.
 
+`python mjpeg_camera.py FILE PORT` is one that can be killed: it shows the JPEG that is in the file just now.
+"""
+
+import signal
 import socket
+import sys
 import threading
 import time
 from base64 import b64encode
 from contextlib import suppress
 from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -14,12 +20,12 @@ from PIL import Image
 class MjpegCamera:
     """At `url`. `pixels` is what it shows; `rate` frames a second. With `login`, as `user:password`, others get 401."""
 
-    def __init__(self, pixels: np.ndarray, rate: float = 30.0, login: str | None = None) -> None:
+    def __init__(self, pixels: np.ndarray, rate: float = 30.0, login: str | None = None, port: int = 0) -> None:
         self.pixels, self.rate, self.is_hanging, self.connections = pixels, rate, False, 0
         self._login = login and f"Basic {b64encode(login.encode()).decode()}"
         self._open: list[socket.socket] = []
         self._listening: socket.socket | None = None
-        self.port = 0
+        self.port = port
         self.plug_in()
 
     @property
@@ -63,8 +69,28 @@ class MjpegCamera:
             connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: multipart/x-mixed-replace; boundary=next\r\n\r\n")
             while True:
                 if not self.is_hanging:
-                    written = BytesIO()
-                    Image.fromarray(self.pixels).save(written, "JPEG", quality=95)
-                    head = f"--next\r\nContent-Type: image/jpeg\r\nContent-Length: {written.tell()}\r\n\r\n"
-                    connection.sendall(head.encode() + written.getvalue() + b"\r\n")
+                    data = self._jpeg()
+                    head = f"--next\r\nContent-Type: image/jpeg\r\nContent-Length: {len(data)}\r\n\r\n"
+                    connection.sendall(head.encode() + data + b"\r\n")
                 time.sleep(1 / self.rate)
+
+    def _jpeg(self) -> bytes:
+        written = BytesIO()
+        Image.fromarray(self.pixels).save(written, "JPEG", quality=95)
+        return written.getvalue()
+
+
+class FileCamera(MjpegCamera):
+    """Shows what is in a file."""
+
+    def __init__(self, file: Path, port: int, rate: float = 20.0) -> None:
+        self._file = file
+        super().__init__(np.empty(0), rate, port=port)
+
+    def _jpeg(self) -> bytes:
+        return self._file.read_bytes()
+
+
+if __name__ == "__main__":
+    FileCamera(Path(sys.argv[1]), int(sys.argv[2]))
+    signal.pause()

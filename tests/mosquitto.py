@@ -21,7 +21,8 @@ class Mosquitto:
             self.port = free.getsockname()[1]
         self._settings, self._config, self._process = settings, folder / "mosquitto.conf", None
         user = ["user root"] if os.getuid() == 0 else []  # whose folder it is
-        self._config.write_text("\n".join([*user, f"listener {self.port} 127.0.0.1", "persistence false", *settings]))
+        listens = [f"listener {self.port} 127.0.0.1", f"persistence_location {folder}/"]
+        self._config.write_text("\n".join([*user, *listens, *settings]))
 
     def start(self) -> None:
         # Debian puts it where only root looks.
@@ -36,6 +37,12 @@ class Mosquitto:
             self._process.send_signal(how)
             self._process.wait(10)
             self._process = None
+
+    def save(self) -> None:
+        """Write who has subscribed, where a setting says `persistence true`: it is there after a kill too."""
+        file = self._config.with_name("mosquitto.db")
+        self._process.send_signal(signal.SIGUSR1)
+        until(file.exists)
 
     def _answers(self) -> bool:
         assert self._process.poll() is None, "mosquitto did not start"
