@@ -118,15 +118,22 @@ class Mqtt(Broker, Options):
         ca: File of certificates that the broker's is checked against. Default is the system's.
         topic: What the topics begin with: TOPIC/STATION/signal, TOPIC/STATION/state and TOPIC/status. Each line has
             its own.
+        sparkplug: GROUP/NODE: beside those topics the line is this edge node of Sparkplug B, each station a device of
+            it; its death takes the place of TOPIC/status.
     """
 
     needs: ClassVar[tuple[str, str] | None] = PAHO
     topic: str = "heldout"
+    sparkplug: str = ""
 
     def check(self) -> None:
         super().check()
         self.check_broker()
         check_topic(self.topic)
+        if self.sparkplug:
+            check_topic(self.sparkplug)
+            if self.sparkplug.count("/") != 1:
+                raise UserError(f"sparkplug {self.sparkplug!r} is no edge node: write GROUP/NODE.")
 
     def reaches(self) -> Sequence[Address]:
         return [self.address()]

@@ -130,6 +130,10 @@ class Plant:
             return all(each["waiting"] == 0 and each["problem"] is None for each in sinks)
         return False
 
+    def count_answers(self) -> int:
+        assert self._processes["line"].poll() is None, (self._folder / "line.log").read_text()[-2000:]
+        return sum(part.answer is not None for part in self.called)
+
     def end(self) -> None:
         if "line" in self._processes:
             self._processes["line"].terminate()
@@ -224,8 +228,8 @@ def rounds(plant: Plant, victims: list[str], seed: int) -> None:
             time.sleep(draw.uniform(0.0, 0.5))
             plant.start(victim)
             if victim == "line" and draw.random() < 0.8:  # else it may be killed as it starts
-                answered = sum(part.answer is not None for part in plant.called)
-                until(lambda: sum(part.answer is not None for part in plant.called) > answered, 60)  # noqa: B023
+                answered = plant.count_answers()
+                until(lambda: plant.count_answers() > answered, 60)  # noqa: B023
     finally:
         is_over.set()
         calling.join(30)
