@@ -26,10 +26,10 @@ if __name__ == "__main__":
 
 import math
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 import torch
@@ -152,55 +152,32 @@ def main(config: Config) -> int:
     learner = BestWeights(module)  # what a session saves
     if config.compile:  # in place: weights keep their names, and a run its encoder file
         module.encoder.stages.compile()
-    pixels_of = DeviceImages(images, fabric.device)
+    batches = Batches(config, images, encoder, fabric)
     positions = rank_positions(config.batch, fabric)
-
-    def pairs_of(number: int, places: np.ndarray) -> Tensor:
-        return make_views(config, number, places, pixels_of(places), None)[0]
-
-    cached = CachedMaps(encoder, config, len(images), pairs_of, fabric) if config.cached_views else None
 
     def train_step(step: int, steps: int, positions: np.ndarray = positions) -> Losses:
         torch.manual_seed(config.seed + step)  # for stochastic depth, which ConvNeXt draws
-        chosen = batch_members(config, step, len(images))
-        if cached:  # what the frozen stages gave of the views
-            views, masks = cached(step // (len(images) // config.batch), chosen[positions]), None
-        else:
-            # Synthetic anomalies borrow texture from the image before, in the batch: it is read along.
-            read = np.r_[positions[:1] - 1, positions] if config.synthetic_negatives else positions
-            pixels = pixels_of(chosen[read])  # uint8 (b, h, w, 3), or (b + 1, h, w, 3)
-            if pixels_of.can_read_ahead:
-                pixels_of.read_ahead(batch_members(config, step + 1, len(images))[read])
-            sources, pixels = (pixels[:-1], pixels[1:]) if config.synthetic_negatives else (None, pixels)
-            views, masks = make_views(config, step, positions, pixels, sources)
+        views, masks = batches(step, positions)
         for group in stepper.param_groups:
             group["lr"] = learning_rate_at(step / steps, config)
-        losses = model(views, masks, config.seed, step, positions, cached and cached.level)
+        losses = model(views, masks, config.seed, step, positions, batches.after)
         fabric.backward(losses.loss)  # averages gradients over processes; nt_xent is made for that
         stepper.step()
         stepper.zero_grad()
         return losses
 
-    def first_views() -> tuple[Tensor, Tensor | None]:
-        chosen, shown = batch_members(config, 0, len(images)), np.arange(min(VIEWS_SHOWN, config.batch))
-        if cached:
-            return pairs_of(0, chosen[shown]), None
-        sources = pixels_of(chosen[shown - 1]) if config.synthetic_negatives else None
-        return make_views(config, 0, shown, pixels_of(chosen[shown]), sources)
-
     report = Report(config, run, fabric, images, unseen)
     what_fits = told_what_fits(config.batch, config.size_px, lambda some: train_step(0, 1000, positions[:some]),
                                 fabric.device, fabric.world_size)  # fmt: skip
     held = run.held(config) if fabric.is_global_zero else nullcontext()
-    with held, kernels(config.deterministic), cached or nullcontext(), what_fits:
+    with held, kernels(config.deterministic), batches, what_fits:
         with Session(
             "pretraining", learner, optimizer, run, fabric, None, config.checkpoint_minutes, report.describe
         ) as session:
-            spent_minutes = cached.minutes if cached else 0.0
             session.steps = session.steps or length_in_steps(
-                config, len(images), session, train_step, partial(report.measure, module), spent_minutes
+                config, len(images), session, train_step, partial(report.measure, module), batches.spent_minutes
             )
-            report.begin(session, first_views)
+            report.begin(session, batches.first)
             for step in session:
                 report.evaluate(step, learner)
                 if session.is_over:
@@ -231,6 +208,62 @@ def prepared(config: Config, fabric: Fabric, began_on: str | None = None) -> tup
             f"{len(learned_from)} images are too few for {fabric.world_size} processes of two or more each."
         )
     return replace(config, batch=batch), learned_from, parts["unseen"]
+
+
+class Batches(AbstractContextManager):
+    """Of every step, what it learns from: the views of its images, or what frozen stages gave of them; `after` is the
+    last of these. A context, in which the maps of frozen stages lie on the disk; to compute them took `spent_minutes`.
+    """
+
+    def __init__(self, config: Config, images: ImageSet, encoder: Encoder, fabric: Fabric) -> None:
+        self._config, self._count, self._pixels_of = config, len(images), DeviceImages(images, fabric.device)
+        self._cached, self.after = None, None
+        if config.cached_views:
+            self._cached = CachedMaps(encoder, config, len(images), self._pairs, fabric)
+            self.after = self._cached.level
+
+    def __call__(self, step: int, positions: np.ndarray) -> tuple[Tensor, Tensor | None]:
+        """Views of the images at some positions of a step's batch, and where they have synthetic anomalies."""
+        chosen = batch_members(self._config, step, self._count)
+        if self._cached:
+            return self._cached(step // (self._count // self._config.batch), chosen[positions]), None
+        if not self._config.synthetic_negatives:
+            return make_views(self._config, step, positions, self._read(step, positions), None)
+        # Synthetic anomalies borrow texture from the image before, in the batch: it is read along.
+        pixels = self._read(step, np.r_[positions[:1] - 1, positions])
+        return make_views(self._config, step, positions, pixels[1:], pixels[:-1])
+
+    def first(self) -> tuple[Tensor, Tensor | None]:
+        """Some views of the first step as they are before any stage, to look at."""
+        chosen = batch_members(self._config, 0, self._count)
+        shown = np.arange(min(VIEWS_SHOWN, self._config.batch))
+        if self._cached:
+            return self._pairs(0, chosen[shown]), None
+        sources = self._pixels_of(chosen[shown - 1]) if self._config.synthetic_negatives else None
+        return make_views(self._config, 0, shown, self._pixels_of(chosen[shown]), sources)
+
+    @property
+    def spent_minutes(self) -> float:
+        return self._cached.minutes if self._cached else 0.0
+
+    def __enter__(self) -> Self:
+        if self._cached:
+            self._cached.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._cached:
+            self._cached.__exit__(*error)
+
+    def _read(self, step: int, positions: np.ndarray) -> Tensor:
+        """uint8 (b, h, w, 3), and a start on those of the next step."""
+        pixels = self._pixels_of(batch_members(self._config, step, self._count)[positions])
+        if self._pixels_of.can_read_ahead:
+            self._pixels_of.read_ahead(batch_members(self._config, step + 1, self._count)[positions])
+        return pixels
+
+    def _pairs(self, number: int, places: np.ndarray) -> Tensor:
+        return make_views(self._config, number, places, self._pixels_of(places), None)[0]
 
 
 def make_views(
