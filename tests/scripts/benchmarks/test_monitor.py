@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from pretrain.command import run_command
 from scripts.benchmarks.config import Monitor
 from scripts.benchmarks.monitor import main, rank_correlations
@@ -12,11 +14,14 @@ def test_ranks_are_compared_with_those_of_real_defects():
 
 
 def test_it_judges_each_encoder_three_ways_and_is_recorded(demo_folder, tmp_path, capsys):
-    options = ["--data", str(demo_folder), "--categories", "hazelnut", "--encoders", "random,imagenet"]
+    options = ["--data", str(demo_folder), "--categories", "hazelnut,bottle", "--encoders", "random,imagenet"]
     small = ["--method", "padim", "--size-px", "64", "--monitor-px", "32", "--record", str(tmp_path / "record.md")]
-    assert run_command(main, Monitor, [*options, *small]) == 0
+    assert run_command(main, Monitor, [*options, *small, "--quick"]) == 0
     result = json.loads(capsys.readouterr().out.splitlines()[-1])
-    rows = result["by_category"]["hazelnut"]["encoders"]
+    (category,) = result["by_category"]  # --quick
+    mean = result["by_category"][category]["spearman"]["nearest"]
+    assert result["mean_rank"] == pytest.approx(mean, nan_ok=True)  # none where both find as much
+    rows = result["by_category"][category]["encoders"]
     assert list(rows) == ["random", "imagenet"] and all(len(row) == len(result["columns"]) for row in rows.values())
     assert all(0 <= figure <= 1 for row in rows.values() for figure in row)
     assert rows["random"] != rows["imagenet"] and "rank correlation" in (tmp_path / "record.md").read_text()
