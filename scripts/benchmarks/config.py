@@ -161,13 +161,15 @@ class Line(Benchmark):
         budget_ms: Milliseconds after which a part is a fault.
         rounds: Rounds in which the bare model, the line and the line beside a source that hangs take turns.
         seconds: Seconds of each load.
+        minutes: Try no further load after so many.
         soak: So many parts more, at the highest rate that one station bore; 0 is none.
     """
 
     stations: Names = Names("1,2,4,8")
     budget_ms: float = 200.0
     rounds: int = 3
-    seconds: float = 20.0
+    seconds: float = 12.0
+    minutes: float = 6.5
     soak: int = 0
 
 

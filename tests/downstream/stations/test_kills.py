@@ -229,7 +229,7 @@ def rounds(plant: Plant, victims: list[str], seed: int) -> None:
             plant.start(victim)
             if victim == "line" and draw.random() < 0.8:  # else it may be killed as it starts
                 answered = plant.count_answers()
-                until(lambda: plant.count_answers() > answered, 60)  # noqa: B023
+                until(lambda: plant.count_answers() > answered, 120)  # noqa: B023
     finally:
         is_over.set()
         calling.join(30)
