@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from line_here import surroundings, until
 from mjpeg_camera import MjpegCamera
+from rtsp_camera import RtspCamera
 
 from downstream.stations.options import Secret
 from downstream.stations.sources.config import Video
@@ -88,6 +89,20 @@ def test_a_camera_that_hangs_is_connected_to_anew(camera, watching):
     until(lambda: source.problem and camera.connections > 1)
     camera.is_hanging, count = False, len(frames)
     until(lambda: len(frames) > count)
+
+
+def test_a_camera_by_rtsp_is_connected_to_anew(watching):
+    camera = RtspCamera(RED)
+    source, frames = watching(url=camera.url, timeout_s=5.0)
+    until(lambda: len(frames) > 3)
+    assert looks_like(frames[-1].pixels, RED) and camera.methods == ["OPTIONS", "DESCRIBE", "SETUP", "PLAY"]
+    camera.pull_the_plug()
+    until(lambda: source.problem)
+    camera.pixels, count = BLUE, len(frames)
+    camera.plug_in()
+    until(lambda: len(frames) > count + 3)
+    assert looks_like(frames[-1].pixels, BLUE) and source.problem is None
+    camera.pull_the_plug()
 
 
 def test_a_password_is_sent_and_never_shown(watching, monkeypatch):
