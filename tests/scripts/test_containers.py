@@ -1,4 +1,4 @@
-"""compose.yaml and what it builds: no container engine runs here, so this is all that stands in for one."""
+"""The compose files and what they build: no container engine runs here, so this is all that stands in for one."""
 
 import json
 import re
@@ -12,14 +12,22 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import REPOSITORY
+from line_here import until
+from mosquitto import mosquitto
+from paho.mqtt.client import Client, MQTTv5
+from paho.mqtt.enums import CallbackAPIVersion
 
 from downstream.service.access import HEADERS
 from downstream.service.config import Config
+from downstream.stations import config as line_config
+from downstream.stations.reading_config import read_line
+from downstream.stations.sinks.config import Modbus
 from pretrain.command import read_config
 
 FOLDER = REPOSITORY / "scripts" / "containers"
 COMPOSE = REPOSITORY / "compose.yaml"
-SERVICES = yaml.safe_load(COMPOSE.read_text())["services"]
+LINE = FOLDER / "line"
+SERVICES, LINE_SERVICES = (yaml.safe_load(file.read_text())["services"] for file in (COMPOSE, LINE / "compose.yaml"))
 FILES = sorted(FOLDER.glob("*Containerfile"))
 
 
@@ -31,9 +39,10 @@ def tool(name: str) -> Path:
     return Path(found)
 
 
-def test_the_file_is_of_the_form_that_the_specification_asks_for(tmp_path):
+def test_the_files_are_of_the_form_that_the_specification_asks_for(tmp_path):
     command = [tool("check-jsonschema"), "--builtin-schema", "vendor.compose-spec"]
-    done = subprocess.run([*command, COMPOSE], capture_output=True, text=True, check=False)
+    files = [COMPOSE, LINE / "compose.yaml"]
+    done = subprocess.run([*command, *files], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     wrong = tmp_path / "compose.yaml"
     wrong.write_text(COMPOSE.read_text().replace("cap_drop:", "cap_dorp:"))
@@ -56,9 +65,9 @@ def test_all_parts_are_there():
         assert ("deploy" in service) == name.endswith("-gpu")
 
 
-@pytest.mark.parametrize("name", SERVICES)
+@pytest.mark.parametrize("name", {**SERVICES, **LINE_SERVICES})
 def test_a_service_is_kept_small(name):
-    service = SERVICES[name]
+    service = {**SERVICES, **LINE_SERVICES}[name]
     assert int(service["user"].partition(":")[0]) > 0
     assert service["read_only"] and service["cap_drop"] == ["ALL"] and "privileged" not in service
     assert service["security_opt"] == ["no-new-privileges:true"]
@@ -125,6 +134,49 @@ def test_the_service_understands_how_it_is_started():
     environment = {**SERVICES["inference-cpu"]["environment"]}
     assert environment["HELDOUT_RESULTS"] == "postgresql://heldout@database/heldout"
     assert SERVICES["database"]["environment"]["POSTGRES_USER"] == "heldout"
+
+
+def test_the_line_understands_how_it_is_started(monkeypatch):
+    text, service = (FOLDER / "Containerfile").read_text(), LINE_SERVICES["line"]
+    entry = json.loads(re.findall(r"(?m)^ENTRYPOINT (.*downstream.line.*)$", text)[0])
+    assert entry == ["python", "-m", "downstream.line"] and service["build"]["target"] == "line"
+    monkeypatch.setattr("downstream.stations.options.secret_in", lambda file: file.name)
+    assert service["command"] == ["--config", "/config/line.yaml"]
+    config = read_config(line_config.Config, ["--config", str(LINE / "line.yaml")])
+    line = read_line(config)
+    modbus = next(sink.options for sink in line.sinks if isinstance(sink.options, Modbus))
+    assert service["ports"] == [f"127.0.0.1:{port}:{port}" for port in (config.port, modbus.port)]
+    assert {config.host, modbus.host} == {"0.0.0.0"}
+    secrets = {"token": config.token_file, "mqtt": line.stations[0].trigger.password.file}
+    assert {*service["secrets"]} == {*secrets} and all(
+        path == Path(f"/run/secrets/{name}") for name, path in secrets.items()
+    )
+    assert config.state.is_relative_to("/work/runs") and "line:/work/runs" in service["volumes"]
+
+
+def test_the_line_is_given_its_files():
+    volumes = [volume for service in LINE_SERVICES.values() for volume in service["volumes"]]
+    given = {volume.partition(":")[0] for volume in volumes if volume.startswith("./")} - {"./models"}
+    assert given == {f"./{file.name}" for file in LINE.iterdir()} - {"./compose.yaml"}
+
+
+def test_the_broker_asks_for_a_password(tmp_path):
+    """mosquitto itself reads the file, with the paths and the port of here."""
+    text = (LINE / "mosquitto.conf").read_text()
+    assert "\nlistener 1883\n" in text and LINE_SERVICES["broker"]["secrets"] == ["passwords"]
+    settings = [line for line in text.splitlines() if not line.startswith(("#", "listener"))]
+    (tmp_path / "passwords").touch()
+    settings = [line.replace("/run/secrets", str(tmp_path)) for line in settings]
+    with mosquitto(tmp_path, settings) as broker:
+        got = []
+        client = Client(CallbackAPIVersion.VERSION2, protocol=MQTTv5)
+        client.on_connect = lambda *about: got.append(str(about[3]))
+        client.connect("127.0.0.1", broker.port)
+        client.loop_start()
+        until(lambda: got)
+        client.disconnect()
+        client.loop_stop()
+    assert got[0] == "Not authorized"
 
 
 def test_the_page_has_the_same_headers_from_the_web_server():

@@ -10,8 +10,15 @@ import yaml
 
 from downstream.stations.schema import line_schema
 
-PAGE = Path(__file__).resolve().parents[3] / "docs/line.md"
-EXAMPLE = yaml.safe_load(re.search(r"```yaml\n(.*?)```", PAGE.read_text(), re.DOTALL)[1])
+DOCS = Path(__file__).resolve().parents[3] / "docs"
+
+
+def examples(page: str) -> list[dict]:
+    """What a page shows of a line's YAML."""
+    return [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", (DOCS / page).read_text(), re.DOTALL)]
+
+
+(EXAMPLE,) = examples("line.md")
 
 
 def is_valid(line: dict) -> bool:
@@ -21,6 +28,13 @@ def is_valid(line: dict) -> bool:
 def test_the_schema_is_one_and_takes_the_example():
     jsonschema.Draft202012Validator.check_schema(line_schema())
     jsonschema.validate(EXAMPLE, line_schema())
+
+
+@pytest.mark.parametrize("page", ["mqtt.md", "modbus.md", "opcua.md", "webhook.md", "files.md"])
+def test_the_examples_of_the_pages_on_sinks_are_right(page):
+    for example in examples(page):
+        assert example.keys() <= {"stations", "sinks"}
+        jsonschema.validate({"stations": EXAMPLE["stations"], **example}, line_schema())
 
 
 @pytest.mark.parametrize(

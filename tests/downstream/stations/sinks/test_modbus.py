@@ -1,7 +1,9 @@
 """A client of pymodbus's as PLC."""
 
+import re
 import socket
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from line_here import surroundings
@@ -83,3 +85,13 @@ def test_one_station_answers_as_any_unit_and_a_taken_port_is_said(tmp_path):
         each.close()
     with socket.socket() as asking:
         assert asking.connect_ex(("127.0.0.1", sink.port)) != 0
+
+
+def test_the_lines_of_the_docs_read_it(served, capsys):
+    sink, client = served
+    sink.show(running())
+    sink.send(verdict(65_537, "pass", time=now()))
+    page = (Path(__file__).resolve().parents[4] / "docs/modbus.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    exec(code.replace("192.168.10.5", "127.0.0.1").replace("5020", str(sink.port)), {})
+    assert capsys.readouterr().out == "part 65537 passes\n"

@@ -1,8 +1,10 @@
 """A client of asyncua's as PLC."""
 
 import math
+import re
 import socket
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from asyncua import ua
@@ -28,6 +30,7 @@ def served(tmp_path_factory):
     sink.open()
     with pytest.MonkeyPatch.context() as patched, Client(f"opc.tcp://127.0.0.1:{port}/heldout") as client:
         patched.setattr(lamps, "SILENCE_S", 600)  # the machine may be slow
+        client.port = port
         yield sink, client
     sink.close()
     with socket.socket() as asking:
@@ -93,3 +96,14 @@ def test_a_taken_port_is_said(tmp_path):
         with pytest.raises(UserError, match="cannot listen at 127.0.0.1"):
             sink.open()
         sink.close()
+
+
+def test_the_lines_of_the_docs_read_it(served, capsys):
+    sink, client = served
+    sink.show(state())
+    sink.send(verdict(18, "fail", time=datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")))
+    until(lambda: lit(client) == "Fail")
+    page = (Path(__file__).resolve().parents[4] / "docs/opcua.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    exec(code.replace("192.168.10.5:4840", f"127.0.0.1:{client.port}"), {})
+    assert capsys.readouterr().out == "Part 18\nPass False\nFault False\nHeartbeat 7\nReason \n"

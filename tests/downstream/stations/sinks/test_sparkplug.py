@@ -1,7 +1,9 @@
 """A host that listens to Sparkplug's topics at a real broker: births, data by number, deaths, and nothing lost."""
 
+import re
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from line_here import surroundings, until
@@ -90,6 +92,11 @@ def check_numbers(heard: Heard) -> None:
 def test_payloads_are_those_of_the_published_definition():
     assert Payload.FromString(PUBLISHED).SerializeToString() == PUBLISHED
     assert metrics(Payload.FromString(PUBLISHED))["Signal/Score"].double_value == 1.25
+
+
+def test_the_page_names_every_metric():
+    page = (Path(__file__).resolve().parents[4] / "docs/mqtt.md").read_text()
+    assert {*re.findall(r"`((?:State|Signal)/\w+)`", page)} == {*STATE, *SIGNAL}
 
 
 def test_a_host_sees_a_birth_all_data_and_the_death(sink, host):

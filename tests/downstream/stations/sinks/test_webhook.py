@@ -3,8 +3,10 @@
 import hashlib
 import hmac
 import json
+import re
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 from line_here import surroundings
@@ -13,7 +15,7 @@ from made_signals import verdict
 from downstream.stations.contract import NotDelivered, Refused
 from downstream.stations.options import Secret
 from downstream.stations.sinks.config import Webhook
-from downstream.stations.sinks.webhook import WebhookSink
+from downstream.stations.sinks.webhook import WebhookSink, signature
 
 
 @pytest.fixture
@@ -73,3 +75,17 @@ def test_one_that_is_away_is_not_delivered_to_and_its_address_not_shown(receiver
     with pytest.raises(NotDelivered) as error:
         WebhookSink(Webhook(receiver.url), surroundings(tmp_path)).send(verdict(1))
     assert "parts" not in str(error.value)
+
+
+def test_the_check_of_the_docs_knows_ours_from_others(receiver, tmp_path, monkeypatch):
+    page = (Path(__file__).resolve().parents[4] / "docs/webhook.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    exec(code, named := {})
+    monkeypatch.setenv("MES_SECRET", "s3cret")
+    WebhookSink(Webhook(receiver.url, Secret(env="MES_SECRET")), surroundings(tmp_path)).send(verdict(1))
+    ((headers, body),) = receiver.got
+    moment, said = headers["X-Heldout-Timestamp"], headers["X-Heldout-Signature"]
+    assert named["is_ours"](b"s3cret", moment, said, body)
+    old = str(int(moment) - 1000)
+    assert not named["is_ours"](b"s3cret", old, signature(b"s3cret", old, body), body)
+    assert not named["is_ours"](b"other", moment, said, body) and not named["is_ours"](b"s3cret", moment, said, b"{}")
