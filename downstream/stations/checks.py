@@ -28,6 +28,11 @@ def check(config: Config, line: Line) -> None:
         if options.needs and find_spec(options.needs[0]) is None:
             raise UserError(f"{where}: it needs {options.needs[0]}: {installed_by(options.needs[1])}.")
     _check_ports(config, parts)
+    owners: dict[str, str] = {}
+    for where, options in parts:
+        for owned in options.owns():
+            if (other := owners.setdefault(owned, where)) != where:
+                raise UserError(f"{other} and {where} have one and the same, {owned}: give each its own.")
     _check_stations(config, line)
     if min(config.batch_size, config.images_mb) < 1 or (config.threads is not None and config.threads < 1):
         raise UserError("--batch-size, --images-mb and --threads have to be 1 or more.")

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from downstream.service.monitoring import LOG
 from downstream.stations.contract import Frame, Surroundings
 from downstream.stations.frames import keep_image
 from downstream.stations.signal import Signal
@@ -34,6 +35,8 @@ class KeptImages:
             self._sizes[path] = path.stat().st_size
             self._bytes += self._sizes[path]
             while self._bytes > self._limit and len(self._sizes) > 1:
+                if self.removed == 0:
+                    LOG.warning("images that wait for sinks are too many", extra={"metadata": {"bytes": self._limit}})
                 self._remove(next(iter(self._sizes)))
                 self.removed += 1
 

@@ -70,6 +70,10 @@ class Options:
             if isinstance(value, Secret):
                 value.value()
 
+    def owns(self) -> Sequence[str]:
+        """What no other part of the line may have too, in words."""
+        return ()
+
     def listens(self) -> Sequence[Address]:
         """Where it opens a port. No two parts may open the same; port 0, any free one, is no conflict."""
         return ()

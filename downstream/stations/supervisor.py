@@ -121,7 +121,8 @@ class Supervisor:
         self._is_told = True
 
     def status(self) -> dict:
-        return status(self.stations, self._deliveries, self._heartbeats)
+        found = status(self.stations, self._deliveries, self._heartbeats)
+        return {**found, "images_removed": self._images.removed}
 
     def is_well(self) -> bool:
         """Whether every station can keep its promises."""

@@ -29,6 +29,9 @@ class Csv(Options):
 
     path: Path
 
+    def owns(self) -> Sequence[str]:
+        return [f"the file {self.path.resolve()}"]
+
     def check(self) -> None:
         if self.path.is_dir():
             raise UserError(f"path {self.path} is a folder: name a file.")
@@ -45,6 +48,9 @@ class Images(Options):
 
     path: Path
     verdicts: Names = Names("pass,fail,fault")
+
+    def owns(self) -> Sequence[str]:
+        return [f"the folder {self.path.resolve()}"]
 
     def check(self) -> None:
         if self.path.exists() and not self.path.is_dir():
@@ -134,6 +140,9 @@ class Mqtt(Broker, Options):
             check_topic(self.sparkplug)
             if self.sparkplug.count("/") != 1:
                 raise UserError(f"sparkplug {self.sparkplug!r} is no edge node: write GROUP/NODE.")
+
+    def owns(self) -> Sequence[str]:
+        return [f"the topic {self.topic} at {self.address()}"]
 
     def reaches(self) -> Sequence[Address]:
         return [self.address()]

@@ -27,6 +27,9 @@ class Folder(Options):
     settle_s: float = 0.5
     every_s: float = 0.2
 
+    def owns(self) -> Sequence[str]:
+        return [f"the folder {self.path.resolve()}"]
+
     def check(self) -> None:
         if self.path.exists() and not self.path.is_dir():
             raise UserError(f"path {self.path} is no folder.")
@@ -95,6 +98,9 @@ class Video(Options):
     def is_device(self) -> bool:
         is_in_memory = self.url.startswith("/dev/shm/")  # a file like any other
         return self.format is not None or (self.url.startswith("/dev/") and not is_in_memory)
+
+    def owns(self) -> Sequence[str]:
+        return [f"the camera {self.url}"] if self.is_device else ()
 
     def reaches(self) -> Sequence[Address]:
         return [address_in(self.url, STREAMS)] if "://" in self.url else ()

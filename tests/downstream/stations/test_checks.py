@@ -55,6 +55,23 @@ def test_two_on_one_port_are_named(models_folder, monkeypatch):
     checked({"model": "mean"}, [{"type": "stdout"}, {"type": "stdout", "name": "b"}], models=models_folder, port=0)
 
 
+@pytest.mark.parametrize(
+    ("station", "sinks", "words"),
+    [({"type": "folder", "path": "in"}, [], "station cap, source and station lid, source have .*the folder .*/in:"),
+     ({"type": "push"}, [{"type": "csv", "path": "a.csv"}, {"type": "csv", "name": "b", "path": "./a.csv"}],
+      "sink csv and sink b have one and the same, the file .*/a.csv:"),
+     ({"type": "video", "url": "/dev/video0"}, [], "the camera /dev/video0"),
+     ({"type": "push"}, [{"type": "mqtt", "url": "mqtt://plant"}, {"type": "mqtt", "name": "b", "url": "mqtt://plant"}],
+      "sink mqtt and sink b have one and the same, the topic heldout at plant:1883:")],
+)  # fmt: skip
+def test_what_only_one_may_have_is_named(models_folder, tmp_path, monkeypatch, station, sinks, words):
+    monkeypatch.chdir(tmp_path)
+    stations = [{"name": name, "source": station, "model": "mean"} for name in ("cap", "lid")]
+    config = Config(stations=stations, sinks=sinks, models=models_folder, port=0)
+    with pytest.raises(UserError, match=words):
+        check(config, read_line(config))
+
+
 def test_an_extra_that_is_missing_is_named(models_folder, monkeypatch):
     monkeypatch.setattr(Stdout, "needs", ("no_such_module", "line"))
     with pytest.raises(UserError, match=r"sink stdout: it needs no_such_module: pip install -e '.\[line\]'"):

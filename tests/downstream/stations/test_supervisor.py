@@ -7,6 +7,7 @@ import time
 
 import pytest
 from line_here import running, until
+from serving_here import serving_here
 
 from downstream.stations import supervisor as module
 from downstream.stations.config import Config
@@ -44,6 +45,27 @@ def test_stations_share_a_model_and_the_line_ends_with_its_sources(onnx_file, tm
     assert len(list((tmp_path / "sorted").rglob("*.png"))) == failed
     assert [each["waiting"] for each in found["sinks"]] == [0, 0]
     assert not list((tmp_path / "state/images").iterdir())  # all sinks have them
+
+
+def test_what_the_line_judged_is_reviewed_on_the_service_s_page(onnx_file, tmp_path, nuts):
+    sink = {"type": "database", "results": str(tmp_path / "results.sqlite"), "kept_images": str(tmp_path / "images")}
+    with running(onnx_file, tmp_path, [replay(nuts / "good", waits=True)], [sink]) as here:
+        assert here.ended.wait(60)
+        signals = here.signals()
+        assert here.line.status()["images_removed"] == 0
+    with serving_here(onnx_file, tmp_path) as serving:
+
+        def waiting() -> list[dict]:
+            answer = serving.client.get("/api/feedback/queue").json()
+            assert answer["versions"][0]["version"] == signals[0].version
+            return [image["result"] for image in answer["images"]]
+
+        assert {each["name"] for each in waiting()} == {f"nut {each.part} {each.name}" for each in signals}
+        first = next(each for each in waiting() if not each["is_defective"])
+        assert serving.client.get(f"/api/images/kept/{first['digest']}").headers["content-type"] == "image/jpeg"
+        said = serving.client.post("/api/feedback", json={"result": first["id"], "verdict": "missed_defect"})
+        assert said.status_code == 200, said.text
+        assert first["id"] not in {each["id"] for each in waiting()}
 
 
 def test_a_folder_is_judged_once_whatever_is_restarted(onnx_file, tmp_path, nuts):
