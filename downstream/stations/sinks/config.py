@@ -49,9 +49,6 @@ class Images(Options):
     path: Path
     verdicts: Names = Names("pass,fail,fault")
 
-    def owns(self) -> Sequence[str]:
-        return [f"the folder {self.path.resolve()}"]
-
     def check(self) -> None:
         if self.path.exists() and not self.path.is_dir():
             raise UserError(f"path {self.path} is no folder.")
