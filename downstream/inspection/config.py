@@ -41,7 +41,8 @@ class FitSettings:
         train: Folder of other categories, to learn from (residual) and to calibrate with few references.
         train_categories: Only these of them.
         size_px: Images are seen with as many pixels as a square of this side has; those that are no squares keep their
-            aspect. native: as large as they are.
+            aspect. native: as large as they are. auto: at half of their side, but no less than 384 and no more than
+            640 px, which fit says.
         scales: See each image at several shares of that size, such as 0.5,1, and fuse what is found.
         lights: Images belong together as several lights of one part: the pages of a TIFF, or NAME_light1.png,
             NAME_light2.png and so on. Each light has statistics of its own, and what the strangest says counts.
@@ -65,7 +66,7 @@ class FitSettings:
     minimum_area: int = 0
     train: Path | None = None
     train_categories: Names = Names()
-    size_px: int | Literal["native"] = 384
+    size_px: int | Literal["auto", "native"] = "auto"
     scales: Names = Names()
     lights: bool = False
     range: Names = Names()
@@ -186,7 +187,8 @@ class AreaModel(LaidOut):
         validation_share: Of a model fitted here, the share of good images to leave out of it.
         encoder: Of a model fitted here, the encoder file.
         train: Of a model fitted here, the folder of other categories to learn from (residual).
-        size_px: Of a model fitted here, the side of a square with as many pixels as images are seen with; or native.
+        size_px: Of a model fitted here, the side of a square with as many pixels as images are seen with, native, or
+            auto, as detect.py fit has it.
         scales: Of a model fitted here, shares of that size to see images at, fused.
         options: Of a model fitted here, arguments of the method, such as dimensions=50.
         false_alarm_rate: Share of good images that may be called defective. Default is none of the validation images.
@@ -201,7 +203,7 @@ class AreaModel(LaidOut):
     validation_share: float = 0.1
     encoder: Path | None = None
     train: Path | None = None
-    size_px: int | Literal["native"] = 384
+    size_px: int | Literal["auto", "native"] = "auto"
     scales: Names = Names()
     options: str = ""
     false_alarm_rate: float | None = None

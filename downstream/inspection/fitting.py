@@ -41,7 +41,7 @@ from pretrain.data.channels import PLAIN, ToFind, read_image, typed_range
 from pretrain.data.dataset import ImageSet, check_size, data_name, load
 from pretrain.data.decode import Unreadable
 from pretrain.data.images import LayoutName
-from pretrain.data.size import Size, named, sides
+from pretrain.data.size import Asked, Size, named, sides
 from pretrain.demo import is_demo
 from pretrain.encoder import asked_encoder
 from pretrain.training.device import choose_device
@@ -91,7 +91,7 @@ def fitted_to(
 
 def check(settings: FitSettings) -> None:
     """Raise UserError for what can be refused before any image is opened."""
-    if settings.size_px != "native":
+    if isinstance(settings.size_px, int):
         check_size(settings.size_px)
     if settings.seed < 0:
         raise UserError(f"the seed {settings.seed} cannot be: give 0 or more.")
@@ -105,7 +105,7 @@ def to_find(settings: FitSettings) -> ToFind:
     return ToFind(settings.lights, typed_range(settings.range))
 
 
-def pixels_of(settings: FitSettings) -> int | None:
+def pixels_of(settings: FitSettings) -> Asked:
     """The size as images are loaded with it."""
     return None if settings.size_px == "native" else settings.size_px
 
@@ -115,6 +115,7 @@ def fitted(settings: FitSettings, normals: ImageSet, say: Say) -> Inspector:
     (category,), size_px = normals.categories, normals.size_px
     if normals.channels != PLAIN:
         say(f"images of {normals.channels}")
+    say_size(settings, normals, say)
     method = make_method(settings, normals.folder, say, normals.channels.lights).to(choose_device(settings.device))
     roi = None if settings.roi is None else look_within(method, settings, normals, say)
     dropped = normals.subset([])
@@ -197,6 +198,18 @@ def described(settings: FitSettings, method: Method, references: ImageSet, dropp
     return metadata
 
 
+def say_size(settings: FitSettings, normals: ImageSet, say: Say) -> None:
+    """At which size images are seen, where they told it, and what to do where they are much larger."""
+    (height, width), size_px = usual_size(normals), normals.size_px
+    shrunk = max(on_disk / side for on_disk, side in zip((height, width), sides(size_px), strict=True))
+    more = ": a larger --size-px, or native, finds smaller defects and takes longer"
+    if settings.size_px == "auto":
+        say(f"images of {width}x{height} px are seen at {named(size_px)} px"
+            + (more if shrunk > 1 else ": --size-px sets another size"))  # fmt: skip
+    elif shrunk >= MUCH_SMALLER:
+        say(f"these images are {shrunk:.1f} times as large as they are seen{more}")
+
+
 def say_learned(
     model: Inspector, settings: FitSettings, references: ImageSet, others: ImageSet | None, say: Say
 ) -> None:
@@ -206,10 +219,6 @@ def say_learned(
         learned = f"{len(others)} labeled images of {', '.join(others.categories)}; it learned nothing of {learned}"
     seen = f"{named(model.size_px)} px" + (f" and at {settings.scales} of it" if settings.scales else "")
     say(f"{settings.method} fitted to {learned}, seen at {seen}")
-    shrunk = max(on_disk / side for on_disk, side in zip(usual_size(references), sides(model.size_px), strict=True))
-    if shrunk >= MUCH_SMALLER:
-        say(f"these images are {shrunk:.1f} times as large as they are seen: a larger --size-px, or native, finds "
-            "smaller defects and takes longer")  # fmt: skip
     if not model.zone_rule:
         say(f"threshold {model.threshold.value:.4g} at {settings.false_alarm_rate:.0%} false alarms: "
             f"{model.threshold.why}")  # fmt: skip

@@ -14,7 +14,7 @@ from pretrain.data.dataset import ImageSet, check_size, layout_of, load, usual_s
 from pretrain.data.decode_pool import pixel_digest
 from pretrain.data.images import GOOD, SUFFIXES, LayoutName, Record, check_names
 from pretrain.data.layouts import has_layout, scan, scan_plain
-from pretrain.data.size import Size
+from pretrain.data.size import Asked
 
 # In place of a folder.
 IN_MEMORY = Path("images in memory")
@@ -23,7 +23,7 @@ IN_MEMORY = Path("images in memory")
 def good_images(
     data: Path,
     category: str | None,
-    size_px: Size | None,
+    size_px: Asked,
     keep_aspect: bool = False,
     layout: LayoutName | None = None,
     channels: Channels | ToFind = PLAIN,
@@ -35,7 +35,7 @@ def good_images(
     return replace(images, records=records)
 
 
-def good_images_given(images: object, category: str, size_px: int | None, channels: ToFind) -> ImageSet:
+def good_images_given(images: object, category: str, size_px: Asked, channels: ToFind) -> ImageSet:
     """Good images as Python has them: one or many, paths, arrays, tensors, Pillow's. They are held in memory, at the
     size that `load` would keep those of a folder at. Raises UserError for what is no image, and for none."""
     originals, _ = given(images)
@@ -58,7 +58,7 @@ def good_images_given(images: object, category: str, size_px: int | None, channe
 def images_of(
     data: Path,
     category: str | None,
-    size_px: Size | None,
+    size_px: Asked,
     keep_aspect: bool = False,
     layout: LayoutName | None = None,
     splits: Collection[str] = (),

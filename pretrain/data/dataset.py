@@ -16,7 +16,7 @@ from pretrain.data.channels import PLAIN, Channels, ToFind, as_parts
 from pretrain.data.decode import Unreadable, read_mask, size_on_disk
 from pretrain.data.images import LayoutName, Problem, Record, same_content, split_records
 from pretrain.data.layouts import LAYOUTS, has_layout, scan, scan_plain
-from pretrain.data.size import Size, distorts, keeping_aspect, named, sides
+from pretrain.data.size import DEFAULT_PX, Asked, Size, default_px, distorts, keeping_aspect, named, sides
 from pretrain.demo import is_demo, make
 
 REAL_DATA = Path("data/mvtec")
@@ -106,7 +106,7 @@ def layout_of(data: Path, asked: LayoutName | None, metadata: Mapping[str, objec
 
 def load(
     folder: Path,
-    size_px: Size | None,
+    size_px: Asked,
     categories: Collection[str] = (),
     normals_only: bool = False,
     strict: bool = False,
@@ -121,7 +121,7 @@ def load(
     folder need not be laid out by category and split; with `check_cache` damaged images there are decoded again.
     `layout` says how the folder is laid out, where that is not to be found out. With `keep_aspect` a square of
     `size_px` gives way to a rectangle of as many pixels where images usually are one; with no `size_px` they stay as
-    large as they usually are. `channels` say how files become images, or are found.
+    large as they usually are, with "auto" they tell it (size.py). `channels` say how files become images, or are found.
 
     Every file that cannot be used is named on stderr and left out; with `strict`, that is a UserError.
     """
@@ -134,7 +134,7 @@ def load(
         channels = channels.found([record.path for record in records])
     if channels.lights > 1:
         scanned = scanned._replace(records=tuple(as_parts(scanned.records)))
-    if keep_aspect or size_px is None:
+    if keep_aspect or size_px is None or size_px == "auto":
         size_px = usual_size([record.path for record in scanned.records], size_px)
     check_size(size_px)
     cached = open_cached(folder, [record.path for record in scanned.records], size_px, workers, check_cache, channels)
@@ -162,17 +162,20 @@ def check_size(size_px: Size) -> None:
         raise UserError(f"images cannot be cached at {named(size_px)} px: choose from {MIN_PX} to {MAX_PX}.")
 
 
-def usual_size(images: Sequence, size_px: int | None, measure: Callable[[Any], tuple[int, int]] = size_on_disk) -> Size:
+def usual_size(images: Sequence, size_px: Asked, measure: Callable[[Any], tuple[int, int]] = size_on_disk) -> Size:
     """What images usually are: their median height and width, or with `size_px` the size of as many pixels as such a
-    square and of their aspect. Of some, spread over all: paths, or whatever `measure` gives (height, width) of."""
+    square and of their aspect; with "auto" they tell that side. Of some, spread over all: paths, or whatever `measure`
+    gives (height, width) of."""
     spread = np.linspace(0, len(images) - 1, min(len(images), MAX_MEASURED)).astype(int)
     measured = []
     for position in spread:
         with suppress(Unreadable):  # it is named where it is decoded
             measured.append(measure(images[position]))
     if not measured:
-        return size_px or MIN_PX
+        return DEFAULT_PX if size_px == "auto" else size_px or MIN_PX
     height, width = (int(side) for side in np.median(measured, axis=0))
+    if size_px == "auto":
+        size_px = default_px(height, width)
     if size_px:
         return keeping_aspect(size_px, width / height)
     return height if height == width else (height, width)

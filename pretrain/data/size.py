@@ -2,8 +2,13 @@
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 Size = int | tuple[int, int]
+# What may be asked for in its place: a side that the images tell, or none, as large as they are.
+Asked = Size | Literal["auto"] | None
+# Where the images tell, they are seen at no less and no more: 640 px take 2.8 times as long as 384.
+DEFAULT_PX, MOST_BY_DEFAULT_PX = 384, 640
 # Sides of rectangles are multiples of it, so that a grid of patches, one every 8 px, covers them evenly.
 MULTIPLE_PX = 8
 # A stretch along one side that cannot be seen: images whose sides differ by less are as good as square.
@@ -32,6 +37,14 @@ def keeping_aspect(size_px: int, aspect: float) -> Size:
         return size_px
     height, width = size_px / math.sqrt(aspect), size_px * math.sqrt(aspect)
     return tuple(max(MULTIPLE_PX, round(side / MULTIPLE_PX) * MULTIPLE_PX) for side in (height, width))
+
+
+def default_px(height: int, width: int) -> int:
+    """The side of a square of as many pixels as images of that height and width are seen with where nobody says: half
+    of theirs, within bounds. Small ones gain nothing by more pixels than they have, and of large ones half the side
+    shows scratches of a few pixels (RESULTS.md, resolution)."""
+    half = round(math.sqrt(height * width) / 2 / 32) * 32
+    return min(max(half, DEFAULT_PX), MOST_BY_DEFAULT_PX)
 
 
 def scaled(size_px: Size | Sequence[int], share: float) -> tuple[int, int]:

@@ -47,10 +47,10 @@ import timm
 from safetensors.torch import save_file
 from sklearn.metrics import roc_auc_score
 
-from downstream.inspection.config import Fit
 from downstream.methods.references import draw
 from pretrain.command import Names, UserError
 from pretrain.data.dataset import load
+from pretrain.data.size import DEFAULT_PX
 from pretrain.demo import make
 from pretrain.encoder import Encoder, make_encoder
 from pretrain.weights import imagenet_file, read_state_dict
@@ -64,7 +64,7 @@ OPENVINO = ("openvino", "onnx", "onnxscript")  # anomalib exports through onnx
 # Runs our ONNX files too, where it is installed.
 BY_OPENVINO = "openvino"
 BATCHES = (1, 16)
-OUR_PX, THEIR_PX = Fit.size_px, 256
+OUR_PX, THEIR_PX = DEFAULT_PX, 256
 # Of its patches, that anomalib's Patchcore keeps: its default of 0.1 takes minutes to choose.
 SHARE = 0.01
 RESNET, LITE = "resnet18", "tf_efficientnet_lite0"

@@ -46,6 +46,7 @@ from downstream.inspection.fitting import fit
 from downstream.inspection.inspector import Inspector
 from pretrain.command import UserError
 from pretrain.data.decode import decode_bytes
+from pretrain.data.size import DEFAULT_PX
 from pretrain.demo import make
 from scripts.benchmarks.config import Serve
 from scripts.benchmarks.rounds import finish, in_rounds
@@ -83,7 +84,7 @@ def main(config: Serve) -> int:
 
 
 def measured(
-    config: Serve, clients: int = CLIENTS, images: int = IMAGES, size_px: int = Fit.size_px
+    config: Serve, clients: int = CLIENTS, images: int = IMAGES, size_px: int = DEFAULT_PX
 ) -> tuple[dict, list]:
     """Figures, and the table of them; by default those that targets are for."""
     rounds, requests, long = (
@@ -254,7 +255,7 @@ def figures_of(measured: Sequence[Round], alone_ms: list[float], memory_mib: lis
 def table(figures: dict, rounds: int, requests: int, long: int) -> list[str]:
     first, *_, last = figures["memory_mib"]
     return [
-        f"generated {CATEGORY}s of 256 px, {Fit.method} on ImageNet's Lite0 at {Fit.size_px} px, medians of {rounds}",
+        f"generated {CATEGORY}s of 256 px, {Fit.method} on ImageNet's Lite0 at {DEFAULT_PX} px, medians of {rounds}",
         f"interleaved rounds of {requests} images",
         f"  model                {figures['model_per_s']:8.1f} images/s",
         f"  model and decoding   {figures['with_decoding_per_s']:8.1f} images/s",

@@ -21,6 +21,7 @@ from downstream.methods.exported import Exported
 from downstream.methods.loading import load_any
 from pretrain.command import Names, UserError
 from pretrain.data.dataset import ImageSet, load
+from pretrain.data.size import DEFAULT_PX
 from pretrain.training.device import wait_for
 from scripts.benchmarks.infer import LITE, write_weights
 from scripts.benchmarks.parts.setting import Figures, Setting, left_out, run_typed
@@ -34,7 +35,7 @@ SPARSE = {"padim": "dimensions=8,grid=4", "patchcore": "dimensions=8,grid=4", "f
 def inference(setting: Setting) -> Iterator[Figures]:
     """Images a second by batches, and milliseconds of one alone, from its bytes to its score: at our own size, and at
     anomalib's, at which alone the two do the same work."""
-    own_px, their_px = setting.size((Fit.size_px, THEIR_PX), (32, 48))
+    own_px, their_px = setting.size((DEFAULT_PX, THEIR_PX), (32, 48))
     batch = setting.size(64, 2)
     work = [(name, own_px) for name in METHODS] + [(name, their_px) for name in THEIRS]
     for name, size_px in work:

@@ -129,6 +129,23 @@ def test_in_python_images_in_memory_give_the_model_of_the_command(goods, tmp_pat
     assert again.score == expected.predict(paths[0]).score
 
 
+def test_large_images_are_seen_larger_where_no_size_is_typed(goods, tmp_path, capsys):
+    large = tmp_path / "large"
+    large.mkdir()
+    for path in sorted(goods.iterdir())[:2]:
+        Image.open(path).resize((1040, 832)).save(large / path.name, compress_level=1)
+    assert run_detect("fit", "--data", large, "--out", tmp_path / "m", "--method", "mean", "--device", "cpu") == 0
+    said = "images of 1040x832 px are seen at 536x432 px: a larger --size-px, or native, finds smaller defects"
+    assert said in capsys.readouterr().out
+    settings = {"method": "mean", "device": "cpu", "verbose": True}
+    assert Inspector.fit(large, **settings).size_px == Inspector.fit(sorted(large.iterdir()), **settings).size_px
+    assert said in capsys.readouterr().out
+    assert Inspector.fit(large, **settings, size_px=64).size_px == (56, 72)  # who says so is obeyed
+    capsys.readouterr()
+    assert Inspector.fit(goods, **settings).size_px == 384
+    assert "images of 256x256 px are seen at 384 px: --size-px sets another size" in capsys.readouterr().out
+
+
 def test_an_encoder_can_be_given_as_it_is(goods):
     encoder = Encoder("timm/test_resnet", seed=7)
     model = Inspector.fit(goods, **PYTHONS | {"encoder": encoder, "options": "dimensions=24,grid=8"})

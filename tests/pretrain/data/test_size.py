@@ -2,7 +2,7 @@
 
 import pytest
 
-from pretrain.data.size import MULTIPLE_PX, distorts, keeping_aspect, named, sides
+from pretrain.data.size import MULTIPLE_PX, default_px, distorts, keeping_aspect, named, sides
 
 
 def test_a_number_is_the_side_of_a_square():
@@ -23,3 +23,11 @@ def test_rectangles_have_as_many_pixels_and_their_aspect(aspect):
 def test_nearly_square_is_square():
     assert keeping_aspect(384, 1.0) == keeping_aspect(384, 1.09) == keeping_aspect(384, 1 / 1.09) == 384
     assert not distorts(1.0, 1000, 1090) and not distorts(1.0, 1090, 1000) and distorts(1.0, 1000, 1200)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "side"),
+    [(320, 320, 384), (700, 900, 384), (1000, 1000, 512), (2000, 500, 512), (1200, 1300, 640), (9000, 12000, 640)],
+)
+def test_images_are_seen_at_half_of_their_side_within_bounds_where_nobody_says(height, width, side):
+    assert default_px(height, width) == side
