@@ -27,6 +27,7 @@ GRID_LEVEL = "level2"
 TILE_PX, MARGIN_PX = 1536, 224
 # Of a level that is brought to the grid of such an image: all at once take gigabytes.
 CHANNELS_AT_ONCE = 8
+MOST_AVERAGED = 4
 ALL = slice(None)
 
 
@@ -38,7 +39,8 @@ class Patches:
     """float32 RGB (b, 3, h, w) in [0, 1] -> float32 patch vectors (b, rows, columns, dimensions).
 
     The grid is that of level2, one patch every 8 pixels, or of the level nearest to it that is asked for; or it has at
-    most `grid` patches per side. Each vector is the average over
+    most `grid` patches per side; but all where each would be an average of more than MOST_AVERAGED a side, in which no
+    small defect shows. Each vector is the average over
     `neighborhood` x `neighborhood` positions of its level. All channels are kept, or `dimensions` of them drawn at
     random (`reduction` "random", as in PaDiM), or as many orthonormal mixtures of them ("orthogonal"), a function of
     `seed` alone.
@@ -124,8 +126,9 @@ class Patches:
         are whole numbers of theirs."""
         height, width = image.shape[-2:]
         found, kept_strides = [], self._strides
-        if self.grid is None and height % self._grid_stride == width % self._grid_stride == 0:
-            kept_strides = [max(stride, self._grid_stride) for stride in self._strides]
+        coarse = self._grid_stride
+        if height % coarse == width % coarse == 0 and self._is_whole((height // coarse, width // coarse)):
+            kept_strides = [max(stride, coarse) for stride in self._strides]
         for top in range(0, height, TILE_PX):
             for left in range(0, width, TILE_PX):
                 above, before = min(top, MARGIN_PX), min(left, MARGIN_PX)
@@ -173,9 +176,14 @@ class Patches:
         return vectors
 
     def _grid_shape(self, levels: Sequence[Tensor]) -> tuple[int, int]:
-        if self.grid is None:
-            return tuple(dict(zip(self.levels, levels, strict=True)).get(GRID_LEVEL, levels[0]).shape[-2:])
+        whole = tuple(dict(zip(self.levels, levels, strict=True)).get(GRID_LEVEL, levels[0]).shape[-2:])
+        if self._is_whole(whole):
+            return whole
         return tuple(min(side, self.grid) for side in levels[0].shape[-2:])
+
+    def _is_whole(self, shape: Sequence[int]) -> bool:
+        """Whether all patches of a level of that shape are looked at, rather than `grid` a side."""
+        return self.grid is None or max(shape) > MOST_AVERAGED * self.grid
 
     def _on_one_grid(self, levels: Sequence[Tensor]) -> Tensor:
         """Patch vectors (b, rows, columns, dimensions)."""

@@ -19,12 +19,13 @@ from downstream.inspection.config import Fit, Run
 from downstream.inspection.fitting import fit
 from pretrain.command import run_commands
 
-CELL_PX, DEFECT_PX = 512, 12
+# No multiple of a patch, so that an image shows the texture at every place of a patch, as a fabric does.
+CELL_PX, DEFECT_PX = 61, 12
 
 
 def surface(side_px: int, seed: int) -> np.ndarray:
     """A texture that is the same everywhere, and starts elsewhere in each image."""
-    cell = np.random.default_rng(0).integers(90, 160, (CELL_PX // 8, CELL_PX // 8, 3), dtype=np.uint8)
+    cell = np.random.default_rng(0).integers(110, 140, (CELL_PX // 8, CELL_PX // 8, 3), dtype=np.uint8)
     cell = np.asarray(Image.fromarray(cell).resize((CELL_PX, CELL_PX), Image.Resampling.BICUBIC))
     down, across = np.random.default_rng(seed).integers(0, CELL_PX, 2)
     times = -(-side_px // CELL_PX)

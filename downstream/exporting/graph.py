@@ -16,7 +16,7 @@ from downstream.methods.ensemble import Ensemble
 from downstream.methods.evidence import Evidence, inputs_of
 from downstream.methods.fused import Fused
 from downstream.methods.padim import PaDiM
-from downstream.methods.patch_method import PatchMethod, upsampling_matrix
+from downstream.methods.patch_method import PatchMethod, highest_count, upsampling_matrix
 from downstream.methods.patchcore import PatchCore
 from downstream.methods.references import background
 from downstream.methods.region import painted
@@ -154,7 +154,7 @@ class PatchGraph(nn.Module):
             weights = weights * method._spread(torch.ones(1, len(inside)), (rows, columns))[0]
         self.register_buffer("weights", weights)
         self.register_buffer("inside", inside)
-        self.highest = max(1, round(method.top_share * seen_px))
+        self.highest = highest_count(method.top_share, seen_px)
         self.image_weight = method.image_weight
         if self.image_weight:
             self.register_buffer("pooled_normals", method.pooled_)
@@ -178,6 +178,11 @@ class GaussianDistances(nn.Module):
 
     def __init__(self, method: PaDiM) -> None:
         super().__init__()
+        if hasattr(method, "cells_"):
+            raise UserError(
+                "patches of images this large share Gaussians, which is not exported: fit with a smaller --size-px, or "
+                "with --method patchcore."
+            )
         mean, whitening = method.gaussians_
         self.register_buffer("weights", method.position_weights_)  # (rows, columns)
         self.register_buffer("mean", mean)

@@ -219,6 +219,8 @@ def say_learned(
         learned = f"{len(others)} labeled images of {', '.join(others.categories)}; it learned nothing of {learned}"
     seen = f"{named(model.size_px)} px" + (f" and at {settings.scales} of it" if settings.scales else "")
     say(f"{settings.method} fitted to {learned}, seen at {seen}")
+    if hasattr(model.method, "cells_"):
+        say(f"{model.method.cells_.shape[1]} neighboring patches share a Gaussian, since there are so many")
     if not model.zone_rule:
         say(f"threshold {model.threshold.value:.4g} at {settings.false_alarm_rate:.0%} false alarms: "
             f"{model.threshold.why}")  # fmt: skip

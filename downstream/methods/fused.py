@@ -17,8 +17,8 @@ from torch.nn import functional as F
 from downstream.methods.evidence import Evidence, Patches, inputs_of, learn_evidence
 from downstream.methods.gaussians import Moments
 from downstream.methods.padim import PaDiM, packed, unpacked
-from downstream.methods.patch_method import PatchMethod, nearest_other
-from downstream.methods.patchcore import MAX_LEFT_OUT, PatchCore
+from downstream.methods.patch_method import MAX_LEFT_OUT, PatchMethod, nearest_other
+from downstream.methods.patchcore import PatchCore
 from pretrain.command import UserError
 from pretrain.files import read_tensors, write_tensors
 
@@ -140,6 +140,11 @@ class Fused(PaDiM, PatchCore):
 
     def remember(self, folder: Path) -> Self:
         """Read what `add` needs of the folder that this method was loaded from. Raises UserError where it is not."""
+        if hasattr(self, "cells_"):
+            raise UserError(
+                f"in {folder} patches of large images share Gaussians, and such a model takes in no more images: fit "
+                "one with a smaller --size-px."
+            )
         if not (folder / MEMORY_FILE).is_file():
             raise UserError(
                 f"{folder} does not hold what learning more takes ({MEMORY_FILE}; models of before have none): fit it "
@@ -159,7 +164,20 @@ class Fused(PaDiM, PatchCore):
     def _learn(self, normals: Sequence[Tensor]) -> None:
         self._take_in(normals)
 
-    def _take_in(self, normals: Sequence[Tensor]) -> LeftOut:
+    def _learn_shared(self, normals: Sequence[Tensor]) -> None:
+        """Score normals of which patches share Gaussians, after both were learned: they are encoded again, and nothing
+        is remembered of them."""
+        chosen = self._fit_shared(len(normals))
+        gaussian = self._spread(self._each_without_itself(normals, chosen), self.grid_)
+        nearest = self._each_left_out(normals, chosen)
+        self._set_units(gaussian, nearest, len(self.pooled_))
+        distances = self.fusion_[0] * gaussian + self.fusion_[1] * nearest
+        self._add_normals(distances, nearest_other(self.pooled_, chosen))
+
+    def _as_summed(self, vectors: Tensor) -> Tensor:
+        return self._projected(vectors)
+
+    def _take_in(self, normals: Sequence[Tensor]) -> LeftOut | None:
         """Add to what is known of normals, and score those that are remembered and the new ones, each left out."""
         known, kept = len(getattr(self, "pooled_", ())), []
 
@@ -174,6 +192,8 @@ class Fused(PaDiM, PatchCore):
                 self._grow_coreset(candidates, owners + known)
             else:
                 self._choose_coreset(candidates, owners)
+        if hasattr(self, "cells_"):
+            return self._learn_shared(normals)
         numbers = list(range(known, known + sum(map(len, kept))))
         if not known:
             members = torch.cat(kept)  # (n, views, p, d)
@@ -182,7 +202,7 @@ class Fused(PaDiM, PatchCore):
             left_out, members = self._left_out_again(numbers, kept)
         self._remembered = remembered(left_out, members)
         if len(normals) or not known:
-            self._set_units(left_out, len(self.pooled_))
+            self._set_units(left_out.gaussian, self._nearest_scores(left_out), len(self.pooled_))
             vars(self).pop("units_", None)
             self._score(left_out)
         return left_out
@@ -227,11 +247,10 @@ class Fused(PaDiM, PatchCore):
         """Both distances of left-out normals, added up: (n, p)."""
         return self.fusion_[0] * left_out.gaussian + self.fusion_[1] * self._nearest_scores(left_out)
 
-    def _set_units(self, left_out: LeftOut, count: int) -> None:
+    def _set_units(self, gaussian: Tensor, nearest: Tensor, count: int) -> None:
         """Give both distances the units that left-out normals show, of `count` in all."""
-        if left_out.numbers:
-            nearest = self._nearest_scores(left_out)
-            units = torch.stack([left_out.gaussian.mean(), nearest.mean()]).clamp(min=1e-12)
+        if len(gaussian):
+            units = torch.stack([gaussian.mean(), nearest.mean()]).clamp(min=1e-12)
             weight = self.gaussian_weight * count / (count + FEW)
             self.fusion_ = torch.tensor([weight, 1.0]) / units.cpu()
         else:  # a single normal has no covariance, and cannot be left out

@@ -43,15 +43,25 @@ class Moments:
         moved = {name: part.to(device) for name, part in vars(self).items() if name != "count"}
         return type(self)(self.count, **moved)
 
-    def add(self, vectors: Tensor) -> None:
+    def part(self, positions: slice) -> Self:
+        """The sums at some positions: the same memory, but for the count."""
+        return type(self)(self.count, *(part[positions] for name, part in vars(self).items() if name != "count"))
+
+    def without(self, vectors: Tensor) -> Self:
+        """Sums without the vectors (b, p, d) of b images that were taken in."""
+        others = type(self)(**{name: part.clone() for name, part in vars(self).items()})
+        others.add(vectors, times=-1)
+        return others
+
+    def add(self, vectors: Tensor, times: int = 1) -> None:
         """Take in the vectors (b, p, d) of b more images."""
         shifted = (vectors - self.shift).transpose(0, 1)  # (p, b, d)
         squares = shifted.square().sum(2, keepdim=True)  # (p, b, 1)
-        self.count = self.count + len(vectors)
-        self.first += shifted.sum(1)
-        self.second.baddbmm_(shifted.mT, shifted)
-        self.third += (squares * shifted).sum(1)
-        self.fourth += squares.square().sum((1, 2))
+        self.count = self.count + times * len(vectors)
+        self.first += times * shifted.sum(1)
+        self.second.baddbmm_(shifted.mT, shifted, alpha=times)
+        self.third += times * (squares * shifted).sum(1)
+        self.fourth += times * squares.square().sum((1, 2))
 
     def variances(self) -> Tensor:
         """Of each position, mean over the dimensions: (p,), float64."""

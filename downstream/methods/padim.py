@@ -1,10 +1,11 @@
 """PaDiM: what the patch at every position of a good image looks like, as one Gaussian a position.
 
 Defard et al. 2020, https://arxiv.org/abs/2011.08785. Statistics are sums, so that memory does not grow with the number
-of normals, and new ones can be taken in without the old ones.
+of normals, and new ones can be taken in without the old ones. Neighboring patches of large images share a Gaussian.
 """
 
 import copy
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,16 +14,18 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor
 
+from downstream.methods import cells
 from downstream.methods.gaussians import Gaussians, Moments, fit_gaussians
-from downstream.methods.patch_method import PatchMethod, nearest_other
+from downstream.methods.patch_method import MAX_LEFT_OUT, PatchMethod, evenly, nearest_other
+from downstream.methods.references import views_of
 from embeddings.patches import Patches
 from pretrain.command import UserError
 from pretrain.encoder import Encoder
 
 # Of the first normals, kept until all have come for their scores without themselves: 128 MiB of float32.
 MAX_KEPT_NUMBERS = 2**25
-# Sums and matrices together.
-MAX_GAUSSIAN_BYTES = 2**33
+# Sums and matrices together: where they would take more, patches share them.
+MAX_GAUSSIAN_BYTES = 2**30
 MATRICES = {"second", "whitening"}
 
 
@@ -34,7 +37,9 @@ class PaDiM(PatchMethod):
     keeps all. `shrinkage` from 0 to 1 pulls every covariance towards a multiple of the identity; none for the amount of
     Ledoit and Wolf. `variance_weight` is how much less positions count where normals hardly vary, such as an even
     background: at 0, as published, a shade of other light there outweighs every defect; at 1 a position of the mean
-    variance counts 0.7. Products must be posed alike, and images all of one size.
+    variance counts 0.7. Products must be posed alike, and images all of one size. Of large images, such as at native
+    resolution, as many neighboring patches share a Gaussian as lie at one position of the grid, or more, so that all
+    Gaussians fit into memory; each patch is compared with its own.
     """
 
     grid: int | None = 28  # .933 AUROC on five products, .924 with 40
@@ -58,20 +63,31 @@ class PaDiM(PatchMethod):
         kept = []
         for views in self._views_of_normals(normals):
             self._add_to_sums(views, kept)
-        left_out = self._spread(self._fit_gaussians(kept), self.grid_)
-        self._add_normals(left_out, nearest_other(self.pooled_, range(known, known + len(left_out))))
+            del views
+        if hasattr(self, "cells_"):
+            chosen = self._fit_shared(len(normals))
+            left_out = self._each_without_itself(normals, chosen)
+        else:
+            left_out = self._fit_gaussians(kept)
+            chosen = range(len(left_out))
+        others = nearest_other(self.pooled_, [known + position for position in chosen])
+        self._add_normals(self._spread(left_out, self.grid_), others)
 
     def _add_to_sums(self, views: Tensor, kept: list[Tensor]) -> None:
         """Add the patches of some normals (b, m, rows, columns, d) to the sums, and to those `kept`, while there is
         room."""
         vectors = self._within(views)  # (b, m, p, d)
-        if (needed := 2 * vectors.shape[2] * vectors.shape[3] ** 2 * 4) > MAX_GAUSSIAN_BYTES:
-            raise UserError(
-                f"Gaussians of {vectors.shape[3]} dimensions at {vectors.shape[2]:,} positions take "
-                f"{needed / 1e9:.0f} GB: look at fewer positions (--options grid=64), or with --method patchcore."
-            )
         if not hasattr(self, "moments_"):
-            self.moments_, self.grid_ = Moments.about(vectors[:, 0]), list(views.shape[2:4])
+            self.grid_ = list(views.shape[2:4])
+            if (share := self._share(*vectors.shape[2:])) > 1:
+                self.cells_ = cells.cells_of(self._numbers(self.grid_), self.grid_, share)
+                shift = vectors[:, 0].mean(0)[self.cells_[:, 0]]
+                self.moments_ = Moments.about(shift[None])
+            else:
+                self.moments_ = Moments.about(vectors[:, 0])
+        if hasattr(self, "cells_"):
+            cells.add(self.moments_, vectors.flatten(0, 1), self.cells_)
+            return
         self.moments_.add(vectors.flatten(0, 1))
         room = max(1, MAX_KEPT_NUMBERS // vectors[0].numel()) - sum(map(len, kept))
         if room > 0:
@@ -84,12 +100,48 @@ class PaDiM(PatchMethod):
         (self.position_weights_,) = self._spread(weights[None], self.grid_)
         return left_out * weights
 
+    def _share(self, positions: int, dimensions: int) -> int:
+        """How many patches share a Gaussian: as many as lie at one position of the grid, where all patches of a large
+        image are looked at, and enough for all to fit into memory."""
+        needed = 2 * positions * dimensions**2 * 4
+        return max(math.ceil(needed / MAX_GAUSSIAN_BYTES), positions // (self.grid**2 if self.grid else positions))
+
+    def _fit_shared(self, count: int) -> list[int]:
+        """Fit Gaussians that patches share; gives which of `count` normals, the last that came, are to be left out."""
+        self.gaussians_ = cells.fitted(self.moments_, self.shrinkage)
+        weights = self._weights()[:, None].expand(self.cells_.shape)
+        of_patches = weights.new_empty(1, int(self.cells_.max()) + 1)
+        of_patches[0, self.cells_] = weights
+        (self.position_weights_,) = self._spread(of_patches, self.grid_)
+        return evenly(count, MAX_LEFT_OUT) if len(self.pooled_) > 1 else []
+
+    def _each_without_itself(self, normals: Sequence[Tensor], chosen: Sequence[int]) -> Tensor:
+        """Distances (n, p) of the patches of some normals, each without itself: they are encoded once more, as all
+        patches of a large one take a gigabyte."""
+        weights = self._within(self.position_weights_[:, :, None])[:, 0]
+        left_out = [weights.new_empty(0, len(weights))]
+        for position in chosen:
+            image = normals[position][None].to(self.device)
+            own = [self._as_summed(self._within(self.patches(view))) for view in views_of(image, self.reference_views)]
+            own = torch.cat(own) if len(own) > 1 else own[0]  # (m, p, d)
+            left_out.append(cells.distances_without(self.moments_, own, self.cells_, self.shrinkage)[None] * weights)
+            del image, own
+        return torch.cat(left_out)
+
+    def _as_summed(self, vectors: Tensor) -> Tensor:
+        """Patches as they went into the sums."""
+        return vectors
+
     def distances(self, vectors: Tensor) -> Tensor:
         """Mahalanobis distances at each position, times its weight."""
         if list(vectors.shape[1:3]) != self.grid_:
             height, width = self.size_px_
             raise UserError(f"the images are of another size than the normals, {width}x{height}: give them that size.")
-        distances = self.gaussians_.distances(self._within(vectors))
+        inside = self._within(vectors)
+        if hasattr(self, "cells_"):
+            distances = cells.distances(self.gaussians_, inside, self.cells_)
+        else:
+            distances = self.gaussians_.distances(inside)
         return self._spread(distances, self.grid_) * self.position_weights_
 
     def packed(self, **instead: object) -> Self:

@@ -39,6 +39,11 @@ ENCODER_FILE = "encoder.safetensors"
 # Normals that say what channels usually show: 50,000 patches.
 MAX_FOR_CHANNELS = 32
 MAX_PATCHES_EACH = 2**13
+# Normals that are scored without their own patches, spread over all.
+MAX_LEFT_OUT = 200
+# What is smoothed, and how much of a map a score is the mean of, are shares of an image up to this side: of larger ones
+# they would cover a small defect's surroundings, the more the larger the image is.
+LARGE_PX = 640
 ROWS_AT_ONCE = 1024
 PATCHES_IN_PLACE = 2**18
 # Of maps that are made at once, 256 MiB, and of one map whose highest values are sought at once.
@@ -59,8 +64,9 @@ class PatchMethod(ABC):
     image_weight: weight of the image-level distance, from the pooled vector of an image (the mean of its patches) to
         that of the nearest normal, beside the patches. Each counts in units of what normals show of it, so a score is
         then no value of the map.
-    blur: width of the Gaussian that smooths a map, as share of its side.
-    top_share: a score is the mean of this share of the map, its highest values; of one pixel at least.
+    blur: width of the Gaussian that smooths a map, as share of its side, of a larger one than LARGE_PX of that.
+    top_share: a score is the mean of this share of the map, its highest values; of one pixel at least, and of no more
+        than that of a square of LARGE_PX.
     """
 
     encoder: Encoder | str = IMAGENET
@@ -185,6 +191,10 @@ class PatchMethod(ABC):
     def _positions(self, grid: Sequence[int]) -> Tensor:
         return positions_inside(self.roi_, tuple(grid))
 
+    def _numbers(self, grid: Sequence[int]) -> Tensor:
+        """Of the patches that count their numbers in the grid, from the upper left: int64 (p,)."""
+        return self._positions(grid) if hasattr(self, "roi_") else torch.arange(math.prod(grid), device=self.device)
+
     def _pooled(self, vectors: Tensor) -> Tensor:
         """Patches (b, rows, columns, d) -> one vector an image, the mean of those that count: (b, d)."""
         return self._within(vectors).mean(1)
@@ -284,7 +294,7 @@ class PatchMethod(ABC):
         """The mean of the highest values of maps (b, h, w): (b,)."""
         flat = maps.flatten(1)
         inside = int(self.roi_.sum()) if hasattr(self, "roi_") else flat.shape[1]
-        count = max(1, round(self.top_share * inside))
+        count = highest_count(self.top_share, inside)
         if flat.shape[1] > SORTED_AT_ONCE:  # topk writes each value beside its position, 16 bytes a pixel
             parts = flat.split(SORTED_AT_ONCE, dim=1)
             flat = torch.cat([part.topk(min(count, part.shape[1]), dim=1).values for part in parts], dim=1)
@@ -317,8 +327,17 @@ class PatchMethod(ABC):
 
 def spread_over(normals: Sequence[Tensor]) -> Iterator[Tensor]:
     """Batches of up to MAX_FOR_CHANNELS normals, spread over all."""
-    chosen = torch.linspace(0, len(normals) - 1, min(len(normals), MAX_FOR_CHANNELS)).long().tolist()
-    return batches((normals[i] for i in chosen), LEARNING_BATCH, may_be_bytes=True)
+    return batches((normals[i] for i in evenly(len(normals), MAX_FOR_CHANNELS)), LEARNING_BATCH, may_be_bytes=True)
+
+
+def evenly(count: int, most: int) -> list[int]:
+    """At most so many of `count` positions, spread over all."""
+    return torch.linspace(0, count - 1, min(count, most)).long().tolist()
+
+
+def highest_count(top_share: float, pixels: int) -> int:
+    """Of how many of the highest values of a map of so many pixels the mean is its score."""
+    return max(1, round(top_share * min(pixels, LARGE_PX**2)))
 
 
 def sampled(vectors: Tensor) -> Tensor:
@@ -347,11 +366,11 @@ def _size(shape: Sequence[int]) -> str:
 @cache
 def upsampling_matrix(patches: int, pixels: int, blur: float, device: torch.device) -> Tensor:
     """What enlarges a row of `patches` numbers to `pixels` by linear interpolation and then smooths them with a
-    Gaussian of `blur` times their length, as a matrix (pixels, patches): a map takes two matrix products."""
+    Gaussian of `blur` times their length, LARGE_PX at most, as a matrix (pixels, patches): a map takes two products."""
     enlarged = F.interpolate(torch.eye(patches)[None], pixels, mode="linear")[0].T  # (pixels, patches)
     x, parts = torch.arange(pixels, dtype=torch.float64), []
     for rows in x.split(ROWS_AT_ONCE):  # of 10,000 pixels all weights would take gigabytes
-        weights = torch.exp(-0.5 * ((rows[:, None] - x) / max(blur * pixels, 1e-6)).square())
+        weights = torch.exp(-0.5 * ((rows[:, None] - x) / max(blur * min(pixels, LARGE_PX), 1e-6)).square())
         weights /= weights.sum(1, keepdim=True)  # at the border, of what there is
         parts.append(weights.float() @ enlarged)
     return torch.cat(parts).to(device)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from baselines.contract.method import LEARNING_BATCH, at_once, batches
 from downstream.methods.coreset import coreset, nearest_rows, squared_distances
-from downstream.methods.patch_method import PatchMethod, nearest_other
+from downstream.methods.patch_method import MAX_LEFT_OUT, PatchMethod, evenly, nearest_other
 from embeddings.index import Index
 from pretrain.progress import Progress
 
@@ -22,8 +22,6 @@ MAX_CANDIDATES = 2**16
 MIN_PATCHES = 4096
 # What a coreset that grows may hold, patches of further normals that are taken in, and those they are chosen from.
 MAX_CORESET, MAX_ADDED, MAX_COMPARED = 2**13, 2**11, 2**13
-# Normals that are scored without their own patches, spread over all.
-MAX_LEFT_OUT = 200
 # Of the mean spacing, added to every one: half of it, and much more while a few normals tell little of it.
 SPACING_FLOOR, SPACING_FLOOR_OF_ONE = 0.5, 16.0
 SPACED_AT_ONCE = 1024
@@ -140,8 +138,7 @@ class PatchCore(PatchMethod):
 
     def _left_out(self, normals: Sequence[Tensor]) -> list[int]:
         """Which normals are scored without themselves: none where there is only one."""
-        spread = torch.linspace(0, len(normals) - 1, min(len(normals), MAX_LEFT_OUT)).long().tolist()
-        return spread if len(normals) > 1 else []
+        return evenly(len(normals), MAX_LEFT_OUT) if len(normals) > 1 else []
 
     def _each_left_out(self, normals: Sequence[Tensor], positions: Sequence[int]) -> Tensor:
         """Distances of patches (n, rows, columns) of the normals at `positions`, each without its own."""
@@ -161,7 +158,13 @@ class PatchCore(PatchMethod):
         return torch.cat(maps)
 
     def _projected(self, vectors: Tensor) -> Tensor:
-        return (vectors - self.center_) @ self.axes_
+        if vectors.shape[:-1].numel() <= PATCHES_AT_ONCE:
+            return (vectors - self.center_) @ self.axes_
+        projected = vectors.new_empty(*vectors.shape[:-1], self.axes_.shape[1])
+        parts = vectors.flatten(0, -2).split(PATCHES_AT_ONCE), projected.flatten(0, -2).split(PATCHES_AT_ONCE)
+        for part, into in zip(*parts, strict=True):  # of a large image a second copy takes gigabytes
+            torch.matmul(part - self.center_, self.axes_, out=into)
+        return projected
 
     def to(self, device: torch.device | str) -> Self:
         vars(self).pop("_index", None)

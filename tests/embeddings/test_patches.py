@@ -58,7 +58,7 @@ def test_grids_and_what_cannot_be(encoder, images):
 @pytest.mark.parametrize(
     ("architecture", "choice"),
     [
-        ("resnet18", {"grid": 12}),
+        ("resnet18", {"grid": 20}),
         ("efficientnet_lite0", {}),
         ("efficientnet_lite0", {"dimensions": 20, "reduction": "orthogonal"}),
     ],
@@ -77,7 +77,7 @@ def test_a_large_image_is_cut_into_tiles_and_nothing_changes(architecture, choic
     seen = patches(in_bytes, lambda images, down, across: images[..., down, across] / 255)
     assert torch.equal(seen, patches(in_bytes / 255))
     odd = patches(torch.rand(1, 3, 551, 133))
-    assert odd.shape[1:3] == ((12, 12) if "grid" in choice else (69, 17)) and odd.isfinite().all()
+    assert odd.shape[1:3] == ((20, 20) if "grid" in choice else (69, 17)) and odd.isfinite().all()
 
 
 def test_a_transformer_sees_all_of_an_image_and_is_not_cut(monkeypatch):
@@ -87,3 +87,10 @@ def test_a_transformer_sees_all_of_an_image_and_is_not_cut(monkeypatch):
     monkeypatch.setattr("embeddings.patches.TILE_PX", 32)
     monkeypatch.setattr("embeddings.patches.MARGIN_PX", 0)
     assert torch.equal(patches(image), whole)
+
+
+def test_an_average_of_very_many_patches_is_none():
+    """Up to 4 x 4 patches make one of the grid; of larger images all are looked at."""
+    encoder = Encoder("timm/test_resnet", 0).eval()
+    sizes = {side: Patches(encoder, grid=4)(torch.rand(1, 3, side, side)).shape[1:3] for side in (128, 136)}
+    assert sizes == {128: (4, 4), 136: (17, 17)}

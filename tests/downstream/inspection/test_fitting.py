@@ -194,8 +194,9 @@ def test_in_python_a_mistake_is_one_sentence_too(images, settings, words):
 
 @pytest.mark.parametrize(
     ("setting", "words"),
-    [({"size_px": "32"}, "size_px must be a whole number or one of native, not '32'"), ({"size_px": 32.0}, "not 32.0"),
-     ({"size_px": 0}, "0 px: choose from 8"), ({"seed": -1}, "the seed -1 cannot be"), ({"seed": True}, "not True"),
+    [({"size_px": "32"}, "size_px must be a whole number or one of auto, native, not '32'"),
+     ({"size_px": 32.0}, "not 32.0"), ({"size_px": 0}, "0 px: choose from 8"), ({"seed": -1}, "the seed -1 cannot be"),
+     ({"seed": True}, "not True"),
      ({"false_alarm_rate": "0.1"}, "false_alarm_rate must be a number, not '0.1'"), ({"method": None}, "must be text"),
      ({"false_alarm_rate": None}, "a number, not None"), ({"minimum_area": "5"}, "minimum_area must be a whole number"),
      ({"options": None}, "options must be text or a dictionary, not None"), ({"options": ["a"]}, "or a dictionary"),

@@ -7,6 +7,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from large_images import DEFECT_PX, surface
+from method_suite import predict
+
+from downstream.methods import patchcore
+from downstream.methods.fused import Fused
+from downstream.methods.padim import PaDiM
 
 TESTS = Path(__file__).resolve().parents[2]
 ONE_CORE = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
@@ -26,6 +33,25 @@ def test_memory_grows_with_the_patches_and_not_with_copies_of_the_image(tmp_path
     47 were measured. As floats, with copies of them and with all maps at once, it was 141."""
     small, large = map(int, lines_of("memory_of_images.py", 384, 1280, cache=tmp_path))
     assert (large - small) / (1280**2 - 384**2) < 80
+
+
+@pytest.mark.parametrize("method_class", [PaDiM, Fused])
+def test_a_defect_of_twelve_pixels_is_found_by_gaussians_that_patches_share(method_class, monkeypatch):
+    """At native resolution, of a texture that begins elsewhere in each image."""
+    monkeypatch.setattr("downstream.methods.padim.MAX_GAUSSIAN_BYTES", 2**22)
+    monkeypatch.setattr(patchcore, "MIN_PATCHES", 512)
+    side = 928
+    normals = [torch.from_numpy(surface(side, seed)).permute(2, 0, 1) for seed in range(4)]
+    bad, (left, top) = normals.pop().clone(), (250, 650)
+    bad[:, top : top + DEFECT_PX, left : left + DEFECT_PX] = 10
+    small = {"encoder": "random", "architecture": "timm/test_resnet", "dimensions": 24, "levels": ("level1", "level2")}
+    more = {"coreset_ratio": 0.001} if method_class is Fused else {}
+    method = method_class(**small, **more).fit([]).refer(normals)
+    assert method.patch_sum_.shape[:2] == (116, 116) and method.cells_.shape[1] > 10
+    found = predict(method, [bad])
+    assert found.scores > method.normal_scores_.max() and found.maps.max() > 1.2 * method.normal_peaks_.max()
+    row, column = divmod(int(found.maps[0].argmax()), side)
+    assert abs(row - top - 6) < 16 and abs(column - left - 6) < 16
 
 
 @pytest.mark.slow
