@@ -181,4 +181,4 @@ def test_native_size_is_as_large_as_the_images_are(strips, tmp_path, capsys):
     assert maps["1"].shape == (100, 240)
     with pytest.raises(SystemExit):
         run_detect("fit", "--data", strips, "--size-px", "large")
-    assert "whole number or one of native, not 'large'" in capsys.readouterr().err
+    assert "whole number or one of auto, native, not 'large'" in capsys.readouterr().err
