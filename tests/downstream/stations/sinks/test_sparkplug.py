@@ -19,6 +19,7 @@ from downstream.stations.outbox import Outbox
 from downstream.stations.sinks.config import Mqtt
 from downstream.stations.sinks.mqtt import MqttSink
 from downstream.stations.sinks.sparkplug import REBIRTH, SIGNAL, STATE, Payload
+from pretrain.command import UserError
 
 # What code made of the published sparkplug_b.proto writes.
 PUBLISHED = bytes.fromhex(
@@ -92,6 +93,12 @@ def check_numbers(heard: Heard) -> None:
 def test_payloads_are_those_of_the_published_definition():
     assert Payload.FromString(PUBLISHED).SerializeToString() == PUBLISHED
     assert metrics(Payload.FromString(PUBLISHED))["Signal/Score"].double_value == 1.25
+
+
+@pytest.mark.parametrize("name", ["plant", "plant/", "plant/line/1", "plant/+"])
+def test_what_names_no_edge_node_is_said(name):
+    with pytest.raises(UserError, match="sparkplug|topic"):
+        Mqtt("mqtt://plant", sparkplug=name).check()
 
 
 def test_the_page_names_every_metric():
