@@ -153,7 +153,7 @@ class Sink:
 
     `wants_images`: images are kept in the images folder until this sink has their signals."""
 
-    wants_images: ClassVar[bool] = False
+    wants_images: bool = False
 
     def open(self) -> None:
         """Begin: bind a port, start a client. Called once, before the first signal, in the main thread. Must not wait

@@ -287,5 +287,6 @@ def test_a_few_kills(onnx_file, tmp_path, pictures):
 
 @pytest.mark.slow
 def test_two_hundred_kills(onnx_file, tmp_path, pictures):
+    """Or as many as HELDOUT_KILLS says; -s shows what came of them."""
     victims = random.Random(1).choices(("camera", "broker", "line"), k=int(os.environ.get("HELDOUT_KILLS", "200")))
     killed(tmp_path, onnx_file, pictures, victims, seed=1)
