@@ -1,5 +1,6 @@
 """Flags, YAML and user errors."""
 
+import json
 import re
 import subprocess
 import sys
@@ -21,6 +22,53 @@ RUNNABLES = sorted(
     for path in (REPOSITORY / folder).glob("*.py")
     if '\nif __name__ == "__main__":' in path.read_text() and path.stem != "doctor"
 )
+
+# A fork for each call, which is to a command as a process of its own, but that jsonargparse is imported already.
+EXPLAIN = """
+import io, json, os, re, runpy, sys, traceback
+import docstring_parser, jsonargparse, typeshed_client, yaml
+
+def explained(script, *words):
+    read, write = os.pipe()
+    if not os.fork():
+        sys.argv, sys.path[0], code = [script, *words, "--help"], os.path.dirname(script), 0
+        sys.stdout, sys.stderr = io.StringIO(), io.StringIO()
+        try:
+            runpy.run_path(script, run_name="__main__")
+        except SystemExit as end:
+            code = end.code or 0
+        except BaseException:
+            code = traceback.format_exc()
+        with os.fdopen(write, "w") as pipe:
+            json.dump([code, sys.stdout.getvalue(), sys.stderr.getvalue(), [*sys.modules]], pipe)
+        os._exit(0)
+    os.close(write)
+    with os.fdopen(read) as pipe:
+        answer = json.load(pipe)
+    os.wait()
+    return answer
+
+answers = {}
+for script in SCRIPTS:
+    answers[script] = {"": explained(script)}
+    several = re.search(r"\\{([\\w,-]+)\\} \\[options\\]", answers[script][""][1])
+    for command in several[1].split(",") if several else ():
+        answers[script][command] = explained(script, command)
+print(json.dumps(answers))
+"""
+
+
+@pytest.fixture(scope="module")
+def explained(tmp_path_factory) -> dict[str, dict[str, tuple[int | str, str, str, list[str]]]]:
+    """By runnable and by its command, "" without one: exit code, output, errors and imported modules of --help, in some
+    folder."""
+    scripts = [str(REPOSITORY / runnable) for runnable in RUNNABLES]
+    done = subprocess.run(
+        [sys.executable, "-c", EXPLAIN.replace("SCRIPTS", repr(scripts))], cwd=tmp_path_factory.mktemp("elsewhere"),
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return dict(zip(RUNNABLES, json.loads(done.stdout).values(), strict=True))
 
 
 @dataclass(frozen=True)
@@ -227,22 +275,12 @@ def test_there_are_runnables():
 
 
 @pytest.mark.parametrize("runnable", RUNNABLES)
-def test_every_command_runs_from_any_folder_and_explains_every_option(runnable, tmp_path):
+def test_every_command_runs_from_any_folder_and_explains_every_option(runnable, explained):
     """Whether or not heldout is installed: a runnable puts its own repository first on the path."""
-
-    def explained(*words: str) -> str:
-        done = subprocess.run(
-            [sys.executable, REPOSITORY / runnable, *words, "--help"],
-            cwd=tmp_path, capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        assert done.stderr == ""
-        return done.stdout
-
-    several = re.search(r"\{([\w,-]+)\} \[options\]", explained())
-    commands = several[1].split(",") if several else [""]
+    assert all((code, errors) == (0, "") for code, _, errors, _ in explained[runnable].values()), explained[runnable]
+    commands = [*filter(None, explained[runnable])] or [""]
     for command in commands:
-        assert "type: " in explained(*command.split())
+        assert "type: " in explained[runnable][command][1]
     # What is imported only when it is called is there: `start("package.module:function", ...)`.
     imported = re.findall(r'"([\w.]+):(\w+|\{name\})"', (REPOSITORY / runnable).read_text())
     assert imported
@@ -252,16 +290,9 @@ def test_every_command_runs_from_any_folder_and_explains_every_option(runnable, 
 
 
 @pytest.mark.parametrize("runnable", RUNNABLES)
-def test_help_loads_nothing_heavy(runnable):
+def test_help_loads_nothing_heavy(runnable, explained):
     """Time is too noisy to assert; what costs it is not."""
-    program = (
-        f"import runpy, sys; sys.argv = ['{runnable}', '--help']; runpy.run_path('{runnable}', run_name='__main__')"
-    )
-    report = f"\ntry:\n    {program}\nexcept SystemExit:\n    print(*sys.modules, file=sys.stderr)"
-    done = subprocess.run(
-        [sys.executable, "-c", f"import sys{report}"], cwd=REPOSITORY, capture_output=True, text=True, check=True
-    )
-    loaded = set(done.stderr.split())
+    loaded = set(explained[runnable][""][3])
     assert "pretrain.command" in loaded
     assert not loaded & {"torch", "torchvision", "lightly", "kornia", "sklearn", "faiss", "scipy", "lightning_fabric"}
     if runnable in ("pretrain/survey.py", "pretrain/demo.py", "pretrain/simclr.py"):

@@ -227,7 +227,7 @@ def wait_for_steps(out: Path, count: int, process: subprocess.Popen) -> None:
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize("after", [3, 5])
+@pytest.mark.parametrize("after", [pytest.param(3, marks=pytest.mark.slow), 5])
 def test_killed_and_resumed_is_bit_identical(after, finished, demo_folder, tmp_path, monkeypatch):
     out = tmp_path / "killed"
     often = ("--checkpoint-minutes", "0")

@@ -81,7 +81,7 @@ def test_int8_of_a_version_that_learned_from_feedback_is_refused(fused_folder, d
     assert "without this version's feedback: export --to onnx" in capsys.readouterr().err and not out.exists()
 
 
-@pytest.mark.parametrize("architecture", ["efficientnet_lite0", "resnet18"])
+@pytest.mark.parametrize("architecture", ["efficientnet_lite0", pytest.param("resnet18", marks=pytest.mark.slow)])
 def test_layers_stay_quantized_from_the_second_on(architecture, tmp_path):
     """Through ReLU6 and depthwise convolutions, residual sums and pooling: nothing in between is fp32."""
     images = list(torch.rand(8, 3, 64, 64, generator=torch.Generator().manual_seed(0)))

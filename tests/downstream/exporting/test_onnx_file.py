@@ -13,7 +13,13 @@ from downstream.methods.exported import Exported
 from pretrain.command import UserError
 
 
-@pytest.mark.parametrize("name", MODELS)
+# Each is written by torch in some seconds. That of rectangles, further down, is a fused one.
+SLOW = ("fused", "patchcore", "several scales", "every channel, background", "mixed channels")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in MODELS]
+)
 def test_a_file_answers_as_the_model_does(name, demo_folder, nut_pixels, tmp_path):
     folder = fitted(tmp_path / "model", demo_folder, name)
     native = Inspector.load(folder)

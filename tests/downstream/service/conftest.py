@@ -9,10 +9,10 @@ from dashboard_page import TOKEN
 from PIL import Image
 from playwright.sync_api import Browser
 from serving import postgres
+from serving_here import Here, serving_here
 from sqlalchemy import create_engine
 
 from downstream.service.database import url_of
-from scripts.attacks.serving import Serving, served
 
 
 @pytest.fixture(scope="session")
@@ -42,14 +42,14 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="module")
-def dashboard(models_folder, tmp_path_factory) -> Iterator[Serving]:
-    with served(models_folder, tmp_path_factory.mktemp("dashboard"), "--max-image-mb", "1", token=TOKEN) as serving:
+def dashboard(models_folder, tmp_path_factory) -> Iterator[Here]:
+    with serving_here(models_folder, tmp_path_factory.mktemp("dashboard"), TOKEN, max_image_mb=1) as serving:
         yield serving
         assert "Traceback" not in serving.log
 
 
 @pytest.fixture
-def serving(dashboard) -> Iterator[Serving]:
+def serving(dashboard) -> Iterator[Here]:
     """The dashboard's service, which is afterwards as it was at the start."""
     yield dashboard
     dashboard.client.post("/api/load_model", json={"name": "hazelnut"})

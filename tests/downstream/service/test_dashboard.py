@@ -1,4 +1,4 @@
-"""The page in a real browser, against a real server."""
+"""The page in a real browser, against a service on a port of its own."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""Thousands of broken images, and requests made up from the service's own description: each is answered, none by a
+"""A thousand broken images, and requests made up from the service's own description: each is answered, none by a
 fault, and nothing is left behind."""
 
 import random
@@ -42,15 +42,16 @@ def serving(models_folder, temporary, tmp_path_factory) -> Iterator[Serving]:
             yield serving
 
 
+@pytest.mark.parametrize("examples", [3, pytest.param(30, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("mode", list(GenerationMode))
-def test_requests_made_up_from_the_description(serving, mode):
+def test_requests_made_up_from_the_description(serving, mode, examples):
     """What the description allows, and what it does not: each answer is one that it says."""
     count = 0
     description = schemathesis.openapi.from_url(f"{serving.url}/openapi.json")
     for operation in (result.ok() for result in description.get_all_operations()):
 
         @given(case=operation.as_strategy(generation_mode=mode))
-        @settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+        @settings(max_examples=examples, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
         def ask(case: schemathesis.Case) -> None:
             nonlocal count
             count += 1
@@ -182,9 +183,9 @@ def throw_at(serving: Serving, count: int, seed: int, temporary: Path) -> Counte
     return statuses
 
 
-def test_thousands_of_broken_images(serving, temporary):
-    statuses = throw_at(serving, 3000, 0, temporary)
-    assert statuses[415] > 100 and statuses[422] > 1000
+def test_a_thousand_broken_images(serving, temporary):
+    statuses = throw_at(serving, 1024, 0, temporary)
+    assert statuses[415] > 30 and statuses[422] > 300
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
+from serving_here import serving_here
 
 from downstream.inspection.inspector import FILE, Inspector
 from downstream.service.openapi import EXAMPLES
@@ -29,13 +30,13 @@ from downstream.service.schemas import (
     safe_name,
 )
 from pretrain.files import read_tensors, write_tensors
-from scripts.attacks.serving import image_bytes, served
+from scripts.attacks.serving import image_bytes
 
 
 @pytest.fixture(scope="module")
 def serving(models_folder, tmp_path_factory):
-    with served(models_folder, tmp_path_factory.mktemp("served"), "--max-megapixels", "1", "--max-image-mb", "1",
-                "--max-images", "5") as serving:  # fmt: skip
+    folder = tmp_path_factory.mktemp("served")
+    with serving_here(models_folder, folder, max_megapixels=1.0, max_image_mb=1, max_images=5) as serving:
         yield serving
         assert "Traceback" not in serving.log
 
