@@ -20,7 +20,6 @@ from downstream.service.config import Config
 from downstream.service.monitoring import JsonLines
 from downstream.service.service import Service
 
-
 LOGGERS = ("heldout.service", "uvicorn.error")
 
 

@@ -59,6 +59,10 @@ def test_simclr_trains_it(demo_folder, tmp_path, name, more):
     assert f"started from random ({encoder.started_from.fingerprint})" in printed.getvalue()
 
 
+# The one that is no CNN: those are detected with and exported in most other tests.
+@pytest.mark.parametrize(
+    "file", ["timm/test_vit", *(pytest.param(name, marks=pytest.mark.slow) for name in NAMES[1:])], indirect=True
+)
 def test_it_detects_is_saved_and_exported(file, demo_folder, tmp_path):
     name = load_encoder(file).architecture
     small = ("--size-px", SIZE_PX, "--encoder", file, "--options", "dimensions=20,grid=6")

@@ -136,6 +136,7 @@ def test_another_area_needs_another_threshold(validated, demo_folder, tmp_path, 
     assert Inspector.load(validated).area_rule.minimum_area_px == 60
 
 
+@pytest.mark.slow
 def test_runs_as_a_program(area_folder, demo_folder, tmp_path):
     model = shutil.copytree(area_folder, tmp_path / "model")
     words = ("validate", "--model", model, "--data", demo_folder, "--area", "50", "--false-alarm-rate", "0.2")

@@ -63,9 +63,9 @@ def test_a_handful_of_normals_is_trained_on_often_enough():
 
 def test_our_encoder_is_a_backbone_and_its_file_is_not_needed_again(tmp_path):
     file = tmp_path / "encoder.safetensors"
-    Encoder("resnet34", 5).save(file)
+    Encoder("timm/test_resnet", 5).save(file)
     method = tiny_cae(model="backbone", start=str(file)).refer(NORMALS)
-    assert method.recipe(7).frozen == 0.6 and method.network_.architecture == "resnet34"
+    assert method.recipe(7).frozen == 0.6 and method.network_.architecture == "timm/test_resnet"
     method.save(tmp_path / "model")
     file.unlink()
     assert torch.equal(scores(ConvolutionalAutoEncoder.load(tmp_path / "model")), scores(method))

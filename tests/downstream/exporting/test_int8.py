@@ -101,6 +101,7 @@ def test_layers_stay_quantized_from_the_second_on(architecture, tmp_path):
     assert np.linalg.norm(found - exact) < 0.5 * np.linalg.norm(exact - exact.mean((0, 1, 2)))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("encoder_converted")
 def test_a_processor_that_multiplies_wrongly_is_known(padim_folder, demo_folder, tmp_path, monkeypatch, capsys):
     """Which one runs this test is not known: that it says the same twice, and that it is obeyed, can be checked."""

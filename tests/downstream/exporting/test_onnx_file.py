@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from fitted_models import MODELS, SIZE_PX, fitted, run_detect, run_export
+from fitted_models import MODELS, PATCHCORE, SIZE_PX, TINY, fitted, run_detect, run_export
 from PIL import Image
 
 from downstream.exporting import onnx_file as exporting
@@ -11,7 +11,6 @@ from downstream.exporting.onnx_file import CLOSE, parity, predicted_arrays
 from downstream.inspection.inspector import Inspector
 from downstream.methods.exported import Exported
 from pretrain.command import UserError
-
 
 # Each is written by torch in some seconds. That of rectangles, further down, is a fused one.
 SLOW = ("fused", "patchcore", "several scales", "every channel, background", "mixed channels")
@@ -38,7 +37,7 @@ def test_a_file_answers_as_the_model_does(name, demo_folder, nut_pixels, tmp_pat
 def test_a_model_of_rectangles(demo_folder, tmp_path):
     for number, path in enumerate(sorted((demo_folder / "hazelnut" / "train" / "good").iterdir())):
         Image.open(path).crop((0, 30, 256, 130)).save(tmp_path / f"{number}.png")
-    small = ("--size-px", SIZE_PX, "--method", "fused", "--options", MODELS["fused"][1] + ",encoder=random")
+    small = ("--size-px", SIZE_PX, "--method", "fused", "--options", TINY + PATCHCORE)
     assert run_detect("fit", "--data", tmp_path, "--out", tmp_path / "model", *small) == 0
     assert run_export(tmp_path / "model", "--data", tmp_path) == 0  # and so it answers as the model does
     file = Exported(tmp_path / "model.onnx")

@@ -66,6 +66,7 @@ def test_ours_folded_for_use_is_ours_as_it_learned(pairs):
         )
 
 
+@pytest.mark.slow
 def test_memory_stays_within_what_is_allowed():
     """Of 600 x 600 pixels, whole, the network would take some 100 MB."""
     code = """
