@@ -2,7 +2,7 @@
 # prepare_environment [EXTRA]   the active virtual environment is used, else .venv beside this folder
 
 prepare_environment() {
-    local extra=${1:+[$1]} wanted mark
+    local extra=${1:+[$1]} wanted mark options=(--quiet --disable-pip-version-check)
     cd "$(dirname "${BASH_SOURCE[0]}")/.." || return 1
     if [ -z "${VIRTUAL_ENV:-}" ]; then
         # One that an interrupted call left without pip is completed; nothing is ever deleted.
@@ -22,7 +22,9 @@ prepare_environment() {
     mark=$VIRTUAL_ENV/heldout-installed-$wanted
     if [ ! -e "$mark" ]; then
         echo "installing heldout${extra} and what it needs into $VIRTUAL_ENV (some 7 GB, about two minutes)"
-        "$VIRTUAL_ENV/bin/python" -m pip install --quiet --disable-pip-version-check --editable ".$extra" || {
+        # What is imported leaves its bytecode. To make that of all 20,000 files beforehand takes pip a minute.
+        [ -n "${PYTHONDONTWRITEBYTECODE:-}" ] || options+=(--no-compile)
+        "$VIRTUAL_ENV/bin/python" -m pip install "${options[@]}" --editable ".$extra" || {
             echo "error: the installation failed; mend what pip says above and run the same command again" >&2
             return 1
         }
