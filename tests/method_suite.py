@@ -9,7 +9,6 @@ purpose that the checks can fail.
 import atexit
 import copy
 import inspect
-import multiprocessing
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ import pytest
 import torch
 from pretended_gpu import Gpu, pretended_gpu
 from torch import Tensor
+from two_ranks import imported
 
 from baselines.contract.method import Images, Method, NotFitted, Prediction, Sample, Samples
 from baselines.contract.threshold import is_anomalous, threshold_from_normals
@@ -276,7 +276,7 @@ def grown(mask: Tensor, by_px: int = 4) -> Tensor:
 @cache
 def _another_process() -> Pool:
     """One for all methods: to import torch takes longer than any check."""
-    pool = multiprocessing.get_context("spawn").Pool(1)
+    pool = imported().Pool(1)
     atexit.register(pool.terminate)
     return pool
 

@@ -129,6 +129,7 @@ def test_killed_and_resumed_is_bit_identical(demo_folder, tmp_path, capsys, monk
     assert_same_run(whole, killed)
 
 
+@pytest.mark.slow
 def test_stopped_with_frozen_layers_and_resumed_is_bit_identical(demo_folder, tmp_path, weights_file, monkeypatch):
     """Of the published width: what the frozen layers gave is kept, and is gone in the end."""
     options = ["train", "--data", demo_folder, "--train", "hazelnut", "--weights", weights_file, "--size-px", 32,

@@ -59,7 +59,7 @@ def test_grids_and_what_cannot_be(encoder, images):
     ("architecture", "choice"),
     [
         ("resnet18", {"grid": 20}),
-        ("efficientnet_lite0", {}),
+        pytest.param("efficientnet_lite0", {}, marks=pytest.mark.slow),
         ("efficientnet_lite0", {"dimensions": 20, "reduction": "orthogonal"}),
     ],
 )

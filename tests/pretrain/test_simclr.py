@@ -154,8 +154,10 @@ def test_lars_scales_whatever_the_gradient():
         make_optimizer("lars", layer, 0.5, 0.0)
 
 
-@pytest.mark.parametrize(("recipe", "is_synthetic"), [("dense", False), ("dense", True), ("simclr", False)])
-@pytest.mark.parametrize("backend", ["kornia", "fast"])
+@pytest.mark.parametrize(
+    ("recipe", "is_synthetic", "backend"),
+    [("dense", True, "kornia"), ("dense", False, "fast"), ("simclr", False, "kornia")],
+)
 def test_a_step_on_a_gpu_never_waits_for_it(recipe, is_synthetic, backend):
     """On a GPU that is pretended, from bytes that lie there to the weights after the step."""
     config = Config(recipe=recipe, size_px=32, batch=4, synthetic_negatives=is_synthetic, views=backend)

@@ -121,10 +121,13 @@ def material(demo_folder, padim_folder, tmp_path, monkeypatch) -> Material:
     return made
 
 
-def test_a_short_campaign_finds_nothing(material, tmp_path, capsys, monkeypatch):
+@pytest.mark.parametrize(
+    "parts", ["damage,command-lines", pytest.param("damage,command-lines,http", marks=pytest.mark.slow)]
+)
+def test_a_short_campaign_finds_nothing(parts, material, tmp_path, capsys, monkeypatch):
     made_here = {name: damage.KINDS[name] for name in ("model", "vectors", "index", "run")}  # others take seconds
     monkeypatch.setattr(damage, "KINDS", made_here)
-    parts = Names("damage,command-lines,http")
+    parts = Names(parts)
     assert chaos.main(Chaos(minutes=10, tries=2, parts=parts, out=tmp_path / "out")) == 0
     rows = [line.split("|") for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
     assert [[cell.strip() for cell in (row[1], row[2], row[4])] for row in rows[2:]] == [

@@ -6,7 +6,7 @@ from browsing import CONTRASTS, drop
 from dashboard_page import inspecting, judged, ready, row
 from playwright.sync_api import Page, expect
 
-SCHEMES = ("light", "dark")
+SCHEMES = (pytest.param("light", marks=pytest.mark.slow), "dark")
 WIDTHS = (320, 360, 768, 920, 1100, 1440)
 
 

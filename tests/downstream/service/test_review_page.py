@@ -217,7 +217,10 @@ def test_a_dark_camera_is_said_before_the_verdict(browser, serving, images):
         expect(page.locator("#watch")).to_contain_text("learning: 0 of 50")
 
 
-@pytest.mark.parametrize(("viewport", "scheme"), [(DESK, "light"), (PHONE, "dark")], ids=["desk", "phone"])
+@pytest.mark.parametrize(
+    ("viewport", "scheme"),
+    [pytest.param(DESK, "light", id="desk", marks=pytest.mark.slow), pytest.param(PHONE, "dark", id="phone")],
+)
 def test_nothing_is_found_by_axe_at_any_width_and_in_both_schemes(browser, serving, images, viewport, scheme):
     options = {"viewport": viewport, "color_scheme": scheme, "reduced_motion": "reduce"}
     with ready(browser, serving.url, **options) as page:

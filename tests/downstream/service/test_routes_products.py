@@ -37,7 +37,10 @@ def test_every_model_is_there_also_one_that_has_judged_nothing(serving):
         assert serving.client.get(f"/api/products?today={year}").status_code == 422
 
 
-@pytest.mark.parametrize(("viewport", "scheme"), [(DESK, "light"), (PHONE, "dark")], ids=["desk", "phone"])
+@pytest.mark.parametrize(
+    ("viewport", "scheme"),
+    [pytest.param(DESK, "light", id="desk", marks=pytest.mark.slow), pytest.param(PHONE, "dark", id="phone")],
+)
 def test_the_page_shows_them_with_keys_alone_at_any_width(serving, viewport, scheme):
     with chromium() as browser, opened(browser, serving.url, viewport=viewport, color_scheme=scheme) as page:
         expect(page.locator("#service")).not_to_have_text("connecting")

@@ -149,7 +149,10 @@ def test_the_floor_and_a_history_with_keys_alone(browser, here, url, images):
         expect(page.locator("#history-title")).to_have_text("cap")
 
 
-@pytest.mark.parametrize(("viewport", "scheme"), [(DESK, "light"), (PHONE, "dark")], ids=["desk", "phone"])
+@pytest.mark.parametrize(
+    ("viewport", "scheme"),
+    [pytest.param(DESK, "light", id="desk", marks=pytest.mark.slow), pytest.param(PHONE, "dark", id="phone")],
+)
 def test_nothing_is_found_by_axe_at_any_width_and_in_both_schemes(browser, here, url, images, viewport, scheme):
     push(here, images["fault"], to="lid")
     push(here, images["fail"])
