@@ -204,8 +204,9 @@ def test_all_of_the_packages_is_installed_and_nothing_else(wheel):
 # A fork for each command but the last, as what they import takes them longer than what they do.
 USED = """
 import os, sys
-import heldout, downstream.detect, downstream.serve
+import heldout, downstream.detect, downstream.evaluate, downstream.serve, pretrain.encoder, pretrain.loss
 assert heldout.__file__.startswith(sys.prefix), heldout.__file__
+assert not {"torchvision", "timm", "lightly", "lightning_fabric"} & sys.modules.keys(), "imports are to be cheap"
 for expected, *words in COMMANDS:
     child = os.fork()
     if not child:

@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 
 import pytest
 import torch
@@ -221,7 +220,9 @@ def test_files_that_cannot_be_read(file, tmp_path):
         ({"architecture": "resnet34"}, "does not hold the weights of resnet34: .* missing"),
     ],
 )
-def test_headers_that_cannot_be_used(file, metadata, said):
+def test_headers_that_cannot_be_used(metadata, said, tmp_path):
+    file = tmp_path / "encoder.safetensors"
+    Encoder("timm/test_resnet").save(file)
     rewrite(file, **metadata)
     with pytest.raises(UserError, match=said):
         load_encoder(file)
@@ -339,10 +340,3 @@ def test_lite0_in_timms_naming_and_files_that_do_not_fit(tmp_path):
     torch.save(create_model("tf_efficientnet_lite2").state_dict(), tmp_path / "other.pth")
     message = refusal(make_encoder, start=tmp_path / "other.pth")
     assert "does not hold the weights of efficientnet_lite0" in message
-
-
-def test_import_is_cheap():
-    heavy = "{'torchvision', 'timm', 'lightly', 'lightning_fabric'}"
-    modules = "pretrain.loss, downstream.evaluate, downstream.service.app"  # and with them the encoder
-    code = f"import sys, {modules}; assert not {heavy} & sys.modules.keys()"
-    subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True)
