@@ -23,10 +23,11 @@ if TYPE_CHECKING:
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
-# Half a minute and more each, or near it. They begin, so that no worker is left with one at the end.
-LONG = ("test_gpu.py", "test_dashboard.py", "test_serve.py", "test_catalogue.py", "test_simclr_command.py",
-        "test_onnx_file.py", "test_evaluate.py", "test_restorer.py", "test_extract.py", "test_int8.py",
-        "test_chaos.py", "test_notebooks.py", "test_on_ray.py")  # fmt: skip
+# A quarter of a minute and more each, or near it. They begin, so that no worker is left with one at the end.
+LONG = ("test_serve.py", "test_dashboard.py", "test_catalogue.py", "test_simclr_command.py", "test_fuzz.py",
+        "test_onnx_file.py", "test_evaluate.py", "test_encoder.py", "test_int8.py", "test_simclr.py", "test_gpu.py",
+        "test_extract.py", "test_live_page.py", "test_line.py", "test_kills.py", "test_heldout.py", "test_docs.py",
+        "test_any_backbone.py", "test_on_ray.py")  # fmt: skip
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

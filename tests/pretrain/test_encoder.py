@@ -308,7 +308,7 @@ def test_continues_an_encoder_file(trained, file):
     assert ORIGIN.after(None) == ORIGIN
 
 
-@pytest.mark.parametrize("size_px", [64, 97, 224])
+@pytest.mark.parametrize("size_px", [97, *(pytest.param(size_px, marks=pytest.mark.slow) for size_px in (64, 224))])
 def test_lite0_is_timms_with_the_weights_of_the_package_bit_for_bit(size_px):
     from timm import create_model
 

@@ -20,7 +20,7 @@ def with_history(architecture: str) -> Encoder:
     return encoder
 
 
-@pytest.mark.parametrize("height", [64, 70])  # 70 is odd from level2 on
+@pytest.mark.parametrize("height", [pytest.param(64, marks=pytest.mark.slow), 70])  # 70 is odd from level2 on
 @pytest.mark.parametrize("architecture", ["resnet18", "resnet50", "convnext_tiny", "efficientnet_lite0"])
 def test_maps_stay_the_same(architecture, height):
     encoder = with_history(architecture)
