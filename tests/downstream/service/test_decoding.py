@@ -104,7 +104,7 @@ def bring_down(data: bytes, size_px: int, max_pixels: int):
     return decode_checked(data, size_px, max_pixels)
 
 
-@pytest.mark.parametrize(("end", "timeout_s"), [(b"kill", 60), (b"hang", 4)])
+@pytest.mark.parametrize(("end", "timeout_s"), [(b"kill", 60), pytest.param(b"hang", 8, marks=pytest.mark.slow)])
 def test_an_image_that_brings_its_process_down_harms_no_other(end, timeout_s, monkeypatch):
     monkeypatch.setattr(decoding, "decode_limited", bring_down)
 
