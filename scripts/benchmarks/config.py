@@ -168,8 +168,8 @@ class Line(Benchmark):
     stations: Names = Names("1,2,4,8")
     budget_ms: float = 200.0
     rounds: int = 3
-    seconds: float = 12.0
-    minutes: float = 6.5
+    seconds: float = 10.0
+    minutes: float = 7.0
     soak: int = 0
 
 
