@@ -223,6 +223,7 @@ def test_help_is_quick():
     assert not loaded & {"torch", "torchvision", "sklearn", "faiss"}
 
 
+@pytest.mark.slow
 def test_restorers_are_compared_on_the_same_categories(demo_folder, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(folds, "DEFAULT_TRAIN", Names("hazelnut,leather"))
     monkeypatch.setattr(folds, "DEFAULT_TEST", Names("bottle"))

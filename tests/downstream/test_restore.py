@@ -9,6 +9,7 @@ from pretrain.command import run_commands
 from pretrain.files import read_tensors
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_to_the_same_weights(demo_folder, tmp_path, capsys, monkeypatch):
     """Killed while it trains, the same command ends where an undisturbed run ends."""
     ends = []

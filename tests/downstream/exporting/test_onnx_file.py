@@ -13,7 +13,7 @@ from downstream.methods.exported import Exported
 from pretrain.command import UserError
 
 # Each is written by torch in some seconds. That of rectangles, further down, is a fused one.
-SLOW = ("fused", "patchcore", "several scales", "every channel, background", "mixed channels")
+SLOW = {*MODELS} - {"padim"}
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ def lines_of(script: str, *arguments: object, cache: Path) -> list[str]:
     return done.stdout.splitlines()
 
 
+@pytest.mark.slow
 def test_memory_grows_with_the_patches_and_not_with_copies_of_the_image(tmp_path):
     """Of that encoder's 272 channels a patch takes 17 bytes a pixel, its levels 14, three images 9 and a map 4: in all
     47 were measured. As floats, with copies of them and with all maps at once, it was 141."""

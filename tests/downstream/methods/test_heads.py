@@ -36,7 +36,13 @@ def test_both_classes_weigh_alike():
     assert weights.mean() == pytest.approx(1)
 
 
-@pytest.mark.parametrize("head_class", HEADS.values(), ids=HEADS)
+@pytest.mark.parametrize(
+    "head_class",
+    [
+        pytest.param(head, id=name, marks=[pytest.mark.slow] if head is FineTuned else [])
+        for name, head in HEADS.items()
+    ],
+)
 def test_heads_learn_what_can_be_learned(head_class, training):
     quick = {"epochs": 6, "train_batch": 8, "learning_rate": 1e-3} if head_class is FineTuned else {}
     head = head_class(input_px=64, **quick).fit(training)
