@@ -220,9 +220,7 @@ def test_files_that_cannot_be_read(file, tmp_path):
         ({"architecture": "resnet34"}, "does not hold the weights of resnet34: .* missing"),
     ],
 )
-def test_headers_that_cannot_be_used(metadata, said, tmp_path):
-    file = tmp_path / "encoder.safetensors"
-    Encoder("timm/test_resnet").save(file)
+def test_headers_that_cannot_be_used(file, metadata, said):
     rewrite(file, **metadata)
     with pytest.raises(UserError, match=said):
         load_encoder(file)
