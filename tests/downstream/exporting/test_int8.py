@@ -1,18 +1,21 @@
 """int8: what it learns anew, what it says of its accuracy, and when it is refused."""
 
 from collections import Counter
+from importlib.util import find_spec
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
 import torch
-from fitted_models import run_export
+from fitted_models import TINY, run_detect, run_export
+from PIL import Image
 
 from downstream.exporting.graph import PatchVectors
 from downstream.exporting.int8 import _Calibration, quantized, saturates
-from downstream.exporting.onnx_file import CLOSE, onnx_model, predicted_arrays
+from downstream.exporting.onnx_file import CLOSE, onnx_model, parity, predicted_arrays
 from downstream.inspection.inspector import Inspector
+from downstream.methods.exported import Exported
 from downstream.methods.padim import PaDiM
 from pretrain.encoder import Encoder
 
@@ -79,6 +82,26 @@ def test_int8_of_a_version_that_learned_from_feedback_is_refused(fused_folder, d
     out = tmp_path / "int8.onnx"
     assert run_export(tmp_path / "nut", "--to", "onnx-int8", "--out", out, "--data", demo_folder) == 2
     assert "without this version's feedback: export --to onnx" in capsys.readouterr().err and not out.exists()
+
+
+@pytest.mark.slow
+def test_rectangles_in_int8_and_by_openvino(demo_folder, tmp_path):
+    for number, path in enumerate(sorted((demo_folder / "hazelnut" / "train" / "good").iterdir())):
+        Image.open(path).crop((0, 30, 256, 130)).save(tmp_path / f"{number}.png")
+    small = ("--size-px", 64, "--method", "padim", "--options", TINY + "dimensions=8,levels=[level1,level2]")
+    assert run_detect("fit", "--data", tmp_path, "--out", tmp_path / "model", *small) == 0
+    native = Inspector.load(tmp_path / "model")
+    lenient = ("--data", tmp_path, "--max-auroc-loss", 1, "--max-changed-decisions", 1)
+    assert run_export(tmp_path / "model", "--to", "onnx-int8", "--out", tmp_path / "int8.onnx", *lenient) == 0
+    images = [native._opened(path).pixels.copy() for path in sorted(tmp_path.glob("*.png"))[:3]]
+    found = Exported(tmp_path / "int8.onnx")
+    assert found.size_px == native.size_px == (40, 104)
+    before, after = predicted_arrays(native.method, images)[1], predicted_arrays(found, images)[1]
+    assert before.shape == after.shape == (3, 40, 104)
+    assert np.corrcoef(before.ravel(), after.ravel())[0, 1] > 0.9
+    if find_spec("openvino"):
+        assert run_export(tmp_path / "model", "--to", "openvino", "--out", tmp_path / "nut.xml") == 0
+        assert parity(native, Exported(tmp_path / "nut.xml"), images).holds
 
 
 @pytest.mark.parametrize("architecture", ["efficientnet_lite0", pytest.param("resnet18", marks=pytest.mark.slow)])

@@ -149,6 +149,25 @@ def test_method(name, check, material):
     check(MAKE[name], material)
 
 
+@pytest.fixture(scope="module")
+def strips(material) -> Material:
+    """The same of images of 48 x 64 pixels."""
+    rows = slice(4, 52)  # in which all the blotches lie
+    training = [sample._replace(image=sample.image[:, rows], mask=None) for sample in list(material.training)[::2]]
+    normals, tests, synthetic = (
+        [image[:, rows] for image in images] for images in (material.normals, material.tests, material.synthetic)
+    )
+    return Material(training, normals, tests, synthetic, [mask[rows] for mask in material.synthetic_masks])
+
+
+# Those whose rectangles no other test has; patch methods: tests/downstream/test_detect.py.
+@pytest.mark.parametrize("name", ["residual", "ae", "cae", "cam", "vgg-cam", "knn", "mean"])
+def test_rectangles_keep_their_shape_in_every_method(name, strips):
+    method_suite.check_predictions_are_complete(MAKE[name], strips)
+    if name not in PROMISE_NO_FINDS:
+        method_suite.check_finds_synthetic_defects(MAKE[name], strips)
+
+
 NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 
