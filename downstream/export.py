@@ -49,7 +49,7 @@ from pretrain.data.channels import PLAIN
 from pretrain.data.dataset import ImageSet, layout_of, load
 from pretrain.data.layouts import has_layout
 from pretrain.data.size import Size, sides
-from pretrain.files import scratch_folder
+from pretrain.files import scratch_folder, whole_file
 
 SUFFIXES = {"onnx": ".onnx", "onnx-int8": "-int8.onnx", "openvino": ".xml", "tensorrt": ".engine"}
 # Images that trtexec tunes for: one, as a camera gives them; and the most that the engine takes.
@@ -231,7 +231,8 @@ def build_engine(onnx: Path, out: Path, size_px: Size, takes_floats: bool) -> No
             f"{' '.join(command)}; or run {onnx} itself with onnxruntime-gpu's TensorrtExecutionProvider."
         )
     try:
-        subprocess.run(command, check=True)
+        with whole_file(out) as unfinished:  # which trtexec would write over the old one
+            subprocess.run(trtexec_command(onnx, unfinished, size_px, takes_floats), check=True)
     except subprocess.CalledProcessError as error:
         raise UserError(f"trtexec ended with exit code {error.returncode}: see what it says above.") from None
 

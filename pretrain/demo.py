@@ -16,7 +16,6 @@ if __name__ == "__main__":
     start("pretrain.demo:main", Demo)
 
 import json
-import shutil
 import sys
 import zlib
 from collections.abc import Iterator
@@ -31,7 +30,7 @@ from pretrain.config import Demo
 from pretrain.demo_products import hardware, molded, textures
 from pretrain.demo_products.defects import Harm
 from pretrain.demo_products.scene import Light, changed, lit, photograph
-from pretrain.files import alone
+from pretrain.files import alone, whole_folder
 from pretrain.progress import Progress
 from pretrain.reading import read_json
 from pretrain.workers import usable_cores, worker_pool
@@ -169,22 +168,13 @@ def make(
 
 
 def _make_whole(out: Path, marker: dict, jobs: list["Job"], seed: int, workers: int | None) -> None:
-    """Draw beside `out`, and rename the set once it is whole; the lock is held."""
-    unfinished, replaced = (out.parent / f".{out.name}.{state}" for state in ("unfinished", "replaced"))
-    shutil.rmtree(unfinished, ignore_errors=True)  # what a killed process left
-    shutil.rmtree(replaced, ignore_errors=True)
-    try:
-        unfinished.mkdir()
+    """Draw beside `out`, which the set takes the place of once it is whole; the lock is held."""
+    replaced = {path.name for path in out.iterdir()} if out.is_dir() else ()
+    with whole_folder(out, replaced) as unfinished:
         for folder in {path for job in jobs for path in (_image_path(*job).parent, _mask_path(*job).parent)}:
             (unfinished / folder).mkdir(parents=True, exist_ok=True)
         _draw_all(unfinished, seed, jobs, workers or usable_cores())
         (unfinished / MARKER).write_text(json.dumps(marker, indent=1) + "\n")
-        if out.exists():
-            out.rename(replaced)
-        unfinished.rename(out)
-    finally:
-        for leftover in (unfinished, replaced):
-            shutil.rmtree(leftover, ignore_errors=True)
     print(f"{out}: {len(jobs)} generated images of {len(marker['categories'])} products, seed {seed}", file=sys.stderr)
 
 

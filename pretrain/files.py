@@ -57,10 +57,19 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 def write_whole(path: Path, *data: bytes) -> None:
     """Write by `whole_file`, and make sure that all is on disk before it takes the place."""
-    with whole_file(path) as unfinished, open(unfinished, "wb") as file:
-        file.writelines(data)
-        file.flush()
-        os.fsync(file.fileno())
+    with written_aside(path, *data):
+        pass
+
+
+@contextmanager
+def written_aside(path: Path, *data: bytes) -> Iterator[None]:
+    """The same, but it takes the place when the context ends: whatever else has to fit on the disk comes before."""
+    with whole_file(path) as unfinished:
+        with open(unfinished, "wb") as file:
+            file.writelines(data)
+            file.flush()
+            os.fsync(file.fileno())
+        yield
 
 
 @contextmanager

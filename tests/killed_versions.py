@@ -8,14 +8,14 @@ how many steps there were. It imports no torch, so that a child is forked in a m
 """
 
 import json
-import os
 import shutil
-import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-sys.path[0] = str(Path(__file__).resolve().parents[1])
+sys.path[:1] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).parent)]
+
+from dying import dies_at  # noqa: E402
 
 from baselines.contract.model_folder import check_parts, parts_of  # noqa: E402
 from downstream.learning.versions import (  # noqa: E402
@@ -26,39 +26,7 @@ from downstream.learning.versions import (  # noqa: E402
     version_in_use,
     versions_of,
 )
-from pretrain import files  # noqa: E402
 from pretrain.files import check_digest, write_whole  # noqa: E402
-
-STEPS = ("mkdir", "link", "rename", "replace", "fsync", "unlink", "rmdir")
-
-
-def dies_at(step: int, work: Callable[[], object]) -> bool:
-    """Whether a process that does `work` got to a step, at which it was killed. Raises AssertionError if it failed."""
-    child = os.fork()
-    if child:
-        status = os.waitpid(child, 0)[1]
-        assert os.WIFSIGNALED(status) or status == 0, "it failed by itself"
-        return os.WIFSIGNALED(status)
-    done = iter(range(step))
-
-    def counted(function: Callable) -> Callable:
-        def call(*arguments, **more):
-            if next(done, None) is None:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return function(*arguments, **more)
-
-        return call
-
-    for name in STEPS:
-        setattr(os, name, counted(getattr(os, name)))
-    exchange = files._exchange
-    files._exchange = lambda *folders: (exchange(*folders), counted(os.getpid)())
-    status = 1
-    try:
-        work()
-        status = 0
-    finally:
-        os._exit(status)
 
 
 def assert_whole(folder: Path) -> None:

@@ -12,11 +12,13 @@ import torch
 
 from baselines.contract.model_folder import FILE
 from downstream.exporting.graph import InspectionGraph
+from downstream.exporting.openvino_file import take_place
 from downstream.inspection.inspector import Inspector
 from downstream.methods.exported import (
     FORMAT,
     HEADER_KEY,
     IMAGES,
+    OPENVINO_SUFFIX,
     OUTPUTS,
     Exported,
     file_digest,
@@ -173,8 +175,10 @@ def write_checked(model: Inspector, path: Path, write, images: np.ndarray, devic
             raise UserError(
                 f"{path} is not written, since it answers otherwise than the model: {result} (limit {CLOSE:g})."
             )
-        for part in sorted(folder.iterdir()):  # of OpenVINO's two files the one that names the other comes last
-            part.replace(path.with_name(part.name))
+        if path.suffix == OPENVINO_SUFFIX:
+            take_place(trial, path)
+        else:
+            trial.replace(path)
     return result
 
 

@@ -1,11 +1,13 @@
 """What an inspection leaves behind: a line of JSON and an image each, a table, and figures where labels are known.
 
-Both commands write each inspection at once, so that a stopped run keeps what it has.
+Both commands write each inspection at once, into `results.partial.jsonl`: what a stopped or killed run has is not lost,
+and `results.jsonl` is that of the last run that came to its end.
 """
 
 import json
+import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -31,17 +33,17 @@ from pretrain.data.decode import read_mask
 from pretrain.data.images import UNLABELED, Problem, Record
 from pretrain.data.size import named
 from pretrain.drawing import save_image
-from pretrain.files import sole_writer, write_json, write_whole
+from pretrain.files import sole_writer, write_json, written_aside
 
 Outlines = Callable[[Inspection], Sequence[tuple[str, np.ndarray]]]
 ROWS_SHOWN = 20
-MAPS_FILE = "maps.safetensors"
+RESULTS, PARTIAL, MAPS_FILE = "results.jsonl", "results.partial.jsonl", "maps.safetensors"
 # Of PNGs: a tenth more bytes than the usual 6 in a third of its time, which was a third of a run.
 DRAWN_COMPRESSION = 3
 
 
 class ResultsFile:
-    """A context with an open `results.jsonl` in `folder`; `overlays` says which images are drawn, with a line around
+    """A context with an open file of results in `folder`; `overlays` says which images are drawn, with a line around
     what `outlines`, an Inspector's, says of each."""
 
     def __init__(self, folder: Path, overlays: str, outlines: Outlines = lambda _: ()) -> None:
@@ -50,12 +52,25 @@ class ResultsFile:
     def __enter__(self) -> Self:
         with ExitStack() as opened:
             opened.enter_context(sole_writer(self.folder, "writes results into", "another --out"))
-            self._file = opened.enter_context(open(self.folder / "results.jsonl", "w", encoding="utf-8"))
-            self._opened = opened.pop_all()
+            self._file = opened.enter_context(open(self.folder / PARTIAL, "w", encoding="utf-8"))
+            self._lines, self._opened = 0, opened.pop_all()
         return self
 
     def __exit__(self, error_class: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._opened.close()
+        with self._opened:
+            if error_class is None:
+                os.fsync(self._file.fileno())
+            self._file.close()
+            if error_class is None:
+                self._take_place()
+            elif self._lines:
+                print(f"what was inspected so far: {self.folder / PARTIAL}", file=sys.stderr)
+            else:
+                (self.folder / PARTIAL).unlink()
+
+    def _take_place(self) -> None:
+        """The results are those of this run from now on."""
+        (self.folder / PARTIAL).replace(self.folder / RESULTS)
 
     def _is_drawn(self, inspection: Inspection) -> bool:
         return self._overlays == "all" or (self._overlays == "defective" and inspection.is_defective)
@@ -63,6 +78,7 @@ class ResultsFile:
     def _write(self, line: dict) -> None:
         self._file.write(json.dumps(line) + "\n")
         self._file.flush()
+        self._lines += 1
 
 
 class DetectResults(ResultsFile):
@@ -88,24 +104,24 @@ class DetectResults(ResultsFile):
         self._not_aligned: list[Inspection] = []
         self._count = 0
 
-    def __enter__(self) -> Self:
-        super().__enter__()
-        # A run that is stopped, or that keeps fewer, must not leave those of the one before beside its own lines.
-        for name in (MAPS_FILE, *(name for name, _ in FORMATS.values())):
-            (self.folder / name).unlink(missing_ok=True)
-        return self
+    def _take_place(self) -> None:
+        with ExitStack() as written:
+            for name, data in self._beside():
+                written.enter_context(written_aside(self.folder / name, data))
+            # Those of the run before go first, and these come last: whoever is killed between leaves none of another.
+            for name in (MAPS_FILE, *(name for name, _ in FORMATS.values())):
+                (self.folder / name).unlink(missing_ok=True)
+            super()._take_place()
 
-    def __exit__(self, error_class: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        try:
-            if self._maps:
-                # From numpy, as an exported model is run without torch; `pretrain`'s reader takes it as one of its own.
-                header = {HEADER_KEY: json.dumps({"of": "results.jsonl, by number of the line"})}
-                write_whole(self.folder / MAPS_FILE, save(self._maps, header))
-            for name, written in map(FORMATS.__getitem__, self._formats if error_class is None else ()):
-                text = written(common_folder(self._marked), self._marked)
-                write_whole(self.folder / name, text.encode(errors="surrogateescape"))  # as names of files are decoded
-        finally:
-            super().__exit__(error_class, error, trace)
+    def _beside(self) -> Iterator[tuple[str, bytes]]:
+        """The other files, by name."""
+        if self._maps:
+            # From numpy, as an exported model is run without torch; `pretrain`'s reader takes it as one of its own.
+            header = {HEADER_KEY: json.dumps({"of": f"{RESULTS}, by number of the line"})}
+            yield MAPS_FILE, save(self._maps, header)
+        for name, written in map(FORMATS.__getitem__, self._formats):
+            text = written(common_folder(self._marked), self._marked)
+            yield name, text.encode(errors="surrogateescape")  # as names of files are decoded
 
     def add(self, inspection: Inspection, record: Record) -> None:
         """Write one inspection down, and draw it if it is to be drawn."""
@@ -145,7 +161,7 @@ class DetectResults(ResultsFile):
         """The most anomalous images as a table, then the figures."""
         Console(width=None if sys.stdout.isatty() else 120).print(self._table(model))
         if self._count > len(self._highest):
-            print(f"the {len(self._highest)} highest of {self._count}; all are in {self.folder / 'results.jsonl'}")
+            print(f"the {len(self._highest)} highest of {self._count}; all are in {self.folder / RESULTS}")
         if self._labeled:
             self._print_figures(model)
         if self._distorted:
@@ -162,7 +178,7 @@ class DetectResults(ResultsFile):
             )
         if problems:
             print(f"{len(problems)} images could not be read, see above")
-        for file in ("results.jsonl", *(FORMATS[name][0] for name in self._formats)):
+        for file in (RESULTS, *(FORMATS[name][0] for name in self._formats)):
             print(f"results: {self.folder / file}")
         if self._drawings:
             score, name = max(self._drawings)

@@ -5,6 +5,7 @@ that makes it answer as a native method does. All that `inspector.json` says of 
 """
 
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from hashlib import blake2b
 from itertools import islice
@@ -130,7 +131,7 @@ class Exported:
         try:
             data, weights = read_regular(self.path), b""
             if self.path.suffix == OPENVINO_SUFFIX:
-                weights = read_regular(self.path.with_suffix(openvino_runtime.WEIGHTS_SUFFIX))
+                weights = _weights_of(data, self.path)
         except OSError as error:
             raise UserError(f"{self.path} cannot be read: {error}.") from None
         if self.runtime == "openvino":
@@ -185,6 +186,25 @@ class Exported:
 def file_digest(data: bytes, named: str) -> str:
     """Of an exported file, as it was before its header `named` its own digest."""
     return blake2b(named_in(data, named, NO_DIGEST), digest_size=16).hexdigest()
+
+
+def kept_weights(path: Path) -> Path:
+    """Where OpenVINO's old weights lie while new ones take their place."""
+    return path.with_name(f".{path.stem}{openvino_runtime.WEIGHTS_SUFFIX}.old")
+
+
+def go_together(graph: bytes, weights: bytes) -> bool:
+    """Whether OpenVINO's two files have the digest that stands in the first."""
+    named = re.search(rb"&quot;%s&quot;: &quot;([0-9a-f]{32})&quot;" % DIGEST_KEY.encode(), graph)
+    return named is not None and file_digest(graph + weights, named[1].decode()) == named[1].decode()
+
+
+def _weights_of(graph: bytes, path: Path) -> bytes:
+    """Those beside a graph of OpenVINO's, or where a writer was killed before the new graph was there, the old ones."""
+    weights, kept = read_regular(path.with_suffix(openvino_runtime.WEIGHTS_SUFFIX)), kept_weights(path)
+    if kept.is_file() and not go_together(graph, weights) and go_together(graph, old := read_regular(kept)):
+        return old
+    return weights
 
 
 def named_in(data: bytes, old: str, new: str) -> bytes:

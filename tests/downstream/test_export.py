@@ -22,13 +22,20 @@ def test_an_engine_is_made_by_trtexec_or_the_command_is_said(
     assert out.with_suffix(".onnx").is_file() and not out.exists()
     program = tmp_path / "bin" / "trtexec"
     program.parent.mkdir()
-    program.write_text(f"#!{sys.executable}\nimport sys\nopen({str(out)!r}, 'w').write(' '.join(sys.argv[1:]))\n")
+    written = "open(sys.argv[2].removeprefix('--saveEngine='), 'w').write(' '.join(sys.argv[1:]))"
+    program.write_text(f"#!{sys.executable}\nimport sys\n{written}\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(program.parent))
     assert run_export(padim_folder, "--to", "tensorrt", "--out", out) == 2  # the ONNX file is there
     assert "is there already" in capsys.readouterr().err
     assert run_export(padim_folder, "--to", "tensorrt", "--out", out, "--overwrite") == 0
-    assert out.read_text().startswith(f"--onnx={out.with_suffix('.onnx')} --saveEngine={out}")
+    said = out.read_text()
+    assert said.startswith(f"--onnx={out.with_suffix('.onnx')} --saveEngine=")
+    program.write_text(
+        f"#!{sys.executable}\nimport sys\nopen(sys.argv[2].split('=')[1], 'w').write('half')\nsys.exit(1)\n"
+    )
+    assert run_export(padim_folder, "--to", "tensorrt", "--out", out, "--overwrite") == 2
+    assert out.read_text() == said and "exit code 1" in capsys.readouterr().err, "the engine that was there stays"
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 import hashlib
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -193,7 +194,9 @@ def test_killed_half_way_leaves_nothing_that_looks_like_a_set(tmp_path):
 
 
 def test_what_a_killed_run_left_is_cleared_away_by_the_next(tmp_path):
-    stale = tmp_path / ".set.unfinished" / "wood"
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    stale = tmp_path / f".set.{platform.node()}-{ended.pid}.part" / "wood"
     stale.mkdir(parents=True)
     make(tmp_path / "set", categories=("wood",), train=1, good=1, defective=0, workers=1)
     assert is_demo(tmp_path / "set")

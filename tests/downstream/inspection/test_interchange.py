@@ -122,16 +122,22 @@ def test_names_of_any_bytes_are_written_as_they_are(tmp_path):
     assert json.loads((tmp_path / "results.coco.json").read_text())["images"][0]["file_name"] == path.name
 
 
-def test_a_run_that_is_stopped_leaves_no_file_that_looks_whole(tmp_path):
+def test_a_run_that_is_stopped_keeps_what_it_has_beside_what_was_there(tmp_path, capsys):
     found, record = inspection_of(np.eye(8, dtype=np.float32), 8, 8), Record(Path("image.png"), "nut", "", "")
-    for error in (None, KeyboardInterrupt):
-        with suppress(KeyboardInterrupt), DetectResults(tmp_path, "none", False, formats=tuple(FORMATS)) as results:
-            results.add(found, record)
+    files = ("results.jsonl", "maps.safetensors", *(name for name, _ in FORMATS.values()))
+    before = {}
+    for count, error in ((1, None), (2, KeyboardInterrupt), (0, KeyboardInterrupt)):
+        with suppress(KeyboardInterrupt), DetectResults(tmp_path, "none", True, formats=tuple(FORMATS)) as results:
+            for _ in range(count):
+                results.add(found, record)
             if error:
                 raise error
-        written = [(tmp_path / name).exists() for name, _ in FORMATS.values()]
-        assert written == [error is None] * len(FORMATS)
-    assert len((tmp_path / "results.jsonl").read_text().splitlines()) == 1
+        before = before or {name: (tmp_path / name).read_bytes() for name in files}
+        assert {name: (tmp_path / name).read_bytes() for name in files} == before
+        partial = tmp_path / "results.partial.jsonl"
+        assert partial.exists() == (count == 2)
+        if count == 2:
+            assert len(partial.read_text().splitlines()) == 2 and str(partial) in capsys.readouterr().err
 
 
 def test_what_is_called_good_is_listed_and_not_marked():

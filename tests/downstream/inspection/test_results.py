@@ -67,10 +67,10 @@ def test_maps_of_images_that_are_written_down_are_let_go(defect, tmp_path):
     of_a_run_before.parent.mkdir()
     of_a_run_before.write_bytes(b"")
     with DetectResults(tmp_path / "out", "none", keep_maps=False) as results:
-        assert not of_a_run_before.exists()
         results.add(inspection, record)
         del inspection, anomaly_map
         assert held() is None
+    assert not of_a_run_before.exists()
 
 
 def test_iou_counts_the_pixels_of_the_masks_written(validated, demo_folder, tmp_path):
