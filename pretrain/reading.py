@@ -1,4 +1,5 @@
-"""Files are read whole, if they are regular ones and not too large; JSON, if it is not nested too deep.
+"""Files are read whole, if they are regular ones and not too large; JSON and YAML, if they are not nested too deep and
+are what whoever reads them declares.
 
 A folder of images may hold a pipe that nobody writes into, a link to a device that never ends, or a file of a terabyte:
 each would block a command for ever, or take all memory.
@@ -8,12 +9,22 @@ import errno
 import json
 import os
 import stat
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from types import UnionType
+from typing import Any, BinaryIO, get_args, get_origin
+
+import yaml
 
 # An image of the most pixels that are accepted, 16 bits and four channels, is 1.4 GB.
 MAX_BYTES = 2**31
-MAX_JSON_BYTES = 2**27
+MAX_JSON_BYTES, MAX_YAML_BYTES = 2**27, 2**20
+# Nothing that is written here, or that annotations are made of, is nested deeper than ten.
+MAX_DEPTH = 100
+
+# What has to stand in JSON: a type, or the types of an object's fields by name, as {"files": dict[str, int]}; one that
+# may be None may be missing. Further fields may stand there.
+Schema = type | Mapping[str, Any]
 
 
 def read_regular(path: Path | str, max_bytes: int = MAX_BYTES) -> bytes:
@@ -34,20 +45,74 @@ def open_regular(path: Path | str) -> BinaryIO:
     raise OSError(errno.EINVAL, "it is no regular file", str(path))
 
 
-def read_json(path: Path, expected: type = dict) -> Any:
-    """What a JSON file holds. Raises OSError, and ValueError for what is damaged or not of the expected type."""
+def read_json(path: Path, expected: Schema = dict) -> Any:
+    """What a JSON file holds. Raises OSError, and ValueError for what is damaged or not as expected."""
     return parse_json(read_regular(path, MAX_JSON_BYTES), expected)
 
 
-def parse_json(text: bytes | str, expected: type = dict) -> Any:
+def parse_json(text: bytes | str, expected: Schema = dict) -> Any:
     """The same of its text."""
+    if len(text) > MAX_JSON_BYTES:
+        raise ValueError(f"its JSON has more than {MAX_JSON_BYTES} characters")
     try:
-        value = json.loads(text)
+        return _checked(json.loads(text), expected, "JSON")
     except RecursionError:
         raise ValueError("its JSON is nested too deep") from None
-    if not isinstance(value, expected):
-        raise ValueError(f"its JSON is no {expected.__name__}")
+
+
+def read_yaml(path: Path, expected: Schema = dict) -> Any:
+    """What a YAML file holds. Raises OSError, and ValueError for what is damaged or not as expected."""
+    return parse_yaml(read_regular(path, MAX_YAML_BYTES), expected)
+
+
+def parse_yaml(text: bytes | str, expected: Schema = dict) -> Any:
+    """The same of its text. Without aliases, as a few lines of them are gigabytes once somebody prints them."""
+    try:
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
+            raise ValueError("its YAML has aliases, such as *a")
+        return _checked(yaml.safe_load(text), expected, "YAML")
+    except RecursionError:
+        raise ValueError("its YAML is nested too deep") from None
+    except yaml.YAMLError as error:
+        raise ValueError(" ".join(str(error).split())[:200]) from None
+
+
+def _checked(value: object, expected: Schema, form: str) -> object:
+    if _is_deeper(value, MAX_DEPTH):
+        raise ValueError(f"its {form} is nested too deep")
+    kind = dict if isinstance(expected, Mapping) else expected
+    if not isinstance(value, kind):
+        raise ValueError(f"its {form} is no {kind.__name__}")
+    for name, hint in expected.items() if isinstance(expected, Mapping) else ():
+        if not _is_of(value.get(name), hint):
+            raise ValueError(f"its {name} is {value[name]!r:.40}" if name in value else f"it lacks {name}")
     return value
+
+
+def _is_deeper(value: object, depth: int) -> bool:
+    level = [value]
+    for _ in range(depth):
+        level = [inner for outer in level if isinstance(outer, dict | list)
+                 for inner in (outer.values() if isinstance(outer, dict) else outer)
+                 if isinstance(inner, dict | list)]  # fmt: skip
+        if not level:
+            return False
+    return True
+
+
+def _is_of(value: object, hint: Any) -> bool:
+    """Of the types that JSON has: a whole number is a number, and true is none."""
+    if isinstance(hint, UnionType):
+        return any(_is_of(value, each) for each in get_args(hint))
+    if hint is None:
+        return value is None
+    origin, inner = get_origin(hint) or hint, get_args(hint)
+    if origin in (int, float):
+        return isinstance(value, (int, origin)) and not isinstance(value, bool)
+    if not isinstance(value, origin):
+        return False
+    values = value.values() if isinstance(value, dict) else value if inner else ()
+    return not inner or all(_is_of(each, inner[-1]) for each in values)
 
 
 def _without_waiting(path: str, flags: int) -> int:

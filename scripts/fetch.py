@@ -39,6 +39,7 @@ from urllib.request import Request, urlopen
 
 from pretrain.command import Names, UserError, nearest
 from pretrain.files import sole_writer
+from pretrain.reading import read_json
 from scripts.published_sets import SETS, Published
 
 # Beyond, an archive is a bomb: photographs hardly shrink, and uncompressed ones (BTAD's) by half.
@@ -184,12 +185,21 @@ def download(config: Config, published: Published, part: Path, note: Path, wante
             time.sleep(pause_s)
 
 
+def noted(note: Path) -> tuple[int, str | None]:
+    """What was begun: its size, and its ETag or date. Nothing where the note is gone or damaged."""
+    try:
+        size_bytes, begun = read_json(note, list)
+        return int(size_bytes), begun and str(begun)
+    except (OSError, ValueError, TypeError):
+        return 0, None
+
+
 def receive(config: Config, published: Published, part: Path, note: Path, wanted: list[str]) -> Path:
     """One connection: append to `part` what is missing, or begin it again where the server's file is another.
 
     `note` says which file was begun, by its size and by its ETag or date. It is written while there is no `part`.
     """
-    size_bytes, begun = json.loads(note.read_text()) if note.exists() and part.exists() else (0, None)
+    size_bytes, begun = noted(note) if part.exists() else (0, None)
     start_bytes = part.stat().st_size if size_bytes else 0
     if size_bytes and start_bytes == size_bytes:
         return part

@@ -78,7 +78,7 @@ def _state(folder: Path) -> tuple | None:
 def parts_of(folder: Path) -> dict[str, str]:
     """The digests of the files beside `inspector.json` that make up a model. None where there is no model yet."""
     try:
-        return read_json(folder / FILE).get("parts", {})
+        return read_json(folder / FILE, {"parts": dict[str, str] | None}).get("parts") or {}
     except (OSError, ValueError):
         return {}
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import yaml
 from torch import Tensor
 
 from baselines.contract.method import Images, Method, Samples
@@ -44,6 +43,7 @@ from pretrain.data.images import LayoutName
 from pretrain.data.size import Asked, Size, named, sides
 from pretrain.demo import is_demo
 from pretrain.encoder import asked_encoder
+from pretrain.reading import parse_yaml
 from pretrain.training.device import choose_device
 
 Say = Callable[[str], None]
@@ -264,8 +264,8 @@ def typed_options(typed: str | Mapping[str, object]) -> dict[str, object]:
     if not isinstance(typed, str):
         return dict(typed)
     try:  # as YAML, so that levels=[level2,level3] is a list
-        return yaml.safe_load("{" + typed.replace("=", ": ") + "}")
-    except yaml.YAMLError:
+        return parse_yaml("{" + typed.replace("=", ": ") + "}")
+    except ValueError:
         raise UserError(f"--options {typed} cannot be read: give NAME=VALUE,NAME=VALUE.") from None
 
 

@@ -189,8 +189,9 @@ def history_of(model: Path) -> list[Change]:
     changes, in_use = [], _described(model, model)
     try:
         if (model / HISTORY).is_file():
-            changes = [Change(**change) for change in read_json(model / HISTORY)["changes"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+            said = read_json(model / HISTORY, {"changes": list[dict[str, int | str]]})
+            changes = [Change(**change) for change in said["changes"]]
+    except (OSError, ValueError, TypeError) as error:
         raise UserError(f"{model / HISTORY} is damaged ({error}): remove it; versions stay as they are.") from None
     is_known = changes and changes[-1].version == in_use.number
     return changes if is_known else [*changes, Change(in_use.number, in_use.made, "", "fitted")]

@@ -18,6 +18,7 @@ from pretrain.command import UserError, nearest
 from pretrain.data.channels import PLAIN
 from pretrain.data.decode import Decoded
 from pretrain.data.size import sides
+from pretrain.reading import read_regular
 
 # What downstream/export.py writes: a model in one file.
 EXPORTED = (".onnx",)
@@ -166,7 +167,7 @@ def decision_file(path: Path) -> Path:
 
 def fingerprint_of(path: Path) -> str:
     """Another one when a model was fitted again, or decides otherwise."""
-    return sha256(decision_file(path).read_bytes()).hexdigest()[:16]
+    return sha256(read_regular(decision_file(path))).hexdigest()[:16]
 
 
 def confidence_curve(normal_scores: Sequence[float]) -> list[tuple[float, float]]:

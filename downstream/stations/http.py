@@ -47,6 +47,7 @@ from downstream.stations.sources.config import Push
 from downstream.stations.station import Station
 from downstream.stations.triggers.config import Call
 from pretrain.command import UserError, nearest
+from pretrain.reading import parse_json
 
 BODY_S, MAX_REQUESTS = 30.0, 128
 MAX_NAME = 200
@@ -210,10 +211,10 @@ class Http:
         if not (body := await request.body()):
             return self._name(request)
         try:
-            name = json.loads(body)["name"]
-        except (ValueError, KeyError, TypeError, RecursionError):
+            name = parse_json(body, {"name": str})["name"]
+        except ValueError:
             name = None
-        if not isinstance(name, str) or len(name) > MAX_NAME:
+        if name is None or len(name) > MAX_NAME:
             raise HTTPException(422, 'the body has to be {"name": "17"}, or nothing.')
         return name
 

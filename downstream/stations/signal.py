@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from typing import Literal, Self, get_args
 
+from pretrain.reading import parse_json
+
 Verdict = Literal["pass", "fail", "fault"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 # Of ids that follow from what a part is called, so that the same file is the same part after a restart.
@@ -76,7 +78,7 @@ class Signal:
     def from_json(cls, text: str | bytes) -> Self:
         """Of what `to_json` wrote; a later version's further fields are left out."""
         known = {field.name for field in fields(cls)}
-        return cls(**{name: value for name, value in json.loads(text).items() if name in known})
+        return cls(**{name: value for name, value in parse_json(text).items() if name in known})
 
 
 def new_id() -> str:

@@ -63,15 +63,8 @@ class Rates:
     def __init__(self, file: Path | None = None) -> None:
         self.file = file or cache_root() / "study-rates.json"
         try:
-            kept = read_json(self.file)
-            self._measured = {str(key): list(map(float, rates)) for key, rates in kept["rates"].items()}
-        except (
-            OSError,
-            ValueError,
-            KeyError,
-            AttributeError,
-            TypeError,
-        ):  # none yet, or damaged: they are measured anew
+            self._measured = read_json(self.file, {"rates": dict[str, list[float]]})["rates"]
+        except (OSError, ValueError):  # none yet, or damaged: they are measured anew
             self._measured = {}
 
     def __contains__(self, key: str) -> bool:

@@ -22,16 +22,13 @@ def read_current(folder: Path) -> dict:
     """What `current.json` says. Raises UserError where there is none, or it is damaged."""
     path = folder / CURRENT
     try:
-        metadata = unsealed(read_json(path))
-        generation, files = metadata["generation"], metadata["files"]
-        if not (isinstance(generation, str) and all(isinstance(file["bytes"], int) for file in files.values())):
-            raise TypeError("its entries have the wrong types")
+        metadata = unsealed(read_json(path, {"generation": str, "files": dict[str, dict[str, int]]}))
     except FileNotFoundError:
         raise UserError(
             f"there is no index in {folder}: python embeddings/build.py --help says how to build one."
         ) from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} is damaged ({error!r}): remove {folder} and build the index again.") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is damaged ({error}): remove {folder} and build the index again.") from None
     return metadata
 
 

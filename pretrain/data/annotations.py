@@ -14,11 +14,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
-import yaml
 
 from pretrain.command import UserError, installed_by
 from pretrain.data.images import Problem
-from pretrain.reading import read_json, read_regular
+from pretrain.reading import read_json, read_regular, read_yaml
 
 PLACES = (".", "annotations", "Annotations", "labels")
 # A file of one image's annotations, or of names: a thousand long outlines have a tenth of it.
@@ -286,14 +285,12 @@ def _yolo_names(folder: Path) -> dict[int, str]:
     for parent in (folder, folder.parent):
         for path in sorted([*parent.glob("*.yaml"), *parent.glob("*.yml")]):
             try:
-                content = yaml.safe_load(_text(path))
-            except (yaml.YAMLError, UserError, ValueError, RecursionError):
+                names = read_yaml(path).get("names")
+            except (OSError, ValueError):
                 continue
-            names = content.get("names") if isinstance(content, dict) else None
             if isinstance(names, list):
                 names = dict(enumerate(names))
             if isinstance(names, dict):
-                # Nothing nested: a few lines of aliases make a name of gigabytes.
                 named = {str(key): name for key, name in names.items() if isinstance(key, (str, int))}
                 return {
                     int(key): str(name)

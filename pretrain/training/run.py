@@ -22,7 +22,7 @@ from torch.optim import Optimizer
 
 from pretrain.command import Names, UserError
 from pretrain.files import read_tensors, sole_writer, write_tensors, write_whole
-from pretrain.reading import parse_json
+from pretrain.reading import parse_json, read_regular, read_yaml
 from pretrain.training.trackers import FINISHED, STOPPED, Trackers, check_trackers
 
 # Of checkpoints. 2: of one session for all trainings, with its length, its seconds and a state.
@@ -69,13 +69,10 @@ class Run:
         """The stored configuration, plain."""
         file = self.folder / "config.yaml"
         try:
-            stored = yaml.safe_load(file.read_text())
-            if not isinstance(stored, dict):
-                raise ValueError("it names no options")
-        except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-            reason = f"{file} is damaged ({' '.join(str(error).split())[:200]})"
+            return read_yaml(file)
+        except (OSError, ValueError) as error:
+            reason = f"{file} is damaged ({error})"
             raise UserError(f"{reason}: remove it to go on with the options that you give now.") from None
-        return stored
 
     def earlier(self, name: str) -> object:
         """What an option was resolved to when the run began; none where it has not begun. For what was measured then
@@ -98,11 +95,9 @@ class Run:
         if not self.metrics_file.exists():
             return []
         metrics = []
-        for line in self.metrics_file.read_text(errors="replace").splitlines():
+        for line in read_regular(self.metrics_file).splitlines():
             with suppress(ValueError):
-                figures = parse_json(line)
-                if isinstance(figures.get("step"), int):
-                    metrics.append(figures)
+                metrics.append(parse_json(line, {"step": int}))
         return metrics
 
     def save(self, module: nn.Module, optimizer: Optimizer, metadata: dict) -> None:

@@ -1,11 +1,14 @@
 """What blocks, never ends, or is too large or too deep is refused at once."""
 
 import os
+import re
+from contextlib import nullcontext
 
 import pytest
+from conftest import REPOSITORY
 
 from pretrain.data.decode import Unreadable, decode, read_mask
-from pretrain.reading import parse_json, read_json, read_regular
+from pretrain.reading import MAX_DEPTH, MAX_YAML_BYTES, parse_json, parse_yaml, read_json, read_regular, read_yaml
 
 
 def pipe(path):
@@ -59,3 +62,72 @@ def test_json_is_what_was_expected_or_a_value_error(text, tmp_path):
     with pytest.raises(ValueError):
         read_json(tmp_path / "file.json")
     assert parse_json(b'{"a": [1]}') == {"a": [1]} and parse_json("[1]", list) == [1]
+
+
+def test_depth_is_bounded_far_below_what_a_later_reader_could_not_walk():
+    for start, end in ((b"[", b"]"), (b'{"a":', b"}")):
+        parse_json(start * MAX_DEPTH + b"1" + end * MAX_DEPTH, object)
+        with pytest.raises(ValueError, match="nested too deep"):
+            parse_json(start * (MAX_DEPTH + 1) + b"1" + end * (MAX_DEPTH + 1), object)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"files": {"a": 1}, "more": null}', None),
+        ('{"files": {"a": 1.0}, "rate": 1}', None),
+        ('{"files": {"a": 1}, "rate": null}', None),
+        ('{"rate": 1}', "it lacks files"),
+        ('{"files": [1]}', r"its files is \[1\]"),
+        ('{"files": {"a": "1"}}', "its files is"),
+        ('{"files": {"a": true}}', "its files is"),
+        ('{"files": {}, "rate": "1"}', "its rate is '1'"),
+        ("[]", "its JSON is no dict"),
+    ],
+)
+def test_fields_have_the_types_that_were_declared(text, said):
+    schema = {"files": dict[str, float], "rate": int | None}
+    with pytest.raises(ValueError, match=said) if said else nullcontext():
+        assert parse_json(text, schema)["files"] == {"a": 1}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (b"[" * 5000 + b"]" * 5000, "nested too deep"),
+        (b"a: &a [1]\nb: *a", "has aliases"),
+        (b"a: 2001-99-99", "month"),
+        (b"\xff\xfe", ""),
+        (b"!!python/object/apply:os.system [ls]", "could not determine a constructor"),
+        (b"- 1", "its YAML is no dict"),
+        (b"a: " + b"1" * MAX_YAML_BYTES, "more than"),
+    ],
+)
+def test_yaml_is_plain_or_refused(text, said, tmp_path):
+    (tmp_path / "a.yaml").write_bytes(text)
+    with pytest.raises((ValueError, OSError), match=said):
+        read_yaml(tmp_path / "a.yaml")
+    assert parse_yaml("a: [1, b]") == {"a": [1, "b"]}
+
+
+def test_nothing_else_reads_json_or_yaml():
+    """Of files that somebody may have damaged. What remains is of this process, or of its own database."""
+    found = {
+        f"{path.relative_to(REPOSITORY)} {call}"
+        for package in ("pretrain", "embeddings", "baselines", "downstream")
+        for path in (REPOSITORY / package).rglob("*.py")
+        for call in re.findall(r"(?:json\.loads?|yaml\.(?:safe_)?load)\(\w*", path.read_text())
+    }
+    assert found == {
+        "pretrain/reading.py json.loads(text",
+        "pretrain/reading.py yaml.safe_load(text",
+        "pretrain/files.py json.loads(json",
+        "downstream/service/app.py json.loads(os",
+        "downstream/service/database.py json.loads(row",
+        "downstream/service/feedback/records.py json.loads(row",
+        "downstream/service/openapi.py json.loads(Path",
+        "downstream/service/routes_roi.py json.loads(before",
+        "downstream/service/routes_roi.py json.loads(json",
+        "downstream/service/routes_roi.py json.loads(stored",
+        "downstream/service/watch/camera_watch.py json.loads(row",
+    }

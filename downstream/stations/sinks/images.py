@@ -10,6 +10,7 @@ from downstream.stations.kept_images import awaited
 from downstream.stations.signal import Signal
 from downstream.stations.sinks.config import Images
 from pretrain.files import link_or_copy, write_whole
+from pretrain.reading import read_regular
 
 
 class ImagesSink(Sink):
@@ -36,7 +37,7 @@ class ImagesSink(Sink):
     def kept_image(self, signal: Signal) -> Path | None:
         stem = self._stem(signal)
         with suppress(OSError, ValueError, TypeError):  # none, or a file of somebody else's
-            beside = Signal.from_json(stem.with_name(f"{stem.name}.json").read_bytes())
+            beside = Signal.from_json(read_regular(stem.with_name(f"{stem.name}.json")))
             if beside.id == signal.id:  # parts of another state have the same numbers
                 return image_beside(stem.parent, stem.name)
         return None

@@ -1,7 +1,5 @@
 """A part when a message comes, as a PLC or another program publishes it."""
 
-import json
-
 from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
@@ -11,6 +9,7 @@ from downstream.service.monitoring import LOG
 from downstream.stations.contract import OpenPart, Surroundings, Trigger
 from downstream.stations.mqtt import client_of
 from downstream.stations.triggers import config
+from pretrain.reading import parse_json
 
 MAX_NAME = 200
 
@@ -74,8 +73,8 @@ def name_in(payload: bytes | bytearray) -> str:
     leaves it without a name."""
     text = payload.decode("utf-8", "replace").strip()
     try:
-        said = json.loads(text)
-    except (ValueError, RecursionError):
+        said = parse_json(text, object)
+    except ValueError:
         said = text
     if isinstance(said, dict):
         text = str(said.get("name", ""))
