@@ -94,7 +94,7 @@ def test_fields_have_the_types_that_were_declared(text, said):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (b"[" * 5000 + b"]" * 5000, "nested too deep"),
+        (b"[" * 200_000, "nested too deep"),
         (b"a: &a [1]\nb: *a", "has aliases"),
         (b"a: 2001-99-99", "month"),
         (b"\xff\xfe", ""),
