@@ -2,6 +2,7 @@
 
     python downstream/detect.py fit --data FOLDER_OF_GOOD_IMAGES --out models/bolt
     python downstream/detect.py run IMAGE_OR_FOLDER --model models/bolt
+    python downstream/detect.py run --data MANIFEST_OR_URL --model models/bolt --address local    # many, in parts
     python downstream/detect.py triage FOLDER    # which of these images are odd, before anything is fitted
     python downstream/detect.py learn --model models/bolt --feedback FOLDER    # from what operators say of its verdicts
     python downstream/detect.py promote --model models/bolt    # put what it learned into use; roll-back undoes it
@@ -39,17 +40,21 @@ from downstream.inspection.config import Run
 from downstream.inspection.images import records_to_inspect
 from downstream.inspection.inspector import FILE, Inspector
 from downstream.inspection.interchange import FORMATS
-from downstream.inspection.results import DetectResults
+from downstream.inspection.results import DetectResults, exit_code
+from downstream.methods.catalogue import imported
 from pretrain.command import UserError
 from pretrain.data.images import Problem, check_names
 from pretrain.progress import Progress
 
 MODELS = Path("models")
-NOTHING_DEFECTIVE, SOMETHING_DEFECTIVE, SOMETHING_UNREADABLE = 0, 1, 3
 
 
 def run(config: Run) -> int:
     """Inspect every image; the exit code says how it went."""
+    if config.data is not None:  # stands above this file, and needs an extra
+        return imported("downstream.inspection.manifest.run.run")(config, config.model or sole_model(MODELS))
+    if config.address is not None:
+        raise UserError("--address is for images that are named by --data: a manifest, a folder, an archive or a URL.")
     check_names(config.format, FORMATS, "format of results")
     model = Inspector.load(config.model or sole_model(MODELS), config.device, config.runtime)
     if config.threshold is not None:
@@ -58,7 +63,7 @@ def run(config: Run) -> int:
     problems: list[Problem] = []
     is_any_defective = False
     with (
-        DetectResults(config.out, config.overlays, config.maps, model.outlines, config.format) as results,
+        DetectResults(Path(config.out), config.overlays, config.maps, model.outlines, config.format) as results,
         Progress("inspecting", len(records)) as progress,
     ):
         for record, result in zip(records, model.inspect([record.path for record in records]), strict=True):
@@ -70,9 +75,7 @@ def run(config: Run) -> int:
                 is_any_defective |= result.is_defective
             progress.advance()
     results.print_summary(model, problems)
-    if is_any_defective:
-        return SOMETHING_DEFECTIVE
-    return SOMETHING_UNREADABLE if problems else NOTHING_DEFECTIVE
+    return exit_code(is_any_defective, bool(problems))
 
 
 def sole_model(folder: Path) -> Path:

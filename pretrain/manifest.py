@@ -28,10 +28,5 @@ def main(config: Manifest) -> None:
     if len(config.url) != 1:
         raise UserError("name one folder or URL of images; an archive of them is one, too.")
     place = Place.of(config.url[0])
-    print(f"{config.out}: {in_words(write_manifest(place, config.out))}")
-
-
-def in_words(changes: tuple[int, int, int, int]) -> str:
-    """What was listed."""
-    images, new, changed, gone = changes
-    return f"{images} images, {new} of them new, {changed} changed; {gone} are gone"
+    print(f"{config.out}: {write_manifest(place, config.out).in_words()}")
+    print(f"next:  python downstream/detect.py run --data {config.out} --model MODEL --address local")

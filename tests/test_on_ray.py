@@ -1,6 +1,10 @@
 """What runs on Ray gives what it gives in one process, whatever dies meanwhile. One Ray for all tests of this file."""
 
 import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from importlib import import_module
 from importlib.util import find_spec
@@ -9,6 +13,8 @@ from itertools import count
 import on_ray
 import psutil
 import pytest
+from conftest import REPOSITORY
+from manifests import images_to_inspect, rows_of, run_manifest
 
 from pretrain.command import UserError
 from pretrain.tasks import ATTEMPTS, LOCAL, Lost, OnRay, Spread, tasks_at
@@ -72,3 +78,65 @@ def test_ray_listens_on_the_loopback_alone():
     processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
     held = [each for process in processes for each in process.net_connections("tcp") if each.status == "LISTEN"]
     assert len(held) > 3 and {each.laddr.ip.removeprefix("::ffff:") for each in held} == {"127.0.0.1"}
+
+
+@pytest.fixture(scope="module")
+def images(demo_folder, tmp_path_factory):
+    return images_to_inspect(tmp_path_factory.mktemp("many") / "images", demo_folder)
+
+
+@pytest.fixture(scope="module")
+def inspected(images, padim_folder, tmp_path_factory):
+    """The rows of a run in this process."""
+    out = tmp_path_factory.mktemp("out")
+    assert run_manifest(images, padim_folder, out) == 1
+    return rows_of(out)
+
+
+def without_scores(rows):
+    """What does not depend on how many threads a process has."""
+    return [(row["path"], row["reason"], row["is_defective"], row["digest"], row["overlay"]) for row in rows]
+
+
+def check_same(rows, expected):
+    assert without_scores(rows) == without_scores(expected)
+    for ours, theirs in zip(rows, expected, strict=True):
+        assert ours["score"] == pytest.approx(theirs["score"], rel=1e-5)
+
+
+def test_inspection_on_ray_gives_the_rows_of_one_process(images, inspected, padim_folder, tmp_path):
+    assert run_manifest(images, padim_folder, tmp_path, "--address", "local") == 1
+    check_same(rows_of(tmp_path), inspected)
+
+
+def test_killed_workers_and_a_killed_driver_lose_nothing_and_repeat_nothing(images, inspected, padim_folder, tmp_path):
+    out, folder = tmp_path / "out", tmp_path / "out" / "results"
+    words = ["--data", images, "--model", padim_folder, "--out", out, "--part-images", 4, "--address", "auto"]
+    command = [sys.executable, "downstream/detect.py", "run", *map(str, words)]
+    driver = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    try:
+        until(lambda: driver.poll() is not None or folder.is_dir() and len([*folder.glob("*.parquet")]) >= 2)
+        kill_a_worker()
+    finally:
+        driver.kill()
+    assert driver.wait() == -signal.SIGKILL, driver.communicate()
+    before = {file: file.stat().st_mtime_ns for file in folder.glob("*.parquet")}
+    assert len(before) >= 2
+    assert run_manifest(images, padim_folder, out, "--address", "local") == 1
+    check_same(rows_of(out), inspected)
+    assert before == {file: file.stat().st_mtime_ns for file in before}
+    assert not [file for file in out.rglob(".*")]
+
+
+def until(is_so) -> None:
+    deadline_s = time.monotonic() + 60
+    while not is_so():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.02)
+
+
+def kill_a_worker() -> None:
+    """Kill one of Ray's workers, one that is at work where there is one."""
+    workers = [each for each in psutil.Process().children(recursive=True) if each.name().startswith("ray::")]
+    workers = [each for each in workers if "Agent" not in each.name()]
+    (next((each for each in workers if "IDLE" not in each.name()), None) or workers[0]).kill()

@@ -8,6 +8,9 @@ from typing import Literal, Self, get_type_hints
 
 from pretrain.command import Names, UserError, check_type, nearest
 from pretrain.data.images import LaidOut
+from pretrain.tasks import Spread
+
+PART_IMAGES = 128
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,14 +119,14 @@ class Fit(FitSettings, GoodImages):
 
 
 @dataclass(frozen=True)
-class Run(LaidOut):
+class Run(LaidOut, Spread):
     """Run a model over images: which are defective, and where.
 
     Attributes:
         images: Images, or folders of images; of a folder in MVTec AD's layout, the test images.
         model: Folder of a model that fit wrote, or an ONNX file that downstream/export.py made of one. Default is the
             one in models/.
-        out: Folder for results.jsonl and the images.
+        out: Folder for results.jsonl and the images; with --data a URL will do.
         overlays: Which images to draw with heatmap, contours and boxes.
         threshold: Another threshold than the model's.
         maps: Also write every anomaly map, as it is, to maps.safetensors.
@@ -131,17 +134,22 @@ class Run(LaidOut):
         runtime: What runs an exported file; onnxruntime is the default for ONNX, openvino for OpenVINO's own;
             onnxruntime-gpu is onnxruntime with --device cuda.
         device: cpu, cuda, or auto for a GPU where there is one.
+        data: In place of images, a manifest (of pretrain/manifest.py), or a folder, archive or URL to list: it is
+            inspected in parts, which a run that was stopped keeps; results are Parquet files.
+        part_images: With --data, images of a part, on average.
     """
 
     model: Path | None = None
     images: tuple[Path, ...] = field(default=(), metadata={"positional": True})
-    out: Path = Path("runs/detect")
+    out: str = "runs/detect"
     overlays: Literal["all", "defective", "none"] = "defective"
     threshold: float | None = None
     maps: bool = False
     format: Names = Names()
     device: str = "auto"
     runtime: Literal["onnxruntime", "onnxruntime-gpu", "openvino"] | None = None
+    data: str | None = None
+    part_images: int = PART_IMAGES
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ An inspector's folder holds `inspector.json` and what its method saved; nothing 
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, field, fields, replace
@@ -54,6 +54,8 @@ from pretrain.reading import parse_json, read_json
 
 # Of images as they are opened, so that a few large ones do not fill the memory.
 MAX_PIXELS_AT_ONCE = 16 * 1024**2
+# As `read_image`: raises Unreadable.
+Read = Callable[[Path, Size, Channels], Decoded]
 
 if TYPE_CHECKING:  # importing the contract imports torch, 1.5 s that a run of an exported model does without
     from baselines.contract.method import Method, Prediction
@@ -181,13 +183,14 @@ class Inspector:
     def _at_once(self) -> int:
         return max(1, min(self.method.batch_size, MAX_PIXELS_AT_ONCE // math.prod(sides(self.size_px))))
 
-    def inspect(self, paths: Sequence[Path]) -> Iterator[Inspection | Problem]:
-        """Inspect image files, in their order; one that cannot be read is a Problem with its reason."""
+    def inspect(self, paths: Sequence[Path], read: Read = read_image) -> Iterator[Inspection | Problem]:
+        """Inspect image files, in their order; one that cannot be read is a Problem with its reason. `read` is for
+        those that are no files of this machine."""
         chunks = [paths[start : start + self._at_once] for start in range(0, len(paths), self._at_once)]
         with ThreadPoolExecutor(max_workers=4) as pool:
             waiting = None
             for chunk in [*chunks, None]:  # while one is judged, on a GPU above all, the next is decoded
-                following = chunk and (chunk, [pool.submit(self._opened, path) for path in chunk])
+                following = chunk and (chunk, [pool.submit(self._opened, path, read) for path in chunk])
                 if waiting:
                     yield from self._inspected(waiting[0], [image.result() for image in waiting[1]])
                 waiting = following
@@ -282,9 +285,9 @@ class Inspector:
         except (KeyError, TypeError, ValueError, AttributeError, OSError) as error:
             raise UserError(f"{path} is damaged ({error}): fit the model again.") from None
 
-    def _opened(self, path: Path) -> object:
+    def _opened(self, path: Path, read: Read) -> Decoded | Problem:
         try:
-            return read_image(path, self.size_px, self.channels)
+            return read(path, self.size_px, self.channels)
         except Unreadable as unreadable:
             return Problem(path, str(unreadable))
 

@@ -40,6 +40,7 @@ ROWS_SHOWN = 20
 RESULTS, PARTIAL, MAPS_FILE = "results.jsonl", "results.partial.jsonl", "maps.safetensors"
 # Of PNGs: a tenth more bytes than the usual 6 in a third of its time, which was a third of a run.
 DRAWN_COMPRESSION = 3
+NOTHING_DEFECTIVE, SOMETHING_DEFECTIVE, SOMETHING_UNREADABLE = 0, 1, 3
 
 
 class ResultsFile:
@@ -339,6 +340,13 @@ class AreaResults(ResultsFile):
             name, number = Path(record.defect, f"{record.path.name}.{number}.png"), number + 1
         self._names.add(name)
         return name
+
+
+def exit_code(is_any_defective: bool, is_any_unreadable: bool) -> int:
+    """What `detect.py run` says by its exit code."""
+    if is_any_defective:
+        return SOMETHING_DEFECTIVE
+    return SOMETHING_UNREADABLE if is_any_unreadable else NOTHING_DEFECTIVE
 
 
 def segmentation(inspection: Inspection, minimum_area_px: int) -> np.ndarray:

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 SUFFIX, PLACE = ".parquet", "heldout.place"
 COLUMNS = {"path": "string", "size": "int64", "version": "string"}
 ROWS_AT_ONCE = 2**15
-# Images of a part: as many on average, at least a quarter of that and at most four times as many.
-PART_IMAGES, SPREAD = 128, 4
+# Of the images of a part, on average: it has at least a quarter of them, and at most four times as many.
+SPREAD = 4
 
 
 class Part(NamedTuple):
@@ -46,6 +46,9 @@ class Changes(NamedTuple):
     new: int
     changed: int
     gone: int
+
+    def in_words(self) -> str:
+        return f"{self.images} images, {self.new} of them new, {self.changed} changed; {self.gone} are gone"
 
 
 def write_manifest(place: Place, file: Path) -> Changes:
@@ -108,7 +111,7 @@ def read_rows(file: Path) -> Iterator[Listed]:
             yield from map(Listed, columns["path"], sizes, versions)
 
 
-def parts_of(rows: Iterable[Listed], images: int = PART_IMAGES) -> Iterator[Part]:
+def parts_of(rows: Iterable[Listed], images: int) -> Iterator[Part]:
     """Rows in parts, of so many images on average."""
     part: list[Listed] = []
     for row in rows:

@@ -91,7 +91,7 @@ class Place:
         return [_elsewhere(entry) for entry in entries]
 
     def image(self, path: str, size_px: Size | None = None, channels: Channels = PLAIN) -> Decoded:
-        """What `read_image` gives. Raises Unreadable."""
+        """What `read_image` gives. Raises Unreadable, and UserError where the place does not answer."""
         if (folder := self.folder) is not None:
             return read_image(folder / path, size_px, channels)
         data = self._image_bytes(path)
@@ -103,12 +103,15 @@ class Place:
         return decoded._replace(file_digest=digest_of([data]))
 
     def _image_bytes(self, path: str) -> bytes:
+        """Raises UserError where the place itself does not answer, which is no fault of the image."""
         try:
-            if self.files.size(self._full(path)) > MAX_BYTES:
+            if (self.files.size(self._full(path)) or 0) > MAX_BYTES:
                 raise Unreadable(f"it has more than {MAX_BYTES} bytes")
             return self.read(path)
+        except (FileNotFoundError, PermissionError, IsADirectoryError, KeyError) as error:
+            raise Unreadable(getattr(error, "strerror", None) or f"it is not there ({error})") from None
         except OSError as error:
-            raise Unreadable(error.strerror or str(error) or type(error).__name__) from None
+            raise UserError(f"{self}/{path} cannot be read now ({error}); later the same command goes on.") from None
 
     def read(self, path: str) -> bytes:
         """The bytes of a file. Raises OSError."""
@@ -123,6 +126,18 @@ class Place:
 
     def has(self, path: str) -> bool:
         return self.files.exists(self._full(path))
+
+    def names(self, below: str) -> list[str]:
+        """Of the files in a folder; none where there is no such folder."""
+        self.files.invalidate_cache()
+        try:
+            return [name for name, _ in self._entries(below) if not name.endswith("/")]
+        except FileNotFoundError:
+            return []
+
+    def remove(self, path: str) -> None:
+        """A file. Raises OSError."""
+        self.files.rm_file(self._full(path))
 
     def _full(self, path: str) -> str:
         return "/".join(filter(None, [self.root.rstrip("/"), path.rstrip("/")]))
