@@ -108,14 +108,18 @@ class FitSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fit(FitSettings, GoodImages):
+class Fit(FitSettings, GoodImages, Spread):
     """Fit a method to good images of one product, find its threshold, and write a model.
 
     Attributes:
+        data: Good images; a plain folder, a category in MVTec AD's layout (its train/good), a folder of them, or a
+            manifest of them (of pretrain/manifest.py), to whose parts padim is fitted apart.
         out: Folder to write the model to. Default is models/CATEGORY.
+        part_images: Of a manifest, images of a part, on average.
     """
 
     out: Path | None = None
+    part_images: int = 4 * PART_IMAGES
 
 
 @dataclass(frozen=True)

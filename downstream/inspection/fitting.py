@@ -19,7 +19,7 @@ from downstream.inspection.inspector import Inspector
 from downstream.inspection.roi import Roi, read_roi
 from downstream.inspection.triage import ranked
 from downstream.inspection.zones import LEFT_OUT, ZoneRule, zone_rates, zone_rule, zone_scores
-from downstream.methods.catalogue import detect_class
+from downstream.methods.catalogue import detect_class, imported
 from downstream.methods.ensemble import Ensemble, shares_of
 from downstream.methods.mutual import CLEAR_DEVIATIONS, Mutual, check_contamination, clear_outliers
 from downstream.methods.patch_method import PatchMethod
@@ -40,6 +40,7 @@ from pretrain.data.channels import PLAIN, ToFind, read_image, typed_range
 from pretrain.data.dataset import ImageSet, check_size, data_name, load
 from pretrain.data.decode import Unreadable
 from pretrain.data.images import LayoutName
+from pretrain.data.manifest import SUFFIX
 from pretrain.data.size import Asked, Size, named, sides
 from pretrain.demo import is_demo
 from pretrain.encoder import asked_encoder
@@ -49,10 +50,16 @@ from pretrain.training.device import choose_device
 Say = Callable[[str], None]
 # A side of an image on disk, as a multiple of what the method sees, from which on small defects are worth a word.
 MUCH_SMALLER = 2.5
+# Options that do not belong to what was fitted.
+NOT_SAID = ("roi", "out", "device", "address", "patience_s")
 
 
 def fit(config: Fit) -> None:
     """Fit, report, and write the model."""
+    if config.data.suffix == SUFFIX:
+        return imported("downstream.inspection.manifest.fit.fit")(config)  # stands above this file
+    if config.address is not None:
+        raise UserError("--address is for a manifest: heldout manifest lists the images of a folder or a URL.")
     check(config)
     normals = good_images(config.data, config.category, pixels_of(config), True, config.layout, to_find(config))
     model = fitted(config, normals, print)
@@ -66,7 +73,7 @@ def fit(config: Fit) -> None:
 def arguments_of(config: Fit) -> list[str]:
     """What fits such a model again, as it is typed; but where to look, where to write, and on which device."""
     said = {field.name: getattr(config, field.name) for field in fields(config)
-            if field.name not in ("roi", "out", "device") and getattr(config, field.name) != field.default}  # fmt: skip
+            if field.name not in NOT_SAID and getattr(config, field.name) != field.default}  # fmt: skip
     words = [(f"--{name.replace('_', '-')}", "" if value is True else str(value)) for name, value in said.items()]
     return [word for pair in words for word in pair if word]
 
@@ -222,13 +229,17 @@ def say_learned(
     if hasattr(model.method, "cells_"):
         say(f"{model.method.cells_.shape[1]} neighboring patches share a Gaussian, since there are so many")
     if not model.zone_rule:
-        say(f"threshold {model.threshold.value:.4g} at {settings.false_alarm_rate:.0%} false alarms: "
-            f"{model.threshold.why}")  # fmt: skip
+        say_threshold(model, settings, say)
         return
     for zone in model.zone_rule.zones:
         area = f", regions of {zone.minimum_area_px} px and more" if zone.minimum_area_px > 1 else ""
         say(f"zone {zone.name}: threshold {zone.threshold.value:.4g}{area}: {zone.threshold.why}")
     say(f"all zones: {model.zone_rule.threshold.why}")
+
+
+def say_threshold(model: Inspector, settings: FitSettings, say: Say) -> None:
+    """Above what an image is defective, and why."""
+    say(f"threshold {model.threshold.value:.4g} at {settings.false_alarm_rate:.0%} false alarms: {model.threshold.why}")
 
 
 def say_suspicious(references: ImageSet, scores: Sequence[float], threshold: Threshold, say: Say) -> None:

@@ -21,7 +21,8 @@ SMALL_BATCH = 4
 
 @dataclass
 class Moments:
-    """Sums over `count` images, float32, at each of p positions, of d dimensions."""
+    """Sums over `count` images, float32, at each of p positions, of d dimensions. Those of parts that are to be merged
+    are float64."""
 
     count: Tensor  # (): a tensor, to be saved; always in main memory
     shift: Tensor  # (p, d)
@@ -62,6 +63,40 @@ class Moments:
         self.second.baddbmm_(shifted.mT, shifted, alpha=times)
         self.third += times * (squares * shifted).sum(1)
         self.fourth += times * squares.square().sum((1, 2))
+
+    def merged(self, other: Self) -> Self:
+        """The sums over the images of both, about this one's shift."""
+        other = other.about_shift(self.shift)
+        return type(self)(
+            **{name: part if name == "shift" else part + getattr(other, name) for name, part in vars(self).items()}
+        )
+
+    def about_shift(self, shift: Tensor) -> Self:
+        """The same images' sums about another shift (p, d): those of z + by, expanded."""
+        by, count = self.shift - shift, int(self.count)  # (p, d)
+        along, length = (self.first * by).sum(1, keepdim=True), by.square().sum(1, keepdim=True)  # (p, 1)
+        second_by = torch.einsum("pij,pj->pi", self.second, by)
+        trace = self.second.diagonal(dim1=1, dim2=2).sum(1, keepdim=True)  # sum |z|^2
+        crossed = self.first[:, :, None] * by[:, None, :]
+        return type(self)(
+            self.count,
+            shift,
+            self.first + count * by,
+            self.second + crossed + crossed.mT + count * by[:, :, None] * by[:, None, :],
+            self.third + 2 * second_by + length * self.first + (trace + 2 * along + count * length) * by,
+            self.fourth
+            + (
+                4 * (second_by * by).sum(1, keepdim=True)
+                + 4 * (self.third * by).sum(1, keepdim=True)
+                + 2 * length * trace
+                + 4 * length * along
+                + count * length.square()
+            )[:, 0],
+        )
+
+    def in_precision(self, dtype: torch.dtype) -> Self:
+        """The same numbers in float32, or float64."""
+        return type(self)(**{name: part if name == "count" else part.to(dtype) for name, part in vars(self).items()})
 
     def variances(self) -> Tensor:
         """Of each position, mean over the dimensions: (p,), float64."""

@@ -6,10 +6,10 @@ of normals, and new ones can be taken in without the old ones. Neighboring patch
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import ClassVar, NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -27,6 +27,17 @@ MAX_KEPT_NUMBERS = 2**25
 # Sums and matrices together: where they would take more, patches share them.
 MAX_GAUSSIAN_BYTES = 2**30
 MATRICES = {"second", "whitening"}
+
+
+class Part(NamedTuple):
+    """Some of the normals of a category: sums in float64, the patches (n, m, p, d) of the first of them, the pooled
+    vector of each, the sum of their patches at each position, and the size of the images."""
+
+    moments: Moments
+    kept: Tensor
+    pooled: Tensor
+    patch_sum: Tensor
+    size_px: list[int]
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -56,6 +67,39 @@ class PaDiM(PatchMethod):
         """Take in further normals; the earlier ones are not needed any more. `normal_scores_` gain the new ones'."""
         self.moments_ = copy.deepcopy(self.moments_)  # which grow in place, and a copy of this method shares them
         self._learn(normals)
+        return self
+
+    def part_of(self, normals: Sequence[Tensor]) -> Part:
+        """What is learned of some of the normals, of which others are looked at elsewhere, for `refer_to_parts`."""
+        if self.normalize:
+            raise UserError("normals in parts are not normalized, as all of them say how: leave normalize out.")
+        apart, kept = copy.copy(self), []
+        apart._forget_normals()
+        for views in apart._views_of_normals(normals):
+            apart._add_to_sums(views.double(), kept)
+        if hasattr(apart, "cells_"):
+            raise UserError(
+                "images so large that patches share a Gaussian are not fitted to in parts: see them smaller."
+            )
+        return Part(apart.moments_, torch.cat(kept).float(), apart.pooled_, apart.patch_sum_, apart.size_px_)
+
+    def refer_to_parts(self, parts: Iterable[Part]) -> Self:
+        """As `refer` to the normals of all parts, at least one, in their order; the sums are added up in float64."""
+        self._forget_normals()
+        kept, pooled = [], []
+        for part in parts:
+            if getattr(self, "size_px_", part.size_px) != part.size_px:
+                raise UserError(f"normals of {part.size_px} and {self.size_px_} pixels: give them one size.")
+            self.size_px_, self.grid_ = part.size_px, list(part.patch_sum.shape[:2])
+            self.moments_ = self.moments_.merged(part.moments) if hasattr(self, "moments_") else part.moments
+            self.patch_sum_ = getattr(self, "patch_sum_", 0) + part.patch_sum
+            kept.append(part.kept[: self._room(part.kept) - sum(map(len, kept))])
+            pooled.append(part.pooled)
+        self.pooled_ = torch.cat(pooled)
+        left_out = self._spread(self._fit_gaussians(kept), self.grid_).float()
+        self.moments_ = self.moments_.in_precision(torch.float32)
+        self.gaussians_ = Gaussians(*(values.float() for values in self.gaussians_))
+        self._add_normals(left_out, nearest_other(self.pooled_, range(len(left_out))))
         return self
 
     def _learn(self, normals: Sequence[Tensor]) -> None:
@@ -89,9 +133,13 @@ class PaDiM(PatchMethod):
             cells.add(self.moments_, vectors.flatten(0, 1), self.cells_)
             return
         self.moments_.add(vectors.flatten(0, 1))
-        room = max(1, MAX_KEPT_NUMBERS // vectors[0].numel()) - sum(map(len, kept))
+        room = self._room(vectors) - sum(map(len, kept))
         if room > 0:
             kept.append(vectors[:room])
+
+    def _room(self, vectors: Tensor) -> int:
+        """How many normals such as these (b, m, p, d) are kept."""
+        return max(1, MAX_KEPT_NUMBERS // vectors[0].numel())
 
     def _fit_gaussians(self, kept: Sequence[Tensor]) -> Tensor:
         """Fit to the sums; gives the distances of the kept normals, each left out: (n, p)."""

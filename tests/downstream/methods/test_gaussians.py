@@ -37,6 +37,26 @@ def test_shrinkage_is_that_of_scikit_learn(count):
     torch.testing.assert_close(shifted, drawn.double().mean(0), rtol=1e-6, atol=1e-5)
 
 
+@pytest.mark.parametrize("sizes", [[5] * 8, [1, 30, 2, 7]])
+def test_parts_merged_are_one(sizes):
+    """Whatever their sizes and order, in float64 to 1e-9: sums, and what is made of them."""
+    drawn = vectors(sum(sizes), offset=30.0).double()
+    whole, parts = moments_of(drawn), [moments_of(part) for part in drawn.split(sizes)]
+    merged = parts[0]
+    for part in parts[1:]:
+        merged = merged.merged(part)
+    backwards = parts[-1]
+    for part in parts[-2::-1]:
+        backwards = backwards.merged(part)
+    for ours in (merged.about_shift(whole.shift), backwards.about_shift(whole.shift)):
+        for name, expected in vars(whole).items():
+            torch.testing.assert_close(
+                getattr(ours, name), expected, rtol=1e-9, atol=1e-9 * float(expected.abs().max())
+            )
+    ours, theirs = (sums.about_shift(whole.shift).covariances(slice(None), None) for sums in (merged, whole))
+    torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
+
+
 def test_distances_are_those_of_a_loop_over_positions():
     drawn, asked = vectors(30), vectors(4, seed=1)
     gaussians, _ = fit_gaussians(moments_of(drawn), 0.1, drawn[:, None])
