@@ -6,14 +6,16 @@ from typing import Literal
 
 from pretrain.command import Names
 from pretrain.data.images import LaidOut
+from pretrain.tasks import Spread
 
 
 @dataclass(frozen=True)
-class Extract(LaidOut):
+class Extract(LaidOut, Spread):
     """Turn a folder of images into vectors on disk; memory does not grow with the number of images.
 
     Attributes:
-        data: Folder of images. Default is data/mvtec where it exists, else demo data.
+        data: Folder of images, or a manifest of them (of pretrain/manifest.py). Default is data/mvtec where it exists,
+            else demo data.
         encoder: File, architecture (its published weights), imagenet, or random (a ResNet-18). Default is runs/simclr,
             else imagenet.
         categories: Only these categories.
@@ -28,6 +30,7 @@ class Extract(LaidOut):
         seed: Draws the dimensions, and the weights of a random encoder.
         device: cpu, cuda, or auto for a GPU where there is one.
         workers: Processes that decode images. Default is one per core.
+        part_images: Of a manifest, images of a shard, on average.
     """
 
     data: Path | None = None
@@ -44,6 +47,7 @@ class Extract(LaidOut):
     seed: int = 0
     device: str = "auto"
     workers: int | None = None
+    part_images: int = 1024
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@
     python embeddings/extract.py --data FOLDER --encoder runs/simclr/encoder.safetensors
     python embeddings/extract.py --data FOLDER --form patches --levels level2,level3 --grid 28
     torchrun --nproc-per-node 2 embeddings/extract.py --data FOLDER           # each process writes a shard
+    python embeddings/extract.py --data images.parquet --address local        # a manifest, on Ray's workers
 
 FOLDER has MVTec AD's layout, or is any folder of images. The same command again resumes where it was stopped, adds
 images that are new or have changed, and forgets those that are gone; other options into the same folder are refused.
@@ -22,15 +23,16 @@ if __name__ == "__main__":
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from embeddings.config import Extract
-from embeddings.encoding import Encoding, Source, choose_encoder, make_source, safe_precision
+from embeddings.encoding import Encoding, Source, choose_encoder, make_source
+from embeddings.manifest_extraction import extract_manifest
+from embeddings.vector_source import check_finite, describe, with_precision
 from embeddings.vectors import (
     ShardWriter,
     Vectors,
@@ -38,15 +40,13 @@ from embeddings.vectors import (
     finish,
     mend,
     next_id,
-    read_config,
     read_lines,
-    write_config,
 )
 from pretrain.command import UserError
 from pretrain.data.dataset import ImageSet, choose_folder, data_name, load
 from pretrain.data.images import LayoutName
+from pretrain.data.manifest import SUFFIX
 from pretrain.demo import is_demo
-from pretrain.encoder import Encoder
 from pretrain.files import sole_writer
 from pretrain.progress import Progress
 from pretrain.training.fabric import make_fabric
@@ -67,6 +67,10 @@ def extract(config: Extract) -> Path:
     """Bring the vectors in `config.out` up to date with the images, and return that folder."""
     if config.batch < 1:
         raise UserError(f"{config.batch} images make no batch: give 1 or more.")
+    if config.data is not None and config.data.suffix == SUFFIX:
+        return extract_manifest(config)
+    if config.address is not None:
+        raise UserError("--address is for a manifest: heldout manifest lists the images of a folder or a URL.")
     fabric = make_fabric(config.device, "32-true")
     # The first process fills the cache and makes demo data; the others find both.
     with fabric.rank_zero_first():
@@ -80,11 +84,19 @@ def extract(config: Extract) -> Path:
         )
     out = config.out or default_folder(folder, source, config.categories, config.layout)
     with sole_writer(out) if fabric.is_global_zero else nullcontext():
-        source = with_precision(config, source, encoder, images, out, fabric.device)
+        read_from = {
+            "data": str(images.folder.resolve()),
+            "categories": list(config.categories),
+            "layout": config.layout,
+            "manifest": None,
+            "part_images": None,
+        }
+        sample = partial(images.batch, range(min(8, len(images))))
+        source = with_precision(config, source, encoder, sample, read_from, out, fabric.device)
         fabric.barrier()  # all processes have read the folder before the first one writes into it
         encoding = Encoding(encoder, source, fabric.device)
         if fabric.is_global_zero:
-            describe(out, config, encoding, images, encoder, encoder_path)
+            describe(out, config.seed, encoding, read_from, data_name(images.folder), encoder, encoder_path)
             mend(out, encoding.per_image, encoding.dimensions)
         fabric.barrier()
         # A changed image has another digest: its old vectors count as gone, and it gets a new id.
@@ -147,62 +159,9 @@ def encoded(
         following = batch and (batch, encoding(images.batch([position for _, position in batch])))
         if waiting:
             members, vectors = waiting[0], waiting[1].flatten(0, 2).float().cpu().numpy()
-            wrong = ~np.isfinite(vectors).all(axis=1)
-            if wrong.any():
-                path = images.records[members[int(wrong.argmax()) // encoding.per_image][1]].path
-                raise UserError(f"the encoder gives values that are no numbers for {path}: try --precision 32-true.")
+            check_finite(vectors, [images.records[position].path for _, position in members], encoding.per_image)
             yield members, vectors
         waiting = following
-
-
-def with_precision(
-    config: Extract, source: Source, encoder: Encoder, images: ImageSet, out: Path, device: torch.device
-) -> Source:
-    """`source` with a precision: as asked, as in the folder, or what suits machine and encoder. Raises UserError if the
-    folder holds vectors of another source."""
-    stored = read_config(out) if (out / "config.json").exists() else None
-    if config.precision or stored is None:
-        sample = images.batch(range(min(8, len(images))))
-        chosen = config.precision or safe_precision(encoder, source, sample, device)
-    else:
-        chosen = stored["source"]["precision"]
-    source = replace(source, precision=chosen)
-    if stored is not None:
-        wanted = {
-            **source.as_json(),
-            "data": str(images.folder.resolve()),
-            "categories": list(config.categories),
-            "layout": config.layout,
-        }
-        held = {**stored["source"], **{name: stored.get(name) for name in ("data", "categories", "layout")}}
-        differing = [name for name in wanted if wanted[name] != held[name]]
-        if differing:
-            changes = ", ".join(f"{name} was {held[name]} and is {wanted[name]}" for name in differing)
-            raise UserError(f"{out} holds other vectors ({changes}): choose another --out.")
-    return source
-
-
-def describe(
-    out: Path, config: Extract, encoding: Encoding, images: ImageSet, encoder: Encoder, encoder_path: Path
-) -> None:
-    """Write config.json, before the first vectors."""
-    about = encoder.as_json()
-    write_config(
-        out,
-        {
-            "source": encoding.source.as_json(),
-            "data": str(images.folder.resolve()),
-            "categories": list(config.categories),
-            "layout": config.layout,
-            "data_name": data_name(images.folder),
-            "encoder_file": str(encoder_path.resolve() if encoder_path.is_file() else encoder_path),
-            "seed": config.seed,
-            "encoder_saw": about["saw"],
-            "encoder_started_from": about["started_from"],
-            "grid": list(encoding.grid),
-            "dimensions": encoding.dimensions,
-        },
-    )
 
 
 def default_folder(

@@ -49,7 +49,7 @@ def extraction_of(folder: Path, encoder: Path | None = None) -> Extract:
     config = read_config(folder)
     source = config["source"]
     return Extract(
-        data=Path(config["data"]),
+        data=Path(config.get("manifest") or config["data"]),
         layout=config.get("layout"),  # none in folders of before 0.1
         encoder=encoder or Path(config["encoder_file"]),
         categories=Names(config["categories"]),
@@ -61,4 +61,5 @@ def extraction_of(folder: Path, encoder: Path | None = None) -> Extract:
         dimensions=source["dimensions"],
         precision=source["precision"],
         seed=config["seed"],
+        part_images=config.get("part_images") or Extract.part_images,
     )

@@ -213,6 +213,17 @@ class ShardWriter:
         self._lines.close()
 
 
+def write_shard(folder: Path, shard: int, entries: Sequence[dict], vectors: np.ndarray) -> None:
+    """A shard as a whole, which nobody adds to: the rows of its images (images * per_image, dimensions), then, in one
+    step, the lines that refer to them."""
+    rows_path, lines_path = shard_files(folder, shard)
+    vectors = np.ascontiguousarray(vectors, np.float32)
+    of_each = np.split(vectors, len(entries)) if entries else []
+    write_whole(rows_path, vectors.tobytes())
+    lines = (_line({**entry, "rows": _rows_digest(rows)}) for entry, rows in zip(entries, of_each, strict=True))
+    write_whole(lines_path, *lines)
+
+
 def finish(folder: Path, data: Path) -> None:
     """Mark that nothing is missing."""
     write_whole(folder / "finished", b"%d\n" % len(read_lines(folder, data)))

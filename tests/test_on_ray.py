@@ -10,13 +10,23 @@ from importlib import import_module
 from importlib.util import find_spec
 from itertools import count
 
+import numpy as np
 import on_ray
 import psutil
 import pytest
+import torch
 from conftest import REPOSITORY
+from fitted_models import SMALL, run_detect
 from manifests import images_to_inspect, rows_of, run_manifest
 
+from downstream.inspection.inspector import Inspector
+from embeddings.config import Extract
+from embeddings.extract import extract
+from embeddings.vectors import Vectors
 from pretrain.command import UserError
+from pretrain.data.manifest import write_manifest
+from pretrain.data.places import Place
+from pretrain.encoder import make_encoder
 from pretrain.tasks import ATTEMPTS, LOCAL, Lost, OnRay, Spread, tasks_at
 
 if find_spec("ray") is None:  # not imported: where it listens is decided as it is
@@ -127,6 +137,24 @@ def test_killed_workers_and_a_killed_driver_lose_nothing_and_repeat_nothing(imag
     check_same(rows_of(out), inspected)
     assert before == {file: file.stat().st_mtime_ns for file in before}
     assert not [file for file in out.rglob(".*")]
+
+
+def test_vectors_and_models_on_ray_are_those_of_one_process(images, tmp_path):
+    torch.set_num_threads(1)  # as a worker of one core has; the bits depend on it
+    write_manifest(Place.of(str(images)), tmp_path / "images.parquet")
+    small = {"size_px": 32, "batch": 3, "part_images": 5, "precision": "32-true"}
+    make_encoder("timm/test_resnet").save(tmp_path / "tiny")
+    small |= {"data": tmp_path / "images.parquet", "encoder": tmp_path / "tiny", "device": "cpu"}
+    here = Vectors(extract(Extract(out=tmp_path / "here", **small)))
+    on_ray = Vectors(extract(Extract(out=tmp_path / "ray", address="local", **small)))
+    assert np.array_equal(here[:], on_ray[:]) and np.array_equal(here.image_ids, on_ray.image_ids)
+    assert [line.path for line in here.records] == [line.path for line in on_ray.records] and len(here) == 24
+    fit = ("fit", "--data", tmp_path / "images.parquet", "--method", "padim", "--part-images", 5, *SMALL)
+    assert run_detect(*fit, "--out", tmp_path / "model here") == 0
+    assert run_detect(*fit, "--out", tmp_path / "model ray", "--address", "local") == 0
+    ours, theirs = (Inspector.load(tmp_path / f"model {name}", "cpu") for name in ("ray", "here"))
+    assert ours.metadata["learned_from"] == theirs.metadata["learned_from"]
+    assert ours.normal_scores == pytest.approx(theirs.normal_scores, rel=1e-5)
 
 
 def until(is_so) -> None:

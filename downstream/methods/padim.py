@@ -78,9 +78,7 @@ class PaDiM(PatchMethod):
         for views in apart._views_of_normals(normals):
             apart._add_to_sums(views.double(), kept)
         if hasattr(apart, "cells_"):
-            raise UserError(
-                "images so large that patches share a Gaussian are not fitted to in parts: see them smaller."
-            )
+            raise UserError("patches of images so large share Gaussians, which are not merged: see them smaller.")
         return Part(apart.moments_, torch.cat(kept).float(), apart.pooled_, apart.patch_sum_, apart.size_px_)
 
     def refer_to_parts(self, parts: Iterable[Part]) -> Self:
