@@ -1,6 +1,6 @@
-"""What a process takes for images of more and more pixels a side: `python tests/memory_of_images.py 384 1280`.
+"""What a process takes for images of more and more pixels a side: `python tests/memory_of_images.py Fused 384 1280`.
 
-PatchCore learns from two images and judges a third; all that is large is made small, so that seconds tell what a
+A method learns from two images and judges a third; all that is large is made small, so that seconds tell what a
 hundred megapixels would take: a tile has 256 px, and images above are bytes. Prints the peak after each, in bytes.
 """
 
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from baselines.contract import method as contract
-from downstream.methods import patch_method, patchcore
+from downstream.methods import cells, fused, padim, patch_method, patchcore
 from embeddings import patches
 
 SMALL = {"architecture": "timm/test_resnet", "encoder": "random", "dimensions": 16, "coreset_ratio": 0.001}
@@ -21,11 +21,13 @@ def main() -> None:
     patches.TILE_PX, patches.MARGIN_PX, contract.MAX_PIXELS_AT_ONCE = 256, 32, 256**2
     patchcore.MIN_PATCHES, patchcore.PATCHES_AT_ONCE, patchcore.MAX_CANDIDATES = 64, 2**10, 2**10
     patch_method.PATCHES_IN_PLACE, patch_method.MAX_MAP_PIXELS, patch_method.SORTED_AT_ONCE = 2**10, 2**16, 2**16
+    padim.MAX_GAUSSIAN_BYTES, cells.NUMBERS_AT_ONCE = 2**18, 2**16
+    method_class = {"PatchCore": patchcore.PatchCore, "Fused": fused.Fused}[sys.argv[1]]
     generator = np.random.default_rng(0)
-    for side_px in map(int, sys.argv[1:]):
+    for side_px in map(int, sys.argv[2:]):
         pixels = generator.integers(0, 256, (3, side_px, side_px, 3), dtype=np.uint8)
         images = [contract.as_images(torch.from_numpy(each)) for each in pixels]
-        method = patchcore.PatchCore(**SMALL).fit([]).refer(images[:2])
+        method = method_class(**SMALL).fit([]).refer(images[:2])
         (found,) = method.predict(images[2:])
         assert found.maps.shape == (1, side_px, side_px)
         print(1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, flush=True)

@@ -25,7 +25,7 @@ from pretrain.encoder import Encoder
 # Of the first normals, kept until all have come for their scores without themselves: 128 MiB of float32.
 MAX_KEPT_NUMBERS = 2**25
 # Sums and matrices together: where they would take more, patches share them.
-MAX_GAUSSIAN_BYTES = 2**30
+MAX_GAUSSIAN_BYTES = 2**29
 MATRICES = {"second", "whitening"}
 
 
