@@ -135,7 +135,7 @@ def settings_of(config: Config) -> Settings:
         timeout_s=config.timeout_s, max_image_bytes=config.max_image_mb << 20,
         max_image_pixels=int(config.max_megapixels * 1e6), decoders=config.decoders, device=config.device,
         threads=threads_of(config), allowed_hosts=(*LOOPBACK_NAMES, *named, config.host), token=token,
-        users=users, webhook=webhook_of(config), results_password=password,
+        users=users, webhook=webhook_of(config), results_password=password, route=config.route,
     )  # fmt: skip
 
 

@@ -55,11 +55,13 @@ class Sample(NamedTuple):
 @dataclass(frozen=True, eq=False)
 class Prediction:
     """Of one batch: `scores` float32 (b,), `maps` float32 (b, h, w) at the size of the images, or none; `distances`
-    float32 (b,) of each image as a whole to the nearest normal, where a method comes by them."""
+    float32 (b,) of each image as a whole to the nearest normal, where a method comes by them; `disagreements` float32
+    (b,), how far the two statistics of a method that has two lie apart, each in standard deviations of normals."""
 
     scores: Tensor
     maps: Tensor | None
     distances: Tensor | None = None
+    disagreements: Tensor | None = None
 
     def __iter__(self) -> Iterator[Tensor | None]:
         """What every method owes: `scores, maps = prediction`."""

@@ -30,7 +30,8 @@ class Inspection:
     zone of a model with zones says: then map and score are in multiples of the zones' thresholds. `pose` is how the
     product lies in the image, of a model that aligns; the map and regions are those of the image as it lies. `given` is
     the image where it was no file, `channels` how it was read. `distance` is that of the image as a whole to the
-    nearest good one, where the method comes by it: what a line's drift is seen by.
+    nearest good one, where the method comes by it: what a line's drift is seen by. `disagreement` is how far two
+    statistics of one method lie apart on it.
     """
 
     path: Path
@@ -49,6 +50,7 @@ class Inspection:
     pose: Pose | None = None
     channels: Channels = field(default=PLAIN, repr=False)
     distance: float | None = field(default=None, repr=False)
+    disagreement: float | None = field(default=None, repr=False)
     given: object = field(default=None, repr=False, compare=False)
 
     @property
@@ -86,7 +88,7 @@ class Inspection:
 
     def to_dict(self) -> dict:
         """All but the image and its map, as plain JSON."""
-        separate = ("anomaly_map", "regions", "zones", "pose", "channels", "distance", "given")
+        separate = ("anomaly_map", "regions", "zones", "pose", "channels", "distance", "disagreement", "given")
         metadata = {name: value for name, value in vars(self).items() if name not in separate}
         found: dict[str, object] = {"regions": [region.as_json() for region in self.regions]}
         if self.zones:

@@ -307,11 +307,11 @@ class Inspector:
             if isinstance(image, Problem):
                 yield image
                 continue
-            (score, anomaly_map, distance), pose = next(answers)
+            (score, anomaly_map, distance, disagreement), pose = next(answers)
             inspected = self._inspected_by_rule if self.rule else self._inspected_by_score
             found = inspected(path, image, score, anomaly_map, milliseconds, pose)
             if isinstance(found, Inspection) and distance is not None:
-                found = replace(found, distance=distance)
+                found = replace(found, distance=distance, disagreement=disagreement)
             yield found
 
     def _as_it_lies(self, values: np.ndarray, pose: Pose | None) -> np.ndarray:
@@ -403,9 +403,12 @@ class Inspector:
         )
 
 
-def _one_by_one(prediction: "Prediction") -> Iterator[tuple[float, np.ndarray | None, float | None]]:
-    """The score of each image of a batch, its map, and how far its mean is from that of the nearest good one."""
-    maps, distances = prediction.maps, getattr(prediction, "distances", None)
+def _one_by_one(prediction: "Prediction") -> Iterator[tuple[float, np.ndarray | None, float | None, float | None]]:
+    """The score of each image of a batch, its map, how far its mean is from that of the nearest good one, and how far
+    two statistics disagree on it."""
+    maps = prediction.maps
+    distances, disagreements = (getattr(prediction, name, None) for name in ("distances", "disagreements"))
     for position, score in enumerate(prediction.scores):
         anomaly_map = None if maps is None else np.asarray(maps[position])
-        yield float(score), anomaly_map, None if distances is None else float(distances[position])
+        others = (None if part is None else float(part[position]) for part in (distances, disagreements))
+        yield float(score), anomaly_map, *others

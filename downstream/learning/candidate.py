@@ -6,7 +6,7 @@ is found anew from normals that were left out, at the false-alarm rate that the 
 """
 
 import copy
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
@@ -46,6 +46,8 @@ from pretrain.data.size import Size, sides
 # Of 16 of each kind, twice the reach gave .884 balanced accuracy on five products, once .867, four times .888 with more
 # false alarms.
 TRUSTED, MOST_TRUSTED = 8, 2.0
+# What `learn` says that it does, in this order.
+STEPS = READS, LEARNS, PROVES, WRITES = "reads the model and the images", "learns", "is proved", "is written"
 
 
 class Lessons(NamedTuple):
@@ -79,9 +81,13 @@ class Seen(NamedTuple):
     mask: np.ndarray | None
 
 
-def learn(model: Path, records: Sequence[Feedback], device: str = "auto") -> Learned:
+def learn(
+    model: Path, records: Sequence[Feedback], device: str = "auto", tell: Callable[[str], None] = lambda step: None
+) -> Learned:
     """Make the next version of the model in a folder, and prove it beside the one in use, which stays in use. Raises
-    UserError where the model cannot learn, or nothing is learned. Others may change versions while it computes."""
+    UserError where the model cannot learn, or nothing is learned. Others may change versions while it computes. `tell`
+    hears of each of STEPS as it begins."""
+    tell(READS)
     version_in_use(model)  # where there is no model, nothing is to be made
     with changing(model):  # so that all that is read is of one moment
         in_use = version_in_use(model)
@@ -94,9 +100,12 @@ def learn(model: Path, records: Sequence[Feedback], device: str = "auto") -> Lea
     seen, problems = usable(confirmed(records), inspector.size_px, inspector.metadata.get("learned_from", ()))
     if not seen:
         raise UserError(f"of {len(records)} records of feedback none says of a readable new image what it is.")
+    tell(LEARNS)
     candidate = taught(inspector, lessons_of([each for each in seen if not is_kept_apart(each.known.digest)]))
     check_learned(candidate, len(seen))
+    tell(PROVES)
     proof = prove(judged([each.known for each in seen], *(inspected(each, seen) for each in (current, candidate))))
+    tell(WRITES)
     with changing(model):
         if parts_of(version_of(model, base.number).folder) != inspector.parts:
             raise UserError(f"{model} was fitted anew meanwhile: learn again.")

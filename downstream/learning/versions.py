@@ -9,6 +9,7 @@ one step, so whoever reads the model finds one version or the other, whole, and 
 process that is killed, at whatever step, nothing but hidden files is left, which the next one clears away.
 """
 
+import errno
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -27,6 +28,7 @@ FOLDER, HISTORY, PROOF = "versions", "history.json", "proof.json"
 NUMBER, BASE = "version", "base_version"
 # For another process that changes versions: all that is done meanwhile is to read and to write files.
 WAIT_S = 60
+READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 class NotWhole(UserError):
@@ -105,15 +107,23 @@ def fitted_in_place_of(model: Path) -> Iterator[dict[str, int]]:
 
 @contextmanager
 def changing(model: Path) -> Iterator[None]:
-    """Hold the right to change a model: to add and to exchange versions. Waits for another process that has it."""
+    """Hold the right to change a model: to add and to exchange versions. Waits for another process that has it. Raises
+    UserError where nothing can be written."""
     model = model.resolve()
-    model.parent.mkdir(parents=True, exist_ok=True)
     # Beside the model, whose folder another one takes the place of.
     lock = FileLock(model.with_name(f".{model.name}.lock"))
     try:
+        model.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=WAIT_S)
     except Timeout:
         raise UserError(f"another process changes the versions of {model}: wait for it, or name another.") from None
+    except OSError as error:
+        if error.errno not in READ_ONLY:
+            raise
+        raise UserError(
+            f"models can only be read in {model.parent} ({error.strerror}), so this one stays as it is: give whoever "
+            "runs this the right to write there."
+        ) from None
     try:
         yield
     finally:

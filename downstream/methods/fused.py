@@ -116,9 +116,25 @@ class Fused(PaDiM, PatchCore):
         return self
 
     def distances(self, vectors: Tensor) -> Tensor:
+        return self._compared(vectors)[0]
+
+    def _compared(self, vectors: Tensor) -> tuple[Tensor, Tensor | None]:
         gaussian, nearest = self.fusion_.tolist()
-        distances = nearest * PatchCore.distances(self, vectors)
-        return distances + gaussian * PaDiM.distances(self, self._projected(vectors)) if gaussian else distances
+        of_nearest = PatchCore.distances(self, vectors)
+        if not gaussian:
+            return nearest * of_nearest, None
+        of_gaussians = PaDiM.distances(self, self._projected(vectors))
+        both = nearest * of_nearest + gaussian * of_gaussians
+        if not hasattr(self, "member_units_"):  # of a model of before
+            return both, None
+        members = (self._within(part[..., None])[..., 0] for part in (of_gaussians, of_nearest))
+        first, second = (self._strangest(part) for part in members)
+        (first_mean, first_unit), (second_mean, second_unit) = self.member_units_
+        return both, ((first - first_mean) / first_unit - (second - second_mean) / second_unit).abs()
+
+    def _strangest(self, distances: Tensor) -> Tensor:
+        """The mean of the highest distances of patches (n, p) that count: (n,), about the score of these alone."""
+        return distances.topk(max(1, round(self.top_share * distances.shape[1])), dim=1).values.mean(1)
 
     def _patch_scores(self, vectors: Tensor, distances: Tensor, rows: Tensor) -> Tensor:
         """PatchCore's, and what is known of defects, in its units."""
@@ -260,6 +276,11 @@ class Fused(PaDiM, PatchCore):
         """Score the normals that were left out, in place of scores of before. Units are of the statistics alone."""
         for name in ("normal_scores_", "normal_peaks_"):
             vars(self).pop(name, None)
+        vars(self).pop("member_units_", None)
+        if len(left_out.numbers) > 1:  # how each statistic alone judges normals, so that one can be told from the other
+            members = left_out.gaussian, self._nearest_scores(left_out) + evidence / self.fusion_[1].item()
+            alone = torch.stack([self._strangest(part) for part in members])
+            self.member_units_ = torch.stack([alone.mean(1), alone.std(1).clamp(min=1e-12)], dim=1)
         distances = self._strangeness(left_out) + evidence
         self._add_normals(self._spread(distances, self.grid_), nearest_other(self.pooled_, left_out.numbers))
 

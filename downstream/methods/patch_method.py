@@ -146,10 +146,18 @@ class PatchMethod(ABC):
                 f"images of {_size(images.shape[-2:])} do not fit the region of interest, {_size(self.roi_.shape)}."
             )
         vectors = self.patches(images)
-        distances, apart = self.distances(vectors), nearest(self._pooled(vectors), self.pooled_)
+        (distances, disagreements), apart = self._compared(vectors), nearest(self._pooled(vectors), self.pooled_)
         del vectors  # which take more than the image
         maps = self._maps(distances, images.shape[-2:])
-        return Prediction(self._scores(self._highest(maps), apart), maps, apart)
+        return Prediction(self._scores(self._highest(maps), apart), maps, apart, disagreements)
+
+    def apart(self, images: Tensor) -> Tensor:
+        """How far images (b, 3, h, w), as a whole, lie from the nearest normal: (b,)."""
+        return nearest(self._pooled(self.patches(images)), self.pooled_)
+
+    def _compared(self, vectors: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Distances of patches, and of a method with two statistics how far these disagree on each image (b,)."""
+        return self.distances(vectors), None
 
     def patches(self, images: Tensor) -> Tensor:
         """float32 images (b, 3, h, w) -> patch vectors (b, rows, columns, d), normalized once normals are known."""

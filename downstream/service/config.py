@@ -29,6 +29,8 @@ class Config:
         kept_images: Folder for images that clients ask the service to keep.
         vectors: Also search for similar images in this folder, which embeddings/extract.py wrote.
         encoder: Encoder file for the search. Default is that of --vectors, else that of the model.
+        route: Judge an image that names no model by that whose good images it is nearest to; of none of them it is
+            refused. Default is the model in use.
         model_memory_mb: Models that requests named last stay in memory, as many as fit into so many MiB; one does in
             any case.
         batch_size: At most so many images in one forward pass.
@@ -55,6 +57,7 @@ class Config:
     kept_images: Path = DEFAULT_KEPT_IMAGES
     vectors: Path | None = None
     encoder: Path | None = None
+    route: bool = False
     model_memory_mb: int = 2048
     batch_size: int = 16
     max_waiting: int = 128
@@ -93,3 +96,4 @@ class Settings:
     users: Sequence[Sequence[str]] = ()
     webhook: str | None = None
     results_password: str | None = None
+    route: bool = False

@@ -64,6 +64,7 @@ class StoredResult(NamedTuple):
     model_version: str = ""
     camera: str = ""
     distance: float | None = None
+    disagreement: float | None = None
     id: int | None = None
 
 

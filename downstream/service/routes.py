@@ -18,6 +18,7 @@ from downstream.service.audit.routes import AUDIT
 from downstream.service.feedback.routes import FEEDBACK
 from downstream.service.openapi import ModelQuery, ServiceDependency, error_responses
 from downstream.service.routes_images import IMAGES
+from downstream.service.routes_learning import LEARNING
 from downstream.service.routes_products import PRODUCTS
 from downstream.service.routes_results import RESULTS
 from downstream.service.routes_roi import ROI
@@ -164,5 +165,6 @@ API.include_router(FEEDBACK)
 API.include_router(AUDIT)
 API.include_router(WATCH)
 API.include_router(VERSIONS)
+API.include_router(LEARNING)
 API.include_router(PRODUCTS)
 API.include_router(ROI)

@@ -36,7 +36,8 @@ Threshold = Annotated[
 ]
 Model = Annotated[
     str | None,
-    Form(max_length=255, description="Judge by this model of GET /api/models, whichever is in use.", examples=["bolt"]),
+    Form(max_length=255, description="Judge by this model of GET /api/models, whichever is in use; without it, a service "
+        "that was started with --route judges by the model whose product the image shows.", examples=["bolt"]),
 ]
 Map = Annotated[MapFormat, Form(description="Format of the anomaly map in the answer.")]
 Keep = Annotated[bool, Form(description="Keep the image itself, under the digest of its content.")]
@@ -56,7 +57,7 @@ async def test_image(
     """Inspect one image. The result is on disk before the answer is sent."""
     with service.admission.enter():
         async with asyncio.timeout(service.settings.timeout_s):
-            current = await asyncio.to_thread(service.current, model)
+            current = await service.model_of(image, model)
             return await service.inspect(image, current, 0, threshold, map, keep)
 
 
@@ -82,14 +83,16 @@ async def batch_test(
 
     async def inspected(position: int, upload: UploadFile) -> ImageResponse | ImageFailure:
         try:
-            return await service.inspect(upload, current, position, threshold, map, keep)
+            judging = current or await service.model_of(upload)
+            return await service.inspect(upload, judging, position, threshold, map, keep)
         except RefusedImage as refused:
             name = safe_name(upload.filename)
             return ImageFailure(position=position, name=name, status=refused.status, reason=f"{refused}.")
 
     with service.admission.enter(len(images)):
         async with asyncio.timeout(service.settings.timeout_s):
-            current = await asyncio.to_thread(service.current, model)
+            is_routed = model is None and service.router is not None  # each image for itself
+            current = None if is_routed else await asyncio.to_thread(service.current, model)
             outcomes = await asyncio.gather(*(inspected(position, upload) for position, upload in enumerate(images)))
     results = [outcome for outcome in outcomes if isinstance(outcome, ImageResponse)]
     failures = [outcome for outcome in outcomes if isinstance(outcome, ImageFailure)]

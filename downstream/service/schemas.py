@@ -252,7 +252,7 @@ def stored_result(
         now(), loaded.name, loaded.inspector.category, name, digest, inspection.width, inspection.height,
         inspection.score, inspection.threshold, inspection.is_defective, inspection.confidence,
         [region_fields(region) for region in inspection.regions], round(milliseconds, 3), is_kept,
-        loaded.fingerprint, camera, inspection.distance,
+        loaded.fingerprint, camera, inspection.distance, inspection.disagreement,
     )  # fmt: skip
 
 
@@ -264,7 +264,7 @@ def region_fields(region: Region) -> dict:
 def result_fields(result: StoredResult) -> dict:
     """The fields of ResultResponse."""
     fields = result._asdict()
-    del fields["distance"]  # in no unit that anybody could read: drift is seen by it
+    del fields["distance"], fields["disagreement"]  # what drift is seen by, and what orders the queue
     return {"anomaly_score": fields.pop("score"), **fields}
 
 

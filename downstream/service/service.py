@@ -17,6 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.datastructures import UploadFile
 
 from downstream.inspection.inspection import Inspection
+from downstream.learning.background import Learning
 from downstream.service.audit.log import add_change
 from downstream.service.batching import Admission, Batcher
 from downstream.service.config import Settings
@@ -24,6 +25,7 @@ from downstream.service.database import Database, StoredResult, read_setting, wr
 from downstream.service.decoding import Decoders, RefusedImage, image_type_of
 from downstream.service.models import LoadedModel, Models, NoSuchModel
 from downstream.service.monitoring import LOG, Metrics
+from downstream.service.routing import Router, nearest_product
 from downstream.service.schemas import ImageResponse, MapFormat, image_response, safe_name, stored_result
 from downstream.service.similar_images import SimilarImages
 from downstream.service.watch.camera import CameraProblem, Look
@@ -40,6 +42,8 @@ from pretrain.training.device import choose_device
 MAX_RESULTS_PER_COMMIT = 256
 # Settings that only the audit log asks for: which version of a model it has last told of, and which model in use.
 NOTED, IN_USE = "version ", "model in use"
+# Among the images that were kept, where all workers can write.
+LEARNING_FOLDER = ".learning"
 
 
 class Job(NamedTuple):
@@ -70,12 +74,16 @@ class Service:
         self._accepted: Counter[str] = Counter()
         self.models = Models(Path(settings.models), settings.batch_size, settings.device, settings.model_memory_bytes)
         there = self.models.fingerprints()
+        self.router = Router(self.models) if settings.route else None
+        if self.router is not None:
+            self.router.products()  # that there is none is said now
         self.default_model = settings.model or next(iter(there), self.models.names()[0])
         if is_first:
             self._note_models(there)
         self.metrics = Metrics()
         self.camera = CameraWatch(self.database)
         self.admission = Admission(settings.max_waiting)
+        self.learning = Learning(Path(settings.kept_images) / LEARNING_FOLDER, settings.device, settings.threads)
         self.similar_images = SimilarImages(
             settings.vectors and Path(settings.vectors),
             self._encoder_file(),
@@ -103,6 +111,7 @@ class Service:
         await self.forwards.stop()
         await self.commits.stop()
         self.decoders.close()
+        self.learning.stop()
         self.webhook.stop()
         self.database.close()
 
@@ -113,6 +122,21 @@ class Service:
         loaded = self.models.load(name or stored.get("model", self.default_model))
         self._note_version(loaded.name, loaded.fingerprint, stored)
         return Current(loaded, threshold_in(stored.get(threshold_name(loaded.name)), loaded))
+
+    async def model_of(self, upload: UploadFile, name: str | None = None) -> Current:
+        """The model that judges an image: the one that is named, else the one whose product it shows, if this service
+        looks for that, else the one in use. Raises NoSuchModel, and RefusedImage for an image of no product."""
+        if name is None and self.router is not None:
+            data = await upload.read()
+            await upload.seek(0)
+            products = await asyncio.to_thread(self.router.products)
+            images = {size_px: await self.decoded(data, size_px) for size_px in {one.size_px for one in products}}
+            try:
+                name = await asyncio.to_thread(nearest_product, products, images)
+            except RefusedImage as refused:
+                self.metrics.refused_images.labels(refused.status).inc()
+                raise
+        return await asyncio.to_thread(self.current, name)
 
     def use_model(self, name: str, by: str) -> Current:
         """Load a model, and use it from now on, in every worker. Raises UserError where it cannot judge an image."""

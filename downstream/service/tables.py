@@ -42,6 +42,7 @@ RESULTS = Table(
     Column("model_version", String(64), nullable=False, server_default=""),  # empty: judged before results said it
     Column("camera", String(100), nullable=False, server_default=""),  # what was wrong with it, joined by ", "
     Column("distance", Float(53), nullable=True),  # of the image as a whole to the nearest good one, where it is known
+    Column("disagreement", Float(53), nullable=True),  # of two statistics of the model, where it has two
     # Each has all that a question asks, so that none reads the rows: days and their shares, pages and counts of the
     # history, scores whose drift is looked for, and images that wait for a person's word.
     Index("ix_results_day", "created", "model", "is_defective"),

@@ -1,15 +1,16 @@
 """Which images an operator should look at first: those that the model is least sure of.
 
-By turns the one whose score is nearest to the threshold, counted in the normals' spread, and the one that is least
-like any other image: the first moves the threshold, the second shows the model something it has never seen.
+By turns the one whose score is nearest to the threshold, counted in the normals' spread, the one that is least like any
+other image, and the one on which the model's two statistics disagree most: the first moves the threshold, the second
+shows the model something it has never seen, and of the third one statistic is wrong.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
 
-Reason = Literal["near the threshold", "unlike the others"]
+Reason = Literal["near the threshold", "unlike the others", "statistics disagree"]
 
 
 class Doubt(NamedTuple):
@@ -19,6 +20,7 @@ class Doubt(NamedTuple):
     reason: Reason
     spreads: float | None
     distance: float | None
+    disagreement: float | None
 
 
 def spread(normal_scores: Sequence[float]) -> float | None:
@@ -29,23 +31,37 @@ def spread(normal_scores: Sequence[float]) -> float | None:
 
 
 def review_order(
-    scores: Sequence[float], thresholds: Sequence[float], unit: float | None, distances: Sequence[float | None]
+    scores: Sequence[float],
+    thresholds: Sequence[float],
+    unit: float | None,
+    distances: Sequence[float | None],
+    disagreements: Sequence[float | None],
 ) -> list[Doubt]:
     """All positions, the one to look at first first; each score has its threshold. `distances` are to the nearest other
-    image, as far as known."""
+    image, `disagreements` of the model's statistics, both as far as known."""
     away = np.abs(np.asarray(scores, np.float64) - np.asarray(thresholds, np.float64))
-    known = np.array([np.nan if distance is None else distance for distance in distances], np.float64)
-    by_threshold = np.argsort(away, kind="stable")
-    by_distance = [i for i in np.argsort(-known, kind="stable") if not np.isnan(known[i])]
-    turns = _by_turns(by_threshold.tolist(), [int(i) for i in by_distance])
-    return [Doubt(i, reason, None if unit is None else float(away[i] / unit), distances[i]) for i, reason in turns]
+    orders: dict[Reason, list[int]] = {
+        "near the threshold": np.argsort(away, kind="stable").tolist(),
+        "unlike the others": _highest_first(distances),
+        "statistics disagree": _highest_first(disagreements),
+    }
+    return [
+        Doubt(i, reason, None if unit is None else float(away[i] / unit), distances[i], disagreements[i])
+        for i, reason in _by_turns(orders)
+    ]
 
 
-def _by_turns(first: list[int], second: list[int]) -> list[tuple[int, Reason]]:
+def _highest_first(values: Sequence[float | None]) -> list[int]:
+    """Positions of those that are known."""
+    known = np.array([np.nan if value is None else value for value in values], np.float64)
+    return [i for i in np.argsort(-known, kind="stable").tolist() if not np.isnan(known[i])]
+
+
+def _by_turns(orders: Mapping[Reason, Sequence[int]]) -> list[tuple[int, Reason]]:
     seen: set[int] = set()
     turns: list[tuple[int, Reason]] = []
-    for turn in range(max(len(first), len(second))):
-        for order, reason in ((first, "near the threshold"), (second, "unlike the others")):
+    for turn in range(max(map(len, orders.values()))):
+        for reason, order in orders.items():
             if turn < len(order) and order[turn] not in seen:
                 seen.add(order[turn])
                 turns.append((order[turn], reason))

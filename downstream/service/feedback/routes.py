@@ -88,8 +88,9 @@ async def queue(
     ] = None,
     model: ModelQuery = None,
 ) -> ReviewQueueResponse:
-    """Images that nobody has spoken of yet, of one version of a model: by turns the one nearest to the threshold and
-    the one least like any other, among the latest 500, then among the 500 before those."""
+    """Images that nobody has spoken of yet, of one version of a model: by turns the one nearest to the threshold, the
+    one least like any other and the one on which the model's two statistics disagree most, if it has two; among the
+    latest 500, then among the 500 before those."""
     if version and not version.isprintable():
         raise HTTPException(422, "a version has printable characters only.")
     return await asyncio.to_thread(review_queue, service, limit, skip, model, version)
@@ -154,11 +155,17 @@ def review_queue(
     if version != in_use:  # nobody knows which one is in force for it: each score lies beside that which judged it
         thresholds, unit = [one.threshold for one in waiting], None
     known = service.similar_images.distances_to_nearest([result.digest for result in waiting])
-    doubts = review_order([one.score for one in waiting], thresholds, unit, [known.get(one.digest) for one in waiting])
+    doubts = review_order(
+        [one.score for one in waiting],
+        thresholds,
+        unit,
+        [known.get(one.digest) for one in waiting],
+        [one.disagreement for one in waiting],
+    )
     images = [
         ReviewResponse(
             result=ResultResponse(**result_fields(waiting[doubt.position])),
-            reason=doubt.reason, spreads=doubt.spreads, distance=doubt.distance,
+            reason=doubt.reason, spreads=doubt.spreads, distance=doubt.distance, disagreement=doubt.disagreement,
         )
         for doubt in doubts[skip - first : skip - first + limit]
     ]  # fmt: skip

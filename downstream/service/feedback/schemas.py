@@ -101,6 +101,10 @@ class ReviewResponse(Schema):
     distance: float | None = Field(
         description="1 - cosine to the most similar other image that was kept; null: no encoder, or none other."
     )
+    disagreement: float | None = Field(
+        description="How far the model's two statistics lie apart on it, each in standard deviations of good images; "
+        "null: it has one, or is of a fit of before."
+    )
 
 
 class ReviewVersionResponse(Schema):

@@ -7,6 +7,7 @@ import { Feedback } from "./feedback.js";
 import { History } from "./history.js";
 import { startIntake } from "./intake.js";
 import { startKeys } from "./keyboard.js";
+import { Learning } from "./learning.js";
 import { Marking } from "./marking.js";
 import { Products } from "./products.js";
 import { Queue, summary } from "./queue.js";
@@ -32,9 +33,10 @@ const list = new ResultList(queue, session, select);
 const panel = new ThresholdPanel(session, trouble);
 const history = new History(openEarlier, trouble);
 const review = new Review(openEarlier, trouble);
-const products = new Products(historyOf, trouble);
+const products = new Products(historyOf, reviewOf, trouble);
 const watch = new Watch(trouble);
-const versions = new Versions(session, { trouble, announce, changed: () => session.refresh(true) });
+const versions = new Versions(session, { trouble, announce, changed: () => session.refresh(true), prove });
+const learning = new Learning(session, { trouble, announce, use: (path, body) => versions.change(path, body) });
 const region = new Region(session, { trouble, announce });
 const feedback = new Feedback(session, new Marking(stage, announce), { said: () => review.isOn && review.next(), trouble, announce });
 let selected = null; // an item of the queue, or one like it made of a result of the history
@@ -116,6 +118,24 @@ function historyOf(model) {
   location.hash = "#history";
 }
 
+/** What waits of one model, and what it learns; null for the one in use. */
+function reviewOf(model) {
+  review.of(model);
+  learning.of(model);
+  const name = model ?? session.model?.model;
+  byId("learn-command").textContent = `heldout detect learn --model models/${name} --feedback ${location.origin}`;
+  if (model !== null) location.hash = "#review";
+}
+document.querySelector('nav a[href="#review"]').addEventListener("click", () => reviewOf(null));
+
+/** How one of the versions was judged. */
+async function prove(version) {
+  reviewOf(null);
+  if (!await learning.show(version)) return;
+  location.hash = "#review";
+  byId("proof").scrollIntoView();
+}
+
 // ---- many images
 
 function take(files) {
@@ -150,6 +170,7 @@ setInterval(() => queue.pauseS > 0 && list.arrange(), 500);
 
 // ---- model and threshold
 
+let modelBefore = null;
 session.addEventListener("model", () => {
   const { model, status, models } = session;
   byId("model").replaceChildren(...models.map((name) => element("option", { value: name }, name)));
@@ -158,9 +179,11 @@ session.addEventListener("model", () => {
   byId("feedback-export").hidden = !session.may("export");
   byId("audit").hidden = !session.may("audit");
   byId("begin-anew").hidden = !session.may("configure");
-  byId("learn-command").textContent = `heldout detect learn --model models/${model.model} --feedback ${location.origin}`;
+  if (model.model !== modelBefore) reviewOf(null);
+  modelBefore = model.model;
   watch.refresh();
   if (viewNow() === "region") region.refresh();
+  if (viewNow() === "review") learning.refresh();
   if (byId("versions-panel").open) versions.refresh();
   queue.limits = status.limits;
   similar.isPossible = status.has_search;
@@ -219,7 +242,10 @@ function showView() {
     else link.removeAttribute("aria-current");
   }
   if (view === "history") history.refresh();
-  if (view === "review") review.refresh();
+  if (view === "review") {
+    review.refresh();
+    learning.refresh();
+  }
   if (view === "products") products.refresh();
   if (view === "region") region.refresh();
   if (view !== "inspect") feedback.forget();
@@ -281,7 +307,7 @@ startKeys([
   [["+", "="], "zoom in", () => region.zoom(1), "region"],
   [["-"], "zoom out", () => region.zoom(-1), "region"],
   [["0"], "fit the image", () => region.zoom(0), "region"],
-  [["3"], "review", onView("review")],
+  [["3"], "review", () => (reviewOf(null), onView("review")())],
   [["4"], "products", onView("products")],
   [["5"], "where to look", onView("region")],
   [["d"], "colors: as the system, light, dark", nextColors],

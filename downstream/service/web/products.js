@@ -8,11 +8,13 @@ const BAR = 10; // of a day, in units of the drawing
 
 export class Products {
   #open;
+  #review;
   #trouble;
 
-  /** `open(model)` shows what a model judged; `trouble(error)` tells the person. */
-  constructor(open, trouble) {
+  /** `open(model)` shows what a model judged, `review(model)` what waits of it; `trouble(error)` tells the person. */
+  constructor(open, review, trouble) {
     this.#open = open;
+    this.#review = review;
     this.#trouble = trouble;
   }
 
@@ -29,7 +31,7 @@ export class Products {
   }
 
   step(by) {
-    const buttons = [...byId("products-list").querySelectorAll("button")];
+    const buttons = [...byId("products-list").querySelectorAll("button:first-child")]; // of each model its history
     const at = buttons.indexOf(document.activeElement);
     buttons[at < 0 ? 0 : at + by]?.focus();
   }
@@ -40,16 +42,20 @@ export class Products {
     const known = element("span", { class: defective ? "known some" : "known" }, symbol(defective ? "defective" : images ? "good" : "waiting"), share);
     const history = element("button", { type: "button", onclick: () => this.#open(model) }, "History");
     history.setAttribute("aria-label", `History of ${model}`);
-    const rows = [["Last image", product.last_image ? moment(product.last_image) : "none yet"],
+    const review = element("button", { type: "button", onclick: () => this.#review(model), "aria-label": `Review of ${model}` }, "Review");
+    const rows = [["Drift", driftWords(product.drift)], ["To review", count(product.waiting, "image")], ["Last image", product.last_image ? moment(product.last_image) : "none yet"],
       ["Last change", change ? `${change.action}, ${moment(change.at)}` : "none yet"]];
     return element("li", {},
       element("h3", {}, model, product.is_in_use && element("small", {}, "in use")),
       element("p", { class: "today" }, element("span", {}, `${count(images, "image")} today`), known),
       trend(product.trend), element("p", { class: "faint" }, trendWords(product.trend)),
       element("dl", {}, ...rows.flatMap(([name, words]) => [element("dt", {}, name), element("dd", {}, words)])),
-      history);
+      element("p", { class: "choices" }, history, review));
   }
 }
+
+const driftWords = (drift) => drift === "drifted" ? element("span", { class: "known" }, symbol("defective"), "drifted: see Camera and drift")
+  : drift === "as before" ? element("span", { class: "known" }, symbol("good"), "none") : drift === "learning" ? "not known yet" : "its model cannot be read";
 
 /** A bar a day: all images, and of them the defective ones at its foot. */
 function trend(days) {

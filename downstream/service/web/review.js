@@ -13,6 +13,7 @@ export class Review {
   #trouble;
   #images = [];
   #version = null; // of the model that judged; null: the one in use
+  #model = null; // null: the one in use
   #nextSkip = null;
   #current = null; // digest of the image that is being reviewed
   #urls = [];
@@ -39,6 +40,12 @@ export class Review {
     return this.#current !== null;
   }
 
+  /** Of this model from now on; null for the one in use. */
+  of(model) {
+    if (model !== this.#model) this.#version = null;
+    this.#model = model;
+  }
+
   async refresh() {
     this.leave();
     try {
@@ -53,7 +60,8 @@ export class Review {
   }
 
   #asked(skip) {
-    const query = new URLSearchParams({ limit: AT_ONCE, skip, ...(this.#version === null ? {} : { version: this.#version }) });
+    const wanted = { version: this.#version, model: this.#model };
+    const query = new URLSearchParams({ limit: AT_ONCE, skip, ...Object.fromEntries(Object.entries(wanted).filter(([, value]) => value !== null)) });
     return ask(`/api/feedback/queue?${query}`);
   }
 
@@ -122,7 +130,8 @@ export class Review {
     byId("review-more").hidden = nextSkip === null;
     for (const url of this.#urls) URL.revokeObjectURL(url);
     this.#urls = [];
-    byId("review-count").textContent = total ? `${count(total, "image")} to review` : "";
+    const whose = this.#model === null ? "" : ` of ${this.#model}`;
+    byId("review-count").textContent = total ? `${count(total, "image")}${whose} to review` : whose && `nothing${whose} to review`;
     byId("review-start").disabled = total === 0;
     const rows = this.#images.map((image) => this.#row(image));
     const nothing = element("li", { class: "empty" }, "Nothing waits. Tick “Keep images” under Inspect, and what is judged comes here.");
@@ -174,7 +183,8 @@ export class Review {
 
 }
 
-function reasonOf({ result, reason, spreads, distance }) {
+function reasonOf({ result, reason, spreads, distance, disagreement }) {
+  if (reason === "statistics disagree") return `its two statistics disagree: ${disagreement.toFixed(1)} deviations apart`;
   if (reason === "unlike the others") return `least like the others: ${figure(distance)} to the nearest`;
   const side = result.anomaly_score > result.threshold ? "above" : "below";
   return spreads === null ? `near the threshold, ${side} it` : `${spreads.toFixed(1)} spreads ${side} the threshold`;

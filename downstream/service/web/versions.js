@@ -8,12 +8,12 @@ export class Versions {
   #session;
   #tell;
 
-  /** `tell` has trouble(error), announce(words) and changed(), once another version is in use. */
+  /** `tell` has trouble(error), announce(words), changed(), once another version is in use, and prove(number). */
   constructor(session, tell) {
     this.#session = session;
     this.#tell = tell;
     byId("versions-panel").addEventListener("toggle", () => byId("versions-panel").open && this.refresh());
-    byId("roll-back").addEventListener("click", () => this.#change("/api/roll_back"));
+    byId("roll-back").addEventListener("click", () => this.change("/api/roll_back"));
   }
 
   async refresh() {
@@ -24,14 +24,17 @@ export class Versions {
     }
   }
 
-  async #change(path, body) {
+  /** Put another version into use; true if it is. */
+  async change(path, body) {
     try {
       const found = await ask(path, { method: "POST", body });
       this.#draw(found);
       this.#tell.announce(`Version ${found.versions.find((one) => one.is_in_use).number} judges from now on.`);
       await this.#tell.changed();
+      return true;
     } catch (error) {
       this.#tell.trouble(error);
+      return false;
     }
   }
 
@@ -40,11 +43,13 @@ export class Versions {
     byId("versions-state").textContent = `${versions.find((one) => one.is_in_use)?.number ?? "–"} of ${versions.length}`;
     byId("roll-back").hidden = !mayChange || history.length < 2;
     byId("versions").replaceChildren(...versions.map((one) => {
-      const use = element("button", { type: "button", onclick: () => this.#change("/api/promote", { version: one.number }) }, "Use it");
+      const use = element("button", { type: "button", onclick: () => this.change("/api/promote", { version: one.number }) }, "Use it");
       use.setAttribute("aria-label", `Use version ${one.number}`);
+      const prove = one.learned && element("button", { type: "button", onclick: () => this.#tell.prove(one.number), "aria-label": `Proof of version ${one.number}` }, "Proof");
       const learned = one.learned ? `learned from ${one.learned.good} good and ${one.learned.defective} defective images` : "fitted";
       return element("li", {}, element("span", {}, element("b", {}, `Version ${one.number}`), one.is_in_use ? ", in use" : ""),
-        element("small", {}, `${learned}, ${moment(one.made)}`), mayChange && !one.is_in_use && use);
+        element("small", {}, `${learned}, ${moment(one.made)}`),
+        element("span", { class: "choices" }, prove, mayChange && !one.is_in_use && use));
     }));
   }
 }

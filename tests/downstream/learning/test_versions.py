@@ -209,3 +209,8 @@ def test_readers_find_one_version_or_the_other(model):
     assert seen <= {1, 2} and len(seen) == 2
     assert np.unique([change.version for change in history_of(model)]).tolist() == [1, 2]
     assert versions.version_in_use(model) == 1
+
+
+def test_where_models_can_only_be_read_that_is_one_sentence():
+    with pytest.raises(UserError, match="models can only be read in /sys"), changing(Path("/sys/nut")):
+        pass

@@ -10,6 +10,7 @@ from downstream.service.audit.routes import AUDIT
 from downstream.service.feedback.routes import FEEDBACK
 from downstream.service.routes import API
 from downstream.service.routes_images import IMAGES
+from downstream.service.routes_learning import LEARNING
 from downstream.service.routes_products import PRODUCTS
 from downstream.service.routes_results import RESULTS
 from downstream.service.routes_roi import ROI
@@ -68,7 +69,7 @@ def test_every_endpoint_asks_for_a_right():
             for needed in [*router.dependencies, *route.dependencies]
             if hasattr(needed.dependency, "right")
         }
-        for router in (API, IMAGES, RESULTS, FEEDBACK, AUDIT, WATCH, VERSIONS, PRODUCTS, ROI)
+        for router in (API, IMAGES, RESULTS, FEEDBACK, AUDIT, WATCH, VERSIONS, LEARNING, PRODUCTS, ROI)
         for route in router.routes
         if isinstance(route, APIRoute)
         for method in route.methods
@@ -86,6 +87,7 @@ def test_every_endpoint_asks_for_a_right():
         wanted["/api/threshold", "PUT"]
         == wanted["/api/roi", "PUT"]
         == wanted["/api/load_model", "POST"]
+        == wanted["/api/learn", "POST"]
         == {"configure"}
     )
     assert wanted["/api/audit", "GET"] == wanted["/api/audit/export", "GET"] == {"audit"}

@@ -1,0 +1,94 @@
+"""Which product an image shows: the one whose good images it is nearest to, as a whole, or none of them.
+
+Each model has its own measure: how far the mean of an image's patches lies from that of the nearest good image that the
+model learned, in units of how far the good ones lie from each other. All that takes is in the models.
+"""
+
+import copy
+import threading
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+
+from downstream.methods.patch_method import PatchMethod, nearest_other
+from downstream.service.decoding import RefusedImage
+from downstream.service.models import Models, NoSuchModel, decision_file
+from downstream.service.monitoring import LOG
+from pretrain.command import UserError
+from pretrain.data.decode import Decoded
+from pretrain.data.size import Size
+
+# What a method needs to see an image as a whole: neither coreset nor Gaussians, so that all products fit into memory.
+OF_WHOLE_IMAGES = ("channel_mean_", "channel_spread_", "pooled_", "roi_", "size_px_")
+FEWEST_GOOD = 4
+FARTHEST = 3.0
+
+
+class Product(NamedTuple):
+    """A model by which images are told apart: `unit` is the largest distance of one of its good images to the nearest
+    other one. Where it cannot tell, `method` is none."""
+
+    name: str
+    written_ns: int
+    size_px: Size
+    method: PatchMethod | None
+    unit: float
+
+
+class Router:
+    """Finds products among the models of a service. May be used from any thread."""
+
+    def __init__(self, models: Models) -> None:
+        self._models, self._lock = models, threading.Lock()
+        self._known: dict[str, Product] = {}
+
+    def products(self) -> list[Product]:
+        """Those that can be found, as their models are now. Raises UserError where there is none."""
+        with self._lock:
+            there = {}
+            for name in self._models.names():
+                try:
+                    written_ns = decision_file(self._models.path_of(name)).stat().st_mtime_ns
+                    known = self._known.get(name)
+                    is_known = known is not None and known.written_ns == written_ns
+                    there[name] = known if is_known else self._product(name, written_ns)
+                except (NoSuchModel, UserError, OSError) as error:
+                    LOG.warning("no image is routed to a model", extra={"metadata": {"model": name, "why": str(error)}})
+            self._known = there
+        found = [product for product in there.values() if product.method is not None]
+        if not found:
+            raise UserError(f"no model here can find its product, which takes {FEWEST_GOOD} good images: name one.")
+        return found
+
+    def _product(self, name: str, written_ns: int) -> Product:
+        inspector = self._models.load(name).inspector
+        method = inspector.method
+        pooled = getattr(method, "pooled_", ())
+        if not isinstance(method, PatchMethod) or len(pooled) < FEWEST_GOOD:
+            return Product(name, written_ns, inspector.size_px, None, 0.0)
+        light = copy.copy(method)
+        for attribute in [one for one in vars(light) if one.endswith("_") and one not in OF_WHOLE_IMAGES]:
+            delattr(light, attribute)
+        for attribute in ("_index", "_patches"):
+            vars(light).pop(attribute, None)
+        unit = float(nearest_other(pooled, range(len(pooled))).max())
+        return Product(name, written_ns, inspector.size_px, light, max(unit, 1e-12))
+
+
+@torch.inference_mode()
+def nearest_product(products: list[Product], images: Mapping[Size, Decoded]) -> str:
+    """The name of the one that an image shows, decoded at the size of each. Raises RefusedImage where it is none."""
+    distances = {}
+    for product in products:
+        pixels = torch.from_numpy(images[product.size_px].pixels.copy()).permute(2, 0, 1)[None]
+        distances[product.name] = float(product.method.apart(pixels)[0]) / product.unit
+    name = min(distances, key=distances.__getitem__)
+    if not distances[name] <= FARTHEST:
+        others = "the product" if len(products) == 1 else f"any of the {len(products)} products"
+        raise RefusedImage(
+            422,
+            f"it does not look like {others} here: the nearest is {name}, and it lies {distances[name]:.1f} times as far "
+            f"from its good images as they do from each other, where {FARTHEST:g} are taken; name its model",
+        )
+    return name
