@@ -36,8 +36,12 @@ Threshold = Annotated[
 ]
 Model = Annotated[
     str | None,
-    Form(max_length=255, description="Judge by this model of GET /api/models, whichever is in use; without it, a service "
-        "that was started with --route judges by the model whose product the image shows.", examples=["bolt"]),
+    Form(
+        max_length=255,
+        description="Judge by this model of GET /api/models, whichever is in use; without it, a service "
+        "that was started with --route judges by the model whose product the image shows.",
+        examples=["bolt"],
+    ),
 ]
 Map = Annotated[MapFormat, Form(description="Format of the anomaly map in the answer.")]
 Keep = Annotated[bool, Form(description="Keep the image itself, under the digest of its content.")]

@@ -19,7 +19,7 @@ import { Session } from "./session.js";
 import { Similar } from "./similar.js";
 import { Stage } from "./stage.js";
 import { ThresholdPanel } from "./threshold_panel.js";
-import { askForToken } from "./token.js";
+import { tokenAsker } from "./token.js";
 import { Versions } from "./versions.js";
 import { Watch } from "./watch.js";
 
@@ -315,7 +315,7 @@ startKeys([
 ], viewNow);
 
 startIntake(take);
-onTokenWanted(askForToken);
+onTokenWanted(tokenAsker("This service"));
 startColors();
 showLayers();
 showView();

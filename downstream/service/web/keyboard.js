@@ -7,19 +7,22 @@ import { byId, element, remember, remembered } from "./elements.js";
  * it counts (none: everywhere). Keys inside of fields are left to them.
  */
 export function startKeys(actions, viewNow) {
-  const dialog = byId("keys-dialog");
-  const single = byId("single-keys");
+  const single = element("input", { type: "checkbox", id: "single-keys" });
+  const list = element("dl", { id: "keys-list", class: "keys" });
+  const close = element("button", { id: "keys-close", type: "button", class: "main", autofocus: true, onclick: () => dialog.close() }, "Close");
+  const dialog = element("dialog", { id: "keys-dialog", "aria-labelledby": "keys-title" }, element("h2", { id: "keys-title" }, "Keys"), list,
+    element("label", { class: "check" }, single, " Single letters act"), element("p", { class: "choices" }, close));
+  document.body.append(dialog);
   single.checked = remembered("single-keys", true);
   single.addEventListener("change", () => remember("single-keys", single.checked));
   const open = () => !dialog.open && dialog.showModal();
   byId("show-keys").addEventListener("click", open);
-  byId("keys-close").addEventListener("click", () => dialog.close());
   const all = [...actions, [["?"], "show the keys", open]];
   const rows = all.map(([keys, words]) => [
     element("dt", {}, ...keys.flatMap((key, i) => (i ? [" ", named(key)] : [named(key)]))),
     element("dd", {}, words),
   ]);
-  byId("keys-list").replaceChildren(...rows.flat());
+  list.replaceChildren(...rows.flat());
   document.addEventListener("keydown", (event) => {
     if (event.defaultPrevented || event.altKey || event.ctrlKey || event.metaKey || document.querySelector("dialog[open]")) return;
     if (isOwnKey(event)) return;

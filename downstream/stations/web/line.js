@@ -10,7 +10,7 @@ import { showPictures } from "./pictures.js";
 import { Stations } from "./stations.js";
 import { follow } from "./stream.js";
 import { say, Tiles } from "./tiles.js";
-import { askForToken } from "./token.js";
+import { tokenAsker } from "./token.js";
 
 const DRAW_MS = 250; // what grows old shows it within so long
 const FIGURES_MS = 2000; // rate, latency and receivers are in no event
@@ -124,7 +124,7 @@ startKeys([
   [["d"], "colors: as the system, light, dark", nextColors],
   [["Escape"], "back to all stations", onView("#tiles")],
 ], viewNow);
-onTokenWanted(askForToken);
+onTokenWanted(tokenAsker("This line"));
 startColors();
 showView();
 setInterval(draw, DRAW_MS);

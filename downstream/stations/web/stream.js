@@ -31,7 +31,7 @@ async function read(heard) {
   let silence;
   const listen = (ms = SILENT_MS) => {
     clearTimeout(silence);
-    silence = setTimeout(() => byId("token-dialog").open || stop.abort(), ms); // a person may be typing
+    silence = setTimeout(() => byId("token-dialog")?.open || stop.abort(), ms); // a person may be typing
   };
   try {
     listen(CONNECT_MS);

@@ -44,6 +44,26 @@ def test_left_out_normals_give_each_part_the_mean_that_it_counts(nuts):
     assert float(padim._fit_gaussians(kept).mean() * fused.fusion_[0]) == pytest.approx(0.6 * 8 / (8 + FEW), rel=1e-5)
 
 
+def test_the_two_disagree_most_on_what_is_strange_for_its_position_alone(nuts, tmp_path):
+    fused = Fused(**SMALL).fit([]).refer(nuts[:10])
+    moved = [torch.roll(image, (24, 24), (1, 2)) for image in nuts[10:12]]  # each patch is known, and elsewhere
+    (prediction,) = fused.predict([*nuts[10:12], *moved])
+    assert prediction.disagreements[2:].min() > 2 * prediction.disagreements[:2].max()
+    alone = []  # each statistic by itself, in standard deviations of normals that it did not learn from
+    for cls, image in ((PaDiM, moved[0]), (PatchCore, moved[0])):
+        distances = cls.distances(fused, fused._projected(fused.patches(image[None])) if cls is PaDiM
+                                  else fused.patches(image[None]))  # fmt: skip
+        alone.append(float(distances.flatten().max()))  # of 64 patches the top share is one
+    expected = (torch.tensor(alone) - fused.member_units_[:, 0]) / fused.member_units_[:, 1]
+    assert float(prediction.disagreements[2]) == pytest.approx(float((expected[0] - expected[1]).abs()), rel=1e-4)
+    fused.save(tmp_path)
+    (again,) = Fused.load(tmp_path).predict([*nuts[10:12], *moved])
+    torch.testing.assert_close(again.disagreements, prediction.disagreements)
+    (alone,) = Fused(**SMALL).fit([]).refer(nuts[:1]).predict(nuts[10:11])
+    (padim,) = PaDiM(**SMALL).fit([]).refer(nuts[:10]).predict(nuts[10:11])
+    assert alone.disagreements is padim.disagreements is None  # of one normal, and of one statistic
+
+
 def test_of_a_single_normal_only_the_nearest_patch_counts(nuts):
     alone, patchcore = (cls(**SMALL).fit([]).refer(nuts[:1]) for cls in (Fused, PatchCore))
     vectors = alone.patches(torch.stack(nuts[8:10]))

@@ -3,6 +3,8 @@
 import errno
 import json
 import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from serving_here import add_second_version, serving_here
 
 from downstream.learning import versions
 from downstream.learning.versions import version_in_use
+from downstream.service import service as service_of_images
 from downstream.service.audit.log import page_before
 from downstream.service.routes_versions import VersionsResponse, changed
 from downstream.service.service import Service
@@ -95,6 +98,29 @@ def test_what_came_into_use_is_not_said_to_be_taken_back_where_the_answer_fails(
     last = client.get("/api/audit", params={"limit": 1}).json()["entries"][0]
     assert version_in_use(path) == 2 and (last["by"], last["before"], last["after"]) == ("local", 1, 2)
     assert client.post("/api/roll_back").status_code == 200
+
+
+def test_an_image_on_its_way_is_judged_by_the_version_that_it_came_for(serving, second, monkeypatch):
+    before = serving.test(image_bytes()).json()
+    reached, go = threading.Event(), threading.Event()
+    judge = service_of_images.forward
+
+    def held(jobs: list) -> list:
+        reached.set()
+        assert go.wait(30)
+        return judge(jobs)
+
+    with monkeypatch.context() as patch, ThreadPoolExecutor(1) as pool:
+        patch.setattr(service_of_images, "forward", held)
+        waiting = pool.submit(serving.test, image_bytes())
+        assert reached.wait(30)
+        assert serving.client.post("/api/promote", json={"version": 2}).status_code == 200
+        go.set()
+        answer = waiting.result().json()
+    after = serving.test(image_bytes()).json()
+    assert serving.client.post("/api/roll_back").status_code == 200
+    assert (answer["model_version"], answer["threshold"]) == (before["model_version"], before["threshold"])
+    assert (after["model_version"], after["threshold"]) != (before["model_version"], before["threshold"])
 
 
 def test_each_version_that_comes_into_use_is_told_whichever_worker_saw_the_one_before(serving, second):
