@@ -1,0 +1,78 @@
+"""An image that names no product finds it among the models, or is told that it is of none of them."""
+
+import shutil
+
+import pytest
+from fitted_models import LEARNING, SIZE_PX, run_detect
+from serving_here import serving_here
+
+from downstream.service.models import Models
+from downstream.service.routing import Router
+from pretrain.command import UserError
+
+
+@pytest.fixture(scope="module")
+def serving(demo_folder, fused_folder, models_folder, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("routing")
+    shutil.copytree(fused_folder, folder / "models" / "nut")
+    shutil.copytree(models_folder / "mean", folder / "models" / "mean")  # which sees no image as a whole
+    method, options = LEARNING["fused, tiny"]
+    arguments = (
+        "--data",
+        demo_folder,
+        "--category",
+        "bottle",
+        "--out",
+        folder / "models" / "bottle",
+        "--method",
+        method,
+    )
+    assert run_detect("fit", *arguments, "--size-px", SIZE_PX, "--encoder", "random", "--options", options) == 0
+    with serving_here(folder / "models", folder, model="nut", route=True) as serving:
+        yield serving
+
+
+@pytest.fixture(scope="module")
+def images(demo_folder) -> dict[str, bytes]:
+    found = {}
+    for category in ("bottle", "hazelnut", "leather"):
+        for path in sorted((demo_folder / category / "test").glob("*/00[01].png")):
+            found[f"{category} {path.parent.name} {path.name}"] = path.read_bytes()
+    return found
+
+
+def test_each_image_is_judged_by_the_model_of_its_product_or_by_none(serving, images):
+    names = {"bottle": "bottle", "hazelnut": "nut"}
+    for name, data in images.items():
+        answer = serving.test(data, name)
+        category = name.split()[0]
+        if category in names:
+            assert answer.status_code == 200 and answer.json()["model"] == names[category], name
+        else:
+            assert answer.status_code == 422, name
+            assert "does not look like any of the 2 products" in answer.json()["detail"]
+            assert "name its model" in answer.json()["detail"]
+            assert serving.test(data, name, model="nut").json()["model"] == "nut"  # who names one knows it
+
+
+def test_images_of_one_request_are_each_of_their_own_product(serving, images):
+    chosen = [next(name for name in images if name.startswith(start)) for start in ("leather", "bottle", "hazelnut")]
+    files = [("images", (name, images[name])) for name in chosen]
+    answer = serving.client.post("/api/batch_test", files=files).json()
+    assert [(one["position"], one["model"]) for one in answer["results"]] == [(1, "bottle"), (2, "nut")]
+    assert [(one["position"], one["status"]) for one in answer["failures"]] == [(0, 422)]
+
+
+def test_a_model_that_is_fitted_anew_or_gone_is_known_as_it_is_now(serving, fused_folder, images):
+    path = serving.service.models.path_of("bottle")
+    before = serving.service.router.products()
+    assert serving.service.router.products()[0] is before[0]  # and not read for every image
+    shutil.copytree(fused_folder, path.with_name("another nut"))
+    assert {one.name for one in serving.service.router.products()} == {"another nut", "bottle", "nut"}
+    shutil.rmtree(path.with_name("another nut"))
+    assert {one.name for one in serving.service.router.products()} == {"bottle", "nut"}
+
+
+def test_models_that_see_no_image_as_a_whole_find_no_product(models_folder):
+    with pytest.raises(UserError, match="no model here can find its product"):
+        Router(Models(models_folder / "mean", 1)).products()
