@@ -36,6 +36,8 @@ from downstream.learning.versions import (
     version_of,
 )
 from downstream.methods.fused import Fused, Marked
+from downstream.methods.padim import PaDiM
+from downstream.methods.patchcore import PatchCore
 from pretrain.command import UserError
 from pretrain.data.channels import PLAIN
 from pretrain.data.decode import Decoded, Unreadable, decode_bytes, read_mask
@@ -96,7 +98,8 @@ def learn(
         current = inspector if in_use == base.number else Inspector.load(model, device)
         check_learns(inspector)
         check_learns(current)
-        inspector.method.remember(base.folder)
+        if isinstance(inspector.method, Fused):
+            inspector.method.remember(base.folder)
     seen, problems = usable(confirmed(records), inspector.size_px, inspector.metadata.get("learned_from", ()))
     if not seen:
         raise UserError(f"of {len(records)} records of feedback none says of a readable new image what it is.")
@@ -125,7 +128,7 @@ def learn(
 def check_learns(inspector: Inspector) -> None:
     """Raise UserError for a model that cannot learn more."""
     name = type(inspector.method).__name__
-    if not isinstance(inspector.method, Fused):
+    if not isinstance(inspector.method, PaDiM | PatchCore):  # fused is both
         raise UserError(f"a model of {name} learns nothing further: fit one with --method fused.")
     if inspector.alignment:
         raise UserError("a model that aligns images cannot learn yet: fit one without --align.")
@@ -163,15 +166,18 @@ def taught(inspector: Inspector, lessons: Lessons) -> Inspector:
     method, metadata = copy.copy(inspector.method), dict(inspector.metadata)
     rate = metadata.get("false_alarm_rate", inspector.threshold.false_alarm_rate)
     thresholds = (inspector.threshold, inspector.map_threshold)
-    method.add(Images(lessons.good))
+    has_memory = isinstance(method, Fused)
+    if lessons.good or has_memory:
+        method.add(Images(lessons.good))
     if lessons.good:
         thresholds = thresholds_of(method, inspector, rate)
     marked = zip(Images(lessons.defective), lessons.masks, strict=True)
     marked = [Marked(image, None if mask is None else torch.from_numpy(mask.copy())) for image, mask in marked]
-    tells = bool(marked) and method.mark(marked, reach_of(method, rate, len(marked)))
+    tells = bool(marked) and has_memory and method.mark(marked, reach_of(method, rate, len(marked)))
     if tells:  # with the spread of scores the threshold may fall, though evidence lowers none
         thresholds = map(higher, thresholds, thresholds_of(method, inspector, rate))
-    method.without_memory()
+    if has_memory:
+        method.without_memory()
     metadata["learned"] = {"good": len(lessons.good), "defective": len(lessons.defective), "tells_defects": tells}
     threshold, map_threshold = thresholds
     return Inspector(

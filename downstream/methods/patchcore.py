@@ -50,6 +50,17 @@ class PatchCore(PatchMethod):
         positions = self._left_out(normals)
         self._add_normals(self._each_left_out(normals, positions), nearest_other(self.pooled_, positions))
 
+    def add(self, normals: Sequence[Tensor]) -> Self:
+        """Take in further normals, as much of them as the coreset has room for; the earlier ones are not needed.
+        `normal_scores_` gain the new ones', each without itself."""
+        known = len(self.pooled_)
+        candidates, owners = self._candidates(self._views_of_normals(normals), len(normals))
+        self._grow_coreset(candidates, owners + known)
+        positions = range(known, known + len(normals))
+        left_out = self._each_left_out(normals, positions, known)
+        self._add_normals(left_out, nearest_other(self.pooled_, positions))
+        return self
+
     def _learn_space(self, features: Iterable[Tensor]) -> None:
         features = list(features)
         super()._learn_space(features)
@@ -140,13 +151,14 @@ class PatchCore(PatchMethod):
         """Which normals are scored without themselves: none where there is only one."""
         return evenly(len(normals), MAX_LEFT_OUT) if len(normals) > 1 else []
 
-    def _each_left_out(self, normals: Sequence[Tensor], positions: Sequence[int]) -> Tensor:
-        """Distances of patches (n, rows, columns) of the normals at `positions`, each without its own."""
+    def _each_left_out(self, normals: Sequence[Tensor], positions: Sequence[int], first: int = 0) -> Tensor:
+        """Distances of patches (n, rows, columns) of the normals numbered `positions`, each without its own; that of
+        the first of `normals` is `first`."""
         maps = [self.patch_sum_.new_empty(0, *self.patch_sum_.shape[:2])]
         count = at_once(LEARNING_BATCH, self.size_px_)
         for start in range(0, len(positions), count):
             owners = positions[start : start + count]
-            (images,) = batches((normals[i] for i in owners), count, may_be_bytes=True)
+            (images,) = batches((normals[i - first] for i in owners), count, may_be_bytes=True)
             vectors = self.patches(images)
             for patches, own in zip(self._within(vectors), owners, strict=True):
                 scores = [

@@ -42,8 +42,8 @@ class ProductResponse(Schema):
     last_image: str | None = Field(description="UTC; null: it has judged none.")
     last_change: LastChangeResponse | None
     drift: Literal["learning", "as before", "drifted"] | None = Field(
-        description="Of scores and of images as a whole, of the version in use; GET /api/watch says more. learning: too "
-        "few accepted images to compare with. null: the model cannot be read."
+        description="Of scores and of images as a whole, of the version in use; GET /api/watch says more. learning: "
+        "too few accepted images to compare with. null: the model cannot be read."
     )
     waiting: int = Field(description="Kept images that the version in use judged and nobody has spoken of.")
 
@@ -83,7 +83,8 @@ def product_response(service: Service, product: Product, in_use: str) -> Product
         drift = "drifted" if drifts.scores.has_drifted or drifts.images.has_drifted else drift
         waiting = FeedbackRecords(service.database).waiting_counts(loaded.name).get(loaded.fingerprint, 0)
     return ProductResponse(
-        model=product.model, is_in_use=product.model == in_use, images_today=today.images, defective_today=today.defective,
+        model=product.model, is_in_use=product.model == in_use,
+        images_today=today.images, defective_today=today.defective,
         trend=[DayResponse(**day._asdict()) for day in product.days], last_image=product.last_image,
         last_change=change and LastChangeResponse(**change._asdict()), drift=drift, waiting=waiting,
     )  # fmt: skip

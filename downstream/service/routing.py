@@ -88,7 +88,7 @@ def nearest_product(products: list[Product], images: Mapping[Size, Decoded]) -> 
         others = "the product" if len(products) == 1 else f"any of the {len(products)} products"
         raise RefusedImage(
             422,
-            f"it does not look like {others} here: the nearest is {name}, and it lies {distances[name]:.1f} times as far "
-            f"from its good images as they do from each other, where {FARTHEST:g} are taken; name its model",
+            f"it does not look like {others} here: the nearest is {name}, and it lies {distances[name]:.1f} times as "
+            f"far from its good images as they do from each other, where {FARTHEST:g} are taken; name its model",
         )
     return name

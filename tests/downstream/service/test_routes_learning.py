@@ -1,4 +1,4 @@
-"""Learning over HTTP: begun, looked at, proved and promoted; refused where it cannot be; killed, and nothing is lost."""
+"""Learning over HTTP: begun, looked at, proved and promoted; refused where it cannot be; nothing is lost by a kill."""
 
 import os
 import shutil
