@@ -1,4 +1,4 @@
-"""Learning over HTTP: begun, looked at, proved and promoted; refused where it cannot be; nothing is lost by a kill."""
+"""Learning over HTTP and on the page: begun, proved, promoted; refused where it cannot be; nothing is lost by a kill."""
 
 import os
 import shutil
@@ -6,12 +6,18 @@ import signal
 import time
 
 import pytest
+from browsing import PATIENCE_MS, assert_accessible, opened
+from playwright.sync_api import Page, expect
 from serving_here import Here, serving_here
 
 from downstream.learning.versions import PROOF, version_in_use
 from downstream.service.routes_learning import LearningResponse, ProofResponse
 from downstream.service.service import LEARNING_FOLDER
 from pretrain.files import write_json
+
+expect.set_options(timeout=PATIENCE_MS)
+LEARNS_MS = 60_000
+SIZES = ({"width": 1280, "height": 860}, {"width": 360, "height": 780})
 
 
 @pytest.fixture(scope="module")
@@ -105,3 +111,54 @@ def test_a_damaged_proof_and_a_damaged_word_of_how_it_went_are_told(serving, cor
     assert status.parent.name == LEARNING_FOLDER
     status.write_text("{")
     assert serving.client.get("/api/learn").json()["state"] == "never"
+
+
+def test_the_page_learns_and_shows_the_proof_with_keys_alone(browser, serving, corrected):
+    path = serving.service.models.path_of("nut")
+    with opened(browser, f"{serving.url}/#review") as page:
+        expect(page.locator("#learn-command")).to_contain_text("models/nut")
+        pressed(page, "#learn")
+        expect(page.locator("#learn")).to_be_disabled()
+        expect(page.locator("#learn-words")).to_contain_text("of nut was made", timeout=LEARNS_MS)
+        number = serving.client.get("/api/learn").json()["version"]
+        expect(page.locator("#proof-title")).to_have_text(f"Version {number} beside version 1")
+        proof = serving.client.get("/api/proof", params={"version": number}).json()
+        rows = page.locator("#proof-figures tbody tr")
+        expect(rows.nth(0)).to_contain_text(f"{proof['after']['false_alarms']} of {proof['after']['good']} good")
+        expect(rows.nth(1)).to_contain_text(f"{proof['before']['missed']} of {proof['before']['defective']} defective")
+        expect(page.locator("#proof-verdict")).to_contain_text("By the rule it is not better: ")
+        expect(page.locator("#proof-changes li")).to_have_count(proof["total_changed"])
+        if proof["changes"]:
+            expect(page.locator("#proof-changes img").first).to_be_visible()
+        assert_accessible_everywhere(page, serving.url)
+        page.keyboard.press("3")
+        pressed(page, "#proof-use")
+        expect(page.locator("#spoken")).to_have_text(f"Version {number} judges from now on.")
+        expect(page.locator("#proof-use")).to_be_disabled()
+        assert version_in_use(path) == number
+        pressed(page, "#proof-back")
+        expect(page.locator("#proof-use")).to_be_enabled()
+        assert version_in_use(path) == 1
+        page.keyboard.press("4")  # the products, and from there the queue of one
+        card = page.locator("#products-list > li").filter(has_text="nut")
+        expect(card).to_contain_text("To review")
+        expect(card).to_contain_text("not known yet")
+        card.get_by_role("button", name="Review of nut").press("Enter")
+        expect(page.locator("#review-count")).to_have_text("nothing of nut to review")
+
+
+def pressed(page: Page, selector: str) -> None:
+    expect(page.locator(selector)).to_be_enabled()
+    page.locator(selector).press("Enter")
+
+
+def assert_accessible_everywhere(page: Page, url: str) -> None:
+    """Each view, at both widths, in both schemes."""
+    for view in ("review", "products", "history", "region", "inspect"):
+        page.goto(f"{url}/#{view}")
+        for size in SIZES:
+            page.set_viewport_size(size)
+            for scheme in ("light", "dark"):
+                page.emulate_media(color_scheme=scheme)
+                assert_accessible(page)
+            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), (view, size)
