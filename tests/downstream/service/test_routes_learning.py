@@ -1,4 +1,4 @@
-"""Learning over HTTP and on the page: begun, proved, promoted; refused where it cannot be; nothing is lost by a kill."""
+"""Learning over HTTP and on the page: begun, proved, promoted; refused where it cannot be; a kill loses nothing."""
 
 import os
 import shutil
