@@ -32,7 +32,7 @@ from pretrain.reading import read_json
 
 STATUS, RECORDS, LOCK = "status.json", "feedback.jsonl", "lock"
 # What asks whether somebody learns holds the lock for a moment too.
-ASKED_S = 2
+ASKED_S = 5
 # Images are judged meanwhile, and come first.
 NICENESS = 10
 
@@ -66,8 +66,8 @@ class Learning:
         try:
             lock.acquire(timeout=ASKED_S)
         except Timeout:
-            running = self.status()
-            raise UserError(f"the model {running.model} learns just now: wait until it is done.") from None
+            name = self.status().model
+            raise UserError(f"{f'the model {name}' if name else 'a model'} learns just now: wait for it.") from None
         try:
             write_whole(self._folder / RECORDS, *(json.dumps(record).encode() + b"\n" for record in records))
             begun = Status("runs", name, by, _now(), step=STEPS[0])
@@ -132,6 +132,8 @@ def _learn(folder: Path, model: Path, begun: Status, device: str, threads: int) 
         traceback.print_exc(file=sys.stderr)
         ended = begun._replace(state="failed", reason=f"a fault ({type(error).__name__}); the log says more.")
     write_json(folder / STATUS, ended._replace(ended=_now())._asdict())
+    sys.stderr.flush()
+    os._exit(0)  # what torch takes to end would keep the next one from beginning
 
 
 def _follow_parent() -> None:
