@@ -115,7 +115,7 @@ def test_a_damaged_proof_and_a_damaged_word_of_how_it_went_are_told(serving, cor
 
 def test_the_page_learns_and_shows_the_proof_with_keys_alone(browser, serving, corrected):
     path = serving.service.models.path_of("nut")
-    with opened(browser, f"{serving.url}/#review") as page:
+    with opened(browser, f"{serving.url}/#review", reduced_motion="reduce") as page:  # colors change at once
         expect(page.locator("#learn-command")).to_contain_text("models/nut")
         pressed(page, "#learn")
         expect(page.locator("#learn")).to_be_disabled()
