@@ -22,7 +22,7 @@ from pretrain.data.size import Size
 # What a method needs to see an image as a whole: neither coreset nor Gaussians, so that all products fit into memory.
 OF_WHOLE_IMAGES = ("channel_mean_", "channel_spread_", "pooled_", "roi_", "size_px_")
 FEWEST_GOOD = 4
-# Good and defective images of one product lay at .4 to .85, those of four others at 3.8 to 9.6 (capsule, 8 to 64 normals).
+# Images of one product, good and defective, lay at .4 to .85, those of four others at 3.8 to 9.6 (capsule).
 FARTHEST = 2.0
 
 
