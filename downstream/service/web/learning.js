@@ -68,7 +68,8 @@ export class Learning {
   }
 
   #query() {
-    return new URLSearchParams({ model: this.#name });
+    const model = this.#name; // not known before the service has answered once: then it is the one in use
+    return new URLSearchParams(model ? { model } : {});
   }
 
   async #use(path, body) {
