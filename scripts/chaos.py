@@ -3,10 +3,11 @@
     python scripts/chaos.py --minutes 10
     python scripts/chaos.py --minutes 60 --seed 7 --parts kills,damage --record RESULTS.md
     python scripts/chaos.py --minutes 120 --parts soak
+    python scripts/chaos.py --seed 7 --only kills-12             # the same once more
 
 It attacks a model, vectors, a run and a service that it makes itself, and prints how often each part was tried and
-failed. What each try did follows from the seed and its number. The folder of a failure is kept, with what was seen in
-`what.txt`. It needs what the tests need: pip install -e '.[test]'.
+failed. What each try did follows from the seed and its number. The folder of a failure is kept, with what was seen and
+the command that does it again in `what.txt`. It needs what the tests need: pip install -e '.[test]'.
 """
 
 if __name__ == "__main__":
@@ -19,10 +20,10 @@ if __name__ == "__main__":
 
     start("scripts.chaos:main", Chaos)
 
-import math
 import os
 import random
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -31,6 +32,7 @@ from datetime import date
 from functools import partial
 from pathlib import Path
 
+from pretrain.command import UserError
 from pretrain.data.images import check_names
 from pretrain.encoder import commit
 from pretrain.progress import Progress
@@ -39,7 +41,9 @@ from scripts.attacks.damage import Damage
 from scripts.attacks.full_disk import FullDisk, may_mount
 from scripts.attacks.hostile_images import HostileImages
 from scripts.attacks.http_abuse import HttpAbuse
+from scripts.attacks.hub import hub_for_commands
 from scripts.attacks.kills import Kills
+from scripts.attacks.line_kills import LineKills
 from scripts.attacks.lost_results import PostgresAttacks, ServiceKills
 from scripts.attacks.material import make_material
 from scripts.attacks.pairs import Pairs
@@ -54,6 +58,7 @@ PARTS = {
     "command-lines": CommandLines,
     "http": HttpAbuse,
     "service-kills": ServiceKills,
+    "line-kills": LineKills,
     "postgres": PostgresAttacks,
     "full-disk": FullDisk,
     "pairs": Pairs,
@@ -66,26 +71,30 @@ SOAK_FROM_MINUTES = 240  # its share of less is too short to see growth
 def main(config: Chaos) -> int:
     """Attack for the minutes there are, an equal share each part; 1 where something did not hold."""
     check_names(config.parts, PARTS, "part")
-    names = list(config.parts) or parts_of_themselves(config.minutes)
+    chosen = chosen_tries(config)
+    names = list(chosen or config.parts) or parts_of_themselves(config.minutes)
     for kept in config.out.glob(f"*/{WHAT_FAILED}"):
         shutil.rmtree(kept.parent)
     tries, failures, said = dict.fromkeys(names, 0), {name: [] for name in names}, []
-    with tempfile.TemporaryDirectory() as folder, Progress("attacking", round(60 * config.minutes), "s") as progress:
+    progress = Progress("attacking", round(60 * config.minutes), "s")
+    with tempfile.TemporaryDirectory() as folder, hub_for_commands(), progress:
         os.environ["HELDOUT_CACHE"] = f"{folder}/cache"
         material = make_material(Path(folder) / "material")
         for name in names:
             with closing(PARTS[name](material)) as attack:
                 start_s, passed_s, seconds = time.monotonic(), 0, 60 * config.minutes / len(names)
-                while tries[name] < (config.tries or math.inf) and (not tries[name] or passed_s < seconds):
-                    chance = random.Random(f"{config.seed} {name} {tries[name]}")
-                    if failed := tried(partial(attack.attempt, chance), f"{name}-{tries[name]}", config, Path(folder)):
+                for number in chosen.get(name) or range(config.tries or sys.maxsize):
+                    if not chosen and tries[name] and passed_s >= seconds:
+                        break
+                    chance, attack.number = random.Random(f"{config.seed} {name} {number}"), number
+                    if failed := tried(partial(attack.attempt, chance), f"{name}-{number}", config, Path(folder)):
                         failures[name].append(failed)
                         progress.print(failed)
                     tries[name] += 1
                     now_s = round(time.monotonic() - start_s)
                     progress.advance(now_s - passed_s, note=name)
                     passed_s = now_s
-                if failed := tried(attack.conclude, f"{name}-all", config, Path(folder)):
+                if not chosen and (failed := tried(attack.conclude, f"{name}-all", config, Path(folder))):
                     failures[name].append(failed)
                     progress.print(failed)
                 said += [attack.said] if attack.said else []
@@ -99,6 +108,18 @@ def main(config: Chaos) -> int:
         with open(config.record, "a", encoding="utf-8") as record:
             record.write("\n## A campaign against heldout itself\n\n" + made + command + "\n".join(lines) + "\n")
     return 1 if any(failures.values()) else 0
+
+
+def chosen_tries(config: Chaos) -> dict[str, list[int]]:
+    """The numbers of the tries that are done alone, by part. Raises UserError for what is no try."""
+    chosen: dict[str, list[int]] = {}
+    for typed in config.only:
+        name, _, number = typed.rpartition("-")
+        if not (name and number.isdecimal()):
+            raise UserError(f"--only {typed} is no try: give the name of a folder that a campaign left, as kills-12.")
+        check_names([name], PARTS, "part")
+        chosen.setdefault(name, []).append(int(number))
+    return chosen
 
 
 def parts_of_themselves(minutes: float) -> list[str]:
@@ -120,7 +141,8 @@ def tried(attack: Callable[[Path], str | None], name: str, config: Chaos, folder
     if failed:
         kept = config.out / name
         shutil.copytree(place, kept, symlinks=True, ignore=_irregular)
-        (kept / WHAT_FAILED).write_text(f"seed {config.seed}, {name}\n{failed}\n")
+        again = f"python scripts/chaos.py --seed {config.seed} --only {name}"
+        (kept / WHAT_FAILED).write_text(f"{again}\n{failed}\n")
     shutil.rmtree(place)
     return failed and f"{name}: {failed}"
 

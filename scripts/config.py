@@ -91,9 +91,10 @@ class Chaos:
         minutes: How long, all parts together; each is tried once at least.
         tries: At most so many of each part; 0 for as many as there is time.
         seed: Another seed, other attacks.
-        parts: Only these; kills, damage, images, command-lines, http, service-kills, postgres, full-disk, pairs,
-            soak. Default is all: postgres where it is installed, full-disk where one may be mounted, soak from 240
-            minutes on; 120 of soak alone are two hours of steady load.
+        only: Only these tries of this seed, by the names of the folders that they left, such as kills-12.
+        parts: Only these; kills, damage, images, command-lines, http, service-kills, line-kills, postgres, full-disk,
+            pairs, soak. Default is all: postgres where it is installed, full-disk where one may be mounted, soak from
+            240 minutes on; 120 of soak alone are two hours of steady load.
         out: Folder for what did not hold; what earlier campaigns left there is removed first.
         record: Append the table to this Markdown file.
     """
@@ -101,6 +102,7 @@ class Chaos:
     minutes: float = 2.0
     tries: int = 0
     seed: int = 0
+    only: Names = Names()
     parts: Names = Names()
     out: Path = Path("runs/chaos")
     record: Path | None = None

@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 
 from baselines.contract.model_folder import FILE, check_model_format, check_parts, parts_of
 from pretrain.command import UserError
-from pretrain.files import check_digest, link_or_copy, restore_folder, unsealed, whole_folder, write_json
+from pretrain.files import check_digest, link_or_copy, restore_folder, sealed, unsealed, whole_folder, write_json
 from pretrain.reading import read_json
 
 FOLDER, HISTORY, PROOF = "versions", "history.json", "proof.json"
@@ -166,7 +166,7 @@ def promote(
         with whole_folder(model, replaced=parts_of(model)) as unfinished:
             for name in (*parts, FILE):
                 link_or_copy(wanted.folder / name, unfinished / name)
-            write_json(unfinished / HISTORY, {"changes": [change._asdict() for change in history]})
+            write_json(unfinished / HISTORY, sealed({"changes": [change._asdict() for change in history]}))
             announce(in_use, number)
     return version_of(model, number)
 
@@ -199,7 +199,7 @@ def history_of(model: Path) -> list[Change]:
     changes, in_use = [], _described(model, model)
     try:
         if (model / HISTORY).is_file():
-            said = read_json(model / HISTORY, {"changes": list[dict[str, int | str]]})
+            said = unsealed(read_json(model / HISTORY, {"changes": list[dict[str, int | str]]}))
             changes = [Change(**change) for change in said["changes"]]
     except (OSError, ValueError, TypeError) as error:
         raise UserError(f"{model / HISTORY} is damaged ({error}): remove it; versions stay as they are.") from None

@@ -6,9 +6,11 @@ from typing import ClassVar
 
 
 class Attack:
-    """Made of the material, tried again and again, closed. `unit` says what one try is."""
+    """Made of the material, tried again and again, closed. `unit` says what one try is, `number` which one it is: what
+    it does follows from its number and from chance alone."""
 
     unit: ClassVar[str]
+    number: int = 0
     said: str | None = None  # what is to be told beneath the table
 
     def attempt(self, chance: random.Random, folder: Path) -> str | None:

@@ -1,20 +1,19 @@
 """Command lines made up from the options of every command: each is read, or refused in one line with exit code 2."""
 
+import ast
 import contextlib
 import io
 import random
+from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from importlib import import_module
 from pathlib import Path
 
+from heldout import COMMANDS
 from pretrain.command import UserError, read_config
 from scripts.attacks.attack import Attack
-from scripts.attacks.material import Material
+from scripts.attacks.material import REPOSITORY, Material
 
-MODULES = ("pretrain.config", "embeddings.config", "downstream.inspection.config", "downstream.study.config",
-           "downstream.exporting.config", "downstream.hub.config", "downstream.learning.config",
-           "downstream.restoration.config", "downstream.service.config", "downstream.service.audit.config",
-           "baselines.autoencoders.config", "baselines.cam.config", "baselines.restoration.config")  # fmt: skip
 VALUES = ("", "0", "-1", "1e308", "nan", "inf", "null", "true", "[]", "{}", "[1,2", "a,b", "../..", "/dev/zero",
           "\x00", "ä" * 500, "--help", "-", "${HOME}", "!!python/object:os.system", "&a *a", "1" * 5000, "@file",
           "'", '"', "yes")  # fmt: skip
@@ -26,14 +25,10 @@ class CommandLines(Attack):
     unit = "a command line"
 
     def __init__(self, material: Material) -> None:
-        modules = [import_module(name) for name in MODULES]
+        files = [REPOSITORY / f"{module.replace('.', '/')}.py" for module in COMMANDS.values()]
         self._configs = [
-            config
-            for module in modules
-            for config in vars(module).values()
-            if is_dataclass(config) and isinstance(config, type) and config.__module__ == module.__name__
-            and "Attributes:" in (config.__doc__ or "")
-        ]  # fmt: skip
+            config for file in [*files, *sorted(REPOSITORY.glob("scripts/*.py"))] for config in typed(file)
+        ]
 
     def attempt(self, chance: random.Random, folder: Path) -> str | None:
         config = chance.choice(self._configs)
@@ -57,3 +52,13 @@ class CommandLines(Attack):
         except BaseException as error:
             return f"{config.__name__} {words!s:.300}: {type(error).__name__}: {error}"
         return None
+
+
+def typed(file: Path) -> Iterator[type]:
+    """The dataclasses of what can be typed behind a file: those that it imports where it is run."""
+    for block in ast.parse(file.read_text()).body:
+        if not isinstance(block, ast.If):
+            continue
+        for line in (each for each in block.body if isinstance(each, ast.ImportFrom)):
+            module = import_module(line.module or "")
+            yield from filter(is_dataclass, (getattr(module, name.name) for name in line.names))

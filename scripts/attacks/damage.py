@@ -3,6 +3,7 @@ gave."""
 
 import contextlib
 import io
+import json
 import random
 import shutil
 from collections.abc import Callable
@@ -12,23 +13,36 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from baselines.cam.method import VggCam
+from baselines.restoration.run import MODEL
+from downstream.audit import exported
 from downstream.inspection.inspector import Inspector
+from downstream.inspection.roi import read_roi
+from downstream.learning.feedback import FILE, Feedback, add_feedback, digest_of, read_feedback
+from downstream.learning.versions import history_of, promote, version_of
 from downstream.methods.exported import Exported, probe_image
+from downstream.restoration.restorer import load_restorer
+from downstream.stations.config import Config as Line
+from downstream.stations.outbox import Outbox
+from downstream.stations.reading_config import read_line
+from downstream.stations.signal import Signal
 from downstream.study.record import read_results, read_study
 from embeddings.index import Index
 from embeddings.vectors import Vectors
-from pretrain.command import UserError
+from pretrain.command import UserError, read_config
 from pretrain.config import Demo
+from pretrain.data.annotations import read_annotations
 from pretrain.training.run import Run
 from scripts.attacks.attack import Attack
-from scripts.attacks.material import CATEGORY, Material, command
-from scripts.attacks.writers import WRITERS
+from scripts.attacks.material import CATEGORY, Material
+from scripts.attacks.writers import LOG_FILE, WRITERS, made, run_through
 
 NESTED = b'{"a":' * 100_000
 
 
 class Kind(NamedTuple):
-    """What is damaged: `make` says in which folder it is, and `opened` what it gives, for a comparison."""
+    """What is damaged: `make` says in which folder it is, and `opened` what it gives, for a comparison. What people
+    write themselves has no digest, and what came of it may be anything: of that, `opened` gives nothing."""
 
     make: Callable[[Material], Path]
     opened: Callable[[Path, Material], object]
@@ -117,15 +131,20 @@ def small_training() -> tuple[torch.nn.Module, torch.optim.Optimizer]:
 def make_by(name: str) -> Callable[[Material], Path]:
     def make(material: Material) -> Path:
         out = material.folder / f"damaged-{name}"
-        if (done := command(*WRITERS[name].words(material, out))).returncode:
-            raise RuntimeError(f"there is nothing to damage: {done.stderr}")
+        WRITERS[name].prepare(material, out)
+        run_through(WRITERS[name].words(material, out))
         return out
 
     return make
 
 
+def need(name: str) -> Callable[[Material], Path]:
+    return lambda material: made(material, name)
+
+
 def answered(folder: Path, material: Material) -> bytes:
-    exported = Exported(folder / "model.onnx")
+    (file,) = folder.glob("model.[ox]*")
+    exported = Exported(file)
     (prediction,) = exported.predict([np.ascontiguousarray(probe_image(exported.size_px, False)[0])])
     return prediction.scores.tobytes() + prediction.maps.tobytes()
 
@@ -144,6 +163,74 @@ def studied(folder: Path, material: Material) -> object:
     ]
 
 
+def versions(folder: Path, material: Material) -> tuple:
+    """Of all versions what they are, and of the second, which may come into use, that it may."""
+    promote(folder, 2)
+    found = [version_of(folder, number)._replace(folder=folder) for number in (1, 2)]
+    return found, [change._replace(at="") for change in history_of(folder)], scored(folder, material)
+
+
+def reconstructed(folder: Path, material: Material) -> tuple:
+    return scored(folder / CATEGORY, material)
+
+
+def activated(folder: Path, material: Material) -> bytes:
+    (prediction,) = VggCam.load(folder / MODEL).predict([torch.full((3, 32, 32), 0.4)])
+    return prediction.scores.numpy().tobytes()
+
+
+def mended(folder: Path, material: Material) -> bytes:
+    (image,) = load_restorer(folder / MODEL).restore([torch.full((3, 32, 32), 0.4)])
+    return image.numpy().tobytes()
+
+
+def logged(folder: Path, material: Material) -> list:
+    return exported(folder / LOG_FILE)
+
+
+def make_feedback(material: Material) -> Path:
+    folder = material.folder / "feedback"
+    for image in sorted((material.data / CATEGORY / "test" / "good").iterdir()):
+        add_feedback(folder / FILE, Feedback(image, digest_of(image), "false alarm", by="ann"))
+    return folder
+
+
+def make_drawn(material: Material) -> Path:
+    """Files that people write: a region of interest, and a line."""
+    folder = material.folder / "drawn"
+    folder.mkdir()
+    zone = {"name": "left", "polygon": [[0, 0], [30, 0], [30, 60]], "min_area_px": 2}
+    (folder / "roi.json").write_text(json.dumps({"include": [], "exclude": [], "zones": [zone]}))
+    station = {"name": "bolts", "source": {"type": "folder", "path": "in"}}
+    (folder / "line.yaml").write_text(json.dumps({"stations": [station], "sinks": [{"type": "csv", "path": "a.csv"}]}))
+    return folder
+
+
+def taken(folder: Path, material: Material) -> None:
+    read_line(read_config(Line, ["--config", str(folder / "line.yaml")]))
+    read_roi(folder / "roi.json", (64, 64), 64)
+
+
+def make_state(material: Material) -> Path:
+    folder = material.folder / "state"
+    outbox = Outbox(folder)
+    for number in range(1, 200):
+        signal = Signal(str(number), "a", number, "", "pass", "", 0.5, 1.0, "m", "1", "2026-01-31T23:59:59Z", 1.0)
+        outbox.finish(signal)
+    outbox.close()
+    return folder
+
+
+def went_on(folder: Path, material: Material) -> None:
+    """A part of a page that SQLite does not look at may be another: what is said then is not compared."""
+    outbox = Outbox(folder)
+    try:
+        outbox.last_signals(10)
+        outbox.recover()
+    finally:
+        outbox.close()
+
+
 KINDS = {
     "model": Kind(lambda material: material.model, scored),
     "vectors": Kind(lambda material: material.vectors, vectors),
@@ -151,6 +238,17 @@ KINDS = {
     "run": Kind(make_run, restored),
     "export": Kind(make_by("export"), answered),
     "study": Kind(make_by("evaluate"), studied),
+    "OpenVINO": Kind(need("openvino"), answered),
+    "versions": Kind(need("learned"), versions),
+    "auto-encoder": Kind(make_by("autoencoder"), reconstructed),
+    "VGG-CAM": Kind(make_by("vgg-cam"), activated),
+    "restorer": Kind(need("restorer"), mended),
+    "SADNet": Kind(make_by("sadnet"), mended),
+    "audit": Kind(make_by("audit"), logged),
+    "feedback": Kind(make_feedback, lambda folder, _: read_feedback(folder) and None),
+    "annotations": Kind(need("annotated"), lambda folder, _: read_annotations(folder) and None),
+    "drawn": Kind(make_drawn, taken),
+    "line": Kind(make_state, went_on),
 }
 
 

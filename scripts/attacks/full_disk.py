@@ -23,11 +23,10 @@ class FullDisk(Attack):
     def __init__(self, material: Material) -> None:
         if not may_mount(material.folder):
             raise UserError("no small disk can be mounted here, and so none filled: that takes root on Linux.")
-        self._material, self._needed, self._tries = material, {}, 0
+        self._material, self._needed = material, {}
 
     def attempt(self, chance: random.Random, folder: Path) -> str | None:
-        name = list(WRITERS)[self._tries % len(WRITERS)]
-        self._tries += 1
+        name = list(WRITERS)[self.number % len(WRITERS)]
         if name not in self._needed:
             free = folder / "undisturbed"
             WRITERS[name].prepare(self._material, free)

@@ -1,8 +1,9 @@
-"""Folders of hostile files under `detect.py run`: it ends in time, and its exit code says what its results say."""
+"""Folders of hostile files under the commands that read images: each ends in time, with what its exit code says."""
 
 import json
 import os
 import random
+import shutil
 import subprocess
 from io import BytesIO
 from pathlib import Path
@@ -12,33 +13,80 @@ import numpy as np
 from PIL import Image
 
 from scripts.attacks.attack import Attack
-from scripts.attacks.material import Material, command
+from scripts.attacks.material import SMALL, Material, command
+from scripts.attacks.writers import made
 
 FORMATS = {"PNG": ".png", "JPEG": ".jpg", "BMP": ".bmp", "TIFF": ".tif", "WEBP": ".webp"}
 NAMES = ("plain", "with space", "-rf", "ümlaut", "<script>", "a" * 200, "%s%n", "new\nline", "$(reboot)", ".hidden")
 FILES, SECONDS = 40, 300
 
 
+def inspecting(images: Path, material: Material, out: Path) -> tuple:
+    return ("downstream/detect.py", "run", images, "--model", material.model, "--out", out)
+
+
+def triaging(images: Path, material: Material, out: Path) -> tuple:
+    return ("downstream/detect.py", "triage", images, "--encoder", material.encoder, "--size-px", "64", "--out", out)
+
+
+def fitting(images: Path, material: Material, out: Path) -> tuple:
+    return ("downstream/detect.py", "fit", "--data", images, "--out", out, *SMALL)
+
+
+def searching(images: Path, material: Material, out: Path) -> tuple:
+    return ("embeddings/search.py", images, "--vectors", material.vectors, "--encoder", material.encoder, "--sheet",
+            out / "sheet.html")  # fmt: skip
+
+
+def extracting(images: Path, material: Material, out: Path) -> tuple:
+    return ("embeddings/extract.py", "--data", images, "--encoder", material.encoder, "--size-px", "64", "--out", out)
+
+
+def surveying(images: Path, material: Material, out: Path) -> tuple:
+    return ("pretrain/survey.py", "--data", images, "--json", out / "survey.json")
+
+
+def mending(images: Path, material: Material, out: Path) -> tuple:
+    return ("downstream/restore.py", "restore", images, "--model", made(material, "restorer"), "--out", out)
+
+
+def learning(images: Path, material: Material, out: Path) -> tuple:
+    """Of images that somebody sorted."""
+    shutil.copytree(material.model, out)
+    (images.parent / "sorted" / "defective").mkdir(parents=True)
+    images.rename(images.parent / "sorted" / "good")
+    return ("downstream/detect.py", "learn", "--model", out, "--feedback", images.parent / "sorted")
+
+
+COMMANDS = (inspecting, triaging, inspecting, searching, inspecting, learning, inspecting, fitting, inspecting,
+            extracting, inspecting, surveying, inspecting, mending)  # fmt: skip
+
+
 class HostileImages(Attack):
-    """One try is a folder of forty files, and one command."""
+    """One try is a folder of forty files, and one command; they take turns, every other one is detect.py run."""
 
     unit = f"a folder of {FILES} files"
 
     def __init__(self, material: Material) -> None:
-        self._model = material.model
+        self._material = material
 
     def attempt(self, chance: random.Random, folder: Path) -> str | None:
         images = folder / "images"
         images.mkdir()
         for number in range(FILES):
             hostile(images, f"{number}-{chance.choice(NAMES)}", chance)
-        words = ("downstream/detect.py", "run", images, "--model", self._model, "--out", folder / "found")
+        words = COMMANDS[self.number % len(COMMANDS)]
         try:
-            done = command(*words, timeout_s=SECONDS)
+            done = command(*words(images, self._material, folder / "found"), timeout_s=SECONDS)
         except subprocess.TimeoutExpired:
-            return f"it hangs for {SECONDS} s"
-        if done.returncode not in (0, 1, 3) or "Traceback" in done.stderr:
-            return f"exit code {done.returncode}: {done.stderr[-300:]}"
+            return f"{words.__name__}: it hangs for {SECONDS} s"
+        is_refused = done.returncode == 2 and words is not inspecting
+        if done.returncode not in ((0, 1, 3) if words is inspecting else (0, 2)) or "Traceback" in done.stderr:
+            return f"{words.__name__}: exit code {done.returncode}: {done.stderr[-300:]}"
+        if is_refused and "error: " not in done.stderr:
+            return f"{words.__name__}: it does not say what is wrong: {done.stderr[-300:]}"
+        if words is not inspecting:
+            return None
         lines = [json.loads(line) for line in (folder / "found" / "results.jsonl").read_text().splitlines()]
         if (done.returncode == 1) != any(line["is_defective"] for line in lines):
             return f"exit code {done.returncode} does not say what {len(lines)} results say"

@@ -16,13 +16,12 @@ class Kills(Attack):
     unit = "a kill"
 
     def __init__(self, material: Material) -> None:
-        self._material, self._seconds, self._tries = material, {}, 0
+        self._material, self._seconds = material, {}
 
     def attempt(self, chance: random.Random, folder: Path) -> str | None:
         """What did not hold; none where all did."""
-        name = list(WRITERS)[self._tries % len(WRITERS)]
+        name = list(WRITERS)[self.number % len(WRITERS)]
         writer, out, undisturbed = WRITERS[name], folder / name, folder / "undisturbed"
-        self._tries += 1
         writer.prepare(self._material, out)
         command_line = writer.words(self._material, out)
         if name not in self._seconds:  # how long it takes when nobody kills it

@@ -67,7 +67,7 @@ class PostgresAttacks(Attack):
         self._open.close()
 
     def attempt(self, chance: random.Random, folder: Path) -> str | None:
-        kind = chance.choice(self._kinds)
+        kind = self._kinds[self.number % len(self._kinds)]
         with posting(self._serving.url) as posts:
             wait_for_an_answer(posts)
             time.sleep(chance.uniform(0, 1))

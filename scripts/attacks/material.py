@@ -15,8 +15,12 @@ from pretrain.demo import make
 REPOSITORY = Path(__file__).resolve().parents[2]
 CATEGORY = "hazelnut"
 FORKS = multiprocessing.get_context("forkserver")
-IMPORTED = ["torchvision", "onnxscript", "onnxruntime", "downstream.detect", "downstream.evaluate", "downstream.export",
-            "downstream.restore", "embeddings.build", "pretrain.simclr", "pretrain.survey"]  # fmt: skip
+IMPORTED = ["torchvision", "onnxscript", "onnxruntime", "baselines.autoencoder", "baselines.sadnet",
+            "baselines.vgg_cam", "downstream.area", "downstream.audit", "downstream.detect", "downstream.evaluate",
+            "downstream.export", "downstream.learning.learn", "downstream.pull", "downstream.push",
+            "downstream.restore", "embeddings.build", "embeddings.image_map", "embeddings.knn", "embeddings.search",
+            "pretrain.convert", "pretrain.simclr", "pretrain.survey"]  # fmt: skip
+TRAIN = 12  # good images, as many as an auto-encoder takes at least
 SMALL = ("--size-px", "64", "--encoder", "random", "--options", "grid=8,dimensions=24")
 
 
@@ -45,7 +49,7 @@ class Material:
 
 def make_material(folder: Path) -> Material:
     material = Material(folder)
-    make(material.data, categories=(CATEGORY, "leather"), train=8, good=3, defective=1)
+    make(material.data, categories=(CATEGORY, "leather"), train=TRAIN, good=3, defective=1)
     done = command(*fitting(material, material.model))
     done = done if done.returncode else command(*extracting(material, material.vectors))
     if done.returncode:
@@ -86,7 +90,7 @@ class Started:
         arguments = (list(map(str, words)), *self._said, dict(os.environ))
         self.args, self._process = arguments[0], FORKS.Process(target=typed, args=arguments)
         self._process.start()
-        self.kill = self._process.kill
+        self.kill, self.terminate = self._process.kill, self._process.terminate
 
     @property
     def returncode(self) -> int | None:

@@ -17,12 +17,11 @@ class Pairs(Attack):
     unit = "a pair of commands"
 
     def __init__(self, material: Material) -> None:
-        self._material, self._tries = material, 0
+        self._material = material
 
     def attempt(self, chance: random.Random, folder: Path) -> str | None:
-        name = list(WRITERS)[self._tries % len(WRITERS)]
+        name = list(WRITERS)[self.number % len(WRITERS)]
         writer, out = WRITERS[name], folder / name
-        self._tries += 1
         writer.prepare(self._material, out)
         words = writer.words(self._material, out)
         pair = [Started(*words)]

@@ -1,41 +1,51 @@
 """The commands that write: how each is typed, what is there before it, and what opens its result."""
 
+import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import httpx
+from PIL import Image
 from safetensors.numpy import load_file
 
+from baselines.cam.method import VggCam
 from baselines.restoration.run import MODEL
+from downstream.audit import exported
+from downstream.hub.repository import CHECKSUMS
 from downstream.inspection.inspector import Inspector
+from downstream.learning.versions import history_of, versions_of
 from downstream.methods.exported import Exported
 from downstream.restoration.restorer import load_restorer
+from downstream.service.audit.log import add_change
+from downstream.service.database import Database
 from downstream.study.record import read_results, read_study
 from embeddings.index import Index
 from embeddings.vectors import Vectors
 from pretrain.encoder import load_encoder
-from scripts.attacks.material import CATEGORY, Material, extracting, fitting, pretraining
+from scripts.attacks.hub import TOKEN
+from scripts.attacks.material import CATEGORY, TRAIN, Material, command, extracting, fitting, pretraining
+
+REPOSITORY_NAME, LOG_FILE = "heldout/chaos", "audit.jsonl"
 
 
 class Writer(NamedTuple):
-    """A command that writes into `out`: its `words`; `opened` raises an error unless its result is whole; what of the
-    material lies in `out` before it, if anything; and its exit codes where all is well."""
+    """A command that writes into `out`: its `words`; `opened` raises an error unless its result is whole; what lies in
+    `out` before it, of those that are `made`; its exit codes where all is well, or where it has nothing left to do; and
+    whether what is there before is an older result, which may be opened at any time."""
 
     words: Callable[[Material, Path], tuple]
     opened: Callable[[Path], object]
     begins_with: str | None = None
     ends_with: tuple[int, ...] = (0,)
-
-    @property
-    def replaces(self) -> bool:
-        """Whether what is there before is an older result, which may be opened at any time."""
-        return self.begins_with == "model"
+    replaces: bool = False
 
     def prepare(self, material: Material, out: Path) -> None:
         if self.begins_with:
-            shutil.copytree(material.folder / self.begins_with, out)
+            shutil.copytree(made(material, self.begins_with), out)
 
 
 def drawing(material: Material, out: Path) -> tuple:
@@ -88,8 +98,218 @@ def opened_results(out: Path) -> None:
         raise ValueError(f"{len(names)} results have {len(maps)} maps")
 
 
+def validating(material: Material, out: Path) -> tuple:
+    return ("downstream/area.py", "validate", "--model", out, "--data", material.data, "--area", "4",
+            "--device", "cpu")  # fmt: skip
+
+
+def testing_area(material: Material, out: Path) -> tuple:
+    return ("downstream/area.py", "test", "--model", material.model, "--data", material.data, "--area", "4",
+            "--threshold", "5", "--overlays", "all", "--device", "cpu", "--out", out)  # fmt: skip
+
+
+def triaging(material: Material, out: Path) -> tuple:
+    return ("downstream/detect.py", "triage", material.data, "--category", CATEGORY, "--encoder", material.encoder,
+            "--size-px", "64", "--device", "cpu", "--out", out)  # fmt: skip
+
+
+def learning(material: Material, out: Path) -> tuple:
+    return ("downstream/detect.py", "learn", "--model", out, "--feedback", made(material, "sorted"), "--device", "cpu")
+
+
+def promoting(material: Material, out: Path) -> tuple:
+    return ("downstream/detect.py", "promote", "--model", out, "--version", "2")
+
+
+def pulling(material: Material, out: Path) -> tuple:
+    made(material, "pushed")
+    return ("downstream/pull.py", REPOSITORY_NAME, "--out", out, "--overwrite")
+
+
+def pushing(material: Material, out: Path) -> tuple:
+    return ("downstream/push.py", material.model, REPOSITORY_NAME)
+
+
+def auditing(material: Material, out: Path) -> tuple:
+    return ("downstream/audit.py", "export", "--results", made(material, "audited.sqlite"), "--out", out / LOG_FILE)
+
+
+def embedded(command: str, *options: object) -> Callable[[Material, Path], tuple]:
+    """A command on the vectors."""
+    return lambda material, out: (f"embeddings/{command}.py", "--vectors", material.vectors, "--encoder",
+                                  material.encoder, "--device", "cpu",
+                                  *(out / each if isinstance(each, Path) else each for each in options))  # fmt: skip
+
+
+def searching(material: Material, out: Path) -> tuple:
+    files = ("--sheet", out / "sheet.html", "--json", out / "found.json")
+    return ("embeddings/search.py", material.data / CATEGORY / "test" / "good", *embedded("search")(material, out)[1:],
+            *files)  # fmt: skip
+
+
+def classifying(material: Material, out: Path) -> tuple:
+    return ("embeddings/knn.py", "--data", material.data, "--encoder", material.encoder, "--size-px", "64", "--device",
+            "cpu", "--json", out / "found.json")  # fmt: skip
+
+
+def reconstructing(material: Material, out: Path) -> tuple:
+    small = ("--model", "vae", "--size", "32", "--width", "4", "--epochs", "2", "--batch_size", "4", "--device", "cpu")
+    return ("baselines/autoencoder.py", "--data", material.data, "--category", CATEGORY, *small,
+            "--checkpoint-minutes", "0", "--out", out)  # fmt: skip
+
+
+def mapping(material: Material, out: Path) -> tuple:
+    small = ("--weights", "random", "--width", "0.0625", "--size-px", "32", "--batch-size", "8", "--epochs", "2")
+    return ("baselines/vgg_cam.py", "train", "--data", material.data, "--train", f"{CATEGORY},leather", *small,
+            "--checkpoint-minutes", "0", "--device", "cpu", "--out", out)  # fmt: skip
+
+
+def denoising(material: Material, out: Path) -> tuple:
+    small = ("--input-size", "32", "--crop-px", "32", "--batch-size", "1", "--steps", "2")
+    return ("baselines/sadnet.py", "train", "--data", material.data, "--train", CATEGORY, *small,
+            "--checkpoint-minutes", "0", "--device", "cpu", "--out", out)  # fmt: skip
+
+
+def mending(material: Material, out: Path) -> tuple:
+    images = material.data / CATEGORY / "test" / "good"
+    return ("downstream/restore.py", "restore", images, "--model", made(material, "restorer"), "--device", "cpu",
+            "--out", out)  # fmt: skip
+
+
+def converting(material: Material, out: Path) -> tuple:
+    return ("pretrain/convert.py", "--data", made(material, "annotated"), "--out", out / "set")
+
+
+def exporting_openvino(material: Material, out: Path) -> tuple:
+    return ("downstream/export.py", material.model, "--to", "openvino", "--out", out / "model.xml", "--overwrite")
+
+
+def comparing(material: Material, out: Path) -> tuple:
+    study = made(material, "study")
+    return ("downstream/compare.py", "--first", study, "--second", study, "--json", out / "found.json")
+
+
+def make_sorted(material: Material, folder: Path) -> None:
+    """Images that somebody sorted, as feedback."""
+    for kind, name in (("good", "good"), ("defective", "[!g]*")):
+        (folder / kind).mkdir(parents=True)
+        for image in sorted((material.data / CATEGORY / "test").glob(f"{name}/*.png")):
+            shutil.copy(image, folder / kind / f"{image.parent.name}-{image.name}")
+
+
+def make_audited(material: Material, file: Path) -> None:
+    database = Database(str(file))
+    for number in range(50):
+        with database.alone() as connection:
+            add_change(connection, "ann", "threshold", "bolt", number, number + 1)
+    database.close()
+
+
+def make_annotated(material: Material, folder: Path) -> None:
+    folder.mkdir()
+    for number, image in enumerate(sorted((material.data / CATEGORY / "train" / "good").iterdir())):
+        shutil.copy(image, folder)
+        shape = {"label": "spot", "shape_type": "rectangle", "points": [[10, 10], [30, 40]]}
+        said = {"imagePath": image.name, "shapes": [shape] * (number % 2)}
+        (folder / f"{image.stem}.json").write_text(json.dumps(said))
+
+
+def make_learned(material: Material, folder: Path) -> None:
+    shutil.copytree(material.model, folder)
+    run_through(learning(material, folder))
+
+
+def made_by(words: Callable[[Material, Path], tuple]) -> Callable[[Material, Path], None]:
+    return lambda material, out: run_through(words(material, out))
+
+
+def run_through(words: tuple) -> None:
+    """Raises RuntimeError where a command fails."""
+    if (done := command(*words)).returncode:
+        raise RuntimeError(f"there is nothing to attack: {done.stderr[-500:]}")
+
+
+def made(material: Material, name: str) -> Path:
+    """A part of the material that is made when it is first needed."""
+    path = material.folder / name
+    if not path.exists():
+        MADE[name](material, path)
+    return path
+
+
+def opened_area(out: Path) -> None:
+    figures = json.loads((out / "figures.json").read_text())
+    lines = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
+    masks = [out / line["segmentation"] for line in lines]
+    if sum(figures["confusion"].values()) != len(lines) or not all(map(Path.is_file, masks)):
+        raise ValueError(f"the figures of {len(lines)} lines are of others, or masks are missing")
+
+
+def opened_versions(out: Path) -> None:
+    for version in versions_of(out):
+        Inspector.load(version.folder)
+    history_of(out)
+
+
+def opened_push(out: Path) -> None:
+    """What the hub has, all of one commit."""
+    with httpx.Client(base_url=f"{os.environ['HF_ENDPOINT']}/{REPOSITORY_NAME}/resolve/main/") as hub:
+        hub.headers["Authorization"] = f"Bearer {TOKEN}"
+        for line in hub.get(CHECKSUMS).text.splitlines():
+            digest, _, file = line.partition("  ")
+            if hashlib.sha256(hub.get(file).content).hexdigest() != digest:
+                raise ValueError(f"{file} is not of its commit")
+
+
+def opened_files(*names: str) -> Callable[[Path], None]:
+    """JSON, pages that end, and pictures."""
+
+    def opened(out: Path) -> None:
+        for name in names:
+            if name.endswith(".json"):
+                json.loads((out / name).read_text())
+            elif name.endswith(".html"):
+                if not (out / name).read_text().rstrip().endswith("</html>"):
+                    raise ValueError(f"{name} has no end")
+            else:
+                with Image.open(out / name) as image:
+                    image.load()
+
+    return opened
+
+
+def opened_triage(out: Path) -> None:
+    opened_files("sheet.png")(out)
+    if not [json.loads(line) for line in (out / "triage.jsonl").read_text().splitlines()]:
+        raise ValueError("nothing is ranked")
+
+
+def opened_images(out: Path) -> None:
+    opened_files(*(path.name for path in sorted(out.glob("*.png"))))(out)
+    if not any(out.glob("*.png")):
+        raise ValueError("there is no image")
+
+
+def opened_set(out: Path) -> None:
+    found = [path for path in (out / "set").rglob("*.png") if "ground_truth" not in path.parts]
+    opened_files(*(str(path.relative_to(out)) for path in found))(out)
+    if len(found) != TRAIN:
+        raise ValueError(f"{len(found)} of {TRAIN} images were converted")
+
+
+MADE: dict[str, Callable[[Material, Path], None]] = {
+    "sorted": make_sorted,
+    "audited.sqlite": make_audited,
+    "annotated": make_annotated,
+    "learned": make_learned,
+    "with validation images": made_by(lambda material, out: (*fitting(material, out), "--validation-share", "0.25")),
+    "study": made_by(studying),
+    "restorer": made_by(restoring),
+    "openvino": made_by(exporting_openvino),
+    "pushed": made_by(pushing),
+}
 WRITERS = {
-    "fit": Writer(fitting, Inspector.load, begins_with="model"),
+    "fit": Writer(fitting, Inspector.load, begins_with="model", replaces=True),
     "extract": Writer(extracting, lambda out: Vectors(out)[:]),
     "pretrain": Writer(pretraining, lambda out: load_encoder(out / "encoder.safetensors")),
     "demo": Writer(drawing, lambda out: json.loads((out / "demo.json").read_text())),
@@ -98,5 +318,36 @@ WRITERS = {
     "export": Writer(exporting, lambda out: Exported(out / "model.onnx")),
     "evaluate": Writer(studying, opened_study),
     "restore": Writer(restoring, lambda out: load_restorer(out / MODEL)),
-    "survey": Writer(surveying, lambda out: json.loads((out / "survey.json").read_text())),
+    "survey": Writer(surveying, opened_files("survey.json", "sheet.png")),
+    "area validate": Writer(validating, Inspector.load, begins_with="with validation images", replaces=True),
+    "area test": Writer(testing_area, opened_area),
+    "triage": Writer(triaging, opened_triage),
+    "learn": Writer(learning, opened_versions, begins_with="model", replaces=True),
+    "promote": Writer(promoting, opened_versions, begins_with="learned", ends_with=(0, 2), replaces=True),
+    "push": Writer(pushing, opened_push),
+    "pull": Writer(pulling, Inspector.load, begins_with="model", replaces=True),
+    "audit": Writer(auditing, lambda out: exported(out / LOG_FILE)),
+    "search": Writer(searching, opened_files("sheet.html", "found.json")),
+    "duplicates": Writer(
+        embedded("duplicates", "--sheet", Path("sheet.html"), "--json", Path("found.json")),
+        opened_files("sheet.html", "found.json"),
+    ),
+    "outliers": Writer(
+        embedded("outliers", "--sheet", Path("sheet.png"), "--json", Path("found.json")),
+        opened_files("sheet.png", "found.json"),
+    ),
+    "image-map": Writer(
+        embedded("image_map", "--method", "pca", "--page", Path("map.html"), "--png", Path("map.png")),
+        opened_files("map.html", "map.png"),
+    ),
+    "knn": Writer(classifying, opened_files("found.json")),
+    "autoencoder": Writer(reconstructing, lambda out: Inspector.load(out / CATEGORY)),
+    "vgg-cam": Writer(mapping, lambda out: VggCam.load(out / MODEL)),
+    "sadnet": Writer(denoising, lambda out: load_restorer(out / MODEL)),
+    "restored": Writer(mending, opened_images),
+    "convert": Writer(converting, opened_set, ends_with=(0, 2)),
+    "export openvino": Writer(
+        exporting_openvino, lambda out: Exported(out / "model.xml"), begins_with="openvino", replaces=True
+    ),
+    "compare": Writer(comparing, opened_files("found.json")),
 }

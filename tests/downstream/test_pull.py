@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 from fitted_models import run_detect
-from hub_server import Repository, hub_server
 
 from downstream import pull, push
 from downstream.hub.config import Pull, Push
 from downstream.hub.repository import checksums
 from pretrain.command import run_command
 from pretrain.encoder import fingerprint
+from scripts.attacks.hub import Repository, hub_server
 
 
 @pytest.fixture

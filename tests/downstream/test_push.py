@@ -3,12 +3,12 @@
 import shutil
 
 import pytest
-from hub_server import hub_server
 
 from downstream import push
 from downstream.hub.config import Push
 from downstream.hub.repository import sha256
 from pretrain.command import run_command
+from scripts.attacks.hub import hub_server
 
 
 @pytest.fixture

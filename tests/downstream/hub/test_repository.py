@@ -1,10 +1,10 @@
 """What goes to the Hub and comes back: asked of a server of the test's own, through huggingface_hub."""
 
 import pytest
-from hub_server import Hub, Repository, hub_server
 from refusals import refusal
 
 from downstream.hub.repository import checked_name, checksums, download, sha256, snapshot, upload
+from scripts.attacks.hub import Hub, Repository, hub_server
 
 NAME = "factory/bolt"
 

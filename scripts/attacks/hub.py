@@ -1,4 +1,5 @@
-"""A Hugging Face Hub of one process, for tests: the few endpoints that a push and a pull ask for, over plain HTTP.
+"""A Hugging Face Hub of one process, for the campaign and for tests: the few endpoints that a push and a pull ask for,
+over plain HTTP.
 
 Files are held in memory by repository. What is asked is written down, so that tests can say what may not be.
 """
@@ -6,14 +7,17 @@ Files are held in memory by repository. What is asked is written down, so that t
 import base64
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
+from typing import TYPE_CHECKING
 
-import pytest
+if TYPE_CHECKING:
+    from pytest import MonkeyPatch
 
 TOKEN = "hf_of_the_test"
 
@@ -39,15 +43,47 @@ class Hub:
 
 
 @contextmanager
-def hub_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+def hub_for_commands() -> Iterator[Hub]:
+    """The same for processes that are started meanwhile."""
+    named = {"HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+    before = {name: os.environ.get(name) for name in ("HF_ENDPOINT", *named)}
+    with running_hub() as hub:
+        os.environ |= {"HF_ENDPOINT": hub.url, **named}
+        try:
+            yield hub
+        finally:
+            for name, value in before.items():
+                os.environ.pop(name)
+                os.environ |= {} if value is None else {name: value}
+
+
+@contextmanager
+def hub_server(monkeypatch: "MonkeyPatch") -> Iterator[Hub]:
     """A hub with nothing in it, at which HF_ENDPOINT points, for a user with a token."""
     import huggingface_hub.constants as constants
 
+    with running_hub() as hub:
+        _point_at(hub, constants, monkeypatch)
+        yield hub
+
+
+@contextmanager
+def running_hub() -> Iterator[Hub]:
     hub = Hub()
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": hub}))
     hub.url = f"http://127.0.0.1:{server.server_port}"
     thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
+    try:
+        yield hub
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def _point_at(hub: Hub, constants, monkeypatch: "MonkeyPatch") -> None:
+    """This process, which has imported huggingface_hub already."""
     monkeypatch.setenv("HF_ENDPOINT", hub.url)
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     # Lower versions parse addresses by what HF_ENDPOINT was when they were imported.
@@ -58,12 +94,6 @@ def hub_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True, raising=False)
     # As where nothing says otherwise while timm imports it: the commands themselves have to switch it off.
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", False)
-    try:
-        yield hub
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 class _Handler(BaseHTTPRequestHandler):
