@@ -9,6 +9,7 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import closing, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,17 +17,21 @@ import httpx
 import pytest
 
 from downstream.service.database import Database, StoredResult
+from downstream.stations.signal import Signal
 from embeddings.config import Extract
 from embeddings.extract import extract
 from pretrain.command import Names, UserError
 from scripts import chaos
-from scripts.attacks import damage, full_disk, http_abuse, pairs, soak
+from scripts.attacks import damage, full_disk, hostile_images, http_abuse, kills, line_kills, pairs, soak
 from scripts.attacks.attack import Attack
+from scripts.attacks.command_lines import CommandLines
 from scripts.attacks.http_abuse import HttpAbuse
+from scripts.attacks.line_kills import unsaid
 from scripts.attacks.lost_results import lost
-from scripts.attacks.material import CATEGORY, Material
+from scripts.attacks.material import CATEGORY, Material, copied_models
+from scripts.attacks.serving import served
 from scripts.attacks.soak import Sample, Soak, judged, sample
-from scripts.attacks.writers import Writer
+from scripts.attacks.writers import WRITERS, Writer
 from scripts.config import Chaos
 
 
@@ -121,18 +126,74 @@ def material(demo_folder, padim_folder, tmp_path, monkeypatch) -> Material:
     return made
 
 
-@pytest.mark.parametrize(
-    "parts", ["damage,command-lines", pytest.param("damage,command-lines,http", marks=pytest.mark.slow)]
-)
-def test_a_short_campaign_finds_nothing(parts, material, tmp_path, capsys, monkeypatch):
-    made_here = {name: damage.KINDS[name] for name in ("model", "vectors", "index", "run")}  # others take seconds
-    monkeypatch.setattr(damage, "KINDS", made_here)
-    parts = Names(parts)
-    assert chaos.main(Chaos(minutes=10, tries=2, parts=parts, out=tmp_path / "out")) == 0
+@pytest.fixture
+def one_service(material, monkeypatch) -> Iterator[None]:
+    """For the parts that do not end it, since each takes seconds to start."""
+    models = copied_models(material, material.folder / "models")
+    with served(models, material.folder / "soaked", "--max-image-mb", 4) as serving:
+        monkeypatch.setattr(soak, "copied_models", lambda material, folder: folder)
+        for module in (http_abuse, soak):
+            monkeypatch.setattr(module, "served", lambda *_: nullcontext(serving))
+        yield
+
+
+SERVICES = ("http", "service-kills", "line-kills", "postgres", "soak")
+
+
+@pytest.mark.parametrize("with_services", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_a_short_campaign_touches_every_part_and_finds_nothing(
+    with_services, material, tmp_path, capsys, monkeypatch, request
+):
+    """With what is made in a moment: other commands and files take seconds each."""
+    monkeypatch.setattr(damage, "KINDS", {name: damage.KINDS[name] for name in ("model", "vectors", "index", "run")})
+    monkeypatch.setattr(hostile_images, "COMMANDS", (hostile_images.surveying,))
+    monkeypatch.setattr(line_kills, "KILLS", 1)
+    monkeypatch.setattr("scripts.attacks.material.IMPORTED", ["downstream.line", "pretrain.survey"])
+    for module in (kills, full_disk, pairs):
+        monkeypatch.setattr(module, "WRITERS", {"survey": WRITERS["survey"]})
+    parts = [name for name in chaos.parts_of_themselves(chaos.SOAK_FROM_MINUTES) if with_services == (name in SERVICES)]
+    if with_services:
+        request.getfixturevalue("one_service")
+    assert chaos.main(Chaos(minutes=10, tries=1, parts=Names(parts), out=tmp_path / "out")) == 0
     rows = [line.split("|") for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
     assert [[cell.strip() for cell in (row[1], row[2], row[4])] for row in rows[2:]] == [
-        [name, "2", "0"] for name in parts
+        [name, "1", "0"] for name in parts
     ]
+
+
+def test_one_try_is_done_again_by_its_name(no_material, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(chaos.PARTS, "falls", Falls)
+    seen = []
+    monkeypatch.setattr(Falls, "attempt", lambda self, chance, folder: seen.append((self.number, chance.random())))
+    chaos.main(Chaos(minutes=10, tries=4, seed=3, parts=Names("falls"), out=tmp_path))
+    chaos.main(Chaos(seed=3, only=Names("falls-2"), out=tmp_path))
+    assert [number for number, _ in seen] == [0, 1, 2, 3, 2] and seen[-1] == seen[2]
+    for typed in ("falls", "falls-all", "2"):
+        with pytest.raises(UserError, match="is no try"):
+            chaos.main(Chaos(only=Names(typed), out=tmp_path))
+
+
+def test_command_lines_are_made_of_every_command():
+    attack = CommandLines(Material(Path()))
+    names = {config.__module__ for config in attack._configs}
+    assert {"pretrain.config", "downstream.learning.config", "downstream.stations.config", "scripts.config"} < names
+    assert {"Learn", "Promote", "AreaValidate", "Triage", "Push", "Pull", "Verify"} < {
+        config.__name__ for config in attack._configs
+    }
+
+
+def test_a_part_without_its_one_signal_is_found(tmp_path):
+    signals = [Signal(str(number), "a", number, f"{number}.png", "pass", "", 0.5, 1.0, "m", "1", "2026-01-31", 1.0)
+               for number in (1, 2)]  # fmt: skip
+    table = tmp_path / "parts.csv"
+    table.write_text("id,verdict\n1,pass\n2,pass\n")
+    assert unsaid(["1.png", "2.png"], signals, table) is None
+    assert "one signal each" in unsaid(["1.png", "2.png", "3.png"], signals, table)
+    assert "one signal each" in unsaid(["1.png", "2.png"], [*signals, replace(signals[0], id="3")], table)
+    faulty = [signals[0], replace(signals[1], verdict="fault", reason="late")]
+    assert "late" in unsaid(["1.png", "2.png"], faulty, table)
+    table.write_text("id,verdict\n1,pass\n")
+    assert "1 of 2 signals" in unsaid(["1.png", "2.png"], signals, table)
 
 
 def test_a_fault_of_a_service_is_found(faulty_service, tmp_path, monkeypatch):
