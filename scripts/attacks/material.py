@@ -49,7 +49,7 @@ class Material:
 
 def make_material(folder: Path) -> Material:
     material = Material(folder)
-    make(material.data, categories=(CATEGORY, "leather"), train=TRAIN, good=3, defective=1)
+    make(material.data, categories=(CATEGORY, "leather"), train=TRAIN, good=3, defective=2)
     done = command(*fitting(material, material.model))
     done = done if done.returncode else command(*extracting(material, material.vectors))
     if done.returncode:

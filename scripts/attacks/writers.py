@@ -167,7 +167,7 @@ def mapping(material: Material, out: Path) -> tuple:
 def denoising(material: Material, out: Path) -> tuple:
     small = ("--input-size", "32", "--crop-px", "32", "--batch-size", "1", "--steps", "2")
     return ("baselines/sadnet.py", "train", "--data", material.data, "--train", CATEGORY, *small,
-            "--checkpoint-minutes", "0", "--device", "cpu", "--out", out)  # fmt: skip
+            "--checkpoint-minutes", "0.001", "--device", "cpu", "--out", out)  # fmt: skip
 
 
 def mending(material: Material, out: Path) -> tuple:
