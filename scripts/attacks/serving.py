@@ -175,21 +175,25 @@ class Postgres:
         """Raises RuntimeError where it does not start."""
         import psycopg  # optional: the extra `postgres`
 
+        end_s = time.monotonic() + START_S
+        self._spawn()
+        while time.monotonic() < end_s:
+            try:
+                psycopg.connect(self.url, connect_timeout=2).close()
+                return
+            except psycopg.OperationalError:
+                time.sleep(0.1)
+                if not self.is_running:  # processes of one that was killed hold its memory until they notice
+                    self._spawn()
+        raise RuntimeError("PostgreSQL did not start")
+
+    def _spawn(self) -> None:
         self._server = subprocess.Popen(
             [program("postgres"), "-D", self._folder / "data", "-p", str(self._port), "-h", "127.0.0.1",
              "-k", self._folder, "-F"],
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, user=self._user, cwd=self._folder,
             start_new_session=True,
         )  # fmt: skip
-        for _ in range(300):
-            try:
-                psycopg.connect(self.url, connect_timeout=2).close()
-                return
-            except psycopg.OperationalError:
-                if not self.is_running:
-                    break
-                time.sleep(0.1)
-        raise RuntimeError("PostgreSQL did not start")
 
     @property
     def is_running(self) -> bool:
