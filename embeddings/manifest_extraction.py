@@ -5,6 +5,7 @@ the same command gives out the same numbers, finds what is done, and makes the r
 """
 
 import json
+import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -123,6 +124,7 @@ class Numbers:
                     line = (part.digest, self._next_shard, self._next_id, len(part.rows))
                     file.write(json.dumps(line) + "\n")
                     file.flush()
+                    os.fsync(file.fileno())
                     self._add(*line)
                 shard, first_id = self._known[part.digest]
                 self._seen.add(shard)

@@ -37,6 +37,8 @@ STORE_BYTES = 256 * 2**20
 # cannot make a cluster, it listens on the loopback and nowhere else.
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+# What Ray raises, as a RuntimeError, where a worker lacks a module of the function.
+NOT_IMPORTED = "failed to import on the worker"
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
@@ -64,14 +66,16 @@ class Tasks(Protocol):
     """Where tasks run."""
 
     def map(
-        self, function: Callable[[Task], Result], tasks: Iterable[Task]
+        self, function: Callable[[Task], Result], tasks: Iterable[Task], in_order: bool = False
     ) -> Iterator[tuple[Task, Result | Lost]]: ...
 
 
 class Here:
     """In this process, in their order."""
 
-    def map(self, function: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[tuple[Task, Result]]:
+    def map(
+        self, function: Callable[[Task], Result], tasks: Iterable[Task], in_order: bool = False
+    ) -> Iterator[tuple[Task, Result]]:
         for task in tasks:
             yield task, function(task)
 
@@ -83,8 +87,11 @@ class OnRay:
         self._ray, self._patience_s, self._gpus = ray, patience_s, gpus
         self._counted_s = -SECONDS_BETWEEN_COUNTS
 
-    def map(self, function: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[tuple[Task, Result | Lost]]:
-        """Each task with its result, as they are done; of `tasks` only as many are taken as workers can be given.
+    def map(
+        self, function: Callable[[Task], Result], tasks: Iterable[Task], in_order: bool = False
+    ) -> Iterator[tuple[Task, Result | Lost]]:
+        """Each task with its result, as they are done; of `tasks` only as many are taken as workers can be given. In
+        their order, results that are done before an earlier one wait in Ray's store, and count as under way.
 
         Raises what the function raises, as it would here, and UserError where Ray itself has ended."""
         ray = self._ray
@@ -98,10 +105,13 @@ class OnRay:
                     waiting[run.remote(shared, task, self._patience_s)] = task
                 if not waiting:
                     return
-                (done,), _ = ray.wait(list(waiting), num_returns=1)
+                (done,), _ = ray.wait([next(iter(waiting))] if in_order else list(waiting), num_returns=1)
                 yield waiting.pop(done), self._result(done)
         except (ray.exceptions.RaySystemError, ConnectionError) as error:
             raise UserError(f"Ray has ended ({error}): start it, and the same command goes on.") from None
+        except ray.exceptions.RayError as error:
+            reason = str(error).partition("\n")[0] or type(error).__name__
+            raise UserError(f"Ray cannot go on ({reason}): put that right, and the same command goes on.") from None
         finally:
             for each in waiting if ray.is_initialized() else ():
                 ray.cancel(each, force=True)
@@ -118,9 +128,10 @@ class OnRay:
         try:
             return self._ray.get(done)
         except errors.RayTaskError as error:
-            if isinstance(error.cause, ModuleNotFoundError):
+            if isinstance(error.cause, ModuleNotFoundError) or NOT_IMPORTED in str(error.cause):
+                reason = _last_line(error.cause)
                 raise UserError(
-                    f"Ray's workers cannot import heldout ({error.cause}): install the same on every machine."
+                    f"Ray's workers cannot import heldout ({reason}): install the same on every machine."
                 ) from None
             raise error.cause from None
         except (errors.WorkerCrashedError, errors.NodeDiedError, errors.OutOfMemoryError, errors.ObjectLostError):
@@ -128,6 +139,11 @@ class OnRay:
                 f"brought its worker down {ATTEMPTS} times, or took longer than {self._patience_s:g} s there "
                 "(too little memory, or a hostile file)"
             )
+
+
+def _last_line(error: BaseException) -> str:
+    """Where Ray adds a traceback to what it says, its end."""
+    return str(error).strip().rpartition("\n")[2].strip()
 
 
 @contextmanager
@@ -154,8 +170,10 @@ def _imported(address: str) -> ModuleType:
     """Ray, told before it is imported what it reads only then. Raises UserError where it is not installed."""
     if address not in (LOCAL, AUTO) and not address.startswith(CLIENT):
         raise UserError(f"{address} is no address of Ray: give local, auto or ray://HOST:PORT.")
-    for name, value in (QUIET | (LOOPBACK if address == LOCAL else {})).items():
+    for name, value in QUIET.items():
         os.environ.setdefault(name, value)
+    if address == LOCAL:
+        os.environ.update(LOOPBACK)
     try:
         return import_module("ray")
     except ImportError:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from importlib import import_module
 from importlib.util import find_spec
 from itertools import count
+from types import ModuleType
 
 import numpy as np
 import on_ray
@@ -70,6 +71,24 @@ def test_tasks_are_taken_only_as_workers_can_be_given():
 def test_a_mistake_is_raised_as_it_is_here():
     with tasks_at(HERE) as tasks, pytest.raises(UserError, match=r"^3 is wrong$"):
         list(tasks.map(on_ray.wrong, [3]))
+
+
+def test_a_worker_that_lacks_a_module_is_a_sentence(monkeypatch):
+    module = ModuleType("here_alone")
+    exec("def watched(function, task, patience_s): ...", vars(module))
+    monkeypatch.setitem(sys.modules, "here_alone", module)
+    monkeypatch.setattr("pretrain.tasks._watched", module.watched)
+    with tasks_at(HERE) as tasks, pytest.raises(UserError, match=r"No module named 'here_alone'\): install the same"):
+        list(tasks.map(on_ray.squared, [3]))
+
+
+def test_in_order_no_more_are_done_ahead_than_workers_can_be_given():
+    taken = []
+    tasks = (taken.append(seconds) or seconds for seconds in [1.0, *[0.0] * 20])
+    with tasks_at(HERE) as spread:
+        results = spread.map(on_ray.hangs, tasks, in_order=True)
+        assert next(results) == (1.0, None) and len(taken) <= 4
+        assert [task for task, _ in results] == [0.0] * 20
 
 
 def test_a_task_whose_worker_dies_is_done_by_another(tmp_path):

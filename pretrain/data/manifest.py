@@ -8,7 +8,9 @@ A part is a run of rows, and ends where a path says so by itself: an image that 
 what was made of all others stays good.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from hashlib import blake2b
 from importlib import import_module
 from itertools import islice
@@ -55,16 +57,31 @@ def write_manifest(place: Place, file: Path) -> Changes:
     """List the images below a place, in place of an earlier list. Raises UserError where there are none."""
     parquet, arrow = import_parquet(), import_module("pyarrow")
     columns = [(name, getattr(arrow, kind)()) for name, kind in COLUMNS.items()]
-    schema = arrow.schema(columns, metadata={PLACE: place.url})
-    counted = _Counted(place.listed(SUFFIXES), read_rows(file) if file.exists() else ())
+    counted = _Counted(place.listed(SUFFIXES), _readable_rows(file))
     rows = iter(counted)
-    with whole_file(file) as unfinished:
+    with whole_file(file) as unfinished, _in_unicode():
+        schema = arrow.schema(columns, metadata={PLACE: place.url})
         with parquet.ParquetWriter(unfinished, schema) as writer:
             while group := list(islice(rows, ROWS_AT_ONCE)):
                 writer.write_table(arrow.table(list(map(list, zip(*group, strict=True))), schema=schema))
         if not counted.images:
             raise UserError(f"there is no image in {place} ({', '.join(sorted(SUFFIXES))}).")
     return Changes(counted.images, counted.new, counted.changed, counted.gone)
+
+
+@contextmanager
+def _in_unicode() -> Iterator[None]:
+    """A name that is no UTF-8, which Parquet cannot hold, is a UserError."""
+    try:
+        yield
+    except UnicodeEncodeError as error:
+        raise UserError(f"the name {error.object!r} is not UTF-8, and a manifest cannot hold it: rename it.") from None
+
+
+def _readable_rows(file: Path) -> Iterator[Listed]:
+    """The rows of an earlier list, as far as it can be read: it is being replaced."""
+    with suppress(UserError):
+        yield from read_rows(file)
 
 
 class _Counted:
@@ -104,11 +121,29 @@ def read_rows(file: Path) -> Iterator[Listed]:
     """The rows of a manifest, or of any Parquet file that has a column `path`. Raises UserError for any other."""
     with _opened(file) as manifest:
         names = [name for name in COLUMNS if name in manifest.schema_arrow.names]
-        for batch in manifest.iter_batches(ROWS_AT_ONCE, columns=names):
-            columns = {name: batch.column(name).to_pylist() for name in names}
+        batches = manifest.iter_batches(ROWS_AT_ONCE, columns=names)
+        while columns := _next_columns(file, batches, names):
             count = len(columns["path"])
+            for path in columns["path"]:
+                _check_path(file, path)
             sizes, versions = columns.get("size", [0] * count), columns.get("version", [""] * count)
             yield from map(Listed, columns["path"], sizes, versions)
+
+
+def _next_columns(file: Path, batches: Iterator, names: list[str]) -> dict[str, list] | None:
+    """Some rows by their columns; none at the end. Raises UserError for what is damaged."""
+    try:
+        if (batch := next(batches, None)) is None:
+            return None
+        return {name: batch.column(name).to_pylist() for name in names}
+    except (OSError, ValueError) as error:  # pyarrow's own are such
+        raise UserError(f"{file} is damaged ({error}): make the manifest again.") from None
+
+
+def _check_path(file: Path, path: object) -> None:
+    """Raise UserError for what names nothing below a place."""
+    if not isinstance(path, str) or not path or path.startswith("/") or ".." in path.split("/"):
+        raise UserError(f"{file} names {path!r}, which is no path below a folder: give paths such as day/1.png.")
 
 
 def parts_of(rows: Iterable[Listed], images: int) -> Iterator[Part]:
@@ -118,10 +153,17 @@ def parts_of(rows: Iterable[Listed], images: int) -> Iterator[Part]:
         part.append(row)
         is_end = crc32(row.path.encode("utf-8", "surrogatepass")) % images == 0
         if len(part) >= SPREAD * images or (is_end and len(part) * SPREAD >= images):
-            yield Part(tuple(part), _digest(part))
+            yield _part(part)
             part = []
     if part:
-        yield Part(tuple(part), _digest(part))
+        yield _part(part)
+
+
+def _part(rows: list[Listed]) -> Part:
+    if len({row.path for row in rows}) < len(rows):
+        twice = next(path for path, count in Counter(row.path for row in rows).items() if count > 1)
+        raise UserError(f"{twice} is in the manifest twice: name each image once.")
+    return Part(tuple(rows), _digest(rows))
 
 
 def _digest(rows: Iterable[Listed]) -> str:

@@ -5,9 +5,16 @@ Credentials come from the environment alone, as the programs of each service hav
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from lzma import LZMAError
 from pathlib import Path
+from tarfile import TarError
+from threading import Lock
 from typing import TYPE_CHECKING, NamedTuple
+from zipfile import BadZipFile
+from zlib import error as ZlibError
 
 import fsspec
 
@@ -23,6 +30,11 @@ if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
 ARCHIVES = {".zip": "zip", ".tar": "tar", ".tgz": "tar", ".gz": "tar"}
+TOO_LARGE = f"it has more than {MAX_BYTES} bytes"
+# How a server of HTTP says that it has no such file.
+NOT_THERE = (HTTPStatus.NOT_FOUND, HTTPStatus.GONE)
+# What reading an archive raises where one file in it is damaged, encrypted, or packed as Python cannot unpack.
+BROKEN = (BadZipFile, TarError, ZlibError, LZMAError, EOFError, RuntimeError, ValueError, KeyError)
 # What changes with a file's content, under the names that file systems have for it; the surest first.
 VERSIONS = ("ETag", "etag", "CRC", "md5Hash", "generation", "mtime", "LastModified", "last_modified", "created")
 
@@ -43,6 +55,11 @@ class Place:
     url: str
     files: "AbstractFileSystem"
     root: str
+    # fsspec's archives have one position in one open file, and fill their index as it is asked for.
+    _lock: Lock = field(default_factory=Lock, init=False, repr=False, compare=False)
+
+    def __reduce__(self) -> tuple:
+        return type(self), (self.url, self.files, self.root)
 
     @classmethod
     def of(cls, url: str) -> "Place":
@@ -54,8 +71,12 @@ class Place:
             files, root = fsspec.core.url_to_fs(url)
         except ImportError as error:
             raise UserError(f"{url} needs a package that is not installed ({error}).") from None
-        except (ValueError, OSError) as error:
-            raise UserError(f"{url} cannot be reached ({error}): name a folder, or a URL such as s3://.") from None
+        except MemoryError:
+            raise
+        except Exception as error:  # of a damaged archive, and of each service's own client
+            raise UserError(
+                f"{url} cannot be reached ({_told(error)}): name a folder, an archive, or a URL such as s3://."
+            ) from None
         return cls(root if "file" in _protocols(files) else url, files, root)
 
     @property
@@ -68,8 +89,8 @@ class Place:
         one folder at a time. Raises UserError where nothing is there."""
         try:
             yield from self._listed("", suffixes)
-        except (OSError, ValueError) as error:
-            raise UserError(f"{self} cannot be listed ({error}).") from None
+        except (OSError, *BROKEN) as error:
+            raise UserError(f"{self} cannot be listed ({_told(error)}).") from None
 
     def _listed(self, below: str, suffixes: frozenset[str]) -> Iterator[Listed]:
         # As if all paths were sorted: a folder by its name with the slash that follows it.
@@ -86,8 +107,9 @@ class Place:
         if (folder := self.folder) is not None:
             with os.scandir(folder / below) as entries:
                 return [_on_this_disk(entry) for entry in entries]
-        entries = self.files.ls(self._full(below), detail=True)
-        self.files.invalidate_cache()  # it would keep all folders ever listed
+        with self._asking(below):
+            entries = self.files.ls(self._full(below), detail=True)
+            self.files.invalidate_cache()  # it would keep all folders ever listed
         return [_elsewhere(entry) for entry in entries]
 
     def image(self, path: str, size_px: Size | None = None, channels: Channels = PLAIN) -> Decoded:
@@ -105,27 +127,72 @@ class Place:
     def _image_bytes(self, path: str) -> bytes:
         """Raises UserError where the place itself does not answer, which is no fault of the image."""
         try:
-            if (self.files.size(self._full(path)) or 0) > MAX_BYTES:
-                raise Unreadable(f"it has more than {MAX_BYTES} bytes")
+            with self._asking(path):
+                size = self.files.size(self._full(path))
+            if size is None:
+                return self._read_unsized(path)
+            if size > MAX_BYTES:
+                raise Unreadable(TOO_LARGE)
             return self.read(path)
-        except (FileNotFoundError, PermissionError, IsADirectoryError, KeyError) as error:
-            raise Unreadable(getattr(error, "strerror", None) or f"it is not there ({error})") from None
+        except FileNotFoundError as error:
+            if self._answers(error):
+                raise Unreadable(error.strerror or f"it is not there ({error})") from None
+            raise UserError(f"{self} is not there any more, or may not be seen ({path} is not found).") from None
+        except (IsADirectoryError, *BROKEN) as error:
+            raise Unreadable(f"it cannot be read ({_told(error)})") from None
         except OSError as error:
             raise UserError(f"{self}/{path} cannot be read now ({error}); later the same command goes on.") from None
 
     def read(self, path: str) -> bytes:
         """The bytes of a file. Raises OSError."""
-        return self.files.cat_file(self._full(path))
+        with self._asking(path):
+            return self.files.cat_file(self._full(path))
+
+    def _read_unsized(self, path: str) -> bytes:
+        """Of a store that does not tell how large a file is. Raises Unreadable for one that is too large."""
+        data = bytearray()
+        with self._asking(path), self.files.open(self._full(path), "rb") as file:
+            while len(data) <= MAX_BYTES and (more := file.read(min(2**20, MAX_BYTES + 1 - len(data)))):
+                data += more
+        if len(data) > MAX_BYTES:
+            raise Unreadable(TOO_LARGE)
+        return bytes(data)
+
+    def _answers(self, error: FileNotFoundError) -> bool:
+        """Whether what was not found is all that is wrong."""
+        if not {"http", "https"}.isdisjoint(_protocols(self.files)):
+            # fsspec says the same of a server that is down. One that lists no folder has files all the same.
+            return error.__cause__ is None or getattr(error.__cause__, "status", None) in NOT_THERE
+        self.files.invalidate_cache()
+        return self.has("")
+
+    @property
+    def _is_archive(self) -> bool:
+        return not {*ARCHIVES.values()}.isdisjoint(_protocols(self.files))
+
+    @contextmanager
+    def _asking(self, path: str) -> Iterator[None]:
+        """One thread at a time asks an archive. What the client of a service raises of its own is a UserError."""
+        known = (OSError, MemoryError, *(BROKEN if self._is_archive else ()))
+        with self._lock if self._is_archive else nullcontext():
+            try:
+                yield
+            except known:
+                raise
+            except Exception as error:
+                raise UserError(f"{self}/{path} cannot be reached now ({_told(error)}).") from None
 
     def write(self, path: str, data: bytes) -> None:
         """A file that a reader finds whole, or not at all: stores of objects put them in one step."""
         if (folder := self.folder) is not None:
             write_whole(folder / path, data)
         else:
-            self.files.pipe_file(self._full(path), data)
+            with self._asking(path):
+                self.files.pipe_file(self._full(path), data)
 
     def has(self, path: str) -> bool:
-        return self.files.exists(self._full(path))
+        with self._asking(path):
+            return self.files.exists(self._full(path))
 
     def names(self, below: str) -> list[str]:
         """Of the files in a folder; none where there is no such folder."""
@@ -137,13 +204,19 @@ class Place:
 
     def remove(self, path: str) -> None:
         """A file. Raises OSError."""
-        self.files.rm_file(self._full(path))
+        with self._asking(path):
+            self.files.rm_file(self._full(path))
 
     def _full(self, path: str) -> str:
         return "/".join(filter(None, [self.root.rstrip("/"), path.rstrip("/")]))
 
     def __str__(self) -> str:
         return self.url
+
+
+def _told(error: Exception) -> str:
+    """What an error says, or its name where it says nothing."""
+    return str(error) or type(error).__name__
 
 
 def _protocols(files: "AbstractFileSystem") -> tuple[str, ...]:

@@ -7,7 +7,7 @@ sees as many as tell the usual size.
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
@@ -22,6 +22,7 @@ from downstream.inspection.inspector import Inspector
 from downstream.methods import padim
 from downstream.methods.padim import PaDiM
 from downstream.methods.references import own_threshold
+from embeddings.encoding import choose_encoder
 from pretrain.command import UserError
 from pretrain.data.dataset import MAX_MEASURED, check_size, usual_size
 from pretrain.data.decode import Decoded, Unreadable
@@ -29,6 +30,7 @@ from pretrain.data.images import Problem
 from pretrain.data.manifest import Part, count_rows, parts_of, place_of, read_rows
 from pretrain.data.places import Listed, Place
 from pretrain.data.size import Size, named
+from pretrain.demo import is_demo
 from pretrain.encoder import asked_encoder, fingerprint
 from pretrain.progress import Progress
 from pretrain.tasks import Lost, tasks_at
@@ -84,11 +86,14 @@ def fit(config: Fit) -> None:
     """Fit, report, and write the model."""
     check_parts(config)
     place, manifest = place_of(config.data), config.data
-    method = make_method(config, Path(place.url), print)
+    # Every worker takes what is chosen here, wherever it was started.
+    _, chosen = choose_encoder(config.encoder, config.seed, is_demo(Path(place.url)))
+    asked = replace(config, encoder=chosen.resolve() if chosen.is_file() else chosen)
+    method = make_method(asked, Path(place.url), print)
     if not isinstance(method, PaDiM) or method.normalize:
         raise UserError(f"only what padim learns can be merged from parts: fit {config.method} to a folder.")
     size_px = size_of(config, place, manifest)
-    settings = FitSettings(**{each.name: getattr(config, each.name) for each in fields(FitSettings)})
+    settings = FitSettings(**{each.name: getattr(asked, each.name) for each in fields(FitSettings)})
     encoder = asked_encoder(method.encoder, method.architecture, method.seed)
     job = Job(place.url, size_px, settings, fingerprint(encoder))
     seen = Seen()
@@ -142,27 +147,21 @@ def size_of(config: Fit, place: Place, manifest: Path) -> Size:
 
 
 def learn(job: Job, manifest: Path, config: Fit) -> Iterator[Learned]:
-    """Of all parts, in their order: those that are done before an earlier one wait. Raises UserError for a part that is
-    lost."""
-    parts = enumerate(parts_of(read_rows(manifest), config.part_images))
-    waiting: dict[int, Learned] = {}
-    following = 0
+    """Of all parts, in their order. Raises UserError for a part that is lost."""
+    parts = parts_of(read_rows(manifest), config.part_images)
     with tasks_at(config, config.device) as tasks, Progress("fitting", count_rows(manifest)) as progress:
-        for (number, part), found in tasks.map(partial(learn_part, job), parts):
+        for part, found in tasks.map(partial(learn_part, job), parts, in_order=True):
             if isinstance(found, Lost):
                 raise UserError(f"a part of the images, from {part.rows[0].path} on, {found.reason}.")
             for problem in found.problems:
                 progress.print(f"{problem.path}: {problem.reason}")
             progress.advance(len(part.rows))
-            waiting[number] = found
-            while following in waiting:
-                yield waiting.pop(following)
-                following += 1
+            yield found
 
 
-def learn_part(job: Job, numbered: tuple[int, Part]) -> Learned:
-    """What is learned of one part."""
-    (_, part), place = numbered, Place.of(job.images)
+def learn_part(job: Job, part: Part) -> Learned:
+    """What is learned of one part, in main memory."""
+    place = Place.of(job.images)
 
     def read(row: Listed) -> Decoded | Problem:
         try:
@@ -177,6 +176,8 @@ def learn_part(job: Job, numbered: tuple[int, Part]) -> Learned:
     learned = None
     if images:
         learned = _method(job).part_of([as_images(torch.from_numpy(each.pixels)) for each in images])
+        tensors = ("moments", "kept", "pooled", "patch_sum")
+        learned = learned._replace(**{name: getattr(learned, name).to("cpu") for name in tensors})
     return Learned(
         learned, [each.file_digest.hex() for each in images], [each.width / each.height for each in images], problems
     )

@@ -5,6 +5,7 @@ done, and a worker that dies, or two that were given the same, leave what one wo
 """
 
 import heapq
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache
@@ -28,6 +29,7 @@ from pretrain.data.size import Size
 from pretrain.reading import read_regular
 
 RESULTS, OVERLAYS = "results", "overlays"
+PART_NAME = re.compile(r"[0-9a-f]{24}\.parquet")
 SHOWN, REASONS_SHOWN = 30, 20
 Row = dict[str, Any]
 

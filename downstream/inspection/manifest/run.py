@@ -14,6 +14,7 @@ from downstream.inspection.config import Run
 from downstream.inspection.inspector import Inspector
 from downstream.inspection.manifest.page import PAGE, page_of
 from downstream.inspection.manifest.part import (
+    PART_NAME,
     RESULTS,
     Job,
     Summary,
@@ -49,10 +50,10 @@ def run(config: Run, model: Path) -> int:
                   config.device, config.runtime)  # fmt: skip
         summary = inspect_manifest(job, manifest, config)
         remove_others(job, manifest, config.part_images)
-    about = {"images": images.url, "model": job.model, "model_digest": job.model_digest,
-             "category": inspector.category, "threshold": inspector.decision.value}  # fmt: skip
-    out.write(SUMMARY, json.dumps({**about, **summary._asdict()}, indent=2).encode())
-    out.write(PAGE, page_of(out, about, summary).encode("utf-8", "replace"))
+        about = {"images": images.url, "model": job.model, "model_digest": job.model_digest,
+                 "category": inspector.category, "threshold": inspector.decision.value}  # fmt: skip
+        out.write(SUMMARY, json.dumps({**about, **summary._asdict()}, indent=2).encode())
+        out.write(PAGE, page_of(out, about, summary).encode("utf-8", "replace"))
     say(out, about, summary)
     return exit_code(bool(summary.defective), bool(summary.unreadable))
 
@@ -109,9 +110,10 @@ def inspect_one(job: Job, row: Listed) -> list[dict]:
 
 
 def remove_others(job: Job, manifest: Path, part_images: int) -> None:
-    """Remove the results of an earlier run that are none of this one's: of images that changed or are gone."""
+    """Remove the results of an earlier run that are none of this one's: of images that changed or are gone.
+    What has another name than a part's is somebody else's."""
     out = Place.of(job.out)
-    there = out.names(RESULTS)
+    there = [name for name in out.names(RESULTS) if PART_NAME.fullmatch(name)]
     if len(there) != sum(1 for _ in parts_of(read_rows(manifest), part_images)):
         ours = {job.file_of(part) for part in parts_of(read_rows(manifest), part_images)}
         for name in there:

@@ -1,5 +1,6 @@
 """A manifest says what lies below a place, and its parts stay what they are while images come and go."""
 
+import os
 import random
 import tracemalloc
 
@@ -97,6 +98,42 @@ def test_the_manifest_of_another_tool_needs_a_column_path_alone(tmp_path):
         count_rows(file)
     with pytest.raises(UserError, match="heldout manifest makes one"):
         count_rows(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("path", [None, 7, "", "/etc/a.png", "day/../../a.png"])
+def test_what_names_nothing_below_the_place_is_refused(path, tmp_path):
+    import pyarrow
+
+    file = tmp_path / "theirs.parquet"
+    import_parquet().write_table(pyarrow.table({"path": [path]}), file)
+    with pytest.raises(UserError, match="is no path below a folder"):
+        list(read_rows(file))
+
+
+def test_an_image_that_is_named_twice_is_refused():
+    with pytest.raises(UserError, match="00000002.png is in the manifest twice"):
+        list(parts_of([*rows(3), rows(3)[2]], 20))
+
+
+def test_an_earlier_list_that_is_damaged_is_replaced(tmp_path):
+    file = tmp_path / "manifest.parquet"
+    write_manifest(made(500), file)
+    data = bytearray(file.read_bytes())
+    data[4:40] = bytes(36)
+    for damaged in (b"PAR1 no", bytes(data)):
+        file.write_bytes(damaged)
+        with pytest.raises(UserError, match="damaged"):
+            list(read_rows(file))
+        assert write_manifest(made(5), file) == Changes(5, 5, 0, 0) and count_rows(file) == 5
+
+
+def test_a_name_that_is_no_text_is_said_in_a_sentence(tmp_path):
+    (tmp_path / "images").mkdir()
+    with open(os.fsencode(tmp_path / "images") + b"/\xff.png", "wb"):
+        pass
+    with pytest.raises(UserError, match="is not UTF-8"):
+        write_manifest(Place.of(str(tmp_path / "images")), tmp_path / "manifest.parquet")
+    assert not [each for each in tmp_path.iterdir() if each.is_file()]
 
 
 def test_memory_does_not_grow_with_the_rows(tmp_path, monkeypatch):
