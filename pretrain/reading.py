@@ -67,6 +67,8 @@ def read_yaml(path: Path, expected: Schema = dict) -> Any:
 
 def parse_yaml(text: bytes | str, expected: Schema = dict) -> Any:
     """The same of its text. Without aliases, as a few lines of them are gigabytes once somebody prints them."""
+    if len(text) > MAX_YAML_BYTES:
+        raise ValueError(f"its YAML has more than {MAX_YAML_BYTES} characters")
     depth = 0
     try:
         for event in yaml.parse(text, yaml.SafeLoader):  # which is slower the deeper it is: 100,000 levels took minutes
@@ -78,6 +80,8 @@ def parse_yaml(text: bytes | str, expected: Schema = dict) -> Any:
         return _checked(yaml.safe_load(text), expected, "YAML")
     except yaml.YAMLError as error:
         raise ValueError(" ".join(str(error).split())[:200]) from None
+    except (AttributeError, LookupError, OverflowError):  # what PyYAML lets through of `!!bool x`, `!!int ''`, 1:00.5
+        raise ValueError("its YAML has a value that is none of its type") from None
 
 
 def _checked(value: object, expected: Schema, form: str) -> object:

@@ -74,12 +74,15 @@ def main(config: Chaos) -> int:
     chosen = chosen_tries(config)
     names = list(chosen or config.parts) or parts_of_themselves(config.minutes)
     for kept in config.out.glob(f"*/{WHAT_FAILED}"):
-        shutil.rmtree(kept.parent)
+        if not chosen or kept.parent.name in {f"{name}-{number}" for name in chosen for number in chosen[name]}:
+            shutil.rmtree(kept.parent)
+    some = f" --tries {config.tries}" if config.tries else ""
     tries, failures, said = dict.fromkeys(names, 0), {name: [] for name in names}, []
     progress = Progress("attacking", round(60 * config.minutes), "s")
-    with tempfile.TemporaryDirectory() as folder, hub_for_commands(), progress:
+    with tempfile.TemporaryDirectory() as made, hub_for_commands(), progress:
+        folder = Path(made)
         os.environ["HELDOUT_CACHE"] = f"{folder}/cache"
-        material = make_material(Path(folder) / "material")
+        material = make_material(folder / "material")
         for name in names:
             with closing(PARTS[name](material)) as attack:
                 start_s, passed_s, seconds = time.monotonic(), 0, 60 * config.minutes / len(names)
@@ -87,26 +90,27 @@ def main(config: Chaos) -> int:
                     if not chosen and tries[name] and passed_s >= seconds:
                         break
                     chance, attack.number = random.Random(f"{config.seed} {name} {number}"), number
-                    if failed := tried(partial(attack.attempt, chance), f"{name}-{number}", config, Path(folder)):
+                    again = f"--only {name}-{number}"
+                    if failed := tried(partial(attack.attempt, chance), f"{name}-{number}", again, config, folder):
                         failures[name].append(failed)
                         progress.print(failed)
                     tries[name] += 1
                     now_s = round(time.monotonic() - start_s)
                     progress.advance(now_s - passed_s, note=name)
                     passed_s = now_s
-                if not chosen and (failed := tried(attack.conclude, f"{name}-all", config, Path(folder))):
+                again = f"--parts {name} --minutes {seconds / 60:g}{some}"
+                if not chosen and (failed := tried(attack.conclude, f"{name}-all", again, config, folder)):
                     failures[name].append(failed)
                     progress.print(failed)
                 said += [attack.said] if attack.said else []
     lines = table(tries, failures) + [line for each in said for line in ("", each)]
     print("\n".join(lines))
     if config.record:
-        made = f"{date.today()}, commit {commit()}\n\n"
-        some = f" --tries {config.tries}" if config.tries else ""
+        when = f"{date.today()}, commit {commit()}\n\n"
         some += f" --parts {','.join(config.parts)}" if config.parts else ""
         command = f"    python scripts/chaos.py --minutes {config.minutes:g} --seed {config.seed}{some}\n\n"
         with open(config.record, "a", encoding="utf-8") as record:
-            record.write("\n## A campaign against heldout itself\n\n" + made + command + "\n".join(lines) + "\n")
+            record.write("\n## A campaign against heldout itself\n\n" + when + command + "\n".join(lines) + "\n")
     return 1 if any(failures.values()) else 0
 
 
@@ -130,8 +134,8 @@ def parts_of_themselves(minutes: float) -> list[str]:
     return [name for name in PARTS if not without.get(name)]
 
 
-def tried(attack: Callable[[Path], str | None], name: str, config: Chaos, folder: Path) -> str | None:
-    """One try in a folder of its own, which is kept where something did not hold."""
+def tried(attack: Callable[[Path], str | None], name: str, again: str, config: Chaos, folder: Path) -> str | None:
+    """One try in a folder of its own, which is kept where something did not hold, with the options that do it again."""
     place = folder / "try"
     place.mkdir()
     try:
@@ -141,8 +145,7 @@ def tried(attack: Callable[[Path], str | None], name: str, config: Chaos, folder
     if failed:
         kept = config.out / name
         shutil.copytree(place, kept, symlinks=True, ignore=_irregular)
-        again = f"python scripts/chaos.py --seed {config.seed} --only {name}"
-        (kept / WHAT_FAILED).write_text(f"{again}\n{failed}\n")
+        (kept / WHAT_FAILED).write_text(f"python scripts/chaos.py --seed {config.seed} {again}\n{failed}\n")
     shutil.rmtree(place)
     return failed and f"{name}: {failed}"
 

@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from multiprocessing import get_context, parent_process
@@ -58,9 +58,11 @@ class Learning:
         self._folder, self._device, self._threads = folder, device, threads
         self._process: BaseProcess | None = None
 
-    def start(self, model: Path, name: str, records: Iterable[Mapping], by: str) -> Status:
-        """Begin to make a version of a model of what is said in `records`. Raises UserError where another one is
-        made."""
+    def start(
+        self, model: Path, name: str, records: Iterable[Mapping], by: str, announce: Callable[[], None] = lambda: None
+    ) -> Status:
+        """Begin to make a version of a model of what is said in `records`; `announce` is called when no other one is
+        made, before anything is written. Raises UserError where one is."""
         self._folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self._folder / LOCK, thread_local=False)
         try:
@@ -69,6 +71,7 @@ class Learning:
             name = self.status().model
             raise UserError(f"{f'the model {name}' if name else 'a model'} learns just now: wait for it.") from None
         try:
+            announce()
             write_whole(self._folder / RECORDS, *(json.dumps(record).encode() + b"\n" for record in records))
             begun = Status("runs", name, by, _now(), step=STEPS[0])
             write_json(self._folder / STATUS, begun._asdict())

@@ -103,6 +103,10 @@ class Models:
         paths = {name: self._folder / name for name in sorted(names) if name not in there}
         return [name for name, path in paths.items() if not path.is_dir() or os.access(path, os.R_OK | os.X_OK)]
 
+    def in_memory(self, name: str) -> LoadedModel | None:
+        """As it was loaded last; none where it is not, or not any more. Waits for no other one that is loaded."""
+        return self._loaded.get(name)
+
     def load(self, name: str) -> LoadedModel:
         """From memory, or from its path if that is new. One that is gone from there, or is being written just now,
         goes on as it was. Raises NoSuchModel, and UserError for a damaged one."""

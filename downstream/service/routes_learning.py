@@ -24,7 +24,7 @@ from pretrain.command import UserError
 from pretrain.reading import read_json
 
 LEARNING = APIRouter()
-# More would be no list that anybody reads; `total_changed` has them all.
+# More would be no list that anybody reads; `total_changed` and `total_left_out` count them all.
 MAX_CHANGES = 200
 KEPT = re.compile("[0-9a-f]{64}")
 
@@ -80,7 +80,8 @@ class ProofResponse(Schema):
     confirmed: int = Field(description="Number of confirmed images, learned from or not.")
     changes: list[ChangeResponse] = Field(description=f"Those that get worse first, at most {MAX_CHANGES}.")
     total_changed: int
-    left_out: list[str] = Field(description="Confirmed images that could not be used, and why.")
+    left_out: list[str] = Field(description=f"Confirmed images that could not be used, and why, at most {MAX_CHANGES}.")
+    total_left_out: int
 
 
 @LEARNING.post(
@@ -117,9 +118,19 @@ def begun(service: Service, model: str | None, by: str) -> LearningResponse:
     records = list(FeedbackRecords(service.database).exported(Path(service.settings.kept_images), name))
     if not records:
         raise UserError(f"nobody has said anything of what {name} judged: agree, or correct it, first.")
-    status = service.learning.start(path, name, records, by)
-    service.note_change(by, "learning", name, None, f"begun, with version {in_use} in use")
-    return learning_response(status)
+    told: list[str] = []
+
+    def announce() -> None:
+        said = f"begun, with version {in_use} in use"
+        service.note_change(by, "learning", name, None, said)
+        told.append(said)
+
+    try:  # the entry first, as of a version that comes into use: none learns untold
+        return learning_response(service.learning.start(path, name, records, by, announce))
+    except Exception:
+        for said in told:
+            service.note_change("service", "learning", name, said, "not begun")
+        raise
 
 
 def learning_response(status: Status) -> LearningResponse:
@@ -136,14 +147,15 @@ def proof_response(service: Service, model: str | None, version: int) -> ProofRe
         said = read_json(file)
         changed = [each for each in said["images"] if each["is_changed"]]
         changed.sort(key=lambda each: each["said_after"] == each["is_defective"])
-        difference = said["auroc_difference"] or {}
+        difference, problems = said["auroc_difference"] or {}, said["problems"]
         return ProofResponse(
             model=name, version=version, in_use=said["in_use"], is_current=version_in_use(path) == said["in_use"],
             learned=said["learned"], before=said["figures"]["in_use"], after=said["figures"]["new"],
             auroc_difference=difference.get("value"), auroc_difference_interval=difference.get("interval"),
             why_not_better=said["why_not_better"], confirmed=len(said["images"]),
             changes=[change_response(service, each) for each in changed[:MAX_CHANGES]], total_changed=len(changed),
-            left_out=[f"{_name(service, each['image'])}: {each['reason']}" for each in said["problems"]],
+            left_out=[f"{_name(service, each['image'])}: {each['reason']}" for each in problems[:MAX_CHANGES]],
+            total_left_out=len(problems),
         )  # fmt: skip
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ValidationError):
         raise HTTPException(409, f"the proof of version {version} of {name} is damaged: learn again.") from None

@@ -1,7 +1,7 @@
 """What can be asked of all products at once."""
 
 import asyncio
-from contextlib import suppress
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Literal
 
@@ -11,13 +11,11 @@ from starlette.exceptions import HTTPException
 
 from downstream.service.access import needs
 from downstream.service.feedback.records import FeedbackRecords
-from downstream.service.models import NoSuchModel
 from downstream.service.openapi import ServiceDependency, error_responses
 from downstream.service.products import DAYS, Product, products_of
 from downstream.service.schemas import Moment, Schema
-from downstream.service.service import Service
+from downstream.service.service import NOTED, Service, threshold_in, threshold_name
 from downstream.service.watch.summary import drifts_of
-from pretrain.command import UserError
 
 PRODUCTS = APIRouter()
 
@@ -43,7 +41,7 @@ class ProductResponse(Schema):
     last_change: LastChangeResponse | None
     drift: Literal["learning", "as before", "drifted"] | None = Field(
         description="Of scores and of images as a whole, of the version in use; GET /api/watch says more. learning: "
-        "too few accepted images to compare with. null: the model cannot be read."
+        "too few accepted images to compare with. null: this worker does not hold the model in memory."
     )
     waiting: int = Field(description="Kept images that the version in use judged and nobody has spoken of.")
 
@@ -68,23 +66,24 @@ async def products(
 
 
 def products_response(service: Service, began: datetime) -> ProductsResponse:
-    in_use = service.current().loaded.name
+    """No model is loaded for it: each would put another one out of memory, and be one that images wait for."""
+    stored = service.database.settings()
     found = products_of(service.database, service.models.names(), began)
-    return ProductsResponse(products=[product_response(service, product, in_use) for product in found])
+    return ProductsResponse(products=[product_response(service, product, stored) for product in found])
 
 
-def product_response(service: Service, product: Product, in_use: str) -> ProductResponse:
-    today, change = product.days[-1], product.last_change
-    drift, waiting = None, 0
-    with suppress(NoSuchModel, UserError):
-        loaded, threshold = service.current(product.model)
+def product_response(service: Service, product: Product, stored: Mapping[str, str]) -> ProductResponse:
+    today, change, drift = product.days[-1], product.last_change, None
+    if loaded := service.models.in_memory(product.model):
+        threshold = threshold_in(stored.get(threshold_name(loaded.name)), loaded)
         drifts = drifts_of(service.database, loaded.name, loaded.fingerprint, threshold)
         drift = "learning" if drifts.scores.cusum is None else "as before"
         drift = "drifted" if drifts.scores.has_drifted or drifts.images.has_drifted else drift
-        waiting = FeedbackRecords(service.database).waiting_counts(loaded.name).get(loaded.fingerprint, 0)
+    waiting = FeedbackRecords(service.database).waiting_counts(product.model)
     return ProductResponse(
-        model=product.model, is_in_use=product.model == in_use,
+        model=product.model, is_in_use=product.model == stored.get("model", service.default_model),
         images_today=today.images, defective_today=today.defective,
         trend=[DayResponse(**day._asdict()) for day in product.days], last_image=product.last_image,
-        last_change=change and LastChangeResponse(**change._asdict()), drift=drift, waiting=waiting,
+        last_change=change and LastChangeResponse(**change._asdict()), drift=drift,
+        waiting=waiting.get(stored.get(NOTED + product.model, ""), 0),
     )  # fmt: skip

@@ -24,16 +24,16 @@ OF_WHOLE_IMAGES = ("channel_mean_", "channel_spread_", "pooled_", "roi_", "size_
 FEWEST_GOOD = 4
 # Images of one product, good and defective, lay at .4 to .85, those of four others at 3.8 to 9.6 (capsule).
 FARTHEST = 2.0
+UNROUTED = "no image is routed to a model"
 
 
 class Product(NamedTuple):
     """A model by which images are told apart: `unit` is the largest distance of one of its good images to the nearest
-    other one. Where it cannot tell, `method` is none."""
+    other one."""
 
     name: str
-    written_ns: int
     size_px: Size
-    method: PatchMethod | None
+    method: PatchMethod
     unit: float
 
 
@@ -42,7 +42,8 @@ class Router:
 
     def __init__(self, models: Models) -> None:
         self._models, self._lock = models, threading.Lock()
-        self._known: dict[str, Product] = {}
+        # With when each was written; none of a model that cannot tell, or cannot be loaded, until it is another.
+        self._known: dict[str, tuple[int, Product | None]] = {}
 
     def products(self) -> list[Product]:
         """Those that can be found, as their models are now. Raises UserError where there is none."""
@@ -52,29 +53,33 @@ class Router:
                 try:
                     written_ns = decision_file(self._models.path_of(name)).stat().st_mtime_ns
                     known = self._known.get(name)
-                    is_known = known is not None and known.written_ns == written_ns
-                    there[name] = known if is_known else self._product(name, written_ns)
-                except (NoSuchModel, UserError, OSError) as error:
-                    LOG.warning("no image is routed to a model", extra={"metadata": {"model": name, "why": str(error)}})
+                    is_known = known is not None and known[0] == written_ns
+                    there[name] = known if is_known else (written_ns, self._product(name))
+                except (NoSuchModel, OSError) as error:  # being written just now, or taken away
+                    LOG.warning(UNROUTED, extra={"metadata": {"model": name, "why": str(error)}})
             self._known = there
-        found = [product for product in there.values() if product.method is not None]
+        found = [product for _, product in there.values() if product is not None]
         if not found:
             raise UserError(f"no model here can find its product, which takes {FEWEST_GOOD} good images: name one.")
         return found
 
-    def _product(self, name: str, written_ns: int) -> Product:
-        inspector = self._models.load(name).inspector
+    def _product(self, name: str) -> Product | None:
+        try:
+            inspector = self._models.load(name).inspector
+        except UserError as error:
+            LOG.warning(UNROUTED, extra={"metadata": {"model": name, "why": str(error)}})
+            return None
         method = inspector.method
         pooled = getattr(method, "pooled_", ())
         if not isinstance(method, PatchMethod) or len(pooled) < FEWEST_GOOD:
-            return Product(name, written_ns, inspector.size_px, None, 0.0)
+            return None
         light = copy.copy(method)
         for attribute in [one for one in vars(light) if one.endswith("_") and one not in OF_WHOLE_IMAGES]:
             delattr(light, attribute)
         for attribute in ("_index", "_patches"):
             vars(light).pop(attribute, None)
         unit = float(nearest_other(pooled, range(len(pooled))).max())
-        return Product(name, written_ns, inspector.size_px, light, max(unit, 1e-12))
+        return Product(name, inspector.size_px, light, max(unit, 1e-12))
 
 
 @torch.inference_mode()

@@ -125,18 +125,20 @@ class Service:
 
     async def model_of(self, upload: UploadFile, name: str | None = None) -> Current:
         """The model that judges an image: the one that is named, else the one whose product it shows, if this service
-        looks for that, else the one in use. Raises NoSuchModel, and RefusedImage for an image of no product."""
-        if name is None and self.router is not None:
-            data = await upload.read()
-            await upload.seek(0)
+        looks for that, else the one in use. Raises NoSuchModel and UserError of one that is named or in use, and
+        RefusedImage where this service looks: it may be the trouble of this image alone."""
+        if name is not None or self.router is None:
+            return await asyncio.to_thread(self.current, name)
+        data = await upload.read()
+        await upload.seek(0)
+        try:
             products = await asyncio.to_thread(self.router.products)
             images = {size_px: await self.decoded(data, size_px) for size_px in {one.size_px for one in products}}
-            try:
-                name = await asyncio.to_thread(nearest_product, products, images)
-            except RefusedImage as refused:
-                self.metrics.refused_images.labels(refused.status).inc()
-                raise
-        return await asyncio.to_thread(self.current, name)
+            return await asyncio.to_thread(self.current, await asyncio.to_thread(nearest_product, products, images))
+        except (RefusedImage, NoSuchModel, UserError) as error:
+            refused = error if isinstance(error, RefusedImage) else RefusedImage(409, str(error).rstrip("."))
+            self.metrics.refused_images.labels(refused.status).inc()
+            raise refused from None
 
     def use_model(self, name: str, by: str) -> Current:
         """Load a model, and use it from now on, in every worker. Raises UserError where it cannot judge an image."""

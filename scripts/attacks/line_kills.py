@@ -36,6 +36,7 @@ class LineKills(Attack):
         (folder / "line.yaml").write_text(json.dumps(config))
         images = sorted((self._material.data / CATEGORY).glob("test/*/*.png"))
         names = [f"{number:03d}.png" for number in range(IMAGES)]
+        said = ""
         for turn in range(KILLS + 1):
             process = Started("downstream/line.py", "--config", folder / "line.yaml")
             for name in names[turn :: KILLS + 1]:
@@ -48,9 +49,9 @@ class LineKills(Attack):
                 process.kill()
                 return f"{IMAGES} images were not judged in {LONGEST_S:g} s: {process.communicate()[1][-500:]}"
             (process.kill if turn < KILLS else process.terminate)()
-            said = process.communicate(60)[1]
+            said += process.communicate(60)[1]
         if "Traceback" in said:
-            return said[-1000:]
+            return said[said.index("Traceback") :][:2000]
         return unsaid(names, signals_in(places["state"]), folder / "parts.csv")
 
 

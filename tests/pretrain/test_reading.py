@@ -101,12 +101,18 @@ def test_fields_have_the_types_that_were_declared(text, said):
         (b"!!python/object/apply:os.system [ls]", "could not determine a constructor"),
         (b"- 1", "its YAML is no dict"),
         (b"a: " + b"1" * MAX_YAML_BYTES, "more than"),
+        (b"a: !!timestamp x", "none of its type"),
+        (b"a: !!bool x", "none of its type"),
+        (b"a: !!int ''", "none of its type"),
+        (b"a: 1" + b":00" * 300 + b".5", "none of its type"),
     ],
 )
 def test_yaml_is_plain_or_refused(text, said, tmp_path):
     (tmp_path / "a.yaml").write_bytes(text)
     with pytest.raises((ValueError, OSError), match=said):
         read_yaml(tmp_path / "a.yaml")
+    with pytest.raises(ValueError, match=said):
+        parse_yaml(text)
     assert parse_yaml("a: [1, b]") == {"a": [1, "b"]}
 
 

@@ -174,6 +174,28 @@ def test_one_try_is_done_again_by_its_name(no_material, tmp_path, monkeypatch, c
             chaos.main(Chaos(only=Names(typed), out=tmp_path))
 
 
+def test_a_failure_says_how_to_do_it_again_and_that_removes_no_other(no_material, tmp_path, monkeypatch):
+    monkeypatch.setitem(chaos.PARTS, "falls", Falls)
+    monkeypatch.setattr(Falls, "conclude", lambda self, folder: "it grew")
+    chaos.main(Chaos(minutes=10, tries=4, seed=3, parts=Names("falls,command-lines"), out=tmp_path))
+    said = {path.parent.name: path.read_text().splitlines()[0] for path in tmp_path.glob("*/what.txt")}
+    assert said == {f"falls-{which}": f"python scripts/chaos.py --seed 3 {options}" for which, options in (
+        (2, "--only falls-2"), (3, "--only falls-3"), ("all", "--parts falls --minutes 5 --tries 4"))}  # fmt: skip
+    chaos.main(Chaos(seed=3, only=Names("falls-2"), out=tmp_path))  # which holds, as the first of its part
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["falls-3", "falls-all"]
+
+
+def test_a_fault_of_a_line_before_its_last_turn_is_found(tmp_path, monkeypatch):
+    coming = iter([Ended(0, "Traceback of the first"), Ended(0), Ended(0)])
+    image = tmp_path / "demo" / CATEGORY / "test" / "good" / "0.png"
+    image.parent.mkdir(parents=True)
+    image.touch()
+    monkeypatch.setattr(line_kills, "Started", lambda *words: next(coming))
+    monkeypatch.setattr(line_kills, "_came", lambda *_: True)
+    monkeypatch.setattr(line_kills, "time", SimpleNamespace(sleep=lambda _: None))
+    assert line_kills.LineKills(Material(tmp_path)).attempt(random.Random(0), tmp_path) == "Traceback of the first"
+
+
 def test_command_lines_are_made_of_every_command():
     attack = CommandLines(Material(Path()))
     names = {config.__module__ for config in attack._configs}
@@ -242,6 +264,8 @@ class Ended:
 
     def kill(self) -> None:
         pass
+
+    terminate = kill
 
 
 def opened_if_whole(out: Path) -> None:

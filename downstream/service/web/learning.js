@@ -26,6 +26,9 @@ export class Learning {
   /** Of this model from now on; null for the one in use. */
   of(model) {
     this.#model = model;
+    if (this.#shown?.model === this.#name) return;
+    this.#shown = null; // no proof of one model stands beside buttons for another
+    byId("proof").hidden = true;
   }
 
   get #name() {
@@ -48,6 +51,7 @@ export class Learning {
     const query = new URLSearchParams({ model, version });
     try {
       const proof = await ask(`/api/proof?${query}`);
+      if (model !== this.#name) return false; // another one was chosen meanwhile
       this.#shown = { model, version };
       this.#drawProof(proof);
       return true;
@@ -72,8 +76,10 @@ export class Learning {
     return new URLSearchParams(model ? { model } : {});
   }
 
+  /** Of the model that the proof is of. */
   async #use(path, body) {
-    if (await this.#tell.use(`${path}?${this.#query()}`, body)) await this.show(this.#shown.version);
+    const query = new URLSearchParams({ model: this.#shown.model });
+    if (await this.#tell.use(`${path}?${query}`, body) && this.#shown) await this.show(this.#shown.version);
   }
 
   async #draw(found) {
@@ -127,24 +133,25 @@ export class Learning {
     byId("proof-use").textContent = `Use version ${version}`;
     byId("proof-use").hidden = byId("proof-back").hidden = !mayChange;
     this.#drawChanges(proof);
-    this.#drawUse(version);
+    this.#drawUse(proof);
   }
 
   /** Which of the two buttons says something now. */
-  async #drawUse(version) {
-    const { versions, history } = await ask(`/api/versions?${this.#query()}`).catch(() => ({ versions: [], history: [] }));
+  async #drawUse({ model, version }) {
+    const { versions, history } = await ask(`/api/versions?${new URLSearchParams({ model })}`).catch(() => ({ versions: [], history: [] }));
     const isInUse = versions.some((one) => one.number === version && one.is_in_use);
     byId("proof-use").disabled = isInUse;
     byId("proof-back").disabled = history.length < 2;
   }
 
-  #drawChanges({ changes, total_changed: total, confirmed, left_out: leftOut }) {
+  #drawChanges({ changes, total_changed: total, confirmed, left_out: leftOut, total_left_out: totalLeftOut }) {
     for (const url of this.#urls) URL.revokeObjectURL(url);
     this.#urls = [];
     byId("proof-changes-words").textContent = total === 0 ? `No verdict on any of ${count(confirmed, "confirmed image")} would change.`
       : `Of ${count(confirmed, "confirmed image")} these ${total} would be called otherwise${changes.length < total ? `; the first ${changes.length}` : ""}:`;
     byId("proof-changes").replaceChildren(...changes.map((change) => this.#change(change)));
-    byId("proof-left-out").textContent = leftOut.length ? `Left out: ${leftOut.join("; ")}.` : "";
+    const more = totalLeftOut > leftOut.length ? `; and ${totalLeftOut - leftOut.length} more` : "";
+    byId("proof-left-out").textContent = leftOut.length ? `Left out: ${leftOut.join("; ")}${more}.` : "";
   }
 
   #change(change) {

@@ -55,7 +55,7 @@ export class Products {
 }
 
 const driftWords = (drift) => drift === "drifted" ? element("span", { class: "known" }, symbol("defective"), "drifted: see Camera and drift")
-  : drift === "as before" ? element("span", { class: "known" }, symbol("good"), "none") : drift === "learning" ? "not known yet" : "its model cannot be read";
+  : drift === "as before" ? element("span", { class: "known" }, symbol("good"), "none") : drift === "learning" ? "not known yet" : "not known: its model is not in memory";
 
 /** A bar a day: all images, and of them the defective ones at its foot. */
 function trend(days) {

@@ -7,18 +7,21 @@ import { moment } from "./format.js";
 export class Versions {
   #session;
   #tell;
+  #model = null; // whose versions are listed
 
   /** `tell` has trouble(error), announce(words), changed(), once another version is in use, and prove(number). */
   constructor(session, tell) {
     this.#session = session;
     this.#tell = tell;
     byId("versions-panel").addEventListener("toggle", () => byId("versions-panel").open && this.refresh());
-    byId("roll-back").addEventListener("click", () => this.change("/api/roll_back"));
+    byId("roll-back").addEventListener("click", () => this.change(this.#path("/api/roll_back")));
   }
 
   async refresh() {
     try {
-      this.#draw(await ask("/api/versions"));
+      const found = await ask("/api/versions");
+      this.#model = found.model;
+      this.#draw(found);
     } catch (error) {
       this.#tell.trouble(error);
     }
@@ -28,7 +31,7 @@ export class Versions {
   async change(path, body) {
     try {
       const found = await ask(path, { method: "POST", body });
-      this.#draw(found);
+      if (found.model === this.#model) this.#draw(found);
       this.#tell.announce(`Version ${found.versions.find((one) => one.is_in_use).number} judges from now on.`);
       await this.#tell.changed();
       return true;
@@ -38,12 +41,17 @@ export class Versions {
     }
   }
 
+  /** Of the model whose versions are listed, also where another one came into use meanwhile. */
+  #path(path) {
+    return `${path}?${new URLSearchParams({ model: this.#model })}`;
+  }
+
   #draw({ versions, history }) {
     const mayChange = this.#session.may("configure");
     byId("versions-state").textContent = `${versions.find((one) => one.is_in_use)?.number ?? "–"} of ${versions.length}`;
     byId("roll-back").hidden = !mayChange || history.length < 2;
     byId("versions").replaceChildren(...versions.map((one) => {
-      const use = element("button", { type: "button", onclick: () => this.change("/api/promote", { version: one.number }) }, "Use it");
+      const use = element("button", { type: "button", onclick: () => this.change(this.#path("/api/promote"), { version: one.number }) }, "Use it");
       use.setAttribute("aria-label", `Use version ${one.number}`);
       const prove = one.learned && element("button", { type: "button", onclick: () => this.#tell.prove(one.number), "aria-label": `Proof of version ${one.number}` }, "Proof");
       const learned = one.learned ? `learned from ${one.learned.good} good and ${one.learned.defective} defective images` : "fitted";

@@ -10,8 +10,9 @@ from browsing import PATIENCE_MS, assert_accessible, opened
 from playwright.sync_api import Page, expect
 from serving_here import Here, serving_here
 
-from downstream.learning.versions import PROOF, version_in_use
-from downstream.service.routes_learning import LearningResponse, ProofResponse
+from downstream.learning.background import RECORDS
+from downstream.learning.versions import FOLDER, PROOF, version_in_use
+from downstream.service.routes_learning import MAX_CHANGES, LearningResponse, ProofResponse, begun
 from downstream.service.service import LEARNING_FOLDER
 from pretrain.files import write_json
 
@@ -102,6 +103,37 @@ def test_killed_while_it_learns_it_leaves_the_version_in_use_and_learns_again(se
     assert status.state == "runs" and ended(serving).state == "failed"  # of no records
 
 
+def test_what_does_not_begin_is_not_left_in_the_audit_log_as_begun(serving, corrected, monkeypatch):
+    records = serving.service.learning._folder / RECORDS
+    records.unlink(missing_ok=True)
+    records.mkdir(parents=True)  # so that what it learns from cannot be written
+    with pytest.raises(OSError):
+        begun(serving.service, "nut", "ada")
+    records.rmdir()
+    last, first = serving.client.get("/api/audit", params={"limit": 2}).json()["entries"]
+    assert (first["by"], first["action"], last["by"], last["action"]) == ("ada", "learning", "service", "learning")
+    assert last["before"] == first["after"] and last["after"] != first["after"]
+    before = serving.client.get("/api/learn").json()
+    monkeypatch.setattr(serving.service, "note_change", lambda *_: 1 / 0)  # none learns untold
+    with pytest.raises(ZeroDivisionError):
+        begun(serving.service, "nut", "ada")
+    assert serving.client.get("/api/learn").json() == before and not records.exists()
+
+
+def test_of_images_that_were_left_out_the_first_are_listed_and_all_are_counted(serving):
+    folder = serving.service.models.path_of("nut") / FOLDER / "8"
+    folder.mkdir(parents=True)
+    figures = {"good": 0, "defective": 0, "false_alarms": 0, "missed": 0, "false_alarm_interval": None,
+               "missed_interval": None, "auroc": None, "auroc_interval": None}  # fmt: skip
+    problems = [{"image": f"{number}.png", "reason": "gone"} for number in range(MAX_CHANGES + 3)]
+    proof = {"in_use": 1, "images": [], "problems": problems, "auroc_difference": None, "learned": {},
+             "figures": {"in_use": figures, "new": figures}, "why_not_better": ""}  # fmt: skip
+    write_json(folder / PROOF, proof)
+    proof = ProofResponse(**serving.client.get("/api/proof", params={"version": 8}).json())
+    assert (len(proof.left_out), proof.total_left_out) == (MAX_CHANGES, MAX_CHANGES + 3)
+    assert proof.left_out[0] == "0.png: gone"
+
+
 def test_a_damaged_proof_and_a_damaged_word_of_how_it_went_are_told(serving, corrected):
     folder = serving.service.models.path_of("nut") / "versions" / "7"
     folder.mkdir()
@@ -147,6 +179,14 @@ def test_the_page_learns_and_shows_the_proof_with_keys_alone(browser, serving, c
         expect(card).to_contain_text("not known yet")
         card.get_by_role("button", name="Review of nut").press("Enter")
         expect(page.locator("#review-count")).to_have_text("nothing of nut to review")
+        # Of a model that is not the one in use, until that one is chosen: then no button is for the wrong one.
+        page.locator("#model").select_option("mean")
+        expect(page.locator("#learn-command")).to_contain_text("models/mean")
+        page.evaluate("location.hash = '#products'")
+        card.get_by_role("button", name="Review of nut").press("Enter")
+        expect(page.locator("#proof")).to_be_visible()
+        page.locator("nav a[href='#review']").click()
+        expect(page.locator("#proof")).to_be_hidden()
 
 
 def pressed(page: Page, selector: str) -> None:

@@ -32,6 +32,8 @@ def test_every_model_is_there_also_one_that_has_judged_nothing(serving):
             "hazelnut", False, 0, None)  # fmt: skip
         assert (mean.is_in_use, mean.images_today, mean.defective_today) == (True, 3, 1)
         assert len(mean.trend) == DAYS and mean.trend[-1].images == 3 and mean.trend[0].images == 0
+        assert list(serving.service.models._loaded) == ["mean"]  # none is loaded to be listed
+        assert (hazelnut.drift, mean.drift, hazelnut.waiting) == (None, "learning", 0)
         assert mean.last_change.action == "threshold" and hazelnut.last_change.action == "model version"
     for year in ("0001-01-05T00:00:00", "9999-12-31T00:00:00", "0001-01-01T00:00:00%2B14:00", "0", "1.5e9"):
         assert serving.client.get(f"/api/products?today={year}").status_code == 422

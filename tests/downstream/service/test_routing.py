@@ -6,7 +6,8 @@ import pytest
 from fitted_models import LEARNING, SIZE_PX, run_detect
 from serving_here import serving_here
 
-from downstream.service.models import Models
+from downstream.inspection.inspector import FILE
+from downstream.service.models import Models, NoSuchModel
 from downstream.service.routing import Router
 from pretrain.command import UserError
 
@@ -71,6 +72,43 @@ def test_a_model_that_is_fitted_anew_or_gone_is_known_as_it_is_now(serving, fuse
     assert {one.name for one in serving.service.router.products()} == {"another nut", "bottle", "nut"}
     shutil.rmtree(path.with_name("another nut"))
     assert {one.name for one in serving.service.router.products()} == {"bottle", "nut"}
+
+
+def test_what_keeps_an_image_from_its_model_is_the_trouble_of_that_image_alone(serving, images, monkeypatch):
+    def refused(status: int) -> float:
+        return serving.service.metrics.refused_images.labels(status)._value.get()
+
+    def load(name: str, loaded=serving.service.models.load):
+        if name == "nut":
+            raise NoSuchModel("it was taken away")
+        return loaded(name)
+
+    serving.service.router.products()
+    monkeypatch.setattr(serving.service.models, "load", load)
+    chosen = [next(name for name in images if name.startswith(start)) for start in ("bottle", "hazelnut")]
+    before = [refused(status) for status in (409, 415)]
+    files = [("images", (name, images.get(name, b"no image"))) for name in (*chosen, "no image")]
+    answer = serving.client.post("/api/batch_test", files=files)
+    assert answer.status_code == 200
+    assert [(one["position"], one["model"]) for one in answer.json()["results"]] == [(0, "bottle")]
+    failures = answer.json()["failures"]
+    assert [(one["position"], one["status"]) for one in failures] == [(1, 409), (2, 415)]
+    assert failures[0]["reason"] == "it was taken away."
+    assert [refused(status) for status in (409, 415)] == [count + 1 for count in before]
+
+
+def test_a_model_that_cannot_be_loaded_is_tried_once_until_it_is_another(fused_folder, tmp_path, monkeypatch):
+    for name in ("bad", "nut"):
+        shutil.copytree(fused_folder, tmp_path / name)
+    whole = (tmp_path / "bad" / FILE).read_bytes()
+    (tmp_path / "bad" / FILE).write_text("half")
+    models, tried = Models(tmp_path, 1), []
+    monkeypatch.setattr(models, "load", lambda name, load=models.load: tried.append(name) or load(name))
+    router = Router(models)
+    for _ in range(2):
+        assert [product.name for product in router.products()] == ["nut"] and tried == ["bad", "nut"]
+    (tmp_path / "bad" / FILE).write_bytes(whole)
+    assert [product.name for product in router.products()] == ["bad", "nut"] and tried == ["bad", "nut", "bad"]
 
 
 def test_models_that_see_no_image_as_a_whole_find_no_product(models_folder):
