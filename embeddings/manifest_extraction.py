@@ -30,6 +30,7 @@ from pretrain.data.places import Listed, Place
 from pretrain.encoder import fingerprint
 from pretrain.files import sole_writer
 from pretrain.progress import Progress
+from pretrain.reading import parse_json
 from pretrain.tasks import Lost, tasks_at
 from pretrain.training.device import choose_device
 
@@ -112,7 +113,7 @@ class Numbers:
         self._next_shard = self._next_id = 0
         for line in self._file.read_text().splitlines() if self._file.exists() else ():
             with suppress(ValueError):  # a kill cut it off, before its part was given to anybody
-                digest, shard, first_id, images = json.loads(line)
+                digest, shard, first_id, images = parse_json(line, list)
                 self._add(digest, shard, first_id, images)
 
     def of(self, parts: Iterable[Part]) -> Iterator[Numbered]:
