@@ -22,7 +22,8 @@ class Config:
         state: Folder of what the line must not forget: parts, and signals that were not delivered yet.
         images_mb: At most so many MiB of images wait in it for sinks that want them; the oldest go first, and their
             signals go out without.
-        only: Names of the stations that this process runs; it needs a state and a port of its own then.
+        only: Names of the stations that this process runs; it needs a state and a port of its own then, and of an mqtt
+            sink a topic and a sparkplug.
         host: Address to listen at. Beyond this machine a token is required: --token-file, HELDOUT_TOKEN or --users.
         port: Port of the line's own HTTP, for its page, status, events, pushed images and calls; 0 takes a free one.
             Default is not to listen.

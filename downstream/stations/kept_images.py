@@ -3,7 +3,9 @@
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from downstream.service.monitoring import LOG
 from downstream.stations.contract import Frame, Surroundings
@@ -16,44 +18,77 @@ WAIT_S, LOOK_S = 3.0, 0.02
 ORPHAN_S = 3600.0
 
 
+class Kept(NamedTuple):
+    """What was known of an image when it was written; somebody may have taken it away since."""
+
+    written_s: float
+    size: int
+
+
 class KeptImages:
     """In `folder`, each under its part's id, at most `limit_bytes` of them: the oldest go first, and their signals go
-    out without. `removed` counts those. From any thread."""
+    out without. `removed` counts those that a sink still wanted. `place` is how far the last of the sinks that want
+    images has come, and `number_of` the place of a part's signal. From any thread."""
 
-    def __init__(self, folder: Path, limit_bytes: int) -> None:
+    def __init__(
+        self, folder: Path, limit_bytes: int, place: Callable[[], int], number_of: Callable[[str], int | None]
+    ) -> None:
         folder.mkdir(exist_ok=True)
         self._folder, self._limit, self._lock, self.removed = folder, limit_bytes, threading.Lock(), 0
-        found = {path: path.stat() for path in folder.glob("[!.]*.*")}
-        self._sizes = {path: found[path].st_size for path in sorted(found, key=lambda path: found[path].st_mtime)}
-        self._bytes = sum(self._sizes.values())
+        self._place, self._number_of = place, number_of
+        found: dict[Path, Kept] = {}
+        for path in folder.glob("[!.]*.*"):
+            with suppress(FileNotFoundError):
+                found[path] = _kept(path)
+        self._kept = {path: found[path] for path in sorted(found, key=lambda path: found[path].written_s)}
+        self._bytes = sum(kept.size for kept in found.values())
 
     def keep(self, frame: Frame, part_id: str) -> None:
         """Raises OSError, and Unreadable for what is no image."""
         path = keep_image(frame, self._folder, part_id)
         with self._lock:
-            self._bytes -= self._sizes.pop(path, 0)
-            self._sizes[path] = path.stat().st_size
-            self._bytes += self._sizes[path]
-            while self._bytes > self._limit and len(self._sizes) > 1:
-                if self.removed == 0:
-                    LOG.warning("images that wait for sinks are too many", extra={"metadata": {"bytes": self._limit}})
-                self._remove(next(iter(self._sizes)))
-                self.removed += 1
+            self._forget(path)
+            self._kept[path] = _kept(path)
+            self._bytes += self._kept[path].size
+            while self._bytes > self._limit and len(self._kept) > 1:
+                oldest = next(iter(self._kept))
+                if self._is_wanted(oldest):
+                    if self.removed == 0:
+                        metadata = {"bytes": self._limit}
+                        LOG.warning("images that wait for sinks are too many", extra={"metadata": metadata})
+                    self.removed += 1
+                self._remove(oldest)
 
-    def remove_delivered(self, place: int, number_of: Callable[[str], int | None]) -> None:
-        """What every sink that wants images has; `place` is how far the last of them has come, and `number_of` the
-        place of a part's signal."""
-        for path in list(self._sizes):
-            number = number_of(path.stem)
+    def remove_delivered(self) -> None:
+        """What every sink that wants images has."""
+        place = self._place()
+        for path, kept in list(self._kept.items()):
+            number = self._number_of(path.stem)
             if number is not None and number > place:
                 return  # and all that are newer
-            if number is not None or time.time() - path.stat().st_mtime > ORPHAN_S:
+            if number is not None or time.time() - kept.written_s > ORPHAN_S:
                 with self._lock:
                     self._remove(path)
 
+    def _is_wanted(self, path: Path) -> bool:
+        try:
+            number = self._number_of(path.stem)
+        except Exception:  # of the outbox's disk, which is not the image's fault
+            number = None
+        return path.exists() and (number is None or number > self._place())
+
     def _remove(self, path: Path) -> None:
-        self._bytes -= self._sizes.pop(path, 0)
+        self._forget(path)
         path.unlink(missing_ok=True)
+
+    def _forget(self, path: Path) -> None:
+        if (kept := self._kept.pop(path, None)) is not None:
+            self._bytes -= kept.size
+
+
+def _kept(path: Path) -> Kept:
+    status = path.stat()
+    return Kept(status.st_mtime, status.st_size)
 
 
 def awaited(surroundings: Surroundings, signal: Signal, is_closing: threading.Event) -> Path | None:

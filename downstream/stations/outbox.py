@@ -69,7 +69,7 @@ class Outbox:
                 self._make(connection)
                 self._newest = connection.execute("SELECT COALESCE(MAX(number), 0) FROM signals").fetchone()[0]
         except sqlite3.DatabaseError as error:
-            raise UserError(f"{self.path} cannot be used ({error}): put it aside, or name another --state.") from None
+            raise self._damage(error) from None
         self._thread = threading.Thread(target=self._write, name="outbox", daemon=True)
         self._thread.start()
 
@@ -90,7 +90,7 @@ class Outbox:
 
         def write(connection: sqlite3.Connection) -> Signal:
             connection.execute("DELETE FROM open_parts WHERE id = ?", (signal.id,))
-            if (stored := _stored(connection, signal.id)) is not None:
+            if (stored := self._stored(connection, signal.id)) is not None:
                 return stored
             late = deadline_s is not None and time.monotonic() > deadline_s and signal.verdict != "fault"
             written = replace(signal, verdict="fault", reason="judged, but not on disk in time") if late else signal
@@ -110,7 +110,7 @@ class Outbox:
             for part in left:
                 signal = Signal(part.id, part.station, part.part, part.name, "fault", reason, None, None, None, None,
                                 part.time, 0.0)  # fmt: skip
-                if _stored(connection, part.id) is None:
+                if self._stored(connection, part.id) is None:
                     _add(connection, signal)
             connection.execute("DELETE FROM open_parts")
             return len(left)
@@ -135,7 +135,7 @@ class Outbox:
     def signal_of(self, part_id: str) -> Signal | None:
         """The signal of a part, if it is one of the last."""
         rows = self._rows("SELECT json FROM signals WHERE id = ?", (part_id,))
-        return Signal.from_json(rows[0][0]) if rows else None
+        return self._signal(rows[0][0]) if rows else None
 
     def number_of(self, part_id: str) -> int | None:
         """The place of a part's signal in the order of all."""
@@ -160,7 +160,7 @@ class Outbox:
         """The signals of these stations behind that of a number, the oldest first."""
         marks = ", ".join("?" * len(stations))
         query = f"SELECT number, json FROM signals WHERE number > ? AND station IN ({marks}) ORDER BY number LIMIT ?"
-        return [Numbered(found, Signal.from_json(text))
+        return [Numbered(found, self._signal(text))
                 for found, text in self._rows(query, (number, *stations, limit))]  # fmt: skip
 
     def count_after(self, number: int, stations: Sequence[str]) -> int:
@@ -196,7 +196,7 @@ class Outbox:
         """The newest first; of all stations, or of one."""
         query = "SELECT json FROM signals WHERE ?1 IS NULL OR station = ?1 ORDER BY number DESC LIMIT ?2"
         rows = self._rows(query, (station, limit))
-        return [Signal.from_json(text) for (text,) in rows]
+        return [self._signal(text) for (text,) in rows]
 
     def close(self) -> None:
         """Write what waits, and end."""
@@ -237,7 +237,7 @@ class Outbox:
         delivered = dict(self._delivered)
         try:
             connection.execute("BEGIN IMMEDIATE")
-            outcomes = [write(connection) for write, _ in batch]
+            outcomes = [_outcome(connection, write) for write, _ in batch]
             places = [(number, sink) for sink, number in delivered.items()]
             connection.executemany("UPDATE sinks SET delivered = MAX(delivered, ?) WHERE name = ?", places)
             newest = connection.execute("SELECT COALESCE(MAX(number), 0) FROM signals").fetchone()[0]
@@ -257,7 +257,10 @@ class Outbox:
             self._newest = newest
             self._arrived.notify_all()
         for (_, future), outcome in zip(batch, outcomes, strict=True):
-            future.set_result(outcome)
+            if isinstance(outcome, Exception):
+                future.set_exception(outcome)
+            else:
+                future.set_result(outcome)
         return True
 
     def _connected(self) -> sqlite3.Connection:
@@ -270,6 +273,19 @@ class Outbox:
         with closing(self._connected()) as connection:
             return connection.execute(query, values).fetchall()
 
+    def _signal(self, text: str) -> Signal:
+        try:
+            return Signal.from_json(text)
+        except (TypeError, ValueError) as error:
+            raise self._damage(error) from None
+
+    def _stored(self, connection: sqlite3.Connection, part_id: str) -> Signal | None:
+        row = connection.execute("SELECT json FROM signals WHERE id = ?", (part_id,)).fetchone()
+        return row and self._signal(row[0])
+
+    def _damage(self, error: Exception) -> UserError:
+        return UserError(f"{self.path} cannot be used ({error}): put it aside, or name another --state.")
+
     def _make(self, connection: sqlite3.Connection) -> None:
         found = connection.execute("PRAGMA user_version").fetchone()[0]
         if found > FORMAT:
@@ -278,9 +294,19 @@ class Outbox:
             connection.executescript(f"BEGIN; {TABLES} PRAGMA user_version = {FORMAT}; COMMIT;")
 
 
-def _stored(connection: sqlite3.Connection, part_id: str) -> Signal | None:
-    row = connection.execute("SELECT json FROM signals WHERE id = ?", (part_id,)).fetchone()
-    return row and Signal.from_json(row[0])
+def _outcome(connection: sqlite3.Connection, write: Callable[[sqlite3.Connection], object]) -> object:
+    """What it gives; or the error of one that is wrong by itself, and is undone alone. Raises sqlite3.Error, the
+    disk's."""
+    connection.execute("SAVEPOINT one")
+    try:
+        outcome = write(connection)
+    except sqlite3.Error:
+        raise
+    except Exception as error:  # those beside it must not wait for it, nor the thread end
+        connection.execute("ROLLBACK TO one")
+        outcome = error
+    connection.execute("RELEASE one")
+    return outcome
 
 
 def _add(connection: sqlite3.Connection, signal: Signal) -> None:

@@ -20,7 +20,9 @@ class Part:
     def __init__(self, station: str, name: str, began_s: float, budget_ms: float, frames: Sequence[Frame] = ()) -> None:
         self.key = frames[0].key if frames else ""
         self.id = id_of(station, self.key) if self.key else new_id()
-        self.station, self.name, self.frames, self.number = station, name, [*frames], 0
+        # Half a character, from JSON or a file's name that is no UTF-8, could go onto no disk and out of no sink.
+        self.name = name.encode(errors="replace").decode()
+        self.station, self.frames, self.number = station, [*frames], 0
         self.began_s, self.budget_ms, self.signal = began_s, budget_ms, Future()
         self.seen: tuple[Opened, Inspection] | None = None
         self._lock, self._is_over = threading.Lock(), False

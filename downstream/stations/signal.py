@@ -87,8 +87,8 @@ def new_id() -> str:
 
 
 def id_of(station: str, name: str) -> str:
-    """Of a part that its source calls the same however often it comes."""
-    return str(uuid.uuid5(NAMESPACE, f"{station}\n{name}"))
+    """Of a part that its source calls the same however often it comes, also by a file's name that is no UTF-8."""
+    return str(uuid.uuid5(NAMESPACE, f"{station}\n{name}".encode(errors="backslashreplace").decode()))
 
 
 def signal_schema() -> dict:

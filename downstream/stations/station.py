@@ -27,7 +27,7 @@ from downstream.stations.kept_images import KeptImages
 from downstream.stations.model import NotJudged, SharedModel
 from downstream.stations.outbox import Outbox
 from downstream.stations.part import Part
-from downstream.stations.signal import Signal, id_of
+from downstream.stations.signal import Signal, Verdict, id_of
 from downstream.stations.tally import Tally
 from downstream.stations.verdict import decide, reason_of
 from downstream.stations.waiting import Full, Waiting
@@ -296,11 +296,21 @@ class Station:
 
     def _finish(self, part: Part, signal: Signal) -> None:
         if part.claim():
-            written = self._outbox.finish(signal, part.deadline_s, remembered=self.source.stays)
-            written.add_done_callback(partial(self._on_disk, part))
+            self._write(part, signal)
 
-    def _on_disk(self, part: Part, written: "Future[Signal]") -> None:
-        if written.cancelled():  # the line ends, and the disk is full
+    def _write(self, part: Part, signal: Signal) -> None:
+        written = self._outbox.finish(signal, part.deadline_s, remembered=self.source.stays)
+        written.add_done_callback(partial(self._on_disk, part, signal.verdict))
+
+    def _on_disk(self, part: Part, said: Verdict, written: "Future[Signal]") -> None:
+        error = None if written.cancelled() else written.exception()
+        if error is not None:
+            metadata = {"station": self.name, "reason": type(error).__name__}
+            LOG.warning("a signal cannot be written", extra={"metadata": metadata})
+            if said != "fault":
+                self._write(part, part.fault(f"a fault of heldout ({type(error).__name__})"))
+                return
+        if error is not None or written.cancelled():  # then the line ends, and the disk is full
             part.signal.cancel()
             self._on_the_way.pop(part.id, None)
             return

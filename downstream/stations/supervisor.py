@@ -57,9 +57,10 @@ class Supervisor:
         set_threads(config.threads)
         images_folder = config.state / "images"
         names = tuple(station.name for station in line.stations)
-        self._images_folder, self._images = images_folder, KeptImages(images_folder, config.images_mb << 20)
         self._outbox = Outbox(config.state)
         opened.callback(self._outbox.close)
+        self._images_folder = images_folder
+        self._images = KeptImages(images_folder, config.images_mb << 20, self._place_of_images, self._outbox.number_of)
         self._deadlines = Deadlines()
         opened.callback(self._deadlines.stop)
         self._deliveries: list[Delivery] = []
@@ -181,7 +182,7 @@ class Supervisor:
         self._show(self.stations)
         self._run_together([partial(delivery.stop, DELIVER_S) for delivery in self._deliveries])
         with suppress(OSError):
-            self._remove_images()
+            self._images.remove_delivered()
 
     def _run_together(self, calls: Sequence[Callable[[], None]]) -> None:
         threads = [threading.Thread(target=call, daemon=True) for call in calls]
@@ -196,14 +197,13 @@ class Supervisor:
             for model in self._models.values():
                 model.refresh()
             try:
-                self._remove_images()
+                self._images.remove_delivered()
             except Exception as error:
                 LOG.warning("kept images cannot be removed", extra={"metadata": {"reason": type(error).__name__}})
 
-    def _remove_images(self) -> None:
-        """Kept images that every sink has which wants images."""
-        places = [each.place for each in self._deliveries if each.sink.wants_images]
-        self._images.remove_delivered(min(places, default=1 << 62), self._outbox.number_of)
+    def _place_of_images(self) -> int:
+        """How far the last sink has come that wants images."""
+        return min((each.place for each in self._deliveries if each.sink.wants_images), default=1 << 62)
 
     def _touch(self, station: str) -> None:
         self._changed.add(station)

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import ClassVar
 
 from downstream.service.audit.config import DEFAULT_RESULTS
-from downstream.service.config import DEFAULT_KEPT_IMAGES
 from downstream.stations.broker import PAHO, Broker, check_topic
 from downstream.stations.options import Address, Options, Secret, address_in
 from pretrain.command import Names, UserError
@@ -87,20 +86,21 @@ class Database(Options):
     Attributes:
         results: A SQLite file, or postgresql://USER@HOST/NAME.
         password: The password for PostgreSQL, from a file or the environment.
-        kept_images: Folder that the service has by this name; people can only correct what was kept there.
-        keep: Images of these verdicts are kept; an empty list keeps none.
+        kept_images: Folder that the service has by this name; people can only correct what was kept there. Default is
+            to keep none.
+        keep: Images of these verdicts are kept in it.
         free_gb: None is kept that would leave less than so much room on its disk, in GiB.
     """
 
     results: str = DEFAULT_RESULTS
     password: Secret | None = None
-    kept_images: Path = DEFAULT_KEPT_IMAGES
+    kept_images: Path | None = None
     keep: Names = Names("pass,fail")
     free_gb: float = 10.0
 
     def check(self) -> None:
         super().check()
-        if self.kept_images.exists() and not self.kept_images.is_dir():
+        if self.kept_images is not None and self.kept_images.exists() and not self.kept_images.is_dir():
             raise UserError(f"kept_images {self.kept_images} is no folder.")
         check_verdicts(self.keep, "pass", "fail")
         if self.free_gb < 0:
@@ -122,7 +122,7 @@ class Mqtt(Broker, Options):
         topic: What the topics begin with: TOPIC/STATION/signal, TOPIC/STATION/state and TOPIC/status. Each line has
             its own.
         sparkplug: GROUP/NODE: beside those topics the line is this edge node of Sparkplug B, each station a device of
-            it; its death takes the place of TOPIC/status.
+            it; its death takes the place of TOPIC/status. Each line has its own.
     """
 
     needs: ClassVar[tuple[str, str] | None] = PAHO
@@ -139,7 +139,8 @@ class Mqtt(Broker, Options):
                 raise UserError(f"sparkplug {self.sparkplug!r} is no edge node: write GROUP/NODE.")
 
     def owns(self) -> Sequence[str]:
-        return [f"the topic {self.topic} at {self.address()}"]
+        node = [f"the edge node {self.sparkplug} at {self.address()}"] if self.sparkplug else []
+        return [f"the topic {self.topic} at {self.address()}", *node]
 
     def reaches(self) -> Sequence[Address]:
         return [self.address()]

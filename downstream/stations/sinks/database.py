@@ -21,19 +21,20 @@ class DatabaseSink(Sink):
 
     def __init__(self, options: config.Database, surroundings: Surroundings) -> None:
         self.options, self._surroundings, self._database = options, surroundings, None
-        self.wants_images, self._is_closing = bool(options.keep), threading.Event()
+        self.wants_images, self._is_closing = options.kept_images is not None and bool(options.keep), threading.Event()
 
     def send(self, signal: Signal) -> None:
         if signal.verdict == "fault" or signal.score is None:
             return
-        wanted = signal.verdict in self.options.keep
+        wanted = self.wants_images and signal.verdict in self.options.keep
         image = awaited(self._surroundings, signal, self._is_closing) if wanted else None
         try:
             if self._database is None:  # not in open(): one that is away is no reason not to start
                 password = self.options.password
                 self._database = Database(self.options.results, password.value() if password else None)
             if not self._is_there(result := result_of(signal)):
-                digest = image and self._kept(image, self._database)
+                folder = self.options.kept_images
+                digest = self._kept(image, folder, self._database) if image and folder else None
                 self._database.add_results([result._replace(digest=digest, is_kept=True) if digest else result])
         except SQLAlchemyError as error:
             raise NotDelivered(f"the database does not answer ({type(error).__name__})") from None
@@ -48,9 +49,13 @@ class DatabaseSink(Sink):
         same = ResultFilter(since=result.created, until=until)
         return any(other.name == result.name for other in self._database.first_results(same, 1000))
 
-    def _kept(self, image: Path, database: Database) -> str | None:
-        """The digest under which the service finds the image; none where the disk has no room for it."""
-        folder, data = self.options.kept_images, image.read_bytes()
+    def _kept(self, image: Path, folder: Path, database: Database) -> str | None:
+        """The digest under which the service finds the image; none where the disk has no room for it, and for one that
+        was removed this moment."""
+        try:
+            data = image.read_bytes()
+        except FileNotFoundError:
+            return None
         try:
             folder.mkdir(parents=True, exist_ok=True)  # whose disk it is can only be told of one that is there
             if shutil.disk_usage(folder).free < self.options.free_gb * 2**30 + len(data):

@@ -11,7 +11,6 @@ from datetime import datetime
 
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto, FileDescriptorProto
 from google.protobuf.descriptor_pool import DescriptorPool
-from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
 from paho.mqtt.client import Client
 
@@ -86,11 +85,10 @@ class EdgeNode:
         """Births again, for a host that has missed them."""
         try:
             said = Payload.FromString(payload).metrics
-        except DecodeError:
-            LOG.warning("a command of Sparkplug cannot be read", extra={"metadata": {"node": self._node}})
-            return
-        if any(metric.name == REBIRTH and metric.boolean_value for metric in said):
-            self._bear()
+            if any(metric.name == REBIRTH and metric.boolean_value for metric in said):
+                self._bear()
+        except Exception:  # or paho's thread would end
+            LOG.exception("a command of Sparkplug was not followed", extra={"metadata": {"node": self._node}})
 
     def take(self, signal: Signal) -> None:
         """Its data, before the signal itself goes out as JSON on the same connection, whose acknowledgment is then for

@@ -62,7 +62,9 @@ def test_two_on_one_port_are_named(models_folder, monkeypatch):
       "sink csv and sink b have one and the same, the file .*/a.csv:"),
      ({"type": "video", "url": "/dev/video0"}, [], "the camera /dev/video0"),
      ({"type": "push"}, [{"type": "mqtt", "url": "mqtt://plant"}, {"type": "mqtt", "name": "b", "url": "mqtt://plant"}],
-      "sink mqtt and sink b have one and the same, the topic heldout at plant:1883:")],
+      "sink mqtt and sink b have one and the same, the topic heldout at plant:1883:"),
+     ({"type": "push"}, [{"type": "mqtt", "name": name, "url": "mqtt://plant", "topic": name, "sparkplug": "g/n"}
+                         for name in ("a", "b")], "the edge node g/n at plant:1883:")],
 )  # fmt: skip
 def test_what_only_one_may_have_is_named(models_folder, tmp_path, monkeypatch, station, sinks, words):
     monkeypatch.chdir(tmp_path)

@@ -56,6 +56,8 @@ def test_what_is_no_image_is_a_fault(here):
 def test_a_call_is_answered_with_the_signal_or_at_once_with_the_id(here):
     answer = here.client.post("/api/stations/call/trigger", json={"name": "19"}).json()
     assert (answer["name"], answer["verdict"], answer["frames"]) == ("19", "pass", 1)
+    half = here.client.post("/api/stations/call/trigger", content=b'{"name": "\\ud800 20"}').json()
+    assert (half["name"], half["verdict"]) == ("? 20", "pass")  # half a character is no name
     at_once = here.client.post("/api/stations/call/trigger?wait=false")
     assert at_once.status_code == 202
     until(lambda: here.line._outbox.signal_of(at_once.json()["id"]))

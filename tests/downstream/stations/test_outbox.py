@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -132,6 +133,24 @@ def test_a_damaged_file_and_one_of_the_future_are_refused(tmp_path):
     connection.close()
     with pytest.raises(UserError, match="later heldout"):
         Outbox(tmp_path / "b")
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", "x", None, b"\xff", 5])
+def test_a_damaged_signal_is_said_as_other_damage(outbox, text):
+    outbox.finish(verdict(1)).result(5)
+    outbox._asked(lambda connection: connection.execute("UPDATE signals SET json = ?", (text,))).result(5)
+    for read in (lambda: outbox.last_signals(9), lambda: outbox.finish(verdict(1)).result(5)):
+        with pytest.raises(UserError, match="line.sqlite cannot be used"):
+            read()
+
+
+def test_what_can_go_onto_no_disk_fails_alone(outbox):
+    outbox.begin(begun(1)).result(5)
+    broken, half = outbox.finish(verdict(1, score=float("nan"))), outbox.begin(replace(begun(3), name="\ud800"))
+    whole = outbox.finish(verdict(2))
+    assert whole.result(5).part == 2 and isinstance(broken.exception(5), ValueError)
+    assert isinstance(half.exception(5), UnicodeEncodeError) and outbox.problem is None
+    assert outbox.recover() == 1 and outbox.signal_of(verdict(1).id).verdict == "fault"  # nothing of it was left
 
 
 WRITER = """

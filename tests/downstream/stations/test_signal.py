@@ -1,12 +1,14 @@
 """Signals and their published schema agree, both ways."""
 
 import json
+import os
+import uuid
 from dataclasses import fields
 
 import jsonschema
 import pytest
 
-from downstream.stations.signal import Signal, id_of, new_id, signal_schema
+from downstream.stations.signal import NAMESPACE, Signal, id_of, new_id, signal_schema
 
 REGION = {"area_px": 9, "box": [1, 2, 4, 5], "peak": 1.5, "center": [2, 3]}
 JUDGED = Signal(
@@ -36,7 +38,8 @@ def test_a_score_that_is_no_number_is_not_sent():
 
 
 def test_ids_follow_from_names_and_else_are_new():
-    assert id_of("cap", "a.png") == id_of("cap", "a.png")
+    assert id_of("cap", "a.png") == str(uuid.uuid5(NAMESPACE, "cap\na.png"))
+    assert id_of("cap", os.fsdecode(b"\xff.png")) != id_of("cap", os.fsdecode(b"\xfe.png"))
     assert len({id_of("cap", "a.png"), id_of("cap", "b.png"), id_of("lid", "a.png"), new_id(), new_id()}) == 5
 
 

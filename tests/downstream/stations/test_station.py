@@ -134,6 +134,12 @@ def test_one_verdict_of_three_frames(line, pictures):
         assert (station.newest.signal.verdict, station.newest.signal.frames) == (expected, 3)
 
 
+def test_a_verdict_that_cannot_be_written_is_a_fault(line, pictures):
+    line(threshold=float("nan")).source.put(pictures[0])
+    (found,) = signals(line, 1)
+    assert (found.verdict, found.reason) == ("fault", "a fault of heldout (ValueError)")
+
+
 def test_another_threshold_decides_otherwise(line, pictures):
     station = line(threshold=1e9)
     station.source.put(pictures[1])

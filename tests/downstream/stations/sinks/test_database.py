@@ -11,6 +11,7 @@ from downstream.service.feedback.records import Feedback, FeedbackRecords
 from downstream.stations.contract import Frame
 from downstream.stations.frames import keep_image
 from downstream.stations.sinks import config
+from downstream.stations.sinks import database as database_sink
 from downstream.stations.sinks.database import DatabaseSink
 from pretrain.command import Names
 
@@ -68,4 +69,13 @@ def test_images_that_nobody_wants_or_has_room_for_are_not_kept(tmp_path):
         assert [result.is_kept for result in database.results(ResultFilter(), 10)] == [False]
         database.close()
     assert not list((tmp_path / "kept").glob("*"))
-    assert not DatabaseSink(config.Database(file, keep=Names()), around).wants_images
+    assert not DatabaseSink(config.Database(file, kept_images=tmp_path, keep=Names()), around).wants_images
+    assert not DatabaseSink(config.Database(file), around).wants_images
+
+
+def test_an_image_that_is_removed_this_moment_is_none(tmp_path, monkeypatch):
+    monkeypatch.setattr(database_sink, "awaited", lambda *_: tmp_path / "gone.jpg")
+    sink = DatabaseSink(config.Database(str(tmp_path / "results.sqlite"), kept_images=tmp_path / "kept"),
+                        surroundings(tmp_path))  # fmt: skip
+    sink.send(verdict(1, frames=1, **JUDGED))
+    sink.close()

@@ -18,7 +18,7 @@ from downstream.stations.delivery import Delivery
 from downstream.stations.outbox import Outbox
 from downstream.stations.sinks.config import Mqtt
 from downstream.stations.sinks.mqtt import MqttSink
-from downstream.stations.sinks.sparkplug import REBIRTH, SIGNAL, STATE, Payload
+from downstream.stations.sinks.sparkplug import REBIRTH, SIGNAL, STATE, EdgeNode, Payload
 from pretrain.command import UserError
 
 # What code made of the published sparkplug_b.proto writes.
@@ -99,6 +99,11 @@ def test_payloads_are_those_of_the_published_definition():
 def test_what_names_no_edge_node_is_said(name):
     with pytest.raises(UserError, match="sparkplug|topic"):
         Mqtt("mqtt://plant", sparkplug=name).check()
+
+
+def test_a_command_that_is_no_text_ends_no_thread():
+    """Its metric's name is no UTF-8."""
+    EdgeNode(Client(CallbackAPIVersion.VERSION2), "plant/line", ("cap",)).commanded(b"\x12\x03\x0a\x01\xff")
 
 
 def test_the_page_names_every_metric():
