@@ -65,7 +65,6 @@ def main(config: Evaluate) -> int:
         print(f"warning: {warning}", file=sys.stderr)
     study = {**plan.metadata, "command": shlex.join(["python", "downstream/evaluate.py", *sys.argv[1:]])}
     study["cells"] = [str(task.cell.file(Path())) for task in plan.tasks]
-    study["is_restored"] = restoration_study(config) is None
     with Followers(config.track, config.out, study) as followers:
         with sole_writer(config.out, "computes in", "another --out"):
             # Before the first cell, so that a study that is stopped can be reported, and again with what failed.
@@ -74,8 +73,8 @@ def main(config: Evaluate) -> int:
                 plan.tasks, config.out, choose_device(config.device), restoration_line(config), followers
             )
             write_study(config.out, {**study, "failures": failures})
-        study["is_restored"] = compare_restorers(config)
-        write_study(config.out, {**study, "failures": failures})  # for a report that is made later
+            study["is_restored"] = compare_restorers(config)
+            write_study(config.out, {**study, "failures": failures})  # for a report that is made later
         write_reports(config, followers, study["is_restored"])
     return 1 if failures or not study["is_restored"] else 0
 

@@ -27,7 +27,8 @@ GRID_LEVEL = "level2"
 TILE_PX, MARGIN_PX = 1536, 224
 # Of a level that is brought to the grid of such an image: all at once take gigabytes.
 CHANNELS_AT_ONCE = 8
-MOST_AVERAGED = 4
+# An image is large that has more patches, one every 8 px, than one of 640 x 640, or of about as many pixels.
+MOST_AVERAGED, LARGE_PATCHES = 4, 7040
 ALL = slice(None)
 
 
@@ -39,8 +40,8 @@ class Patches:
     """float32 RGB (b, 3, h, w) in [0, 1] -> float32 patch vectors (b, rows, columns, dimensions).
 
     The grid is that of level2, one patch every 8 pixels, or of the level nearest to it that is asked for; or it has at
-    most `grid` patches per side; but all where each would be an average of more than MOST_AVERAGED a side, in which no
-    small defect shows. Each vector is the average over
+    most `grid` patches per side; with `all_of_large` but all of a large image, where each would be an average of more
+    than MOST_AVERAGED a side, in which no small defect shows. Each vector is the average over
     `neighborhood` x `neighborhood` positions of its level. All channels are kept, or `dimensions` of them drawn at
     random (`reduction` "random", as in PaDiM), or as many orthonormal mixtures of them ("orthogonal"), a function of
     `seed` alone.
@@ -52,6 +53,7 @@ class Patches:
         levels: Sequence[str] = ("level2", "level3"),
         *,
         grid: int | None = None,
+        all_of_large: bool = False,
         neighborhood: int = 3,
         dimensions: int | None = None,
         reduction: str = "random",
@@ -64,7 +66,7 @@ class Patches:
         if reduction not in ("random", "orthogonal"):
             raise UserError(f"there is no reduction {reduction!r}; choose from random, orthogonal.")
         self.encoder, self.levels = folded(encoder), tuple(level for level in encoder.channels if level in levels)
-        self.grid, self.neighborhood = grid, neighborhood
+        self.grid, self.all_of_large, self.neighborhood = grid, all_of_large, neighborhood
         counts = [encoder.channels[level] for level in self.levels]
         self.width = sum(counts)  # channels of all levels
         self.dimensions = min(dimensions or self.width, self.width)
@@ -183,7 +185,9 @@ class Patches:
 
     def _is_whole(self, shape: Sequence[int]) -> bool:
         """Whether all patches of a level of that shape are looked at, rather than `grid` a side."""
-        return self.grid is None or max(shape) > MOST_AVERAGED * self.grid
+        if self.grid is None:
+            return True
+        return self.all_of_large and math.prod(shape) > max((MOST_AVERAGED * self.grid) ** 2, LARGE_PATCHES)
 
     def _on_one_grid(self, levels: Sequence[Tensor]) -> Tensor:
         """Patch vectors (b, rows, columns, dimensions)."""

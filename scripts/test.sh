@@ -15,7 +15,7 @@ found=$(mktemp)
     NO_MKDOCS_2_WARNING=1 mkdocs build --quiet --strict # the site of docs/, into site/
 } >"$found" 2>&1 &
 checking=$!
-trap 'kill "$checking" 2>/dev/null || true; rm -f "$found"' EXIT
+trap '[ -z "$checking" ] || kill "$checking" 2>/dev/null || true; rm -f "$found"' EXIT
 # Two processes of one thread each, since most tests wait for something or compute too little to divide. A file's tests
 # stay together, as they share what its fixtures trained, and come in the order of tests/conftest.py. `-n 0` is one
 # process, as a debugger wants it. Plugins that other packages bring for pytest take seconds to load, and no test uses
@@ -25,7 +25,11 @@ export PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 OMP_NUM_THREADS=1
 # restarts, since xdist 3.8 gives a new process the finished files of the dead one, and waits for ever for their tests.
 python -m pytest -p xdist -n 2 --max-worker-restart 0 --dist loadfile --no-loadscope-reorder \
     -o faulthandler_timeout=600 -o faulthandler_exit_on_timeout=true -m "not slow and not gpu" "$@" || failed=$?
-if ! wait "$checking"; then
+is_well=true
+wait "$checking" || is_well=false
+checking=
+if ! $is_well; then
+    echo "error: types (pyrefly) or the site of docs/ (mkdocs):" >&2
     cat "$found" >&2
     exit 1
 fi

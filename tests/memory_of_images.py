@@ -21,7 +21,7 @@ def main() -> None:
     patches.TILE_PX, patches.MARGIN_PX, contract.MAX_PIXELS_AT_ONCE = 256, 32, 256**2
     patchcore.MIN_PATCHES, patchcore.PATCHES_AT_ONCE, patchcore.MAX_CANDIDATES = 64, 2**10, 2**10
     patch_method.PATCHES_IN_PLACE, patch_method.MAX_MAP_PIXELS, patch_method.SORTED_AT_ONCE = 2**10, 2**16, 2**16
-    padim.MAX_GAUSSIAN_BYTES, cells.NUMBERS_AT_ONCE = 2**18, 2**16
+    padim.MAX_LARGE_GAUSSIAN_BYTES, patch_method.LARGE_PX, cells.NUMBERS_AT_ONCE = 2**18, 256, 2**16
     method_class = {"PatchCore": patchcore.PatchCore, "Fused": fused.Fused}[sys.argv[1]]
     generator = np.random.default_rng(0)
     for side_px in map(int, sys.argv[2:]):

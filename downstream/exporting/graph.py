@@ -16,7 +16,7 @@ from downstream.methods.ensemble import Ensemble
 from downstream.methods.evidence import Evidence, inputs_of
 from downstream.methods.fused import Fused
 from downstream.methods.padim import PaDiM
-from downstream.methods.patch_method import PatchMethod, highest_count, upsampling_matrix
+from downstream.methods.patch_method import PatchMethod, counted_share, highest_count, upsampling_matrix
 from downstream.methods.patchcore import PatchCore
 from downstream.methods.references import background
 from downstream.methods.region import painted
@@ -143,8 +143,9 @@ class PatchGraph(nn.Module):
         self.normalization = Normalization(method, self.vectors.channels) if is_normalized else nn.Identity()
         rows, columns = method.patch_sum_.shape[:2]
         (height, width), cpu = sides(size_px), torch.device("cpu")
-        self.register_buffer("down", upsampling_matrix(rows, height, method.blur, cpu))
-        self.register_buffer("across", upsampling_matrix(columns, width, method.blur, cpu).T.contiguous())
+        blur = method.blur * counted_share((height, width))
+        self.register_buffer("down", upsampling_matrix(rows, height, blur, cpu))
+        self.register_buffer("across", upsampling_matrix(columns, width, blur, cpu).T.contiguous())
         weights = torch.ones(rows, columns)
         if method.foreground:
             weights = 1 - method.foreground * background(method.patch_sum_).float()
@@ -154,7 +155,7 @@ class PatchGraph(nn.Module):
             weights = weights * method._spread(torch.ones(1, len(inside)), (rows, columns))[0]
         self.register_buffer("weights", weights)
         self.register_buffer("inside", inside)
-        self.highest = highest_count(method.top_share, seen_px)
+        self.highest = highest_count(method.top_share, seen_px, (height, width))
         self.image_weight = method.image_weight
         if self.image_weight:
             self.register_buffer("pooled_normals", method.pooled_)

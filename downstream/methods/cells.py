@@ -1,6 +1,6 @@
 """Patches of a large image that lie together share a Gaussian: one for each of a million would take 100 GB.
 
-A cell is `share` patches, or one fewer, by their numbers among those that count. An image then brings many vectors to
+A cell is `share` patches, or fewer, by their numbers among those that count. An image then brings many vectors to
 each Gaussian, and all of them are left out together. Cells are taken some at a time: copies of all of an image's
 patches take gigabytes.
 """
@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from downstream.methods.gaussians import Gaussians, Moments, fit_gaussians
+from downstream.methods.gaussians import FLOOR, Gaussians, Moments, fit_gaussians
 
 # Of patches, and of matrices, that are copied at once.
 NUMBERS_AT_ONCE = 2**23
@@ -19,7 +19,7 @@ NUMBERS_AT_ONCE = 2**23
 
 def cells_of(positions: Tensor, grid: Sequence[int], share: int) -> Tensor:
     """Cells of at most `share` of the patches at `positions` (p,) of a grid, numbers from the upper left: int64 (c, k),
-    numbers below p. Where a cell has one fewer its last comes twice."""
+    numbers below p. Where a cell has fewer its last comes again."""
     side = max(1, round(math.sqrt(share)))
     down, across = positions // grid[1] // side, positions % grid[1] // side
     across = torch.where(down % 2 == 0, across, grid[1] - across)  # there and back, so that what follows is near
@@ -49,19 +49,19 @@ def distances(gaussians: Gaussians, vectors: Tensor, cells: Tensor) -> Tensor:
 def distances_without(moments: Moments, own: Tensor, cells: Tensor, shrinkage: float | None) -> Tensor:
     """Distances of the patches of an image in its first view, of all its views (m, p, d), to the Gaussians of all other
     images: (p,)."""
-    found = own.new_empty(1, own.shape[1])
+    found, floor = own.new_empty(1, own.shape[1]), FLOOR * moments.variance()
     for chunk, of_cells in _parts(own, cells):
         others = moments.part(chunk).without(of_cells)
         first = of_cells[: cells.shape[1]]
-        _scatter(found, cells[chunk], fitted(others, shrinkage).distances(first))
+        _scatter(found, cells[chunk], fitted(others, shrinkage, floor).distances(first))
     return found[0]
 
 
-def fitted(moments: Moments, shrinkage: float | None) -> Gaussians:
-    """The Gaussians of all that was taken in, nothing left out."""
+def fitted(moments: Moments, shrinkage: float | None, floor: Tensor | None = None) -> Gaussians:
+    """The Gaussians of all that was taken in, nothing left out; of some cells, with the floor of all."""
     positions, dimensions = moments.shift.shape
     nobody = moments.shift.new_empty(0, int(moments.count), positions, dimensions)
-    return fit_gaussians(moments, shrinkage, nobody)[0]
+    return fit_gaussians(moments, shrinkage, nobody, floor)[0]
 
 
 def _parts(vectors: Tensor, cells: Tensor) -> Iterator[tuple[slice, Tensor]]:

@@ -153,19 +153,21 @@ class Gaussians(NamedTuple):
         return torch.bmm(self.whitening, centered.mT).square().sum(1).sqrt().T
 
 
-def fit_gaussians(moments: Moments, shrinkage: float | None, members: Tensor) -> tuple[Gaussians, Tensor]:
+def fit_gaussians(
+    moments: Moments, shrinkage: float | None, members: Tensor, floor: Tensor | None = None
+) -> tuple[Gaussians, Tensor]:
     """The Gaussians of all vectors taken in, and how far each member is from the Gaussians of all others.
 
     `members` (n, m, p, d) are of the normals that were taken in, m views of each (one, or several flipped and rotated
     ones). A member is left out with all its views, the distance is that of its first: (n, p), or (0, p) where nothing
     is left. Leaving m vectors out is a change of rank m, so nothing is fitted again (Woodbury 1950); only the amount of
-    shrinkage and the floor stay those of all.
+    shrinkage and the floor stay those of all. Of some positions among many, `floor` is that of the many.
     """
     count, (positions, dimensions) = int(moments.count), moments.shift.shape
     remaining = count - members.shape[1]
     gaussians = Gaussians(torch.empty_like(moments.shift), torch.empty_like(moments.second))
     left_out = members.new_empty(len(members) if remaining > 0 else 0, positions)
-    floor = FLOOR * moments.variance()
+    floor = FLOOR * moments.variance() if floor is None else floor
     identity = torch.eye(dimensions, dtype=torch.float64, device=members.device)
     for start in range(0, positions, POSITIONS_AT_ONCE):
         chunk = slice(start, start + POSITIONS_AT_ONCE)

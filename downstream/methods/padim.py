@@ -16,7 +16,7 @@ from torch import Tensor
 
 from downstream.methods import cells
 from downstream.methods.gaussians import Gaussians, Moments, fit_gaussians
-from downstream.methods.patch_method import MAX_LEFT_OUT, PatchMethod, evenly, nearest_other
+from downstream.methods.patch_method import MAX_LEFT_OUT, PatchMethod, is_large, nearest_other
 from downstream.methods.references import views_of
 from embeddings.patches import Patches
 from pretrain.command import UserError
@@ -24,8 +24,9 @@ from pretrain.encoder import Encoder
 
 # Of the first normals, kept until all have come for their scores without themselves: 128 MiB of float32.
 MAX_KEPT_NUMBERS = 2**25
-# Sums and matrices together: where they would take more, patches share them.
-MAX_GAUSSIAN_BYTES = 2**29
+# Sums and matrices together: where they would take more, patches share them. Those of large images do so soon, as these
+# take memory by themselves; where somebody asks for many channels or positions of others, each has its own.
+MAX_GAUSSIAN_BYTES, MAX_LARGE_GAUSSIAN_BYTES = 2**33, 2**29
 MATRICES = {"second", "whitening"}
 
 
@@ -150,7 +151,8 @@ class PaDiM(PatchMethod):
         """How many patches share a Gaussian: as many as lie at one position of the grid, where all patches of a large
         image are looked at, and enough for all to fit into memory."""
         needed = 2 * positions * dimensions**2 * 4
-        return max(math.ceil(needed / MAX_GAUSSIAN_BYTES), positions // (self.grid**2 if self.grid else positions))
+        limit = MAX_LARGE_GAUSSIAN_BYTES if is_large(self.size_px_) else MAX_GAUSSIAN_BYTES
+        return max(math.ceil(needed / limit), positions // (self.grid**2 if self.grid else positions))
 
     def _fit_shared(self, count: int) -> list[int]:
         """Fit Gaussians that patches share; gives which of `count` normals, the last that came, are to be left out."""
@@ -159,7 +161,8 @@ class PaDiM(PatchMethod):
         of_patches = weights.new_empty(1, int(self.cells_.max()) + 1)
         of_patches[0, self.cells_] = weights
         (self.position_weights_,) = self._spread(of_patches, self.grid_)
-        return evenly(count, MAX_LEFT_OUT) if len(self.pooled_) > 1 else []
+        # The first, as where none are shared: the scales of an ensemble are added up normal by normal.
+        return list(range(min(count, MAX_LEFT_OUT))) if len(self.pooled_) > 1 else []
 
     def _each_without_itself(self, normals: Sequence[Tensor], chosen: Sequence[int]) -> Tensor:
         """Distances (n, p) of the patches of some normals, each without itself: they are encoded once more, as all
@@ -213,7 +216,9 @@ class PaDiM(PatchMethod):
 
     def _make_patches(self, encoder: Encoder) -> Patches:
         reduced = {"dimensions": self.dimensions, "reduction": self.reduction, "seed": self.seed}
-        return Patches(encoder, self.levels, grid=self.grid, neighborhood=self.neighborhood, **reduced)
+        return Patches(
+            encoder, self.levels, grid=self.grid, all_of_large=True, neighborhood=self.neighborhood, **reduced
+        )
 
 
 def packed(parts: dict[str, Tensor]) -> dict[str, Tensor]:

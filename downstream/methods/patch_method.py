@@ -41,8 +41,8 @@ MAX_FOR_CHANNELS = 32
 MAX_PATCHES_EACH = 2**13
 # Normals that are scored without their own patches, spread over all.
 MAX_LEFT_OUT = 200
-# What is smoothed, and how much of a map a score is the mean of, are shares of an image up to this side: of larger ones
-# they would cover a small defect's surroundings, the more the larger the image is.
+# What is smoothed, and how much of a map a score is the mean of, are shares of an image of up to so many pixels, about,
+# as a square of this side has: of larger ones they would cover a small defect's surroundings, the more the larger.
 LARGE_PX = 640
 ROWS_AT_ONCE = 1024
 PATCHES_IN_PLACE = 2**18
@@ -64,7 +64,7 @@ class PatchMethod(ABC):
     image_weight: weight of the image-level distance, from the pooled vector of an image (the mean of its patches) to
         that of the nearest normal, beside the patches. Each counts in units of what normals show of it, so a score is
         then no value of the map.
-    blur: width of the Gaussian that smooths a map, as share of its side, of a larger one than LARGE_PX of that.
+    blur: width of the Gaussian that smooths a map, as share of its side; of a large one, as share of that of LARGE_PX.
     top_share: a score is the mean of this share of the map, its highest values; of one pixel at least, and of no more
         than that of a square of LARGE_PX.
     """
@@ -291,8 +291,9 @@ class PatchMethod(ABC):
         """Distances (b, rows, columns) as smooth maps at `shape`: (b, h, w)."""
         if self.foreground:
             distances = distances * (1 - self.foreground * background(self.patch_sum_))
+        blur = self.blur * counted_share(shape)
         down, across = (
-            upsampling_matrix(patches, pixels, self.blur, distances.device)
+            upsampling_matrix(patches, pixels, blur, distances.device)
             for patches, pixels in zip(distances.shape[-2:], shape, strict=True)
         )
         maps = down @ distances @ across.T
@@ -302,7 +303,7 @@ class PatchMethod(ABC):
         """The mean of the highest values of maps (b, h, w): (b,)."""
         flat = maps.flatten(1)
         inside = int(self.roi_.sum()) if hasattr(self, "roi_") else flat.shape[1]
-        count = highest_count(self.top_share, inside)
+        count = highest_count(self.top_share, inside, maps.shape[-2:])
         if flat.shape[1] > SORTED_AT_ONCE:  # topk writes each value beside its position, 16 bytes a pixel
             parts = flat.split(SORTED_AT_ONCE, dim=1)
             flat = torch.cat([part.topk(min(count, part.shape[1]), dim=1).values for part in parts], dim=1)
@@ -314,7 +315,7 @@ class PatchMethod(ABC):
         return highest / self.units_[0] + self.image_weight * image_distances / self.units_[1]
 
     def _make_patches(self, encoder: Encoder) -> Patches:
-        return Patches(encoder, self.levels, grid=self.grid, neighborhood=self.neighborhood)
+        return Patches(encoder, self.levels, grid=self.grid, all_of_large=True, neighborhood=self.neighborhood)
 
     def _opened_encoder(self) -> Encoder:
         if "_encoder" not in vars(self):
@@ -343,9 +344,20 @@ def evenly(count: int, most: int) -> list[int]:
     return torch.linspace(0, count - 1, min(count, most)).long().tolist()
 
 
-def highest_count(top_share: float, pixels: int) -> int:
-    """Of how many of the highest values of a map of so many pixels the mean is its score."""
-    return max(1, round(top_share * min(pixels, LARGE_PX**2)))
+def is_large(shape: Sequence[int]) -> bool:
+    """Whether images of that height and width have more pixels than a square of LARGE_PX, of which rectangles keep the
+    number but for a few."""
+    return math.prod(shape) > 1.1 * LARGE_PX**2
+
+
+def counted_share(shape: Sequence[int]) -> float:
+    """Of the sides of a large image, the share that a square of LARGE_PX would be; of any other, all."""
+    return LARGE_PX / math.sqrt(math.prod(shape)) if is_large(shape) else 1.0
+
+
+def highest_count(top_share: float, inside: int, shape: Sequence[int]) -> int:
+    """Of how many of the highest of `inside` values of a map of that shape the mean is its score."""
+    return max(1, round(top_share * (min(inside, LARGE_PX**2) if is_large(shape) else inside)))
 
 
 def sampled(vectors: Tensor) -> Tensor:
@@ -374,11 +386,11 @@ def _size(shape: Sequence[int]) -> str:
 @cache
 def upsampling_matrix(patches: int, pixels: int, blur: float, device: torch.device) -> Tensor:
     """What enlarges a row of `patches` numbers to `pixels` by linear interpolation and then smooths them with a
-    Gaussian of `blur` times their length, LARGE_PX at most, as a matrix (pixels, patches): a map takes two products."""
+    Gaussian of `blur` times their length, as a matrix (pixels, patches): a map takes two products."""
     enlarged = F.interpolate(torch.eye(patches)[None], pixels, mode="linear")[0].T  # (pixels, patches)
     x, parts = torch.arange(pixels, dtype=torch.float64), []
     for rows in x.split(ROWS_AT_ONCE):  # of 10,000 pixels all weights would take gigabytes
-        weights = torch.exp(-0.5 * ((rows[:, None] - x) / max(blur * min(pixels, LARGE_PX), 1e-6)).square())
+        weights = torch.exp(-0.5 * ((rows[:, None] - x) / max(blur * pixels, 1e-6)).square())
         weights /= weights.sum(1, keepdim=True)  # at the border, of what there is
         parts.append(weights.float() @ enlarged)
     return torch.cat(parts).to(device)

@@ -25,8 +25,8 @@ class Evaluate(LaidOut):
             PaDiM, auto-encoders and the random encoder all; with --quick all.
         seeds: Each varies the split, the references drawn, heads, and the encoder where several are given. Default is
             0,1,2.
-        size_px: Side of the square to which images are stretched. Default is 384 as in detect.py; 224 for all methods
-            across products without a GPU; with --quick 128.
+        size_px: Side of the square to which images are stretched. Default is 384, the least of detect.py; 224 for
+            all methods across products without a GPU; with --quick 128.
         scales: Patch methods see each image at several shares of that size, such as 0.5,1, fused.
         false_alarm_rate: Share of good images that may be called defective; thresholds follow from it.
         restoration_minutes: Training time of each restorer, for their own table in the held-out protocol; 0 leaves it

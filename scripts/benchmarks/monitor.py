@@ -19,6 +19,7 @@ if __name__ == "__main__":
 
     start("scripts.benchmarks.monitor:main", Monitor)
 
+import math
 import sys
 
 import numpy as np
@@ -51,7 +52,9 @@ def main(config: Monitor) -> int:
         ranks = rank_correlations([*found.values()])
         lines.append(f"  {category:12}{'rank correlation':50}" + "".join(f"{rank:10.2f}" for rank in ranks.values()))
         figures[category] = {"encoders": found, "spearman": ranks}
-    mean_rank = float(np.mean([each["spearman"]["nearest"] for each in figures.values()]))
+    ranks = [each["spearman"]["nearest"] for each in figures.values()]
+    ranks = [rank for rank in ranks if not math.isnan(rank)]  # none where two encoders or more find as much
+    mean_rank = float(np.mean(ranks)) if ranks else 0.0
     found = {"columns": FIGURES, "by_category": figures, "mean_rank": mean_rank}
     return finish("monitor", config, lines, found, at_least={"mean_rank": 0.5}, packages=("torch", "timm"))
 

@@ -29,7 +29,7 @@ def lines_of(script: str, *arguments: object, cache: Path) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["PatchCore", pytest.param("Fused", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("method", ["PatchCore", "Fused"])
 def test_memory_grows_with_the_patches_and_not_with_copies_of_the_image(method, tmp_path):
     """Of that encoder's 272 channels a patch takes 17 bytes a pixel, its levels 14, three images 9 and a map 4: in all
     47 were measured. As floats, with copies of them and with all maps at once, it was 141."""
@@ -40,7 +40,7 @@ def test_memory_grows_with_the_patches_and_not_with_copies_of_the_image(method, 
 @pytest.mark.parametrize("method_class", [PaDiM, Fused])
 def test_a_defect_of_twelve_pixels_is_found_by_gaussians_that_patches_share(method_class, monkeypatch):
     """At native resolution, of a texture that begins elsewhere in each image."""
-    monkeypatch.setattr("downstream.methods.padim.MAX_GAUSSIAN_BYTES", 2**22)
+    monkeypatch.setattr("downstream.methods.padim.MAX_LARGE_GAUSSIAN_BYTES", 2**22)
     monkeypatch.setattr(patchcore, "MIN_PATCHES", 512)
     side = 928
     normals = [torch.from_numpy(surface(side, seed)).permute(2, 0, 1) for seed in range(4)]

@@ -31,6 +31,7 @@ def test_sums_and_distances_are_those_of_one_position_a_cell(views, inside, monk
     generator = torch.Generator().manual_seed(1)
     images = torch.randn(7, views, len(inside), 5, generator=generator) * 2 + 3  # (n, m, p, d)
     members = cells.cells_of(inside, GRID, SHARE)
+    images[:, :, members[:6].flatten()] *= 0.01  # an even background, some cells that are taken together
     # (n m k, cells, d): to each cell an image brings k vectors a view.
     at_cells = [image[:, members].transpose(1, 2).flatten(0, 1) for image in images]
 
@@ -57,4 +58,4 @@ def test_sums_and_distances_are_those_of_one_position_a_cell(views, inside, monk
     others = cells.fitted(moments_of([part for number, part in enumerate(at_cells) if number != 2]), None)
     without = cells.distances_without(moments, images[2], members, None)
     expected = cells.distances(others, images[2, :1], members)[0]
-    torch.testing.assert_close(without, expected, rtol=2e-3, atol=2e-3)
+    torch.testing.assert_close(without, expected, rtol=5e-3, atol=2e-3)

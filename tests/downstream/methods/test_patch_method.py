@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from baselines.contract.method import Images
 from downstream.methods import patch_method
 from downstream.methods.padim import PaDiM
-from downstream.methods.patch_method import nearest_other, upsampling_matrix
+from downstream.methods.patch_method import counted_share, highest_count, nearest_other, upsampling_matrix
 from pretrain.command import UserError
 from pretrain.data.dataset import load
 from pretrain.encoder import Encoder
@@ -70,3 +70,24 @@ def test_normals_of_two_sizes_are_refused(nuts):
     small = [F.interpolate(image[None], 32)[0] for image in nuts[:16]]
     with pytest.raises(UserError, match="32x32 pixels and 64x64 pixels: give them one size"):
         PaDiM(**SMALL).fit([]).refer([*nuts[:16], *small])
+
+
+@pytest.mark.parametrize("shape", [(384, 384), (640, 640), (224, 672), (456, 904)])
+def test_up_to_the_pixels_of_640_px_maps_and_scores_are_shares_of_the_image(shape):
+    method = PaDiM(encoder="random", architecture="timm/test_resnet", dimensions=8).fit([])
+    method.refer(torch.rand(3, 3, *shape, generator=torch.Generator().manual_seed(0)))
+    assert not hasattr(method, "cells_") and method.patch_sum_.shape[:2] == (28, 28)
+    maps = torch.rand(1, *shape, generator=torch.Generator().manual_seed(1))
+    expected = maps.flatten().sort().values[-round(0.01 * maps.numel()) :].mean()
+    torch.testing.assert_close(method._highest(maps), expected[None])
+    point = torch.zeros(1, 28, 28)
+    point[0, 14, 14] = 1
+    down, across = (upsampling_matrix(28, side, method.blur, torch.device("cpu")) for side in shape)
+    assert torch.equal(method._maps(point, shape), down @ point @ across.T)
+
+
+def test_of_a_larger_image_as_much_counts_as_of_one_of_640_px():
+    shape = (1280, 640)
+    assert highest_count(0.01, 1280 * 640, shape) == highest_count(0.01, 640**2, (640, 640)) == 4096
+    assert counted_share(shape) == pytest.approx(0.5**0.5)
+    assert highest_count(0.01, 1000, shape) == 10  # of a small region all
