@@ -33,7 +33,7 @@ def read_regular(path: Path | str, max_bytes: int = MAX_BYTES) -> bytes:
         size = os.fstat(file.fileno()).st_size
         if size > max_bytes:
             raise OSError(errno.EFBIG, f"it has {size} bytes, more than {max_bytes}", str(path))
-        return file.read(size)
+        return file.read(size + 1)  # not of no bytes: what nobody can read, such as /proc/self/mem, says it has none
 
 
 def open_regular(path: Path | str) -> BinaryIO:

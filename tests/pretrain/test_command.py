@@ -280,7 +280,7 @@ def test_every_command_runs_from_any_folder_and_explains_every_option(runnable, 
     assert all((code, errors) == (0, "") for code, _, errors, _ in explained[runnable].values()), explained[runnable]
     commands = [*filter(None, explained[runnable])] or [""]
     for command in commands:
-        assert "type: " in explained[runnable][command][1]
+        assert "type: " in " ".join(explained[runnable][command][1].split())
     # What is imported only when it is called is there: `start("package.module:function", ...)`.
     imported = re.findall(r'"([\w.]+):(\w+|\{name\})"', (REPOSITORY / runnable).read_text())
     assert imported

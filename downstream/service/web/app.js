@@ -2,11 +2,12 @@
 
 import { fetched, onTokenWanted } from "./api.js";
 import { nextColors, startColors } from "./colors.js";
-import { byId, element, remember, remembered, symbol } from "./elements.js";
+import { byId, element, remember, remembered } from "./elements.js";
 import { Feedback } from "./feedback.js";
 import { History } from "./history.js";
 import { startIntake } from "./intake.js";
 import { startKeys } from "./keyboard.js";
+import { startLayers } from "./layers.js";
 import { Learning } from "./learning.js";
 import { Marking } from "./marking.js";
 import { Products } from "./products.js";
@@ -15,6 +16,7 @@ import { Region } from "./region.js";
 import { Review } from "./review.js";
 import { showMetadata, showHeatKey, showRegions, showVerdict, spokenVerdict } from "./verdict.js";
 import { batchWords, ResultList } from "./result_list.js";
+import { poll, showService } from "./service_state.js";
 import { Session } from "./session.js";
 import { Similar } from "./similar.js";
 import { Stage } from "./stage.js";
@@ -22,8 +24,6 @@ import { ThresholdPanel } from "./threshold_panel.js";
 import { tokenAsker } from "./token.js";
 import { Versions } from "./versions.js";
 import { Watch } from "./watch.js";
-
-const POLL_MS = 10_000;
 
 const session = new Session();
 const queue = new Queue();
@@ -209,29 +209,10 @@ byId("model").addEventListener("change", async (event) => {
     event.target.value = session.model.model;
   }
   event.target.disabled = !session.may("configure");
-  showService();
+  showService(session);
 });
 
-function showService(error = null) {
-  const { status } = session;
-  if (!error && byId("service").dataset.state === "failed") byId("trouble").hidden = true; // it is back
-  byId("service").dataset.state = error ? "failed" : "good";
-  const words = error ? "not reachable" : `${status.category}, ${status.method}, ${[status.size_px].flat().join(" x ")} px`;
-  byId("service").replaceChildren(symbol(error ? "failed" : "good"), words);
-}
-
-async function poll() {
-  try {
-    await session.refresh();
-    showService();
-  } catch (error) {
-    showService(error);
-    if (session.model === null) trouble(error);
-  }
-  setTimeout(poll, POLL_MS);
-}
-
-// ---- views, layers
+// ---- views
 
 function showView() {
   const view = viewNow();
@@ -252,22 +233,6 @@ function showView() {
 }
 window.addEventListener("hashchange", showView);
 byId("filters").open = window.matchMedia("(min-width: 901px)").matches;
-
-const LAYERS = ["heat", "contours", "boxes"];
-function showLayers() {
-  const on = Object.fromEntries(LAYERS.map((name) => [name, byId(`show-${name}`).checked]));
-  const opacity = Number(byId("opacity").value);
-  byId("opacity-words").textContent = `${opacity} %`;
-  stage.layers({ ...on, opacity: opacity / 100 });
-  remember("layers", { ...on, opacity });
-}
-const layersBefore = remembered("layers", {});
-for (const name of LAYERS) {
-  byId(`show-${name}`).checked = layersBefore[name] ?? true;
-  byId(`show-${name}`).addEventListener("change", showLayers);
-}
-byId("opacity").value = layersBefore.opacity ?? 65;
-byId("opacity").addEventListener("input", showLayers);
 
 byId("keep-images").checked = queue.keepImages = remembered("keep-images", false);
 byId("keep-images").addEventListener("change", (event) => {
@@ -317,7 +282,7 @@ startKeys([
 startIntake(take);
 onTokenWanted(tokenAsker("This service"));
 startColors();
-showLayers();
+startLayers(stage);
 showView();
 select(null);
-poll();
+poll(session, trouble);
