@@ -158,7 +158,7 @@ class Patches:
                 level = level.index_select(1, self._chosen[number])
             elif self._mixed is not None:
                 level = F.conv2d(level, self._mixed[number])
-            if self.neighborhood > 1:
+            if self.neighborhood > 1 and level.shape[1]:  # of a level of which no channel was drawn there is nothing
                 # At the border the average is over fewer positions, not diluted by padding.
                 level = F.avg_pool2d(level, self.neighborhood, 1, self.neighborhood // 2, count_include_pad=False)
             levels.append(level.float())
