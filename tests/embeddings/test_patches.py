@@ -89,8 +89,10 @@ def test_a_transformer_sees_all_of_an_image_and_is_not_cut(monkeypatch):
     assert torch.equal(patches(image), whole)
 
 
-def test_an_average_of_very_many_patches_is_none():
-    """Up to 4 x 4 patches make one of the grid; of larger images all are looked at."""
-    encoder = Encoder("timm/test_resnet", 0).eval()
-    sizes = {side: Patches(encoder, grid=4)(torch.rand(1, 3, side, side)).shape[1:3] for side in (128, 136)}
-    assert sizes == {128: (4, 4), 136: (17, 17)}
+@pytest.mark.parametrize("size, grid, expected", [((656, 656), 20, (20, 20)), ((680, 680), 20, (85, 85)),
+                         ((640, 640), 8, (8, 8)), ((480, 904), 12, (12, 12)), ((680, 680), 24, (24, 24))])  # fmt: skip
+def test_an_average_of_very_many_patches_of_a_large_image_is_none(size, grid, expected):
+    """Up to 4 x 4 patches make one of the grid; of larger images all are looked at, where that was asked for."""
+    encoder, image = Encoder("timm/test_resnet", 0).eval(), torch.rand(1, 3, *size)
+    assert Patches(encoder, grid=grid, all_of_large=True)(image).shape[1:3] == expected
+    assert Patches(encoder, grid=grid)(image).shape[1:3] == (grid, grid)
