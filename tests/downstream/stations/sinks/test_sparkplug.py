@@ -101,9 +101,10 @@ def test_what_names_no_edge_node_is_said(name):
         Mqtt("mqtt://plant", sparkplug=name).check()
 
 
-def test_a_command_that_is_no_text_ends_no_thread():
-    """Its metric's name is no UTF-8."""
-    EdgeNode(Client(CallbackAPIVersion.VERSION2), "plant/line", ("cap",)).commanded(b"\x12\x03\x0a\x01\xff")
+def test_a_command_that_fails_ends_no_thread():
+    asks = Payload()
+    asks.metrics.add(name=REBIRTH, boolean_value=True)
+    EdgeNode(None, "plant/line", ("cap",)).commanded(asks.SerializeToString())  # which can publish no birth
 
 
 def test_the_page_names_every_metric():
