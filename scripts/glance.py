@@ -30,6 +30,7 @@ ALONE = "The start at 224 px: PaDiM, PatchCore and the two fused, from one good 
 OTHERS = "The start: what is trained on other products, on ImageNet weights, each product left out, three seeds"
 CAM = "The start: what is trained on other products, on ImageNet weights, each product left out, one seed"
 LEFT_OUT = "SimCLR from ImageNet's weights on other products, two seeds"
+OWN = "SimCLR from ImageNet's weights on the products' own normals, all five together, one seed"
 # (shown as, section, row there)
 STARTS = (
     ("PatchCore and PaDiM fused (the default), ImageNet weights", START, "fused-ImageNet-all-normals"),
@@ -116,10 +117,13 @@ def printed_figure(section: str, label: str) -> str:
     return found[-1]
 
 
-def added(sections: dict[str, str]) -> str:
-    """What SimCLR added to its start on products left out, by the first sentence of the record."""
-    said = r"SimCLR added (\S+) AUROC to its start.*?on average over (.*?) \(95 % interval (\S+) to (\S+),"
-    gain, rows, low, high = re.search(said, sections[LEFT_OUT]).groups()
+def added(record: str) -> str:
+    """What SimCLR added to its start, or took from it, by the first sentence of the record."""
+    said = (
+        r"SimCLR (added|took) (\S+) AUROC (?:to|from) its start.*?on average over (.*?) \(95 % interval (\S+) to (\S+),"
+    )
+    did, gain, rows, low, high = re.search(said, record).groups()
+    gain = gain if did == "added" else f"-{gain}"
     return f"{gain} AUROC on average over {rows}, 95 % interval {low} to {high}"
 
 
@@ -140,8 +144,9 @@ def glance(sections: dict[str, str]) -> str:
         ),
         "",
         "To ImageNet's weights SimCLR adds nothing that is shown, neither on products that it never saw",
-        f"({added(sections)})",
-        "nor on three products' own images: `detect.py` takes it only where its monitor finds it clearly better.",
+        f"({added(sections[LEFT_OUT])})",
+        f"nor on the products' own images ({added(sections[OWN])}):",
+        "`detect.py` takes it only where its monitor finds it clearly better.",
         "What it adds to random weights, with the statistics of 0.1: four real products, each left out in turn, so",
         "that neither encoder nor method was trained on it; all of its normals are references; mean and standard",
         "deviation over three seeds; AUPRO is of one product.",
