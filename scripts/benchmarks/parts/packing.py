@@ -29,7 +29,7 @@ SOURCES = ("FrEIA==0.2", "antlr4-python3-runtime==4.9.3")
 # through every part with these, the wheels and the stand-ins alone.
 THERE = (
     *("torch", "torchvision", "timm", "numpy", "scipy", "scikit-learn", "pillow", "rich", "jinja2", "markupsafe"),
-    *("safetensors", "huggingface-hub", "filelock", "packaging", "pyyaml", "lightning", "pytorch-lightning"),
+    *("safetensors", "huggingface-hub", "filelock", "fsspec", "packaging", "pyyaml", "lightning", "pytorch-lightning"),
     *("torchmetrics", "onnx", "onnxruntime", "onnxscript", "prometheus-client", "psutil", "anyio", "click", "h11"),
     *("annotated-doc", "typing-extensions", "opencv-python-headless", "matplotlib", "einops", "pytest"),
 )
