@@ -6,7 +6,6 @@
 import signal
 import socket
 import sys
-import threading
 import time
 from base64 import b64encode
 from contextlib import suppress
@@ -15,48 +14,22 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from plug import Plugged
 
 
-class MjpegCamera:
+class MjpegCamera(Plugged):
     """At `url`. `pixels` is what it shows; `rate` frames a second. With `login`, as `user:password`, others get 401."""
 
     def __init__(self, pixels: np.ndarray, rate: float = 30.0, login: str | None = None, port: int = 0) -> None:
-        self.pixels, self.rate, self.is_hanging, self.connections = pixels, rate, False, 0
+        self.pixels, self.rate, self.is_hanging = pixels, rate, False
         self._login = login and f"Basic {b64encode(login.encode()).decode()}"
-        self._open: list[socket.socket] = []
-        self._listening: socket.socket | None = None
-        self.port = port
-        self.plug_in()
+        super().__init__(port)
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}/stream"
 
-    def plug_in(self) -> None:
-        self._listening = socket.create_server(("127.0.0.1", self.port))
-        self.port = self._listening.getsockname()[1]
-        threading.Thread(target=self._accept, args=(self._listening,), daemon=True).start()
-
-    def pull_the_plug(self) -> None:
-        """All connections are cut, and none is taken."""
-        with suppress(OSError):
-            self._listening.shutdown(socket.SHUT_RDWR)
-        self._listening.close()
-        for each in self._open:
-            with suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
-            each.close()
-        self._open = []
-
-    def _accept(self, listening: socket.socket) -> None:
-        with suppress(OSError):
-            while True:
-                connection, _ = listening.accept()
-                self._open.append(connection)
-                self.connections += 1
-                threading.Thread(target=self._show, args=(connection,), daemon=True).start()
-
-    def _show(self, connection: socket.socket) -> None:
+    def _answer(self, connection: socket.socket) -> None:
         with suppress(OSError):
             asked = b""
             while b"\r\n\r\n" not in asked:

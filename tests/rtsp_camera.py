@@ -9,6 +9,7 @@ from itertools import count
 import av
 import numpy as np
 from av.error import FFmpegError
+from plug import Plugged
 
 SDP = (
     "v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=camera\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n"
@@ -18,36 +19,16 @@ PACKETS = {"packetsize": "1300"}
 SENDER_REPORTS = range(200, 205)  # RTCP's types of packets
 
 
-class RtspCamera:
-    """At `url`. `pixels` is what it shows; `pull_the_plug()` cuts all connections, `plug_in()` takes them again."""
+class RtspCamera(Plugged):
+    """At `url`. `pixels` is what it shows."""
 
     def __init__(self, pixels: np.ndarray, rate: int = 20) -> None:
-        self.pixels, self.rate, self.methods, self.port = pixels, rate, [], 0
-        self._open: list[socket.socket] = []
-        self.plug_in()
+        self.pixels, self.rate, self.methods = pixels, rate, []
+        super().__init__()
 
     @property
     def url(self) -> str:
         return f"rtsp://127.0.0.1:{self.port}/stream"
-
-    def plug_in(self) -> None:
-        self._listening = socket.create_server(("127.0.0.1", self.port))
-        self.port = self._listening.getsockname()[1]
-        threading.Thread(target=self._accept, args=(self._listening,), daemon=True).start()
-
-    def pull_the_plug(self) -> None:
-        for each in (self._listening, *self._open):
-            with suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
-            each.close()
-        self._open = []
-
-    def _accept(self, listening: socket.socket) -> None:
-        with suppress(OSError):
-            while True:
-                connection, _ = listening.accept()
-                self._open.append(connection)
-                threading.Thread(target=self._answer, args=(connection,), daemon=True).start()
 
     def _answer(self, connection: socket.socket) -> None:
         with suppress(OSError), connection.makefile("rb") as asked:
