@@ -1,5 +1,6 @@
 """Everything that becomes an image for people: contact sheets and outlines."""
 
+import base64
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
@@ -116,3 +117,10 @@ def save_image(image: Image.Image, path: Path, **options: object) -> None:
 def _small(thumbnail: Thumbnail, size_px: int) -> Image.Image:
     pixels = thumbnail.pixels if thumbnail.mask is None else outlined(thumbnail.pixels, thumbnail.mask)
     return Image.fromarray(pixels).resize((size_px, size_px), Image.Resampling.LANCZOS)
+
+
+def data_url(image: Image.Image, quality: int) -> str:
+    """An image within a page, as JPEG."""
+    data = BytesIO()
+    image.save(data, "JPEG", quality=quality)
+    return f"data:image/jpeg;base64,{base64.b64encode(data.getvalue()).decode()}"

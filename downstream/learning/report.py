@@ -1,12 +1,9 @@
 """A new version beside the one in use: in the terminal, as JSON, and as one page that needs no network."""
 
-import base64
 import sys
-from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
 
-from markupsafe import Markup
 from PIL import Image
 from rich.console import Console
 from rich.markup import escape
@@ -15,10 +12,11 @@ from rich.table import Table
 from baselines.contract.metrics import Interval, number
 from downstream.learning.golden import APART, Judged, Proof, VersionFigures, why_not_better
 from downstream.learning.versions import PROOF
-from downstream.report.page import HERE, environment
+from downstream.report.page import environment
 from downstream.report.rows import signed, signed_interval
 from pretrain.data.decode import Unreadable, decode
 from pretrain.data.images import Problem
+from pretrain.drawing import data_url
 from pretrain.files import write_json, write_whole
 
 PAGE = "report.html"
@@ -62,7 +60,6 @@ def write_report(folder: Path, learned: Learned) -> None:
             rows=rows_of(learned),
             difference=difference_of(learned.proof),
             apart=APART,
-            style=Markup((HERE / "report.css").read_text()),  # ours: escaping would break its quotes
             shown=[(each, _thumbnail(each.image)) for each in learned.changed[:MAX_SHOWN]],
             verdict=verdict_of(learned),
         )
@@ -175,6 +172,4 @@ def _thumbnail(image: str) -> str | None:
     except Unreadable:
         return None
     shown.thumbnail((SHOWN_PX, SHOWN_PX))
-    data = BytesIO()
-    shown.save(data, "JPEG", quality=JPEG_QUALITY)
-    return f"data:image/jpeg;base64,{base64.b64encode(data.getvalue()).decode()}"
+    return data_url(shown, JPEG_QUALITY)

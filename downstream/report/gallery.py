@@ -1,8 +1,6 @@
 """What a method got right and wrong, as images inside the page: the image with the true defect, and its heatmap."""
 
-import base64
 from collections.abc import Mapping, Sequence
-from io import BytesIO
 from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +15,7 @@ from downstream.report.rows import key_of, mean_figure, row_title, study_title, 
 from downstream.study.cell import CellResult
 from downstream.study.record import Results
 from pretrain.data.decode import Unreadable, decode, read_mask
-from pretrain.drawing import Thumbnail, contact_sheet, outlined
+from pretrain.drawing import Thumbnail, contact_sheet, data_url, outlined
 
 SHOWN_PX, GAP_PX, JPEG_QUALITY = 150, 2, 78
 SHOWN_EACH = 3  # images of each outcome
@@ -136,10 +134,7 @@ def _shown(result: CellResult, position: int, folder: Path, masks: dict[str, str
     if opened is None:
         return missing
     sheet = panel(*opened)
-    data = BytesIO()
-    sheet.save(data, "JPEG", quality=JPEG_QUALITY)
-    source = f"data:image/jpeg;base64,{base64.b64encode(data.getvalue()).decode()}"
-    return missing._replace(source=source, width=sheet.width, height=sheet.height)
+    return missing._replace(source=data_url(sheet, JPEG_QUALITY), width=sheet.width, height=sheet.height)
 
 
 def _has_maps(by_category: Mapping[str, Mapping[int, CellResult]]) -> bool:

@@ -36,7 +36,6 @@ def write_report(summary: dict, results: Results, file: Path) -> None:
         .render(
             summary=summary,
             title=study_title(summary),
-            style=Markup((HERE / "report.css").read_text()),  # ours: escaping would break its quotes
             question=QUESTIONS[summary["protocol"]],
             image_count=sum(sum(counts.values()) for counts in summary["images"].values()),
             trained_on=training.pop() if len(training) == 1 else "all others in turn",
@@ -66,5 +65,6 @@ def environment() -> Environment:
     texts = (number, p_value, row_title, row_variant, signed, signed_interval)
     templates.filters |= {text.__name__: text for text in texts}
     templates.globals["mean_figure"] = mean_figure
+    templates.globals["style"] = Markup((HERE / "report.css").read_text())  # ours: escaping would break its quotes
     templates.tests["clear"] = is_clear
     return templates

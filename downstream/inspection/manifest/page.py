@@ -1,14 +1,13 @@
 """The worst images of a manifest as one page that loads nothing from elsewhere."""
 
-import base64
 from io import BytesIO
 
-from markupsafe import Markup
 from PIL import Image
 
 from downstream.inspection.manifest.part import Summary
-from downstream.report.page import HERE, environment
+from downstream.report.page import environment
 from pretrain.data.places import Place
+from pretrain.drawing import data_url
 
 PAGE = "report.html"
 SHOWN_PX, JPEG_QUALITY = 420, 80
@@ -22,7 +21,6 @@ def page_of(out: Place, about: dict, summary: Summary) -> str:
         .render(
             about=about,
             summary=summary,
-            style=Markup((HERE / "report.css").read_text()),  # ours: escaping would break its quotes
             shown=[(row, _shown(out, row["overlay"])) for row in summary.worst],
         )
     )
@@ -37,6 +35,4 @@ def _shown(out: Place, overlay: str | None) -> str | None:
     except OSError:  # somebody removed it
         return None
     image.thumbnail((2 * SHOWN_PX, SHOWN_PX))
-    data = BytesIO()
-    image.save(data, "JPEG", quality=JPEG_QUALITY)
-    return f"data:image/jpeg;base64,{base64.b64encode(data.getvalue()).decode()}"
+    return data_url(image, JPEG_QUALITY)
