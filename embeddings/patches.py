@@ -27,8 +27,10 @@ GRID_LEVEL = "level2"
 TILE_PX, MARGIN_PX = 1536, 224
 # Of a level that is brought to the grid of such an image: all at once take gigabytes.
 CHANNELS_AT_ONCE = 8
-# An image is large that has more patches, one every 8 px, than one of 640 x 640, or of about as many pixels.
-MOST_AVERAGED, LARGE_PATCHES = 4, 7040
+MOST_AVERAGED = 4
+# An image is large that has more pixels than a square of this side, or more patches, one every 8 px; rectangles keep
+# the number of pixels but for a few.
+LARGE_PX, ABOUT = 640, 1.1
 ALL = slice(None)
 
 
@@ -187,7 +189,9 @@ class Patches:
         """Whether all patches of a level of that shape are looked at, rather than `grid` a side."""
         if self.grid is None:
             return True
-        return self.all_of_large and math.prod(shape) > max((MOST_AVERAGED * self.grid) ** 2, LARGE_PATCHES)
+        return self.all_of_large and math.prod(shape) > max(
+            (MOST_AVERAGED * self.grid) ** 2, ABOUT * (LARGE_PX // 8) ** 2
+        )
 
     def _on_one_grid(self, levels: Sequence[Tensor]) -> Tensor:
         """Patch vectors (b, rows, columns, dimensions)."""

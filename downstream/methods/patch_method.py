@@ -29,7 +29,7 @@ from baselines.contract.method import (
 )
 from downstream.methods.references import background, views_of
 from downstream.methods.region import painted, positions_inside, spread
-from embeddings.patches import Patches
+from embeddings.patches import ABOUT, LARGE_PX, Patches
 from pretrain.command import UserError
 from pretrain.encoder import DEFAULT_ARCHITECTURE, LEVELS, Encoder, asked_encoder, fingerprint, load_encoder
 from pretrain.normalization import channel_statistics, normalized
@@ -41,9 +41,6 @@ MAX_FOR_CHANNELS = 32
 MAX_PATCHES_EACH = 2**13
 # Normals that are scored without their own patches, spread over all.
 MAX_LEFT_OUT = 200
-# What is smoothed, and how much of a map a score is the mean of, are shares of an image of up to so many pixels, about,
-# as a square of this side has: of larger ones they would cover a small defect's surroundings, the more the larger.
-LARGE_PX = 640
 ROWS_AT_ONCE = 1024
 PATCHES_IN_PLACE = 2**18
 # Of maps that are made at once, 256 MiB, and of one map whose highest values are sought at once.
@@ -345,9 +342,10 @@ def evenly(count: int, most: int) -> list[int]:
 
 
 def is_large(shape: Sequence[int]) -> bool:
-    """Whether images of that height and width have more pixels than a square of LARGE_PX, of which rectangles keep the
-    number but for a few."""
-    return math.prod(shape) > 1.1 * LARGE_PX**2
+    """Whether images of that height and width have more pixels than a square of LARGE_PX. What is smoothed, and how
+    much of a map a score is the mean of, are shares of an image up to there: of larger ones they would cover a small
+    defect's surroundings, the more the larger."""
+    return math.prod(shape) > ABOUT * LARGE_PX**2
 
 
 def counted_share(shape: Sequence[int]) -> float:
