@@ -224,9 +224,9 @@ class Batches(AbstractContextManager):
 
     def __call__(self, step: int, positions: np.ndarray) -> tuple[Tensor, Tensor | None]:
         """Views of the images at some positions of a step's batch, and where they have synthetic anomalies."""
-        chosen = batch_members(self._config, step, self._count)
         if self._cached:
-            return self._cached(step // (self._count // self._config.batch), chosen[positions]), None
+            chosen = batch_members(self._config, step, self._count)[positions]
+            return self._cached(step // (self._count // self._config.batch), chosen), None
         if not self._config.synthetic_negatives:
             return make_views(self._config, step, positions, self._read(step, positions), None)
         # Synthetic anomalies borrow texture from the image before, in the batch: it is read along.
