@@ -47,8 +47,9 @@ class FitSettings:
             aspect. native: as large as they are. auto: at half of their side, but no less than 384 and no more than
             640 px, which fit says.
         scales: See each image at several shares of that size, such as 0.5,1, and fuse what is found.
-        lights: Images belong together as several lights of one part: the pages of a TIFF, or NAME_light1.png,
-            NAME_light2.png and so on. Each light has statistics of its own, and what the strangest says counts.
+        lights: Images belong together as several lights of one part: the pages of a TIFF, the bands of its pages, or
+            NAME_light1.png, NAME_light2.png and so on. Each light has statistics of its own, and what the strangest
+            says counts.
         range: Lowest and highest value, such as 0,4095, of images of more than 8 bits a channel. Default is what the
             good images show, and a tenth more at either end.
         roi: Where to look: a mask of the size of the images, bright where it counts, or JSON with polygons.

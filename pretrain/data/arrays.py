@@ -100,7 +100,7 @@ def rgb(image: object) -> np.ndarray:
 def _levels(image: object, limits: Range | None) -> np.ndarray:
     """What an image shows, (h, w) or (h, w, 3), where values in a range are expected, or with none bytes."""
     if isinstance(image, str | Path):
-        return read_levels(bytes_of(Path(image)))
+        return read_levels(bytes_of(Path(image)))[0]
     if hasattr(image, "getexif"):
         return levels_of_image(image)
     if limits is None:

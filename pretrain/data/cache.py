@@ -158,7 +158,7 @@ def _keys(paths: Sequence[Path], channels: Channels = PLAIN) -> tuple[dict[Path,
     keys, problems = {}, []
     for path in paths:
         try:
-            found = [file.stat() for file in files_of(path, channels)]
+            found = [file.stat() for file in files_of(path, channels.lights)]
             if all(stat.S_ISREG(status.st_mode) for status in found):
                 changed_ns = sum(status.st_mtime_ns for status in found) % 2**63  # SQLite's numbers end there
                 keys[path] = (sum(status.st_size for status in found), changed_ns)

@@ -1,8 +1,9 @@
 """How images of a camera become what a method sees: the range of their values, and the lights of one part.
 
 Images of 8 bits, one of each part, are read as they are (decode.py). Of those with more bits a range counts
-(levels.py), which good images tell. Lights are pages of a TIFF, or files NAME_light1.png, NAME_light2.png and so on:
-each brings three channels, and may have a range of its own, as one of heat has beside one of color.
+(levels.py), which good images tell. Lights are pages of a TIFF, bands of its pages (bands.py), or files
+NAME_light1.png, NAME_light2.png and so on: each brings three channels, and may have a range of its own, as one of heat
+has beside one of color.
 """
 
 import re
@@ -19,7 +20,7 @@ import numpy as np
 from pretrain.command import UserError
 from pretrain.data.decode import Decoded, Unreadable, bytes_of, decode
 from pretrain.data.images import SUFFIXES, Record
-from pretrain.data.levels import Range, as_range, in_range, is_deep, pages_of, read_levels, without_range
+from pretrain.data.levels import Range, as_range, check_alone, held_in, in_range, is_deep, read_levels, without_range
 from pretrain.data.size import Size
 
 MAX_LIGHTS = 64
@@ -76,17 +77,14 @@ class ToFind:
         spread = np.linspace(0, len(paths) - 1, min(len(paths), MAX_MEASURED)).astype(int)
         parts = [paths[position] for position in spread]
         lights = _usual_lights(parts) if self.lights else 1
-        ranges = tuple(self._range_of([_light_of(part, number, lights) for part in parts]) for number in range(lights))
-        if self.typed and not any(ranges):
+        deep = [_are_deep(part, lights) for part in parts]
+        has_range = [2 * sum(of_light) > len(parts) for of_light in zip(*deep, strict=True)] or [False] * lights
+        if self.typed and not any(has_range):
             raise UserError("--range is for images of more than 8 bits a channel, and these have 8: leave it out.")
-        return Channels(ranges)
-
-    def _range_of(self, pages: Sequence[tuple[Path, int]]) -> Range | None:
-        """Of one light, by the files and pages that hold it; none where most have 8 bits."""
-        deep = [each for each in pages if is_deep(*each)]
-        if 2 * len(deep) <= len(pages):
-            return None
-        return self.typed or usual_range(deep)
+        if self.typed or not any(has_range):
+            return Channels(tuple(self.typed if each else None for each in has_range))
+        shown = [part for part, of_part in zip(parts, deep, strict=True) if any(of_part)]
+        return Channels(usual_ranges(shown, has_range))
 
 
 def typed_range(typed: Sequence[str]) -> Range | None:
@@ -99,32 +97,47 @@ def typed_range(typed: Sequence[str]) -> Range | None:
         ) from None
 
 
-def usual_range(pages: Iterable[tuple[Path, int]]) -> Range:
-    """The range of what files show at those pages."""
-
-    def readable() -> Iterator[np.ndarray]:
-        for path, page in pages:
-            with suppress(Unreadable):  # it is named where it is decoded
-                yield read_levels(bytes_of(path), page)
-
-    return range_of(readable())
+def usual_ranges(parts: Iterable[Path], has_range: Sequence[bool]) -> tuple[Range | None, ...]:
+    """Of parts, that of each light that has one, by what images of more than 8 bits show."""
+    shown = {light: Shown() for light, each in enumerate(has_range) if each}
+    for part in parts:
+        with suppress(Unreadable):  # it is named where it is decoded
+            for of_light, levels in zip(shown.values(), _levels_of(part, len(has_range), [*shown]), strict=True):
+                if levels.dtype != np.uint8:
+                    of_light.add(levels)
+    return tuple(shown[light].range() if each else None for light, each in enumerate(has_range))
 
 
 def range_of(images: Iterable[np.ndarray]) -> Range:
-    """The range of the values of images, of some of each."""
-    values, limits = [np.zeros(0, np.float32)], None
+    """The range of the values of images."""
+    shown = Shown()
     for levels in images:
-        limits = np.iinfo(levels.dtype) if np.issubdtype(levels.dtype, np.integer) else None
+        shown.add(levels)
+    return shown.range()
+
+
+class Shown:
+    """Some of the values of images, as they come, and the range that they tell."""
+
+    def __init__(self) -> None:
+        self._values, self._limits = [np.zeros(0, np.float32)], None
+
+    def add(self, levels: np.ndarray) -> None:
+        self._limits = np.iinfo(levels.dtype) if np.issubdtype(levels.dtype, np.integer) else None
         flat = levels.ravel()
         part = flat[:: max(1, len(flat) // VALUES_OF_EACH) | 1].astype(np.float32)
-        values.append(part[np.isfinite(part)])
-    known = np.concatenate(values)
-    if not len(known):
-        raise UserError("no image shows a value that could tell the range: give it by --range LOW,HIGH.")
-    low, high = (float(value) for value in np.percentile(known, (LEFT_OUT, 100 - LEFT_OUT)))
-    room = ROOM * (high - low) or 1.0
-    low, high = low - room, high + room
-    return Range(low, high) if limits is None else Range(max(low, limits.min), min(high, limits.max))
+        self._values.append(part[np.isfinite(part)])
+
+    def range(self) -> Range:
+        """Raises UserError where nothing tells it."""
+        known = np.concatenate(self._values)
+        if not len(known):
+            raise UserError("no image shows a value that could tell the range: give it by --range LOW,HIGH.")
+        low, high = (float(value) for value in np.percentile(known, (LEFT_OUT, 100 - LEFT_OUT)))
+        room = ROOM * (high - low) or 1.0
+        low, high = low - room, high + room
+        limits = self._limits
+        return Range(low, high) if limits is None else Range(max(low, limits.min), min(high, limits.max))
 
 
 def as_parts(records: Iterable[Record]) -> list[Record]:
@@ -145,9 +158,11 @@ def light_file(path: Path, number: int) -> Path:
     return next((file for file in files if file.exists()), files[0])
 
 
-def files_of(path: Path, channels: Channels) -> list[Path]:
-    """The files that a part consists of."""
-    return list(dict.fromkeys(_light_of(path, number, channels.lights)[0] for number in range(channels.lights)))
+def files_of(path: Path, lights: int) -> list[Path]:
+    """The files that a part of as many lights consists of: one of all of them, or each of one."""
+    if lights > 1 and OF_A_LIGHT.fullmatch(path.stem):
+        return [light_file(path, number) for number in range(1, lights + 1)]
+    return [path]
 
 
 def read_image(path: Path, size_px: Size | None = None, channels: Channels = PLAIN) -> Decoded:
@@ -155,12 +170,19 @@ def read_image(path: Path, size_px: Size | None = None, channels: Channels = PLA
     is not of such channels."""
     if channels == PLAIN:
         return decode(path, size_px)
-    contents = {file: _light_bytes(file, number) for number, file in enumerate(files_of(path, channels), 1)}
-    if channels.lights > 1:
-        _check_lights(path, contents, channels.lights)
-    pages = [_light_of(path, number, channels.lights) for number in range(channels.lights)]
-    decoded = joined([read_levels(contents[file], page) for file, page in pages], size_px, channels)
-    return decoded._replace(file_digest=digest_of(contents.values()))
+    contents = [_light_bytes(file, number) for number, file in enumerate(files_of(path, channels.lights), 1)]
+    if len(contents) > 1 and (further := light_file(path, channels.lights + 1)).exists():
+        raise Unreadable(f"has a further light, {further.name}, where {channels.lights} are expected")
+    return read_contents(contents, size_px, channels)
+
+
+def read_contents(contents: Sequence[bytes], size_px: Size | None, channels: Channels) -> Decoded:
+    """The same of what the files of a part hold: one of all lights, or each of one."""
+    if len(contents) > 1:
+        lights = [levels for content in contents for levels in _levels_alone(content)]
+    else:
+        lights = _stacked(contents[0], channels.lights)
+    return joined(lights, size_px, channels)._replace(file_digest=digest_of(contents))
 
 
 def digest_of(contents: Iterable[bytes]) -> bytes:
@@ -181,11 +203,34 @@ def joined(lights: Sequence[np.ndarray], size_px: Size | None, channels: Channel
     return Decoded(np.concatenate(parts, axis=2) if len(parts) > 1 else parts[0], *lights[0].shape[:2])
 
 
-def _light_of(path: Path, number: int, lights: int) -> tuple[Path, int]:
-    """The file and the page that hold a light, counted from 0, of as many."""
-    if lights > 1 and OF_A_LIGHT.fullmatch(path.stem):
-        return light_file(path, number + 1), 0
-    return path, number
+def _are_deep(part: Path, lights: int) -> list[bool]:
+    """Whether each light of a part has more than 8 bits."""
+    files = files_of(part, lights)
+    return is_deep(part, range(lights)) if len(files) == 1 else [is_deep(file)[0] for file in files]
+
+
+def _levels_of(part: Path, lights: int, wanted: Sequence[int]) -> list[np.ndarray]:
+    """What some of the lights of a part show. Raises Unreadable."""
+    files = files_of(part, lights)
+    if len(files) == 1:
+        return read_levels(bytes_of(part), wanted)
+    return [levels for light in wanted for levels in read_levels(bytes_of(files[light]))]
+
+
+def _levels_alone(content: bytes) -> list[np.ndarray]:
+    """What a file of one light shows. Raises Unreadable for one of several bands."""
+    check_alone(content)
+    return read_levels(content)
+
+
+def _stacked(content: bytes, lights: int) -> list[np.ndarray]:
+    """What a file of all lights shows. Raises Unreadable for one of fewer or more."""
+    if lights == 1:
+        return _levels_alone(content)
+    count, in_words = held_in(content)
+    if count != lights:
+        raise Unreadable(f"has {in_words}, where {lights} lights are expected")
+    return read_levels(content, range(lights))
 
 
 def _light_bytes(file: Path, number: int) -> bytes:
@@ -195,22 +240,13 @@ def _light_bytes(file: Path, number: int) -> bytes:
         raise Unreadable(f"light {number}, {file.name}: {unreadable}" if number > 1 else str(unreadable)) from None
 
 
-def _check_lights(path: Path, contents: dict[Path, bytes], lights: int) -> None:
-    """Raise Unreadable for a part with fewer or more of them."""
-    if len(contents) > 1:
-        if (further := light_file(path, lights + 1)).exists():
-            raise Unreadable(f"has a further light, {further.name}, where {lights} are expected")
-    elif (pages := pages_of(contents[path])) != lights:
-        raise Unreadable(f"has {pages} {'page' if pages == 1 else 'pages'}, where {lights} lights are expected")
-
-
 def _usual_lights(parts: Sequence[Path]) -> int:
     """How many lights parts have. Raises UserError where they have one."""
     counts = Counter(_count_lights(part) for part in parts)
     lights = counts.most_common(1)[0][0]
     if not 1 < lights <= MAX_LIGHTS:
         raise UserError(
-            f"--lights takes parts of 2 to {MAX_LIGHTS} lights, pages of a TIFF or files NAME_light1.png, "
+            f"--lights takes parts of 2 to {MAX_LIGHTS} lights, pages or bands of a TIFF or files NAME_light1.png, "
             f"NAME_light2.png and so on; {parts[0].name} is one of {_count_lights(parts[0])}."
         )
     return lights
@@ -220,6 +256,6 @@ def _count_lights(part: Path) -> int:
     if OF_A_LIGHT.fullmatch(part.stem):
         return next(number for number in range(1, MAX_LIGHTS + 2) if not light_file(part, number + 1).exists())
     try:
-        return pages_of(bytes_of(part))
+        return held_in(bytes_of(part))[0]
     except Unreadable:
         return 1

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple, TypeVar
 import kornia_rs.io
 import numpy as np
 
+from pretrain.data.bands import banded_page
 from pretrain.data.size import Size, sides
 from pretrain.reading import read_regular
 
@@ -28,6 +29,7 @@ Read = TypeVar("Read")
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
 # Larger images are refused before they are unpacked: a few kilobytes can claim to be gigabytes.
 MAX_PIXELS = 178_956_970
+TOO_MANY = f"claims more than {MAX_PIXELS / 1e6:.0f} million pixels: a decompression bomb?"
 # A file above the first size is known by pieces.
 DIGESTED_BYTES, DIGESTED_PIECES, PIECE_BYTES = 1 << 17, 9, 2048
 SUMS_AT_ONCE = 200_000
@@ -73,7 +75,9 @@ def decode_array(pixels: np.ndarray, size_px: Size | None = None) -> Decoded:
 
 def size_on_disk(path: Path) -> tuple[int, int]:
     """(height, width) of an image, upright, by the head of its file. Raises Unreadable."""
-    return open_with_pillow(BytesIO(bytes_of(path)), _upright_size)
+    data = bytes_of(path)
+    page = banded_page(data)
+    return page.size if page else open_with_pillow(BytesIO(data), _upright_size)
 
 
 def read_mask(path: Path, size_px: Size | None = None) -> np.ndarray:
@@ -199,9 +203,13 @@ def open_with_pillow(file: BinaryIO, read: "Callable[[Image.Image], Read]") -> R
                     raise Image.DecompressionBombError
                 return read(image)
     except UnidentifiedImageError:
-        raise Unreadable(f"not an image that can be read ({', '.join(FORMATS)})") from None
+        file.seek(0)
+        page = banded_page(file.read())
+        raise Unreadable(
+            page.refusal if page else f"not an image that can be read ({', '.join(FORMATS)})"
+        ) from None
     except Image.DecompressionBombError:
-        raise Unreadable(f"claims more than {MAX_PIXELS / 1e6:.0f} million pixels: a decompression bomb?") from None
+        raise Unreadable(TOO_MANY) from None
     except (OSError, SyntaxError, ValueError, EOFError, struct.error, IndexError, KeyError, TypeError) as error:
         reason = str(error) or type(error).__name__
         raise Unreadable(f"damaged or cut off ({reason})") from None

@@ -5,14 +5,18 @@ levels, what is beyond them the lowest or the highest.
 """
 
 import math
+from collections.abc import Sequence
 from io import BytesIO
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from pretrain.data.bands import Layer, as_gray, banded_page, bands_of, is_tiff, layers_in, page_at
 from pretrain.data.decode import (
     MAX_PIXELS,
+    TOO_MANY,
     Unreadable,
     bytes_of,
     decode_array,
@@ -50,33 +54,94 @@ def as_range(values: object) -> Range:
     return Range(low, high)
 
 
-def is_deep(path: Path, page: int = 0) -> bool:
-    """Whether a page of a file has more than 8 bits a channel, by its head; not so of one that cannot be read."""
+def is_deep(path: Path, layers: Sequence[int] = (0,)) -> list[bool]:
+    """Of images that a file holds whether each has more than 8 bits a channel, by heads; not so of what cannot be
+    read."""
     try:
         with open_regular(path) as file:
             head = file.read(HEAD_BYTES)
         if head[:8] == b"\x89PNG\r\n\x1a\n":
-            return head[24:26] in (b"\x10\x00", b"\x10\x02")
-        if head[:4] not in (b"II*\0", b"MM\0*"):
-            return False
-        return open_with_pillow(BytesIO(bytes_of(path)), lambda image: _has_levels(_at_page(image, page)))
+            return [head[24:26] in (b"\x10\x00", b"\x10\x02")] * len(layers)
+        if not is_tiff(head):
+            return [False] * len(layers)
+        data = bytes_of(path)
+        return [_is_deep(data, number) for number in layers]
     except (OSError, Unreadable):
+        return [False] * len(layers)
+
+
+def _is_deep(data: bytes, number: int) -> bool:
+    try:
+        layer = _layers(data, [number])[0]
+        if layer.bands:
+            return page_at(data, layer.page).bits > 8
+        return open_with_pillow(BytesIO(data), lambda image: _has_levels(_at_page(image, layer.page)))
+    except (ValueError, Unreadable):
         return False
 
 
-def pages_of(data: bytes) -> int:
-    """How many images a file holds. Raises Unreadable."""
-    return open_with_pillow(BytesIO(data), lambda image: getattr(image, "n_frames", 1))
+def held_in(data: bytes) -> tuple[int, str]:
+    """How many images a file holds, and that in words. Raises Unreadable."""
+    if not is_tiff(data):
+        count = open_with_pillow(BytesIO(data), lambda image: getattr(image, "n_frames", 1))
+        return count, f"{count} {'page' if count == 1 else 'pages'}"
+    layers = _layers(data)
+    count = len(layers)
+    if any(len(layer.bands) == 1 for layer in layers):
+        return count, f"{count} lights in its bands"
+    return count, f"{count} {'page' if count == 1 else 'pages'}"
 
 
-def read_levels(data: bytes, page: int = 0) -> np.ndarray:
-    """A page of a file, upright: of more than 8 bits as it is, (h, w) or of color (h, w, 3), otherwise uint8 (h, w, 3).
-    Raises Unreadable. Of color in 16 bits this is PNG; of TIFF Pillow keeps 8."""
+def check_alone(data: bytes) -> None:
+    """Raise Unreadable for a page of several bands, none of them color, of which one would stand for all."""
+    page = banded_page(data)
+    if page and len(page.groups[0]) == 1:
+        raise Unreadable(page.refusal)
 
+
+def read_levels(data: bytes, layers: Sequence[int] = (0,)) -> list[np.ndarray]:
+    """Images that a file holds, by their numbers, upright: of more than 8 bits as they are, (h, w) or of color (h, w,
+    3), otherwise uint8 (h, w, 3), or (h, w) of one band. Raises Unreadable."""
     color = plain_color_png(data, 16)
     if color is not None:
-        return color
-    return open_with_pillow(BytesIO(data), lambda image: levels_of_image(_at_page(image, page)))
+        return [color] * len(layers)
+    found, page, levels = [], -1, np.empty(0)
+    for layer in _layers(data, layers) if is_tiff(data) else map(Layer, layers):
+        if not layer.bands:
+            found.append(_levels_of_page(data, layer.page))
+            continue
+        if page != layer.page:  # all bands of a page are unpacked at once
+            page, levels = layer.page, _levels_of_bands(data, layer.page)
+        found.append(levels[:, :, layer.bands[0]] if len(layer.bands) == 1 else levels[:, :, : len(layer.bands)])
+    return found
+
+
+def _layers(data: bytes, wanted: Sequence[int] | None = None) -> list[Layer]:
+    """Those of a TIFF, all or some by their numbers. Raises Unreadable."""
+    try:
+        layers = list(islice(layers_in(data), None if wanted is None else max(wanted) + 1))
+    except ValueError as error:
+        raise Unreadable(f"damaged or cut off ({error})") from None
+    if wanted is None:
+        return layers
+    if max(wanted) >= len(layers):
+        raise Unreadable(f"has no page {max(wanted) + 1}")
+    return [layers[number] for number in wanted]
+
+
+def _levels_of_page(data: bytes, number: int) -> np.ndarray:
+    return open_with_pillow(BytesIO(data), lambda image: levels_of_image(_at_page(image, number)))
+
+
+def _levels_of_bands(data: bytes, number: int) -> np.ndarray:
+    """(h, w, bands), the bands of color first. Raises Unreadable."""
+    try:
+        page = page_at(data, number)
+        if math.prod(page.size) * page.samples > MAX_PIXELS:
+            raise Unreadable(TOO_MANY)
+        return bands_of(page, [open_with_pillow(BytesIO(gray), np.asarray) for gray in as_gray(page, data)])
+    except ValueError as error:
+        raise Unreadable(f"damaged or cut off ({error})") from None
 
 
 def levels_of_image(image: "Image.Image") -> np.ndarray:
@@ -130,7 +195,7 @@ def _at_page(image: "Image.Image", page: int) -> "Image.Image":
         except EOFError:
             raise Unreadable(f"has no page {page + 1}") from None
         if image.width * image.height > MAX_PIXELS:
-            raise Unreadable(f"claims more than {MAX_PIXELS / 1e6:.0f} million pixels: a decompression bomb?")
+            raise Unreadable(TOO_MANY)
     return image
 
 

@@ -19,9 +19,8 @@ from zlib import error as ZlibError
 import fsspec
 
 from pretrain.command import UserError
-from pretrain.data.channels import PLAIN, Channels, digest_of, joined, read_image
+from pretrain.data.channels import PLAIN, Channels, read_contents, read_image
 from pretrain.data.decode import Decoded, Unreadable, decode_bytes
-from pretrain.data.levels import pages_of, read_levels
 from pretrain.data.size import Size
 from pretrain.files import write_whole
 from pretrain.reading import MAX_BYTES
@@ -117,12 +116,7 @@ class Place:
         if (folder := self.folder) is not None:
             return read_image(folder / path, size_px, channels)
         data = self._image_bytes(path)
-        if channels == PLAIN:
-            return decode_bytes(data, size_px)
-        if channels.lights > 1 and (count := pages_of(data)) != channels.lights:
-            raise Unreadable(f"has {count} pages, where {channels.lights} lights are expected")
-        decoded = joined([read_levels(data, page) for page in range(channels.lights)], size_px, channels)
-        return decoded._replace(file_digest=digest_of([data]))
+        return decode_bytes(data, size_px) if channels == PLAIN else read_contents([data], size_px, channels)
 
     def _image_bytes(self, path: str) -> bytes:
         """Raises UserError where the place itself does not answer, which is no fault of the image."""

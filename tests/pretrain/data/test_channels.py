@@ -75,7 +75,7 @@ def test_lights_are_one_part_in_files_and_in_pages(parts, tmp_path):
         assert found.pixels.shape == (8, 8, 6) and (found.height, found.width) == (12, 10)
         assert np.array_equal(found.pixels[:, :, :3], decode(first, 8).pixels)
         assert np.array_equal(found.pixels[:, :, 3:], read_image(second, 8, Channels((TWO.ranges[1],))).pixels)
-    assert files_of(first, TWO) == [first, second] and files_of(stack, TWO) == [stack]
+    assert files_of(first, 2) == [first, second] and files_of(stack, 2) == [stack]
     found = ToFind(lights=True).found([stack])
     assert found.lights == 2 and found.ranges[0] is None and found.ranges[1] == pytest.approx((800, 3200), abs=80)
 
