@@ -7,7 +7,6 @@ libtiff unpacks as it does any other.
 
 import struct
 from collections.abc import Iterator, Sequence
-from io import BytesIO
 from itertools import islice
 from typing import NamedTuple
 
@@ -26,7 +25,7 @@ UNSPECIFIED = 0  # what a band beyond color is; else it is transparency
 # LZMA, zstd.
 PLAIN, OF_DIFFERENCES = {1, 32773}, {5, 8, 32946, 34925, 50000}
 NO_PREDICTOR, DIFFERENCES = 1, 2
-MAX_LAYERS = 1000
+MAX_LAYERS, MAX_NUMBERS = 1000, 2**20
 UPRIGHT = {
     2: lambda pixels: pixels[:, ::-1],
     3: lambda pixels: pixels[::-1, ::-1],
@@ -56,6 +55,8 @@ class Page:
         if field not in self._fields:
             return list(usual)
         kind, count, at = self._fields[field]
+        if max(count, at) > len(self._data) or count > MAX_NUMBERS:
+            raise ValueError("a field lies beyond its end")
         return np.frombuffer(self._data, self.order + kind, count, at).tolist()
 
     def number(self, field: int, usual: int | None = None) -> int:
@@ -100,8 +101,7 @@ class Page:
     @property
     def refusal(self) -> str:
         """Why it is no one image."""
-        count = len(self.groups)
-        if count > 1:
+        if len(self.groups) > 1:
             return f"holds {self.samples} bands: detect.py fit --lights sees each"
         return f"holds {self.bits} bits a channel: save it with 8 or 16"
 
@@ -125,17 +125,17 @@ def pages_in(data: bytes) -> Iterator[Page]:
             at += struct.calcsize(order + entry)
             if kind in KINDS:
                 is_here = length * int(KINDS[kind][1]) <= in_place
-                fields.setdefault(field, (KINDS[kind], length, at if is_here else _unpacked(order + number, data, at)[0]))
+                fields.setdefault(
+                    field, (KINDS[kind], length, at if is_here else _unpacked(order + number, data, at)[0])
+                )
             at += in_place
         yield Page(data, order, fields)
         (at,) = _unpacked(order + number, data, at)
 
 
 def layers_in(data: bytes) -> Iterator[Layer]:
-    """The images that a TIFF holds, in its order, as many as anybody asks for. Raises ValueError for what is damaged."""
-    layers = (
-        Layer(number, bands) for number, page in enumerate(pages_in(data)) for bands in page.groups or [()]
-    )
+    """The images that a TIFF holds, in its order, MAX_LAYERS at most. Raises ValueError for what is damaged."""
+    layers = (Layer(number, bands) for number, page in enumerate(pages_in(data)) for bands in page.groups or [()])
     return islice(layers, MAX_LAYERS)
 
 
@@ -188,19 +188,20 @@ def _summed(levels: np.ndarray, page: Page) -> np.ndarray:
     """Levels (h, w, bands), of which a file may hold differences to the left, as numbers without a sign."""
     if page.number(PREDICTOR, NO_PREDICTOR) != DIFFERENCES or page.number(COMPRESSION, 1) not in OF_DIFFERENCES:
         return levels
-    is_float = levels.dtype.kind == "f"
-    whole = levels.view(f"u{page.bits // 8}") if is_float else levels.astype(f"u{page.bits // 8}")
+    sign = {2: "i", 3: "f"}.get(page.number(FORMAT, 1), "u")
+    size = page.bits // 8
+    whole = levels.view(f"u{size}") if sign == "f" else levels.astype(f"u{size}")
     width = page.number(TILES[2], levels.shape[1])
     for left in range(0, levels.shape[1], width):
         part = whole[:, left : left + width]
         np.cumsum(part, axis=1, dtype=part.dtype, out=part)
-    return whole.view(levels.dtype) if is_float else whole.view(f"{'i' if page.number(FORMAT, 1) == 2 else 'u'}{whole.itemsize}")
+    return whole.view(f"{sign}{size}")
 
 
 def _unpacked(form: str, data: bytes, at: int) -> tuple[int, ...]:
     try:
         return struct.unpack_from(form, data, at)
-    except struct.error:
+    except (struct.error, OverflowError):
         raise ValueError("a page lies beyond its end") from None
 
 

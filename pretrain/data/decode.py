@@ -205,9 +205,7 @@ def open_with_pillow(file: BinaryIO, read: "Callable[[Image.Image], Read]") -> R
     except UnidentifiedImageError:
         file.seek(0)
         page = banded_page(file.read())
-        raise Unreadable(
-            page.refusal if page else f"not an image that can be read ({', '.join(FORMATS)})"
-        ) from None
+        raise Unreadable(page.refusal if page else f"not an image that can be read ({', '.join(FORMATS)})") from None
     except Image.DecompressionBombError:
         raise Unreadable(TOO_MANY) from None
     except (OSError, SyntaxError, ValueError, EOFError, struct.error, IndexError, KeyError, TypeError) as error:
