@@ -28,8 +28,9 @@ import numpy as np
 
 from baselines.contract.method import Images
 from baselines.contract.metrics import image_figures
+from downstream.inspection.asked_method import make_method
 from downstream.inspection.config import Fit
-from downstream.inspection.fitting import make_method, without_outliers
+from downstream.inspection.normals import without_outliers
 from downstream.methods.mutual import MAX_CONTAMINATION
 from downstream.methods.references import own_threshold
 from pretrain.command import UserError

@@ -16,8 +16,9 @@ import numpy as np
 import torch
 
 from baselines.contract.method import as_images
+from downstream.inspection.asked_method import make_method
 from downstream.inspection.config import Fit, FitSettings
-from downstream.inspection.fitting import arguments_of, check, make_method, map_threshold_of, pixels_of, say_threshold
+from downstream.inspection.fitting import arguments_of, check, map_threshold_of, pixels_of, say_threshold
 from downstream.inspection.inspector import Inspector
 from downstream.methods import padim
 from downstream.methods.padim import PaDiM
