@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, field, fields, replace
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, overload
 
@@ -26,20 +25,14 @@ from baselines.contract.model_folder import (
     write_metadata,
     write_model,
 )
-from baselines.contract.regions import area_score, regions
-from baselines.contract.threshold import Threshold, confidence, is_anomalous
-from downstream.inspection.alignment import Alignment, Pose
+from baselines.contract.threshold import Threshold
+from downstream.inspection.alignment import Alignment
 from downstream.inspection.config import FitSettings
 from downstream.inspection.decision import AreaRule, decision_from
 from downstream.inspection.inspection import Inspection
+from downstream.inspection.judge import Judge, one_by_one
 from downstream.inspection.roi import DrawnRoi
-from downstream.inspection.zones import (
-    ZoneRule,
-    relative_map,
-    zone_regions,
-    zone_results,
-    zone_scores,
-)
+from downstream.inspection.zones import ZoneRule
 from downstream.learning.versions import changing, fitted_in_place_of
 from downstream.methods.catalogue import imported
 from downstream.methods.loading import load_any
@@ -48,7 +41,7 @@ from pretrain.data.arrays import given, name_of, opened
 from pretrain.data.channels import PLAIN, Channels, read_image
 from pretrain.data.decode import Decoded, Unreadable
 from pretrain.data.images import LayoutName, Problem
-from pretrain.data.size import Size, distorts, sides
+from pretrain.data.size import Size, sides
 from pretrain.files import unsealed
 from pretrain.reading import parse_json, read_json
 
@@ -58,11 +51,11 @@ MAX_PIXELS_AT_ONCE = 16 * 1024**2
 Read = Callable[[Path, Size, Channels], Decoded]
 
 if TYPE_CHECKING:  # importing the contract imports torch, 1.5 s that a run of an exported model does without
-    from baselines.contract.method import Method, Prediction
+    from baselines.contract.method import Method
 
 
 @dataclass
-class Inspector:
+class Inspector(Judge):
     """Inspects images of one category: `method` was fitted to images of `size_px`, to which others are stretched.
 
     An image is defective if its score is above `threshold`; `normal_scores` are what confidence is measured by. With
@@ -70,8 +63,7 @@ class Inspector:
     good. Where `area_rule` is there, `downstream/area.py` found it, and it alone decides. `drawn_roi` is where it
     looks, where that was drawn as polygons; where these are zones, `zone_rule` alone decides. With `alignment` each
     image is turned and moved as the reference lies before the method sees it. `channels` say how files become
-    images. `parts` are the digests of the files
-    that it was loaded from.
+    images. `parts` are the digests of the files that it was loaded from.
     """
 
     method: "Method"
@@ -90,50 +82,21 @@ class Inspector:
     parts: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @property
-    def rule(self) -> AreaRule | ZoneRule | None:
-        """What decides in place of `threshold`: one threshold for scores and maps, areas included."""
-        return self.area_rule or self.zone_rule
-
-    @property
-    def decision(self) -> Threshold:
-        """The threshold that scores are compared with."""
-        return self.rule.threshold if self.rule else self.threshold
-
-    @property
-    def decision_scores(self) -> list[float]:
-        """Scores of good images that compare with it."""
-        return self.rule.normal_scores if self.rule else self.normal_scores
-
-    @property
     def roi(self) -> np.ndarray | None:
         """Where it looks, bool (h, w) of the size that the method sees; none where it looks everywhere."""
         roi = getattr(self.method, "roi_", None)
         if roi is None:  # an exported method has none, but was told where to look
-            return self._labels > 0 if self.drawn_roi else None
+            return self.labels > 0 if self.drawn_roi else None
         return np.asarray(roi.cpu())
 
     def outlines(self, inspection: Inspection) -> list[tuple[str, np.ndarray]]:
         """What to draw a line around on an image: each zone, by its name, or all of `roi`."""
         if self.zone_rule:
-            labels = self._as_it_lies(self._labels, inspection.pose)
+            labels = self.as_it_lies(self.labels, inspection.pose)
             return [(zone.name, labels == number) for number, zone in enumerate(self.zone_rule.zones, 1)]
         if (roi := self.roi) is None:
             return []
-        return [("", self._as_it_lies(roi.astype(np.uint8), inspection.pose) > 0)]
-
-    @cached_property
-    def _labels(self) -> np.ndarray:
-        return self.drawn_roi.labels(self.size_px)
-
-    def decide_at(self, value: float) -> None:
-        """Compare scores with another threshold, which a user typed; with zones, another multiple of theirs."""
-        typed = self.decision._replace(value=value, why="given on the command line.")
-        if self.area_rule:
-            self.area_rule = self.area_rule._replace(threshold=typed)
-        elif self.zone_rule:
-            self.zone_rule = self.zone_rule._replace(threshold=typed)
-        else:
-            self.threshold = typed
+        return [("", self.as_it_lies(roi.astype(np.uint8), inspection.pose) > 0)]
 
     @classmethod
     def fit(
@@ -198,28 +161,6 @@ class Inspector:
     def inspect_decoded(self, names: Sequence[Path], images: Sequence[Decoded]) -> list[Inspection | Problem]:
         """Inspect images from memory, of `size_px`, in one batch: at most the method's `batch_size`."""
         return list(self._inspected(names, images)) if images else []
-
-    def at_threshold(self, inspection: Inspection, threshold: float) -> Inspection:
-        """The same image at another threshold. Regions move with it only where a rule has one threshold for both; else
-        they have their own."""
-        moved = replace(
-            inspection,
-            threshold=threshold,
-            is_defective=bool(is_anomalous(inspection.score, threshold)),
-            confidence=confidence(inspection.score, threshold, self.decision_scores),
-        )
-        size = (moved.height, moved.width)
-        if self.area_rule:
-            above = regions(moved.anomaly_map, threshold, self.area_rule.minimum_area_px, size)
-            return replace(moved, map_threshold=threshold, regions=above)
-        if self.zone_rule:
-            rule = self.zone_rule._replace(threshold=self.zone_rule.threshold._replace(value=threshold))
-            above = zone_regions(moved.anomaly_map, self._as_it_lies(self._labels, moved.pose), rule, size)
-            scores = [zone.score / limit.threshold.value for zone, limit in zip(moved.zones, rule.zones, strict=True)]
-            return replace(moved, map_threshold=threshold, regions=above, zones=zone_results(scores, rule))
-        if moved.map_threshold is not None and self.minimum_area_px and not moved.regions:
-            return replace(moved, is_defective=False)
-        return moved
 
     def save(self, folder: Path | str) -> None:
         """Write to `folder`, in place of a model that is there; where that has versions, as another one of them."""
@@ -300,29 +241,15 @@ class Inspector:
         ])  # fmt: skip
         start_s = time.perf_counter()
         batches = self.method.predict(images) if len(images) else ()  # of large images, fewer at once
-        judged = [each for batch in batches for each in _one_by_one(batch.cpu())]
+        judged = [each for batch in batches for each in one_by_one(batch.cpu())]
         milliseconds = 1e3 * (time.perf_counter() - start_s) / max(1, len(images))
         answers = iter(zip(judged, poses, strict=True))
         for path, image in zip(paths, opened, strict=True):
             if isinstance(image, Problem):
                 yield image
                 continue
-            (score, anomaly_map, distance, disagreement), pose = next(answers)
-            inspected = self._inspected_by_rule if self.rule else self._inspected_by_score
-            found = inspected(path, image, score, anomaly_map, milliseconds, pose)
-            if isinstance(found, Inspection) and distance is not None:
-                found = replace(found, distance=distance, disagreement=disagreement)
-            yield found
-
-    def _as_it_lies(self, values: np.ndarray, pose: Pose | None) -> np.ndarray:
-        """What lies as the method sees an image, as the image lies."""
-        return values if pose is None else self.alignment.moved_back(values, pose)
-
-    def _distorts(self, image: Decoded) -> bool:
-        """Whether the image is of another shape than those that the method was fitted to; of these a model of before
-        0.1 says nothing."""
-        aspect = self.metadata.get("aspect")
-        return isinstance(aspect, float) and aspect > 0 and distorts(aspect, image.height, image.width)
+            answer, pose = next(answers)
+            yield self.judged(path, image, answer, milliseconds, pose)
 
     def _as_given(self, pixels: Sequence[np.ndarray]) -> Sequence:
         """Images uint8 (h, w, 3 x lights) as the method takes them, on its device, in one transfer of bytes: an
@@ -336,79 +263,3 @@ class Inspector:
         # A copy of one large image takes memory; one that may not be written is what torch warns of.
         stacked = np.stack(pixels) if len(pixels) > 1 else np.require(pixels[0], requirements=("C", "W"))[None]
         return as_images(transferred(torch.from_numpy(stacked), self.method.device))  # (b, 3 x lights, h, w)
-
-    def _inspected_by_rule(
-        self, path: Path, image, _: float, anomaly_map: np.ndarray, ms: float, pose: Pose | None
-    ) -> Inspection | Problem:
-        size, limit = (image.height, image.width), self.decision.value
-        by_rule = self._by_area if self.area_rule else self._by_zones
-        try:
-            score, anomaly_map, above, zones = by_rule(anomaly_map, size, pose)
-        except UserError as error:  # an image that is smaller than the area
-            return Problem(path, str(error))
-        return Inspection(
-            path,
-            image.width,
-            image.height,
-            score,
-            limit,
-            is_defective=bool(is_anomalous(score, limit)),
-            confidence=confidence(score, limit, self.decision_scores),
-            milliseconds=ms,
-            is_distorted=self._distorts(image),
-            regions=above,
-            zones=zones,
-            map_threshold=limit,
-            anomaly_map=anomaly_map,
-            pose=pose,
-            channels=self.channels,
-        )
-
-    def _by_area(self, anomaly_map: np.ndarray, size: tuple[int, int], pose: Pose | None) -> tuple:
-        area_px, threshold, _ = self.area_rule
-        score, anomaly_map = area_score(anomaly_map, area_px, size), self._as_it_lies(anomaly_map, pose)
-        return score, anomaly_map, regions(anomaly_map, threshold.value, area_px, size), ()
-
-    def _by_zones(self, anomaly_map: np.ndarray, size: tuple[int, int], pose: Pose | None) -> tuple:
-        relative = relative_map(anomaly_map, self._labels, self.zone_rule)
-        scores = zone_scores(relative, self._labels, [zone.minimum_area_px for zone in self.zone_rule.zones], size)
-        relative, labels = (self._as_it_lies(values, pose) for values in (relative, self._labels))
-        above = zone_regions(relative, labels, self.zone_rule, size)
-        return float(scores.max()), relative, above, zone_results(scores, self.zone_rule)
-
-    def _inspected_by_score(
-        self, path: Path, image, score: float, anomaly_map: np.ndarray | None, ms: float, pose: Pose | None
-    ) -> Inspection:
-        is_defective, above, limit = bool(is_anomalous(score, self.threshold.value)), [], None
-        anomaly_map = None if anomaly_map is None else self._as_it_lies(anomaly_map, pose)
-        if anomaly_map is not None and self.map_threshold is not None:
-            limit = self.map_threshold.value
-            above = regions(anomaly_map, limit, self.minimum_area_px, (image.height, image.width))
-            is_defective = is_defective and (bool(above) or not self.minimum_area_px)
-        return Inspection(
-            path,
-            image.width,
-            image.height,
-            score,
-            self.threshold.value,
-            is_defective,
-            confidence=confidence(score, self.threshold.value, self.normal_scores),
-            milliseconds=ms,
-            is_distorted=self._distorts(image),
-            regions=above,
-            map_threshold=limit,
-            anomaly_map=anomaly_map,
-            pose=pose,
-            channels=self.channels,
-        )
-
-
-def _one_by_one(prediction: "Prediction") -> Iterator[tuple[float, np.ndarray | None, float | None, float | None]]:
-    """The score of each image of a batch, its map, how far its mean is from that of the nearest good one, and how far
-    two statistics disagree on it."""
-    maps = prediction.maps
-    distances, disagreements = (getattr(prediction, name, None) for name in ("distances", "disagreements"))
-    for position, score in enumerate(prediction.scores):
-        anomaly_map = None if maps is None else np.asarray(maps[position])
-        others = (None if part is None else float(part[position]) for part in (distances, disagreements))
-        yield float(score), anomaly_map, *others
