@@ -222,6 +222,8 @@ class PatchMethod(ABC):
         saved = copy.copy(self)
         saved.encoder, saved.levels = ENCODER_FILE, list(self.levels)
         saved.fingerprint_ = fingerprint(self._opened_encoder())
+        if is_large(getattr(self, "size_px_", (0, 0))):
+            saved.counted_px_ = LARGE_PX
         for name, value in instead.items():
             if value is None:
                 vars(saved).pop(name, None)
@@ -234,6 +236,11 @@ class PatchMethod(ABC):
         own."""
         if vars(self).pop("fingerprint_", None) != fingerprint(encoder):
             raise UserError(f"{folder / ENCODER_FILE} is not the encoder that the method in {folder} was fitted with.")
+        counted_px = vars(self).pop("counted_px_", None)  # which models of before did not say
+        if is_large(getattr(self, "size_px_", (0, 0))) and counted_px != LARGE_PX:
+            raise UserError(
+                f"{folder} was fitted by a heldout that judged images above {LARGE_PX} px otherwise: fit it again."
+            )
         self.encoder = encoder
         return self
 

@@ -91,3 +91,12 @@ def test_of_a_larger_image_as_much_counts_as_of_one_of_640_px():
     assert highest_count(0.01, 1280 * 640, shape) == highest_count(0.01, 640**2, (640, 640)) == 4096
     assert counted_share(shape) == pytest.approx(0.5**0.5)
     assert highest_count(0.01, 1000, shape) == 10  # of a small region all
+
+
+def test_a_model_of_large_images_that_was_fitted_before_they_were_judged_as_now_is_refused(nuts, tmp_path, monkeypatch):
+    PaDiM(**SMALL).fit([]).refer(nuts[:4]).save(tmp_path)
+    monkeypatch.setattr(patch_method, "LARGE_PX", 32)  # as if it had been of large ones, and had not said so
+    with pytest.raises(UserError, match="judged images above 32 px otherwise: fit it again"):
+        PaDiM.load(tmp_path)
+    PaDiM(**SMALL).fit([]).refer(nuts[:4]).save(tmp_path)
+    assert predict(PaDiM.load(tmp_path), nuts[4:6]).scores.shape == (2,)
