@@ -142,11 +142,14 @@ class Infer(Benchmark):
         categories: Only these of them; times are of the first.
         rounds: Rounds in which all contestants take turns; 0 for AUROCs alone.
         normals: Images to learn from, at most.
+        sizes: In place of all that, what an image of the first category takes at these sizes, such as 224,512,native:
+            milliseconds and MiB of padim, patchcore and fused as they are fitted.
         peer_python: A Python that has anomalib and openvino. Default is one made beside the cache.
     """
 
     data: Path | None = None
     categories: Names = Names()
+    sizes: Names = Names()
     rounds: int = 7
     normals: int = 300
     peer_python: Path | None = None

@@ -4,6 +4,7 @@
     python scripts/benchmarks/infer.py                      # on a generated product
     python scripts/benchmarks/infer.py --quick              # the default method, Padims, one category, few images
     python scripts/benchmarks/infer.py --data FOLDER --check --record RESULTS.md
+    python scripts/benchmarks/infer.py --data FOLDER --sizes 224,512,native     # ours alone: time and memory by size
 
 Ours are made by the commands themselves, `detect.py fit` and `export.py`, with their defaults: PaDiM, and PaDiM and
 PatchCore fused, on the EfficientNet-Lite0 with ImageNet weights, as ONNX in fp32 and int8, by onnxruntime and, where it
@@ -54,6 +55,7 @@ from pretrain.data.size import DEFAULT_PX
 from pretrain.demo import make
 from pretrain.encoder import Encoder, make_encoder
 from pretrain.weights import imagenet_file, read_state_dict
+from scripts.benchmarks.by_size import NORMALS, by_size
 from scripts.benchmarks.config import Infer
 from scripts.benchmarks.patches import CATEGORY, DIMENSIONS, PEER
 from scripts.benchmarks.peers import CONTESTANTS, Contestant, peer_python, started
@@ -96,6 +98,9 @@ class Material:
 
 
 def main(config: Infer) -> int:
+    if config.sizes:
+        with tempfile.TemporaryDirectory() as name:
+            return by_size(config, config.data or generated(Path(name) / "demo", NORMALS))
     rounds, normals, images = (2, 32, 16) if config.quick else (config.rounds, config.normals, 32)
     threads = (2,) if config.quick else (1, 2)
     methods = ("fused",) if config.quick else ("padim", "fused")
