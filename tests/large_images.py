@@ -42,7 +42,7 @@ def inspect(folder: Path, side_px: int, options: list[str]) -> dict:
     Image.fromarray(pixels).save(folder / "bad.png", compress_level=1)
     del pixels
     commands, common = {"fit": (fit, Fit), "run": (run, Run)}, ["--device", "cpu"]
-    data = ["--data", str(folder / "good"), "--method", "patchcore", "--size-px", "native"]
+    data = ["--data", str(folder / "good"), "--size-px", "native"]
     assert run_commands(commands, ["fit", *data, "--out", str(folder / "model"), *common, *options]) == 0
     fitted = peak_bytes()
     model = ["--model", str(folder / "model"), "--out", str(folder / "out")]

@@ -57,9 +57,11 @@ def test_a_defect_of_twelve_pixels_is_found_by_gaussians_that_patches_share(meth
 
 
 @pytest.mark.slow
-def test_a_defect_of_twelve_pixels_is_found_in_a_hundred_megapixels_in_4_gib(tmp_path):
-    """As a user would: `fit --method patchcore --size-px native` on three images of 10,000 px, and `run`."""
-    lines = lines_of("large_images.py", tmp_path / "images", 10_000, cache=tmp_path / "cache")
+@pytest.mark.parametrize("method", ["patchcore", "fused"])
+def test_a_defect_of_twelve_pixels_is_found_in_a_hundred_megapixels_in_4_gib(method, tmp_path):
+    """As a user would: `fit --size-px native` on three images of 10,000 px, and `run`."""
+    images = tmp_path / "images"
+    lines = lines_of("large_images.py", images, 10_000, "--method", method, cache=tmp_path / "cache")
     (found,) = (json.loads(line.removeprefix("measured ")) for line in lines if line.startswith("measured "))
     assert found["exit"] == 1 and found["is_found"]
     assert max(found["fit_bytes"], found["run_bytes"]) < 4 * 2**30
