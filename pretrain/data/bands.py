@@ -37,6 +37,10 @@ UPRIGHT = {
 }
 
 
+class NotRead(ValueError):
+    """The file is whole, and not of a kind that is read here; the text says what to do."""
+
+
 class Layer(NamedTuple):
     """One image of a file: the number of its page, and which of the page's bands, three of color or one. None: all of
     the page, as Pillow reads it."""
@@ -159,10 +163,11 @@ def banded_page(data: bytes) -> Page | None:
 def as_gray(page: Page, data: bytes) -> Iterator[bytes]:
     """A page as TIFF files of one gray image each, as wide as all bands together, or where they lie one after the other
     one for each band. Raises ValueError for what cannot be."""
-    if page.number(COMPRESSION, 1) not in PLAIN | OF_DIFFERENCES:
-        raise ValueError(f"bands are compressed by method {page.number(COMPRESSION)}, which is not read")
-    if page.number(PREDICTOR, NO_PREDICTOR) not in (NO_PREDICTOR, DIFFERENCES):
-        raise ValueError(f"bands are packed by predictor {page.number(PREDICTOR)}, which is not read")
+    method, predictor = page.number(COMPRESSION, 1), page.number(PREDICTOR, NO_PREDICTOR)
+    if method not in PLAIN | OF_DIFFERENCES:
+        raise NotRead(f"holds bands that are compressed by method {method}: save them by deflate, or as they are")
+    if predictor != NO_PREDICTOR and (predictor != DIFFERENCES or method not in OF_DIFFERENCES):
+        raise NotRead(f"holds bands that are packed by predictor {predictor}: save them without one")
     is_interleaved = page.number(PLANAR, 1) == 1
     offsets, counts, *_ = TILES if page.numbers(TILES[0]) else STRIPS
     pairs = list(zip(page.numbers(offsets), page.numbers(counts), strict=True))
@@ -186,7 +191,7 @@ def bands_of(page: Page, grays: Sequence[np.ndarray]) -> np.ndarray:
 
 def _summed(levels: np.ndarray, page: Page) -> np.ndarray:
     """Levels (h, w, bands), of which a file may hold differences to the left, as numbers without a sign."""
-    if page.number(PREDICTOR, NO_PREDICTOR) != DIFFERENCES or page.number(COMPRESSION, 1) not in OF_DIFFERENCES:
+    if page.number(PREDICTOR, NO_PREDICTOR) == NO_PREDICTOR:
         return levels
     sign = {2: "i", 3: "f"}.get(page.number(FORMAT, 1), "u")
     size = page.bits // 8
@@ -206,11 +211,10 @@ def _unpacked(form: str, data: bytes, at: int) -> tuple[int, ...]:
 
 
 def _gray_file(page: Page, data: bytes, pairs: Sequence[tuple[int, int]], samples: int) -> bytes:
-    """A TIFF of parts of another one's bytes, its width that of so many bands. (Always of the newer kind, in which
-    each field holds one number of 8 bytes or says where several lie.)"""
-    _, _, tile_width, tile_height = TILES if page.numbers(TILES[0]) else STRIPS
-    kind, parts = page.order + "u8", [data[start : start + count] for start, count in pairs]
-    counts = np.array([len(part) for part in parts], kind)
+    """A TIFF of parts of another one's bytes, its width that of so many bands. (Of the older kind, which has room for
+    four GB: of the newer one Pillow does not open what is big-endian. All numbers are of four bytes.)"""
+    offsets_field, counts_field, tile_width, tile_height = TILES if page.numbers(TILES[0]) else STRIPS
+    parts = [data[start : start + count] for start, count in pairs]
     fields = {
         WIDTH: page.number(WIDTH) * samples, HEIGHT: page.number(HEIGHT), BITS: page.bits,
         COMPRESSION: page.number(COMPRESSION, 1), PHOTOMETRIC: BLACK_IS_ZERO, FILL_ORDER: page.number(FILL_ORDER, 1),
@@ -218,16 +222,17 @@ def _gray_file(page: Page, data: bytes, pairs: Sequence[tuple[int, int]], sample
     }  # fmt: skip
     if tile_width:
         fields[tile_width] = page.number(tile_width) * samples
-    offsets_field, counts_field = (TILES if tile_width else STRIPS)[:2]
-    many = len(parts) > 1
-    body_at = 16 + 8 + 20 * (len(fields) + 2) + 8
-    pixels_at = body_at + 16 * len(parts) * many
-    offsets = (pixels_at + np.concatenate([[0], np.cumsum(counts)[:-1]])).astype(kind)
+    body_at = 8 + 2 + 12 * (len(fields) + 2) + 4
+    is_one = len(parts) == 1  # whose numbers stand in the fields themselves
+    lengths = np.array([len(part) for part in parts])
+    starts = body_at + (0 if is_one else 8 * len(parts)) + lengths.cumsum() - lengths
     entries = {field: (1, value) for field, value in fields.items()}
-    entries[offsets_field] = (len(parts), body_at if many else int(offsets[0]))
-    entries[counts_field] = (len(parts), body_at + 8 * len(parts) if many else int(counts[0]))
-    head = struct.pack(f"{page.order}2sHHHQ", b"II" if page.order == "<" else b"MM", 43, 8, 0, 16)
-    table = struct.pack(page.order + "Q", len(entries))
-    table += b"".join(struct.pack(page.order + "HHQQ", field, 16, *entry) for field, entry in sorted(entries.items()))
-    body = offsets.tobytes() + counts.tobytes() if many else b""
-    return b"".join([head, table, bytes(8), body, *parts])
+    entries[offsets_field] = (len(parts), int(starts[0]) if is_one else body_at)
+    entries[counts_field] = (len(parts), int(lengths[0]) if is_one else body_at + 4 * len(parts))
+    try:
+        head = struct.pack(page.order + "2sHLH", b"II" if page.order == "<" else b"MM", 42, 8, len(entries))
+        head += b"".join(struct.pack(page.order + "HHLL", field, 4, *entry) for field, entry in sorted(entries.items()))
+    except struct.error:
+        raise ValueError("its sides are too large") from None
+    body = b"" if is_one else np.concatenate([starts, lengths]).astype(page.order + "u4").tobytes()
+    return b"".join([head, bytes(4), body, *parts])

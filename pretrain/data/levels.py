@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from pretrain.data.bands import Layer, as_gray, banded_page, bands_of, is_tiff, layers_in, page_at
+from pretrain.data.bands import Layer, NotRead, as_gray, banded_page, bands_of, is_tiff, layers_in, page_at
 from pretrain.data.decode import (
     MAX_PIXELS,
     TOO_MANY,
@@ -140,6 +140,8 @@ def _levels_of_bands(data: bytes, number: int) -> np.ndarray:
         if math.prod(page.size) * page.samples > MAX_PIXELS:
             raise Unreadable(TOO_MANY)
         return bands_of(page, [open_with_pillow(BytesIO(gray), np.asarray) for gray in as_gray(page, data)])
+    except NotRead as reason:
+        raise Unreadable(str(reason)) from None
     except ValueError as error:
         raise Unreadable(f"damaged or cut off ({error})") from None
 

@@ -8,6 +8,7 @@ from PIL import Image
 from tifffile import imwrite
 
 from pretrain.command import UserError
+from pretrain.data import levels as reading
 from pretrain.data.channels import PLAIN, Channels, ToFind, read_image
 from pretrain.data.dataset import load
 from pretrain.data.decode import Unreadable, decode, size_on_disk
@@ -41,6 +42,8 @@ def written(path: Path, levels: np.ndarray, **options: object) -> Path:
 @pytest.mark.parametrize("name", KINDS)
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int16, np.float32])
 def test_bands_are_read_to_the_bit(name, dtype, tmp_path):
+    if dtype == np.float32 and "differences" in name:
+        return  # by another predictor, which is refused
     levels = bands(5, dtype, 256) - dtype(100 * (dtype == np.int16))
     path = written(tmp_path / "five.tif", levels, **KINDS[name])
     found = read_levels(path.read_bytes(), range(5))
@@ -127,7 +130,7 @@ def test_what_does_not_fit_is_refused_in_a_sentence(tmp_path):
         decode(tmp_path / "floats.tif")
 
 
-def test_what_cannot_be_unpacked_is_said(tmp_path):
+def test_what_cannot_be_unpacked_is_said(tmp_path, monkeypatch):
     path = written(tmp_path / "five.tif", bands(5), compression="zlib")
     whole = path.read_bytes()
 
@@ -136,24 +139,33 @@ def test_what_cannot_be_unpacked_is_said(tmp_path):
         return whole[:at] + value.to_bytes(4, "little") + whole[at + 4 :]
 
     for data, fault in (
-        (with_field(259, 7), "bands are compressed by method 7, which is not read"),
-        (with_field(277, 60_000), "million pixels: a decompression bomb"),
+        (with_field(259, 7), "^holds bands that are compressed by method 7: save them by deflate"),
+        (with_field(259, 1), "damaged or cut off"),
         (whole[: len(whole) // 2], "beyond its end"),
         (whole[:9], "beyond its end"),
     ):
         with pytest.raises(Unreadable, match=fault):
             read_levels(data, range(5))
+    floats = written(tmp_path / "floats.tif", bands(5, np.uint16), compression="zlib", predictor=2).read_bytes()
+    at = floats.index(b"\x3d\x01\x03\x00") + 8
+    with pytest.raises(Unreadable, match="^holds bands that are packed by predictor 3: save them without"):
+        read_levels(floats[:at] + b"\x03" + floats[at + 1 :], range(5))
+    monkeypatch.setattr(reading, "MAX_PIXELS", 5 * HEIGHT * WIDTH - 1)
+    with pytest.raises(Unreadable, match="million pixels: a decompression bomb"):
+        read_levels(whole, range(5))
 
 
-@pytest.mark.parametrize("cut", range(8, 400, 7))
-def test_a_file_that_was_cut_off_or_changed_is_unreadable_and_no_traceback(cut, tmp_path):
-    whole = bytearray(written(tmp_path / "five.tif", bands(5)).read_bytes())
-    whole[cut] ^= 0xFF
-    for data in (bytes(whole[:cut]), bytes(whole)):
-        try:
-            read_levels(data, range(5))
-        except Unreadable as unreadable:
-            assert str(unreadable)
+def test_a_file_that_was_cut_off_or_changed_is_unreadable_and_no_traceback(tmp_path):
+    whole = written(tmp_path / "five.tif", bands(5)).read_bytes()
+    refused = 0
+    for at in range(8, 400, 3):
+        changed = whole[:at] + bytes([whole[at] ^ 0xFF]) + whole[at + 1 :]
+        for data in (whole[:at], changed):
+            try:
+                read_levels(data, range(5))
+            except Unreadable as unreadable:
+                refused += bool(str(unreadable))
+    assert refused > 131  # all that were cut off, and some that were changed
 
 
 def test_bands_and_pages_of_one_file_are_lights_in_their_order(tmp_path):
