@@ -161,8 +161,9 @@ def extract_part(job: Job, numbered: Numbered) -> list[Problem]:
                 check_finite(found, [Path(part.rows[number].path) for number, _ in readable], encoding.per_image)
                 vectors.append(found)
             for number, image in readable:
-                record = Record(Path(part.rows[number].path), "", "", "")
-                entries.append(entry_of(record, first_id + number, pixel_digest(image.pixels), Path()))
+                path = part.rows[number].path
+                entry = entry_of(Record(Path(path), "", "", ""), first_id + number, pixel_digest(image.pixels), Path())
+                entries.append({**entry, "path": path})  # as it is: a//b would be a/b
     write_shard(job.out, shard, entries, np.concatenate(vectors))
     return problems
 

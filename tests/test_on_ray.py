@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from importlib import import_module
 from importlib.util import find_spec
 from itertools import count
+from pathlib import Path
 from types import ModuleType
 
 import numpy as np
@@ -17,7 +18,7 @@ import psutil
 import pytest
 import torch
 from conftest import REPOSITORY
-from fitted_models import SMALL, run_detect
+from fitted_models import PATCHCORE, SIZE_PX, run_detect
 from manifests import images_to_inspect, rows_of, run_manifest
 
 from downstream.inspection.inspector import Inspector
@@ -158,17 +159,19 @@ def test_killed_workers_and_a_killed_driver_lose_nothing_and_repeat_nothing(imag
     assert not [file for file in out.rglob(".*")]
 
 
-def test_vectors_and_models_on_ray_are_those_of_one_process(images, tmp_path):
+def test_vectors_and_models_on_ray_are_those_of_one_process(images, tmp_path, monkeypatch):
     torch.set_num_threads(1)  # as a worker of one core has; the bits depend on it
+    monkeypatch.chdir(tmp_path)  # where no worker is
     write_manifest(Place.of(str(images)), tmp_path / "images.parquet")
     small = {"size_px": 32, "batch": 3, "part_images": 5, "precision": "32-true"}
-    make_encoder("timm/test_resnet").save(tmp_path / "tiny")
-    small |= {"data": tmp_path / "images.parquet", "encoder": tmp_path / "tiny", "device": "cpu"}
+    make_encoder("timm/test_resnet").save(tmp_path / "tiny.safetensors")
+    small |= {"data": tmp_path / "images.parquet", "encoder": Path("tiny.safetensors"), "device": "cpu"}
     here = Vectors(extract(Extract(out=tmp_path / "here", **small)))
     on_ray = Vectors(extract(Extract(out=tmp_path / "ray", address="local", **small)))
     assert np.array_equal(here[:], on_ray[:]) and np.array_equal(here.image_ids, on_ray.image_ids)
     assert [line.path for line in here.records] == [line.path for line in on_ray.records] and len(here) == 24
-    fit = ("fit", "--data", tmp_path / "images.parquet", "--method", "padim", "--part-images", 5, *SMALL)
+    options = ("--encoder", "random", "--options", f"encoder=tiny.safetensors,{PATCHCORE}", "--size-px", SIZE_PX)
+    fit = ("fit", "--data", tmp_path / "images.parquet", "--method", "fused", "--part-images", 5, *options)
     assert run_detect(*fit, "--out", tmp_path / "model here") == 0
     assert run_detect(*fit, "--out", tmp_path / "model ray", "--address", "local") == 0
     ours, theirs = (Inspector.load(tmp_path / f"model {name}", "cpu") for name in ("ray", "here"))

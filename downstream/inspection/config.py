@@ -114,7 +114,7 @@ class Fit(FitSettings, GoodImages, Spread):
 
     Attributes:
         data: Good images; a plain folder, a category in MVTec AD's layout (its train/good), a folder of them, or a
-            manifest of them (of pretrain/manifest.py), to whose parts padim is fitted apart.
+            manifest of them (of pretrain/manifest.py), to whose parts padim, patchcore or fused is fitted apart.
         out: Folder to write the model to. Default is models/CATEGORY.
         part_images: Of a manifest, images of a part, on average.
     """

@@ -5,7 +5,8 @@ vectors for each: hours for a million patches. Here the very same ones are taken
 fall, so as long as the farthest of a pool is as far as anything outside of it was, it is the farthest of all.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -19,6 +20,8 @@ MAX_DISTANCES = 2**25
 SAME_VECTOR = 1e-6
 # Picks between two looks at how far they were: looking makes a GPU wait, and a pick too many is only left out.
 PICKS_AT_ONCE = 32
+# Coresets of parts, of each rank, that become one of the next.
+MERGED_AT_ONCE = 8
 
 
 def coreset(
@@ -59,6 +62,48 @@ def coreset(
         bound = max(float(values[-1]), same) if len(vectors) > pool_size else same
         chosen = pool[_farthest(vectors[pool], values, bound, missing)]
     return torch.cat(taken)
+
+
+class Chosen(NamedTuple):
+    """A coreset (k, d) of patches, `looked_at` of them, and the number of the normal that each is of (k,)."""
+
+    vectors: Tensor
+    owners: Tensor
+    looked_at: int
+
+    def to(self, device: torch.device | str) -> Self:
+        return self._replace(vectors=self.vectors.to(device), owners=self.owners.to(device))
+
+
+class Coresets:
+    """Coresets of parts, as they come: MERGED_AT_ONCE become one, and as many of these again. So memory grows with the
+    logarithm of their number, and so does how often a vector is chosen again. What is chosen leaves no vector farther
+    away than the sum of how far each choice on its way left any of those that it was made from."""
+
+    def __init__(self, count_of: Callable[[int], int], seed: int = 0) -> None:
+        """`count_of` says how many are chosen of so many patches."""
+        self._count_of, self._seed = count_of, seed
+        self._ranks: list[list[Chosen]] = []
+
+    def add(self, chosen: Chosen, rank: int = 0) -> None:
+        if rank == len(self._ranks):
+            self._ranks.append([])
+        self._ranks[rank].append(chosen)
+        if len(self._ranks[rank]) == MERGED_AT_ONCE:
+            together, self._ranks[rank] = self._ranks[rank], []
+            self.add(self._merged(together), rank + 1)
+
+    def merged(self) -> Chosen:
+        """The coreset of all."""
+        return self._merged([chosen for rank in reversed(self._ranks) for chosen in rank])
+
+    def _merged(self, together: Sequence[Chosen]) -> Chosen:
+        vectors, owners, looked_at = zip(*together, strict=True)
+        whole = Chosen(torch.cat(vectors), torch.cat(owners), sum(looked_at))
+        if (count := self._count_of(whole.looked_at)) >= len(whole.vectors):
+            return whole
+        kept = coreset(whole.vectors, count, self._seed).sort().values
+        return whole._replace(vectors=whole.vectors[kept], owners=whole.owners[kept])
 
 
 def squared_distances(first: Tensor, second: Tensor) -> Tensor:

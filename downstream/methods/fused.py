@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from downstream.methods.coreset import Coresets
 from downstream.methods.evidence import Evidence, Patches, inputs_of, learn_evidence
 from downstream.methods.gaussians import Moments
 from downstream.methods.padim import PaDiM, packed, unpacked
@@ -180,6 +181,15 @@ class Fused(PaDiM, PatchCore):
     def _learn(self, normals: Sequence[Tensor]) -> None:
         self._take_in(normals)
 
+    def _learn_part(self, normals: Sequence[Tensor]) -> dict[str, object]:
+        chosen = self._chosen_of(self._summed(normals), len(normals))
+        return {"moments": self.moments_, "chosen": chosen}
+
+    def _learn_merged(self, normals: Sequence[Tensor], coresets: Coresets) -> None:
+        self._take_merged(coresets)
+        positions, members, gaussian = self._fit_merged(normals)
+        self._take_units(self._each_left_out_of(positions, members, gaussian), members)
+
     def _learn_shared(self, normals: Sequence[Tensor]) -> None:
         """Score normals of which patches share Gaussians, after both were learned: they are encoded again, and nothing
         is remembered of them."""
@@ -216,12 +226,18 @@ class Fused(PaDiM, PatchCore):
             left_out = self._each_left_out_of(numbers, members, self._fit_gaussians(kept))
         else:
             left_out, members = self._left_out_again(numbers, kept)
-        self._remembered = remembered(left_out, members)
         if len(normals) or not known:
-            self._set_units(left_out.gaussian, self._nearest_scores(left_out), len(self.pooled_))
-            vars(self).pop("units_", None)
-            self._score(left_out)
+            self._take_units(left_out, members)
+        else:
+            self._remembered = remembered(left_out, members)
         return left_out
+
+    def _take_units(self, left_out: LeftOut, members: Tensor) -> None:
+        """Remember normals that were left out, and take units and scores from them."""
+        self._remembered = remembered(left_out, members)
+        self._set_units(left_out.gaussian, self._nearest_scores(left_out), len(self.pooled_))
+        vars(self).pop("units_", None)
+        self._score(left_out)
 
     def _each_left_out_of(self, numbers: Sequence[int], members: Tensor, gaussian: Tensor) -> LeftOut:
         """Of the first MAX_LEFT_OUT normals, by their numbers, patches (n, views, p, d) and Gaussian distances."""

@@ -6,17 +6,19 @@ of normals, and new ones can be taken in without the old ones. Neighboring patch
 
 import copy
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, NamedTuple, Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
 
 from downstream.methods import cells
 from downstream.methods.gaussians import Gaussians, Moments, fit_gaussians
-from downstream.methods.patch_method import MAX_LEFT_OUT, PatchMethod, is_large, nearest_other
+from downstream.methods.coreset import Coresets
+from downstream.methods.parts import InParts
+from downstream.methods.patch_method import MAX_LEFT_OUT, evenly, is_large, nearest_other
 from downstream.methods.references import views_of
 from embeddings.patches import Patches
 from pretrain.command import UserError
@@ -30,19 +32,8 @@ MAX_GAUSSIAN_BYTES, MAX_LARGE_GAUSSIAN_BYTES = 2**33, 2**29
 MATRICES = {"second", "whitening"}
 
 
-class Part(NamedTuple):
-    """Some of the normals of a category: sums in float64, the patches (n, m, p, d) of the first of them, the pooled
-    vector of each, the sum of their patches at each position, and the size of the images."""
-
-    moments: Moments
-    kept: Tensor
-    pooled: Tensor
-    patch_sum: Tensor
-    size_px: list[int]
-
-
 @dataclass(kw_only=True, eq=False, repr=False)
-class PaDiM(PatchMethod):
+class PaDiM(InParts):
     """A Gaussian of `dimensions` channels at every position; a patch's distance is Mahalanobis'.
 
     `reduction` chooses the channels: "random" ones, as published, or "orthogonal" mixtures of all; `dimensions` none
@@ -55,7 +46,7 @@ class PaDiM(PatchMethod):
     """
 
     grid: int | None = 28  # .933 AUROC on five products, .924 with 40
-    normalize: bool = False  # what channels show of normals is no sum: of parts, only the first would count
+    normalize: bool = False  # what channels show of normals is no sum: of what `add` takes in, only the first counts
     dimensions: int | None = 200
     reduction: str = "random"
     shrinkage: float | None = None
@@ -70,36 +61,36 @@ class PaDiM(PatchMethod):
         self._learn(normals)
         return self
 
-    def part_of(self, normals: Sequence[Tensor]) -> Part:
-        """What is learned of some of the normals, of which others are looked at elsewhere, for `refer_to_parts`."""
-        if self.normalize:
-            raise UserError("normals in parts are not normalized, as all of them say how: leave normalize out.")
-        apart, kept = copy.copy(self), []
-        apart._forget_normals()
-        for views in apart._views_of_normals(normals):
-            apart._add_to_sums(views.double(), kept)
-        if hasattr(apart, "cells_"):
-            raise UserError("patches of images so large share Gaussians, which are not merged: see them smaller.")
-        return Part(apart.moments_, torch.cat(kept).float(), apart.pooled_, apart.patch_sum_, apart.size_px_)
+    def _learn_part(self, normals: Sequence[Tensor]) -> dict[str, object]:
+        for _ in self._summed(normals):
+            pass
+        return {"moments": self.moments_}
 
-    def refer_to_parts(self, parts: Iterable[Part]) -> Self:
-        """As `refer` to the normals of all parts, at least one, in their order; the sums are added up in float64."""
-        self._forget_normals()
-        kept, pooled = [], []
-        for part in parts:
-            if getattr(self, "size_px_", part.size_px) != part.size_px:
-                raise UserError(f"normals of {part.size_px} and {self.size_px_} pixels: give them one size.")
-            self.size_px_, self.grid_ = part.size_px, list(part.patch_sum.shape[:2])
-            self.moments_ = self.moments_.merged(part.moments) if hasattr(self, "moments_") else part.moments
-            self.patch_sum_ = getattr(self, "patch_sum_", 0) + part.patch_sum
-            kept.append(part.kept[: self._room(part.kept) - sum(map(len, kept))])
-            pooled.append(part.pooled)
-        self.pooled_ = torch.cat(pooled)
-        left_out = self._spread(self._fit_gaussians(kept), self.grid_).float()
+    def _summed(self, normals: Sequence[Tensor]) -> Iterator[Tensor]:
+        """The patches of normals as `_looked_at` gives them, after they were added to sums in float64."""
+        for views in self._looked_at(normals):
+            self._add_to_sums(self._as_summed(views).double(), None)
+            if hasattr(self, "cells_"):
+                raise UserError("patches of images so large share Gaussians, which are not merged: see them smaller.")
+            yield views
+            del views
+
+    def _learn_merged(self, normals: Sequence[Tensor], coresets: Coresets) -> None:
+        positions, _, left_out = self._fit_merged(normals)
+        self._add_normals(self._spread(left_out, self.grid_), nearest_other(self.pooled_, positions))
+
+    def _fit_merged(self, normals: Sequence[Tensor]) -> tuple[list[int], Tensor, Tensor]:
+        """Fit to sums of parts, in float64. Gives the numbers of some normals, spread over all, their patches
+        (n, m, p, d), and the distances of these (n, p), each left out."""
+        self.grid_ = list(self.patch_sum_.shape[:2])
+        views = int(self.moments_.count) // len(self.pooled_)
+        most = min(MAX_LEFT_OUT, self._room(self.moments_.shift.expand(1, views, *self.moments_.shift.shape)))
+        positions = evenly(len(self.pooled_), most)
+        members = self._as_summed(self._seen_again(normals, positions))
+        left_out = self._fit_gaussians([members])
         self.moments_ = self.moments_.in_precision(torch.float32)
         self.gaussians_ = Gaussians(*(values.float() for values in self.gaussians_))
-        self._add_normals(left_out, nearest_other(self.pooled_, range(len(left_out))))
-        return self
+        return positions[: len(left_out)], members, left_out.float()
 
     def _learn(self, normals: Sequence[Tensor]) -> None:
         known = len(getattr(self, "pooled_", ()))
@@ -116,9 +107,9 @@ class PaDiM(PatchMethod):
         others = nearest_other(self.pooled_, [known + position for position in chosen])
         self._add_normals(self._spread(left_out, self.grid_), others)
 
-    def _add_to_sums(self, views: Tensor, kept: list[Tensor]) -> None:
-        """Add the patches of some normals (b, m, rows, columns, d) to the sums, and to those `kept`, while there is
-        room."""
+    def _add_to_sums(self, views: Tensor, kept: list[Tensor] | None) -> None:
+        """Add the patches of some normals (b, m, rows, columns, d) to the sums, and to those `kept`, where they are, while
+        there is room."""
         vectors = self._within(views)  # (b, m, p, d)
         if not hasattr(self, "moments_"):
             self.grid_ = list(views.shape[2:4])
@@ -132,7 +123,7 @@ class PaDiM(PatchMethod):
             cells.add(self.moments_, vectors.flatten(0, 1), self.cells_)
             return
         self.moments_.add(vectors.flatten(0, 1))
-        room = self._room(vectors) - sum(map(len, kept))
+        room = 0 if kept is None else self._room(vectors) - sum(map(len, kept))
         if room > 0:
             kept.append(vectors[:room])
 

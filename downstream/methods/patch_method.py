@@ -172,12 +172,13 @@ class PatchMethod(ABC):
         return vectors
 
     def _features(self, images: Tensor) -> Tensor:
+        patches, images = self._opened_patches(), images.to(self.device)
+        return patches(images, self._seen) if images.dtype == torch.uint8 else patches(self._seen(images))
+
+    def _opened_patches(self) -> Patches:
         if "_patches" not in vars(self):
             self._patches = self._make_patches(self._opened_encoder()).to(self.device)
-        images = images.to(self.device)
-        if images.dtype == torch.uint8:
-            return self._patches(images, self._seen)
-        return self._patches(self._seen(images))
+        return self._patches
 
     def _seen(self, images: Tensor, down: slice = slice(None), across: slice = slice(None)) -> Tensor:
         """A part of images as the encoder sees it: float32 in [0, 1], what does not count painted over."""
@@ -248,15 +249,18 @@ class PatchMethod(ABC):
         """The patches of normals in all their views, batch by batch: (b, m, rows, columns, d). On the way, the pooled
         vector of each image is kept, and the patches at each position are summed up."""
         if not hasattr(self, "patch_sum_"):
-            self._learn_space(sampled(self._within(self._features(batch))) for batch in spread_over(normals))
+            self._learn_space_of(normals)
+        yield from self._looked_at(normals)
+
+    def _looked_at(self, normals: Sequence[Tensor]) -> Iterator[Tensor]:
+        """The same, where it is known already how patches are compared."""
         for images in batches(normals, LEARNING_BATCH, self.device, may_be_bytes=True):
             self.size_px_ = getattr(self, "size_px_", list(images.shape[-2:]))
             if list(images.shape[-2:]) != self.size_px_:
                 raise UserError(
                     f"normals of {_size(images.shape[-2:])} and {_size(self.size_px_)}: give them one size."
                 )
-            views = [self.patches(view)[:, None] for view in views_of(images, self.reference_views)]
-            views = torch.cat(views, dim=1) if len(views) > 1 else views[0]
+            views = self._views(images)
             means = self._pooled(views[:, 0])  # (b, d)
             self.pooled_ = torch.cat([getattr(self, "pooled_", means[:0]), means])
             used = views[:, 0] if self.foreground else views[:, 0, :, :, :0]  # else the grid's shape alone is of use
@@ -265,6 +269,14 @@ class PatchMethod(ABC):
             del used, images
             yield views
             del views  # of a large image, a gigabyte that the next one needs
+
+    def _views(self, images: Tensor) -> Tensor:
+        """The patches of images in all their views: (b, m, rows, columns, d)."""
+        views = [self.patches(view)[:, None] for view in views_of(images, self.reference_views)]
+        return torch.cat(views, dim=1) if len(views) > 1 else views[0]
+
+    def _learn_space_of(self, normals: Sequence[Tensor]) -> None:
+        self._learn_space(sampled(self._within(self._features(batch))) for batch in spread_over(normals))
 
     def _learn_space(self, features: Iterable[Tensor]) -> None:
         """Learn how patches are compared, from those of some normals (b, p, c), not yet normalized."""

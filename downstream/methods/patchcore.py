@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from baselines.contract.method import LEARNING_BATCH, at_once, batches
-from downstream.methods.coreset import coreset, nearest_rows, squared_distances
-from downstream.methods.patch_method import MAX_LEFT_OUT, PatchMethod, evenly, nearest_other
+from downstream.methods.coreset import Chosen, Coresets, coreset, nearest_rows, squared_distances
+from downstream.methods.parts import InParts
+from downstream.methods.patch_method import MAX_LEFT_OUT, evenly, nearest_other
 from embeddings.index import Index
 from pretrain.progress import Progress
 
@@ -29,7 +30,7 @@ PATCHES_AT_ONCE = 2**16
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class PatchCore(PatchMethod):
+class PatchCore(InParts):
     """A coreset of `coreset_ratio` of all normal patches, MIN_PATCHES at least, and exact search in it: by faiss on a
     CPU; on a GPU by torch's matrix products, since the patches lie there already and faiss's own would take them to
     main memory and back.
@@ -61,6 +62,24 @@ class PatchCore(PatchMethod):
         self._add_normals(left_out, nearest_other(self.pooled_, positions))
         return self
 
+    def _learn_part(self, normals: Sequence[Tensor]) -> dict[str, object]:
+        return {"chosen": self._chosen_of(self._looked_at(normals), len(normals))}
+
+    def _chosen_of(self, views_of_normals: Iterable[Tensor], count: int) -> Chosen:
+        """The coreset of `count` normals that are one part of all."""
+        candidates, owners = self._candidates(views_of_normals, count)
+        self._choose_coreset(candidates, owners)
+        return Chosen(self.coreset_, self.owners_, len(candidates))
+
+    def _learn_merged(self, normals: Sequence[Tensor], coresets: Coresets) -> None:
+        self._take_merged(coresets)
+        positions = self._left_out(normals)
+        self._add_normals(self._each_left_out(normals, positions), nearest_other(self.pooled_, positions))
+
+    def _take_merged(self, coresets: Coresets) -> None:
+        vectors, owners, _ = coresets.merged()
+        self._set_coreset(vectors, owners, len(self.pooled_))
+
     def _learn_space(self, features: Iterable[Tensor]) -> None:
         features = list(features)
         super()._learn_space(features)
@@ -70,7 +89,7 @@ class PatchCore(PatchMethod):
     def _choose_coreset(self, candidates: Tensor, owners: Tensor) -> Tensor:
         """Choose the coreset from patches (n, d) of the normals numbered `owners` (n,); gives the chosen positions."""
         candidates = self._projected(candidates)
-        count = max(round(self.coreset_ratio * len(candidates)), MIN_PATCHES, self.num_neighbors)
+        count = self._coreset_count(len(candidates))
         if count <= MIN_PATCHES:  # takes a moment: no progress bar
             chosen = coreset(candidates, count, self.seed).sort().values
         else:
@@ -78,6 +97,10 @@ class PatchCore(PatchMethod):
                 chosen = coreset(candidates, count, self.seed, progress.advance).sort().values
         self._set_coreset(candidates[chosen], owners[chosen], 1 + int(owners.max()))
         return chosen
+
+    def _coreset_count(self, looked_at: int) -> int:
+        share = round(self.coreset_ratio * min(looked_at, MAX_CANDIDATES))
+        return max(share, MIN_PATCHES, self.num_neighbors)
 
     def _grow_coreset(self, candidates: Tensor, owners: Tensor) -> None:
         """Take in patches (n, d) of further normals, in turn the farthest from all that are there, while there is room.

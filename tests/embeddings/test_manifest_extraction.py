@@ -1,5 +1,6 @@
 """Vectors of a manifest: those of the encoder at the same batch, each once, whatever stops the extraction."""
 
+import json
 import shutil
 
 import numpy as np
@@ -15,7 +16,7 @@ from embeddings.vectors import Vectors
 from pretrain.command import Names, UserError
 from pretrain.data.decode import decode
 from pretrain.data.manifest import parts_of, read_rows, write_manifest
-from pretrain.data.places import Place
+from pretrain.data.places import Listed, Place
 from pretrain.encoder import make_encoder
 
 PART_IMAGES, BATCH = 5, 3
@@ -61,6 +62,18 @@ def test_vectors_are_the_encoders_at_the_same_batch(images, tmp_path):
     for record, vector in zip(vectors.records, vectors[:], strict=True):
         assert np.array_equal(vector, expected[record.path])
     assert vectors.source.encoder == encoding.source.encoder and len(set(vectors.image_ids.tolist())) == 24
+
+
+def test_a_key_is_written_as_it_is(images, tmp_path):
+    """Those of stores of objects are no paths: a//b is not a/b."""
+    make_encoder("timm/test_resnet").save(tmp_path / "tiny")
+    source = make_source(choose_encoder(tmp_path / "tiny", 0, False)[0], "pooled", size_px=32)
+    job = manifest_extraction.Job(str(images), tmp_path, tmp_path / "tiny", 0, source, BATCH, "cpu")
+    keys = ("day 0//000.png", "day 0/000.png")
+    (part,) = parts_of([Listed(key, 1, "") for key in keys], 9)
+    assert manifest_extraction.extract_part(job, manifest_extraction.Numbered(part, 0, 0)) == []
+    lines = (tmp_path / "shard-00000.jsonl").read_text().splitlines()
+    assert tuple(json.loads(line)["path"] for line in lines) == keys
 
 
 def test_what_was_stopped_goes_on_and_repeats_nothing(images, tmp_path, monkeypatch):

@@ -1,10 +1,11 @@
 """detect.py fit --data MANIFEST: good images on many machines fitted apart, in parts, and merged to one model.
 
-What PaDiM learns are sums, so that parts merged are the model of one fit. No machine sees all images, and this process
-sees as many as tell the usual size.
+What PaDiM learns are sums, so that parts merged are the model of one fit; of the coresets of parts a coreset is chosen.
+No machine sees all images. This process sees as many as tell the usual size and how patches are compared, and those that
+are left out in turn for units and thresholds.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
@@ -14,14 +15,19 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from baselines.contract.method import as_images
-from downstream.inspection.asked_method import make_method
+from downstream.inspection.asked_method import make_method, typed_options
 from downstream.inspection.config import Fit, FitSettings
 from downstream.inspection.fitting import arguments_of, check, map_threshold_of, pixels_of, say_threshold
 from downstream.inspection.inspector import Inspector
-from downstream.methods import padim
+from downstream.methods.fused import Fused
 from downstream.methods.padim import PaDiM
+from downstream.methods.parts import InParts, Space
+from downstream.methods.parts import Part as LearnedPart
+from downstream.methods.patch_method import MAX_FOR_CHANNELS, evenly
+from downstream.methods.patchcore import PatchCore
 from downstream.methods.references import own_threshold
 from embeddings.encoding import choose_encoder
 from pretrain.command import UserError
@@ -40,6 +46,8 @@ from pretrain.training.device import choose_device
 # What needs all images at once, or is not merged.
 WHOLE = ("roi", "align", "reference", "lights", "range", "scales", "train", "allow_contamination", "validation_share",
          "layout")  # fmt: skip
+# What is known to be merged; what is made of these learns more than they do.
+MERGED = (Fused, PaDiM, PatchCore)
 
 
 @dataclass(frozen=True)
@@ -52,35 +60,57 @@ class Job:
     settings: FitSettings
     encoder: str
 
+    def __hash__(self) -> int:
+        return hash(repr(self))  # options may be lists
+
 
 class Learned(NamedTuple):
-    """What a part of the good images gives: what the method learned, or none of no image; digests of the files, and
-    their aspects; what could not be read."""
+    """What a part of the good images gives: what the method learned, or none of no image; the paths of the images,
+    digests of the files, and their aspects; what could not be read."""
 
-    part: padim.Part | None
+    part: LearnedPart | None
+    paths: list[str]
     digests: list[str]
     aspects: list[float]
     problems: list[Problem]
 
 
-class Seen:
-    """What is kept of the images beside what the method learns."""
+class Seen(Sequence[Tensor]):
+    """The images that were learned from, in their order. What is kept of each is small; it is read again where it is
+    asked for."""
 
-    def __init__(self) -> None:
+    def __init__(self, place: Place, size_px: Size) -> None:
+        self._place, self._size_px = place, size_px
+        self.paths: list[str] = []
         self.digests: list[str] = []
         self.aspects: list[float] = []
-        self.count = 0
+        self.parts = 0
 
-    def parts_of(self, learned: Iterable[Learned], place: Place) -> Iterator[padim.Part]:
+    def parts_of(self, learned: Iterable[Learned]) -> Iterator[LearnedPart]:
         """What the method learns from. Raises UserError where that is too little."""
         for each in learned:
+            self.paths += each.paths
             self.digests += each.digests
             self.aspects += each.aspects
             if each.part is not None:
-                self.count += 1
+                self.parts += 1
                 yield each.part
-        if len(self.digests) < 2:
-            raise UserError(f"{len(self.digests)} good images in {place} can be read: give two or more.")
+        if len(self) < 2:
+            raise UserError(f"{len(self)} good images in {self._place} can be read: give two or more.")
+
+    def __len__(self) -> int:
+        return len(self.digests)
+
+    def __getitem__(self, position: int) -> Tensor:
+        """Raises UserError where the file is another one by now."""
+        path = self.paths[position]
+        try:
+            image = self._place.image(path, self._size_px)
+        except Unreadable as unreadable:
+            raise UserError(f"{self._place}/{path}, which was learned from, {unreadable}.") from None
+        if image.file_digest.hex() != self.digests[position]:
+            raise UserError(f"{self._place}/{path} was changed while it was learned from: begin again.")
+        return as_images(torch.from_numpy(image.pixels))
 
 
 def fit(config: Fit) -> None:
@@ -88,17 +118,18 @@ def fit(config: Fit) -> None:
     check_parts(config)
     place, manifest = place_of(config.data), config.data
     # Every worker takes what is chosen here, wherever it was started.
-    _, chosen = choose_encoder(config.encoder, config.seed, is_demo(Path(place.url)))
-    asked = replace(config, encoder=chosen.resolve() if chosen.is_file() else chosen)
+    asked = everywhere(config, is_demo(Path(place.url)))
     method = make_method(asked, Path(place.url), print)
-    if not isinstance(method, PaDiM) or method.normalize:
-        raise UserError(f"only what padim learns can be merged from parts: fit {config.method} to a folder.")
+    if type(method) not in MERGED:
+        names = ", ".join(sorted(each.__name__.lower() for each in MERGED))
+        raise UserError(f"parts are merged for {names} alone: fit {config.method} to a folder.")
+    method = method.to(choose_device(config.device))
     size_px = size_of(config, place, manifest)
     settings = FitSettings(**{each.name: getattr(asked, each.name) for each in fields(FitSettings)})
     encoder = asked_encoder(method.encoder, method.architecture, method.seed)
     job = Job(place.url, size_px, settings, fingerprint(encoder))
-    seen = Seen()
-    method.refer_to_parts(seen.parts_of(learn(job, manifest, config), place))
+    space, seen = method.space_of(spread_over(place, manifest, size_px)), Seen(place, size_px)
+    method.refer_to_parts(seen.parts_of(learn(job, space, manifest, config)), space, seen)
     digests, aspect = seen.digests, float(np.median(seen.aspects))
     model = Inspector(
         method, config.category or manifest.stem, size_px,
@@ -108,10 +139,10 @@ def fit(config: Fit) -> None:
             "data": place.url, "normals": len(digests), "aspect": aspect, "method": config.method,
             "scales": [], "false_alarm_rate": config.false_alarm_rate, "learned_from": digests,
             "allow_contamination": 0.0, "left_out_as_outliers": [], "encoder": encoder.as_json(),
-            "parts": seen.count, "layout": None, "arguments": arguments_of(config),
+            "parts": seen.parts, "layout": None, "arguments": arguments_of(config),
         },
     )  # fmt: skip
-    print(f"{config.method} fitted to {len(digests)} good images in {seen.count} parts ({place}), seen at "
+    print(f"{config.method} fitted to {len(digests)} good images in {seen.parts} parts ({place}), seen at "
           f"{named(size_px)} px")  # fmt: skip
     say_threshold(model, config, print)
     out = config.out or Path("models") / model.category
@@ -147,11 +178,32 @@ def size_of(config: Fit, place: Place, manifest: Path) -> Size:
     return size_px
 
 
-def learn(job: Job, manifest: Path, config: Fit) -> Iterator[Learned]:
+def everywhere(config: Fit, has_demo_images: bool) -> Fit:
+    """The same with encoder files by their whole paths, as a worker may be started in any folder."""
+    _, chosen = choose_encoder(config.encoder, config.seed, has_demo_images)
+    options = typed_options(config.options)
+    if isinstance(named := options.get("encoder"), str) and Path(named).is_file():
+        options["encoder"] = str(Path(named).resolve())
+    return replace(config, encoder=chosen.resolve() if chosen.is_file() else chosen, options=options)
+
+
+def spread_over(place: Place, manifest: Path, size_px: Size) -> list[Tensor]:
+    """Some of the images, spread over all: they tell how patches are compared."""
+    chosen, found = set(evenly(count_rows(manifest), MAX_FOR_CHANNELS)), []
+    for number, row in enumerate(read_rows(manifest)):
+        if number in chosen:
+            with suppress(Unreadable):  # it is named where its part is fitted to
+                found.append(as_images(torch.from_numpy(place.image(row.path, size_px).pixels)))
+    if not found:
+        raise UserError(f"none of {len(chosen)} images spread over {place} can be read: are they images?")
+    return found
+
+
+def learn(job: Job, space: Space, manifest: Path, config: Fit) -> Iterator[Learned]:
     """Of all parts, in their order. Raises UserError for a part that is lost."""
     parts = parts_of(read_rows(manifest), config.part_images)
     with tasks_at(config, config.device) as tasks, Progress("fitting", count_rows(manifest)) as progress:
-        for part, found in tasks.map(partial(learn_part, job), parts, in_order=True):
+        for part, found in tasks.map(partial(learn_part, job, space), parts, in_order=True):
             if isinstance(found, Lost):
                 raise UserError(f"a part of the images, from {part.rows[0].path} on, {found.reason}.")
             for problem in found.problems:
@@ -160,7 +212,7 @@ def learn(job: Job, manifest: Path, config: Fit) -> Iterator[Learned]:
             yield found
 
 
-def learn_part(job: Job, part: Part) -> Learned:
+def learn_part(job: Job, space: Space, part: Part) -> Learned:
     """What is learned of one part, in main memory."""
     place = Place.of(job.images)
 
@@ -172,20 +224,18 @@ def learn_part(job: Job, part: Part) -> Learned:
 
     with ThreadPoolExecutor(max_workers=4) as pool:
         found = list(pool.map(read, part.rows))
+    paths = [row.path for row, each in zip(part.rows, found, strict=True) if not isinstance(each, Problem)]
     images = [each for each in found if not isinstance(each, Problem)]
     problems = [each for each in found if isinstance(each, Problem)]
     learned = None
     if images:
-        learned = _method(job).part_of([as_images(torch.from_numpy(each.pixels)) for each in images])
-        tensors = ("moments", "kept", "pooled", "patch_sum")
-        learned = learned._replace(**{name: getattr(learned, name).to("cpu") for name in tensors})
-    return Learned(
-        learned, [each.file_digest.hex() for each in images], [each.width / each.height for each in images], problems
-    )
+        learned = _method(job).part_of([as_images(torch.from_numpy(each.pixels)) for each in images], space).to("cpu")
+    digests, aspects = [each.file_digest.hex() for each in images], [each.width / each.height for each in images]
+    return Learned(learned, paths, digests, aspects, problems)
 
 
 @cache
-def _method(job: Job) -> PaDiM:
+def _method(job: Job) -> InParts:
     """The method, once in a process. Raises UserError where this machine has another encoder."""
     method = make_method(job.settings, Path(job.images), lambda line: None)
     if fingerprint(asked_encoder(method.encoder, method.architecture, method.seed)) != job.encoder:

@@ -121,7 +121,7 @@ def unreadable_row(job: Job, row: Listed, reason: str) -> Row:
 
 def _inspected(job: Job, model: Inspector, rows: tuple[Listed, ...]) -> Iterator[Row]:
     place, digests = _place(job.images), {}
-    keys = {Path(row.path): row.path for row in rows}  # a path of Python's drops what a key may have, such as //
+    keys = {Path(str(number)): row.path for number, row in enumerate(rows)}  # as a path a//b would be a/b
 
     def read(path: Path, size_px: Size, channels: Channels) -> Decoded:
         decoded = place.image(keys[path], size_px, channels)

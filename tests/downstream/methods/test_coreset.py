@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from downstream.methods import coreset as module
-from downstream.methods.coreset import coreset, squared_distances
+from downstream.methods.coreset import Chosen, Coresets, coreset, squared_distances
 
 
 def clustered(count: int, seed: int = 0) -> torch.Tensor:
@@ -63,3 +63,36 @@ def test_what_was_taken_earlier_counts():
     earlier, rest = vectors[whole[:10]], torch.tensor([i for i in range(300) if i not in set(whole[:10].tolist())])
     apart = squared_distances(vectors[rest], earlier).amin(1)
     assert rest[coreset(vectors[rest], 30, apart=apart)].tolist() == whole[10:].tolist()
+
+
+def radius(vectors: torch.Tensor, chosen: torch.Tensor) -> float:
+    """How far the farthest of all lies from the nearest chosen one."""
+    return float(torch.cdist(vectors, chosen).amin(1).max())
+
+
+@pytest.mark.parametrize("parts", [1, 4, 20])
+def test_a_coreset_of_coresets_leaves_little_more_uncovered_than_one(parts, monkeypatch):
+    """20 of them are chosen from three times. Chosen at random, as many leave half as much again."""
+    vectors = clustered(6000)
+    owners = torch.arange(6000) // 10
+    coresets, apart = Coresets(lambda looked_at: 200), []
+    for some, of in zip(vectors.chunk(parts), owners.chunk(parts), strict=True):
+        kept = coreset(some, 200)
+        apart.append(radius(some, some[kept]))
+        coresets.add(Chosen(some[kept], of[kept], len(some)))
+    merged = coresets.merged()
+    assert len(merged.vectors) == 200 and merged.looked_at == 6000
+    is_same = (vectors[:, None] == merged.vectors).all(2)  # (6000, 200)
+    assert torch.equal(owners[is_same.int().argmax(0)], merged.owners) and is_same.any(0).all()
+    once, drawn = radius(vectors, vectors[coreset(vectors, 200)]), radius(vectors, vectors[:200])
+    found = radius(vectors, merged.vectors)
+    assert found <= 1.3 * once < drawn and found < drawn
+    assert parts > 1 or found == once
+
+
+def test_few_coresets_are_kept_at_once_however_many_come():
+    coresets, most = Coresets(lambda looked_at: 10), 0
+    for number in range(600):
+        coresets.add(Chosen(torch.full((10, 2), float(number)), torch.zeros(10), 10))
+        most = max(most, sum(len(rank) for rank in coresets._ranks))
+    assert most <= 7 * 4

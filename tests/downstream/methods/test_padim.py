@@ -26,22 +26,6 @@ def test_normals_in_parts_are_as_all_at_once(nuts):
     assert len(parts.normal_scores_) == len(once.normal_scores_) == 12
 
 
-def test_normals_fitted_apart_and_merged_are_as_all_at_once(nuts):
-    """In float64 eight parts and one give the same model; in float32, as `refer` computes, nearly the same."""
-    whole, parts, merged = PaDiM(**SMALL), [], PaDiM(**SMALL)
-    parts = [PaDiM(**SMALL).part_of(nuts[start : start + 2]) for start in range(0, 16, 2)]
-    whole.refer_to_parts([PaDiM(**SMALL).part_of(nuts[:16])])
-    merged.refer_to_parts(parts)
-    once = PaDiM(**SMALL).fit([]).refer(nuts[:16])
-    for other, tolerance in ((whole, 1e-5), (once, 1e-3)):
-        ours, theirs = predict(merged, nuts[16:]), predict(other, nuts[16:])
-        torch.testing.assert_close(ours.scores, theirs.scores, rtol=tolerance, atol=0)
-        torch.testing.assert_close(merged.normal_scores_, other.normal_scores_, rtol=tolerance, atol=0)
-    assert merged.moments_.second.dtype == merged.gaussians_.mean.dtype == torch.float32
-    with pytest.raises(UserError, match="not normalized"):
-        PaDiM(**SMALL, normalize=True).part_of(nuts[:2])
-
-
 def test_images_of_another_size_are_refused(nuts):
     method = PaDiM(**SMALL | {"grid": None}).fit([]).refer(nuts[:4])
     with pytest.raises(UserError, match="another size than the normals, 64x64"):

@@ -11,6 +11,7 @@ from manifests import files_of, images_to_inspect, rows_of, run_manifest
 from PIL import Image
 
 from downstream.inspection.manifest import part
+from pretrain.data.places import Listed
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +117,21 @@ def test_a_url_and_an_archive_give_what_the_folder_gives(images, inspected, padi
     assert memory.cat_file("memory://found/summary.json") == (tmp_path / "0" / "summary.json").read_bytes()
     for url in ("memory://bolts", "memory://found"):
         memory.rm(url, recursive=True)
+
+
+def test_keys_that_are_one_path_are_two_images(images, padim_folder, tmp_path):
+    """As a store of objects may have them."""
+    memory, rows = fsspec.filesystem("memory"), []
+    for key, name in (("a//b.png", "day 0/000.png"), ("a/b.png", "day 2/005.png"), ("a///b.png", "day 1/bad.png")):
+        memory.pipe(f"memory://keys/{key}", (images / name).read_bytes())
+        rows.append(Listed(key, 1, ""))
+    job = part.Job("memory://keys", str(tmp_path), str(padim_folder), part.digest_of_model(padim_folder), None, "all",
+                   "cpu")  # fmt: skip
+    first, second, third = part.inspect_rows(job, tuple(rows))
+    assert (first["path"], second["path"], third["path"]) == ("a//b.png", "a/b.png", "a///b.png")
+    assert not first["is_defective"] and second["is_defective"] and "not an image" in third["reason"]
+    assert first["digest"] != second["digest"] and first["overlay"] != second["overlay"]
+    memory.rm("memory://keys", recursive=True)
 
 
 @pytest.mark.parametrize(
