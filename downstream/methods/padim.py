@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from downstream.methods import cells
-from downstream.methods.gaussians import Gaussians, Moments, fit_gaussians
 from downstream.methods.coreset import Coresets
+from downstream.methods.gaussians import Gaussians, Moments, fit_gaussians
 from downstream.methods.parts import InParts
 from downstream.methods.patch_method import MAX_LEFT_OUT, evenly, is_large, nearest_other
 from downstream.methods.references import views_of
@@ -108,7 +108,7 @@ class PaDiM(InParts):
         self._add_normals(self._spread(left_out, self.grid_), others)
 
     def _add_to_sums(self, views: Tensor, kept: list[Tensor] | None) -> None:
-        """Add the patches of some normals (b, m, rows, columns, d) to the sums, and to those `kept`, where they are, while
+        """Add the patches of some normals (b, m, rows, columns, d) to the sums, and to those `kept`, if they are, while
         there is room."""
         vectors = self._within(views)  # (b, m, p, d)
         if not hasattr(self, "moments_"):

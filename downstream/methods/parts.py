@@ -56,7 +56,7 @@ class InParts(PatchMethod):
         """As `refer` to the normals of all parts, in their order; sums are added up in float64. Of `normals`, all of
         them in that order, some are looked at once more, after the parts."""
         self._begin(space)
-        pooled, coresets = [], Coresets(self._coreset_count, self.seed)
+        pooled, coresets = [], Coresets(self._most_kept(), self.seed)
         for part in (part.to(self.device) for part in parts):
             if getattr(self, "size_px_", part.size_px) != part.size_px:
                 raise UserError(f"normals of {part.size_px} and {self.size_px_} pixels: give them one size.")
@@ -79,9 +79,9 @@ class InParts(PatchMethod):
     def _learn_merged(self, normals: Sequence[Tensor], coresets: Coresets) -> None:
         """As `_learn`, where sums are merged and pooled vectors known."""
 
-    def _coreset_count(self, looked_at: int) -> int:
-        """How many of so many patches a method keeps that keeps a coreset."""
-        return looked_at
+    def _most_kept(self) -> int:
+        """How many patches a method keeps that keeps a coreset, however many it looks at."""
+        return 0
 
     def _apart(self, space: Space) -> Self:
         """A copy of this method that learns, with this space, while this one stays as it is."""

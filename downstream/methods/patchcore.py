@@ -68,7 +68,7 @@ class PatchCore(InParts):
     def _chosen_of(self, views_of_normals: Iterable[Tensor], count: int) -> Chosen:
         """The coreset of `count` normals that are one part of all."""
         candidates, owners = self._candidates(views_of_normals, count)
-        self._choose_coreset(candidates, owners)
+        self._choose_coreset(candidates, owners, self._most_kept())
         return Chosen(self.coreset_, self.owners_, len(candidates))
 
     def _learn_merged(self, normals: Sequence[Tensor], coresets: Coresets) -> None:
@@ -77,7 +77,7 @@ class PatchCore(InParts):
         self._add_normals(self._each_left_out(normals, positions), nearest_other(self.pooled_, positions))
 
     def _take_merged(self, coresets: Coresets) -> None:
-        vectors, owners, _ = coresets.merged()
+        vectors, owners, _ = coresets.merged(self._coreset_count(coresets.looked_at))
         self._set_coreset(vectors, owners, len(self.pooled_))
 
     def _learn_space(self, features: Iterable[Tensor]) -> None:
@@ -86,10 +86,10 @@ class PatchCore(InParts):
         patches = torch.cat([self._normalized(batch).flatten(0, 1) for batch in features])
         self.center_, self.axes_ = principal_axes(patches, self.dimensions)
 
-    def _choose_coreset(self, candidates: Tensor, owners: Tensor) -> Tensor:
+    def _choose_coreset(self, candidates: Tensor, owners: Tensor, count: int | None = None) -> Tensor:
         """Choose the coreset from patches (n, d) of the normals numbered `owners` (n,); gives the chosen positions."""
         candidates = self._projected(candidates)
-        count = self._coreset_count(len(candidates))
+        count = count or self._coreset_count(len(candidates))
         if count <= MIN_PATCHES:  # takes a moment: no progress bar
             chosen = coreset(candidates, count, self.seed).sort().values
         else:
@@ -101,6 +101,9 @@ class PatchCore(InParts):
     def _coreset_count(self, looked_at: int) -> int:
         share = round(self.coreset_ratio * min(looked_at, MAX_CANDIDATES))
         return max(share, MIN_PATCHES, self.num_neighbors)
+
+    def _most_kept(self) -> int:
+        return self._coreset_count(MAX_CANDIDATES)
 
     def _grow_coreset(self, candidates: Tensor, owners: Tensor) -> None:
         """Take in patches (n, d) of further normals, in turn the farthest from all that are there, while there is room.

@@ -61,6 +61,27 @@ class Contamination(Benchmark, LaidOut):
 
 
 @dataclass(frozen=True)
+class Merged(Benchmark, LaidOut):
+    """Measure what fitting in parts costs: how well a coreset of coresets covers, and how many defects it finds.
+
+    Attributes:
+        data: Folder of categories in MVTec AD's layout. Default is demo data.
+        categories: Only these of them.
+        parts: Numbers of parts, beside 1.
+        seeds: How images are divided, and the method's.
+        method: patchcore or fused.
+        size_px: Side of the square that images are stretched to.
+    """
+
+    data: Path = Path("data/demo")
+    categories: Names = Names()
+    parts: Names = Names("4,16")
+    seeds: Names = Names("0,1,2")
+    method: str = "patchcore"
+    size_px: int = 224
+
+
+@dataclass(frozen=True)
 class Demo(Benchmark):
     """Measure whether the demo's defects are found, the obvious half and the other.
 

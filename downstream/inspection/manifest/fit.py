@@ -1,8 +1,8 @@
 """detect.py fit --data MANIFEST: good images on many machines fitted apart, in parts, and merged to one model.
 
 What PaDiM learns are sums, so that parts merged are the model of one fit; of the coresets of parts a coreset is chosen.
-No machine sees all images. This process sees as many as tell the usual size and how patches are compared, and those that
-are left out in turn for units and thresholds.
+No machine sees all images. This process sees as many as tell the usual size and how patches are compared, and those
+that are left out in turn for units and thresholds.
 """
 
 from collections.abc import Iterable, Iterator, Sequence

@@ -75,12 +75,12 @@ def test_a_coreset_of_coresets_leaves_little_more_uncovered_than_one(parts, monk
     """20 of them are chosen from three times. Chosen at random, as many leave half as much again."""
     vectors = clustered(6000)
     owners = torch.arange(6000) // 10
-    coresets, apart = Coresets(lambda looked_at: 200), []
+    coresets, apart = Coresets(200), []
     for some, of in zip(vectors.chunk(parts), owners.chunk(parts), strict=True):
         kept = coreset(some, 200)
         apart.append(radius(some, some[kept]))
         coresets.add(Chosen(some[kept], of[kept], len(some)))
-    merged = coresets.merged()
+    merged = coresets.merged(200)
     assert len(merged.vectors) == 200 and merged.looked_at == 6000
     is_same = (vectors[:, None] == merged.vectors).all(2)  # (6000, 200)
     assert torch.equal(owners[is_same.int().argmax(0)], merged.owners) and is_same.any(0).all()
@@ -91,7 +91,7 @@ def test_a_coreset_of_coresets_leaves_little_more_uncovered_than_one(parts, monk
 
 
 def test_few_coresets_are_kept_at_once_however_many_come():
-    coresets, most = Coresets(lambda looked_at: 10), 0
+    coresets, most = Coresets(10), 0
     for number in range(600):
         coresets.add(Chosen(torch.full((10, 2), float(number)), torch.zeros(10), 10))
         most = max(most, sum(len(rank) for rank in coresets._ranks))
