@@ -4,6 +4,7 @@
     python downstream/evaluate.py --quick                        # minutes, on the demo data: one method a family
     python downstream/evaluate.py --protocol one-class           # each category's own normals, the classic benchmark
     python downstream/evaluate.py --protocol leave-one-out       # every category in turn is the unseen one
+    python downstream/evaluate.py --address local                # cells on Ray's workers, of this machine or of many
 
 Each row has its control beside it: what the SimCLR encoder started from, a random encoder, the trivial answers.
 Every finished cell, a method with an encoder and a seed on one category, is kept in --out: the same command resumes
@@ -23,12 +24,9 @@ if __name__ == "__main__":
 
 import shlex
 import sys
-import traceback
-from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-
-import torch
 
 from downstream.report.markdown import as_markdown
 from downstream.report.page import write_report
@@ -37,18 +35,19 @@ from downstream.report.tracking import Followers
 from downstream.restoration.config import RestorationStudy
 from downstream.restoration.study import DEFAULT_ROWS, compute_study
 from downstream.restoration.table import cell_file
-from downstream.study.cell import write_cell
-from downstream.study.compute import CellTask, LastFitted, compute_cell
+from downstream.study.cell import read_cell
+from downstream.study.compute import CellTask
 from downstream.study.config import Evaluate
-from downstream.study.estimate import Rates, StudyClock, plan_lines
-from downstream.study.plan import plan_study
+from downstream.study.estimate import Rates, StudyClock, machine_of, plan_lines
+from downstream.study.plan import StudyPlan, plan_study
 from downstream.study.record import RESTORATION_FILE, is_finished, read_study, write_study
+from downstream.study.running import Board
+from downstream.study.spread import outcomes
 from downstream.study.summary import summarize
-from embeddings.index.kinds import free_memory_bytes
 from pretrain.command import Names, UserError
 from pretrain.files import sole_writer, write_json
 from pretrain.progress import Progress, duration
-from pretrain.remembered_maps import MOST_BYTES, remembered_maps
+from pretrain.tasks import Here, Needs, tasks_at
 from pretrain.training.device import choose_device
 from pretrain.training.trackers import check_trackers
 
@@ -69,9 +68,7 @@ def main(config: Evaluate) -> int:
         with sole_writer(config.out, "computes in", "another --out"):
             # Before the first cell, so that a study that is stopped can be reported, and again with what failed.
             write_study(config.out, {**study, "failures": []})
-            failures = compute_missing(
-                plan.tasks, config.out, choose_device(config.device), restoration_line(config), followers
-            )
+            failures = compute_missing(plan, config, followers)
             write_study(config.out, {**study, "failures": failures})
             study["is_restored"] = compare_restorers(config)
             write_study(config.out, {**study, "failures": failures})  # for a report that is made later
@@ -79,40 +76,44 @@ def main(config: Evaluate) -> int:
     return 1 if failures or not study["is_restored"] else 0
 
 
-def compute_missing(
-    tasks: Sequence[CellTask], out: Path, device: torch.device, then: str, followers: Followers
-) -> list[dict]:
-    """Say how long it will take, and what is done `then`; compute the cells that are not there yet, each kept as soon
-    as it is finished. Returns what failed, and why."""
-    clock = StudyClock([task for task in tasks if not is_finished(task.cell.file(out))], Rates(), device)
-    finished = len(tasks) - len(clock.tasks)
-    print("\n".join([*plan_lines(clock, finished), *([then] if then else [])]), file=sys.stderr, flush=True)
-    fitted, failures = LastFitted(), []
-    progress = Progress("study", len(tasks), "cells", done=finished, time_left=clock.time_left)
-    with remembered_maps(min(MOST_BYTES, free_memory_bytes() // 4)), progress:
-        for task in clock.tasks:
-            cell, metadata = task.cell, None
-            name = f"{cell.row.name} on {cell.category}, seed {cell.seed}"
-            progress.running(name)
+def compute_missing(plan: StudyPlan, config: Evaluate, followers: Followers) -> list[dict]:
+    """Say how long it will take, and what comes after; compute the cells that are not there yet, each kept as soon as
+    it is finished. Returns what failed, and why."""
+    out, device, failures = config.out, choose_device(config.device), []
+    missing = [task for task in plan.tasks if not is_finished(task.cell.file(out))]
+    finished = len(plan.tasks) - len(missing)
+    needs = Needs(config.cores, round(config.memory_gb * 2**30))
+    with ExitStack() as opened:
+        tasks, board = opened.enter_context(tasks_at(config, device.type, needs)), None
+        cores = None if isinstance(tasks, Here) else config.cores
+        clock = StudyClock(missing, Rates(), machine_of(device, cores), tasks.at_once)
+        lines = [*plan_lines(clock, finished), restoration_line(config)]
+        if cores and missing:
+            board = opened.enter_context(Board(out))
+            lines.insert(1, f"  on Ray: {tasks.at_once} at once, {cores} cores and {config.memory_gb:g} GiB each")
+        print("\n".join(filter(None, lines)), file=sys.stderr, flush=True)
+        left = clock.time_left if board is None else lambda: f"{clock.time_left()}; {board.in_words()}"
+        progress = opened.enter_context(
+            Progress("study", len(plan.tasks), "cells", finished, left, board and board.table)
+        )
+
+        def begins(task: CellTask) -> None:
+            progress.running(task.title)
             clock.start(task)
-            try:
-                result = compute_cell(task, fitted, device)
-                write_cell(result, cell.file(out))
-                followers.cell(result)
-                metadata = result.metadata
-            except OSError:  # a full disk: whatever comes next would be lost too
-                raise
-            except Exception as error:
-                # One cell that cannot be computed must not cost a night's others.
-                reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-                if not isinstance(error, UserError) and reason not in {failure["reason"] for failure in failures}:
-                    progress.print(traceback.format_exc())
-                progress.print(f"failed: {name}: {reason}")
+
+        for task, outcome in outcomes(plan, clock.tasks, config, device, tasks, begins):
+            cell = task.cell
+            if outcome and outcome.reason:
+                if outcome.trace and outcome.reason not in {failure["reason"] for failure in failures}:
+                    progress.print(outcome.trace)
+                progress.print(f"failed: {task.title}: {outcome.reason}")
                 failures.append({"row": asdict(cell.row), "category": cell.category, "seed": cell.seed,
-                                 "reason": reason})  # fmt: skip
-            if clock.finish(metadata):
+                                 "reason": outcome.reason})  # fmt: skip
+            elif config.track:
+                followers.cell(read_cell(cell.file(out)))
+            if clock.finish(task, outcome.seconds if outcome else 0.0, outcome and outcome.metadata):
                 progress.print(f"study: all methods are measured; {clock.time_left()}; most of it: {clock.costliest()}")
-            progress.advance(note=name)
+            progress.advance(note=task.title)
     return failures
 
 

@@ -3,13 +3,13 @@
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import ClassVar
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, Task, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bar
+from rich.progress import Progress as RichProgress
 from rich.text import Text
 
 SECONDS_BETWEEN_LINES = 5.0
@@ -17,20 +17,38 @@ SECONDS_BETWEEN_LINES = 5.0
 SECONDS_BETWEEN_SIGNS = 20.0
 
 
+class Bar(RichProgress):
+    """rich's bar, and what is shown `below` it."""
+
+    below: Callable[[], RenderableType] | None = None
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield from super().get_renderables()
+        if self.below is not None:
+            yield self.below()
+
+
 class Progress:
     """A context in which `advance` counts up to `total`. Everything goes to stderr: stdout belongs to results.
 
     Inside another one it says nothing: the outer one tells how far the command is. Where counts are not alike,
-    `time_left` says in words what the mean rate cannot, and is asked again while a count takes long.
+    `time_left` says in words what the mean rate cannot, and is asked again while a count takes long. On a terminal
+    `below` is shown beneath the bar.
     """
 
     _opened: ClassVar[list["Progress"]] = []  # in this process, the outermost first
 
     def __init__(
-        self, what: str, total: int, unit: str = "images", done: int = 0, time_left: Callable[[], str] | None = None
+        self,
+        what: str,
+        total: int,
+        unit: str = "images",
+        done: int = 0,
+        time_left: Callable[[], str] | None = None,
+        below: Callable[[], RenderableType] | None = None,
     ) -> None:
         self.what, self.total, self.unit, self.done = what, total, unit, done
-        self._done_at_start, self._bar = done, None
+        self._done_at_start, self._bar, self._below = done, None, below
         self._time_left, self._note, self._ended = time_left, "", threading.Event()
 
     def __enter__(self) -> "Progress":
@@ -45,6 +63,7 @@ class Progress:
                 TextColumn("{task.fields[note]}"),
                 console=Console(stderr=True),
             )
+            self._bar.below = self._below
             self._bar.start()
             self._task = self._bar.add_task(self.what, total=self.total, completed=self.done, rate="", note="")
         elif self._time_left is not None and not self._is_inner:

@@ -71,9 +71,10 @@ class Remembering(nn.Module):
 
 
 @contextmanager
-def remembered_maps(most_bytes: int = MOST_BYTES) -> Iterator[MapMemory]:
-    """Encoders that are folded inside remember the maps of images that they have seen."""
-    before = MEMORY.set(MapMemory(most_bytes))
+def remembered_maps(most_bytes: int = MOST_BYTES, memory: MapMemory | None = None) -> Iterator[MapMemory]:
+    """Encoders that are folded inside remember the maps of images that they have seen; in a memory of before, where one
+    is given."""
+    before = MEMORY.set(memory or MapMemory(most_bytes))
     try:
         yield MEMORY.get()
     finally:

@@ -12,7 +12,7 @@ import sysconfig
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from importlib import import_module
 from itertools import islice
 from pathlib import Path
@@ -56,6 +56,14 @@ class Spread:
     patience_s: int = 1800
 
 
+@dataclass(frozen=True)
+class Needs:
+    """What a task takes of a machine."""
+
+    cores: int = 1
+    memory_bytes: int = 0
+
+
 class Lost(NamedTuple):
     """In place of a result: every worker that tried the task died, and what may be the reason."""
 
@@ -73,6 +81,8 @@ class Tasks(Protocol):
 class Here:
     """In this process, in their order."""
 
+    at_once = 1
+
     def map(
         self, function: Callable[[Task], Result], tasks: Iterable[Task], in_order: bool = False
     ) -> Iterator[tuple[Task, Result]]:
@@ -81,10 +91,10 @@ class Here:
 
 
 class OnRay:
-    """On Ray's workers, as they become free; each has one core, and a GPU where `gpus` is 1."""
+    """On Ray's workers, as they become free; each has what a task needs, and a GPU where `gpus` is 1."""
 
-    def __init__(self, ray: ModuleType, patience_s: float, gpus: int) -> None:
-        self._ray, self._patience_s, self._gpus = ray, patience_s, gpus
+    def __init__(self, ray: ModuleType, patience_s: float, gpus: int, needs: Needs = Needs()) -> None:
+        self._ray, self._patience_s, self._gpus, self._needs = ray, patience_s, gpus, needs
         self._counted_s = -SECONDS_BETWEEN_COUNTS
 
     def map(
@@ -96,12 +106,13 @@ class OnRay:
         Raises what the function raises, as it would here, and UserError where Ray itself has ended."""
         ray = self._ray
         # max_calls: a worker with a GPU would end after each task, and load the model for every one.
-        run = ray.remote(num_cpus=1, num_gpus=self._gpus, max_retries=ATTEMPTS - 1, max_calls=0)(_watched)
+        needs = {"num_cpus": self._needs.cores, "num_gpus": self._gpus, "memory": self._needs.memory_bytes or None}
+        run = ray.remote(**needs, max_retries=ATTEMPTS - 1, max_calls=0)(_watched)
         waiting, tasks = {}, iter(tasks)
         try:
             shared = ray.put(function)
             while True:
-                for task in islice(tasks, max(0, self._room() - len(waiting))):
+                for task in islice(tasks, max(0, UNDER_WAY * self.at_once - len(waiting))):
                     waiting[run.remote(shared, task, self._patience_s)] = task
                 if not waiting:
                     return
@@ -116,12 +127,25 @@ class OnRay:
             for each in waiting if ray.is_initialized() else ():
                 ray.cancel(each, force=True)
 
-    def _room(self) -> int:
-        """How many tasks may be under way. Machines that join a cluster count soon."""
+    @property
+    def at_once(self) -> int:
+        """How many tasks can run at the same time. Machines that join a cluster count soon."""
         if time.monotonic() - self._counted_s > SECONDS_BETWEEN_COUNTS:
-            cores = self._ray.cluster_resources().get("GPU" if self._gpus else "CPU", 1)
-            self._most, self._counted_s = UNDER_WAY * max(1, int(cores)), time.monotonic()
+            there, (cores, memory_bytes) = self._ray.cluster_resources(), astuple(self._needs)
+            most = there.get("GPU", 1) if self._gpus else there.get("CPU", 1) / cores
+            most = min(most, there.get("memory", 0) / memory_bytes) if memory_bytes else most
+            self._most, self._counted_s = max(1, int(most)), time.monotonic()
         return self._most
+
+    def check(self) -> None:
+        """Raise UserError where no machine has what a task needs: it would wait without end."""
+        needed = {"CPU": self._needs.cores, "memory": self._needs.memory_bytes}
+        there = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+        if not any(all(each.get(name, 0) >= count for name, count in needed.items()) for each in there):
+            raise UserError(
+                f"no machine of this Ray has {self._needs.cores} cores and {self._needs.memory_bytes / 2**30:.3g} GiB "
+                "of memory for a task: let it take less."
+            )
 
     def _result(self, done: object) -> object:
         errors = self._ray.exceptions
@@ -147,7 +171,7 @@ def _last_line(error: BaseException) -> str:
 
 
 @contextmanager
-def tasks_at(where: Spread, device: str = "cpu") -> Iterator[Here | OnRay]:
+def tasks_at(where: Spread, device: str = "cpu", needs: Needs = Needs()) -> Iterator[Here | OnRay]:
     """Where to run tasks, by what the user typed. A Ray that this process has already is used and left alone."""
     if where.address is None:
         yield Here()
@@ -160,7 +184,10 @@ def tasks_at(where: Spread, device: str = "cpu") -> Iterator[Here | OnRay]:
         _start(ray, where.address)
     try:
         has_gpu = device != "cpu" and ray.cluster_resources().get("GPU", 0) >= 1
-        yield OnRay(ray, where.patience_s, int(has_gpu))
+        spread = OnRay(ray, where.patience_s, int(has_gpu), needs)
+        if needs != Needs():
+            spread.check()
+        yield spread
     finally:
         if begins:
             ray.shutdown()

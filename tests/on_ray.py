@@ -5,6 +5,8 @@ import signal
 import time
 from pathlib import Path
 
+import numpy as np
+
 from pretrain.command import UserError
 
 
@@ -24,6 +26,12 @@ def dies_at_first(marks: str) -> str:
         mark.touch()
         os.kill(os.getpid(), signal.SIGKILL)
     return "done"
+
+
+def large(number: int) -> np.ndarray:
+    """30 MB; the first comes last."""
+    time.sleep(0.5 * (number == 0))
+    return np.full(30 * 2**20, number, np.uint8)
 
 
 def hangs(seconds: float) -> None:

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from importlib import import_module
@@ -17,15 +18,18 @@ import on_ray
 import psutil
 import pytest
 import torch
-from conftest import REPOSITORY
+from conftest import REPOSITORY, STUDY_OPTIONS
 from fitted_models import PATCHCORE, SIZE_PX, run_detect
 from manifests import images_to_inspect, rows_of, run_manifest
 
+from downstream.evaluate import main
 from downstream.inspection.inspector import Inspector
+from downstream.study.cell import read_cell
+from downstream.study.config import Evaluate
 from embeddings.config import Extract
 from embeddings.extract import extract
 from embeddings.vectors import Vectors
-from pretrain.command import UserError
+from pretrain.command import UserError, read_config
 from pretrain.data.manifest import write_manifest
 from pretrain.data.places import Place
 from pretrain.encoder import make_encoder
@@ -104,6 +108,15 @@ def test_a_task_that_hangs_every_time_is_lost_and_the_others_are_not():
     assert isinstance(found[60.0], Lost) and f"{ATTEMPTS} times, or took longer than 0.5 s" in found[60.0].reason
 
 
+def test_results_that_do_not_fit_into_rays_store_wait_on_the_disk():
+    """It has 80 MiB here, and four of 30 are under way."""
+    with tasks_at(HERE) as tasks:
+        found = list(tasks.map(on_ray.large, range(6), in_order=True))
+    assert [(number, len(array), set(array[:: 2**20].tolist())) for number, array in found] == [
+        (number, 30 * 2**20, {number}) for number in range(6)
+    ]
+
+
 def test_ray_listens_on_the_loopback_alone():
     ours = {os.getpid(), *(process.pid for process in psutil.Process().children(recursive=True))}
     held = [each for each in psutil.net_connections("tcp") if each.pid in ours and each.status == "LISTEN"]
@@ -177,6 +190,42 @@ def test_vectors_and_models_on_ray_are_those_of_one_process(images, tmp_path, mo
     ours, theirs = (Inspector.load(tmp_path / f"model {name}", "cpu") for name in ("ray", "here"))
     assert ours.metadata["learned_from"] == theirs.metadata["learned_from"]
     assert ours.normal_scores == pytest.approx(theirs.normal_scores, rel=1e-5)
+
+
+def test_the_cells_of_a_study_on_ray_are_those_of_one_process_whatever_dies(
+    demo_folder, encoder_file, tmp_path, capsys
+):
+    torch.set_num_threads(1)
+    options = ("--data", demo_folder, "--encoder", encoder_file, *STUDY_OPTIONS, "--methods", "padim", "--seeds", "0")
+    assert evaluate(*options, "--out", tmp_path / "here") == 0
+    out = tmp_path / "ray"
+    killing = threading.Thread(target=lambda: until(lambda: any(out.glob("cells/*/*.safetensors"))) or kill_a_worker())
+    killing.start()
+    assert evaluate(*options, "--out", out, "--address", "local", "--memory-gb", 0.5) == 0
+    killing.join()
+    assert "on Ray: 2 at once, 1 cores and 0.5 GiB each" in capsys.readouterr().err
+    cells = [
+        {path.name: read_cell(path) for path in each.glob("cells/*/*.safetensors")} for each in (tmp_path / "here", out)
+    ]
+    assert cells[0].keys() == cells[1].keys() and len(cells[0]) == 6
+    for name, theirs in cells[0].items():
+        ours = cells[1][name]
+        assert (
+            ours.scores.tolist() == theirs.scores.tolist()
+            and ours.normal_scores.tolist() == theirs.normal_scores.tolist()
+        )
+        assert (ours.threshold, ours.map_threshold, ours.pixel) == (
+            theirs.threshold,
+            theirs.map_threshold,
+            theirs.pixel,
+        )
+    assert not (out / "running").exists()
+    with pytest.raises(UserError, match="no machine of this Ray has 99 cores"):
+        evaluate(*options, "--out", tmp_path / "other", "--address", "local", "--cores", 99)
+
+
+def evaluate(*arguments: object) -> int:
+    return main(read_config(Evaluate, list(map(str, arguments))))
 
 
 def until(is_so) -> None:

@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -35,6 +36,16 @@ class CellTask(NamedTuple):
     method: ConfiguredMethod
     encoder: Encoder | None
     images: FoldImages
+
+    @property
+    def name(self) -> str:
+        """The cell's file in a study's folder."""
+        return str(self.cell.file(Path()))
+
+    @property
+    def title(self) -> str:
+        """For a person."""
+        return f"{self.cell.row.name} on {self.cell.category}, seed {self.cell.seed}"
 
 
 @dataclass

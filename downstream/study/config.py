@@ -6,10 +6,11 @@ from typing import Literal
 
 from pretrain.command import Names
 from pretrain.data.images import LaidOut
+from pretrain.tasks import Spread
 
 
 @dataclass(frozen=True)
-class Evaluate(LaidOut):
+class Evaluate(LaidOut, Spread):
     """Compare methods on test categories that nothing was trained on, and write a report.
 
     Attributes:
@@ -35,6 +36,9 @@ class Evaluate(LaidOut):
         allow_seen: Test encoders on categories that they saw in pretraining; the report says so.
         device: cpu, cuda, or auto for a GPU where there is one.
         out: Folder of the study; the same command again resumes it.
+        cores: On Ray, cores of each cell.
+        memory_gb: On Ray, memory that each cell may take; no more run at once than there is memory for.
+        patience_s: On Ray, seconds after which cells that are not done are given to another worker.
         only_report: Compute nothing; write the report of the finished cells in --out again.
         track: Also give the figures and the report to tensorboard, mlflow or both.
         record: Append the tables to this Markdown file.
@@ -57,6 +61,9 @@ class Evaluate(LaidOut):
     allow_seen: bool = False
     device: str = "auto"
     out: Path = Path("runs/study")
+    cores: int = 1
+    memory_gb: float = 3.0
+    patience_s: int = 6 * 3600
     only_report: bool = False
     track: Names = Names()
     record: Path | None = None

@@ -1,6 +1,6 @@
 """Which encoder files may be tested on which categories: never on one that they saw, never demo ones on other data."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,6 +66,12 @@ def choose_encoders(
         if seeing := [str(file.path) for file in chosen[category] if category in file.saw]:
             warnings.append(f"{category} was seen in pretraining by {', '.join(seeing)} (--allow-seen)")
     return chosen, warnings
+
+
+def opened_encoders(paths: Mapping[str, Sequence[Path]]) -> dict[str, list[PretrainedEncoder]]:
+    """Those that were chosen before, by test category. Raises UserError where one is not at its path."""
+    opened = {path: _open(path) for of_category in paths.values() for path in of_category}
+    return {category: [opened[path] for path in of_category] for category, of_category in paths.items()}
 
 
 def imagenet_encoder(architecture: str) -> Encoder | None:

@@ -87,28 +87,34 @@ class Rates:
             return
 
 
-class StudyClock:
-    """What is still to be computed, and how long that will take. Learns from every cell that is finished."""
+def machine_of(device: torch.device, cores: int | None = None) -> str:
+    """What the time of an image depends on of this machine; `cores` of a worker that has no more."""
+    return f"{device.type} | {(cores or torch.get_num_threads()) if device.type == 'cpu' else ''}"
 
-    def __init__(self, tasks: Sequence[CellTask], rates: Rates, device: torch.device) -> None:
-        self.rates = rates
-        self.tasks = measured_first(tasks, rates, device)
+
+class StudyClock:
+    """What is still to be computed, and how long that will take where so many cells are computed `at_once`. Learns from
+    every cell that is finished."""
+
+    def __init__(self, tasks: Sequence[CellTask], rates: Rates, machine: str, at_once: int = 1) -> None:
+        self.rates, self.at_once = rates, at_once
+        self.tasks = measured_first(tasks, rates, machine)
         # In the order in which they are computed: the first of a fit pays for it.
-        items = zip(self.tasks, work_of(self.tasks, device), strict=True)
-        self._left = {_name(task): (task, work) for task, work in items}
+        items = zip(self.tasks, work_of(self.tasks, machine), strict=True)
+        self._left = {task.name: (task, work) for task, work in items}
         self._running: CellTask | None = None
         self._start_s, self._saved_s = 0.0, time.monotonic()
 
     def start(self, task: CellTask) -> None:
-        """The cell is being computed from now on."""
+        """The cell is being computed from now on, in this process."""
         self._running, self._start_s = task, time.monotonic()
 
-    def finish(self, metadata: Mapping | None) -> bool:
-        """The cell that was started is done and kept; its metadata say what of the time was the fit, none where it
-        failed. Returns whether the last of what was unmeasured is measured now."""
-        name, self._running, seconds = _name(self._running), None, time.monotonic() - self._start_s
+    def finish(self, task: CellTask, seconds: float, metadata: Mapping | None) -> bool:
+        """The cell is done and kept; its metadata say what of the time was the fit, none where it failed. Returns
+        whether the last of what was unmeasured is measured now."""
+        self._running = None
         was_open = bool(self.estimate().unmeasured)
-        _, work = self._left.pop(name)
+        _, work = self._left.pop(task.name)
         if metadata is None:
             return False
         fit_s = metadata["fit_took_s"] if metadata["is_new_fit"] else 0.0
@@ -123,9 +129,9 @@ class StudyClock:
     def estimate(self) -> Estimate:
         """Of all that is left, the running cell included."""
         total, task = self._sum(list(self._left.values())), self._running
-        item = task and self._left.get(_name(task))
+        item = task and self._left.get(task.name)
         if item is None:
-            return total
+            return Estimate(*(value / self.at_once for value in total[:3]), total.unmeasured)
         running, elapsed_s = self._sum([item]), time.monotonic() - self._start_s
         # An unmeasured fit that tells how far it is says at least how long it still takes.
         inner = Progress.innermost()
@@ -175,18 +181,18 @@ def plan_lines(clock: StudyClock, finished: int) -> list[str]:
     return lines
 
 
-def work_of(tasks: Sequence[CellTask], device: torch.device) -> list[list[Work]]:
+def work_of(tasks: Sequence[CellTask], machine: str) -> list[list[Work]]:
     """The work of each cell, computed in this order: its fit first, where it is not the fit of the cell before."""
     work, fitted = [], None
     for task in tasks:
         settings = fit_settings(task.cell)
-        parts = [] if settings == fitted else [_fit_work(task, device)]
-        work.append([*parts, _rest_work(task, device)])
+        parts = [] if settings == fitted else [_fit_work(task, machine)]
+        work.append([*parts, _rest_work(task, machine)])
         fitted = settings
     return work
 
 
-def measured_first(tasks: Sequence[CellTask], rates: Rates, device: torch.device) -> list[CellTask]:
+def measured_first(tasks: Sequence[CellTask], rates: Rates, machine: str) -> list[CellTask]:
     """The cells so that those which share a fit follow each other, and among those of a seed the ones that ask the
     same encoder, which remembers; in front the fits in which something is done that was never measured here."""
     groups: dict[str, list[CellTask]] = defaultdict(list)
@@ -195,32 +201,25 @@ def measured_first(tasks: Sequence[CellTask], rates: Rates, device: torch.device
         groups[str(fit_settings(task.cell))].append(task)
     first, rest, known = [], [], set()
     for group in groups.values():
-        keys = {part.key for parts in work_of(group, device) for part in parts if part.key not in rates}
+        keys = {part.key for parts in work_of(group, machine) for part in parts if part.key not in rates}
         (rest if keys <= known else first).extend(group)
         known |= keys
     return [*first, *rest]
 
 
-def _fit_work(task: CellTask, device: torch.device) -> Work:
-    return Work(_key("fit", task, device), round(FIT_SHARE * len(task.images.labeled)))
+def _fit_work(task: CellTask, machine: str) -> Work:
+    return Work(_key("fit", task, machine), round(FIT_SHARE * len(task.images.labeled)))
 
 
-def _rest_work(task: CellTask, device: torch.device) -> Work:
+def _rest_work(task: CellTask, machine: str) -> Work:
     images, shots = task.images, task.cell.row.shots
     references = shots_of(shots, len(images.normals)) if shots else 0
     count = len(images.tests) + references + round(CALIBRATION_SHARE * len(images.labeled))
-    return Work(_key(f"shots {shots}", task, device), count)
+    return Work(_key(f"shots {shots}", task, machine), count)
 
 
-def _key(part: str, task: CellTask, device: torch.device) -> str:
-    """Everything that the time of an image depends on, but for the machine."""
+def _key(part: str, task: CellTask, machine: str) -> str:
+    """Everything that the time of an image depends on."""
     architecture = task.encoder.architecture if task.encoder else ""
-    threads = torch.get_num_threads() if device.type == "cpu" else ""
     arguments = json.dumps(task.cell.arguments, sort_keys=True)
-    return " | ".join(
-        map(str, (part, task.method.name, arguments, architecture, task.cell.size_px, device.type, threads))
-    )
-
-
-def _name(task: CellTask) -> str:
-    return str(task.cell.file(Path()))
+    return " | ".join(map(str, (part, task.method.name, arguments, architecture, task.cell.size_px, machine)))

@@ -33,9 +33,11 @@ SHOTS, QUICK_SHOTS = Names("4,all"), Names(ALL)
 
 @dataclass(frozen=True)
 class StudyPlan:
-    """All cells, in the order in which they are computed, and `metadata` for the report, plain JSON."""
+    """All cells, in the order in which they are computed, the encoders of each test category, and `metadata` for the
+    report, plain JSON."""
 
     tasks: Sequence[CellTask]
+    encoders: Mapping[str, Sequence[PretrainedEncoder]]
     metadata: dict
 
 
@@ -53,11 +55,14 @@ class Settings:
     false_alarm_rate: float
 
 
-def plan_study(config: Evaluate) -> StudyPlan:
-    """Read the images and the encoders and plan the cells. Raises UserError for what must not be compared."""
+def plan_study(config: Evaluate, chosen: Mapping[str, Sequence[PretrainedEncoder]] | None = None) -> StudyPlan:
+    """Read the images and the encoders, those of each test category where they are `chosen` already, and plan the
+    cells. Raises UserError for what must not be compared."""
     settings = resolve(config)
     folds, folder = settings.folds, settings.folder
-    chosen, warnings = choose_encoders(config.encoder, folder, [fold.test for fold in folds], config.allow_seen)
+    warnings = []
+    if chosen is None:
+        chosen, warnings = choose_encoders(config.encoder, folder, [fold.test for fold in folds], config.allow_seen)
     categories = sorted({category for fold in folds for category in (fold.test, *fold.train)})
     images = load(folder, settings.size_px, categories, layout=config.layout)
     check_content(images, folds)
@@ -80,7 +85,7 @@ def plan_study(config: Evaluate) -> StudyPlan:
         "warnings": warnings,
         **_machine_metadata(),
     }
-    return StudyPlan(list(make_tasks(settings, images_by_fold, chosen, controls)), metadata)
+    return StudyPlan(list(make_tasks(settings, images_by_fold, chosen, controls)), chosen, metadata)
 
 
 def resolve(config: Evaluate) -> Settings:

@@ -43,6 +43,13 @@ def test_terminal_gets_a_bar_with_count_and_rate(monkeypatch):
     assert "decoding" in shown and "2/3" in shown and "/s" in shown and "[a line] of its own" in shown
 
 
+def test_below_the_bar_is_what_was_asked_for(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    with Progress("study", 3, "cells", below=lambda: "two workers are at it"):
+        pass
+    assert "two workers are at it" in sys.stderr.getvalue()
+
+
 def test_resumed_work_counts_only_its_own_share_into_the_rate(monkeypatch):
     clock = iter((0.0, 10.0, 10.0, 10.0, 10.0, 10.0))
     monkeypatch.setattr(progress_module.time, "monotonic", lambda: next(clock))

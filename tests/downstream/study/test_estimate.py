@@ -15,6 +15,7 @@ from downstream.study.estimate import (
     Rates,
     StudyClock,
     Work,
+    machine_of,
     measured_first,
     plan_lines,
     work_of,
@@ -23,7 +24,7 @@ from downstream.study.plan import plan_study
 from pretrain.command import Names
 from pretrain.progress import Progress
 
-CPU = torch.device("cpu")
+CPU = machine_of(torch.device("cpu"))
 
 
 @pytest.fixture(scope="module")
@@ -42,9 +43,7 @@ def rates(tmp_path) -> Rates:
 
 
 def measure(clock: StudyClock, task, fit_s: float, seconds: float, is_new_fit: bool = True) -> bool:
-    clock.start(task)
-    clock._start_s -= seconds
-    return clock.finish({"fit_took_s": fit_s, "is_new_fit": is_new_fit})
+    return clock.finish(task, seconds, {"fit_took_s": fit_s, "is_new_fit": is_new_fit})
 
 
 def test_the_first_cell_of_a_fit_pays_for_it_and_images_are_counted(tasks):
@@ -145,6 +144,7 @@ def test_the_sum_is_that_of_all_cells_and_the_costliest_rows_are_named(tasks, ra
     # 2 encoders and 2 seeds: 4 fits and 8 cells of PaDiM; 4 fits and cells of k-NN; 4 of controls.
     assert clock.estimate().seconds == pytest.approx(4 * 2 + 8 * 3 + 4 * 0.2 + 4 * 0.2, rel=0.05)
     assert clock.estimate().high == pytest.approx(clock.estimate().seconds * SPREAD)
+    assert StudyClock(tasks, rates, CPU, at_once=4).estimate().seconds == pytest.approx(clock.estimate().seconds / 4)
     lines = plan_lines(clock, finished=0)
     assert "  most of it: padim-SimCLR-2-normals 10 s, padim-random-2-normals 10 s, padim-" in "\n".join(lines)
     assert not any("never measured" in line for line in lines)
@@ -163,7 +163,7 @@ def test_what_the_running_cell_has_taken_is_not_left(tasks, rates, monkeypatch):
     assert clock.estimate().seconds == pytest.approx(total - 5)
     now_s[0] += 500  # it takes far longer than thought: the others still take their time
     assert clock.estimate().seconds == pytest.approx(total - 20)
-    assert not clock.finish(None)  # failed, so nothing is learned
+    assert not clock.finish(clock.tasks[0], 505.0, None)  # failed, so nothing is learned
     assert clock.estimate().seconds == pytest.approx(total - 20)
 
 
@@ -182,8 +182,7 @@ def test_a_cell_that_found_its_method_fitted_says_nothing_of_the_fit(tasks, rate
     first, second = (
         task for task in clock.tasks if task.cell.row.name.startswith("padim-SimCLR") and not task.cell.seed
     )
-    clock.start(first)
-    assert not clock.finish(None)  # failed
+    assert not clock.finish(first, 9.0, None)  # failed
     measure(clock, second, fit_s=9.0, seconds=1.0, is_new_fit=False)
     (fit, rest), (other,) = work_of([first, second], CPU)
     assert fit.key not in rates and rest.key not in rates and rates.seconds(other)[0] == pytest.approx(1.0, abs=0.05)

@@ -1,0 +1,45 @@
+"""What runs where, as workers say it in files, some of which died."""
+
+import io
+import json
+import time
+
+from rich.console import Console
+
+from downstream.study.running import FOLDER, Board, said_to_run
+
+CELL = "cells/bottle/padim-random-seed-0-1234abcd.safetensors"
+
+
+def left_by(out, worker: str, cell: str, seconds_ago: float) -> None:
+    (out / FOLDER).mkdir(exist_ok=True)
+    (out / FOLDER / f"{worker}.json").write_text(json.dumps({"cell": cell, "since_s": time.time() - seconds_ago}))
+
+
+def shown(board: Board) -> str:
+    file = io.StringIO()
+    Console(file=file, width=120).print(board.table())
+    return file.getvalue()
+
+
+def test_a_cell_is_said_to_run_while_it_does(tmp_path):
+    with Board(tmp_path) as board, said_to_run(tmp_path, CELL):
+        (running,) = board.running()
+        assert running.cell == CELL and abs(running.since_s - time.time()) < 5
+        assert running.worker in shown(board) and "bottle/padim-random-seed-0 " in shown(board)
+        assert "1 run, longest bottle/padim-random-seed-0 on " in board.in_words()
+    assert board._look() == [] and not (tmp_path / FOLDER).exists()
+
+
+def test_what_a_dead_worker_said_counts_no_more(tmp_path):
+    left_by(tmp_path, "of an earlier run", CELL, 9)
+    with Board(tmp_path) as board:
+        assert board.running() == []
+        left_by(tmp_path, "dead", CELL, 60)
+        left_by(tmp_path, "alive", CELL, 5)
+        left_by(tmp_path, "other", CELL.replace("seed-0", "seed-1"), 20)
+        (tmp_path / FOLDER / "half.json").write_text("{")
+        assert [running.worker for running in board._look()] == ["other", "alive"]
+        (tmp_path / CELL).parent.mkdir(parents=True)
+        (tmp_path / CELL).touch()
+        assert [running.worker for running in board._look()] == ["other"]
