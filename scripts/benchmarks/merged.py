@@ -27,8 +27,8 @@ from torch import Tensor
 
 from baselines.contract.method import Images
 from baselines.contract.metrics import image_figures
+from downstream.inspection.asked_method import make_method
 from downstream.inspection.config import Fit
-from downstream.inspection.fitting import make_method
 from downstream.methods.coreset import squared_distances
 from downstream.methods.parts import InParts
 from downstream.methods.references import own_threshold
