@@ -30,6 +30,7 @@ SOURCES = {
     "folder": Entry(sources.Folder, _PACKAGE + "sources.folder.FolderSource"),
     "replay": Entry(sources.Replay, _PACKAGE + "sources.replay.ReplaySource"),
     "video": Entry(sources.Video, _PACKAGE + "sources.video.VideoSource"),
+    "genicam": Entry(sources.GenICam, _PACKAGE + "sources.genicam.GenICamSource"),
     "push": Entry(sources.Push, _PACKAGE + "sources.push.PushSource"),
 }
 TRIGGERS = {

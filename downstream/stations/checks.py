@@ -39,12 +39,17 @@ def check(config: Config, line: Line) -> None:
 
 
 def unanswered(line: Line) -> list[str]:
-    """A warning for each receiver and camera at which nobody answers; it may be there when it is needed."""
+    """A warning for each receiver and camera that does not answer; it may be there when it is needed."""
+    missing = []
+    for station in line.stations:
+        source = imported(entry_of(station.source).path)
+        missing.append((f"station {station.name}, source", source.what_is_missing(station.source)))
     asked = [(where, address) for where, options in parts_of(line) for address in options.reaches()]
     with ThreadPoolExecutor(16) as pool:
         reasons = pool.map(lambda each: _refusal(each[1]), asked)
-        return [f"{where}: nobody answers at {address} ({reason})"
-                for (where, address), reason in zip(asked, reasons, strict=True) if reason]  # fmt: skip
+        warnings = [f"{where}: nobody answers at {address} ({reason})"
+                    for (where, address), reason in zip(asked, reasons, strict=True) if reason]  # fmt: skip
+        return [*(f"{where}: {reason}" for where, reason in missing if reason), *warnings]
 
 
 def parts_of(line: Line) -> list[tuple[str, Options]]:

@@ -8,7 +8,7 @@ already, and used from threads of the line: what it waits for must end soon afte
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from downstream.stations.signal import Signal
 
@@ -74,6 +74,11 @@ class Source:
     stays: bool = False
     names_parts: bool = False
     problem: str | None = None
+
+    @staticmethod
+    def what_is_missing(options: Any) -> str | None:
+        """In words, for `--check`, of what the options of this kind name; it may be there when it is needed."""
+        return None
 
     def frames(self) -> Iterator[Frame]:
         """Frames as they come, until `stop()` or the end of a finite source. Raises what it cannot mend itself; the

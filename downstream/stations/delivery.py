@@ -6,7 +6,7 @@ import time
 
 from downstream.service.monitoring import LOG
 from downstream.stations.contract import NotDelivered, Refused, Sink
-from downstream.stations.outbox import Numbered, Outbox
+from downstream.stations.outbox import Damaged, Numbered, Outbox
 from pretrain.command import UserError
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 30.0
@@ -44,20 +44,24 @@ class Delivery:
             self.sink.close()
 
     def count_waiting(self) -> int:
-        return self._outbox.count_after(self.place, self.stations)
+        """Of a file that is damaged, those of all stations."""
+        try:
+            return self._outbox.count_after(self.place, self.stations)
+        except Damaged:
+            return self._outbox.newest - self.place
 
     def _run(self) -> None:
         while not self._is_stopping.is_set():
             try:
                 newest = self._outbox.newest
                 waiting = self._outbox.after(self.place, self.stations)
+                for numbered in waiting:
+                    if not self._deliver(numbered):
+                        return
             except Exception as error:  # of the disk; without its state no order would be kept
-                self.problem = f"{type(error).__name__}: {error}"
+                self.problem = str(error) if isinstance(error, Damaged) else f"{type(error).__name__}: {error}"
                 self._is_stopping.wait(1.0)
                 continue
-            for numbered in waiting:
-                if not self._deliver(numbered):
-                    return
             if not waiting:  # what is beyond is of other stations
                 self._move_to(newest)
                 self._outbox.wait_beyond(newest, LOOK_S)

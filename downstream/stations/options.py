@@ -10,6 +10,8 @@ from urllib.parse import urlsplit
 from downstream.service.secret import secret_in
 from pretrain.command import UserError
 
+# Of numbers: no wait is longer than the system's clocks can count, and .nan and .inf are none.
+LARGEST = 1e9
 PORTS = {
     "http": 80,
     "https": 443,

@@ -3,6 +3,9 @@
 A part is begun, and ends with exactly one signal, the first that is written; sinks are given signals in their order and
 each has a place in it. All of it is written by one thread, in one commit for all that waits: a commit that survives the
 power's failure takes 5 ms, and so do twenty parts. A killed line leaves parts without a signal; `recover` ends them.
+
+A disk that is full or away is waited for. A file that is damaged is not: nothing more is written into it, whoever asks
+is told so, and the line's stations are a fault until a person has put it aside.
 """
 
 import sqlite3
@@ -14,6 +17,7 @@ from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from downstream.service.monitoring import LOG
 from downstream.stations.signal import Signal
 from pretrain.command import UserError
 
@@ -23,6 +27,10 @@ KEPT_SIGNALS = 10_000
 PRUNED_EVERY = 1_000
 # So long it waits with places of sinks, until a signal is written anyway; and after a failure, until it tries again.
 SOON_S = RETRY_S = 1.0
+# Of one statement alone: what is beside it can be written all the same.
+OF_A_STATEMENT = (sqlite3.DataError, sqlite3.IntegrityError, sqlite3.InterfaceError, sqlite3.NotSupportedError,
+                  sqlite3.ProgrammingError)  # fmt: skip
+DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 TABLES = """
 CREATE TABLE open_parts (id TEXT PRIMARY KEY, station TEXT, part INTEGER, name TEXT, time TEXT) WITHOUT ROWID;
 CREATE TABLE signals (number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT UNIQUE, station TEXT, verdict TEXT, json TEXT);
@@ -31,6 +39,10 @@ CREATE TABLE stations (name TEXT PRIMARY KEY, part INTEGER) WITHOUT ROWID;
 CREATE TABLE sinks (name TEXT PRIMARY KEY, delivered INTEGER) WITHOUT ROWID;
 CREATE TABLE refused (number INTEGER, sink TEXT, reason TEXT, json TEXT);
 """
+
+
+class Damaged(UserError):
+    """The file is damaged, and will not mend itself."""
 
 
 @dataclass(frozen=True)
@@ -54,11 +66,13 @@ class Numbered:
 
 class Outbox:
     """The file `line.sqlite` in `folder`, which no other process may have open. Raises UserError for one of a later
-    heldout, or a damaged one. `problem` says what is wrong with the disk while nothing can be written."""
+    heldout, and Damaged. `problem` says what is wrong with the disk while nothing can be written."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.path, self.problem = folder / "line.sqlite", None
+        self.path = folder / "line.sqlite"
+        self._disk_problem: str | None = None
+        self._damage: str | None = None
         self._arrived = threading.Condition()  # also notified when the writer has something to do
         self._waiting: list[tuple[Callable[[sqlite3.Connection], object], Future]] = []
         self._is_closing, self._newest, self._since_pruned = False, 0, 0
@@ -67,11 +81,17 @@ class Outbox:
         try:
             with closing(self._connected()) as connection:
                 self._make(connection)
+                if (found := connection.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
+                    raise sqlite3.DatabaseError(found)
                 self._newest = connection.execute("SELECT COALESCE(MAX(number), 0) FROM signals").fetchone()[0]
         except sqlite3.DatabaseError as error:
-            raise self._damage(error) from None
+            raise self._damaged(error) from None
         self._thread = threading.Thread(target=self._write, name="outbox", daemon=True)
         self._thread.start()
+
+    @property
+    def problem(self) -> str | None:
+        return self._damage or self._disk_problem
 
     def begin(self, part: Begun) -> "Future[None]":
         """Done when the part is on disk: from then on it ends with a signal, whatever happens."""
@@ -221,16 +241,26 @@ class Outbox:
                     self._arrived.wait_for(lambda: self._waiting or self._is_closing, SOON_S)
                     batch, self._waiting = self._waiting, []
                     is_last = self._is_closing and not batch
-                if not batch and self._delivered == self._written:
+                if not batch and (self._delivered == self._written or self._damage):
                     if is_last:
                         return
                     continue
-                while not self._commit(connection, batch):
+                while not self._settle(connection, batch):
                     with self._arrived:
                         if self._arrived.wait_for(lambda: self._is_closing, RETRY_S):
                             for _, future in [*batch, *self._waiting]:
                                 future.cancel()
                             return
+
+    def _settle(self, connection: sqlite3.Connection, batch: Sequence[tuple[Callable, Future]]) -> bool:
+        """Whether callers have heard what became of it."""
+        if self._damage is None and self._commit(connection, batch):
+            return True
+        if self._damage is None:
+            return False
+        for _, future in batch:
+            future.set_exception(Damaged(self._damage))
+        return True
 
     def _commit(self, connection: sqlite3.Connection, batch: Sequence[tuple[Callable, Future]]) -> bool:
         """Whether all of it is on disk. Callers hear of it then, and not before."""
@@ -248,11 +278,12 @@ class Outbox:
                 self._since_pruned = 0
             connection.execute("COMMIT")
         except sqlite3.Error as error:
-            self.problem = f"nothing can be written into {self.path} ({error})"
+            self._disk_problem = f"nothing can be written into {self.path} ({error})"
+            self._heed_damage(error)
             with suppress(sqlite3.Error):
                 connection.execute("ROLLBACK")
             return False
-        self.problem, self._written = None, delivered
+        self._disk_problem, self._written = None, delivered
         with self._arrived:
             self._newest = newest
             self._arrived.notify_all()
@@ -270,21 +301,33 @@ class Outbox:
         return connection
 
     def _rows(self, query: str, values: Sequence) -> list[tuple]:
-        with closing(self._connected()) as connection:
-            return connection.execute(query, values).fetchall()
+        try:
+            with closing(self._connected()) as connection:
+                return connection.execute(query, values).fetchall()
+        except sqlite3.DatabaseError as error:
+            self._heed_damage(error)
+            if self._damage is None:
+                raise
+            raise Damaged(self._damage) from None
 
     def _signal(self, text: str) -> Signal:
         try:
             return Signal.from_json(text)
         except (TypeError, ValueError) as error:
-            raise self._damage(error) from None
+            raise self._damaged(error) from None
 
     def _stored(self, connection: sqlite3.Connection, part_id: str) -> Signal | None:
         row = connection.execute("SELECT json FROM signals WHERE id = ?", (part_id,)).fetchone()
         return row and self._signal(row[0])
 
-    def _damage(self, error: Exception) -> UserError:
-        return UserError(f"{self.path} cannot be used ({error}): put it aside, or name another --state.")
+    def _heed_damage(self, error: sqlite3.Error) -> None:
+        """The lower byte of SQLite's code says what kind it is; the disk's own errors are others, and may pass."""
+        if self._damage is None and getattr(error, "sqlite_errorcode", 0) & 0xFF in DAMAGE:
+            self._damage = str(self._damaged(error))
+            LOG.error("no signal is written any more", extra={"metadata": {"reason": self._damage}})
+
+    def _damaged(self, error: Exception) -> Damaged:
+        return Damaged(f"{self.path} cannot be used ({error}): put it aside, or name another --state.")
 
     def _make(self, connection: sqlite3.Connection) -> None:
         found = connection.execute("PRAGMA user_version").fetchone()[0]
@@ -300,9 +343,9 @@ def _outcome(connection: sqlite3.Connection, write: Callable[[sqlite3.Connection
     connection.execute("SAVEPOINT one")
     try:
         outcome = write(connection)
-    except sqlite3.Error:
-        raise
     except Exception as error:  # those beside it must not wait for it, nor the thread end
+        if isinstance(error, sqlite3.Error) and not isinstance(error, OF_A_STATEMENT):
+            raise
         connection.execute("ROLLBACK TO one")
         outcome = error
     connection.execute("RELEASE one")

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 from downstream.stations.catalogue import FAMILIES, Family
 from downstream.stations.config import Config, Line, SinkOf, Station
-from downstream.stations.options import Options, Secret
+from downstream.stations.options import LARGEST, Options, Secret
 from pretrain.command import Names, UserError, nearest
 
 NAME = re.compile(r"[\w][\w.-]{0,63}", re.ASCII)
@@ -112,6 +112,10 @@ def _value(hint: Any, value: object, where: str, name: str = "") -> Any:
         if value not in get_args(hint):
             raise UserError(f"{where}: there is no {value}; {nearest(str(value), get_args(hint))}")
         return value
+    if get_origin(hint) is dict:
+        _, kinds = get_args(hint)
+        return {_value(str, key, where): _plain(each, f"{where}.{key}", kinds)
+                for key, each in _mapping(value, where).items()}  # fmt: skip
     if hint is Secret:
         if isinstance(value, str):
             raise UserError(f"{where}: a secret never stands here: write {{file: PATH}} or {{env: NAME}}.")
@@ -121,11 +125,20 @@ def _value(hint: Any, value: object, where: str, name: str = "") -> Any:
     if hint is Path and isinstance(value, str) and value:
         return Path(value)
     # YAML reads 1e-4 as a text, and a truth value is a whole number to Python.
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if hint in (int, float, str, bool) and type(value) is hint:
+    if hint in (int, float) and type(value) in (int, hint):
+        if not abs(value) <= LARGEST:  # nor is no number at all below it
+            raise UserError(f"{where}: {value!s:.12} is no number for a line: give one up to {LARGEST:g}.")
+        return hint(value)
+    if hint in (str, bool) and type(value) is hint:
         return value
     raise UserError(f"{where} must be {WORDS.get(hint, 'names' if hint is Names else hint.__name__)}, not {value!r}.")
+
+
+def _plain(value: object, where: str, kinds: UnionType) -> Any:
+    """One of several plain types, as it stands. Raises UserError."""
+    if type(value) not in get_args(kinds):
+        raise UserError(f"{where} must be a number, text, or true or false, not {value!r}.")
+    return _value(type(value), value, where)
 
 
 def _mapping(values: object, where: str) -> Mapping:

@@ -9,7 +9,7 @@ import docstring_parser
 
 from downstream.stations.catalogue import FAMILIES, Family
 from downstream.stations.config import Config, SinkOf, Station
-from downstream.stations.options import Options, Secret
+from downstream.stations.options import LARGEST, Options, Secret
 from pretrain.command import Names
 
 PLAIN = {int: "integer", float: "number", str: "string", bool: "boolean", Path: "string"}
@@ -63,6 +63,10 @@ def _schema_of(hint: Any, name: str) -> dict:
         return {"enum": [*get_args(hint)]}
     if hint is Names:
         return {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
+    if get_origin(hint) is dict:
+        kinds = [PLAIN[kind] for kind in get_args(get_args(hint)[1])]
+        return {"type": "object", "additionalProperties": {"type": kinds}}
     if hint is Secret:
         return _object(Secret)
-    return {"type": PLAIN.get(hint, "array")}
+    bounds = {"minimum": -LARGEST, "maximum": LARGEST} if hint is float else {}
+    return {"type": PLAIN.get(hint, "array"), **bounds}

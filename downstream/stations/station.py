@@ -25,12 +25,13 @@ from downstream.stations.deadlines import Deadlines
 from downstream.stations.frames import Opened, Unreadable, bytes_of, opened
 from downstream.stations.kept_images import KeptImages
 from downstream.stations.model import NotJudged, SharedModel
-from downstream.stations.outbox import Outbox
+from downstream.stations.outbox import Damaged, Outbox
 from downstream.stations.part import Part
 from downstream.stations.signal import Signal, Verdict, id_of
 from downstream.stations.tally import Tally
 from downstream.stations.verdict import decide, reason_of
 from downstream.stations.waiting import Full, Waiting
+from pretrain.command import UserError
 from pretrain.data.decode import decode_bytes
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 30.0
@@ -261,8 +262,8 @@ class Station:
             with suppress(OSError, Unreadable):
                 self._images.keep(part.seen[0].frame if part.seen else part.frames[0], part.id)
         if not self.source.is_live:
-            part.signal.exception()  # waits for it
-            for frame in part.frames:
+            wait([part.signal])
+            for frame in part.frames if not part.signal.cancelled() else ():
                 self.source.settled(frame)
         part.frames.clear()  # the watchdog knows the part until its deadline, and pixels are large
 
@@ -304,13 +305,14 @@ class Station:
 
     def _on_disk(self, part: Part, said: Verdict, written: "Future[Signal]") -> None:
         error = None if written.cancelled() else written.exception()
-        if error is not None:
+        is_lost = written.cancelled() or isinstance(error, Damaged)  # the line ends, or its file is gone: it is said
+        if error is not None and not is_lost:
             metadata = {"station": self.name, "reason": type(error).__name__}
             LOG.warning("a signal cannot be written", extra={"metadata": metadata})
             if said != "fault":
                 self._write(part, part.fault(f"a fault of heldout ({type(error).__name__})"))
                 return
-        if error is not None or written.cancelled():  # then the line ends, and the disk is full
+        if error is not None or is_lost:
             part.signal.cancel()
             self._on_the_way.pop(part.id, None)
             return
@@ -369,7 +371,8 @@ class Station:
             except Exception as error:
                 if generation != self._generation or self._is_stopping.is_set():
                     return
-                self._source_problem = f"{type(error).__name__}: {error}"
+                is_said = isinstance(error, UserError)
+                self._source_problem = str(error) if is_said else f"{type(error).__name__}: {error}"
                 LOG.warning(
                     "a source is down",
                     extra={"metadata": {"station": self.name, "reason": self._source_problem}},

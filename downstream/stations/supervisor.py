@@ -23,7 +23,7 @@ from downstream.stations.http import Http
 from downstream.stations.kept_images import KeptImages
 from downstream.stations.live import Events, status
 from downstream.stations.model import SharedModel, model_named, set_threads
-from downstream.stations.outbox import Outbox
+from downstream.stations.outbox import Damaged, Outbox
 from downstream.stations.signal import Signal
 from downstream.stations.station import Station
 from pretrain.files import sole_writer
@@ -95,7 +95,8 @@ class Supervisor:
             print(f"line:     http://{bracketed(config.host)}:{self.http.port}", flush=True)
 
     def run(self, on_start: Callable[[], None] = lambda: None) -> int:
-        """Until SIGTERM, Ctrl-C or `stop()`, or until every source has ended."""
+        """Until SIGTERM, Ctrl-C or `stop()`, or until every source has ended. The exit code: 1 where the disk did not
+        take all signals."""
         start_logging("warning")
         before = {}
         if threading.current_thread() is threading.main_thread():
@@ -108,9 +109,10 @@ class Supervisor:
             on_start()
             self._watch()
             self._end()
+            are_all_written = self._outbox.problem is None
         for each, handler in before.items():
             signals.signal(each, handler)
-        return 0
+        return 0 if are_all_written else 1
 
     def stop(self) -> None:
         """From any thread."""
@@ -181,7 +183,7 @@ class Supervisor:
             self.http.stop()
         self._show(self.stations)
         self._run_together([partial(delivery.stop, DELIVER_S) for delivery in self._deliveries])
-        with suppress(OSError):
+        with suppress(OSError, Damaged):
             self._images.remove_delivered()
 
     def _run_together(self, calls: Sequence[Callable[[], None]]) -> None:

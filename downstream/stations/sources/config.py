@@ -1,7 +1,8 @@
 """The options of every source. Nothing heavy is imported here."""
 
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -9,6 +10,10 @@ from downstream.stations.options import Address, Options, Secret, address_in
 from pretrain.command import UserError
 
 STREAMS = ("rtsp", "rtsps", "http", "https")
+# The folders of the producers that are installed, by the GenTL standard.
+PRODUCERS = "GENICAM_GENTL64_PATH"
+# Frames a second: fewer are no camera's, and between two of them would be longer than can be waited.
+SLOWEST = 1e-4
 
 
 @dataclass(frozen=True)
@@ -58,8 +63,8 @@ class Replay(Options):
     def check(self) -> None:
         if not self.path.is_dir():
             raise UserError(f"there is no folder {self.path}.")
-        if self.rate <= 0 or self.loops < 0:
-            raise UserError("rate has to be above 0, and loops may not be below 0.")
+        if self.rate < SLOWEST or self.loops < 0:
+            raise UserError(f"rate has to be {SLOWEST:g} or more, and loops may not be below 0.")
 
 
 @dataclass(frozen=True)
@@ -91,8 +96,8 @@ class Video(Options):
             address_in(self.url, STREAMS)
         elif not self.is_device and not Path(self.url).is_file():
             raise UserError(f"there is no video file {self.url}.")
-        if self.timeout_s <= 0 or (self.rate is not None and self.rate <= 0):
-            raise UserError("timeout_s and rate have to be above 0.")
+        if self.timeout_s <= 0 or (self.rate is not None and self.rate < SLOWEST):
+            raise UserError(f"timeout_s has to be above 0, and rate {SLOWEST:g} or more.")
 
     @property
     def is_device(self) -> bool:
@@ -104,6 +109,56 @@ class Video(Options):
 
     def reaches(self) -> Sequence[Address]:
         return [address_in(self.url, STREAMS)] if "://" in self.url else ()
+
+
+@dataclass(frozen=True)
+class GenICam(Options):
+    """An industrial camera that follows GenICam (GigE Vision, USB3 Vision, CoaXPress), by its vendor's GenTL producer.
+
+    Attributes:
+        producer: The producer, a .cti file, which is native code that is run. Default is every one in the folders that
+            the environment names in GENICAM_GENTL64_PATH.
+        serial: The camera's serial number, in quotes. Default is the only camera there is.
+        id: The id that its producer gives it.
+        model: Name of its model.
+        features: Its settings by the names that it has for them, set in this order, as in {PixelFormat: Mono8,
+            ExposureTime: 5000}; a command is given true.
+        timeout_s: A producer that does not answer for so long is ended, and the camera opened anew.
+    """
+
+    producer: Path | None = None
+    serial: str | None = None
+    id: str | None = None
+    model: str | None = None
+    features: dict[str, int | float | str | bool] = field(default_factory=dict)
+    timeout_s: float = 10.0
+    needs: ClassVar[tuple[str, str] | None] = ("harvesters", "genicam")
+
+    def check(self) -> None:
+        super().check()
+        self.producers()
+        if not self.timeout_s >= 1:
+            raise UserError("timeout_s has to be 1 or more.")
+
+    def producers(self) -> Sequence[Path]:
+        """Raises UserError where there is none."""
+        if self.producer is not None:
+            if not self.producer.is_file():
+                raise UserError(f"there is no producer {self.producer}.")
+            return [self.producer]
+        folders = [Path(each) for each in os.environ.get(PRODUCERS, "").split(os.pathsep) if each]
+        if not (found := sorted(file for folder in folders for file in folder.glob("*.cti"))):
+            raise UserError(f"there is no .cti file in the folders of {PRODUCERS}: install the GenTL producer of your "
+                            "camera's vendor, or name its file as producer.")  # fmt: skip
+        return found
+
+    def wanted(self) -> dict[str, str]:
+        """What tells the camera from others, by the names that GenTL has for it."""
+        said = {"serial_number": self.serial, "id_": self.id, "model": self.model}
+        return {name: value for name, value in said.items() if value is not None}
+
+    def owns(self) -> Sequence[str]:
+        return [f"the GenICam camera {' '.join(self.wanted().values()) or 'that is the only one'}"]
 
 
 @dataclass(frozen=True)

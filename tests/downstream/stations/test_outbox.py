@@ -13,7 +13,7 @@ import pytest
 from made_signals import begun, verdict
 
 from downstream.stations import outbox as module
-from downstream.stations.outbox import Outbox
+from downstream.stations.outbox import Damaged, Outbox
 from pretrain.command import UserError
 
 
@@ -133,6 +133,55 @@ def test_a_damaged_file_and_one_of_the_future_are_refused(tmp_path):
     connection.close()
     with pytest.raises(UserError, match="later heldout"):
         Outbox(tmp_path / "b")
+
+
+def damage(outbox) -> None:
+    """Every page but the first, which has the schema, as a dying disk leaves it."""
+    with open(outbox.path, "r+b") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(4096)
+        file.write(b"\xa5" * (size - 4096))
+
+
+def full_of_signals(folder) -> None:
+    """In the file itself, not in its log."""
+    outbox = Outbox(folder)
+    for part in range(1, 100):
+        last = outbox.finish(verdict(part))
+    last.result(5)
+    outbox.close()
+
+
+def test_a_file_that_is_damaged_while_it_is_written_is_given_up_and_said(tmp_path):
+    full_of_signals(tmp_path)
+    outbox = Outbox(tmp_path)
+    damage(outbox)
+    for asked in (outbox.finish(verdict(100)), outbox.begin(begun(101))):
+        with pytest.raises(Damaged, match="line.sqlite cannot be used .*malformed.*: put it aside"):
+            asked.result(5)
+    assert "malformed" in outbox.problem
+    with pytest.raises(Damaged, match="malformed"):
+        outbox.last_signals(9)
+    outbox.close()  # and does not wait for what will never be written
+    with pytest.raises(Damaged, match="line.sqlite cannot be used"):
+        Outbox(tmp_path)
+
+
+def test_damage_that_is_read_stops_what_writes(tmp_path):
+    full_of_signals(tmp_path)
+    outbox = Outbox(tmp_path)
+    damage(outbox)
+    with pytest.raises(Damaged):
+        outbox.signal_of(verdict(1).id)
+    assert outbox.problem and isinstance(outbox.finish(verdict(100)).exception(5), Damaged)
+    outbox.close()
+
+
+def test_a_statement_that_is_wrong_fails_alone(outbox):
+    twice = [outbox._asked(lambda connection: connection.execute("INSERT INTO stations VALUES ('cap', 1)").rowcount)
+             for _ in range(2)]  # fmt: skip
+    assert twice[0].result(5) == 1 and isinstance(twice[1].exception(5), sqlite3.IntegrityError)
+    assert outbox.finish(verdict(1)).result(5).part == 1 and outbox.problem is None
 
 
 @pytest.mark.parametrize("text", ["{}", "[]", "x", None, b"\xff", 5])

@@ -1,5 +1,7 @@
 """A line's YAML becomes dataclasses; every mistake is one sentence that names the place and the nearest valid word."""
 
+import math
+
 import pytest
 
 from downstream.stations.config import Config
@@ -64,6 +66,15 @@ def test_one_process_may_have_some_of_the_stations():
         ({"frames": 0}, (), "stations[0].frames: 0 makes no station"),
         ({"frames": True}, (), "stations[0].frames must be a whole number, not True."),
         ({"budget_ms": "200ms"}, (), "stations[0].budget_ms must be a number, not '200ms'."),
+        ({"threshold": math.nan}, (), "stations[0].threshold: nan is no number for a line: give one up to 1e+09."),
+        ({"threshold": -math.inf}, (), "stations[0].threshold: -inf is no number"),
+        ({"budget_ms": math.inf}, (), "stations[0].budget_ms: inf is no number"),
+        ({"budget_ms": 1e300}, (), "stations[0].budget_ms: 1e+300 is no number"),
+        ({"queue": 10**400}, (), "stations[0].queue: 100000000000 is no number"),
+        ({"source": {"type": "replay", "path": "/", "rate": math.nan}}, (), "source.rate: nan is no number"),
+        ({"source": {"type": "replay", "path": "/", "rate": 1e-300}}, (), "rate has to be 0.0001 or more"),
+        ({"trigger": {"type": "interval", "ms": math.nan}}, (), "stations[0].trigger.ms: nan is no number"),
+        ({}, [{"type": "modbus", "fresh_s": math.inf}], "sinks[0].fresh_s: inf is no number"),
         ({"name": "cap 1"}, (), "stations[0].name: 'cap 1' is no name"),
         ({"source": {"type": "replay", "path": "/no/such"}}, (), "stations[0].source: there is no folder /no/such."),
         ({"source": {"type": "video", "url": "rtsp://me:secret@cam"}}, (), "rtsp://...@cam has a password in it"),

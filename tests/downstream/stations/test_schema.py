@@ -18,7 +18,7 @@ def examples(page: str) -> list[dict]:
     return [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", (DOCS / page).read_text(), re.DOTALL)]
 
 
-(EXAMPLE,) = examples("line.md")
+EXAMPLE, CAMERA = examples("line.md")
 
 
 def is_valid(line: dict) -> bool:
@@ -28,6 +28,7 @@ def is_valid(line: dict) -> bool:
 def test_the_schema_is_one_and_takes_the_example():
     jsonschema.Draft202012Validator.check_schema(line_schema())
     jsonschema.validate(EXAMPLE, line_schema())
+    jsonschema.validate({"stations": [{"name": "cap", **CAMERA}]}, line_schema())
 
 
 @pytest.mark.parametrize("page", ["mqtt.md", "modbus.md", "opcua.md", "webhook.md", "files.md"])
@@ -42,6 +43,8 @@ def test_the_examples_of_the_pages_on_sinks_are_right(page):
     [lambda line: line.pop("stations"), lambda line: line["stations"][0].update(modle="x"),
      lambda line: line["stations"][0]["source"].update(type="foldr"), lambda line: line["stations"][0].pop("source"),
      lambda line: line["sinks"][0].update(nmae="x"), lambda line: line.update(check=True),
+     lambda line: line["stations"][0].update(budget_ms=float("inf")),
+     lambda line: line["stations"][0].update(source={**CAMERA["source"], "features": {"Width": [640]}}),
      lambda line: line["stations"][0].update(verdict="all"), lambda line: line["stations"][0].update(budget_ms="1")],
 )  # fmt: skip
 def test_mistakes_are_none(wrong):

@@ -11,7 +11,9 @@ from serving_here import serving_here
 
 from downstream.stations import supervisor as module
 from downstream.stations.config import Config
+from downstream.stations.lamps import Lamps
 from downstream.stations.reading_config import read_line
+from downstream.stations.signal import Signal
 from downstream.stations.supervisor import Supervisor
 from pretrain.command import UserError
 
@@ -117,6 +119,34 @@ def test_without_a_disk_there_is_no_heartbeat_and_no_pass(onnx_file, tmp_path, n
         blocker.close()
         asking.join(30)
         assert answered[0].json()["verdict"] == "fault"
+
+
+def test_a_damaged_file_is_a_fault_that_is_said_and_lamps_show(onnx_file, tmp_path, nuts):
+    stations = [{"name": "nut", "budget_ms": 20_000, "source": {"type": "push"}}]
+    image = next((nuts / "good").iterdir()).read_bytes()
+    with running(onnx_file, tmp_path, stations, [{"type": "csv", "path": str(tmp_path / "o.csv")}], port=0) as here:
+        first = here.client.post("/api/stations/nut/parts", content=image).json()
+    lamps = Lamps(3600)
+    with running(onnx_file, tmp_path, stations, [{"type": "csv", "path": str(tmp_path / "o.csv")}], port=0) as here:
+        lamps.take(Signal(**first))
+        lamps.show(here.station("nut").state(0))
+        assert lamps.shown().passes
+        with open(here.line._outbox.path, "r+b") as file:
+            file.seek(4096)
+            file.write(b"\xa5" * 4096 * 20)
+        answer = here.client.post("/api/stations/nut/parts", content=image)
+        assert answer.status_code == 503 and "take it for a fault" in answer.json()["detail"]
+        state = here.client.get("/api/status").json()["stations"][0]
+        assert state["mode"] == "fault" and "malformed" in state["reason"] and here.station("nut").tally.counts == {}
+        lamps.show(here.station("nut").state(0))
+        assert lamps.shown().faults and not lamps.shown().passes
+        assert here.client.get("/health").status_code == 503
+        beats = here.line._heartbeats["nut"]
+        time.sleep(1.2)
+        assert here.line._heartbeats["nut"] == beats
+    config = Config(stations=stations, models=onnx_file, state=tmp_path / "state", port=0, device="cpu")
+    with pytest.raises(UserError, match="line.sqlite cannot be used .*: put it aside"):
+        Supervisor(config, read_line(config))
 
 
 def test_a_stopped_line_ends_what_it_began(onnx_file, tmp_path, nuts):
