@@ -82,7 +82,7 @@ class Outbox:
             with closing(self._connected()) as connection:
                 self._make(connection)
                 if (found := connection.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
-                    raise sqlite3.DatabaseError(found)
+                    raise sqlite3.DatabaseError(found.splitlines()[-1])
                 self._newest = connection.execute("SELECT COALESCE(MAX(number), 0) FROM signals").fetchone()[0]
         except sqlite3.DatabaseError as error:
             raise self._damaged(error) from None

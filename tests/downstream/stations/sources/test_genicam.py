@@ -15,6 +15,7 @@ from line_here import running, surroundings, until
 from downstream.stations.checks import check, unanswered
 from downstream.stations.config import Config
 from downstream.stations.reading_config import read_line
+from downstream.stations.sources import genicam as module
 from downstream.stations.sources.config import PRODUCERS, GenICam
 from downstream.stations.sources.genicam import GenICamSource
 from pretrain.command import UserError
@@ -113,9 +114,10 @@ def test_a_producer_that_is_no_library_says_so(tmp_path):
     assert "torn.cti cannot be loaded" in missing(producer=tmp_path / "torn.cti")
 
 
-def test_a_process_that_dies_or_hangs_is_the_camera_s_alone(onnx_file, tmp_path, capfd):
+def test_a_process_that_dies_or_hangs_is_the_camera_s_alone(onnx_file, tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr(module, "END_S", 1.0)
     source = {"type": "genicam", "producer": str(VIKY), "serial": "2", "features": {"PixelFormat": "Mono8"}}
-    stations = [{"name": "cap", "source": source, "budget_ms": 20_000, "silence_s": 3.0}]
+    stations = [{"name": "cap", "source": source, "budget_ms": 20_000, "silence_s": 2.0}]
     with running(onnx_file, tmp_path, stations) as here:
         here.wait_for(2)
         for number in (signal.SIGSEGV, signal.SIGSTOP):
