@@ -107,6 +107,9 @@ class Models:
         """As it was loaded last; none where it is not, or not any more. Waits for no other one that is loaded."""
         return self._loaded.get(name)
 
+    def all_in_memory(self) -> list[LoadedModel]:
+        return list(self._loaded.values())
+
     def load(self, name: str) -> LoadedModel:
         """From memory, or from its path if that is new. One that is gone from there, or is being written just now,
         goes on as it was. Raises NoSuchModel, and UserError for a damaged one."""

@@ -80,7 +80,7 @@ class Metrics:
             for name, words in WATCHED.items()
         }
         self.watched_until_s = 0.0  # of time.monotonic(): until then these hold
-        self.watched_model = ""  # which they are of
+        self.watched_models: set[str] = set()  # which they are of
         self.batch_size = Histogram(
             "heldout_forward_batch_size", "Images in a forward pass.", buckets=(1, 2, 4, 8, 16, 32, 64),
             registry=registry,

@@ -35,7 +35,8 @@ from downstream.service.schemas import (
     own_version,
 )
 from downstream.service.service import Current, Service
-from downstream.service.watch.routes import WATCH, DriftResponse, watched
+from downstream.service.watch.routes import WATCH
+from downstream.service.watch.summary import Drift, drifts_of, rates_of
 
 API = APIRouter()
 # Prometheus asks every quarter of a minute or more rarely; many that ask at once cost no more than one.
@@ -119,31 +120,39 @@ async def metrics(service: ServiceDependency) -> Response:
 
 
 def set_watched(service: Service) -> None:
-    """Gauges of what GET /api/watch says, as it was at most WATCHED_S ago, however often they are asked for."""
+    """Gauges of every model in memory, as they were at most WATCHED_S ago, however often they are asked for. None is
+    loaded for it: one that is gone or damaged would hide the others, and each would put another out of memory."""
     if time.monotonic() < service.metrics.watched_until_s:
         return
     service.metrics.watched_until_s = time.monotonic() + WATCHED_S
-    found = watched(service)
-    values = {
-        **drift_figures("drift", found.drift), **drift_figures("image_drift", found.image_drift),
-        "feedback_false_alarm_share": found.false_alarms.share,
-        "feedback_miss_share": found.misses.share,
+    values = {current.loaded.name: watched_figures(service, current) for current in service.in_memory()}
+    gone = service.metrics.watched_models - values.keys()
+    for model, figures in [*values.items(), *((model, {}) for model in gone)]:
+        for name, gauge in service.metrics.watched.items():
+            value = figures.get(name)
+            gauge.labels(model).set(math.nan if value is None else value)
+    service.metrics.watched_models = set(values)
+
+
+def watched_figures(service: Service, current: Current) -> dict[str, float | None]:
+    """What GET /api/watch says of a model, as numbers."""
+    loaded, threshold = current
+    drifts = drifts_of(service.database, loaded.name, loaded.fingerprint, threshold)
+    false_alarms, misses = rates_of(service.database, loaded.name)
+    return {
+        **drift_figures("drift", drifts.scores),
+        **(drift_figures("image_drift", drifts.images) if drifts.images.references else {}),
+        "feedback_false_alarm_share": false_alarms.share, "feedback_miss_share": misses.share,
     }  # fmt: skip
-    before = service.metrics.watched_model
-    for name, value in values.items():
-        gauge = service.metrics.watched[name]
-        if before not in ("", found.model):  # it is not in use any more
-            gauge.labels(before).set(math.nan)
-        gauge.labels(found.model).set(math.nan if value is None else value)
-    service.metrics.watched_model = found.model
 
 
-def drift_figures(name: str, drift: DriftResponse | None) -> dict[str, float | None]:
-    if drift is None:
-        return dict.fromkeys((f"{name}_ks_p_value", f"{name}_cusum", name))
-    cusum = max(drift.cusum_high or 0, drift.cusum_low or 0)
-    share = drift.cusum_limit and cusum / drift.cusum_limit
-    return {f"{name}_ks_p_value": drift.ks_p_value, f"{name}_cusum": share, name: float(drift.has_drifted)}
+def drift_figures(name: str, drift: Drift) -> dict[str, float | None]:
+    ks, sums = drift.ks, drift.cusum
+    return {
+        f"{name}_ks_p_value": ks and ks.p_value,
+        f"{name}_cusum": sums and max(sums.high, sums.low) / sums.limit,
+        name: float(drift.has_drifted),
+    }
 
 
 def threshold_response(current: Current) -> ThresholdResponse:

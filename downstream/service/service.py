@@ -123,6 +123,12 @@ class Service:
         self._note_version(loaded.name, loaded.fingerprint, stored)
         return Current(loaded, threshold_in(stored.get(threshold_name(loaded.name)), loaded))
 
+    def in_memory(self) -> list[Current]:
+        """The models that this worker holds, with their thresholds; none is loaded."""
+        stored = self.database.settings()
+        return [Current(loaded, threshold_in(stored.get(threshold_name(loaded.name)), loaded))
+                for loaded in self.models.all_in_memory()]  # fmt: skip
+
     async def model_of(self, upload: UploadFile, name: str | None = None) -> Current:
         """The model that judges an image: the one that is named, else the one whose product it shows, if this service
         looks for that, else the one in use. Raises NoSuchModel and UserError of one that is named or in use, and

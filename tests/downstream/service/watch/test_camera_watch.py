@@ -12,6 +12,7 @@ from stored_results import result
 
 from downstream.service.audit.log import entries
 from downstream.service.database import Database
+from downstream.service.models import NoSuchModel
 from downstream.service.watch.camera import FROZEN_IMAGES, REFERENCES, look_at
 from downstream.service.watch.camera_watch import CameraWatch
 from downstream.service.watch.drift import Ks
@@ -68,15 +69,23 @@ def test_a_dark_camera_is_said_with_the_verdict_counted_and_forgotten(serving):
     assert judged(serving, image(202, light=0.3))["camera"] == ""
 
 
-def test_figures_of_a_model_that_is_not_in_use_any_more_are_not_known(serving):
-    drift = {}
-    for name in ("mean", "hazelnut"):
-        serving.client.post("/api/load_model", json={"name": name})
+def test_figures_are_of_every_model_in_memory_also_where_the_one_in_use_is_gone(serving, monkeypatch):
+    def drift() -> dict[str, float]:
         serving.service.metrics.watched_until_s = 0.0
         families = {one.name: one for one in text_string_to_metric_families(serving.client.get("/metrics").text)}
-        drift[name] = {sample.labels["model"]: sample.value for sample in families["heldout_drift"].samples}
-    serving.client.post("/api/load_model", json={"name": "mean"})
-    assert drift["mean"]["mean"] == 0 and math.isnan(drift["hazelnut"]["mean"])
+        return {sample.labels["model"]: sample.value for sample in families["heldout_drift"].samples}
+
+    def load(name: str):
+        raise NoSuchModel(f"{name} is gone")
+
+    models = serving.service.models
+    for name in ("mean", "hazelnut"):
+        models.load(name)
+    monkeypatch.setattr(models, "load", load)
+    assert drift() == {"hazelnut": 0, "mean": 0}
+    held = models._loaded.pop("hazelnut")
+    assert math.isnan(drift()["hazelnut"]) and drift()["mean"] == 0
+    models._loaded["hazelnut"] = held
 
 
 def test_what_a_request_accepts_by_its_own_threshold_teaches_the_camera_nothing(serving):
