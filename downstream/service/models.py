@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 import numpy as np
 from scipy.special import stdtrit
@@ -74,6 +75,8 @@ class Models:
         self._folder, self._batch_size, self._device, self._lock = folder, batch_size, device, threading.Lock()
         self._memory_bytes = memory_bytes
         self._loaded: dict[str, LoadedModel] = {}
+        # For each that is asked for just now: clients may ask for any name.
+        self._reading: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
         if not self.names():
             raise UserError(f"there is no model in {folder}; python downstream/detect.py fit makes one.")
 
@@ -111,9 +114,12 @@ class Models:
         return list(self._loaded.values())
 
     def load(self, name: str) -> LoadedModel:
-        """From memory, or from its path if that is new. One that is gone from there, or is being written just now,
-        goes on as it was. Raises NoSuchModel, and UserError for a damaged one."""
+        """From memory, or from its path if that is new; one that is read makes nobody wait for another. One that is
+        gone from there, or is being written just now, goes on as it was. Raises NoSuchModel, and UserError for a
+        damaged one."""
         with self._lock:
+            reading = self._reading.setdefault(name, threading.Lock())
+        with reading:
             loaded = self._loaded.get(name)
             try:
                 path = self.path_of(name)
@@ -124,12 +130,16 @@ class Models:
             else:
                 if loaded is None or loaded.written_ns != written_ns:
                     loaded = self._read(name, path, written_ns)
-            self._loaded.pop(name, None)  # so that it is the one used last
-            self._loaded[name] = loaded
-            # Whoever still waits for an answer of one that goes now holds it until then.
+            self._keep(loaded)
+            return loaded
+
+    def _keep(self, loaded: LoadedModel) -> None:
+        """As the one used last. Whoever still waits for an answer of one that goes for it holds that until then."""
+        with self._lock:
+            self._loaded.pop(loaded.name, None)
+            self._loaded[loaded.name] = loaded
             while len(self._loaded) > 1 and sum(one.size_bytes for one in self._loaded.values()) > self._memory_bytes:
                 del self._loaded[next(iter(self._loaded))]
-            return loaded
 
     def _read(self, name: str, path: Path, written_ns: int) -> LoadedModel:
         fingerprint = fingerprint_of(path)

@@ -1,8 +1,11 @@
 """Models by name, of folders and files; and a decision that moves with its threshold."""
 
+import gc
 import json
 import os
 import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -78,6 +81,33 @@ def test_as_many_models_stay_in_memory_as_there_is_room_for(folder, room, kept):
     assert list(models._loaded) == models.names()[-kept:]
     assert models.load(loaded[-1].name) is loaded[-1]
     assert (models.load("mean") is loaded[0]) == (kept == 4)
+
+
+def test_a_model_that_is_read_makes_nobody_wait_for_another_and_is_read_once(folder, monkeypatch):
+    models, is_read, begun, reads = Models(folder, 4), threading.Event(), threading.Event(), []
+
+    def slow(name: str, *of, read=models._read):
+        reads.append(name)
+        if name == "hazelnut":
+            begun.set()
+            is_read.wait(20)
+        return read(name, *of)
+
+    monkeypatch.setattr(models, "_read", slow)
+    with ThreadPoolExecutor(3) as threads:
+        try:
+            cold = [threads.submit(models.load, "hazelnut") for _ in range(2)]
+            begun.wait(20)
+            other = threads.submit(models.load, "mean").result(timeout=10)
+            assert other.name == "mean" and not any(one.done() for one in cold)
+        finally:
+            is_read.set()
+        assert cold[0].result() is cold[1].result() and sorted(reads) == ["hazelnut", "mean"]
+    for number in range(5):
+        with pytest.raises(NoSuchModel):
+            models.load(f"made up {number}")
+    gc.collect()
+    assert not models._reading  # whatever clients ask for
 
 
 def judged(inspector: Inspector, path: Path) -> Inspection:
