@@ -8,6 +8,7 @@ import copy
 import threading
 from collections.abc import Mapping
 from typing import NamedTuple
+from weakref import WeakValueDictionary
 
 import torch
 
@@ -18,6 +19,8 @@ from downstream.service.monitoring import LOG
 from pretrain.command import UserError
 from pretrain.data.decode import Decoded
 from pretrain.data.size import Size
+from pretrain.encoder import Encoder, fingerprint
+from pretrain.remembered_maps import Remembering
 
 # What a method needs to see an image as a whole: neither coreset nor Gaussians, so that all products fit into memory.
 OF_WHOLE_IMAGES = ("channel_mean_", "channel_spread_", "pooled_", "roi_", "size_px_")
@@ -44,6 +47,8 @@ class Router:
         self._models, self._lock = models, threading.Lock()
         # With when each was written; none of a model that cannot tell, or cannot be loaded, until it is another.
         self._known: dict[str, tuple[int, Product | None]] = {}
+        # As products see by them, by fingerprint: one lasts as long as a product of its.
+        self._encoders: WeakValueDictionary[str, Encoder | Remembering] = WeakValueDictionary()
 
     def products(self) -> list[Product]:
         """Those that can be found, as their models are now. Raises UserError where there is none."""
@@ -76,10 +81,17 @@ class Router:
         light = copy.copy(method)
         for attribute in [one for one in vars(light) if one.endswith("_") and one not in OF_WHOLE_IMAGES]:
             delattr(light, attribute)
-        for attribute in ("_index", "_patches"):
+        self._share_encoder(light)
+        for attribute in ("_index", "_encoder", "encoder"):
             vars(light).pop(attribute, None)
         unit = float(nearest_other(pooled, range(len(pooled))).max())
         return Product(name, inspector.size_px, light, max(unit, 1e-12))
+
+    def _share_encoder(self, light: PatchMethod) -> None:
+        """Have products of equal weights see by one encoder, which is the most that is left of each."""
+        encoder = light._opened_encoder()
+        light._patches = light._make_patches(encoder).to(light.device)
+        light._patches.encoder = self._encoders.setdefault(fingerprint(encoder), light._patches.encoder)
 
 
 @torch.inference_mode()

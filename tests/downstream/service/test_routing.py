@@ -3,6 +3,7 @@
 import shutil
 
 import pytest
+import torch
 from fitted_models import LEARNING, SIZE_PX, run_detect
 from serving_here import serving_here
 
@@ -10,6 +11,8 @@ from downstream.inspection.inspector import FILE
 from downstream.service.models import Models, NoSuchModel
 from downstream.service.routing import Router
 from pretrain.command import UserError
+from pretrain.data.size import sides
+from pretrain.encoder import Encoder
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +75,17 @@ def test_a_model_that_is_fitted_anew_or_gone_is_known_as_it_is_now(serving, fuse
     assert {one.name for one in serving.service.router.products()} == {"another nut", "bottle", "nut"}
     shutil.rmtree(path.with_name("another nut"))
     assert {one.name for one in serving.service.router.products()} == {"bottle", "nut"}
+
+
+def test_products_of_equal_weights_share_one_encoder(serving):
+    by_name = {one.name: one.method for one in serving.service.router.products()}
+    assert by_name["bottle"]._patches.encoder is by_name["nut"]._patches.encoder
+    held = [value for method in by_name.values() for value in vars(method).values() if isinstance(value, Encoder)]
+    assert held == []  # beside that one
+    for name, method in by_name.items():  # and see as their models do
+        images = torch.rand(1, 3, *sides(method.size_px_), generator=torch.Generator().manual_seed(0))
+        whole = serving.service.models.load(name).inspector.method
+        assert method.apart(images).item() == pytest.approx(whole.apart(images).item(), rel=1e-5)
 
 
 def test_what_keeps_an_image_from_its_model_is_the_trouble_of_that_image_alone(serving, images, monkeypatch):
