@@ -7,7 +7,7 @@ from sqlalchemy import Connection, and_, insert, select
 
 from downstream.service.audit.chain import Entry, as_text, faults, next_entry, readable
 from downstream.service.database import Database, now
-from downstream.service.monitoring import LOG
+from downstream.service.monitoring import AUDIT_LINE, LOG
 from downstream.service.tables import AUDIT, FEEDBACK
 from pretrain.reading import parse_json
 
@@ -26,7 +26,7 @@ def add_entry(
     entry = next_entry(Entry(**readable(last)) if last else None, created, by, action, subject, before, after)
     connection.execute(insert(AUDIT).values(**entry._asdict()))
     # Elsewhere than in the database: who cuts the end of the chain off does not reach this.
-    LOG.info("audit", extra={"metadata": {"number": entry.number, "action": action, "digest": entry.digest}})
+    LOG.info(AUDIT_LINE, extra={"metadata": {"number": entry.number, "action": action, "digest": entry.digest}})
     return entry
 
 
