@@ -30,7 +30,7 @@ from pretrain.data.places import Listed, Place
 from pretrain.encoder import fingerprint
 from pretrain.files import sole_writer
 from pretrain.progress import Progress
-from pretrain.reading import parse_json
+from pretrain.reading import lines_of, parse_json
 from pretrain.tasks import Lost, tasks_at
 from pretrain.training.device import choose_device
 
@@ -111,10 +111,13 @@ class Numbers:
         self._known: dict[str, tuple[int, int]] = {}
         self._seen: set[int] = set()
         self._next_shard = self._next_id = 0
-        for line in self._file.read_text().splitlines() if self._file.exists() else ():
-            with suppress(ValueError):  # a kill cut it off, before its part was given to anybody
-                digest, shard, first_id, images = parse_json(line, list)
-                self._add(digest, shard, first_id, images)
+        try:
+            for line in lines_of(self._file) if self._file.exists() else ():
+                with suppress(ValueError):  # a kill cut it off, before its part was given to anybody
+                    digest, shard, first_id, images = parse_json(line, list)
+                    self._add(digest, shard, first_id, images)
+        except OSError as error:
+            raise UserError(f"{self._file} is damaged ({error}): remove {folder} and extract again.") from None
 
     def of(self, parts: Iterable[Part]) -> Iterator[Numbered]:
         """Each part with its numbers: what is given out is on disk before."""

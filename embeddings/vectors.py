@@ -26,7 +26,7 @@ from embeddings.encoding import Source
 from pretrain.command import UserError
 from pretrain.data.images import Record, check_names
 from pretrain.files import sealed, unsealed, write_json, write_whole
-from pretrain.reading import parse_json, read_json, read_regular
+from pretrain.reading import lines_of, parse_json, read_json, read_regular
 
 # Of config.json and the lines: raised where their names or meanings change.
 FORMAT = 1
@@ -166,6 +166,9 @@ class ShardWriter:
 
     def __init__(self, folder: Path, shard: int, per_image: int, dimensions: int) -> None:
         rows_path, lines_path = shard_files(folder, shard)
+        for path in (rows_path, lines_path):
+            if path.exists() and not path.is_file():  # a pipe would wait for somebody who reads it
+                raise UserError(f"{path} is no regular file: remove {folder} and extract again.")
         self._rows, self._lines = open(rows_path, "ab"), open(lines_path, "ab+")  # noqa: SIM115 closed by close()
         image_bytes, stored = per_image * dimensions * 4, os.fstat(self._rows.fileno()).st_size
         self._lines.seek(0)
@@ -294,9 +297,8 @@ def _entries(folder: Path) -> Iterator[tuple[int, list[dict]]]:
     """The lines of each shard; one that a kill cut off is left out."""
     for path in sorted(folder.glob("shard-*.jsonl")):
         try:
-            with open(path, "rb") as file:
-                yield _number(path), [_entry(line) for line in file if line.endswith(b"\n")]
-        except ValueError as error:
+            yield _number(path), [_entry(line) for line in lines_of(path) if line.endswith(b"\n")]
+        except (OSError, ValueError) as error:
             raise UserError(f"{path} is damaged ({error}): remove {folder} and extract again.") from None
 
 

@@ -9,7 +9,7 @@ import errno
 import json
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import UnionType
 from typing import Any, BinaryIO, get_args, get_origin
@@ -18,7 +18,7 @@ import yaml
 
 # An image of the most pixels that are accepted, 16 bits and four channels, is 1.4 GB.
 MAX_BYTES = 2**31
-MAX_JSON_BYTES, MAX_YAML_BYTES = 2**27, 2**20
+MAX_JSON_BYTES, MAX_YAML_BYTES, MAX_LINE_BYTES = 2**27, 2**20, 2**20
 # Nothing that is written here, or that annotations are made of, is nested deeper than ten.
 MAX_DEPTH = 100
 
@@ -43,6 +43,21 @@ def open_regular(path: Path | str) -> BinaryIO:
         return file
     file.close()
     raise OSError(errno.EINVAL, "it is no regular file", str(path))
+
+
+def lines_of(path: Path | str, max_bytes: int = MAX_LINE_BYTES) -> Iterator[bytes]:
+    """The lines of a file of any length, one after another. Raises OSError for anything but a regular file, and for a
+    line of more bytes."""
+    with open_regular(path) as file:
+        while line := file.readline(max_bytes + 1):
+            if len(line) > max_bytes:
+                raise OSError(errno.EFBIG, f"a line of it has more than {max_bytes} bytes", str(path))
+            yield line
+
+
+def check_regular(path: Path | str) -> None:
+    """Before a library opens it. Raises OSError for anything but a regular file that can be read."""
+    open_regular(path).close()
 
 
 def read_json(path: Path, expected: Schema = dict) -> Any:

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from pretrain.command import UserError
+from pretrain.reading import check_regular, open_regular
 
 IMAGENET, HUB = "imagenet", "hub"
 # SHA-256 of the packages' weights; of other files their names give the first digits.
@@ -84,6 +85,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     """A .pth or .safetensors from outside, read without running anything of it. Raises UserError for what is no plain
     state dict."""
     try:
+        check_regular(path)
         is_safe = path.suffix == ".safetensors"
         state = load_file(path) if is_safe else torch.load(path, map_location="cpu", weights_only=True)
     except Exception:  # of arbitrary bytes the unpickler raises almost anything
@@ -221,5 +223,5 @@ def _check_digest(path: Path, package: str) -> None:
 
 
 def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -12,7 +12,7 @@ from secrets import token_hex
 
 from pretrain.command import UserError
 from pretrain.files import sealed, sole_writer, unsealed, write_json
-from pretrain.reading import read_json
+from pretrain.reading import open_regular, read_json
 
 CURRENT = "current.json"
 BLOCK_BYTES = 1 << 24
@@ -108,7 +108,7 @@ def _file_name(generation: str, name: str) -> str:
 
 def _checksum(path: Path) -> int:
     checksum = 0
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         while block := file.read(BLOCK_BYTES):
             checksum = zlib.crc32(block, checksum)
     return checksum

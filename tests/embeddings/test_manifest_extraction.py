@@ -1,6 +1,7 @@
 """Vectors of a manifest: those of the encoder at the same batch, each once, whatever stops the extraction."""
 
 import json
+import os
 import shutil
 
 import numpy as np
@@ -113,6 +114,12 @@ def test_an_image_more_or_less_changes_its_part_alone_and_ids_are_not_used_again
 
 def ids_of(vectors: Vectors) -> dict:
     return dict(zip([record.path for record in vectors.records], vectors.image_ids.tolist(), strict=True))
+
+
+def test_a_pipe_in_place_of_the_numbers_keeps_nobody_waiting(tmp_path):
+    os.mkfifo(tmp_path / manifest_extraction.PARTS)
+    with pytest.raises(UserError, match="no regular file"):
+        manifest_extraction.Numbers(tmp_path)
 
 
 def test_what_does_not_go_with_a_manifest_is_refused(images, tmp_path):

@@ -12,6 +12,7 @@ from refusals import refusal
 
 from embeddings.extract import extract
 from embeddings.vectors import ShardWriter, Vectors, finish, next_id, read_lines, shard_files
+from pretrain.command import UserError
 from pretrain.files import unsealed
 
 
@@ -44,6 +45,18 @@ def test_what_a_kill_left_unfinished_is_cut_off(torn, pooled, tmp_path, small):
     extract(small(pooled.data, out))
     assert rows.stat().st_size == 90 * 512 * 4 and len(read_lines(out, pooled.data)) == 90
     np.testing.assert_allclose(Vectors(out)[:], pooled[:], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["shard-00007.jsonl", "shard-00000.f32", "finished"])
+def test_a_pipe_among_vectors_keeps_nobody_waiting(name, pooled, tmp_path):
+    out = Path(shutil.copytree(pooled.folder, tmp_path / "v"))
+    (out / name).unlink(missing_ok=True)
+    os.mkfifo(out / name)
+    with pytest.raises((UserError, OSError), match="no regular file|is cut off"):
+        Vectors(out)
+    if name != "finished":
+        with pytest.raises(UserError, match="no regular file"):
+            ShardWriter(out, int(name[6:11]), 1, 512)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,16 @@ import pytest
 from conftest import REPOSITORY
 
 from pretrain.data.decode import Unreadable, decode, read_mask
-from pretrain.reading import MAX_DEPTH, MAX_YAML_BYTES, parse_json, parse_yaml, read_json, read_regular, read_yaml
+from pretrain.reading import (
+    MAX_DEPTH,
+    MAX_YAML_BYTES,
+    lines_of,
+    parse_json,
+    parse_yaml,
+    read_json,
+    read_regular,
+    read_yaml,
+)
 
 
 def pipe(path):
@@ -44,6 +53,15 @@ def test_an_image_or_mask_that_is_no_file_is_unreadable(irregular):
     # A folder may hold the several masks of an image; this one holds none.
     with pytest.raises(Unreadable, match="no regular file|Is a directory|the folder holds no mask"):
         read_mask(irregular)
+
+
+def test_lines_are_those_of_a_regular_file_and_of_bounded_length(irregular, tmp_path):
+    with pytest.raises(OSError, match="no regular file|Is a directory"):
+        next(lines_of(irregular))
+    (tmp_path / "lines").write_bytes(b"one\n\nand two\nlast")
+    assert list(lines_of(tmp_path / "lines", 8)) == [b"one\n", b"\n", b"and two\n", b"last"]
+    with pytest.raises(OSError, match="a line of it has more than 7 bytes"):
+        list(lines_of(tmp_path / "lines", 7))
 
 
 def test_a_file_of_too_many_bytes_is_not_read(tmp_path):

@@ -1,6 +1,7 @@
 """Weights from outside: found without a download, or refused with what to do next."""
 
 import hashlib
+import os
 import re
 import urllib.error
 from pathlib import Path
@@ -14,7 +15,7 @@ from safetensors.torch import save_file
 
 from pretrain.command import UserError
 from pretrain.encoder import fingerprint, load_encoder, make_encoder
-from pretrain.weights import Origin, imagenet_file, read_state_dict
+from pretrain.weights import Origin, _sha256, imagenet_file, read_state_dict
 
 RESNET = "timm/test_resnet.r160_in1k"
 
@@ -50,6 +51,14 @@ def test_packaged_weights_that_were_changed_are_refused_and_run_nothing(name, tm
     assert "is not what was published" in refusal(imagenet_file, name[:-13].replace("-", "_"))
     assert "no plain state dict" in refusal(read_state_dict, file)
     assert not (tmp_path / "was run").exists()
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_a_pipe_in_place_of_weights_keeps_nobody_waiting(suffix, tmp_path):
+    os.mkfifo(path := tmp_path / f"weights{suffix}")
+    assert "no plain state dict" in refusal(read_state_dict, path)
+    with pytest.raises(OSError, match="no regular file"):
+        _sha256(path)
 
 
 @pytest.fixture
