@@ -2,6 +2,7 @@
 
     python embeddings/build.py --vectors runs/vectors/NAME
     python embeddings/build.py --vectors runs/vectors/NAME --rebuild --kind hnsw --recall 0.99
+    python embeddings/build.py --vectors runs/vectors/NAME --shards 4 --address local
 
 The number of vectors and the recall wanted decide the type of index, unless `--kind` and its numbers say otherwise.
 What the speed costs in recall is measured against exact search, printed, and kept with the index.
@@ -28,6 +29,8 @@ from embeddings.index import Index
 from embeddings.index.generations import CURRENT
 from embeddings.index.kinds import breadth_name
 from embeddings.vectors import Vectors
+from pretrain.actors import HeldHere, Hold, objects_at
+from pretrain.command import UserError
 from pretrain.files import alone
 
 ROWS_AT_ONCE = 65_536
@@ -37,8 +40,10 @@ def main(config: Build) -> None:
     """Build or update the index, and print what a search of it is worth."""
     started_s = time.monotonic()
     vectors = Vectors(config.vectors)
-    index, folder = open_index(vectors, config), index_folder(vectors)
-    print(f"index: {len(index)} vectors of {index.dimensions} dimensions, {index.spec.kind}, {index.metric} distance")
+    with objects_at(config, config.replicas) as hold:
+        index, folder = open_index(vectors, config, hold), index_folder(vectors)
+    print(f"index: {len(index)} vectors of {index.dimensions} dimensions, {index.spec.kind}, {index.metric} distance"
+          f"{f', {index.shards} shards' if index.shards > 1 else ''}")  # fmt: skip
     megabytes = sum(path.stat().st_size for path in folder.iterdir()) / 1e6
     print(f"       {folder}, {megabytes:.1f} MB, ready after {time.monotonic() - started_s:.1f} s")
     print(f"       {describe_recall(index)}")
@@ -48,12 +53,13 @@ def index_folder(vectors: Vectors) -> Path:
     return vectors.folder / "index"
 
 
-def open_index(vectors: Vectors, config: Build | None = None) -> Index:
+def open_index(vectors: Vectors, config: Build | None = None, hold: Hold = HeldHere) -> Index:
     """The index of these vectors: as it is, brought up to date, or built if there is none; stderr says which."""
     config, folder = config or Build(vectors.folder), index_folder(vectors)
     if not config.rebuild and (folder / CURRENT).exists():
         # Mapped, an index that is only searched need not be read as a whole, nor be writable.
-        index = Index.load(folder, mapped=True)
+        index = Index.load(folder, mapped=True, hold=hold)
+        _check_shards(index, config, folder)
         index.check_source(vectors.source.as_json())
         if not any(map(len, differences(index, vectors))):
             return index
@@ -61,7 +67,8 @@ def open_index(vectors: Vectors, config: Build | None = None) -> Index:
     # Two first searches at once would both build: the second waits and finds the index of the first.
     with alone(folder / "building", f"another process is building the index in {folder}; waiting for it."):
         if not config.rebuild and (folder / CURRENT).exists():  # by now, perhaps
-            index = Index.load(folder)
+            index = Index.load(folder, hold=hold)
+            _check_shards(index, config, folder)
             catch_up(index, vectors)
             index.save(folder)
             return index
@@ -79,9 +86,19 @@ def open_index(vectors: Vectors, config: Build | None = None) -> Index:
             code_size=config.code_size,
             source=vectors.source.as_json(),
             seed=config.seed,
+            shards=1 if config.shards is None else config.shards,
+            hold=hold,
         )
         index.save(folder, replace=True)
         return index
+
+
+def _check_shards(index: Index, config: Build, folder: Path) -> None:
+    if config.shards not in (None, index.shards):
+        raise UserError(
+            f"the index in {folder} has {index.shards} shards, not {config.shards}: leave out --shards, or build it "
+            "again with embeddings/build.py --rebuild."
+        )
 
 
 def differences(index: Index, vectors: Vectors) -> tuple[np.ndarray, np.ndarray]:

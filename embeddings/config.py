@@ -50,8 +50,25 @@ class Extract(LaidOut, Spread):
     part_images: int = 1024
 
 
+@dataclass(frozen=True, kw_only=True)
+class Sharded(Spread):
+    """Where an index lies.
+
+    Attributes:
+        address: Hold the shards in Ray's actors: local starts them on this machine, auto finds the Ray that runs here,
+            or that RAY_ADDRESS names, and ray://HOST:PORT is one elsewhere. Default is this process alone.
+        patience_s: On Ray, seconds to wait for a shard. What is found without it is called partial.
+        shards: Shards to build the index of. Default is 1, or those that it has.
+        replicas: On Ray, actors that hold each shard: while one of them lives, nothing is missing.
+    """
+
+    patience_s: int = 600
+    shards: int | None = None
+    replicas: int = 1
+
+
 @dataclass(frozen=True)
-class Build:
+class Build(Sharded):
     """Build the index of extracted vectors, or bring it up to date.
 
     Attributes:
@@ -83,7 +100,7 @@ class Build:
 
 
 @dataclass(frozen=True)
-class Search(LaidOut):
+class Search(LaidOut, Sharded):
     """Find the images that are most similar to an image, to several, or to each of a folder.
 
     Attributes:

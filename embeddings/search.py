@@ -4,9 +4,11 @@
     python embeddings/search.py IMAGE IMAGE FOLDER --data FOLDER --k 20
     python embeddings/search.py IMAGE --data FOLDER --category capsule --split test --defect crack,scratch
     python embeddings/search.py IMAGE --data FOLDER --category capsule --split test --differences
+    python embeddings/search.py IMAGE --vectors runs/vectors/NAME --shards 4 --address local
 
 Prints the neighbors of each query and writes them side by side into one HTML file. The first search extracts vectors
-and builds an index, says so, and keeps both; `--update` brings them up to date with the images.
+and builds an index, says so, and keeps both; `--update` brings them up to date with the images. Exit code 1 where a
+shard did not answer, so that neighbors may be missing.
 """
 
 if __name__ == "__main__":
@@ -29,12 +31,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from embeddings.build import describe_recall, open_index
-from embeddings.config import Search
+from embeddings.config import Build, Search
 from embeddings.encoding import Encoding, encoder_of
 from embeddings.index import Index
 from embeddings.open_vectors import open_vectors
 from embeddings.sheet import Neighbor, SearchResult, neighbor_page
 from embeddings.vectors import Vectors
+from pretrain.actors import objects_at
 from pretrain.command import Names, UserError
 from pretrain.data.decode import Unreadable, decode
 from pretrain.data.images import GOOD, SPLITS
@@ -43,20 +46,26 @@ from pretrain.files import write_json, write_whole
 from pretrain.training.device import choose_device
 
 
-def main(config: Search) -> None:
-    """Print, draw and write the neighbors."""
+def main(config: Search) -> int:
+    """Print, draw and write the neighbors. Returns 1 where shards are missing."""
     paths = query_paths(config.queries)
     vectors = open_vectors(config.vectors, config.data, config.encoder, config.update, config.device, config.layout)
-    index = open_index(vectors)
-    results = search(config, paths, vectors, index)
+    with objects_at(config, config.replicas) as hold:
+        index = open_index(vectors, Build(vectors.folder, shards=config.shards), hold)
+        results = search(config, paths, vectors, index)
+    missing = sorted({reason for result in results for reason in result.missing})
     for result in results:
         print_table(result, vectors.data)
-    page = neighbor_page(results, vectors.data, title_of(config, vectors.config["data_name"]), describe_recall(index))
+    found = "; ".join([f"PARTIAL, {reason}" for reason in missing] or [describe_recall(index)])
+    page = neighbor_page(results, vectors.data, title_of(config, vectors.config["data_name"]), found)
     write_whole(config.sheet, page.encode())
     print(f"contact sheet: {config.sheet}")
     if config.json:
         write_json(config.json, as_json(results, vectors, index))
         print(f"JSON: {config.json}")
+    for reason in missing:
+        print(f"PARTIAL: {reason}; neighbors that it holds are missing. Search again.", file=sys.stderr)
+    return int(bool(missing))
 
 
 def query_paths(queries: Sequence[Path]) -> list[Path]:
@@ -100,13 +109,14 @@ def search(config: Search, paths: Sequence[Path], vectors: Vectors, index: Index
             continue
         nearest = index.search(encoding.vectors(pixels) - origin, k, among=among, source=vectors.source.as_json())
         for path, distances, ids in zip(batch, nearest.distances, nearest.ids, strict=True):
+            distances, ids = distances[ids >= 0], ids[ids >= 0]  # where shards are missing, so may be neighbors
             positions = vectors.positions_of(ids)
             neighbors = [
                 Neighbor(vectors.records[position], int(image_id), float(distance))
                 for position, image_id, distance in zip(positions, ids, distances, strict=True)
                 if not is_same_file(vectors.records[position].path, path)
             ]
-            results.append(SearchResult(path, neighbors[: config.k]))
+            results.append(SearchResult(path, neighbors[: config.k], nearest.missing))
     if not results:
         raise UserError("none of the queries is an image that can be read.")
     return results
@@ -170,8 +180,10 @@ def as_json(results: Sequence[SearchResult], vectors: Vectors, index: Index) -> 
             "kind": index.spec.kind,
             "metric": index.metric,
             "vectors": len(index),
+            "shards": index.shards,
             "recall": index.recall and index.recall._asdict(),
         },
+        "missing": sorted({reason for result in results for reason in result.missing}),
         "queries": [
             {
                 "path": str(result.query),

@@ -26,10 +26,12 @@ class Neighbor(NamedTuple):
 
 
 class SearchResult(NamedTuple):
-    """A query and its neighbors, nearest first; the query itself is never among them."""
+    """A query and its neighbors, nearest first; the query itself is never among them. `missing` says why shards did not
+    answer: then they are the neighbors in the others."""
 
     query: Path
     neighbors: list[Neighbor]
+    missing: tuple[str, ...] = ()
 
     @property
     def summary(self) -> str:

@@ -152,12 +152,7 @@ class OnRay:
         try:
             return self._ray.get(done)
         except errors.RayTaskError as error:
-            if isinstance(error.cause, ModuleNotFoundError) or NOT_IMPORTED in str(error.cause):
-                reason = _last_line(error.cause)
-                raise UserError(
-                    f"Ray's workers cannot import heldout ({reason}): install the same on every machine."
-                ) from None
-            raise error.cause from None
+            raise cannot_import(error.cause) or error.cause from None
         except (errors.WorkerCrashedError, errors.NodeDiedError, errors.OutOfMemoryError, errors.ObjectLostError):
             return Lost(
                 f"brought its worker down {ATTEMPTS} times, or took longer than {self._patience_s:g} s there "
@@ -165,35 +160,48 @@ class OnRay:
             )
 
 
-def _last_line(error: BaseException) -> str:
-    """Where Ray adds a traceback to what it says, its end."""
-    return str(error).strip().rpartition("\n")[2].strip()
+def cannot_import(error: BaseException) -> UserError | None:
+    """What to say of an error on a worker, where that is that its machine lacks a module."""
+    if not isinstance(error, ModuleNotFoundError) and NOT_IMPORTED not in str(error):
+        return None
+    reason = str(error).strip().rpartition("\n")[2].strip()  # Ray adds a traceback to what it says
+    return UserError(f"Ray's workers cannot import heldout ({reason}): install the same on every machine.")
 
 
 @contextmanager
 def tasks_at(where: Spread, device: str = "cpu", needs: Needs = Needs()) -> Iterator[Here | OnRay]:
-    """Where to run tasks, by what the user typed. A Ray that this process has already is used and left alone."""
-    if where.address is None:
-        yield Here()
-        return
-    if where.patience_s <= 0:
-        raise UserError(f"a patience of {where.patience_s} s leaves no time: give more than 0.")
-    ray = _imported(where.address)
-    begins = not ray.is_initialized()
-    if begins:
-        _start(ray, where.address)
-    try:
+    """Where to run tasks, by what the user typed."""
+    with ray_at(where) as ray:
+        if ray is None:
+            yield Here()
+            return
         has_gpu = device != "cpu" and ray.cluster_resources().get("GPU", 0) >= 1
         spread = OnRay(ray, where.patience_s, int(has_gpu), needs)
         if needs != Needs():
             spread.check()
         yield spread
+
+
+@contextmanager
+def ray_at(where: Spread) -> Iterator[ModuleType | None]:
+    """Ray by its address, none where none is given. A Ray that this process has already is used and left alone."""
+    if where.address is None:
+        yield None
+        return
+    if where.patience_s <= 0:
+        raise UserError(f"a patience of {where.patience_s} s leaves no time: give more than 0.")
+    ray = ray_module(where.address)
+    begins = not ray.is_initialized()
+    if begins:
+        _start(ray, where.address)
+    try:
+        yield ray
     finally:
         if begins:
             ray.shutdown()
 
 
-def _imported(address: str) -> ModuleType:
+def ray_module(address: str) -> ModuleType:
     """Ray, told before it is imported what it reads only then. Raises UserError where it is not installed."""
     if address not in (LOCAL, AUTO) and not address.startswith(CLIENT):
         raise UserError(f"{address} is no address of Ray: give local, auto or ray://HOST:PORT.")
@@ -212,7 +220,7 @@ def _start(ray: ModuleType, address: str) -> None:
     told = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address == LOCAL:
         told |= {"num_cpus": usable_cores(), "object_store_memory": STORE_BYTES, "include_dashboard": False}
-    with _importable_by_workers():
+    with importable_by_workers():
         try:
             ray.init(address, **told)
         except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
@@ -223,7 +231,7 @@ def _start(ray: ModuleType, address: str) -> None:
 
 
 @contextmanager
-def _importable_by_workers() -> Iterator[None]:
+def importable_by_workers() -> Iterator[None]:
     """Workers that are started here import the very code that runs here; what is installed they find anyway."""
     before = os.environ.get("PYTHONPATH")
     if str(REPOSITORY) not in sysconfig.get_paths().values():

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib import import_module
 from importlib.util import find_spec
 from itertools import count
@@ -18,21 +19,28 @@ import on_ray
 import psutil
 import pytest
 import torch
+from clustered_vectors import QUERIES, VECTORS
 from conftest import REPOSITORY, STUDY_OPTIONS
 from fitted_models import PATCHCORE, SIZE_PX, run_detect
 from manifests import images_to_inspect, rows_of, run_manifest
+from refusals import refusal
 
 from downstream.evaluate import main
 from downstream.inspection.inspector import Inspector
 from downstream.study.cell import read_cell
 from downstream.study.config import Evaluate
-from embeddings.config import Extract
+from embeddings import search
+from embeddings.config import Extract, Search
 from embeddings.extract import extract
+from embeddings.index import Index
+from embeddings.index.shard import shard_of
 from embeddings.vectors import Vectors
+from pretrain.actors import objects_at
 from pretrain.command import UserError, read_config
 from pretrain.data.manifest import write_manifest
 from pretrain.data.places import Place
 from pretrain.encoder import make_encoder
+from pretrain.reading import read_json
 from pretrain.tasks import ATTEMPTS, LOCAL, Lost, OnRay, Spread, tasks_at
 
 if find_spec("ray") is None:  # not imported: where it listens is decided as it is
@@ -172,7 +180,7 @@ def test_killed_workers_and_a_killed_driver_lose_nothing_and_repeat_nothing(imag
     assert not [file for file in out.rglob(".*")]
 
 
-def test_vectors_and_models_on_ray_are_those_of_one_process(images, tmp_path, monkeypatch):
+def test_vectors_and_models_on_ray_are_those_of_one_process(images, tmp_path, monkeypatch, capsys):
     torch.set_num_threads(1)  # as a worker of one core has; the bits depend on it
     monkeypatch.chdir(tmp_path)  # where no worker is
     write_manifest(Place.of(str(images)), tmp_path / "images.parquet")
@@ -183,6 +191,7 @@ def test_vectors_and_models_on_ray_are_those_of_one_process(images, tmp_path, mo
     on_ray = Vectors(extract(Extract(out=tmp_path / "ray", address="local", **small)))
     assert np.array_equal(here[:], on_ray[:]) and np.array_equal(here.image_ids, on_ray.image_ids)
     assert [line.path for line in here.records] == [line.path for line in on_ray.records] and len(here) == 24
+    check_search_on_ray(on_ray, tmp_path, monkeypatch, capsys)
     options = ("--encoder", "random", "--options", f"encoder=tiny.safetensors,{PATCHCORE}", "--size-px", SIZE_PX)
     fit = ("fit", "--data", tmp_path / "images.parquet", "--method", "fused", "--part-images", 5, *options)
     assert run_detect(*fit, "--out", tmp_path / "model here") == 0
@@ -226,6 +235,73 @@ def test_the_cells_of_a_study_on_ray_are_those_of_one_process_whatever_dies(
 
 def evaluate(*arguments: object) -> int:
     return main(read_config(Evaluate, list(map(str, arguments))))
+
+
+def kill_a_holder(number: int) -> None:
+    """Kill one of the actors that hold shards, by the order in which they were started."""
+    holders = [each for each in psutil.Process().children(recursive=True) if each.name().startswith("ray::Holder")]
+    holder = sorted(holders, key=lambda each: each.create_time())[number]
+    holder.kill()
+    until(lambda: not holder.is_running())
+
+
+def test_shards_in_actors_find_what_one_index_finds_and_say_what_a_lost_one_hid(tmp_path):
+    one, ids = Index.build(VECTORS, metric="l2"), np.arange(3000)
+    with objects_at(HERE) as hold:
+        index = Index.build(VECTORS, metric="l2", shards=2, hold=hold)
+        for each in (one, index):
+            each.remove(ids[:900:3])
+            each.add(VECTORS[:600:3], ids[:600:3])
+        for among in (None, ids[ids % 7 > 4]):
+            found, expected = (each.search(QUERIES, 9, among=among) for each in (index, one))
+            assert np.array_equal(found.ids, expected.ids) and np.array_equal(found.distances, expected.distances)
+        index.save(tmp_path)
+        whole = index.search(QUERIES, 9)
+        kill_a_holder(0)
+        partial = index.search(QUERIES, 9)
+        assert len(partial.missing) == 1 and "of 2900 vectors) was lost" in partial.missing[0]
+        lives = partial.missing[0].startswith("shard 1 of 2")  # the other one's number
+        assert (shard_of(partial.ids, 2) == lives).all()
+        for nearest, left in zip(whole.ids, partial.ids, strict=True):
+            assert np.isin(nearest[shard_of(nearest, 2) == lives], left).all()
+        until(lambda: not index.search(QUERIES, 9).missing)  # it comes back from disk
+        found = index.search(QUERIES, 9)
+        assert np.array_equal(found.ids, whole.ids) and np.array_equal(found.distances, whole.distances)
+        index.remove(ids[1000:1020])
+        kill_a_holder(1)
+        most = index.search(QUERIES, 2000)
+        assert len(most.missing) == 1 and most.ids[0, -1] == -1 and np.isinf(most.distances[0, -1])
+        assert "with changes that were not saved" in index.search(QUERIES, 9).missing[0]
+        assert "load the index again" in refusal(index.save, tmp_path)
+    assert len(Index.load(tmp_path)) == 2900  # as it was saved, and searched in this process
+
+
+def test_while_a_replica_lives_nothing_is_missing(tmp_path):
+    Index.build(VECTORS, shards=2).save(tmp_path)
+    expected = Index.load(tmp_path).search(QUERIES, 5).ids
+    with objects_at(HERE, copies=2) as hold:
+        index = Index.load(tmp_path, hold=hold)
+        kill_a_holder(0)
+        for _ in range(3):
+            found = index.search(QUERIES, 5)
+            assert not found.missing and np.array_equal(found.ids, expected)
+
+
+def check_search_on_ray(vectors: Vectors, tmp_path, monkeypatch, capsys) -> None:
+    """The command finds over shards what it finds in one process, and says it where one is lost."""
+    found = tmp_path / "found.json"
+    asked = Search(queries=(vectors.records[3].path,), vectors=vectors.folder, k=4, device="cpu", json=found,
+                   sheet=tmp_path / "found.html")  # fmt: skip
+    ray = replace(asked, address="local", shards=2)
+    assert search.main(ray) == 0
+    over_shards = read_json(found)
+    assert (over_shards["index"]["shards"], over_shards["missing"]) == (2, [])
+    assert search.main(asked) == 0 and read_json(found) == over_shards
+    searched = search.search
+    monkeypatch.setattr(search, "search", lambda *arguments: kill_a_holder(0) or searched(*arguments))
+    assert search.main(ray) == 1
+    (reason,) = read_json(found)["missing"]
+    assert f"PARTIAL: {reason}" in capsys.readouterr().err and reason in (tmp_path / "found.html").read_text()
 
 
 def until(is_so) -> None:

@@ -2,6 +2,8 @@
 
 import sys
 import threading
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -14,6 +16,10 @@ from embeddings.index.kinds import IndexSpec, empty_index, max_breadth, search_p
 # A filtered search compares the query with every allowed vector where there are at most this many.
 MAX_GATHERED = 50_000
 MAX_ON_GPU = 2048  # neighbors, and lists read: a limit of faiss's GPU code
+# Of |a|^2 + |b|^2, what |a|^2 + |b|^2 - 2ab in float32 may be wrong by, and how many neighbors more than asked for are
+# looked at, step by step, until those that are left out are farther by more than that.
+ROUNDING = 1e-6
+SPARE = (1, 16, 256, 4096)
 
 
 class Engine:
@@ -39,6 +45,13 @@ class Engine:
         if mapped:  # inverted lists and flat vectors stay on disk by two different mechanisms of faiss
             flags = faiss.IO_FLAG_MMAP if spec.nlist else getattr(faiss, "IO_FLAG_MMAP_IFC", 0)
         return cls(spec, faiss.read_index(str(path), flags))
+
+    @classmethod
+    def from_bytes(cls, data: bytes, spec: IndexSpec) -> Self:
+        return cls(spec, faiss.deserialize_index(np.frombuffer(data, np.uint8)))
+
+    def as_bytes(self) -> bytes:
+        return faiss.serialize_index(self._index).tobytes()
 
     def write(self, path: Path) -> None:
         """Raises OSError where it cannot be written."""
@@ -70,31 +83,38 @@ class Engine:
         breadth: int,
         rows: np.ndarray | None = None,
         alive: np.ndarray | None = None,
+        ids: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Squared distances float32 and rows int64 (q, k) of the nearest vectors, or of the nearest of `rows`
-        (ascending), of which there must be k. `alive`, bool (rows,), is needed in hnsw once rows were removed."""
+        (ascending), of which there must be k. Of equal distances the lower of `ids` (by row) comes first; by default
+        the lower row. `alive`, bool (rows,), is needed in hnsw once rows were removed."""
         if rows is not None and self.spec.nlist is None and len(rows) <= MAX_GATHERED:
             allowed = np.ascontiguousarray(self._vectors()[rows])
-            _, nearest = faiss.knn(queries, allowed, k)
-            return _in_order(exact_distances(queries, allowed, nearest), rows[nearest])
+            names = rows if ids is None else ids[rows]
+            squared, nearest = nearest_exactly(queries, k, partial(_knn, allowed), allowed, names)
+            return squared, rows[nearest]
         selector = self._selector(rows, alive)
-        if rows is not None and self.spec.kind != "flat":
+        if self.spec.kind == "flat":
+            find = partial(self._search, breadth=breadth, selector=selector)
+            return nearest_exactly(queries, k, find, self._vectors(), ids, None if rows is None else len(rows))
+        if rows is not None:
             # Wide enough to meet as many allowed vectors as without a filter; where few are allowed, all of them.
             count = self._index.ntotal
             widest = max_breadth(self.spec, count)
             breadth = widest if len(rows) <= MAX_GATHERED else min(widest, -(-breadth * count // len(rows)))
-        found = self._search_on_gpu(queries, k, breadth) if selector is None else None
-        if found is not None:
-            squared, nearest = found
-        else:
-            parameters = search_parameters(self.spec.kind, breadth, selector)
-            squared, nearest = self._index.search(queries, k, params=parameters)
+        squared, nearest = self._search(queries, k, breadth, selector)
         short = (nearest < 0).any(axis=1)  # the lists read, or the path through the graph, held fewer than k
         if short.any():
             squared[short], nearest[short] = self._search_everywhere(queries[short], k, selector)
-        if self.spec.kind == "flat":
-            squared = exact_distances(queries, self._vectors(), nearest)
-        return _in_order(squared, nearest)
+        return _in_order(squared, nearest, ids)
+
+    def _search(
+        self, queries: np.ndarray, k: int, breadth: int, selector: faiss.IDSelector | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """As faiss does it, on its GPUs where it can."""
+        if selector is None and (found := self._search_on_gpu(queries, k, breadth)) is not None:
+            return found
+        return self._index.search(queries, k, params=search_parameters(self.spec.kind, breadth, selector))
 
     def _search_everywhere(
         self, queries: np.ndarray, k: int, selector: faiss.IDSelector | None
@@ -137,7 +157,39 @@ class Engine:
             return self._on_gpu.search(queries, k)
 
 
-def _in_order(squared: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both (q, k), sorted by distance; of equal distances the lower row first, so that results are reproducible."""
-    order = np.lexsort((rows, squared), axis=1)
+def nearest_exactly(
+    queries: np.ndarray,
+    k: int,
+    find: Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]],
+    vectors: np.ndarray,
+    ids: np.ndarray | None = None,
+    count: int | None = None,
+    spare: Sequence[int] = SPARE,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Squared distances, exact, and rows (q, k) of the nearest of `count` vectors (default: all), which `find` gives to
+    within rounding. Where rounding, or equal distances, leave open which vectors belong to the k, more are looked at:
+    so the result depends neither on the batch nor on which other vectors there are."""
+    count = len(vectors) if count is None else count
+    asked = min(k + spare[0], count)
+    squared, rows = find(queries, asked)
+    # |b| is at most |a| and the distance.
+    scale = 3 * np.einsum("qd,qd->q", queries, queries) + 2 * np.abs(squared[:, k - 1])
+    is_open = (squared[:, -1] - squared[:, k - 1] <= ROUNDING * scale) & (asked < count)
+    if spare[0] == 1:  # the usual case, in which the one more has told that it is not among them
+        rows = rows[:, :k]
+    squared, rows = _in_order(exact_distances(queries, vectors, rows), rows, ids)
+    squared, rows = squared[:, :k], rows[:, :k]
+    if is_open.any() and len(spare) > 1:
+        squared[is_open], rows[is_open] = nearest_exactly(queries[is_open], k, find, vectors, ids, count, spare[1:])
+    return squared, rows
+
+
+def _knn(vectors: np.ndarray, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    return faiss.knn(queries, vectors, k)
+
+
+def _in_order(squared: np.ndarray, rows: np.ndarray, ids: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """Both (q, k), sorted by distance; of equal distances the lower id first, so that results are reproducible, and
+    the same however the vectors came in."""
+    order = np.lexsort((rows if ids is None else ids[rows], squared), axis=1)
     return np.take_along_axis(squared, order, 1), np.take_along_axis(rows, order, 1)

@@ -48,14 +48,25 @@ def checked_file(folder: Path, metadata: dict, name: str, thoroughly: bool = Tru
     return path
 
 
+def write_file(folder: Path, generation: str, name: str, write: Callable[[Path], None]) -> dict[str, int]:
+    """Write a file of a generation by `write`, and give its size and checksum."""
+    path = folder / _file_name(generation, name)
+    write(path)
+    # On disk before current.json names it: after a power cut the name must not lead to an empty file.
+    with open(path, "rb+") as file:
+        os.fsync(file.fileno())
+    return {"bytes": path.stat().st_size, "crc32": _checksum(path)}
+
+
 def write_generation(
     folder: Path,
     metadata: dict,
-    writers: Mapping[str, Callable[[Path], None]],
+    write_files: Callable[[str], Mapping[str, dict[str, int]]],
     follows: str | None,
     replace: bool = False,
-) -> str:
-    """Write the files of a new generation, each by its own writer, make it the current one, and return its name.
+) -> dict:
+    """Write a new generation, whose name `write_files` takes and whose files it gives, each as `write_file` does; make
+    it the current one, and return what `read_current` would.
 
     Raises UserError, and changes nothing, if another process is writing, or if the current generation is not the one
     that the new one `follows` (None: there is none), unless it is to be replaced whatever it is.
@@ -68,21 +79,14 @@ def write_generation(
                 "process meanwhile: load it again and repeat the change, or save to another folder."
             )
         generation = token_hex(6)
-        files = {}
         try:
-            for name, write in writers.items():
-                path = folder / _file_name(generation, name)
-                write(path)
-                # On disk before current.json names it: after a power cut the name must not lead to an empty file.
-                with open(path, "rb+") as file:
-                    os.fsync(file.fileno())
-                files[name] = {"bytes": path.stat().st_size, "crc32": _checksum(path)}
-            write_json(folder / CURRENT, sealed({**metadata, "generation": generation, "files": files}))
+            metadata = {**metadata, "generation": generation, "files": dict(write_files(generation))}
+            write_json(folder / CURRENT, sealed(metadata))
         except BaseException:
             _remove_others(folder, _current_name(folder))
             raise
         _remove_others(folder, generation)
-    return generation
+    return metadata
 
 
 def _current_name(folder: Path) -> str | None:

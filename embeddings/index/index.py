@@ -9,33 +9,53 @@
 `python embeddings/build.py` builds one of extracted vectors, `python embeddings/search.py` asks it.
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import faiss
 import numpy as np
 
 from embeddings.index.engine import Engine
 from embeddings.index.exact import BLOCK_ROWS
-from embeddings.index.generations import checked_file, read_current, write_generation
+from embeddings.index.generations import read_current, write_generation
 from embeddings.index.kinds import IndexSpec, breadth_name, choose_kind, complete, training_rows
 from embeddings.index.recall import Recall, Trial
+from embeddings.index.shard import QUERIES_AT_ONCE, Shard, nearest_of_all, shard_of
+from pretrain.actors import Held, HeldHere, Hold
 from pretrain.command import UserError, nearest
+from pretrain.tasks import Lost
 
 FORMAT = 2  # 2: "spec" under faiss's names, nprobe and ef_search, where 1 had a "shape" and an "effort"
+OF_SHARDS = 3  # "removed" and the files by shard
 METRICS = ("cosine", "l2")
-QUERIES_AT_ONCE = 4096
 
 
 class Neighbors(NamedTuple):
     """The neighbors of each query, nearest first: `distances` float32 (q, k), `ids` int64 (q, k).
 
-    Cosine distance is 1 - cos, from 0 to 2; l2 is the Euclidean distance.
+    Cosine distance is 1 - cos, from 0 to 2; l2 is the Euclidean distance. Of equal distances the lower id comes first.
     """
 
     distances: np.ndarray
     ids: np.ndarray
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Why shards did not answer, each in words: then these are the neighbors in the others. Empty where all did."""
+        return ()
+
+
+class PartialNeighbors(Neighbors):
+    """Neighbors in those shards that answered; where they hold fewer than k, the rest has distance inf and id -1."""
+
+    reasons: tuple[str, ...] = ()
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        return self.reasons
 
 
 class Index:
@@ -44,12 +64,16 @@ class Index:
     `source` is plain JSON that says what made the vectors: vectors of another source are refused. `nprobe` or
     `ef_search` is how widely it searches, `recall` which share of the true neighbors that finds; they are None where
     search is exact. Removed vectors are never found again; hnsw keeps their memory until it is rebuilt.
+
+    It lies in one shard or in several, here or each in an actor of Ray: `shards` and `hold` say so where it is built or
+    loaded (see objects_at in pretrain/actors.py). Where search is exact, what it finds is the same to the last bit.
     """
 
-    def __init__(self, engine: Engine, ids: np.ndarray, metric: str, source: dict) -> None:
-        self._engine, self._ids, self.metric, self.source = engine, ids, metric, source  # _ids by row, -1: removed
+    def __init__(self, held: Held, shards: int, spec: IndexSpec, dimensions: int, metric: str, source: dict) -> None:
+        self._held, self.spec, self.dimensions, self.metric, self.source = held, spec, dimensions, metric, source
+        self._counts, self._removed = [0] * shards, [0] * shards  # vectors, and rows of removed ones, by shard
         self.recall: Recall | None = None
-        self._breadth, self._removed = 1, 0  # nprobe or ef_search; how many of the rows are removed
+        self._breadth = 1  # nprobe or ef_search
         self._generation: str | None = None
         self._is_mapped = False
 
@@ -70,6 +94,8 @@ class Index:
         trial: np.ndarray | None = None,
         source: dict | None = None,
         seed: int = 0,
+        shards: int = 1,
+        hold: Hold = HeldHere,
     ) -> Self:
         """An index of `vectors`, float32 (n, d) or a mapped array, which is read in blocks.
 
@@ -82,31 +108,33 @@ class Index:
             raise UserError(f"there is no metric {metric!r}; {nearest(metric, METRICS)}")
         if not 0 < recall <= 1:
             raise UserError(f"a recall of {recall} cannot be had: give more than 0, and at most 1 for exact search.")
+        if shards < 1:
+            raise UserError(f"{shards} shards hold nothing: give at least 1.")
         if len(vectors) == 0 or len(vectors.shape) != 2:
             raise UserError(f"vectors of shape {vectors.shape} make no index: give (n, dimensions), n at least 1.")
         count, dimensions = vectors.shape
         kind = choose_kind(count, dimensions, recall) if kind == "auto" else kind
         spec = complete(IndexSpec(kind, nlist, m, code_size, seed), count, dimensions)
-        index = cls(Engine.empty(spec, dimensions), np.empty(0, np.int64), metric, source or {})
+        engine = Engine.empty(spec, dimensions)
         learned_from = training_rows(spec, count)
         if len(learned_from):
-            index._engine.train(prepared(vectors, learned_from, metric))
-        index._append(vectors, index._new_ids(count, ids))
+            engine.train(prepared(vectors, learned_from, metric))
+        learned = engine.as_bytes() if len(learned_from) else None
+        held = hold(partial(Shard.empty, spec, dimensions, learned), shards)
+        index = cls(held, shards, spec, dimensions, metric, source or {})
+        ids = index._new_ids(count, ids)
+        index._append(vectors, ids)
         if kind != "flat" and count > 1:
-            index._measure(vectors, trial, recall, ef_search if kind == "hnsw" else nprobe)
+            index._measure(vectors, ids, trial, recall, ef_search if kind == "hnsw" else nprobe)
         return index
 
     def __len__(self) -> int:
-        return len(self._ids) - self._removed
+        return sum(self._counts)
 
     @property
-    def dimensions(self) -> int:
-        return self._engine.dimensions
-
-    @property
-    def spec(self) -> IndexSpec:
-        """Its kind, and the numbers it was made with."""
-        return self._engine.spec
+    def shards(self) -> int:
+        """How many shards it lies in."""
+        return len(self._counts)
 
     @property
     def nprobe(self) -> int | None:
@@ -120,12 +148,12 @@ class Index:
 
     @property
     def ids(self) -> np.ndarray:
-        """The ids of all vectors, int64 (n,), in the order they were added."""
-        return self._ids[self._ids >= 0]
+        """The ids of all vectors, int64 (n,), in the order they were added, shard by shard."""
+        return np.concatenate(list(self._of_all("ids").values()))
 
     def to(self, device: object) -> Self:
         """Search on the CPU, as at first; or with `cuda` on the GPUs that faiss sees, where it sees any."""
-        self._engine.may_use_gpu = str(device) != "cpu"
+        self._held.ask("to", dict.fromkeys(range(self.shards), (str(device),)))
         return self
 
     def add(self, vectors: np.ndarray, ids: np.ndarray | None = None) -> None:
@@ -143,20 +171,12 @@ class Index:
         """Remove vectors by id and return how many. Raises UserError, and removes none, if an id is not there."""
         self._check_writable()
         ids = np.unique(np.asarray(ids, np.int64))
-        rows = self._rows_of(ids)
-        if len(rows) < len(ids):
-            unknown = np.setdiff1d(ids, self._ids)
+        if len(unknown := np.setdiff1d(ids, self._known(ids))):
             raise UserError(
                 f"{len(unknown)} ids are not in the index ({unknown[0]} is the first): nothing was removed."
             )
-        # faiss numbers rows; ids are kept here, since flat and hnsw cannot store their own.
-        self._engine.remove(rows)
-        self._ids[rows] = -1
-        if self.spec.kind == "flat":
-            self._ids = self._ids[self._ids >= 0]
-        else:
-            self._removed += len(rows)
-        return len(rows)
+        self._change("remove", {number: (ids[here],) for number, here in self._split(ids).items()})
+        return len(ids)
 
     def search(
         self,
@@ -175,23 +195,23 @@ class Index:
         vectors = np.atleast_2d(vectors)
         if vectors.shape[1:] != (self.dimensions,):
             raise UserError(f"queries of shape {vectors.shape} do not fit an index of {self.dimensions} dimensions.")
-        rows = None if among is None else self._rows_of(np.asarray(among, np.int64))
-        available = len(self) if rows is None else len(rows)
-        if not 1 <= k <= available:
-            where = "in the index" if rows is None else "left by the filter"
-            raise UserError(
-                f"{k} neighbors cannot be found among {available} vectors {where}: ask for fewer, at least 1."
-            )
-        alive = self._ids >= 0 if self._removed and self.spec.kind == "hnsw" else None
+        allowed = None if among is None else np.asarray(among, np.int64)
+        if k < 1 or allowed is None and k > len(self):
+            raise self._too_few(k, len(self), allowed)
         breadth = (ef_search if self.spec.kind == "hnsw" else nprobe) or self._breadth
         results = [
-            self._engine.search(prepared(vectors, block, self.metric), k, breadth, rows, alive)
-            for block in _blocks(len(vectors), QUERIES_AT_ONCE)
+            self._nearest(prepared(vectors, block, self.metric), k, breadth, allowed)
+            for block in _blocks(len(vectors), QUERIES_AT_ONCE) or [np.arange(0)]
         ]
-        squared = np.concatenate([result[0] for result in results] or [np.empty((0, k), np.float32)])
-        found_rows = np.concatenate([result[1] for result in results] or [np.empty((0, k), np.int64)])
+        squared, ids = (np.concatenate([result[place] for result in results]) for place in (0, 1))
         # Of unit vectors |a - b|^2 = 2 (1 - cos).
-        return Neighbors(squared / 2 if self.metric == "cosine" else np.sqrt(squared), self._ids[found_rows])
+        distances = squared / 2 if self.metric == "cosine" else np.sqrt(squared)
+        missing = {number: lost for result in results for number, lost in result[2].items()}
+        if not missing:
+            return Neighbors(distances, ids)
+        found = PartialNeighbors(distances, ids)
+        found.reasons = self._said(missing)
+        return found
 
     def check_source(self, source: dict | None) -> None:
         """Raises UserError if vectors of this source are not comparable with those of the index."""
@@ -205,26 +225,31 @@ class Index:
     def save(self, folder: Path | str, *, replace: bool = False) -> None:
         """Write to a folder; a reader finds the old index or this one, also if this process is killed. Raises UserError
         if another process saved there since this index was loaded, unless that is to be replaced."""
+        folder = Path(folder).resolve()  # an actor may be elsewhere
         metadata = {
-            "format": FORMAT,
+            "format": FORMAT if self.shards == 1 else OF_SHARDS,
             "metric": self.metric,
             "spec": asdict(self.spec),
             "nprobe": self.nprobe,
             "ef_search": self.ef_search,
             "recall": self.recall and self.recall._asdict(),
             "source": self.source,
-            "removed": self._removed,
+            "removed": self._removed[0] if self.shards == 1 else self._removed,
             "dimensions": self.dimensions,
             "faiss": faiss.__version__,
         }
-        writers = {
-            "faiss": self._engine.write,
-            "ids.npy": lambda path: np.save(path, self._ids, allow_pickle=False),
-        }
-        self._generation = write_generation(Path(folder), metadata, writers, self._generation, replace)
+
+        def write(generation: str) -> dict[str, dict[str, int]]:
+            asked = {number: (folder, generation, number, self.shards) for number in range(self.shards)}
+            written = self._whole(self._held.ask("write", asked)).values()
+            return {name: said for files in written for name, said in files.items()}
+
+        written = write_generation(folder, metadata, write, self._generation, replace)
+        self._generation = written["generation"]
+        self._held.kept(partial(Shard.read, folder, _by_shard(written), False))
 
     @classmethod
-    def load(cls, folder: Path | str, *, mapped: bool = False) -> Self:
+    def load(cls, folder: Path | str, *, mapped: bool = False, hold: Hold = HeldHere) -> Self:
         """The index in a folder. `mapped` leaves the vectors on disk, to be read where a search needs them, and does
         not check every byte of them; such an index can be searched, not changed. Raises UserError for anything else."""
         folder = Path(folder)
@@ -232,28 +257,28 @@ class Index:
         while True:
             metadata = read_current(folder)
             try:
-                return cls._read(folder, metadata, mapped)
+                return cls._read(folder.resolve(), metadata, mapped, hold)
             except UserError:
                 if read_current(folder)["generation"] == metadata["generation"]:
                     raise  # else another process replaced it while it was read
 
     @classmethod
-    def _read(cls, folder: Path, metadata: dict, mapped: bool) -> Self:
-        if (stored := metadata.get("format")) != FORMAT:
-            is_newer = isinstance(stored, int) and stored > FORMAT
+    def _read(cls, folder: Path, metadata: dict, mapped: bool, hold: Hold) -> Self:
+        if (stored := metadata.get("format")) not in (FORMAT, OF_SHARDS):
+            is_newer = isinstance(stored, int) and stored > OF_SHARDS
             remedy = "update heldout" if is_newer else "build it again with embeddings/build.py --rebuild"
-            raise UserError(f"the index in {folder} has format {stored}, this heldout reads {FORMAT}: {remedy}.")
-        engine_file = checked_file(folder, metadata, "faiss", thoroughly=not mapped)
-        ids_file = checked_file(folder, metadata, "ids.npy", thoroughly=not mapped)
+            raise UserError(f"the index in {folder} has format {stored}, this heldout reads {OF_SHARDS}: {remedy}.")
         try:
-            engine = Engine.read(engine_file, IndexSpec(**metadata["spec"]), mapped)
-            ids = np.load(ids_file, mmap_mode="r" if mapped else None, allow_pickle=False)
-            index = cls(engine, ids, metadata["metric"], metadata["source"])
+            metadata = _by_shard(metadata)
+            spec, shards = IndexSpec(**metadata["spec"]), len(metadata["removed"])
+            held = hold(partial(Shard.read, folder, metadata, mapped), shards)
+            index = cls(held, shards, spec, metadata["dimensions"], metadata["metric"], metadata["source"])
+            index._counts, index._removed = (list(each) for each in zip(*index._of_all("counts").values(), strict=True))
             index._breadth = metadata["nprobe"] or metadata["ef_search"] or 1
             index.recall = metadata["recall"] and Recall(**metadata["recall"])
-            index._removed, index._generation, index._is_mapped = metadata["removed"], metadata["generation"], mapped
+            index._generation, index._is_mapped = metadata["generation"], mapped
             return index
-        except (RuntimeError, ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"the index in {folder} is damaged ({error}): remove it and build it again.") from None
 
     def _check_writable(self) -> None:
@@ -263,7 +288,7 @@ class Index:
     def _new_ids(self, count: int, ids: np.ndarray | None) -> np.ndarray:
         """The ids of `count` vectors to be added. Raises UserError unless each is new and a whole number from 0 on."""
         if ids is None:
-            return np.arange(count, dtype=np.int64) + (self._ids.max(initial=-1) + 1)
+            return np.arange(count, dtype=np.int64) + (max(self._of_all("highest_id").values()) + 1)
         ids = np.asarray(ids)
         if ids.shape != (count,) or not np.issubdtype(ids.dtype, np.integer):
             raise UserError(f"{count} vectors need {count} whole numbers as ids, not {ids.dtype} of shape {ids.shape}.")
@@ -275,29 +300,86 @@ class Index:
             raise UserError(
                 f"the id {once[times > 1][0]} is given twice: each vector needs its own. Nothing was added."
             )
-        known = np.intersect1d(once, self._ids)
-        if len(known):
+        if len(known := self._known(once)):
             raise UserError(f"the id {known[0]} is in the index already: remove it first. Nothing was added.")
         return ids
 
-    def _rows_of(self, ids: np.ndarray) -> np.ndarray:
-        """Rows, ascending, of those ids that are in the index."""
-        return np.flatnonzero(np.isin(self._ids, ids[ids >= 0]))
+    def _known(self, ids: np.ndarray) -> np.ndarray:
+        """Those of these ids, each once, that are in the index, ascending."""
+        asked = {number: (ids[here],) for number, here in self._split(ids).items()}
+        return np.sort(np.concatenate([ids[:0], *self._whole(self._held.ask("known", asked)).values()]))
 
     def _append(self, vectors: np.ndarray, ids: np.ndarray) -> None:
-        first = len(self._ids)
         for rows in _blocks(len(vectors)):
-            self._engine.add(prepared(vectors, rows, self.metric, ids), first + int(rows[0]))
-        self._ids = np.concatenate([self._ids, ids])
+            block, names = prepared(vectors, rows, self.metric, ids), ids[rows]
+            self._change("add", {number: (block[here], names[here]) for number, here in self._split(names).items()})
 
-    def _measure(self, vectors: np.ndarray, trial: np.ndarray | None, target: float, breadth: int | None) -> None:
+    def _nearest(
+        self, queries: np.ndarray, k: int, breadth: int, among: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray, dict[int, Lost]]:
+        """Squared distances and ids (q, k) in all shards, and those shards that did not answer."""
+        asked = {number: (queries, k, breadth) for number in range(self.shards)}
+        if among is not None:
+            asked = {number: (queries, k, breadth, among[here]) for number, here in self._split(among).items()}
+        answers = self._held.ask("nearest", asked)
+        missing = {number: answer for number, answer in answers.items() if isinstance(answer, Lost)}
+        found = [answer for number, answer in answers.items() if number not in missing]
+        available = sum(count for _, _, count in found)
+        if available < k:
+            if not missing:
+                raise self._too_few(k, available, among)
+            shape = (len(queries), k - available)
+            found.append((np.full(shape, np.inf, np.float32), np.full(shape, -1), 0))
+        return *nearest_of_all([each[:2] for each in found], k), missing
+
+    def _too_few(self, k: int, available: int, among: np.ndarray | None) -> UserError:
+        where = "in the index" if among is None else "left by the filter"
+        return UserError(f"{k} neighbors cannot be found among {available} vectors {where}: ask for fewer, at least 1.")
+
+    def _split(self, ids: np.ndarray) -> dict[int, np.ndarray | slice]:
+        """Which of the ids belong to each shard; shards of none are left out."""
+        if self.shards == 1:
+            return {0: slice(None)}
+        owner = shard_of(ids, self.shards)
+        return {int(number): np.flatnonzero(owner == number) for number in np.unique(owner)}
+
+    def _of_all(self, method: str) -> dict[int, Any]:
+        return self._whole(self._held.ask(method, dict.fromkeys(range(self.shards), ())))
+
+    def _change(self, method: str, arguments: dict[int, tuple]) -> None:
+        """Change shards, and know how many vectors they hold then."""
+        self._whole(self._held.change(method, arguments))
+        for number, (count, removed) in self._whole(self._held.ask("counts", dict.fromkeys(arguments, ()))).items():
+            self._counts[number], self._removed[number] = count, removed
+
+    def _whole(self, answers: dict[int, Any]) -> dict[int, Any]:
+        """Raises UserError unless every shard answered."""
+        if missing := {number: answer for number, answer in answers.items() if isinstance(answer, Lost)}:
+            raise UserError(f"{'; '.join(self._said(missing))}: load the index again, and repeat what was not saved.")
+        return answers
+
+    def _said(self, missing: Mapping[int, Lost]) -> tuple[str, ...]:
+        return tuple(
+            f"shard {number + 1} of {self.shards} ({self._counts[number]} of {len(self)} vectors) {lost.reason}"
+            for number, lost in sorted(missing.items())
+        )
+
+    def _measure(
+        self, vectors: np.ndarray, ids: np.ndarray, trial: np.ndarray | None, target: float, breadth: int | None
+    ) -> None:
         """Choose nprobe or ef_search for the recall wanted, unless given, and keep what recall and time it takes."""
+        by_id = np.argsort(ids)
+
+        def search(queries: np.ndarray, k: int, breadth: int) -> np.ndarray:
+            found, missing = self._nearest(queries, k, breadth)[1:]
+            self._whole(missing)
+            return by_id[np.searchsorted(ids, found, sorter=by_id)]
 
         def take(rows: np.ndarray) -> np.ndarray:
             return prepared(vectors, rows, self.metric)
 
         queries = None if trial is None else prepared(trial, np.arange(len(trial)), self.metric)
-        measuring = Trial(self._engine, take, len(vectors), queries)
+        measuring = Trial(self.spec, search, take, len(vectors), queries)
         # Vectors of the index find their neighbors more easily than new ones do (of patches, 0.95 became 0.93): where
         # they are the trial, half of what may be missed is allowed.
         self._breadth = breadth or measuring.least_breadth(target if trial is not None else (1 + target) / 2)
@@ -322,3 +404,8 @@ def _blocks(count: int, size: int | None = None) -> list[np.ndarray]:
     """Rows 0 to count - 1, cut into pieces."""
     size = size or BLOCK_ROWS
     return [np.arange(start, min(start + size, count)) for start in range(0, count, size)]
+
+
+def _by_shard(metadata: dict) -> dict:
+    """With what an index of one shard says of it as those of several say it."""
+    return metadata if metadata["format"] == OF_SHARDS else {**metadata, "removed": [metadata["removed"]]}

@@ -6,9 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from embeddings.index.engine import Engine
 from embeddings.index.exact import exact_distances, exact_neighbors
-from embeddings.index.kinds import max_breadth
+from embeddings.index.kinds import IndexSpec, max_breadth
 
 TRIALS, RECALL_AT = 500, 10
 
@@ -26,18 +25,24 @@ class Recall(NamedTuple):
 
 
 class Trial:
-    """Queries with their exact neighbors among all rows of an engine, to compare with what the engine finds.
+    """Queries with their exact neighbors among all rows of an index, to compare with what it finds.
 
-    `take` gives the vectors (n, d) of given rows as the engine has them, `count` is how many rows there are. Without
-    `queries` (q, d), rows drawn at random are the queries; that each of these finds itself does not count.
+    `search` gives the rows (q, k) that the index finds for queries, k and a breadth; `take` the vectors (n, d) of given
+    rows as the index has them; `count` is how many rows there are. Without `queries` (q, d), rows drawn at random are
+    the queries; that each of these finds itself does not count.
     """
 
     def __init__(
-        self, engine: Engine, take: Callable[[np.ndarray], np.ndarray], count: int, queries: np.ndarray | None = None
+        self,
+        spec: IndexSpec,
+        search: Callable[[np.ndarray, int, int], np.ndarray],
+        take: Callable[[np.ndarray], np.ndarray],
+        count: int,
+        queries: np.ndarray | None = None,
     ) -> None:
-        self._engine, self._take, self._count, self._own = engine, take, count, None
+        self._spec, self._searched, self._take, self._count, self._own = spec, search, take, count, None
         if queries is None:
-            generator = np.random.default_rng(engine.spec.seed)
+            generator = np.random.default_rng(spec.seed)
             self._own = np.sort(generator.choice(count, min(TRIALS, count), replace=False))
             queries = take(self._own)
         self._queries, self._at = queries, min(RECALL_AT, count - 1)
@@ -60,7 +65,7 @@ class Trial:
     def least_breadth(self, target: float) -> int:
         """The smallest breadth whose recall is above `target` by two standard errors, to within an eighth; where none
         is, the one beyond which nothing more is found."""
-        widest, breadth, before = max_breadth(self._engine.spec, self._count), 1, -1.0
+        widest, breadth, before = max_breadth(self._spec, self._count), 1, -1.0
         while True:  # double it until the recall is reached ...
             recall, error = self._value(self._search(breadth))
             if recall - 2 * error >= target or breadth == widest:
@@ -76,8 +81,8 @@ class Trial:
         return high
 
     def _search(self, breadth: int) -> np.ndarray:
-        """Rows (q, k) that the engine finds."""
-        return self._engine.search(self._queries, self._asked, breadth)[1]
+        """Rows (q, k) that the index finds."""
+        return self._searched(self._queries, self._asked, breadth)
 
     def _value(self, rows: np.ndarray) -> tuple[float, float]:
         """Recall of rows (q, k), and its standard error over queries. Rows count by distance: of equally near vectors

@@ -272,6 +272,27 @@ class Restore(Benchmark):
 
 
 @dataclass(frozen=True)
+class Scale(Benchmark):
+    """Measure what Ray costs and gives: images of a manifest, the driver's memory, search over shards.
+
+    Attributes:
+        images: Images of the manifest by which Ray's overhead is measured; several workers take a quarter of them.
+        rounds: Rounds in which all contestants take turns.
+        rows: Rows of the manifests over which the driver's memory is watched; they name images that are not there.
+        vectors: Vectors to search among.
+        shards: Shards that they are shared out to.
+        out: Folder where the images are kept for another time.
+    """
+
+    images: int = 5000
+    rounds: int = 3
+    rows: Names = Names("10000,100000,1000000")
+    vectors: int = 1_000_000
+    shards: int = 4
+    out: Path = Path("runs/benchmark_scale")
+
+
+@dataclass(frozen=True)
 class Search(Benchmark):
     """Measure search beside faiss's exact index and scikit-learn, and extraction beside the bare encoder.
 

@@ -23,6 +23,16 @@ def test_build_says_what_the_speed_costs(pooled, tmp_path, capsys):
     assert "no index" not in capsys.readouterr().err
 
 
+def test_shards_are_built_once_and_searched_as_they_are(pooled, tmp_path, capsys):
+    copy = Path(shutil.copytree(pooled.folder, tmp_path / "v", ignore=shutil.ignore_patterns("index")))
+    main(Build(copy, shards=3))
+    assert "cosine distance, 3 shards" in capsys.readouterr().out
+    assert open_index(Vectors(copy)).shards == 3
+    message = refusal(open_index, Vectors(copy), Build(copy, shards=2))
+    assert "has 3 shards, not 2" in message and "--rebuild" in message
+    assert open_index(Vectors(copy), Build(copy, shards=2, rebuild=True)).shards == 2
+
+
 def test_a_damaged_index_is_one_sentence_and_can_be_built_again(pooled, tmp_path):
     copy = Path(shutil.copytree(pooled.folder, tmp_path / "v"))
     open_index(Vectors(copy))

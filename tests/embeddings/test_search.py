@@ -44,7 +44,9 @@ def test_neighbors_are_those_of_the_definition_without_the_query(ask, pooled, de
     found = answers["queries"][0]["neighbors"]
     assert [neighbor["path"] for neighbor in found] == [str(pooled.records[p].path) for p in expected]
     np.testing.assert_allclose([n["distance"] for n in found], distances[expected], rtol=0.01, atol=1e-6)
-    assert answers["index"] == {"kind": "flat", "metric": "cosine", "vectors": 90, "recall": None}
+    assert answers["index"] == {
+        "kind": "flat", "metric": "cosine", "vectors": 90, "shards": 1, "recall": None,
+    }  # fmt: skip
     shown = capsys.readouterr().out
     for neighbor in found:
         assert Path(neighbor["path"]).relative_to(demo_folder).as_posix() in shown
