@@ -16,7 +16,7 @@ class Extract(LaidOut, Spread):
     Attributes:
         data: Folder of images, or a manifest of them (of pretrain/manifest.py). Default is data/mvtec where it exists,
             else demo data.
-        encoder: File, architecture (its published weights), imagenet, or random (a ResNet-18). Default is runs/simclr,
+        encoder: File, architecture (its published weights), imagenet, or random. Default is runs/simclr,
             else imagenet.
         categories: Only these categories.
         out: Folder for the vectors. Default is runs/vectors/ and a name made from the data and the encoder.
@@ -108,7 +108,7 @@ class Search(LaidOut, Sharded):
         vectors: Search among these vectors, a folder from embeddings/extract.py. Default is that of --data and
             --encoder.
         data: Search among the images of this folder. Default is data/mvtec where it exists, else demo data.
-        encoder: File, architecture (its published weights), imagenet, or random (a ResNet-18). Default is runs/simclr,
+        encoder: File, architecture (its published weights), imagenet, or random. Default is runs/simclr,
             else imagenet.
         k: Number of neighbors.
         category: Only among these categories.
@@ -146,7 +146,7 @@ class Duplicates(LaidOut):
     Attributes:
         vectors: Vectors to compare, from embeddings/extract.py. Default is those of --data and --encoder.
         data: Folder of images. Default is data/mvtec where it exists, else demo data.
-        encoder: File, architecture (its published weights), imagenet, or random (a ResNet-18). Default is runs/simclr,
+        encoder: File, architecture (its published weights), imagenet, or random. Default is runs/simclr,
             else imagenet.
         category: Only these categories.
         closer_than: Two images are near duplicates if their distance is below this fraction of the median distance
@@ -179,7 +179,7 @@ class Outliers(LaidOut):
     Attributes:
         vectors: Vectors to compare, from embeddings/extract.py. Default is those of --data and --encoder.
         data: Folder of images. Default is data/mvtec where it exists, else demo data.
-        encoder: File, architecture (its published weights), imagenet, or random (a ResNet-18). Default is runs/simclr,
+        encoder: File, architecture (its published weights), imagenet, or random. Default is runs/simclr,
             else imagenet.
         category: Only these categories.
         split: Only images of train, or test.
@@ -234,7 +234,7 @@ class ImageMap(LaidOut):
     Attributes:
         vectors: Vectors of the images, from embeddings/extract.py. Default is those of --data and --encoder.
         data: Folder of images. Default is data/mvtec where it exists, else demo data.
-        encoder: File, architecture (its published weights), imagenet, or random (a ResNet-18). Default is runs/simclr,
+        encoder: File, architecture (its published weights), imagenet, or random. Default is runs/simclr,
             else imagenet.
         category: Only these categories.
         split: Only images of train, or test.

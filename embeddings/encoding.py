@@ -14,7 +14,7 @@ from torch import Tensor
 from embeddings.patches import Patches
 from pretrain.backbone import CHANNELS, TIMM
 from pretrain.command import UserError, nearest
-from pretrain.encoder import LEVELS, Encoder, fingerprint, load_encoder, make_encoder
+from pretrain.encoder import DEFAULT_ARCHITECTURE, LEVELS, Encoder, fingerprint, load_encoder, make_encoder
 from pretrain.training.device import full_precision, has_bf16, transferred
 from pretrain.training.memory import in_parts
 
@@ -101,9 +101,9 @@ class Encoding:
 
 
 def choose_encoder(path: Encoder | Path | None, seed: int, is_demo: bool) -> tuple[Encoder, Path]:
-    """The encoder at `path` (`imagenet`, or `random`: a ResNet-18 with random weights of the seed, or the name of an
-    architecture, with its published weights), else the default file where it may be used, else ImageNet's; and the
-    path, or that name. An encoder is itself, called by its architecture."""
+    """The encoder at `path` (`imagenet`; `random`, the same architecture with random weights of the seed; or the name
+    of an architecture, with its published weights), else the default file where it may be used, else ImageNet's; and
+    the path, or that name. An encoder is itself, called by its architecture."""
     if isinstance(path, Encoder):
         return path.eval(), Path(path.architecture)
     if path is None and DEFAULT_ENCODER.is_file():
@@ -115,7 +115,7 @@ def choose_encoder(path: Encoder | Path | None, seed: int, is_demo: bool) -> tup
     if path is None or path == IMAGENET:
         return make_encoder(start="imagenet").eval(), IMAGENET
     if path == RANDOM:
-        return make_encoder("resnet18", seed=seed).eval(), RANDOM
+        return make_encoder(DEFAULT_ARCHITECTURE, seed=seed).eval(), RANDOM
     if not path.is_file() and (str(path) in CHANNELS or str(path).startswith(TIMM)):
         return make_encoder(str(path), str(IMAGENET)).eval(), path
     return load_encoder(path), path

@@ -180,6 +180,11 @@ def check(config: Config) -> None:
             raise UserError(f"--{name.replace('_', '-')} must be {allowed}, not {value}.")
     if not config.image_weight and not config.dense_weight:
         raise UserError("with --image-weight 0 and --dense-weight 0 there is nothing to learn: raise one of them.")
+    if config.freeze_stages == 3 and config.keep == "best":
+        raise UserError(
+            "detect.py and the monitor look at the first three stages alone, so with --freeze-stages 3 the monitor "
+            "would keep the start: freeze 2, or add --keep last for an encoder by which search.py compares images."
+        )
     if config.cached_views:
         _check_cached(config)
 

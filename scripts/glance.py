@@ -36,8 +36,10 @@ STARTS = (
     ("PatchCore and PaDiM fused (the default), ImageNet weights", START, "fused-ImageNet-all-normals"),
     ("the same with four good images", START, "fused-ImageNet-4-normals"),
     ("PatchCore, ImageNet weights, 224 px", ALONE, "patchcore-ImageNet-all-normals"),
-    ("the same after SimCLR on other products, two seeds", LEFT_OUT, "patchcore-SimCLR-all-normals"),
-    ("its start, with the same two seeds", LEFT_OUT, "patchcore-ImageNet-all-normals"),
+    ("fused, 224 px, after SimCLR on other products, two seeds", LEFT_OUT, "fused-SimCLR-all-normals"),
+    ("its start, with the same two seeds", LEFT_OUT, "fused-ImageNet-all-normals"),
+    ("fused after SimCLR on the products' own good images, one seed", OWN, "fused-SimCLR-all-normals"),
+    ("its start, with the same seed", OWN, "fused-ImageNet-all-normals"),
     ("PaDiM, ImageNet weights, 224 px", ALONE, "padim-ImageNet-all-normals"),
     ("fused, random weights", START, "fused-random-all-normals"),
     ("residuals, 224 px, learned from the other four", OTHERS, "residual-ImageNet-all-normals"),
@@ -128,7 +130,7 @@ def added(record: str) -> str:
 
 
 def glance(sections: dict[str, str]) -> str:
-    started = {section: first_table(sections[section]) for section in (START, ALONE, LEFT_OUT, OTHERS, CAM)}
+    started = {section: first_table(sections[section]) for section in (START, ALONE, LEFT_OUT, OWN, OTHERS, CAM)}
     study = first_table(sections[STUDY])
     figures = ("image AUROC", "balanced accuracy", "oracle's", "AUPRO")
     lines = [

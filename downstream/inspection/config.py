@@ -33,7 +33,7 @@ class FitSettings:
     Attributes:
         method: padim (a Gaussian per position), patchcore (nearest normal patch), fused (both), residual (with
             --train), or another from downstream/methods/catalogue.py.
-        encoder: File, architecture (its published weights), imagenet, or random (a ResNet-18). Default is runs/simclr,
+        encoder: File, architecture (its published weights), imagenet, or random. Default is runs/simclr,
             else imagenet.
         shots: Number of good images to refer to, or all.
         allow_contamination: Some of the images may be defective: leave out at most this share, those that clearly
@@ -166,7 +166,7 @@ class Triage(LaidOut):
         category: Which category, where the folder holds several.
         split: Only images of train, or test.
         show: Number of images in the table and on the sheet, the least alike first.
-        encoder: File, architecture (its published weights), imagenet, or random (a ResNet-18). Default is runs/simclr,
+        encoder: File, architecture (its published weights), imagenet, or random. Default is runs/simclr,
             else imagenet.
         against: Compare each image with so many others, drawn once; memory grows by 0.3 MB for each.
         size_px: Images are seen with as many pixels as a square of this side has; those that are no squares keep their

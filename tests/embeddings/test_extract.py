@@ -23,7 +23,7 @@ from embeddings.patches import Patches
 from embeddings.vectors import Vectors, shard_files
 from pretrain.command import Names
 from pretrain.data.dataset import load
-from pretrain.encoder import Encoder, fingerprint
+from pretrain.encoder import DEFAULT_ARCHITECTURE, Encoder, fingerprint
 from pretrain.files import sole_writer
 
 SIZE_PX = 64
@@ -45,12 +45,12 @@ def test_pooled_vectors_are_the_encoders(pooled, demo_folder):
     image_set = load(demo_folder, SIZE_PX)
     assert [record.path for record in pooled.records] == [record.path for record in image_set.records]
     assert [record.mask for record in pooled.records] == [record.mask for record in image_set.records]
-    encoder = Encoder("resnet18", 0).eval()
+    encoder = Encoder(DEFAULT_ARCHITECTURE, 0).eval()
     images = torch.from_numpy(image_set.batch(range(40))).permute(0, 3, 1, 2).float() / 255
     with torch.inference_mode():
         expected = encoder.pooled(images).numpy()
     np.testing.assert_allclose(pooled[:40], expected, rtol=1e-4, atol=1e-5)
-    assert pooled.shape == (90, 512) and pooled.ids.tolist() == list(range(90))
+    assert pooled.shape == (90, encoder.channels["level4"]) and pooled.ids.tolist() == list(range(90))
     assert pooled.source.encoder == fingerprint(encoder)
 
 
@@ -59,7 +59,7 @@ def test_patch_vectors_are_those_of_patches(demo_folder, tmp_path, small):
     extracted = Vectors(extract(asked))
     assert extracted.grid == (8, 8) and extracted.shape == (30 * 64, 40)
     image_set = load(demo_folder, SIZE_PX, ["bottle"])
-    patches = Patches(Encoder("resnet18", 3), dimensions=40, seed=3)
+    patches = Patches(Encoder(DEFAULT_ARCHITECTURE, 3), dimensions=40, seed=3)
     images = torch.from_numpy(image_set.batch([7])).permute(0, 3, 1, 2).float() / 255
     np.testing.assert_allclose(extracted.of_images([7])[0], patches(images).reshape(64, 40), rtol=1e-4, atol=1e-4)
     assert extracted.ids[64 * 7 + 5] == extracted.image_ids[7] * 64 + 5
@@ -69,7 +69,7 @@ def test_patch_vectors_are_those_of_patches(demo_folder, tmp_path, small):
 
 def test_several_levels_are_pooled_one_after_another(small):
     extracted = Vectors(extract(small(categories=Names("bottle"), levels=Names("level3,level2"))))
-    assert extracted.dimensions == 128 + 256 and extracted.source.levels == ("level2", "level3")
+    assert extracted.dimensions == 40 + 112 and extracted.source.levels == ("level2", "level3")
 
 
 def test_a_plain_folder_will_do(demo_folder, tmp_path, small):
@@ -149,7 +149,7 @@ def extract_as_rank(rank: int, asked: Extract, said: Path) -> None:
 def test_two_processes_write_shards_that_read_as_one(demo_folder, pooled, tmp_path, small):
     run_as_torchrun(extract_as_rank, small(demo_folder, tmp_path / "two"), tmp_path)
     said = [(tmp_path / str(rank)).read_text() for rank in range(2)]
-    assert said[0].count("vectors: 90 of 512") == 1 and "vectors: 90" not in said[1]
+    assert said[0].count("vectors: 90 of 320") == 1 and "vectors: 90" not in said[1]
     assert len(list((tmp_path / "two").glob("shard-*.f32"))) == 2
     two = Vectors(tmp_path / "two")
     assert two.records == pooled.records and two.ids.tolist() == pooled.ids.tolist()

@@ -38,12 +38,12 @@ def test_what_a_kill_left_unfinished_is_cut_off(torn, pooled, tmp_path, small):
         with open(lines, "ab") as file:
             file.write(b'{"id": 90, "path": "bot')
     else:
-        os.truncate(rows, 512 * 4 * 80 + 7)
+        os.truncate(rows, 320 * 4 * 80 + 7)
         assert "is cut off" in refusal(Vectors, out)
     if torn != "rows lost":
         np.testing.assert_array_equal(Vectors(out)[:], pooled[:])
     extract(small(pooled.data, out))
-    assert rows.stat().st_size == 90 * 512 * 4 and len(read_lines(out, pooled.data)) == 90
+    assert rows.stat().st_size == 90 * 320 * 4 and len(read_lines(out, pooled.data)) == 90
     np.testing.assert_allclose(Vectors(out)[:], pooled[:], rtol=1e-4, atol=1e-5)
 
 
@@ -87,7 +87,7 @@ def test_no_bit_changes_unnoticed(pooled, tmp_path):
     lines.write_text(text[: text.rindex("\n", 0, -1) + 1])
     assert "of 89 images and not of 90" in refusal(Vectors, out)
     lines.write_text(text + text.splitlines()[3] + "\n")
-    rows.write_bytes(whole + whole[:2048])
+    rows.write_bytes(whole + whole[: 320 * 4])
     assert "image 3 is there twice" in refusal(Vectors, out)
 
 
@@ -103,7 +103,7 @@ def test_vectors_without_digests_are_read(pooled, tmp_path):
 
 def test_ids_are_never_given_out_twice(pooled, tmp_path):
     out = Path(shutil.copytree(pooled.folder, tmp_path / "v"))
-    shard = ShardWriter(out, 0, 1, 512)
+    shard = ShardWriter(out, 0, 1, 320)
     shard.forget([89])
     shard.close()
     finish(out, pooled.data)

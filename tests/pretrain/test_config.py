@@ -34,6 +34,9 @@ def test_what_teaches_nothing_is_refused():
         check(Config(image_weight=0.0, dense_weight=0.0))
     with pytest.raises(UserError, match="--freeze-stages must be from 0 to 3, not 4"):
         check(Config(freeze_stages=4))
+    with pytest.raises(UserError, match="would keep the start: freeze 2, or add --keep last"):
+        check(Config(freeze_stages=3))
+    check(Config(freeze_stages=3, keep="last"))
 
 
 def test_maps_that_cannot_be_kept_are_refused():
