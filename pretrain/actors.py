@@ -174,6 +174,8 @@ def objects_at(where: Spread, copies: int = 1) -> Iterator[Hold]:
     """How to hold objects, by what the user typed; on Ray, until the context ends."""
     if copies < 1:
         raise UserError(f"{copies} copies of a part hold nothing: give at least 1.")
+    if copies > 1 and where.address is None:
+        raise UserError(f"{copies} copies are held by as many actors of Ray: give --address too, or leave them out.")
     with ray_at(where) as ray:
         if ray is None:
             yield HeldHere

@@ -4,13 +4,14 @@
     python scripts/benchmarks/scale.py --quick                # a minute
 
 Extraction and inspection are the commands as they are, on a manifest of demo images of 256 px, by a ResNet-18 that sees
-64 px, so that what Ray adds to an image weighs much. Every process has one thread. A turn begins with Ray started and
+32 px, so that what Ray adds to an image weighs much. Every process has one thread. A turn begins with Ray started and
 its workers at work; what that takes is stated apart, since it is the same for a million images. Several raylets, each
 with one worker, an object store and a scheduler of its own, stand in for several machines; no network lies between.
 
 The driver's memory is that of the process that inspects a manifest of images that are not there: all that depends on
 the number of rows happens. Search compares an index of a million vectors in one shard with several shards, here and
-each in an actor of Ray: same vectors, same queries, same threads for each index as the machine has cores.
+each in an actor of Ray, which has one thread; in this process there are as many as cores. Memory is what is neither of
+files nor shared; of an actor, with Python and its libraries.
 """
 
 if __name__ == "__main__":
@@ -64,7 +65,7 @@ from pretrain.tasks import LOCAL, STORE_BYTES, Spread, importable_by_workers, ra
 from scripts.benchmarks.config import Scale
 from scripts.benchmarks.rounds import finish, in_rounds, seconds_of
 
-SIZE_PX, PART_IMAGES, DRAWN = 64, 64, 200
+SIZE_PX, PART_IMAGES, DRAWN = 32, 64, 200
 # Raylets of a contestant, and workers of each; none is the plain process.
 CONTESTANTS = {
     "one process": (0, 1),
@@ -170,7 +171,7 @@ def throughput(
     model = folder / "model"
     with silence():
         fit(Fit(data=manifests["few"], out=model, method="padim", encoder=encoder, size_px=SIZE_PX, device="cpu",
-                options="dimensions=64,grid=8"))  # fmt: skip
+                options="dimensions=64,grid=4"))  # fmt: skip
     counts = {name: count if name in PLAIN else count // 4 for name in contestants}
     turns = in_rounds(
         rounds,

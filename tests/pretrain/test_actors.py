@@ -24,6 +24,7 @@ def test_objects_here_are_asked_by_number_and_keep_what_changes():
 
 def test_no_copies_and_no_ray_are_a_sentence(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    for where, copies, words in ((Spread(), 0, "0 copies"), (Spread(address=LOCAL), 1, "not installed")):
+    ray = Spread(address=LOCAL)
+    for where, copies, words in ((ray, 0, "0 copies"), (Spread(), 2, "give --address"), (ray, 1, "not installed")):
         with pytest.raises(UserError, match=words), objects_at(where, copies):
             pass

@@ -4,6 +4,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
+import faiss
 import numpy as np
 import pytest
 from clustered_vectors import QUERIES, VECTORS, by_hand
@@ -25,6 +26,17 @@ def test_filters_hold_even_if_almost_nothing_is_left(kind):
             expected, rows = by_hand(VECTORS[allowed], QUERIES, k)
             np.testing.assert_array_equal(ids, allowed[rows])
             np.testing.assert_allclose(distances, expected, rtol=1e-5)
+
+
+def test_neighbors_that_differ_by_less_than_rounding_are_told_apart(monkeypatch):
+    """|a|^2 + |b|^2 - 2ab, by which faiss ranks where many queries come at once, has none of these digits."""
+    monkeypatch.setattr(faiss.cvar, "distance_compute_blas_threshold", 1)
+    near = VECTORS[0] + np.random.default_rng(3).normal(0, 1e-4, VECTORS.shape).astype("f4")
+    index = Index.build(near, metric="l2")
+    for queries in (near[:1], near[:40]):
+        for among in (None, np.arange(2000)):
+            _, rows = by_hand(near[:2000] if among is not None else near, queries, 5)
+            np.testing.assert_array_equal(index.search(queries, 5, among=among).ids, rows)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -7,6 +7,7 @@ import signal
 import time
 from pathlib import Path
 
+import faiss
 import numpy as np
 import pytest
 from clustered_vectors import QUERIES, VECTORS, by_hand
@@ -28,6 +29,14 @@ def check_same(found, expected) -> None:
     assert found.missing == ()
 
 
+@pytest.fixture(params=[True, False])
+def in_either_way(request, monkeypatch) -> None:
+    """faiss computes distances of many queries from products of matrices, those of few one by one."""
+    if request.param:
+        monkeypatch.setattr(faiss.cvar, "distance_compute_blas_threshold", 1)
+
+
+@pytest.mark.usefixtures("in_either_way")
 @pytest.mark.parametrize("metric", ["cosine", "l2"])
 @pytest.mark.parametrize("shards", [2, 5])
 def test_exact_shards_are_one_index_to_the_last_bit(metric, shards):
@@ -35,7 +44,7 @@ def test_exact_shards_are_one_index_to_the_last_bit(metric, shards):
     assert (one.shards, several.shards, len(several)) == (1, shards, 3000)
     among = IDS[IDS % 2 == 0]
     for _ in range(2):
-        for queries in (QUERIES, COPIES[:1]):  # faiss computes few and many in two ways
+        for queries in (QUERIES, COPIES[:1]):
             for k in (1, 10, 101):  # and keeps few and many in two ways
                 check_same(several.search(queries, k), one.search(queries, k))
                 check_same(several.search(queries, k, among=among), one.search(queries, k, among=among))
@@ -45,6 +54,7 @@ def test_exact_shards_are_one_index_to_the_last_bit(metric, shards):
     assert sorted(several.ids) == sorted(one.ids) == sorted(IDS)
 
 
+@pytest.mark.usefixtures("in_either_way")
 @pytest.mark.parametrize("shards", [1, 3])
 def test_of_equal_distances_the_lowest_ids_are_found_first(shards):
     vectors = np.tile(VECTORS[:3], (1000, 1))
