@@ -207,6 +207,16 @@ def history_of(model: Path) -> list[Change]:
     return changes if is_known else [*changes, Change(in_use.number, in_use.made, "", "fitted")]
 
 
+def said_by(model: Path) -> str:
+    """Who put the version into use that a model's folder is, as its history says; empty where nobody said it, or the
+    model was fitted or decided anew since."""
+    try:
+        history, decided = ((model / name).stat().st_mtime_ns for name in (HISTORY, FILE))
+        return history_of(model)[-1].by if decided <= history else ""
+    except (UserError, OSError):
+        return ""
+
+
 def _store(model: Path) -> None:
     """Keep the version in use beside itself, as it is now: its threshold may have changed since it was made. Of files
     that are never written into a second name takes no room."""

@@ -18,6 +18,7 @@ from starlette.datastructures import UploadFile
 
 from downstream.inspection.inspection import Inspection
 from downstream.learning.background import Learning
+from downstream.learning.versions import HISTORY, said_by
 from downstream.service.audit.log import add_change
 from downstream.service.batching import Admission, Batcher
 from downstream.service.config import Settings
@@ -191,10 +192,15 @@ class Service:
         other judges. `stored` are the settings as they were just now: what another worker told of is among them."""
         if fingerprint == stored.get(NOTED + model):
             return
+        by = ""
+        with suppress(NoSuchModel):
+            by = said_by(self.models.path_of(model))
         with self.database.alone() as connection:
             before = read_setting(connection, NOTED + model)
             write_setting(connection, NOTED + model, fingerprint)
-            add_change(connection, "service", "model version", model, before, fingerprint)
+            # No user's name, who would have proved who it is: anybody may write any name into that file.
+            by = f"{by} ({HISTORY})" if by else "service"
+            add_change(connection, by, "model version", model, before, fingerprint)
 
     async def inspect(
         self,

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from serving_here import add_second_version, serving_here
 
+from downstream.inspection.inspector import Inspector
 from downstream.learning import versions
 from downstream.learning.versions import version_in_use
 from downstream.service import service as service_of_images
@@ -55,9 +56,28 @@ def test_a_version_is_promoted_and_rolled_back_and_the_next_image_is_judged_by_i
             for one in client.get("/api/audit", params={"limit": 4}).json()["entries"]]  # fmt: skip
     first, other = before["model_version"], after["model_version"]
     assert told == [  # the newest first: what shall be, and what came of it
-        ("model version", "service", other, first), ("version in use", "local", 2, 1),
-        ("model version", "service", first, other), ("version in use", "local", 1, 2),
+        ("model version", "local (history.json)", other, first), ("version in use", "local", 2, 1),
+        ("model version", "local (history.json)", first, other), ("version in use", "local", 1, 2),
     ]  # fmt: skip
+
+
+def test_who_changed_a_model_by_a_command_is_told_as_its_history_says_and_nobody_where_it_does_not(serving, second):
+    client, path = serving.client, serving.service.models.path_of("mean")
+
+    def told() -> str:
+        client.get("/api/threshold", params={"model": "mean"})
+        entry = client.get("/api/audit", params={"limit": 1}).json()["entries"][0]
+        assert entry["action"] == "model version"
+        return entry["by"]
+
+    versions.promote(path, 2, "ann")
+    assert told() == "ann (history.json)"
+    decided = Inspector.load(path)
+    decided.decide_at(99.0)  # as area.py does, which asks nobody for a name
+    decided.save(path)
+    assert told() == "service"
+    versions.promote(path, 1)
+    assert told() == "service"
 
 
 def test_no_version_comes_into_use_untold_and_what_did_not_is_told_too(serving, second, monkeypatch):
