@@ -2,6 +2,7 @@
 
     python scripts/chaos.py --minutes 10
     python scripts/chaos.py --minutes 60 --seed 7 --parts kills,damage --record RESULTS.md
+    python scripts/chaos.py --minutes 240 --tries kills=100,images=250,damage=1000,command-lines=500
     python scripts/chaos.py --minutes 120 --parts soak
     python scripts/chaos.py --seed 7 --only kills-12             # the same once more
 
@@ -71,12 +72,14 @@ SOAK_FROM_MINUTES = 240  # its share of less is too short to see growth
 def main(config: Chaos) -> int:
     """Attack for the minutes there are, an equal share each part; 1 where something did not hold."""
     check_names(config.parts, PARTS, "part")
-    chosen = chosen_tries(config)
-    names = list(chosen or config.parts) or parts_of_themselves(config.minutes)
+    chosen, wanted = chosen_tries(config), wanted_tries(config)
+    not_run = {} if chosen or config.parts else parts_without(config.minutes)
+    names = list(chosen or config.parts) or [name for name in PARTS if name not in not_run]
     for kept in config.out.glob(f"*/{WHAT_FAILED}"):
         if not chosen or kept.parent.name in {f"{name}-{number}" for name in chosen for number in chosen[name]}:
             shutil.rmtree(kept.parent)
     some = f" --tries {config.tries}" if config.tries else ""
+    most = (isinstance(config.tries, int) and config.tries) or sys.maxsize
     tries, failures, said = dict.fromkeys(names, 0), {name: [] for name in names}, []
     progress = Progress("attacking", round(60 * config.minutes), "s")
     with tempfile.TemporaryDirectory() as made, hub_for_commands(), progress:
@@ -86,8 +89,9 @@ def main(config: Chaos) -> int:
         for name in names:
             with closing(PARTS[name](material)) as attack:
                 start_s, passed_s, seconds = time.monotonic(), 0, 60 * config.minutes / len(names)
-                for number in chosen.get(name) or range(config.tries or sys.maxsize):
-                    if not chosen and tries[name] and passed_s >= seconds:
+                is_counted = chosen or name in wanted
+                for number in chosen.get(name) or range(wanted.get(name) or most):
+                    if not is_counted and tries[name] and passed_s >= seconds:
                         break
                     chance, attack.number = random.Random(f"{config.seed} {name} {number}"), number
                     again = f"--only {name}-{number}"
@@ -103,7 +107,7 @@ def main(config: Chaos) -> int:
                     failures[name].append(failed)
                     progress.print(failed)
                 said += [attack.said] if attack.said else []
-    lines = table(tries, failures) + [line for each in said for line in ("", each)]
+    lines = table(tries, failures, not_run) + [line for each in said for line in ("", each)]
     print("\n".join(lines))
     if config.record:
         when = f"{date.today()}, commit {commit()}\n\n"
@@ -126,12 +130,28 @@ def chosen_tries(config: Chaos) -> dict[str, list[int]]:
     return chosen
 
 
-def parts_of_themselves(minutes: float) -> list[str]:
-    """Those that nobody has to name."""
+def wanted_tries(config: Chaos) -> dict[str, int]:
+    """By part, where they are counted by name. Raises UserError for what is no part or no number."""
+    wanted = {}
+    for typed in () if isinstance(config.tries, int) else config.tries:
+        name, _, count = typed.partition("=")
+        check_names([name], PARTS, "part")
+        if not count.isdecimal() or not int(count):
+            raise UserError(f"--tries {typed} says no number of tries: give one for all, or such as kills=100,http=5.")
+        wanted[name] = int(count)
+    return wanted
+
+
+def parts_without(minutes: float) -> dict[str, str]:
+    """Those that have to be named here to be run, and why."""
     with tempfile.TemporaryDirectory() as folder:
         has_disks = may_mount(Path(folder))
-    without = {"postgres": not program("initdb"), "full-disk": not has_disks, "soak": minutes < SOAK_FROM_MINUTES}
-    return [name for name in PARTS if not without.get(name)]
+    reasons = {
+        "postgres": "" if program("initdb") else "PostgreSQL is not installed",
+        "full-disk": "" if has_disks else "no disk can be mounted here",
+        "soak": "" if minutes >= SOAK_FROM_MINUTES else f"it takes {SOAK_FROM_MINUTES} minutes or more",
+    }
+    return {name: reason for name, reason in reasons.items() if reason}
 
 
 def tried(attack: Callable[[Path], str | None], name: str, again: str, config: Chaos, folder: Path) -> str | None:
@@ -156,6 +176,7 @@ def _irregular(folder: str, names: list[str]) -> list[str]:
     return [p.name for p in paths if not p.is_symlink() and (p.is_fifo() or (p.is_file() and p.stat().st_size > 1e8))]
 
 
-def table(tries: dict[str, int], failures: dict[str, list[str]]) -> list[str]:
+def table(tries: dict[str, int], failures: dict[str, list[str]], not_run: dict[str, str]) -> list[str]:
     rows = [f"| {name} | {count} | {PARTS[name].unit} | {len(failures[name])} |" for name, count in tries.items()]
+    rows += [f"| {name} | not run | {reason} | |" for name, reason in not_run.items()]
     return ["| part | tries | each of them | failures |", "|---|---|---|---|", *rows]

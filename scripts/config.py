@@ -89,7 +89,8 @@ class Chaos:
 
     Attributes:
         minutes: How long, all parts together; each is tried once at least.
-        tries: At most so many of each part; 0 for as many as there is time.
+        tries: At most so many of each part, 0 for as many as there is time; or exactly so many of some parts, however
+            long that takes, such as kills=100,images=250.
         seed: Another seed, other attacks.
         only: Only these tries of this seed, by the names of the folders that they left, such as kills-12.
         parts: Only these; kills, damage, images, command-lines, http, service-kills, line-kills, postgres, full-disk,
@@ -101,7 +102,7 @@ class Chaos:
     """
 
     minutes: float = 2.0
-    tries: int = 0
+    tries: int | Names = 0
     seed: int = 0
     only: Names = Names()
     parts: Names = Names()

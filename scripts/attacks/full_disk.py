@@ -3,6 +3,7 @@ left, and when there is room again the same command comes to its end."""
 
 import os
 import random
+import re
 from contextlib import suppress
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from pretrain.command import UserError
 from scripts.attacks.attack import Attack
 from scripts.attacks.material import Material, command
 from scripts.attacks.serving import small_disk
-from scripts.attacks.writers import WRITERS
+from scripts.attacks.writers import WRITERS, Writer
 
 DISK_MB, PAGE = 512, 4096
 
@@ -53,12 +54,28 @@ class FullDisk(Attack):
             return f"{said}: leaves {[path.name for path in left]}"
         if done.returncode != 2 or writer.replaces:  # the new one or the old one
             writer.opened(out)
+        elif half := half_left(writer, out):
+            return f"{said}: leaves half a result: {half}"
         filler.unlink()
         again = command(*writer.words(self._material, out))
         if again.returncode not in writer.ends_with:
             return f"{said}: does not go on: {again.stderr[-300:]}"
         writer.opened(out)
         return None
+
+
+def half_left(writer: Writer, out: Path) -> str | None:
+    """What is wrong with what a command without room left; none where that is whole, is not there, or is said not to be
+    finished."""
+    try:
+        writer.opened(out)
+    except FileNotFoundError:
+        return None
+    except UserError as error:
+        return str(error) if re.search("damaged|cut off", str(error)) else None
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return None
 
 
 def may_mount(folder: Path) -> bool:

@@ -287,12 +287,14 @@ def opened_triage(out: Path) -> None:
 def opened_images(out: Path) -> None:
     opened_files(*(path.name for path in sorted(out.glob("*.png"))))(out)
     if not any(out.glob("*.png")):
-        raise ValueError("there is no image")
+        raise FileNotFoundError("there is no image")
 
 
 def opened_set(out: Path) -> None:
     found = [path for path in (out / "set").rglob("*.png") if "ground_truth" not in path.parts]
     opened_files(*(str(path.relative_to(out)) for path in found))(out)
+    if not found:
+        raise FileNotFoundError("there is no image")
     if len(found) != TRAIN:
         raise ValueError(f"{len(found)} of {TRAIN} images were converted")
 

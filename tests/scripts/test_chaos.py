@@ -20,7 +20,7 @@ from downstream.service.database import Database, StoredResult
 from downstream.stations.signal import Signal
 from embeddings.config import Extract
 from embeddings.extract import extract
-from pretrain.command import Names, UserError
+from pretrain.command import Names, UserError, read_config
 from scripts import chaos
 from scripts.attacks import damage, full_disk, hostile_images, http_abuse, kills, line_kills, pairs, soak
 from scripts.attacks.attack import Attack
@@ -110,6 +110,22 @@ def test_what_did_not_hold_is_kept_counted_and_the_same_again(no_material, tmp_p
     assert "| falls |" in (tmp_path / "record.md").read_text()
 
 
+def test_parts_are_tried_as_often_as_is_typed_and_what_is_not_run_is_named(no_material, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(chaos, "PARTS", {name: Falls for name in ("first", "second", "postgres", "soak")})
+    monkeypatch.setattr(Falls, "attempt", lambda self, chance, folder: None)
+    monkeypatch.setattr(chaos, "program", lambda _: None)
+    config = read_config(Chaos, ["--tries", "first=3,second=2", "--minutes", "0.0001", "--out", str(tmp_path / "out")])
+    assert chaos.main(config) == 0
+    rows = [[cell.strip() for cell in line.split("|")[1:5]] for line in capsys.readouterr().out.splitlines()[-4:]]
+    assert rows == [["first", "3", "a step", "0"], ["second", "2", "a step", "0"],
+                    ["postgres", "not run", "PostgreSQL is not installed", ""],
+                    ["soak", "not run", "it takes 240 minutes or more", ""]]  # fmt: skip
+    assert read_config(Chaos, ["--tries", "7"]).tries == 7
+    for typed, said in (("frist=3", "did you mean first"), ("first", "no number"), ("first=0", "no number")):
+        with pytest.raises(UserError, match=said):
+            chaos.main(Chaos(tries=Names(typed), out=tmp_path))
+
+
 def test_an_unknown_part_is_refused(tmp_path):
     with pytest.raises(UserError, match="did you mean kills"):
         chaos.main(Chaos(parts=Names("kill"), out=tmp_path))
@@ -152,7 +168,8 @@ def test_a_short_campaign_touches_every_part_and_finds_nothing(
     monkeypatch.setattr("scripts.attacks.material.IMPORTED", ["downstream.line", "pretrain.survey"])
     for module in (kills, full_disk, pairs):
         monkeypatch.setattr(module, "WRITERS", {"survey": WRITERS["survey"]})
-    parts = [name for name in chaos.parts_of_themselves(chaos.SOAK_FROM_MINUTES) if with_services == (name in SERVICES)]
+    not_run = chaos.parts_without(chaos.SOAK_FROM_MINUTES)
+    parts = [name for name in chaos.PARTS if name not in not_run and with_services == (name in SERVICES)]
     if with_services:
         request.getfixturevalue("one_service")
     assert chaos.main(Chaos(minutes=10, tries=1, parts=Names(parts), out=tmp_path / "out")) == 0
@@ -305,6 +322,7 @@ def test_a_pair_that_ends_badly_is_found(ends, said, tmp_path, monkeypatch):
         ((Ended(70, "Traceback"), Ended(0)), None, "exit code 70"),
         ((NO_SPACE, Ended(0)), ".model.host-1.part", "leaves ['.model.host-1.part']"),
         ((NO_SPACE, NO_SPACE), None, "does not go on"),
+        ((NO_SPACE, Ended(0)), "half", "leaves half a result: ValueError: only half is there"),
         ((Ended(0), Ended(0)), "half", "only half is there"),
     ],
 )
