@@ -20,16 +20,19 @@ from downstream.inspection.inspector import Inspector
 from downstream.learning.versions import history_of, versions_of
 from downstream.methods.exported import Exported
 from downstream.restoration.restorer import load_restorer
+from downstream.restoration.table import cell_file, read_cell
 from downstream.service.audit.log import add_change
 from downstream.service.database import Database
 from downstream.study.record import read_results, read_study
 from embeddings.index import Index
 from embeddings.vectors import Vectors
+from pretrain.data.manifest import read_rows
 from pretrain.encoder import load_encoder
 from scripts.attacks.hub import TOKEN
 from scripts.attacks.material import CATEGORY, TRAIN, Material, command, extracting, fitting, pretraining
 
 REPOSITORY_NAME, LOG_FILE = "heldout/chaos", "audit.jsonl"
+OTHER = "leather"  # than CATEGORY, of the same images
 
 
 class Writer(NamedTuple):
@@ -184,6 +187,43 @@ def exporting_openvino(material: Material, out: Path) -> tuple:
     return ("downstream/export.py", material.model, "--to", "openvino", "--out", out / "model.xml", "--overwrite")
 
 
+def listing(material: Material, out: Path) -> tuple:
+    return ("pretrain/manifest.py", material.data, "--out", out / "images.parquet")
+
+
+def choosing_area(material: Material, out: Path) -> tuple:
+    return ("downstream/area.py", "finetune", "--model", made(material, "with validation images"), "--data",
+            material.data, "--synthetic", "8", "--device", "cpu", "--out", out)  # fmt: skip
+
+
+def evaluating(material: Material, out: Path) -> tuple:
+    return ("downstream/restore.py", "evaluate", "--model", made(material, "restorer"), "--data", material.data,
+            "--test", OTHER, "--shown", "1", "--device", "cpu", "--out", out)  # fmt: skip
+
+
+def studying_restorers(material: Material, out: Path) -> tuple:
+    small = (
+        "--rows",
+        "random",
+        "--seeds",
+        "0",
+        "--steps",
+        "2",
+        "--input-size",
+        "32",
+        "--crop-px",
+        "32",
+        "--images",
+        "2",
+    )
+    return ("downstream/restore.py", "study", "--data", material.data, "--train", CATEGORY, "--test", OTHER,
+            "--encoder", "none", *small, "--device", "cpu", "--out", out)  # fmt: skip
+
+
+def rolling_back(material: Material, out: Path) -> tuple:
+    return ("downstream/detect.py", "roll-back", "--model", out)
+
+
 def comparing(material: Material, out: Path) -> tuple:
     study = made(material, "study")
     return ("downstream/compare.py", "--first", study, "--second", study, "--json", out / "found.json")
@@ -217,6 +257,11 @@ def make_annotated(material: Material, folder: Path) -> None:
 def make_learned(material: Material, folder: Path) -> None:
     shutil.copytree(material.model, folder)
     run_through(learning(material, folder))
+
+
+def make_promoted(material: Material, folder: Path) -> None:
+    shutil.copytree(made(material, "learned"), folder)
+    run_through(promoting(material, folder))
 
 
 def made_by(words: Callable[[Material, Path], tuple]) -> Callable[[Material, Path], None]:
@@ -278,6 +323,17 @@ def opened_files(*names: str) -> Callable[[Path], None]:
     return opened
 
 
+def opened_manifest(out: Path) -> None:
+    if not list(read_rows(out / "images.parquet")):
+        raise ValueError("no image is listed")
+
+
+def opened_evaluation(out: Path) -> None:
+    images = json.loads((out / "results.json").read_text())["images"]
+    if (lines := len((out / "images.csv").read_text().splitlines())) != len(images) + 1:
+        raise ValueError(f"a table of {lines} lines is of {len(images)} images")
+
+
 def opened_triage(out: Path) -> None:
     opened_files("sheet.png")(out)
     if not [json.loads(line) for line in (out / "triage.jsonl").read_text().splitlines()]:
@@ -304,6 +360,7 @@ MADE: dict[str, Callable[[Material, Path], None]] = {
     "audited.sqlite": make_audited,
     "annotated": make_annotated,
     "learned": make_learned,
+    "promoted": make_promoted,
     "with validation images": made_by(lambda material, out: (*fitting(material, out), "--validation-share", "0.25")),
     "study": made_by(studying),
     "restorer": made_by(restoring),
@@ -352,4 +409,22 @@ WRITERS = {
         exporting_openvino, lambda out: Exported(out / "model.xml"), begins_with="openvino", replaces=True
     ),
     "compare": Writer(comparing, opened_files("found.json")),
+    "manifest": Writer(listing, opened_manifest),
+    "area finetune": Writer(
+        choosing_area, opened_files("regions.png", "sizes.png", "areas.png", "samples.png", "finetune.json")
+    ),
+    "restore evaluate": Writer(evaluating, opened_evaluation),
+    "restore study": Writer(studying_restorers, lambda out: read_cell(cell_file(out, "random", 0))),
+    "roll-back": Writer(rolling_back, opened_versions, begins_with="promoted", ends_with=(0, 2), replaces=True),
+}
+# The other commands, with the reason why no file of theirs is attacked.
+NO_WRITERS = {
+    "pretrain/doctor.py": "only looks",
+    "downstream/detect.py versions": "only reads",
+    "downstream/audit.py verify": "only reads",
+    "downstream/serve.py": "attacked by parts of its own: service-kills, http, postgres, soak",
+    "downstream/line.py": "attacked by a part of its own: line-kills",
+    "baselines/sadnet.py evaluate": "the function of restore.py evaluate",
+    "baselines/sadnet.py restore": "the function of restore.py restore",
+    "baselines/vgg_cam.py test": "writes figures and pictures as area.py test does",
 }

@@ -1,28 +1,35 @@
 """The campaign: it finds nothing here, and says so where there is something."""
 
+import ast
+import io
 import json
 import os
 import random
+import re
+import runpy
 import shutil
 import socketserver
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
-from contextlib import closing, nullcontext
+from contextlib import closing, nullcontext, redirect_stdout, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import httpx
 import pytest
+from conftest import REPOSITORY
 
 from downstream.service.database import Database, StoredResult
 from downstream.stations.signal import Signal
 from embeddings.config import Extract
 from embeddings.extract import extract
+from heldout import COMMANDS
 from pretrain.command import Names, UserError, read_config
 from scripts import chaos
-from scripts.attacks import damage, full_disk, hostile_images, http_abuse, kills, line_kills, pairs, soak
+from scripts.attacks import damage, full_disk, hostile_images, http_abuse, kills, line_kills, pairs, soak, writers
 from scripts.attacks.attack import Attack
 from scripts.attacks.command_lines import CommandLines
 from scripts.attacks.http_abuse import HttpAbuse
@@ -31,7 +38,7 @@ from scripts.attacks.lost_results import lost
 from scripts.attacks.material import CATEGORY, Material, copied_models
 from scripts.attacks.serving import served
 from scripts.attacks.soak import Sample, Soak, judged, sample
-from scripts.attacks.writers import WRITERS, Writer
+from scripts.attacks.writers import NO_WRITERS, WRITERS, Writer
 from scripts.config import Chaos
 
 
@@ -220,6 +227,31 @@ def test_command_lines_are_made_of_every_command():
     assert {"Learn", "Promote", "AreaValidate", "Triage", "Push", "Pull", "Verify"} < {
         config.__name__ for config in attack._configs
     }
+
+
+def test_every_command_that_writes_is_attacked_or_it_is_said_why_not(tmp_path, monkeypatch):
+    monkeypatch.setattr(writers, "made", lambda material, name: material.folder / name)
+    material, commands = Material(tmp_path), set()
+    for module in COMMANDS.values():
+        file = f"{module.replace('.', '/')}.py"
+        several = [call for call in ast.walk(ast.parse((REPOSITORY / file).read_text()))
+                   if isinstance(call, ast.Call) and getattr(call.func, "id", "") == "start_commands"]  # fmt: skip
+        commands |= {f"{file} {name}" for name in subcommands(file)} if several else {file}
+    attacked = set()
+    for writer in WRITERS.values():
+        file, *options = map(str, writer.words(material, tmp_path / "out"))
+        attacked.add(file if file in commands else f"{file} {options[0]}")
+    assert attacked | {*NO_WRITERS} == commands and not attacked & {*NO_WRITERS}
+
+
+def subcommands(file: str) -> list[str]:
+    """As the command itself lists them."""
+    said = io.StringIO()
+    with redirect_stdout(said), pytest.MonkeyPatch.context() as patch, suppress(SystemExit):
+        patch.setattr(sys, "argv", [file, "--help"])
+        patch.setattr(sys, "path", [*sys.path])
+        runpy.run_path(str(REPOSITORY / file), run_name="__main__")
+    return re.search("{(.*)}", said.getvalue())[1].split(",")
 
 
 def test_a_part_without_its_one_signal_is_found(tmp_path):
