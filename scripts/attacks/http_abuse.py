@@ -3,6 +3,7 @@ fault of the service, and afterwards it answers an image as before."""
 
 import json
 import random
+import re
 import socket
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
@@ -27,6 +28,8 @@ ODD_PATHS = ("/../../etc/passwd", "/%2e%2e/%2e%2e/etc/passwd", "//etc/passwd", "
              "/api/results?name='%20OR%201=1--", "/app.js%00.png")  # fmt: skip
 ODD_VALUES = (None, True, -1, 1e308, "", "a" * 100_000, [], {}, {"name": None}, {"name": ["x"]}, {"name": "../../etc"},
               {"value": "1"}, {"value": {}}, {"value": 10**400}, {"name": "\x00"}, {"name": "hazelnut\n"})  # fmt: skip
+# By what is well said here a version that was learned would come into use, and score otherwise.
+ONLY_ODD, MAX_DRAWN_DEPTH = ("/api/learn", "/api/promote"), 8
 ODD_TEXTS = (b"", b"{", b"[" * 100_000, b'{"value": NaN}', b'{"value": 1e999}', b"\xff\xfe{}", b'{"a":1,"a":2}')
 
 
@@ -50,6 +53,7 @@ class HttpAbuse(Attack):
     def _start(self) -> None:
         folder = self._material.folder / "served"
         self._serving = self._open.enter_context(served(self._material.model, folder, "--max-image-mb", "4"))
+        self._described = self._serving.client.get("/openapi.json").json()
         self._tries = self._bytes_when_warm = 0
 
     def close(self) -> None:
@@ -66,7 +70,7 @@ class HttpAbuse(Attack):
                 connection.sendall(b"GET / HTTP/1.1\r\nHost: "[: chance.randrange(1, 23)])
         try:
             for number in range(REQUESTS):
-                make = chance.choice(ABUSES)
+                make = chance.choice((*ABUSES, *[self.drawn_body] * 8))
                 sent = make(chance)
                 (folder / f"{number}-{make.__name__}.http").write_bytes(sent.data)
                 if failed := self._answered(sent, chance):
@@ -75,6 +79,16 @@ class HttpAbuse(Attack):
         finally:
             for connection in half_heads:
                 connection.close()
+
+    def drawn_body(self, chance: random.Random) -> Sent:
+        """To any endpoint that takes JSON, what its own description asks for, but for some of it."""
+        taken = json_bodies(self._described)
+        if not taken:
+            return odd_value(chance)
+        method, path, schema = chance.choice(taken)
+        body = chance.choice(ODD_VALUES) if path in ONLY_ODD else drawn(schema, self._described, chance)
+        path = re.sub("{.*?}", lambda _: chance.choice(("0", "1", "-1", "a", "%00", f"{2**70}")), path)
+        return Sent(request(method, path, json.dumps(body).encode()))
 
     def _answered(self, sent: Sent, chance: random.Random) -> str | None:
         """What is wrong with the answer; to be closed without one is not."""
@@ -112,6 +126,38 @@ class HttpAbuse(Attack):
     def _scored(self) -> float | str:
         answer = self._serving.test(self._image)
         return answer.json()["anomaly_score"] if answer.status_code == 200 else answer.text
+
+
+def json_bodies(described: dict) -> list[tuple[str, str, dict]]:
+    """Method, path and schema of what an OpenAPI description has of endpoints that take JSON."""
+    operations = [(method.upper(), path, operation) for path, methods in described["paths"].items()
+                  for method, operation in methods.items()]  # fmt: skip
+    contents = [
+        (method, path, operation.get("requestBody", {}).get("content", {})) for method, path, operation in operations
+    ]
+    return [(*of, content["application/json"]["schema"]) for *of, content in contents if "application/json" in content]
+
+
+def drawn(schema: dict, described: dict, chance: random.Random, depth: int = 0) -> object:
+    """A value of a schema, of which one in six parts is odd."""
+    if chance.random() < 1 / 6 or depth > MAX_DRAWN_DEPTH:
+        return chance.choice(ODD_VALUES)
+    if "$ref" in schema:
+        schema = described["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
+    if choices := schema.get("anyOf", schema.get("oneOf")):
+        return drawn(chance.choice(choices), described, chance, depth + 1)
+    if "enum" in schema or "const" in schema:
+        return chance.choice(schema.get("enum", [schema.get("const")]))
+    kind = schema.get("type")
+    if kind == "object":
+        fields = {name: inner for name, inner in schema.get("properties", {}).items() if chance.random() < 0.9}
+        return {name: drawn(inner, described, chance, depth + 1) for name, inner in fields.items()}
+    if kind == "array":
+        items = schema.get("items") or chance.choice(schema.get("prefixItems", [{}]))
+        return [drawn(items, described, chance, depth + 1) for _ in range(chance.randrange(5))]
+    values = {"integer": (0, 1, 2, -1, 2**31, 2**63), "number": (0, 0.5, -1, 1e308), "boolean": (True, False),
+              "string": ("", "model", "agree", "a" * 10_000, "\x00", "2026-01-31T10:00Z"), "null": (None,)}  # fmt: skip
+    return chance.choice(values.get(kind, ODD_VALUES))
 
 
 def connected(serving: Serving) -> socket.socket:

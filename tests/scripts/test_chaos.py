@@ -21,6 +21,7 @@ from types import SimpleNamespace
 import httpx
 import pytest
 from conftest import REPOSITORY
+from serving_here import serving_here
 
 from downstream.service.database import Database, StoredResult
 from downstream.stations.signal import Signal
@@ -32,7 +33,7 @@ from scripts import chaos
 from scripts.attacks import damage, full_disk, hostile_images, http_abuse, kills, line_kills, pairs, soak, writers
 from scripts.attacks.attack import Attack
 from scripts.attacks.command_lines import CommandLines
-from scripts.attacks.http_abuse import HttpAbuse
+from scripts.attacks.http_abuse import ONLY_ODD, HttpAbuse, drawn, json_bodies
 from scripts.attacks.line_kills import unsaid
 from scripts.attacks.lost_results import lost
 from scripts.attacks.material import CATEGORY, Material, copied_models
@@ -46,6 +47,9 @@ from scripts.config import Chaos
 def no_material(monkeypatch):
     """For parts that need none."""
     monkeypatch.setattr(chaos, "make_material", Material)
+
+
+JSON = {"Content-Type": "application/json"}
 
 
 class Falls(Attack):
@@ -79,7 +83,8 @@ class FaultyService(socketserver.ThreadingTCPServer):
         super().__init__(("127.0.0.1", 0), self.RequestHandlerClass)
         threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01}).start()
         self.url = "http://{}:{}".format(*self.server_address)
-        self.log, self.process, self.client = "", SimpleNamespace(pid=0, poll=lambda: None), None
+        self.log, self.process = "", SimpleNamespace(pid=0, poll=lambda: None)
+        self.client = SimpleNamespace(get=lambda _: httpx.Response(200, json={"paths": {}}))
 
     def test(self, data: bytes, **fields) -> httpx.Response:
         self.log += self.added_log
@@ -283,6 +288,23 @@ def test_a_fault_of_a_service_is_found(faulty_service, tmp_path, monkeypatch):
                 changed.setattr(faulty_service, name, value)
                 assert said in attack.attempt(random.Random(0), tmp_path)
         assert attack.attempt(random.Random(0), tmp_path) is None
+
+
+def test_bodies_are_drawn_for_every_endpoint_that_takes_json(models_folder, tmp_path):
+    models = shutil.copytree(models_folder / "mean", tmp_path / "models" / "mean").parent
+    with serving_here(models, tmp_path) as serving:
+        described = serving.client.get("/openapi.json").json()
+        bodies = json_bodies(described)
+        assert {("PUT", "/api/threshold"), ("POST", "/api/feedback"), ("PUT", "/api/roi")} < {of[:2] for of in bodies}
+        chance, statuses = random.Random(0), {}
+        for _ in range(12):
+            for method, path, schema in bodies:
+                if path not in ONLY_ODD and "{" not in path:
+                    body = json.dumps(drawn(schema, described, chance)).encode()
+                    status = serving.client.request(method, path, content=body, headers=JSON).status_code
+                    statuses.setdefault(path, set()).add(status)
+        assert statuses["/api/threshold"] >= {200, 422}  # what is drawn is taken, and refused
+        assert not any(status >= 500 for found in statuses.values() for status in found)
 
 
 @pytest.mark.parametrize(
