@@ -295,14 +295,14 @@ def targets(config: Feedback) -> dict[str, dict[str, float]]:
 def table(cells: list[Cell], config: Feedback) -> list[str]:
     """A row for each number of normals, category and kind of feedback, and for the mean over categories."""
     categories = [*dict.fromkeys(cell.category for cell in cells)]
-    orders = len({cell.order for cell in cells})
     lines = [
-        f"fused at {config.size_px} px, {orders} orders; later images alone, at most {config.judged} good and as many",
+        f"fused at {config.size_px} px; later images alone, at most {config.judged} good and as many",
         f"defective ones; with mistakes: {max(map(int, config.corrected))} of each, {config.wrong:.0%} said wrongly;",
         "gain of balanced accuracy over no feedback, with its 95 % interval over orders",
     ]
     for normals in config.normals:
-        lines += ["", f"  fitted to {normals} good images"]
+        orders = len({cell.order for cell in cells if cell.normals == normals})
+        lines += ["", f"  fitted to {normals} good images, {orders} orders"]
         lines += [f"  {'':12}{'feedback':16}{'AUROC':>8}{'bal. acc.':>11}{'missed':>9}{'false al.':>11}{'gain':>18}"]
         for category in [*categories, ""]:
             for feedback in feedbacks(config):
@@ -326,11 +326,17 @@ PANEL_PX, COLORS = 300, ("#0a6cff", "#c2410c", "#15803d")
 
 
 def draw(cells: list[Cell], config: Feedback, file: Path) -> None:
-    """The mean over categories by number of corrected images, with its interval: a curve for each number of normals."""
+    """The mean over categories by number of corrected images, with its interval: a curve for each number of normals,
+    and a mark for what came of corrections on a tenth of the verdicts, and of those with mistakes."""
     counts = [0, *map(int, config.corrected)]
+    most = max(counts)
+    others = {ON_A_TENTH: max(1, round(most / 10)), WITH_MISTAKES: most}
     sheet = Image.new("RGB", (2 * MARGIN_PX + len(PANELS) * PANEL_PX, MARGIN_PX + TITLE_PX + PANEL_PX), PAPER)
     pen = ImageDraw.Draw(sheet)
-    title = "after so many good and as many defective images were corrected; 95 % intervals over orders"
+    title = (
+        "after so many good and as many defective images were corrected; 95 % intervals over orders; "
+        "circles: corrected on a tenth, squares: with mistakes"
+    )
     pen.text((MARGIN_PX, MARGIN_PX), title, INK, ImageFont.load_default(18))
     for column, (figure, name) in enumerate(PANELS):
         left, top = MARGIN_PX + column * PANEL_PX + 40, MARGIN_PX + TITLE_PX
@@ -340,14 +346,23 @@ def draw(cells: list[Cell], config: Feedback, file: Path) -> None:
             normals: [with_interval(means(cells, normals, feedback, figure)) for feedback in feedbacks(config)[:-2]]
             for normals in config.normals
         }
-        draw_panel(pen, box, counts, lines)
+        marks = {
+            normals: [
+                (count, *with_interval(means(cells, normals, feedback, figure))) for feedback, count in others.items()
+            ]
+            for normals in config.normals
+        }
+        draw_panel(pen, box, counts, lines, marks)
     save_image(sheet, file)
 
 
-def draw_panel(pen: ImageDraw.ImageDraw, box: tuple, counts: list[int], lines: dict[str, list]) -> None:
+def draw_panel(
+    pen: ImageDraw.ImageDraw, box: tuple, counts: list[int], lines: dict[str, list], marks: dict[str, list]
+) -> None:
     left, top, right, bottom = box
     font = ImageFont.load_default(12)
     halves = [(middle, np.nan_to_num(half)) for points in lines.values() for middle, half in points]
+    halves += [(middle, np.nan_to_num(half)) for points in marks.values() for _, middle, half in points]
     ends = [middle + sign * half for middle, half in halves for sign in (-1, 1)]
     low, high = min(ends) - 0.01, max(ends) + 0.01
 
@@ -364,4 +379,8 @@ def draw_panel(pen: ImageDraw.ImageDraw, box: tuple, counts: list[int], lines: d
         for count, (middle, half) in zip(counts, points, strict=True):
             pen.line([place(count, middle - np.nan_to_num(half)), place(count, middle + np.nan_to_num(half))], color, 1)
         pen.line([place(count, middle) for count, (middle, _) in zip(counts, points, strict=True)], color, 2)
+        for (count, middle, half), outline in zip(marks[normals], (pen.ellipse, pen.rectangle), strict=True):
+            across, down = place(count, middle)
+            pen.line([place(count, middle - np.nan_to_num(half)), place(count, middle + np.nan_to_num(half))], color, 1)
+            outline((across - 4, down - 4, across + 4, down + 4), outline=color, width=2)
         pen.text((left, bottom + 20 + 14 * number), f"fitted to {normals} good images", color, font)

@@ -9,12 +9,12 @@ import torch
 from PIL import Image
 
 from baselines.contract.method import Images
-from pretrain.command import UserError, run_command
+from pretrain.command import Names, UserError, run_command
 from pretrain.data.dataset import load
 from pretrain.encoder import Encoder
 from scripts.benchmarks import feedback
 from scripts.benchmarks.config import Feedback
-from scripts.benchmarks.feedback import Cell, corrections, gains, main, stream_of, summary
+from scripts.benchmarks.feedback import Cell, corrections, draw, feedbacks, gains, main, stream_of, summary, table
 
 
 @pytest.fixture
@@ -65,6 +65,21 @@ def test_gains_are_over_the_same_model_without_feedback():
 
 
 @pytest.mark.usefixtures("few_fresh")
+def test_orders_are_counted_for_each_number_of_normals_and_every_kind_of_feedback_is_drawn(tmp_path):
+    config = Feedback(normals=Names("4,all"), corrected=Names("5,20"))
+    cells = [Cell("nut", normals, order, feedback, 0.9, 0.8, 0.1, 0.1)
+             for normals, orders in (("4", 3), ("all", 2)) for order in range(orders)
+             for feedback in feedbacks(config)]  # fmt: skip
+    said = [line.strip() for line in table(cells, config)]
+    assert "fitted to 4 good images, 3 orders" in said and "fitted to all good images, 2 orders" in said
+    pictures = set()
+    for other in (None, "on a tenth", "with mistakes"):
+        changed = [cell._replace(auroc=0.5) if cell.feedback == other else cell for cell in cells]
+        draw(changed, config, tmp_path / "curves.png")
+        pictures.add((tmp_path / "curves.png").read_bytes())
+    assert len(pictures) == 3
+
+
 def test_what_is_judged_in_a_fraction_of_the_time_is_what_the_method_says(demo_folder):
     images = load(demo_folder, 64).of("hazelnut")
     stream = stream_of(images, "6", 0, 6, 6)
