@@ -90,7 +90,7 @@ def vectors(folder: Path, material: Material) -> tuple:
 
 def make_index(material: Material) -> Path:
     rows = Vectors(material.vectors)
-    Index.build(rows, rows.ids).save(material.folder / "index")
+    Index.build(rows, rows.ids, shards=2).save(material.folder / "index")
     return material.folder / "index"
 
 

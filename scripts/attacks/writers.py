@@ -57,7 +57,7 @@ def drawing(material: Material, out: Path) -> tuple:
 
 
 def building(material: Material, out: Path) -> tuple:
-    return ("embeddings/build.py", "--vectors", out, "--rebuild", "--kind", "flat")
+    return ("embeddings/build.py", "--vectors", out, "--rebuild", "--kind", "flat", "--shards", "2")
 
 
 def inspecting(material: Material, out: Path) -> tuple:
