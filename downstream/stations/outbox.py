@@ -25,6 +25,10 @@ FORMAT = 1
 # Delivered signals stay for the status page, and for clients that ask twice, up to so many.
 KEPT_SIGNALS = 10_000
 PRUNED_EVERY = 1_000
+# SQLite moves its log into the file within the commit that makes it 1,000 pages long, every hundredth or so, which then
+# waits three times for the disk. The writer does it right behind a signal that was answered, with time until the next
+# one; or SQLite as ever, where so many pages long no such moment has come.
+LOG_COMMITS, MOST_LOG_PAGES = 100, 10_000
 # So long it waits with places of sinks, until a signal is written anyway; and after a failure, until it tries again.
 SOON_S = RETRY_S = 1.0
 # Of one statement alone: what is beside it can be written all the same.
@@ -75,7 +79,8 @@ class Outbox:
         self._damage: str | None = None
         self._arrived = threading.Condition()  # also notified when the writer has something to do
         self._waiting: list[tuple[Callable[[sqlite3.Connection], object], Future]] = []
-        self._is_closing, self._newest, self._since_pruned = False, 0, 0
+        self._is_closing, self._newest, self._since_pruned, self._since_log = False, 0, 0, 0
+        self._readers: list[sqlite3.Connection] = []  # that nobody uses just now: to open one takes half a millisecond
         self._delivered: dict[str, int] = {}  # by sink, of this run
         self._written: dict[str, int] = {}
         try:
@@ -224,6 +229,8 @@ class Outbox:
             self._is_closing = True
             self._arrived.notify_all()
         self._thread.join()
+        while self._readers:
+            self._readers.pop().close()
 
     def _asked(self, write: Callable[[sqlite3.Connection], object]) -> Future:
         future: Future = Future()
@@ -292,18 +299,38 @@ class Outbox:
                 future.set_exception(outcome)
             else:
                 future.set_result(outcome)
+        self._since_log += 1
+        if self._since_log >= LOG_COMMITS and not self._waiting and any(isinstance(each, Signal) for each in outcomes):
+            self._shorten_log(connection)
         return True
 
+    def _shorten_log(self, connection: sqlite3.Connection) -> None:
+        self._since_log = 0
+        try:
+            connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        except sqlite3.Error as error:  # the log grows then, and the next commit says what is wrong with the disk
+            self._heed_damage(error)
+
     def _connected(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self.path, isolation_level=None, timeout=15)
+        connection = sqlite3.connect(self.path, isolation_level=None, timeout=15, check_same_thread=False)
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
+        connection.execute(f"PRAGMA wal_autocheckpoint={MOST_LOG_PAGES}")
         return connection
+
+    def _reader(self) -> sqlite3.Connection:
+        try:
+            return self._readers.pop()
+        except IndexError:  # all are in use, by other threads
+            return self._connected()
 
     def _rows(self, query: str, values: Sequence) -> list[tuple]:
         try:
-            with closing(self._connected()) as connection:
+            connection = self._reader()
+            try:
                 return connection.execute(query, values).fetchall()
+            finally:
+                connection.close() if self._is_closing else self._readers.append(connection)
         except sqlite3.DatabaseError as error:
             self._heed_damage(error)
             if self._damage is None:

@@ -119,10 +119,10 @@ def test_a_process_that_dies_or_hangs_is_the_camera_s_alone(onnx_file, tmp_path,
     assert "ended (SIGSEGV)" in capfd.readouterr().err
 
 
-def test_one_camera_is_one_station_s(tmp_path, monkeypatch, models_folder):
+def test_one_camera_is_one_station_s(tmp_path):
     source = {"type": "genicam", "producer": str(VIKY), "serial": "2"}
     stations = [{"name": name, "source": source, "model": "mean"} for name in ("cap", "lid")]
-    config = Config(stations=stations, models=models_folder)
+    config = Config(stations=stations, models=tmp_path)
     with pytest.raises(UserError, match="cap, source and station lid, source have .* the GenICam camera 2:"):
         check(config, read_line(config))
 
