@@ -125,7 +125,7 @@ def _send_frames(camera: ImageAcquirer, pipe: FileIO, watch: _Watch, is_ending: 
             continue
         frame_s = time.monotonic()
         try:
-            pixels = image_in(buffer)
+            pixels = image_in(buffer, nodes)
         finally:
             stream.queue_buffer(buffer)
         show(pipe, pixels, frame_s)
@@ -140,7 +140,7 @@ def opened(harvester: Harvester, producers: Sequence[str], wanted: Mapping[str, 
             raise UserError(f"the producer {path} cannot be loaded ({error}).") from None
     harvester.update()
     found = [each for each in harvester.device_info_list
-             if all(getattr(each, name) == value for name, value in wanted.items())]  # fmt: skip
+             if all(each.property_dict.get(name) == value for name, value in wanted.items())]  # fmt: skip
     if len(found) != 1:
         there = "; ".join(map(_described, harvester.device_info_list)) or "none"
         many = f"{len(found)} cameras are" if found else "no camera is"
@@ -167,7 +167,7 @@ def set_feature(nodes: Any, name: str, value: float | str | bool) -> None:
         node = nodes.get_node(name)
         kind, mode = node.node.principal_interface_type, node.node.get_access_mode()
     except Exception:
-        known = sorted({each.node.name for each in nodes.nodes if each.node.get_access_mode() in WRITABLE})
+        known = sorted(each.node.name for each in nodes.nodes if "_" not in each.node.name)  # which no standard one has
         raise UserError(f"the camera has no feature {name}; {nearest(name, known)}") from None
     if mode not in WRITABLE:
         raise UserError(f"the feature {name} cannot be set: it is {_MODES.get(mode, 'not available now')}.")
@@ -195,21 +195,28 @@ def _taken(node: Any, kind: EInterfaceType) -> str:
     return "it takes true or false" if kind == EInterfaceType.intfIBoolean else "it takes a text"
 
 
-def image_in(buffer: Any) -> np.ndarray:
-    """uint8 (h, w, 3): its only image, or the first of several parts. Raises UserError."""
+def image_in(buffer: Any, nodes: Any) -> np.ndarray:
+    """uint8 (h, w, 3): its only image, or the first of several parts. What its producer does not know of it, the
+    camera's features say. Raises UserError."""
     if buffer.payload_type not in IMAGES:
         kind = PAYLOADTYPE_INFO_IDS(buffer.payload_type).name.removeprefix("PAYLOAD_TYPE_")
         raise UserError(f"it sends no images but {kind}: set its features so that it sends images.")
     is_in_parts = buffer.payload_type == PAYLOADTYPE_INFO_IDS.PAYLOAD_TYPE_MULTI_PART
     image = buffer.parts[0] if is_in_parts else buffer
-    code = image.data_format if is_in_parts else buffer.pixel_format
-    name = dict_by_ints.get(code, f"0x{code:08X}")
+    code = _said(image, "data_format" if is_in_parts else "pixel_format") or nodes.PixelFormat.get_int_value()
+    height, width = (_said(image, name.lower()) or nodes.get_node(name).value for name in ("Height", "Width"))
+    padding = _said(image, "x_padding" if is_in_parts else "padding_x")
+    offset = _said(image, "data_offset" if is_in_parts else "image_offset")
+    data = np.frombuffer(buffer.raw_buffer, np.uint8)[offset:]
+    return rgb_of(dict_by_ints.get(code, f"0x{code:08X}"), data, height, width, padding)
+
+
+def _said(image: Any, name: str) -> int:
+    """0 for what the producer does not know."""
     try:
-        padding = image.x_padding if is_in_parts else image.padding_x
-    except Exception:  # not every producer knows
-        padding = 0
-    offset = image.data_offset if is_in_parts else image.image_offset
-    return rgb_of(name, np.frombuffer(buffer.raw_buffer, np.uint8)[offset:], image.height, image.width, padding)
+        return getattr(image, name)
+    except Exception:
+        return 0
 
 
 def _words(error: Exception) -> str:

@@ -8,10 +8,12 @@ import time
 from pathlib import Path
 
 import genicam
+import numpy as np
 import pytest
+from genicam.gentl import PAYLOADTYPE_INFO_IDS
 from harvesters.core import Harvester
 
-from downstream.stations.sources.camera import opened, set_feature
+from downstream.stations.sources.camera import image_in, opened, set_feature
 from pretrain.command import UserError
 
 VIKY = str(Path(genicam.__file__).parent / "viky.cti")
@@ -47,6 +49,19 @@ def test_features_are_set_by_their_kind(nodes):
     assert nodes.GenDCStreamingMode.value == "On" and nodes.ChunkModeActive.value is False
     set_feature(nodes, "GenDCStreamingMode", False)
     assert nodes.GenDCStreamingMode.value == "Off"
+
+
+def test_what_a_producer_does_not_know_of_an_image_the_camera_says(nodes):
+    class Bare:
+        payload_type, raw_buffer = PAYLOADTYPE_INFO_IDS.PAYLOAD_TYPE_IMAGE, bytes(range(200)) * 1000
+
+    for name, value in {"Width": 200, "Height": 300, "PixelFormat": "Mono8"}.items():
+        set_feature(nodes, name, value)
+    assert np.array_equal(image_in(Bare, nodes)[7, :, 1], np.arange(200)) and image_in(Bare, nodes).shape == (
+        300,
+        200,
+        3,
+    )
 
 
 @pytest.mark.parametrize(
