@@ -31,6 +31,7 @@ def station_status(station: Station, heartbeat: int) -> dict:
         **station.state(heartbeat).to_dict(),
         "budget_ms": station.options.budget_ms,
         "latency_ms": {"p50": station.tally.latency_ms(0.5), "p99": station.tally.latency_ms(0.99)},
+        "steps_ms": {"p50": station.tally.steps_ms(0.5), "p99": station.tally.steps_ms(0.99)},
         "rate_per_s": station.tally.rate_per_s(),
         "waiting": len(station.waiting),
         "model": loaded.name,

@@ -5,6 +5,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import Future
 from datetime import UTC, datetime
+from itertools import pairwise
 
 from downstream.inspection.inspection import Inspection
 from downstream.stations.contract import Frame
@@ -25,6 +26,7 @@ class Part:
         self.station, self.frames, self.number = station, [*frames], 0
         self.began_s, self.budget_ms, self.signal = began_s, budget_ms, Future()
         self.seen: tuple[Opened, Inspection] | None = None
+        self._moments_s: list[float] = []
         self._lock, self._is_over = threading.Lock(), False
 
     @property
@@ -59,6 +61,14 @@ class Part:
         latency_ms = round(1e3 * (time.monotonic() - self.began_s), 3)
         return Signal(self.id, self.station, self.number, self.name, "fault", reason, None, None, None, None, self.time,
                       latency_ms, frames=len(self.frames))  # fmt: skip
+
+    def ends_step(self) -> None:
+        """Of those that a tally has, the next one is done."""
+        self._moments_s.append(time.monotonic())
+
+    def steps_ms(self) -> list[float]:
+        """How long each took."""
+        return [1e3 * (end_s - start_s) for start_s, end_s in pairwise([self.began_s, *self._moments_s])]
 
     def settle(self, signal: Signal) -> None:
         """Its signal is on disk."""

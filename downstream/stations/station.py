@@ -269,13 +269,16 @@ class Station:
 
     def _decide(self, part: Part) -> None:
         loaded = self.model.loaded
+        part.ends_step()
         try:
             images = [opened(frame, loaded.inspector.size_px) for frame in part.frames]
+            part.ends_step()
             asked = [self.model.judge(image.decoded, part.deadline_s) for image in images]
             judged = [each.result(max(0.0, part.deadline_s - time.monotonic())) for each in asked]
             if self.options.threshold is not None:
                 judged = [loaded.inspector.at_threshold(each, self.options.threshold) for each in judged]
             decision = decide(judged, self.options.verdict)
+            part.ends_step()
         except NotInTime:
             self._fault(part, self._late)
         except (NotJudged, Unreadable) as error:
@@ -317,7 +320,8 @@ class Station:
             self._on_the_way.pop(part.id, None)
             return
         signal = written.result()
-        self.tally.add(signal.verdict, 1e3 * (time.monotonic() - part.began_s))
+        part.ends_step()
+        self.tally.add(signal.verdict, 1e3 * (time.monotonic() - part.began_s), part.steps_ms())
         self.newest = Newest(signal, *(part.seen or (None, None)))
         self._on_the_way.pop(part.id, None)
         part.settle(signal)

@@ -33,7 +33,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -49,6 +49,7 @@ from downstream.exporting.config import Config as Export
 from downstream.inspection.config import Fit
 from downstream.inspection.fitting import fit
 from downstream.inspection.inspector import Inspector
+from downstream.stations.tally import STEPS
 from pretrain.command import UserError
 from pretrain.data.decode import decode_bytes
 from pretrain.demo import make
@@ -82,6 +83,7 @@ class Borne(NamedTuple):
     faults: int
     put_aside: int
     is_borne: bool = True
+    steps_p99_ms: Mapping[str, float] = {}
 
 
 def main(config: Line) -> int:
@@ -116,6 +118,7 @@ def measured(config: Line, size_px: int = SIZE_PX, options: str = "") -> tuple[d
         "bare_per_s": median(each.per_s for each in every["bare"]),
         "line_p50_ms": median(each.p50_ms for each in every["line"]),
         "line_p99_ms": median(each.p99_ms for each in every["line"]),
+        "line_steps_p99_ms": {step: median(each.steps_p99_ms[step] for each in every["line"]) for step in STEPS},
         "p99_of_bare": median(
             ours.p99_ms / theirs.p99_ms for ours, theirs in zip(every["line"], every["bare"], strict=True)
         ),
@@ -204,6 +207,7 @@ def one_load(
         count, per_s, max(each["p50"] or 0 for each in latencies), max(each["p99"] or 0 for each in latencies),
         sum(each["parts"] for each in after) - before[0], sum(each["faults"] for each in after) - before[1],
         status["sinks"][0]["put_aside"],
+        steps_p99_ms={step: max(each["steps_ms"]["p99"].get(step, 0) for each in after) for step in STEPS},
     )  # fmt: skip
 
 
@@ -261,6 +265,9 @@ def table(figures: dict, borne: Sequence[Borne], config: Line, rounds: int, seco
         f"{figures['bare_per_s']:.1f} images/s",
         f"  a station, half that p50 {figures['line_p50_ms']:6.1f} ms, p99 {figures['line_p99_ms']:6.1f} ms "
         "from arrival to signal on disk",
+        "    of its steps alone "
+        + ", ".join(f"{step} {ms:.1f}" for step, ms in figures["line_steps_p99_ms"].items())
+        + " ms at p99",
         f"  and one that hangs   {'':11}p99 {figures['line_p99_ms_with_one_that_hangs']:6.1f} ms",
         f"without a fault in {seconds:g} s, within {config.budget_ms:g} ms:",
     ]

@@ -42,6 +42,9 @@ def test_stations_share_a_model_and_the_line_ends_with_its_sources(onnx_file, tm
     assert by_name["nut"]["parts"] == count and by_name["nut"]["faults"] == 0 and by_name["nut"]["failed"] > 0
     assert by_name["lid"]["parts"] == 2 * len(list(folder.iterdir())) and by_name["lid"]["mode"] == "stopped"
     assert 0 < by_name["nut"]["latency_ms"]["p50"] <= by_name["nut"]["latency_ms"]["p99"]
+    steps = by_name["nut"]["steps_ms"]
+    assert [*steps["p50"]] == ["waiting", "decoding", "judging", "writing"] and steps["p50"]["judging"] > 0
+    assert all(0 <= ms <= by_name["nut"]["latency_ms"]["p99"] for ms in steps["p50"].values())
     assert len((tmp_path / "out.csv").read_text().splitlines()) == 1 + by_name["lid"]["parts"]
     failed = by_name["nut"]["failed"] + by_name["lid"]["failed"]
     assert len(list((tmp_path / "sorted").rglob("*.png"))) == failed

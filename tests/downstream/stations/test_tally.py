@@ -13,6 +13,16 @@ def test_percentiles_are_those_of_the_last_parts(monkeypatch):
     assert tally.counts == {"pass": 75, "fault": 25}
 
 
+def test_steps_are_those_of_parts_that_went_all_the_way():
+    tally = Tally()
+    assert tally.steps_ms(0.5) == {}
+    for ms in range(1, 101):
+        tally.add("pass", 4.0 * ms, [1.0, 2.0, float(ms), 0.0])
+        tally.add("fault", 1.0, [9.0])
+    assert tally.steps_ms(0.99) == {"waiting": 1.0, "decoding": 2.0, "judging": 100.0, "writing": 0.0}
+    assert tally.steps_ms(0.5)["judging"] == 51.0 and tally.counts == {"pass": 100, "fault": 100}
+
+
 def test_the_rate_is_of_the_last_minute(monkeypatch):
     now_s = [1000.0]
     monkeypatch.setattr(module.time, "monotonic", lambda: now_s[0])
