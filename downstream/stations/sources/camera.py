@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from io import FileIO
 from typing import Any, NoReturn
 
@@ -20,7 +21,7 @@ import numpy as np
 
 from downstream.stations.sources.genicam import END_S, FRAME, HEAD, LOST, REFUSED, WELL
 from downstream.stations.sources.pixel_formats import rgb_of
-from pretrain.command import UserError, installed_by, nearest
+from pretrain.command import UserError, installed_by
 
 try:
     from genicam.genapi import EAccessMode, EInterfaceType
@@ -167,8 +168,9 @@ def set_feature(nodes: Any, name: str, value: float | str | bool) -> None:
         node = nodes.get_node(name)
         kind, mode = node.node.principal_interface_type, node.node.get_access_mode()
     except Exception:
-        known = sorted(each.node.name for each in nodes.nodes if "_" not in each.node.name)  # which no standard one has
-        raise UserError(f"the camera has no feature {name}; {nearest(name, known)}") from None
+        near = get_close_matches(name, [each.node.name for each in nodes.nodes], 1)  # of hundreds
+        hint = f"did you mean {near[0]}?" if near else "the viewer of its vendor shows those that it has."
+        raise UserError(f"the camera has no feature {name}; {hint}") from None
     if mode not in WRITABLE:
         raise UserError(f"the feature {name} cannot be set: it is {_MODES.get(mode, 'not available now')}.")
     try:

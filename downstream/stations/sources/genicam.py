@@ -129,13 +129,13 @@ class GenICamSource(Source):
 
 
 def started(options: GenICam, is_check: bool = False) -> Process:
-    """A process that opens the camera, and says what comes of it."""
+    """A process that opens the camera, and says what comes of it. Of a group of its own: Ctrl-C is for the line."""
     told = {"producers": [str(path) for path in options.producers()], "wanted": options.wanted(), "is_check": is_check,
             "features": options.features, "timeout_s": options.timeout_s}  # fmt: skip
     paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     environment = {**os.environ, "PYTHONPATH": paths, "PYTHONSAFEPATH": "1"}
     process = subprocess.Popen([sys.executable, "-c", CAMERA], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0,
-                               pipesize=1 << 20, env=environment)  # fmt: skip
+                               pipesize=1 << 20, env=environment, process_group=0)  # fmt: skip
     assert process.stdin is not None and isinstance(process.stdout, RawIOBase)
     with suppress(OSError):  # it has ended already
         process.stdin.write(json.dumps(told).encode() + b"\n")

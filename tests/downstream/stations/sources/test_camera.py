@@ -68,6 +68,7 @@ def test_what_a_producer_does_not_know_of_an_image_the_camera_says(nodes):
     ("name", "value", "words"),
     [
         ("Widht", 640, "the camera has no feature Widht; did you mean Width"),
+        ("ExposureTime", 5000, "the camera has no feature ExposureTime; the viewer of its vendor shows"),
         ("Width", 99999, "the feature Width does not take 99999: it takes 100 to 800"),
         ("Width", 640.5, "the feature Width does not take 640.5: it takes 100 to 800"),
         ("AcquisitionFrameRate", "fast", "does not take 'fast': it takes 1 to 200"),
