@@ -31,6 +31,9 @@ PRUNED_EVERY = 1_000
 LOG_COMMITS, MOST_LOG_PAGES = 100, 10_000
 # So long it waits with places of sinks, until a signal is written anyway; and after a failure, until it tries again.
 SOON_S = RETRY_S = 1.0
+# A file is looked through when it is opened, if that takes no more than a second or so: signals of days that wait for a
+# sink are more, and the line does not wait for that.
+CHECKED_BYTES = 1 << 28
 # Of one statement alone: what is beside it can be written all the same.
 OF_A_STATEMENT = (sqlite3.DataError, sqlite3.IntegrityError, sqlite3.InterfaceError, sqlite3.NotSupportedError,
                   sqlite3.ProgrammingError)  # fmt: skip
@@ -86,7 +89,8 @@ class Outbox:
         try:
             with closing(self._connected()) as connection:
                 self._make(connection)
-                if (found := connection.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
+                is_small = self.path.stat().st_size < CHECKED_BYTES
+                if is_small and (found := connection.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
                     raise sqlite3.DatabaseError(found.splitlines()[-1])
                 self._newest = connection.execute("SELECT COALESCE(MAX(number), 0) FROM signals").fetchone()[0]
         except sqlite3.DatabaseError as error:

@@ -135,7 +135,7 @@ def started(options: GenICam, is_check: bool = False) -> Process:
     paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     environment = {**os.environ, "PYTHONPATH": paths, "PYTHONSAFEPATH": "1"}
     process = subprocess.Popen([sys.executable, "-c", CAMERA], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0,
-                               pipesize=1 << 20, env=environment, process_group=0)  # fmt: skip
+                               pipesize=1 << 18, env=environment, process_group=0)  # fmt: skip
     assert process.stdin is not None and isinstance(process.stdout, RawIOBase)
     with suppress(OSError):  # it has ended already
         process.stdin.write(json.dumps(told).encode() + b"\n")
