@@ -44,6 +44,7 @@ from scripts.attacks.hostile_images import HostileImages
 from scripts.attacks.http_abuse import HttpAbuse
 from scripts.attacks.hub import hub_for_commands
 from scripts.attacks.kills import Kills
+from scripts.attacks.line_abuse import LineAbuse
 from scripts.attacks.line_kills import LineKills
 from scripts.attacks.lost_results import PostgresAttacks, ServiceKills
 from scripts.attacks.material import make_material
@@ -60,6 +61,7 @@ PARTS = {
     "http": HttpAbuse,
     "service-kills": ServiceKills,
     "line-kills": LineKills,
+    "line-http": LineAbuse,
     "postgres": PostgresAttacks,
     "full-disk": FullDisk,
     "pairs": Pairs,

@@ -44,6 +44,7 @@ class HttpAbuse(Attack):
     """One try is twenty-five requests, and one image that must be answered as the first was."""
 
     unit = f"{REQUESTS} requests"
+    score = "anomaly_score"  # its name in an answer
 
     def __init__(self, material: Material) -> None:
         self._material, self._open, self._image = material, ExitStack(), image_bytes()
@@ -71,7 +72,7 @@ class HttpAbuse(Attack):
         try:
             for number in range(REQUESTS):
                 make = chance.choice((*ABUSES, *[self.drawn_body] * 8))
-                sent = make(chance)
+                sent = self.aimed(make(chance))
                 (folder / f"{number}-{make.__name__}.http").write_bytes(sent.data)
                 if failed := self._answered(sent, chance):
                     return f"request {number}, {make.__name__}: {failed}"
@@ -89,6 +90,10 @@ class HttpAbuse(Attack):
         body = chance.choice(ODD_VALUES) if path in ONLY_ODD else drawn(schema, self._described, chance)
         path = re.sub("{.*?}", lambda _: chance.choice(("0", "1", "-1", "a", "%00", f"{2**70}")), path)
         return Sent(request(method, path, json.dumps(body).encode()))
+
+    def aimed(self, sent: Sent) -> Sent:
+        """To where this one takes images."""
+        return sent
 
     def _answered(self, sent: Sent, chance: random.Random) -> str | None:
         """What is wrong with the answer; to be closed without one is not."""
@@ -125,7 +130,7 @@ class HttpAbuse(Attack):
 
     def _scored(self) -> float | str:
         answer = self._serving.test(self._image)
-        return answer.json()["anomaly_score"] if answer.status_code == 200 else answer.text
+        return answer.json()[self.score] if answer.status_code == 200 else answer.text
 
 
 def json_bodies(described: dict) -> list[tuple[str, str, dict]]:

@@ -34,6 +34,7 @@ from scripts.attacks import damage, full_disk, hostile_images, http_abuse, kills
 from scripts.attacks.attack import Attack
 from scripts.attacks.command_lines import CommandLines
 from scripts.attacks.http_abuse import ONLY_ODD, HttpAbuse, drawn, json_bodies
+from scripts.attacks.line_abuse import CALLED, PUSHED, LineAbuse
 from scripts.attacks.line_kills import unsaid
 from scripts.attacks.lost_results import lost
 from scripts.attacks.material import CATEGORY, Material, copied_models
@@ -166,7 +167,7 @@ def one_service(material, monkeypatch) -> Iterator[None]:
         yield
 
 
-SERVICES = ("http", "service-kills", "line-kills", "postgres", "soak")
+SERVICES = ("http", "service-kills", "line-kills", "line-http", "postgres", "soak")
 
 
 @pytest.mark.parametrize("with_services", [False, pytest.param(True, marks=pytest.mark.slow)])
@@ -305,6 +306,16 @@ def test_bodies_are_drawn_for_every_endpoint_that_takes_json(models_folder, tmp_
                     statuses.setdefault(path, set()).add(status)
         assert statuses["/api/threshold"] >= {200, 422}  # what is drawn is taken, and refused
         assert not any(status >= 500 for found in statuses.values() for status in found)
+
+
+def test_what_is_sent_to_a_service_is_sent_to_a_line_where_it_takes_images():
+    aim, chance = object.__new__(LineAbuse), random.Random(0)
+    sent = [(make(chance), aim.drawn_body(chance)) for make in http_abuse.ABUSES for _ in range(5)]
+    aimed = [aim.aimed(first).data for first, _ in sent] + [second.data for _, second in sent]
+    assert not any(b"test_image" in data for data in aimed)
+    assert {PUSHED, CALLED} <= {
+        data.split(b" ")[1].decode() for data in aimed if data.startswith(b"POST /api/stations")
+    }
 
 
 @pytest.mark.parametrize(
