@@ -26,7 +26,7 @@ import uvicorn
 from PIL import Image
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
@@ -93,7 +93,7 @@ class Http:
                 *(Route(f"/{name}", partial(_shared, name)) for name in SHARED),
                 Mount("/", StaticFiles(directory=WEB, html=True)),
             ],
-            exception_handlers={HTTPException: _http_error, UserError: _user_error},
+            exception_handlers={HTTPException: _http_error, UserError: _user_error, ClientDisconnect: _gone},
         )  # fmt: skip
         limits = [each.options.source.max_image_mb for each in stations if isinstance(each.options.source, Push)]
         max_bytes = max([1, *limits]) << 20
@@ -263,3 +263,8 @@ async def _http_error(request: Request, error: HTTPException) -> JSONResponse:
 
 async def _user_error(request: Request, error: UserError) -> JSONResponse:
     return JSONResponse({"detail": str(error)}, 409)
+
+
+async def _gone(request: Request, error: ClientDisconnect) -> Response:
+    """Nobody reads it; without it each client that goes away within a body leaves a traceback in the log."""
+    return Response(status_code=400)

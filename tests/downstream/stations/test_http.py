@@ -1,5 +1,6 @@
 """The line's own HTTP: images in, calls in, status and events out; by the access rules of the service."""
 
+import asyncio
 import json
 import threading
 from io import BytesIO
@@ -120,3 +121,19 @@ def test_with_a_token_nobody_else_may_ask(onnx_file, tmp_path):
                  token_file=tmp_path / "token") as here:  # fmt: skip
         assert here.client.get("/api/status").status_code == 401 and here.client.get("/health").status_code == 200
         assert here.client.get("/api/status", headers={"Authorization": f"Bearer {TOKEN}"}).status_code == 200
+
+
+def test_who_goes_away_within_a_body_is_no_fault_of_the_line(here):
+    messages, said = iter([{"type": "http.request", "body": b"ha", "more_body": True}, {"type": "http.disconnect"}]), []
+
+    async def receive() -> dict:
+        return next(messages)
+
+    async def send(message: dict) -> None:
+        said.append(message)
+
+    headers = [(b"host", b"localhost"), (b"content-length", b"99")]
+    scope = {"type": "http", "method": "POST", "path": "/api/stations/push/parts", "query_string": b"", "root_path": "",
+             "headers": headers, "scheme": "http"}  # fmt: skip
+    asyncio.run(here.line.http._server.config.app.app(scope, receive, send))
+    assert said[0]["status"] == 400
