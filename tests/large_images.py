@@ -24,12 +24,19 @@ CELL_PX, DEFECT_PX = 61, 12
 
 
 def surface(side_px: int, seed: int) -> np.ndarray:
-    """A texture that is the same everywhere, and starts elsewhere in each image."""
+    """A texture that is the same everywhere, and starts elsewhere in each image; towards the border it fades, since
+    three images do not show how all its cuts look there."""
     cell = np.random.default_rng(0).integers(110, 140, (CELL_PX // 8, CELL_PX // 8, 3), dtype=np.uint8)
     cell = np.asarray(Image.fromarray(cell).resize((CELL_PX, CELL_PX), Image.Resampling.BICUBIC))
     down, across = np.random.default_rng(seed).integers(0, CELL_PX, 2)
     times = -(-side_px // CELL_PX)
-    return np.roll(np.tile(cell, (times, times, 1))[:side_px, :side_px], (down, across), (0, 1))
+    pixels = np.roll(np.tile(cell, (times, times, 1))[:side_px, :side_px], (down, across), (0, 1))
+    inwards = np.minimum(np.arange(side_px), np.arange(side_px)[::-1]) / (side_px // 8)
+    mean = int(cell.mean())
+    for near in np.flatnonzero(inwards < 1):  # row by row: of a large image, copies take gigabytes
+        for part in (pixels[near], pixels[:, near]):
+            part[:] = mean + inwards[near] * (part - np.float32(mean))
+    return pixels
 
 
 def inspect(folder: Path, side_px: int, options: list[str]) -> dict:
