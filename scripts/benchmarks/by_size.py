@@ -1,8 +1,8 @@
 """`infer.py --sizes`: what an image costs by the size that it is seen at, in milliseconds and in memory.
 
 Models are those of `detect.py fit --size-px`, of a few good images, and are run as they are fitted, image by image,
-each in a process of its own. All sizes of a method take turns. A process's memory is its peak; what an image takes is
-what that is above the peak of loading.
+each in a process of its own. All sizes of a method take turns. A process's memory is its peak since the model was
+loaded; what an image takes is what that is above what it held then.
 """
 
 import json
@@ -18,7 +18,9 @@ import numpy as np
 
 from downstream.inspection.inspector import Inspector
 from pretrain.command import Names, UserError
-from pretrain.data.dataset import load, usual_size
+from pretrain.data.dataset import usual_size
+from pretrain.data.decode import decode
+from pretrain.data.layouts import scan
 from pretrain.data.size import Asked, named
 from scripts.benchmarks.config import Infer
 from scripts.benchmarks.peers import CONTESTANTS, Contestant, started
@@ -33,12 +35,19 @@ AT_MOST = {"default_over_smallest": 12.0}
 def by_size(config: Infer, data: Path) -> int:
     """Measure, print the table, and say whether the size that `fit` chooses takes as long as it may."""
     methods, rounds, normals = (METHODS[-1:], 2, 8) if config.quick else (METHODS, config.rounds, NORMALS)
-    category = next(iter(config.categories), None) or load(data, 64).categories[0]
+    records = scan(data, config.categories[:1]).records
+    records = [record for record in records if record.category == records[0].category]
+    category, originals = records[0].category, [record.path for record in records if record.split == "train"]
+    tests = [record.path for record in records if record.split == "test"]
+    tests = tests[:: max(1, len(tests) // IMAGES)][:IMAGES]
     sizes = sizes_of(config.sizes[:2] if config.quick else config.sizes)
     measured = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        images = {size: test_images(folder, data, category, size, asked) for size, asked in sizes.items()}
+        images = {size: folder / f"{size}.npy" for size in sizes}
+        for size, asked in sizes.items():
+            seen_at = usual_size(originals, asked)
+            np.save(images[size], np.stack([decode(path, seen_at).pixels for path in tests]))
         for method in methods:
             models = {size: folder / f"{method}-{size}" for size in sizes}
             for size, model in models.items():
@@ -46,7 +55,7 @@ def by_size(config: Infer, data: Path) -> int:
                 fitted = {"method": method, "encoder": "imagenet", "size_px": sizes[size] or "native"}
                 Inspector.fit(data, category=category, shots=normals, **fitted).save(model)
             measured[method] = take_turns(rounds, models, images)
-    chosen = named(usual_size(originals(data, category), "auto"))
+    chosen = named(usual_size(originals, "auto"))
     figures = figures_of(measured, chosen)
     lines = [
         f"{category}, {normals} normals; as fitted, by torch on {os.cpu_count()} threads, image by image; medians of",
@@ -67,21 +76,9 @@ def sizes_of(typed: Names) -> dict[str, Asked]:
     return {each: None if each == "native" else int(each) for each in typed}
 
 
-def originals(data: Path, category: str) -> list[Path]:
-    return [record.path for record in load(data, 64, Names(category)).records]
-
-
-def test_images(folder: Path, data: Path, category: str, size: str, size_px: Asked) -> Path:
-    """A file of the images that are judged, as that size shows them."""
-    images = load(data, size_px, Names(category), keep_aspect=True)
-    tested = [i for i, record in enumerate(images.records) if record.split == "test"]
-    np.save(folder / f"{size}.npy", images.batch(tested[:: max(1, len(tested) // IMAGES)][:IMAGES]))
-    return folder / f"{size}.npy"
-
-
 def take_turns(rounds: int, models: dict[str, Path], images: dict[str, Path]) -> dict[str, dict[str, list[float]]]:
     """By size, lists over the rounds of seconds and CPU seconds an image, and the memory in MiB: of the process, and
-    above that of loading."""
+    what it takes beside the model."""
 
     def turn(contestant: Contestant, loaded_mib: float) -> list[float]:
         done = contestant.do("predict", batch=1, count=IMAGES)
@@ -94,7 +91,7 @@ def take_turns(rounds: int, models: dict[str, Path], images: dict[str, Path]) ->
             wanted = {"model": str(model), "images": str(images[size]), "threads": os.cpu_count()}
             command = [sys.executable, CONTESTANTS / "ours_infer.py", json.dumps(wanted)]
             contestant = stack.enter_context(started(command))
-            loaded_mib = contestant.do("predict", batch=1, count=0)["peak_mib"] or float("nan")
+            loaded_mib = contestant.do("settle")["peak_mib"] or float("nan")
             turns[size] = partial(turn, contestant, loaded_mib)
         measured = in_rounds(rounds, turns)
     names = ("seconds", "cpu_seconds", "peak_mib", "image_mib")
