@@ -14,7 +14,8 @@ from typing import NamedTuple
 
 from PIL import Image, UnidentifiedImageError
 
-from pretrain.data.decode import FORMATS, Decoded, Unreadable, decode_bytes
+from pretrain.data.channels import PLAIN, Channels, read_contents
+from pretrain.data.decode import FORMATS, Decoded, Unreadable
 from pretrain.data.size import Size
 from pretrain.workers import worker_pool
 
@@ -76,17 +77,19 @@ def check_size(data: bytes, max_pixels: int) -> None:
         raise RefusedImage(413, sizes)
 
 
-def decode_limited(data: bytes, size_px: Size, max_pixels: int) -> Decoded | RefusedImage:
+def decode_limited(data: bytes, size_px: Size, max_pixels: int, channels: Channels) -> Decoded | RefusedImage:
     """`decode_checked` for a process that does nothing else."""
     limit_memory()
-    return decode_checked(data, size_px, max_pixels)
+    return decode_checked(data, size_px, max_pixels, channels)
 
 
-def decode_checked(data: bytes, size_px: Size | None, max_pixels: int) -> Decoded | RefusedImage:
+def decode_checked(
+    data: bytes, size_px: Size | None, max_pixels: int, channels: Channels = PLAIN
+) -> Decoded | RefusedImage:
     """The image at `size_px`, or as it is; or why not."""
     try:
         check_size(data, max_pixels)
-        return decode_bytes(data, size_px)
+        return read_contents([data], size_px, channels)
     except RefusedImage as refused:
         return refused
     except Unreadable as unreadable:
@@ -104,10 +107,10 @@ class Decoders:
         self._tasks: set[asyncio.Task] = set()
         self._pool = self._started()
 
-    async def decode(self, data: bytes, size_px: Size) -> Decoded:
+    async def decode(self, data: bytes, size_px: Size, channels: Channels = PLAIN) -> Decoded:
         """At `size_px`. Raises RefusedImage. The image of a caller that was cancelled is decoded all the same,
         until its time is over: else a hostile one could keep its process."""
-        task = asyncio.ensure_future(self._decode(data, size_px))
+        task = asyncio.ensure_future(self._decode(data, size_px, channels))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         outcome = await asyncio.shield(task)
@@ -115,21 +118,23 @@ class Decoders:
             raise outcome
         return outcome
 
-    async def _decode(self, data: bytes, size_px: Size) -> Decoded | RefusedImage:
+    async def _decode(self, data: bytes, size_px: Size, channels: Channels) -> Decoded | RefusedImage:
         async with self._slots:
             try:
-                return await self._decode_in(self._pool, data, size_px)
+                return await self._decode_in(self._pool, data, size_px, channels)
             except (BrokenProcessPool, TimeoutError):
                 # This image brought a process down, or another one that was decoded beside it: alone it will show.
-                return await self._decode_alone(data, size_px)
+                return await self._decode_alone(data, size_px, channels)
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    async def _decode_in(self, pool: ProcessPoolExecutor, data: bytes, size_px: Size) -> Decoded | RefusedImage:
+    async def _decode_in(
+        self, pool: ProcessPoolExecutor, data: bytes, size_px: Size, channels: Channels
+    ) -> Decoded | RefusedImage:
         loop = asyncio.get_running_loop()
         try:
-            task = loop.run_in_executor(pool, decode_limited, data, size_px, self.max_pixels)
+            task = loop.run_in_executor(pool, decode_limited, data, size_px, self.max_pixels, channels)
             return await asyncio.wait_for(task, self.seconds)
         except (BrokenProcessPool, TimeoutError):
             if pool is self._pool:
@@ -137,10 +142,10 @@ class Decoders:
             _end(pool)
             raise
 
-    async def _decode_alone(self, data: bytes, size_px: Size) -> Decoded | RefusedImage:
+    async def _decode_alone(self, data: bytes, size_px: Size, channels: Channels) -> Decoded | RefusedImage:
         pool = worker_pool(1)
         try:
-            return await self._decode_in(pool, data, size_px)
+            return await self._decode_in(pool, data, size_px, channels)
         except (BrokenProcessPool, TimeoutError):
             return RefusedImage(422, "brings the decoder down, or takes it too long: a hostile file?")
         finally:

@@ -16,7 +16,6 @@ from scipy.special import stdtrit
 from downstream.inspection.inspector import FILE, Inspector
 from downstream.service.monitoring import LOG
 from pretrain.command import UserError, nearest
-from pretrain.data.channels import PLAIN
 from pretrain.data.decode import Decoded
 from pretrain.data.size import sides
 from pretrain.reading import read_regular
@@ -144,7 +143,7 @@ class Models:
     def _read(self, name: str, path: Path, written_ns: int) -> LoadedModel:
         fingerprint = fingerprint_of(path)
         inspector = Inspector.load(path, self._device)
-        if inspector.channels != PLAIN:
+        if inspector.channels.lights > 1:
             raise UserError(f"{path} is of {inspector.channels}, which the service does not read: run it by detect.py.")
         inspector.method.batch_size = self._batch_size
         files = [path] if path.is_file() else filter(Path.is_file, path.iterdir())

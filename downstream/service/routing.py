@@ -17,6 +17,7 @@ from downstream.service.decoding import RefusedImage
 from downstream.service.models import Models, NoSuchModel, decision_file
 from downstream.service.monitoring import LOG
 from pretrain.command import UserError
+from pretrain.data.channels import Channels
 from pretrain.data.decode import Decoded
 from pretrain.data.size import Size
 from pretrain.encoder import Encoder, fingerprint
@@ -36,6 +37,7 @@ class Product(NamedTuple):
 
     name: str
     size_px: Size
+    channels: Channels
     method: PatchMethod
     unit: float
 
@@ -85,7 +87,7 @@ class Router:
         for attribute in ("_index", "_encoder", "encoder"):
             vars(light).pop(attribute, None)
         unit = float(nearest_other(pooled, range(len(pooled))).max())
-        return Product(name, inspector.size_px, light, max(unit, 1e-12))
+        return Product(name, inspector.size_px, inspector.channels, light, max(unit, 1e-12))
 
     def _share_encoder(self, light: PatchMethod) -> None:
         """Have products of equal weights see by one encoder, which is the most that is left of each."""
@@ -95,12 +97,17 @@ class Router:
 
 
 @torch.inference_mode()
-def nearest_product(products: list[Product], images: Mapping[Size, Decoded]) -> str:
-    """The name of the one that an image shows, decoded at the size of each. Raises RefusedImage where it is none."""
+def nearest_product(products: list[Product], images: Mapping[tuple[Size, Channels], Decoded]) -> str:
+    """The name of the one that an image shows, decoded as each sees it, as far as it can be. Raises RefusedImage where
+    it is none."""
     distances = {}
     for product in products:
-        pixels = torch.from_numpy(images[product.size_px].pixels.copy()).permute(2, 0, 1)[None]
+        if (image := images.get((product.size_px, product.channels))) is None:
+            continue
+        pixels = torch.from_numpy(image.pixels.copy()).permute(2, 0, 1)[None]
         distances[product.name] = float(product.method.apart(pixels)[0]) / product.unit
+    if not distances:
+        raise RefusedImage(422, "it has fewer bits a channel than the images of all products here; name its model")
     name = min(distances, key=distances.__getitem__)
     if not distances[name] <= FARTHEST:
         others = "the product" if len(products) == 1 else f"any of the {len(products)} products"

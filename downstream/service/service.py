@@ -6,7 +6,7 @@ import shutil
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -26,7 +26,7 @@ from downstream.service.database import Database, StoredResult, read_setting, wr
 from downstream.service.decoding import Decoders, RefusedImage, image_type_of
 from downstream.service.models import LoadedModel, Models, NoSuchModel
 from downstream.service.monitoring import LOG, Metrics
-from downstream.service.routing import Router, nearest_product
+from downstream.service.routing import Product, Router, nearest_product
 from downstream.service.schemas import ImageResponse, MapFormat, image_response, safe_name, stored_result
 from downstream.service.similar_images import SimilarImages
 from downstream.service.watch.camera import CameraProblem, Look
@@ -35,6 +35,7 @@ from downstream.service.watch.drift import KS_WINDOW
 from downstream.service.watch.summary import drifts_of
 from downstream.service.watch.webhook import Webhook
 from pretrain.command import UserError
+from pretrain.data.channels import PLAIN, Channels
 from pretrain.data.decode import Decoded
 from pretrain.data.images import Problem
 from pretrain.data.size import Size, sides
@@ -140,7 +141,7 @@ class Service:
         await upload.seek(0)
         try:
             products = await asyncio.to_thread(self.router.products)
-            images = {size_px: await self.decoded(data, size_px) for size_px in {one.size_px for one in products}}
+            images = await self._as_products_see_it(data, products)
             return await asyncio.to_thread(self.current, await asyncio.to_thread(nearest_product, products, images))
         except (RefusedImage, NoSuchModel, UserError) as error:
             refused = error if isinstance(error, RefusedImage) else RefusedImage(409, str(error).rstrip("."))
@@ -217,7 +218,7 @@ class Service:
         name, loaded = safe_name(upload.filename), current.loaded
         digest = hashlib.sha256(data).hexdigest()
         try:
-            image = await self.decoded(data, loaded.inspector.size_px)
+            image = await self.decoded(data, loaded.inspector.size_px, loaded.inspector.channels)
             seen = (loaded.name, loaded.fingerprint, image.pixels, digest)
             look, problems = await asyncio.to_thread(self.camera.check, *seen)
             inspection = await self.forwards(Job(loaded, name, image))
@@ -228,7 +229,7 @@ class Service:
         if limit != inspection.threshold:
             inspection = loaded.inspector.at_threshold(inspection, limit)
         if keep:
-            await self.keep(data, digest, image)
+            await self.keep(data, digest, image, loaded.inspector.channels)
         milliseconds = 1e3 * (time.perf_counter() - start_s)
         result = stored_result(inspection, loaded, name, digest, milliseconds, keep, ", ".join(problems))
         # On disk before it is answered: a killed server loses nothing that a client was told.
@@ -269,19 +270,31 @@ class Service:
             folder = folder.parent
         return shutil.disk_usage(folder).free >= self.settings.max_image_bytes
 
-    async def decoded(self, data: bytes, size_px: Size) -> Decoded:
+    async def decoded(self, data: bytes, size_px: Size, channels: Channels = PLAIN) -> Decoded:
         """At `size_px`. Raises RefusedImage."""
         image_type_of(data)
         if len(data) > self.settings.max_image_bytes:
             raise RefusedImage(413, f"an image may have {self.settings.max_image_bytes / 2**20:g} MiB at most")
-        return await self.decoders.decode(data, size_px)
+        return await self.decoders.decode(data, size_px, channels)
 
-    async def keep(self, data: bytes, digest: str, image: Decoded) -> None:
+    async def _as_products_see_it(self, data: bytes, products: Iterable[Product]) -> dict[tuple, Decoded]:
+        """By size and channels. An image of 8 bits is none of a product with more: that is left out. Raises
+        RefusedImage."""
+        images = {}
+        for seen in {(one.size_px, one.channels) for one in products}:
+            try:
+                images[seen] = await self.decoded(data, *seen)
+            except RefusedImage:
+                if seen[1] == PLAIN:
+                    raise
+        return images
+
+    async def keep(self, data: bytes, digest: str, image: Decoded, channels: Channels = PLAIN) -> None:
         """Keep an image's file; `image` is it, decoded."""
         source, pixels = self.similar_images.source, None
         if source is not None:
             is_fitting = image.pixels.shape[:2] == sides(source.size_px)
-            pixels = image.pixels if is_fitting else (await self.decoded(data, source.size_px)).pixels
+            pixels = image.pixels if is_fitting else (await self.decoded(data, source.size_px, channels)).pixels
         await asyncio.to_thread(self.similar_images.keep, data, digest, image_type_of(data), pixels)
 
     def _forward(self, jobs: Sequence[Job]) -> Sequence[Inspection | Exception]:

@@ -5,11 +5,14 @@ from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from downstream.service.decoding import RefusedImage, decode_checked, image_type_of
 from downstream.stations.contract import Frame
+from pretrain.data.channels import PLAIN, Channels, joined
 from pretrain.data.decode import Decoded, decode_array
+from pretrain.data.decode import Unreadable as NotDecoded
 from pretrain.data.size import Size
 from pretrain.files import write_whole
 from pretrain.reading import read_regular
@@ -32,15 +35,24 @@ class Opened:
     digest: str
 
 
-def opened(frame: Frame, size_px: Size) -> Opened:
-    """Raises Unreadable."""
+def opened(frame: Frame, size_px: Size | None, channels: Channels = PLAIN) -> Opened:
+    """At `size_px`, or as it is. Raises Unreadable."""
     if frame.pixels is not None:
-        return Opened(frame, decode_array(frame.pixels, size_px), sha256(frame.pixels).hexdigest())
+        return Opened(frame, _of_pixels(frame.pixels, size_px, channels), sha256(frame.pixels).hexdigest())
     data = bytes_of(frame)
-    decoded = decode_checked(data, size_px, MAX_PIXELS)
+    decoded = decode_checked(data, size_px, MAX_PIXELS, channels)
     if isinstance(decoded, RefusedImage):
         raise Unreadable(f"no image that can be read: {decoded}")
     return Opened(frame, decoded, sha256(data).hexdigest())
+
+
+def _of_pixels(pixels: np.ndarray, size_px: Size | None, channels: Channels) -> Decoded:
+    if channels == PLAIN:
+        return decode_array(pixels, size_px)
+    try:
+        return joined([pixels], size_px, channels)
+    except NotDecoded as reason:
+        raise Unreadable(f"no image that can be read: it {reason}") from None
 
 
 def bytes_of(frame: Frame) -> bytes:

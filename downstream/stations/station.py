@@ -22,7 +22,7 @@ from downstream.stations.catalogue import made
 from downstream.stations.config import Station as Options
 from downstream.stations.contract import Frame, Source, StationState, Surroundings
 from downstream.stations.deadlines import Deadlines
-from downstream.stations.frames import Opened, Unreadable, bytes_of, opened
+from downstream.stations.frames import Opened, Unreadable, opened
 from downstream.stations.kept_images import KeptImages
 from downstream.stations.model import NotJudged, SharedModel
 from downstream.stations.outbox import Damaged, Outbox
@@ -32,7 +32,7 @@ from downstream.stations.tally import Tally
 from downstream.stations.verdict import decide, reason_of
 from downstream.stations.waiting import Full, Waiting
 from pretrain.command import UserError
-from pretrain.data.decode import decode_bytes
+from pretrain.data.channels import PLAIN
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 30.0
 
@@ -49,9 +49,9 @@ class Newest:
         """What was judged, as large as it came where it is still in memory; with heatmap, regions and verdict."""
         if self.opened is None or self.inspection is None:
             return None
-        frame = self.opened.frame
-        pixels = frame.pixels if frame.pixels is not None else decode_bytes(bytes_of(frame)).pixels
-        return replace(self.inspection, given=pixels).overlay() if with_overlay else Image.fromarray(pixels)
+        pixels = opened(self.opened.frame, None, self.inspection.channels).decoded.pixels
+        shown = replace(self.inspection, given=pixels, channels=PLAIN)
+        return shown.overlay() if with_overlay else Image.fromarray(pixels)
 
 
 class Station:
@@ -269,9 +269,10 @@ class Station:
 
     def _decide(self, part: Part) -> None:
         loaded = self.model.loaded
+        size_px, channels = loaded.inspector.size_px, loaded.inspector.channels
         part.ends_step()
         try:
-            images = [opened(frame, loaded.inspector.size_px) for frame in part.frames]
+            images = [opened(frame, size_px, channels) for frame in part.frames]
             part.ends_step()
             asked = [self.model.judge(image.decoded, part.deadline_s) for image in images]
             judged = [each.result(max(0.0, part.deadline_s - time.monotonic())) for each in asked]

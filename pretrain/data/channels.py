@@ -18,7 +18,7 @@ from typing import NamedTuple, Self
 import numpy as np
 
 from pretrain.command import UserError
-from pretrain.data.decode import Decoded, Unreadable, bytes_of, decode
+from pretrain.data.decode import Decoded, Unreadable, bytes_of, decode, decode_bytes
 from pretrain.data.images import SUFFIXES, Record
 from pretrain.data.levels import Range, as_range, check_alone, held_in, in_range, is_deep, read_levels, without_range
 from pretrain.data.size import Size
@@ -178,6 +178,8 @@ def read_image(path: Path, size_px: Size | None = None, channels: Channels = PLA
 
 def read_contents(contents: Sequence[bytes], size_px: Size | None, channels: Channels) -> Decoded:
     """The same of what the files of a part hold: one of all lights, or each of one."""
+    if channels == PLAIN:
+        return decode_bytes(contents[0], size_px)
     if len(contents) > 1:
         lights = [levels for content in contents for levels in _levels_alone(content)]
     else:

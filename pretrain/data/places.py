@@ -20,7 +20,7 @@ import fsspec
 
 from pretrain.command import UserError
 from pretrain.data.channels import PLAIN, Channels, read_contents, read_image
-from pretrain.data.decode import Decoded, Unreadable, decode_bytes
+from pretrain.data.decode import Decoded, Unreadable
 from pretrain.data.size import Size
 from pretrain.files import write_whole
 from pretrain.reading import MAX_BYTES
@@ -116,7 +116,7 @@ class Place:
         if (folder := self.folder) is not None:
             return read_image(folder / path, size_px, channels)
         data = self._image_bytes(path)
-        return decode_bytes(data, size_px) if channels == PLAIN else read_contents([data], size_px, channels)
+        return read_contents([data], size_px, channels)
 
     def _image_bytes(self, path: str) -> bytes:
         """Raises UserError where the place itself does not answer, which is no fault of the image."""

@@ -5,12 +5,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from fitted_models import SMALL, run_area, run_detect, run_export
 from PIL import Image
+from serving_here import serving_here
 
 import heldout
+from downstream.inspection.inspector import Inspector
+from downstream.methods.padim import PaDiM
+from downstream.service.decoding import RefusedImage
 from downstream.service.models import Models
+from downstream.service.routing import Product, nearest_product
+from downstream.stations.contract import Frame
+from downstream.stations.frames import Unreadable, opened
 from pretrain.command import UserError
+from pretrain.data.channels import PLAIN, read_image
+from pretrain.data.decode import Decoded
 
 GOOD, DEFECT = 8, slice(24, 36)
 RATE = ("--false-alarm-rate", "0.05")
@@ -47,6 +57,7 @@ def deep(tmp_path_factory) -> Path:
         Image.fromarray(surface(number)).save(folder / "good" / f"{number}.png")
     for name, is_defective in (("fine", False), ("bad", True)):
         Image.fromarray(surface(100, is_defective)).save(folder / f"{name}.png")
+    Image.fromarray(surface(100).astype(np.uint8)).save(folder / "eight.png")
     assert run_detect("fit", "--data", folder / "good", "--out", folder / "model", *RATE, *SMALL) == 0
     return folder
 
@@ -161,9 +172,40 @@ def test_what_sees_one_image_alone_refuses_lights(option, lights, tmp_path, caps
     assert f"which {option[0]} does not yet" in capsys.readouterr().err
 
 
-def test_the_service_and_learning_refuse_a_range(deep, tmp_path, capsys):
-    with pytest.raises(UserError, match="is of values from .*, which the service does not read"):
-        Models(deep, batch_size=2).load("model")
+def test_the_service_judges_by_a_range_and_keeps_the_file(deep, tmp_path):
+    with serving_here(deep, tmp_path, model="model") as serving:
+        fine, bad = (serving.test((deep / name).read_bytes(), name, keep=True) for name in ("fine.png", "bad.png"))
+        eight_bits = serving.test((deep / "eight.png").read_bytes(), "eight.png")
+    assert not fine.json()["is_defective"] and bad.json()["is_defective"]
+    expected = Inspector.load(deep / "model").predict(deep / "bad.png")
+    assert bad.json()["score"] == pytest.approx(expected.score, rel=1e-5)
+    assert eight_bits.status_code == 422 and "has 8 bits a channel, where values from" in eight_bits.json()["detail"]
+    assert len([*(tmp_path / "images").glob("*.png")]) == 2
+
+
+def test_an_image_of_8_bits_is_none_of_a_product_with_more(deep):
+    inspector = Inspector.load(deep / "model")
+    method = PaDiM(encoder="random", architecture="timm/test_resnet", grid=8).fit([]).refer([torch.rand(3, 64, 64)] * 5)
+    products = [Product("deep", 64, inspector.channels, method, 1.0), Product("plain", 64, PLAIN, method, 1e9)]
+    plain = Decoded(np.zeros((64, 64, 3), np.uint8), 64, 64)
+    assert nearest_product(products, {(64, PLAIN): plain}) == "plain"
+    with pytest.raises(RefusedImage, match="fewer bits a channel"):
+        nearest_product(products[:1], {(64, PLAIN): plain})
+
+
+def test_what_a_line_sees_is_in_the_range_of_its_model(deep):
+    channels, levels = Inspector.load(deep / "model").channels, surface(100, True)
+    by_file = opened(Frame("", 0, path=deep / "bad.png"), 32, channels)
+    assert np.array_equal(by_file.decoded.pixels, opened(Frame("", 0, pixels=levels), 32, channels).decoded.pixels)
+    assert np.array_equal(by_file.decoded.pixels, read_image(deep / "bad.png", 32, channels).pixels)
+    for frame in (Frame("", 0, path=deep / "eight.png"), Frame("", 0, pixels=np.zeros((9, 9, 3), np.uint8))):
+        with pytest.raises(Unreadable, match="has 8 bits a channel, where values from"):
+            opened(frame, 32, channels)
+
+
+def test_the_service_refuses_lights_and_learning_a_range_too(deep, lights, tmp_path, capsys):
+    with pytest.raises(UserError, match="is of 2 lights .*, which the service does not read"):
+        Models(lights, batch_size=2).load("model")
     (tmp_path / "feedback.jsonl").write_text("")
     assert run_detect("learn", "--model", deep / "model", "--feedback", tmp_path / "feedback.jsonl") == 2
     assert "more than 8 bits a channel cannot learn yet" in capsys.readouterr().err

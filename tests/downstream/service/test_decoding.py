@@ -14,6 +14,7 @@ from png_files import png_chunk
 
 from downstream.service import decoding
 from downstream.service.decoding import Decoders, RefusedImage, check_size, decode_checked, image_type_of
+from pretrain.data.channels import Channels
 from scripts.attacks.serving import image_bytes
 
 KINDS = {"PNG": ".png", "JPEG": ".jpg", "BMP": ".bmp", "TIFF": ".tif", "WEBP": ".webp"}
@@ -95,13 +96,13 @@ def test_pixels_are_those_that_every_command_sees(tmp_path):
     assert np.array_equal(asyncio.run(test()).pixels, decode(tmp_path / "image.png", 32).pixels)
 
 
-def bring_down(data: bytes, size_px: int, max_pixels: int):
+def bring_down(data: bytes, size_px: int, max_pixels: int, channels: Channels):
     """What a decoder with a fault might do, by the image's last byte."""
     if data.endswith(b"kill"):
         os._exit(1)
     if data.endswith(b"hang"):
         time.sleep(60)
-    return decode_checked(data, size_px, max_pixels)
+    return decode_checked(data, size_px, max_pixels, channels)
 
 
 @pytest.mark.parametrize(("end", "timeout_s"), [(b"kill", 60), pytest.param(b"hang", 8, marks=pytest.mark.slow)])
