@@ -178,7 +178,7 @@ def test_the_service_judges_by_a_range_and_keeps_the_file(deep, tmp_path):
         eight_bits = serving.test((deep / "eight.png").read_bytes(), "eight.png")
     assert not fine.json()["is_defective"] and bad.json()["is_defective"]
     expected = Inspector.load(deep / "model").predict(deep / "bad.png")
-    assert bad.json()["score"] == pytest.approx(expected.score, rel=1e-5)
+    assert bad.json()["anomaly_score"] == pytest.approx(expected.score, rel=1e-5)
     assert eight_bits.status_code == 422 and "has 8 bits a channel, where values from" in eight_bits.json()["detail"]
     assert len([*(tmp_path / "images").glob("*.png")]) == 2
 
