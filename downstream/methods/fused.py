@@ -211,6 +211,7 @@ class Fused(PaDiM, PatchCore):
             for views in self._views_of_normals(normals):
                 self._add_to_sums(self._projected(views), kept)
                 yield views
+                del views  # of a large image, gigabytes that the next one needs
 
         if len(normals):
             candidates, owners = self._candidates(views_of_normals(), len(normals))
