@@ -7,6 +7,7 @@ argument, both small. A task may run twice, where its worker died, so what it le
 import faulthandler
 import logging
 import os
+import socket
 import sys
 import sysconfig
 import time
@@ -31,6 +32,9 @@ ATTEMPTS = 3
 # Tasks waiting or running for each core: so that none is idle, and the driver holds few of a million.
 UNDER_WAY = 2
 SECONDS_BETWEEN_COUNTS = 5.0
+# A driver that cannot reach the store of Ray's state is ended by Ray after 60 s, by exit code 1, which for inspection
+# means that something is defective. Here it ends before, with a sentence.
+SECONDS_BETWEEN_LOOKS, UNREACHABLE_S = 2.0, 15.0
 # What goes through Ray's shared memory is small. By default it would claim a third of the machine's.
 STORE_BYTES = 256 * 2**20
 # Nothing is reported to Ray's makers, and what is started here is reached from here alone: where Ray believes that it
@@ -93,8 +97,11 @@ class Here:
 class OnRay:
     """On Ray's workers, as they become free; each has what a task needs, and a GPU where `gpus` is 1."""
 
-    def __init__(self, ray: ModuleType, patience_s: float, gpus: int, needs: Needs = Needs()) -> None:
-        self._ray, self._patience_s, self._gpus, self._needs = ray, patience_s, gpus, needs
+    def __init__(
+        self, ray: ModuleType, patience_s: float, gpus: int, needs: Needs = Needs(), state: str | None = None
+    ) -> None:
+        """`state` is where Ray's state is stored, HOST:PORT, where this process reaches it."""
+        self._ray, self._patience_s, self._gpus, self._needs, self._state = ray, patience_s, gpus, needs, state
         self._counted_s = -SECONDS_BETWEEN_COUNTS
 
     def map(
@@ -116,7 +123,7 @@ class OnRay:
                     waiting[run.remote(shared, task, self._patience_s)] = task
                 if not waiting:
                     return
-                (done,), _ = ray.wait([next(iter(waiting))] if in_order else list(waiting), num_returns=1)
+                done = self._wait([next(iter(waiting))] if in_order else list(waiting))
                 yield waiting.pop(done), self._result(done)
         except (ray.exceptions.RaySystemError, ConnectionError) as error:
             raise UserError(f"Ray has ended ({error}): start it, and the same command goes on.") from None
@@ -131,11 +138,34 @@ class OnRay:
     def at_once(self) -> int:
         """How many tasks can run at the same time. Machines that join a cluster count soon."""
         if time.monotonic() - self._counted_s > SECONDS_BETWEEN_COUNTS:
+            self._reach()
             there, (cores, memory_bytes) = self._ray.cluster_resources(), astuple(self._needs)
             most = there.get("GPU", 1) if self._gpus else there.get("CPU", 1) / cores
             most = min(most, there.get("memory", 0) / memory_bytes) if memory_bytes else most
             self._most, self._counted_s = max(1, int(most)), time.monotonic()
         return self._most
+
+    def _wait(self, waiting: list) -> object:
+        """The first that is done. Raises ConnectionError where Ray is gone."""
+        while True:
+            done, _ = self._ray.wait(waiting, num_returns=1, timeout=SECONDS_BETWEEN_LOOKS)
+            if done:
+                return done[0]
+            self._reach()
+
+    def _reach(self) -> None:
+        """Raise ConnectionError where Ray's state cannot be reached for some time."""
+        if self._state is None:
+            return
+        (host, _, port), start_s = self._state.rpartition(":"), time.monotonic()
+        while True:
+            try:
+                socket.create_connection((host.strip("[]"), int(port)), SECONDS_BETWEEN_LOOKS).close()
+                return
+            except OSError as error:
+                if time.monotonic() - start_s > UNREACHABLE_S:
+                    raise ConnectionError(f"{self._state} does not answer: {error}") from None
+            time.sleep(SECONDS_BETWEEN_LOOKS / 4)
 
     def check(self) -> None:
         """Raise UserError where no machine has what a task needs: it would wait without end."""
@@ -176,7 +206,9 @@ def tasks_at(where: Spread, device: str = "cpu", needs: Needs = Needs()) -> Iter
             yield Here()
             return
         has_gpu = device != "cpu" and ray.cluster_resources().get("GPU", 0) >= 1
-        spread = OnRay(ray, where.patience_s, int(has_gpu), needs)
+        # By ray:// a client on the other side reaches it, and this process does not.
+        state = None if where.address.startswith(CLIENT) else ray.get_runtime_context().gcs_address
+        spread = OnRay(ray, where.patience_s, int(has_gpu), needs, state)
         if needs != Needs():
             spread.check()
         yield spread
@@ -223,7 +255,7 @@ def _start(ray: ModuleType, address: str) -> None:
     with importable_by_workers():
         try:
             ray.init(address, **told)
-        except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+        except Exception as error:  # bare ones too, where its processes take long to start
             reason = str(error).partition("\n")[0]
             raise UserError(
                 f"there is no Ray at {address} ({reason}); --address local starts one on this machine."

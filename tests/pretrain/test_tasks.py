@@ -1,13 +1,15 @@
 """Tasks in this process, and what is said where there is no Ray. With Ray: tests/test_on_ray.py."""
 
+import socket
 import subprocess
 import sys
 from itertools import count, islice
+from types import SimpleNamespace
 
 import pytest
 
 from pretrain.command import UserError
-from pretrain.tasks import Here, Spread, tasks_at
+from pretrain.tasks import Here, OnRay, Spread, tasks_at
 
 
 def squared(number: int) -> int:
@@ -33,6 +35,25 @@ def test_without_ray_a_sentence_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UserError, match=r"pip install -e '\.\[ray\]'"), tasks_at(Spread(address="auto")):
         pass
+
+
+def test_a_ray_that_does_not_start_is_a_sentence(monkeypatch):
+    def init(*_, **__):
+        raise Exception("The current node timed out during startup.\nMore of it")
+
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(init=init, is_initialized=lambda: False))
+    words = r"no Ray at local \(The current node timed out during startup\.\)"
+    with pytest.raises(UserError, match=words), tasks_at(Spread(address="local")):
+        pass
+
+
+def test_a_ray_whose_state_cannot_be_reached_has_ended(monkeypatch):
+    monkeypatch.setattr("pretrain.tasks.UNREACHABLE_S", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        state = f"127.0.0.1:{server.getsockname()[1]}"
+        OnRay(SimpleNamespace(), 9, 0, state=state)._reach()
+    with pytest.raises(ConnectionError, match=f"{state} does not answer"):
+        OnRay(SimpleNamespace(wait=lambda *_, **__: ([], [])), 9, 0, state=state)._wait([])
 
 
 def test_neither_ray_nor_parquet_is_imported_before_it_is_asked_for():
