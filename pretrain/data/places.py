@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
 ARCHIVES = {".zip": "zip", ".tar": "tar", ".tgz": "tar", ".gz": "tar"}
+# A folder without a name, as a store of objects may have one.
+NAMELESS = "/"
 TOO_LARGE = f"it has more than {MAX_BYTES} bytes"
 # How a server of HTTP says that it has no such file.
 NOT_THERE = (HTTPStatus.NOT_FOUND, HTTPStatus.GONE)
@@ -96,7 +98,9 @@ class Place:
         for name, about in sorted(self._entries(below)):
             if name.startswith(".") and name != "./":  # which tar writes before its names
                 continue
-            if name.endswith("/"):
+            if name == NAMELESS:
+                yield from self._listed_nameless(below, suffixes)
+            elif name.endswith("/"):
                 yield from self._listed(below + name, suffixes)
             elif os.path.splitext(name)[1].lower() in suffixes:
                 yield Listed(below + name, *about)
@@ -109,7 +113,21 @@ class Place:
         with self._asking(below):
             entries = self.files.ls(self._full(below), detail=True)
             self.files.invalidate_cache()  # it would keep all folders ever listed
-        return [_elsewhere(entry) for entry in entries]
+        folder = self._full(below).rstrip("/")
+        named = [_elsewhere(entry) for entry in entries if entry["name"].rstrip("/") != folder]
+        kinds = {entry["type"] for entry in entries if entry["name"] == f"{folder}/"}
+        is_store = {"http", "https"}.isdisjoint(_protocols(self.files))
+        return named + [(NAMELESS, (0, ""))] * (is_store and "directory" in kinds)
+
+    def _listed_nameless(self, below: str, suffixes: frozenset[str]) -> Iterator[Listed]:
+        """Of a store of objects, keys such as a//b.png below a: fsspec does not list such a folder by itself."""
+        folder = f"{self._full(below)}/"
+        with self._asking(below):
+            entries = self.files.find(folder, detail=True)
+            self.files.invalidate_cache()
+        for name in sorted(name for name in entries if name.startswith(f"{folder}/")):
+            if os.path.splitext(name)[1].lower() in suffixes:
+                yield Listed(below + name.removeprefix(folder), *_elsewhere(entries[name])[1])
 
     def image(self, path: str, size_px: Size | None = None, channels: Channels = PLAIN) -> Decoded:
         """What `read_image` gives. Raises Unreadable, and UserError where the place does not answer."""
