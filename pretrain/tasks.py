@@ -100,7 +100,7 @@ class OnRay:
     def __init__(
         self, ray: ModuleType, patience_s: float, gpus: int, needs: Needs = Needs(), state: str | None = None
     ) -> None:
-        """`state` is where Ray's state is stored, HOST:PORT, where this process reaches it."""
+        """`state` is where Ray's state is stored, HOST:PORT, if this process reaches it."""
         self._ray, self._patience_s, self._gpus, self._needs, self._state = ray, patience_s, gpus, needs, state
         self._counted_s = -SECONDS_BETWEEN_COUNTS
 

@@ -31,6 +31,7 @@ from collections.abc import Callable
 from contextlib import closing
 from datetime import date
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 from pretrain.command import UserError
@@ -49,6 +50,7 @@ from scripts.attacks.line_kills import LineKills
 from scripts.attacks.lost_results import PostgresAttacks, ServiceKills
 from scripts.attacks.material import make_material
 from scripts.attacks.pairs import Pairs
+from scripts.attacks.ray_kills import RayKills
 from scripts.attacks.serving import program
 from scripts.attacks.soak import Soak
 from scripts.config import Chaos
@@ -65,6 +67,7 @@ PARTS = {
     "postgres": PostgresAttacks,
     "full-disk": FullDisk,
     "pairs": Pairs,
+    "ray": RayKills,
     "soak": Soak,
 }
 WHAT_FAILED = "what.txt"
@@ -151,6 +154,7 @@ def parts_without(minutes: float) -> dict[str, str]:
     reasons = {
         "postgres": "" if program("initdb") else "PostgreSQL is not installed",
         "full-disk": "" if has_disks else "no disk can be mounted here",
+        "ray": "" if find_spec("ray") else "Ray is not installed",
         "soak": "" if minutes >= SOAK_FROM_MINUTES else f"it takes {SOAK_FROM_MINUTES} minutes or more",
     }
     return {name: reason for name, reason in reasons.items() if reason}

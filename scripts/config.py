@@ -94,8 +94,8 @@ class Chaos:
         seed: Another seed, other attacks.
         only: Only these tries of this seed, by the names of the folders that they left, such as kills-12.
         parts: Only these; kills, damage, images, command-lines, http, service-kills, line-kills, line-http, postgres,
-            full-disk, pairs, soak. Default is all: postgres where it is installed, full-disk where one may be
-            mounted, soak from 240 minutes on; 120 of soak alone are two hours of steady load.
+            full-disk, pairs, ray, soak. Default is all: postgres and ray where they are installed, full-disk where
+            one may be mounted, soak from 240 minutes on; 120 of soak alone are two hours of steady load.
         out: Folder for what did not hold; what earlier campaigns left there is removed first, with `only` that of these
             tries alone.
         record: Append the table to this Markdown file.

@@ -90,7 +90,7 @@ class Started:
         arguments = (list(map(str, words)), *self._said, dict(os.environ))
         self.args, self._process = arguments[0], FORKS.Process(target=typed, args=arguments)
         self._process.start()
-        self.kill, self.terminate = self._process.kill, self._process.terminate
+        self.kill, self.terminate, self.pid = self._process.kill, self._process.terminate, self._process.pid
 
     @property
     def returncode(self) -> int | None:

@@ -26,10 +26,11 @@ from downstream.service.database import Database
 from downstream.study.record import read_results, read_study
 from embeddings.index import Index
 from embeddings.vectors import Vectors
-from pretrain.data.manifest import read_rows
+from pretrain.data.manifest import import_parquet, read_rows, write_manifest
+from pretrain.data.places import Place
 from pretrain.encoder import load_encoder
 from scripts.attacks.hub import TOKEN
-from scripts.attacks.material import CATEGORY, TRAIN, Material, command, extracting, fitting, pretraining
+from scripts.attacks.material import CATEGORY, SMALL, TRAIN, Material, command, extracting, fitting, pretraining
 
 REPOSITORY_NAME, LOG_FILE = "heldout/chaos", "audit.jsonl"
 OTHER = "leather"  # than CATEGORY, of the same images
@@ -224,6 +225,21 @@ def rolling_back(material: Material, out: Path) -> tuple:
     return ("downstream/detect.py", "roll-back", "--model", out)
 
 
+def of_manifest(program: str, *options: object) -> Callable[[Material, Path], tuple]:
+    """A command on a manifest of good images, in parts of a few."""
+    return lambda material, out: (*program.split(), "--data", made(material, "good.parquet"), "--part-images", "4",
+                                  "--device", "cpu", "--out", out, *options)  # fmt: skip
+
+
+def inspecting_manifest(material: Material, out: Path) -> tuple:
+    words = of_manifest("downstream/detect.py run", "--model", material.model, "--overlays", "all")
+    return words(material, out)
+
+
+def extracting_manifest(material: Material, out: Path) -> tuple:
+    return of_manifest("embeddings/extract.py", "--encoder", material.encoder, "--size-px", "64")(material, out)
+
+
 def comparing(material: Material, out: Path) -> tuple:
     study = made(material, "study")
     return ("downstream/compare.py", "--first", study, "--second", study, "--json", out / "found.json")
@@ -252,6 +268,10 @@ def make_annotated(material: Material, folder: Path) -> None:
         shape = {"label": "spot", "shape_type": "rectangle", "points": [[10, 10], [30, 40]]}
         said = {"imagePath": image.name, "shapes": [shape] * (number % 2)}
         (folder / f"{image.stem}.json").write_text(json.dumps(said))
+
+
+def make_manifest(material: Material, file: Path) -> None:
+    write_manifest(Place.of(str(material.data / CATEGORY / "train" / "good")), file)
 
 
 def make_learned(material: Material, folder: Path) -> None:
@@ -334,6 +354,14 @@ def opened_evaluation(out: Path) -> None:
         raise ValueError(f"a table of {lines} lines is of {len(images)} images")
 
 
+def opened_rows(out: Path) -> None:
+    files = [*out.glob("results/*.parquet")]
+    names = [name for file in files for name in import_parquet().read_table(file)["path"].to_pylist()]
+    opened_files("summary.json", "report.html")(out)
+    if len(set(names)) != len(names) or len(names) != TRAIN:
+        raise ValueError(f"there are {len(names)} rows of {TRAIN} images")
+
+
 def opened_triage(out: Path) -> None:
     opened_files("sheet.png")(out)
     if not [json.loads(line) for line in (out / "triage.jsonl").read_text().splitlines()]:
@@ -359,6 +387,7 @@ MADE: dict[str, Callable[[Material, Path], None]] = {
     "sorted": make_sorted,
     "audited.sqlite": make_audited,
     "annotated": make_annotated,
+    "good.parquet": make_manifest,
     "learned": make_learned,
     "promoted": make_promoted,
     "with validation images": made_by(lambda material, out: (*fitting(material, out), "--validation-share", "0.25")),
@@ -374,6 +403,9 @@ WRITERS = {
     "demo": Writer(drawing, lambda out: json.loads((out / "demo.json").read_text())),
     "build": Writer(building, lambda out: Index.load(out / "index"), begins_with="vectors"),
     "run": Writer(inspecting, opened_results, ends_with=(0, 1)),
+    "fit manifest": Writer(of_manifest("downstream/detect.py fit", *SMALL), Inspector.load, "model", replaces=True),
+    "run manifest": Writer(inspecting_manifest, opened_rows, ends_with=(0, 1)),
+    "extract manifest": Writer(extracting_manifest, lambda out: Vectors(out)[:]),
     "export": Writer(exporting, lambda out: Exported(out / "model.onnx")),
     "evaluate": Writer(studying, opened_study),
     "restore": Writer(restoring, lambda out: load_restorer(out / MODEL)),

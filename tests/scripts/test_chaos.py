@@ -30,7 +30,18 @@ from embeddings.extract import extract
 from heldout import COMMANDS
 from pretrain.command import Names, UserError, read_config
 from scripts import chaos
-from scripts.attacks import damage, full_disk, hostile_images, http_abuse, kills, line_kills, pairs, soak, writers
+from scripts.attacks import (
+    damage,
+    full_disk,
+    hostile_images,
+    http_abuse,
+    kills,
+    line_kills,
+    pairs,
+    ray_kills,
+    soak,
+    writers,
+)
 from scripts.attacks.attack import Attack
 from scripts.attacks.command_lines import CommandLines
 from scripts.attacks.http_abuse import ONLY_ODD, HttpAbuse, drawn, json_bodies
@@ -167,7 +178,7 @@ def one_service(material, monkeypatch) -> Iterator[None]:
         yield
 
 
-SERVICES = ("http", "service-kills", "line-kills", "line-http", "postgres", "soak")
+SERVICES = ("http", "service-kills", "line-kills", "line-http", "postgres", "ray", "soak")
 
 
 @pytest.mark.parametrize("with_services", [False, pytest.param(True, marks=pytest.mark.slow)])
@@ -178,6 +189,7 @@ def test_a_short_campaign_touches_every_part_and_finds_nothing(
     monkeypatch.setattr(damage, "KINDS", {name: damage.KINDS[name] for name in ("model", "vectors", "index", "run")})
     monkeypatch.setattr(hostile_images, "COMMANDS", (hostile_images.surveying,))
     monkeypatch.setattr(line_kills, "KILLS", 1)
+    monkeypatch.setattr(ray_kills, "KILLS", 1)
     monkeypatch.setattr("scripts.attacks.material.IMPORTED", ["downstream.line", "pretrain.survey"])
     for module in (kills, full_disk, pairs):
         monkeypatch.setattr(module, "WRITERS", {"survey": WRITERS["survey"]})
@@ -190,6 +202,17 @@ def test_a_short_campaign_touches_every_part_and_finds_nothing(
     assert [[cell.strip() for cell in (row[1], row[2], row[4])] for row in rows[2:]] == [
         [name, "1", "0"] for name in parts
     ]
+
+
+@pytest.mark.slow
+def test_fifty_kills_on_ray_lose_nothing_and_repeat_nothing(material, tmp_path):
+    attack = ray_kills.RayKills(material)
+    while len(attack.killed) < 50:
+        folder = tmp_path / str(attack.number)
+        folder.mkdir()
+        assert attack.attempt(random.Random(attack.number), folder) is None, attack.killed
+        attack.number += 1
+    assert {*attack.killed} == {*ray_kills.VICTIMS}
 
 
 def test_one_try_is_done_again_by_its_name(no_material, tmp_path, monkeypatch, capsys):
