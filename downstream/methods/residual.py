@@ -116,17 +116,19 @@ class Residual(PatchCore):
 
     def _take_in(self, normals: Sequence[Tensor]) -> None:
         """The coreset, its patches as they are, and the units that residuals are in: the mean of each channel over up
-        to MAX_FOR_UNITS normals, each left out; of a single one, over what the coreset leaves of it."""
+        to MAX_FOR_UNITS normals, each left out; of a single one, over one half of the coreset compared with the
+        other."""
         candidates, owners = self._candidates(self._views_of_normals(normals), len(normals))
         self.coreset_features_ = candidates[self._choose_coreset(candidates, owners)]
         usual = []
-        for own in self._left_out(normals)[:MAX_FOR_UNITS] or [0]:
+        for own in self._left_out(normals)[:MAX_FOR_UNITS]:
             (patches,) = self._within(self.patches(normals[own][None]))
-            if len(normals) > 1:
-                distances, rows = self._nearest_without(self._projected(patches), own)
-            else:
-                distances, rows = self._nearest(patches)
-            usual.append(self._raw_inputs(patches, distances, rows).mean(0))
+            nearest = self._nearest_without(self._projected(patches), own)
+            usual.append(self._raw_inputs(patches, *nearest).mean(0))
+        if not usual:
+            half, other = torch.arange(len(self.coreset_), device=self.device).tensor_split(2)
+            nearest = self._nearest_among(self.coreset_[other], half)
+            usual.append(self._raw_inputs(self.coreset_features_[other], *nearest).mean(0))
         self.units_of_inputs_ = torch.stack(usual).mean(0).clamp(min=1e-9)
 
     def _patch_scores(self, vectors: Tensor, distances: Tensor, rows: Tensor) -> Tensor:

@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from baselines.contract.method import NotFitted
+from baselines.contract.method import NotFitted, Samples
 from downstream.methods.residual import MonotoneNetwork, Residual, trained_network
 from pretrain.command import UserError
+from pretrain.data.dataset import load
 
 
 @pytest.mark.parametrize("hidden", [0, 8])
@@ -34,3 +35,15 @@ def test_without_other_categories_it_says_what_it_needs():
         Residual().fit([])
     with pytest.raises(NotFitted, match="call fit first"):
         Residual().refer([torch.zeros(3, 64, 64)])
+
+
+def test_a_single_normal_says_which_residuals_are_usual(demo_folder):
+    """Its own patches are all that the coreset holds: each is its own nearest one."""
+    learned, asked = (Samples(load(demo_folder, 64, [name])) for name in ("hazelnut", "bottle"))
+    method = Residual(levels=("level1", "level2"), dimensions=32, hidden=8, grid=16)
+    method.fit([sample for sample in learned if not sample.label][:8])
+    normals = torch.stack([sample.image for sample in asked if not sample.label][:7])
+    defective = normals[1:].clone()
+    defective[:, :, 24:36, 24:36] = torch.tensor([1.0, 0.0, 1.0])[:, None, None]
+    scores = torch.cat([part.scores for part in method.refer(normals[:1]).predict([*normals[1:], *defective])])
+    assert scores[:6].max() < scores[6:].min()
