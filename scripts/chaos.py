@@ -80,6 +80,9 @@ def main(config: Chaos) -> int:
     chosen, wanted = chosen_tries(config), wanted_tries(config)
     not_run = {} if chosen or config.parts else parts_without(config.minutes)
     names = list(chosen or config.parts) or [name for name in PARTS if name not in not_run]
+    if lost := [name for name in wanted if name not in names]:
+        why = not_run.get(lost[0], "it was not asked for")
+        raise UserError(f"--tries {lost[0]}={wanted[lost[0]]}: that part is not run: {why}.")
     for kept in config.out.glob(f"*/{WHAT_FAILED}"):
         if not chosen or kept.parent.name in {f"{name}-{number}" for name in chosen for number in chosen[name]}:
             shutil.rmtree(kept.parent)

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from PIL import Image, UnidentifiedImageError
 
+from pretrain.data.bands import banded_page
 from pretrain.data.channels import PLAIN, Channels, read_contents
 from pretrain.data.decode import FORMATS, Decoded, Unreadable
 from pretrain.data.size import Size
@@ -64,8 +65,11 @@ def check_size(data: bytes, max_pixels: int) -> None:
         raise RefusedImage(422, f"more than {MAX_JPEG_SCANS} passes over the image: save it again as an ordinary JPEG")
     limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # checked below, by a stricter number
     try:
-        with Image.open(BytesIO(data), formats=[image_type.format]) as image:
-            width, height = image.size
+        if page := banded_page(data):  # Pillow opens not all of them
+            height, width = page.size
+        else:
+            with Image.open(BytesIO(data), formats=[image_type.format]) as image:
+                width, height = image.size
     except UnidentifiedImageError:
         raise RefusedImage(422, "damaged: its header cannot be read") from None
     except Exception as error:  # whatever a hostile header brings about

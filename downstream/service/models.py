@@ -22,6 +22,8 @@ from pretrain.reading import read_regular
 
 # What downstream/export.py writes: a model in one file.
 EXPORTED = (".onnx",)
+# So that many that are asked for at once do not take far more memory than they may.
+READ_AT_ONCE = 2
 # Of methods/fused.py: read when a model learns, and never to judge.
 FOR_LEARNING = "memory.safetensors"
 # Points of `confidence_curve`, closer where the page shows a digit more: lines between them are less than 5e-5 off.
@@ -72,6 +74,7 @@ class Models:
 
     def __init__(self, folder: Path, batch_size: int, device: str = "cpu", memory_bytes: int = 1 << 31) -> None:
         self._folder, self._batch_size, self._device, self._lock = folder, batch_size, device, threading.Lock()
+        self._few = threading.Semaphore(READ_AT_ONCE)
         self._memory_bytes = memory_bytes
         self._loaded: dict[str, LoadedModel] = {}
         # For each that is asked for just now: clients may ask for any name.
@@ -128,7 +131,8 @@ class Models:
                     raise
             else:
                 if loaded is None or loaded.written_ns != written_ns:
-                    loaded = self._read(name, path, written_ns)
+                    with self._few:
+                        loaded = self._read(name, path, written_ns)
             self._keep(loaded)
             return loaded
 

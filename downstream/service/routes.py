@@ -126,12 +126,12 @@ def set_watched(service: Service) -> None:
         return
     service.metrics.watched_until_s = time.monotonic() + WATCHED_S
     values = {current.loaded.name: watched_figures(service, current) for current in service.in_memory()}
-    gone = service.metrics.watched_models - values.keys()
+    gone = (service.metrics.watched_models - values.keys()) - {*service.models.names()}  # others are out of memory
     for model, figures in [*values.items(), *((model, {}) for model in gone)]:
         for name, gauge in service.metrics.watched.items():
             value = figures.get(name)
             gauge.labels(model).set(math.nan if value is None else value)
-    service.metrics.watched_models = set(values)
+    service.metrics.watched_models = (service.metrics.watched_models | values.keys()) - gone
 
 
 def watched_figures(service: Service, current: Current) -> dict[str, float | None]:

@@ -120,7 +120,8 @@ async def search(
     with service.admission.enter():
         async with asyncio.timeout(service.settings.timeout_s):
             data = await image.read()
-            query_image = await service.decoded(data, similar.source.size_px)
+            channels = await asyncio.to_thread(service.channels_in_use)  # as kept ones were seen
+            query_image = await service.decoded(data, similar.source.size_px, channels)
             vector = await asyncio.to_thread(similar.vector, query_image.pixels)
             digest = hashlib.sha256(data).hexdigest()
             neighbors, count = await asyncio.to_thread(similar.search, vector, k, digest)
@@ -136,7 +137,8 @@ async def search(
 )  # fmt: skip
 async def image(service: ServiceDependency, origin: Literal["kept", "index"], key: str) -> Response:
     """An image that was kept, by its digest, or one of the folder of --vectors, by its number there."""
-    data = await asyncio.to_thread(service.similar_images.thumbnail, origin, key)
+    thumbnail = service.similar_images.thumbnail
+    data = await asyncio.to_thread(lambda: thumbnail(origin, key, service.channels_in_use()))
     if data is None:
         raise HTTPException(404, "there is no such image.")
     return Response(data, media_type="image/jpeg")

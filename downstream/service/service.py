@@ -125,6 +125,12 @@ class Service:
         self._note_version(loaded.name, loaded.fingerprint, stored)
         return Current(loaded, threshold_in(stored.get(threshold_name(loaded.name)), loaded))
 
+    def channels_in_use(self) -> Channels:
+        """Those that the model in use was fitted to; 8 bits where it is gone."""
+        with suppress(NoSuchModel, UserError):
+            return self.current().loaded.inspector.channels
+        return PLAIN
+
     def in_memory(self) -> list[Current]:
         """The models that this worker holds, with their thresholds; none is loaded."""
         stored = self.database.settings()
@@ -278,15 +284,16 @@ class Service:
         return await self.decoders.decode(data, size_px, channels)
 
     async def _as_products_see_it(self, data: bytes, products: Iterable[Product]) -> dict[tuple, Decoded]:
-        """By size and channels. An image of 8 bits is none of a product with more: that is left out. Raises
-        RefusedImage."""
-        images = {}
+        """By size and channels, without those as which it cannot be seen: an image of 8 bits is none of a product with
+        more. Raises RefusedImage where that is all."""
+        images, refused = {}, None
         for seen in {(one.size_px, one.channels) for one in products}:
             try:
                 images[seen] = await self.decoded(data, *seen)
-            except RefusedImage:
-                if seen[1] == PLAIN:
-                    raise
+            except RefusedImage as error:
+                refused = error
+        if refused and not images:
+            raise refused
         return images
 
     async def keep(self, data: bytes, digest: str, image: Decoded, channels: Channels = PLAIN) -> None:

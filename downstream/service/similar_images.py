@@ -18,7 +18,8 @@ from embeddings.build import open_index
 from embeddings.encoding import Encoding, Source, encoder_of, make_source
 from embeddings.index import Index
 from embeddings.open_vectors import open_vectors
-from pretrain.data.decode import Unreadable, decode
+from pretrain.data.channels import PLAIN, Channels, read_contents
+from pretrain.data.decode import Unreadable, bytes_of
 from pretrain.encoder import load_encoder
 from pretrain.files import write_whole
 
@@ -101,13 +102,15 @@ class SimilarImages:
         rows = zip(usable, nearest.distances, nearest.ids, strict=True)
         return {image.digest: float(distances[ids != image.id][0]) for (image, _), distances, ids in rows}
 
-    def thumbnail(self, origin: str, key: str) -> bytes | None:
-        """An image that `search` found as JPEG of at most THUMBNAIL_PX; none where there is no such image."""
+    def thumbnail(self, origin: str, key: str, channels: Channels = PLAIN) -> bytes | None:
+        """An image that `search` found as JPEG of at most THUMBNAIL_PX, a kept one as a model of those channels sees
+        it; none where there is no such image."""
         path = self._path(origin, key)
         try:
             if path is None:
                 return None
-            image = Image.fromarray(decode(path).pixels)
+            seen = read_contents([bytes_of(path)], None, channels if origin == "kept" else PLAIN)
+            image = Image.fromarray(seen.pixels)
         except Unreadable:
             return None
         image.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))

@@ -47,6 +47,7 @@ from downstream.stations.sources.config import Push
 from downstream.stations.station import Station
 from downstream.stations.triggers.config import Call
 from pretrain.command import UserError, nearest
+from pretrain.data.channels import PLAIN
 from pretrain.reading import parse_json
 
 BODY_S, MAX_REQUESTS = 30.0, 128
@@ -155,7 +156,9 @@ class Http:
             if path is None:
                 return None
             with suppress(Unreadable):  # removed this moment
-                decoded = decode_checked(bytes_of(Frame("", 0.0, path=path)), None, MAX_PIXELS)
+                station = self._stations.get(signal.station)
+                channels = station.model.loaded.inspector.channels if station else PLAIN
+                decoded = decode_checked(bytes_of(Frame("", 0.0, path=path)), None, MAX_PIXELS, channels)
                 return None if isinstance(decoded, RefusedImage) else _jpeg(Image.fromarray(decoded.pixels))
             return None
 

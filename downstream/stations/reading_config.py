@@ -1,5 +1,6 @@
 """The lists of stations and sinks of a line's YAML, as dataclasses: unknown keys are answered with the nearest one."""
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
@@ -138,7 +139,9 @@ def _plain(value: object, where: str, kinds: UnionType) -> Any:
     """One of several plain types, as it stands. Raises UserError."""
     if type(value) not in get_args(kinds):
         raise UserError(f"{where} must be a number, text, or true or false, not {value!r}.")
-    return _value(type(value), value, where)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"{where}: {value} is no number: leave it out.")
+    return value
 
 
 def _mapping(values: object, where: str) -> Mapping:

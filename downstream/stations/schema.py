@@ -68,5 +68,5 @@ def _schema_of(hint: Any, name: str) -> dict:
         return {"type": "object", "additionalProperties": {"type": kinds}}
     if hint is Secret:
         return _object(Secret)
-    bounds = {"minimum": -LARGEST, "maximum": LARGEST} if hint is float else {}
+    bounds = {"minimum": -LARGEST, "maximum": LARGEST} if hint in (int, float) else {}
     return {"type": PLAIN.get(hint, "array"), **bounds}

@@ -8,7 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, wait
+from concurrent.futures import CancelledError, Future, wait
 from concurrent.futures import TimeoutError as NotInTime
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -262,7 +262,8 @@ class Station:
             with suppress(OSError, Unreadable):
                 self._images.keep(part.seen[0].frame if part.seen else part.frames[0], part.id)
         if not self.source.is_live:
-            wait([part.signal])
+            with suppress(CancelledError):  # of an outbox that is damaged; `wait` would never see it
+                part.signal.exception()
             for frame in part.frames if not part.signal.cancelled() else ():
                 self.source.settled(frame)
         part.frames.clear()  # the watchdog knows the part until its deadline, and pixels are large

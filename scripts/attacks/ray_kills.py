@@ -44,7 +44,7 @@ class RayKills(Attack):
                 return f"{name} does not run at all: {done.stderr[-300:]}"
             self._undisturbed[name] = found_in(name, self._folder / name)
         out, finished, kills = folder / name, {}, KILLS
-        while True:
+        for _ in range(KILLS + 2):  # each time but the last ones something was killed
             process = Started(*self._words(name, out), "--address", "local")
             try:
                 kills, is_ended = self._attacked(process, chance, out, finished, kills)
@@ -59,6 +59,8 @@ class RayKills(Attack):
                 break
             if process.returncode not in (2, *by_ray):
                 return f"{name}: exit code {process.returncode}: {said[-500:]}"
+        else:
+            return f"{name} does not end any more: exit code {process.returncode}: {said[-500:]}"
         return self._lost(name, out, finished)
 
     def _attacked(
@@ -84,7 +86,7 @@ class RayKills(Attack):
                     [driver, *(each for each in family if "Agent" not in name_of(each))], LONGEST_S
                 )
                 if left:
-                    raise RuntimeError(f"{victim} was killed, and {[each.name() for each in left]} go on")
+                    raise RuntimeError(f"{victim} was killed, and {[name_of(each) for each in left]} go on")
                 return kills, True
         return kills, False
 

@@ -119,8 +119,9 @@ async def keep(
         async with asyncio.timeout(service.settings.timeout_s):
             data = await image.read()
             digest = hashlib.sha256(data).hexdigest()
-            size_px = (await asyncio.to_thread(service.current)).loaded.inspector.size_px
-            await service.keep(data, digest, await service.decoded(data, size_px))
+            inspector = (await asyncio.to_thread(service.current)).loaded.inspector
+            image = await service.decoded(data, inspector.size_px, inspector.channels)
+            await service.keep(data, digest, image, inspector.channels)
             await asyncio.to_thread(service.database.set_kept, digest)
     return KeptResponse(digest=digest)
 

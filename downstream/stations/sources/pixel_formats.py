@@ -29,6 +29,8 @@ def rgb_of(name: str, data: np.ndarray, height: int, width: int, padding: int = 
                         "RGB8, BGR8 or one of Bayer.")  # fmt: skip
     color, plain, packed, packing = found.groups()
     if packing:
+        if padding:
+            raise UserError("its lines of packed pixels are padded: set PixelFormat, under features, to another.")
         levels = _highest_bits(data, height * width, int(packed), packing)
     elif plain == "8":
         levels = _lines(data, height, width, padding)

@@ -152,6 +152,16 @@ def test_a_damaged_file_is_a_fault_that_is_said_and_lamps_show(onnx_file, tmp_pa
         Supervisor(config, read_line(config))
 
 
+def test_a_damaged_file_keeps_no_station_waiting(onnx_file, tmp_path, nuts):
+    """A source that is not live waits for the signal of each part before it gives the next."""
+    with running(onnx_file, tmp_path, [replay(nuts, waits=True)], []) as here:
+        here.wait_for(2)
+        with open(here.line._outbox.path, "r+b") as file:
+            file.seek(4096)
+            file.write(b"\xa5" * 4096 * 20)
+        assert here.ended.wait(30)
+
+
 def test_a_stopped_line_ends_what_it_began(onnx_file, tmp_path, nuts):
     with running(onnx_file, tmp_path, [replay(nuts, loops=0)], [{"type": "csv", "path": str(tmp_path / "o.csv")}],
                  ) as here:  # fmt: skip
