@@ -22,6 +22,7 @@ if __name__ == "__main__":
 
     start("downstream.evaluate:main", Evaluate)
 
+import math
 import shlex
 import sys
 from contextlib import ExitStack
@@ -82,6 +83,11 @@ def compute_missing(plan: StudyPlan, config: Evaluate, followers: Followers) -> 
     out, device, failures = config.out, choose_device(config.device), []
     missing = [task for task in plan.tasks if not is_finished(task.cell.file(out))]
     finished = len(plan.tasks) - len(missing)
+    if config.cores < 1 or not 0 <= config.memory_gb < math.inf:
+        raise UserError(
+            f"--cores {config.cores} and --memory-gb {config.memory_gb:g} are no share of a machine: give 1 core or "
+            "more, and 0 GiB or more."
+        )
     needs = Needs(config.cores, round(config.memory_gb * 2**30))
     with ExitStack() as opened:
         tasks, board = opened.enter_context(tasks_at(config, device.type, needs)), None

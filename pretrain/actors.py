@@ -19,6 +19,8 @@ Make = Callable[[int], Any]
 
 COMES_BACK = "was lost, and is being made again"
 IS_GONE = "was lost with changes that were not saved"
+# An answer that is there may lie on another machine: who is late keeps nobody from that.
+SECONDS_TO_FETCH = 5.0
 
 
 class Held(Protocol):
@@ -106,6 +108,10 @@ class HeldOnRay:
                 reason = self._absence(number, copy)
                 asked.append((number, copy, reason or copy.actor.call.remote(method, *given)))
         answers, end_s = {}, time.monotonic() + self._patience_s
+        if waited := [answer for *_, answer in asked if not isinstance(answer, str)]:
+            with suppress(ConnectionError, self._ray.exceptions.RaySystemError):  # which `_answer` says
+                self._ray.wait(waited, num_returns=len(waited), timeout=self._patience_s)
+        end_s = max(end_s, time.monotonic() + SECONDS_TO_FETCH)
         for number, copy, answer in asked:
             answer = Lost(answer) if isinstance(answer, str) else self._answer(number, copy, answer, end_s)
             if isinstance(answers.get(number, Lost("")), Lost):

@@ -131,7 +131,8 @@ class StudyClock:
         total, task = self._sum(list(self._left.values())), self._running
         item = task and self._left.get(task.name)
         if item is None:
-            return Estimate(*(value / self.at_once for value in total[:3]), total.unmeasured)
+            at_once = max(1, min(self.at_once, len(self._left)))
+            return Estimate(*(value / at_once for value in total[:3]), total.unmeasured)
         running, elapsed_s = self._sum([item]), time.monotonic() - self._start_s
         # An unmeasured fit that tells how far it is says at least how long it still takes.
         inner = Progress.innermost()

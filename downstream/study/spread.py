@@ -133,7 +133,8 @@ def outcomes(
         asked = together(ordered)
     for names, found in tasks.map(compute, asked):
         # Of a group that is lost, one cell brings its worker down: which, is seen one by one.
-        singly = tasks.map(compute, [(name,) for name in names]) if isinstance(found, Lost) else [(names, found)]
+        is_group = isinstance(found, Lost) and len(names) > 1
+        singly = tasks.map(compute, [(name,) for name in names]) if is_group else [(names, found)]
         for each, result in singly:
             done = [lost(each[0], result)] if isinstance(result, Lost) else result
             known = {outcome.name: outcome for outcome in done}

@@ -167,8 +167,9 @@ def nearest_exactly(
     spare: Sequence[int] = SPARE,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Squared distances, exact, and rows (q, k) of the nearest of `count` vectors (default: all), which `find` gives to
-    within rounding. Where rounding, or equal distances, leave open which vectors belong to the k, more are looked at:
-    so the result depends neither on the batch nor on which other vectors there are."""
+    within rounding. Where rounding, or equal distances, leave open which vectors belong to the k, more are looked at,
+    up to the last of `spare`: so the result depends neither on the batch nor on which other vectors there are, unless
+    there are more copies of one vector than that."""
     count = len(vectors) if count is None else count
     asked = min(k + spare[0], count)
     squared, rows = find(queries, asked)

@@ -58,6 +58,8 @@ def main(config: Merged) -> int:
     images = load(config.data, config.size_px, config.categories, layout=config.layout)
     categories = images.categories[:1] if config.quick else images.categories
     counts = counts_of(QUICK_PARTS if config.quick else config.parts)
+    if not all(seed.isdecimal() for seed in config.seeds):
+        raise UserError(f"--seeds {','.join(config.seeds)} are no seeds: give such as 0,1,2.")
     cells = []
     with Progress("fitting", len(categories) * len(config.seeds) * len(counts), "models") as progress:
         for category in categories:
@@ -88,7 +90,10 @@ def cell_of(images: ImageSet, count: int, seed: int, config: Merged) -> Cell:
         raise UserError(f"{config.method} is not fitted in parts: measure patchcore or fused.")
     space = method.space_of(normals)
     chunks = [images.subset(chunk) for chunk in np.array_split(good, min(count, len(good)))]
-    method.refer_to_parts((method.part_of(Images(chunk), space) for chunk in chunks), space, normals)
+    if count == 1:
+        method.refer(normals)
+    else:
+        method.refer_to_parts((method.part_of(Images(chunk), space) for chunk in chunks), space, normals)
     scores = np.concatenate([each.cpu().scores.numpy() for each in method.predict(Images(tested))])
     labels = np.array([record.is_anomaly for record in tested.records])
     figures = image_figures(labels, scores, own_threshold(method, normals, fit.false_alarm_rate, {}, seed).value)

@@ -56,6 +56,7 @@ from embeddings.extract import extract
 from embeddings.index import Index
 from embeddings.index.kinds import breadth_name
 from pretrain.actors import HeldHere, Hold, objects_at
+from pretrain.command import UserError
 from pretrain.data.manifest import COLUMNS, PLACE, import_parquet
 from pretrain.data.places import Place
 from pretrain.demo import render_image
@@ -97,7 +98,7 @@ def main(config: Scale) -> int:
         folder = Path(temporary)
         quick = config.quick
         images, rounds = (200, 1) if quick else (config.images, config.rounds)
-        rows = (1000, 4000) if quick else tuple(map(int, config.rows))
+        rows = (1000, 4000) if quick else rows_of(config.rows)
         contestants = QUICK_CONTESTANTS if quick else tuple(CONTESTANTS)
         for part in (
             lambda: throughput(images_of(config.out, images), folder, images, rounds, contestants),
@@ -108,6 +109,13 @@ def main(config: Scale) -> int:
             figures, lines = figures | more_figures, lines + more_lines
     packages = ("ray", "faiss-gpu", "torch", "pyarrow")
     return finish("scale", config, lines, figures, at_least=AT_LEAST, at_most=AT_MOST, packages=packages)
+
+
+def rows_of(typed: Sequence[str]) -> tuple[int, ...]:
+    """At least two numbers of rows, since the driver's memory is compared between them. Raises UserError."""
+    if len(typed) < 2 or not all(each.isdecimal() and int(each) for each in typed):
+        raise UserError(f"--rows {','.join(typed)} are no numbers of rows: give two or more, such as 10000,1000000.")
+    return tuple(map(int, typed))
 
 
 def alone(part: object, *arguments: object) -> tuple[dict, list[str]]:

@@ -70,6 +70,10 @@ def test_of_cells_whose_worker_dies_one_is_lost_and_the_others_are_not(asked, pl
     found = list(outcomes(plan, chosen, replace(asked, out=tmp_path), CPU, dying, lambda task: None))
     assert [(task, outcome.reason) for task, outcome in found] == [(chosen[0], "died"), (chosen[1], "")]
     assert dying.asked == [tuple(task.name for task in chosen), (chosen[0].name,), (chosen[1].name,)]
+    monkeypatch.setattr(spread, "together", lambda ordered: [(task.name,) for task in ordered])
+    alone = Dying(Cells(chosen, tmp_path, CPU, 2**20, False), chosen[0].name)
+    list(outcomes(plan, chosen[:1], replace(asked, out=tmp_path), CPU, alone, lambda task: None))
+    assert alone.asked == [(chosen[0].name,)]  # it was tried often enough
 
 
 def test_a_cell_that_fails_is_told_and_a_full_disk_ends_all(asked, plan, tmp_path, monkeypatch):
