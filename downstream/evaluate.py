@@ -22,7 +22,6 @@ if __name__ == "__main__":
 
     start("downstream.evaluate:main", Evaluate)
 
-import math
 import shlex
 import sys
 from contextlib import ExitStack
@@ -83,7 +82,7 @@ def compute_missing(plan: StudyPlan, config: Evaluate, followers: Followers) -> 
     out, device, failures = config.out, choose_device(config.device), []
     missing = [task for task in plan.tasks if not is_finished(task.cell.file(out))]
     finished = len(plan.tasks) - len(missing)
-    if config.cores < 1 or not 0 <= config.memory_gb < math.inf:
+    if config.cores < 1 or config.memory_gb < 0:
         raise UserError(
             f"--cores {config.cores} and --memory-gb {config.memory_gb:g} are no share of a machine: give 1 core or "
             "more, and 0 GiB or more."

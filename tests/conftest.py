@@ -184,13 +184,15 @@ def few_steps(monkeypatch) -> None:
 @pytest.fixture(scope="session")
 def models_folder(demo_folder, tmp_path_factory) -> Path:
     """Two small models for the service: PaDiM with an encoder of its own, and the mean image without one."""
+    from fitted_models import RESNET
+
     from downstream.inspection.config import Fit
     from downstream.inspection.fitting import fit
 
     folder = tmp_path_factory.mktemp("service") / "models"
     common = {"data": demo_folder, "category": "hazelnut", "size_px": 64}
-    small = "dimensions=24,grid=8,neighborhood=1"
-    fit(Fit(**common, method="padim", encoder=Path("random"), options=small, out=folder / "hazelnut"))
+    small = RESNET + "dimensions=24,grid=8,neighborhood=1"
+    fit(Fit(**common, method="padim", options=small, out=folder / "hazelnut"))
     fit(Fit(**common, method="mean", out=folder / "mean"))
     return folder
 

@@ -13,17 +13,19 @@ from pretrain.command import run_command, run_commands
 
 SIZE_PX = 64
 PATCHCORE = "grid=8,dimensions=16,coreset_ratio=0.2"
+# Random weights with which something is found.
+RESNET = "encoder=random,architecture=resnet18,"
 # A network of a moment: where nothing is to be found, half of a test's time is to make, write and run a ResNet-18.
 TINY = "encoder=random,architecture=timm/test_resnet,"
 # One line for each kind of statistics, with what is special in its graph.
 MODELS = {
-    "padim": ("padim", "dimensions=24,grid=8"),
+    "padim": ("padim", RESNET + "dimensions=24,grid=8"),
     "every channel, background": (
         "padim",
         TINY + "dimensions=null,grid=4,neighborhood=1,levels=[level2],foreground=0.5,image_weight=0.5",
     ),
     "mixed channels": ("padim", TINY + "dimensions=7,grid=8,reduction=orthogonal,variance_weight=0.0"),
-    "fused": ("fused", PATCHCORE),
+    "fused": ("fused", RESNET + PATCHCORE),
     "patchcore": ("patchcore", TINY + PATCHCORE),
     "several scales": ("patchcore", TINY + PATCHCORE + ",image_weight=0.5"),
     "patchcore, several neighbors": ("patchcore", TINY + PATCHCORE + ",num_neighbors=3,image_weight=1.0"),

@@ -5,7 +5,6 @@ return ends the process, by a watchdog that needs no lock of Python's. What nati
 """
 
 import faulthandler
-import json
 import math
 import os
 import signal
@@ -22,6 +21,7 @@ import numpy as np
 from downstream.stations.sources.genicam import END_S, FRAME, HEAD, LOST, REFUSED, WELL
 from downstream.stations.sources.pixel_formats import rgb_of
 from pretrain.command import UserError, installed_by
+from pretrain.reading import parse_json
 
 try:
     from genicam.genapi import EAccessMode, EInterfaceType
@@ -45,7 +45,7 @@ def main() -> NoReturn:
         signal.signal(each, signal.SIG_IGN)
     pipe = FileIO(os.dup(1), "wb")
     os.dup2(2, 1)
-    told, is_ending = json.loads(sys.stdin.buffer.readline()), threading.Event()
+    told, is_ending = parse_json(sys.stdin.buffer.readline()), threading.Event()
     working = threading.Thread(target=_work, args=(told, pipe, is_ending), daemon=True)
     working.start()
     sys.stdin.buffer.read()

@@ -80,6 +80,7 @@ def test_orders_are_counted_for_each_number_of_normals_and_every_kind_of_feedbac
     assert len(pictures) == 3
 
 
+@pytest.mark.usefixtures("few_fresh")
 def test_what_is_judged_in_a_fraction_of_the_time_is_what_the_method_says(demo_folder):
     images = load(demo_folder, 64).of("hazelnut")
     stream = stream_of(images, "6", 0, 6, 6)

@@ -15,7 +15,7 @@ from scripts.benchmarks.rounds import finish, in_rounds, speedup
 BENCHMARKS = sorted(
     path.stem
     for path in (REPOSITORY / "scripts/benchmarks").glob("*.py")
-    if path.stem not in ("config", "peers", "rounds")
+    if path.stem not in ("by_size", "config", "peers", "rounds")
 )
 
 
