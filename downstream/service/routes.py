@@ -126,7 +126,7 @@ def set_watched(service: Service) -> None:
         return
     service.metrics.watched_until_s = time.monotonic() + WATCHED_S
     values = {current.loaded.name: watched_figures(service, current) for current in service.in_memory()}
-    gone = (service.metrics.watched_models - values.keys()) - {*service.models.names()}  # others are out of memory
+    gone = service.metrics.watched_models - values.keys() - {*service.models.names()}  # not those out of memory
     for model, figures in [*values.items(), *((model, {}) for model in gone)]:
         for name, gauge in service.metrics.watched.items():
             value = figures.get(name)
