@@ -15,7 +15,7 @@ import httpx
 from scripts.attacks.hostile_images import spoiled_image
 from scripts.attacks.http_abuse import ODD_VALUES, HttpAbuse, Sent, request
 from scripts.attacks.material import REPOSITORY, Material
-from scripts.attacks.serving import Serving, wait_until_healthy
+from scripts.attacks.serving import Serving, end, wait_until_healthy
 
 PUSHED, CALLED = "/api/stations/pushed/parts", "/api/stations/called/trigger"
 IMAGES_OF_A_SERVICE = b"/api/test_image"
@@ -76,10 +76,4 @@ def line_served(material: Material, folder: Path) -> Iterator[ServingLine]:
             wait_until_healthy(serving)
             yield serving
     finally:
-        process.terminate()
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        process.stdout.close()
+        end(process)

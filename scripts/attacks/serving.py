@@ -82,14 +82,19 @@ def served(
             yield serving
     finally:
         overdue.cancel()
-        if process.poll() is None:
-            process.terminate()
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-        process.stdout.close()
+        end(process)
+
+
+def end(process: subprocess.Popen) -> None:
+    """By SIGTERM, and what does not end in time by SIGKILL."""
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+    process.stdout.close()
 
 
 def wait_until_healthy(serving: Serving, seconds: float = START_S) -> None:
