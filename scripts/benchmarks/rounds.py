@@ -10,11 +10,13 @@ import os
 import platform
 import shlex
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import date
 from importlib.metadata import version
+from pathlib import Path
 from statistics import median
 from typing import TypeVar
 
@@ -88,3 +90,29 @@ def finish(
     result = {"benchmark": name, **asdict(config), **figures, "missed": missed, **hardware, **versions}
     print(json.dumps(result, default=str))
     return int(bool(missed) and config.check)
+
+
+class Memory:
+    """A context that watches the memory of this process, without files that are mapped: its peak, and by how much that
+    is above what there was before."""
+
+    def __enter__(self) -> "Memory":
+        self.before_mib = self.peak_mib = self._now_mib()
+        self._is_over = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._is_over.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._is_over.wait(0.02):
+            self.peak_mib = max(self.peak_mib, self._now_mib())
+
+    @staticmethod
+    def _now_mib() -> float:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        (kib,) = (int(line.split()[1]) for line in lines if line.startswith("RssAnon"))
+        return kib / 1024

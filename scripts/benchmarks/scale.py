@@ -30,7 +30,6 @@ import logging
 import os
 import shutil
 import tempfile
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -64,7 +63,7 @@ from pretrain.encoder import make_encoder
 from pretrain.files import link_or_copy
 from pretrain.tasks import LOCAL, STORE_BYTES, Spread, importable_by_workers, ray_module
 from scripts.benchmarks.config import Scale
-from scripts.benchmarks.rounds import finish, in_rounds, seconds_of
+from scripts.benchmarks.rounds import Memory, finish, in_rounds, seconds_of
 
 SIZE_PX, PART_IMAGES, DRAWN = 32, 64, 200
 # Raylets of a contestant, and workers of each; none is the plain process.
@@ -282,36 +281,11 @@ def driver_memory(row_counts: tuple[int, ...], folder: Path) -> tuple[dict, list
 
 def inspection_memory(manifest: Path, model: Path, out: Path) -> tuple[float, float]:
     """Peak MiB and seconds of one inspection by two workers."""
-    with cluster(1, 2), silence(), PeakMemory([psutil.Process()]) as memory:
+    with cluster(1, 2), silence(), Memory() as memory:
         shutil.rmtree(out, ignore_errors=True)
         asked = Run(data=str(manifest), out=str(out), device="cpu", part_images=8 * PART_IMAGES, address=LOCAL)
         spent_s = seconds_of(lambda: run(asked, model))
-    return memory.peaks_mib[0], spent_s
-
-
-class PeakMemory:
-    """A context that watches the memory of processes, without files that are mapped and memory that they share."""
-
-    def __init__(self, processes: list[psutil.Process]) -> None:
-        self._processes, self.peaks_mib = processes, [0.0] * len(processes)
-
-    def __enter__(self) -> "PeakMemory":
-        self._is_over = threading.Event()
-        self._thread = threading.Thread(target=self._watch)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._is_over.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        while True:
-            for number, process in enumerate(self._processes):
-                used = process.memory_info()
-                self.peaks_mib[number] = max(self.peaks_mib[number], (used.rss - used.shared) / 2**20)
-            if self._is_over.wait(0.05):
-                return
+    return memory.peak_mib, spent_s
 
 
 def search(count: int, shards: int, rounds: int, folder: Path) -> tuple[dict, list[str]]:

@@ -27,7 +27,6 @@ import io
 import os
 import shutil
 import tempfile
-import threading
 import time
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -49,7 +48,7 @@ from embeddings.vectors import Vectors
 from pretrain.data.dataset import ImageSet, load
 from pretrain.demo import is_demo, make
 from scripts.benchmarks.config import Search
-from scripts.benchmarks.rounds import finish, in_rounds, seconds_of, speedup
+from scripts.benchmarks.rounds import Memory, finish, in_rounds, seconds_of, speedup
 
 K, QUERIES = 10, 500
 SIZE_PX, DIMENSIONS = 224, 256
@@ -136,32 +135,6 @@ def extraction_peak_mib(folder: Path, encoder: Path, out: Path) -> float:
     with Memory() as memory:
         extract_once(folder, encoder, out)
     return memory.peak_mib
-
-
-class Memory:
-    """A context that watches the memory of this process, without files that are mapped: its peak, and by how much that
-    is above what there was before."""
-
-    def __enter__(self) -> "Memory":
-        self.before_mib = self.peak_mib = self._now_mib()
-        self._is_over = threading.Event()
-        self._thread = threading.Thread(target=self._watch)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._is_over.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        while not self._is_over.wait(0.02):
-            self.peak_mib = max(self.peak_mib, self._now_mib())
-
-    @staticmethod
-    def _now_mib() -> float:
-        lines = Path("/proc/self/status").read_text().splitlines()
-        (kib,) = (int(line.split()[1]) for line in lines if line.startswith("RssAnon"))
-        return kib / 1024
 
 
 def patch_vectors(data: Path, encoder: Path | None, out: Path) -> tuple[Path, Path]:
