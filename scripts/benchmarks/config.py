@@ -163,6 +163,7 @@ class Infer(Benchmark):
         categories: Only these of them; times are of the first.
         rounds: Rounds in which all contestants take turns; 0 for AUROCs alone.
         normals: Images to learn from, at most.
+        size_px: Side of the square of our images.
         sizes: In place of all that, what an image of the first category takes at these sizes, such as 224,512,native:
             milliseconds and MiB of padim, patchcore and fused as they are fitted.
         peer_python: A Python that has anomalib and openvino. Default is one made beside the cache.
@@ -170,6 +171,7 @@ class Infer(Benchmark):
 
     data: Path | None = None
     categories: Names = Names()
+    size_px: int = 384
     sizes: Names = Names()
     rounds: int = 7
     normals: int = 300

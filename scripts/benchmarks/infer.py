@@ -4,14 +4,15 @@
     python scripts/benchmarks/infer.py                      # on a generated product
     python scripts/benchmarks/infer.py --quick              # the default method, Padims, one category, few images
     python scripts/benchmarks/infer.py --data FOLDER --check --record RESULTS.md
+    python scripts/benchmarks/infer.py --data FOLDER --size-px 256      # ours at the size of anomalib's images
     python scripts/benchmarks/infer.py --data FOLDER --sizes 224,512,native     # ours alone: time and memory by size
 
 Ours are made by the commands themselves, `detect.py fit` and `export.py`, with their defaults: PaDiM, and PaDiM and
 PatchCore fused, on the EfficientNet-Lite0 with ImageNet weights, as ONNX in fp32 and int8, by onnxruntime and, where it
-is installed, the fp32 ones by OpenVINO too. anomalib's have its defaults
-too: Padim on its usual ResNet-18 (with ImageNet weights where they are in torch's cache, else random ones, which take
-as long), by torch and by OpenVINO; and with the very Lite0 and weights that ours have, Padim and Patchcore, by torch.
-Each sees images at its own default size. Each is a process of its own; they take turns, and only one works at a time.
+is installed, the fp32 ones by OpenVINO too. anomalib's have its defaults too: Padim on its usual ResNet-18 (with
+ImageNet weights where they are in torch's cache, else random ones, which take as long), by torch and by OpenVINO; and
+with the very Lite0 and weights that ours have, Padim and Patchcore, by torch. Each sees images at its own default size,
+ours at another by `--size-px`. Each is a process of its own; they take turns, and only one works at a time.
 Preprocessing is part of every time. Times are of the first category, AUROCs the mean of all.
 
 Targets: the fastest of ours, alone with an image, 8 times as fast as anomalib's torch Padim on ResNet-18 with as many
@@ -42,6 +43,7 @@ from importlib.util import find_spec
 from math import nan
 from pathlib import Path
 from statistics import mean, median
+from typing import Literal
 
 import numpy as np
 import timm
@@ -51,7 +53,6 @@ from sklearn.metrics import roc_auc_score
 from downstream.methods.references import draw
 from pretrain.command import Names, UserError
 from pretrain.data.dataset import load
-from pretrain.data.size import DEFAULT_PX
 from pretrain.demo import make
 from pretrain.encoder import Encoder, make_encoder
 from pretrain.weights import imagenet_file, read_state_dict
@@ -66,7 +67,7 @@ OPENVINO = ("openvino", "onnx", "onnxscript")  # anomalib exports through onnx
 # Runs our ONNX files too, where it is installed.
 BY_OPENVINO = "openvino"
 BATCHES = (1, 16)
-OUR_PX, THEIR_PX = DEFAULT_PX, 256
+THEIR_PX = 256
 # Of its patches, that anomalib's Patchcore keeps: its default of 0.1 takes minutes to choose.
 SHARE = 0.01
 RESNET, LITE = "resnet18", "tf_efficientnet_lite0"
@@ -86,15 +87,15 @@ AT_MOST = {"start_s": 1.0}
 
 @dataclass(frozen=True)
 class Material:
-    """Files that contestants read: images as arrays, by split and side; and the labels of the test images."""
+    """Files that contestants read: images as arrays, by split and whose they are; and the labels of the test images."""
 
     folder: Path
     category: str
     normals: int
     labels: list[bool]
 
-    def images(self, split: str, size_px: int) -> str:
-        return str(self.folder / f"{split}-{size_px}.npy")
+    def images(self, split: str, whose: Literal["ours", "theirs"]) -> str:
+        return str(self.folder / f"{split}-{whose}.npy")
 
 
 def main(config: Infer) -> int:
@@ -110,11 +111,13 @@ def main(config: Infer) -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         data = config.data or generated(folder / "demo", normals)
-        categories = list(config.categories) or load(data, OUR_PX).categories
+        categories = list(config.categories) or load(data, config.size_px).categories
         weights, usual = write_weights(folder)
         for category in categories[: 1 if config.quick else None]:
-            material = make_material(folder / category, data, category, normals, 3 if config.quick else 1)
-            models = make_ours(material, data, methods)
+            material = make_material(
+                folder / category, data, config.size_px, category, normals, 3 if config.quick else 1
+            )
+            models = make_ours(material, data, config.size_px, methods)
             make_theirs([python, CONTESTANTS / "anomalib_infer.py"], material, theirs, weights)
             commands = {
                 count: commands_of(models, theirs, [python, CONTESTANTS / "anomalib_infer.py"], material, count)
@@ -133,6 +136,7 @@ def main(config: Infer) -> int:
             print(json.dumps({category: aurocs[category]}), file=sys.stderr, flush=True)
     figures = figures_of(measured, aurocs, starts)
     seen = f"{', '.join(aurocs)}, up to {normals} normals each" if config.data else f"generated {CATEGORY}s"
+    seen += f", ours at {config.size_px} px, anomalib's at {THEIR_PX}"
     lines = [f"{seen}; anomalib's ResNet-18 has {usual} weights"]
     if rounds:
         lines[0] += f"; medians of {rounds} interleaved"
@@ -171,28 +175,28 @@ def write_weights(folder: Path) -> tuple[dict[str, Path], str]:
     return files, usual
 
 
-def make_material(folder: Path, data: Path, category: str, normals: int, every: int) -> Material:
+def make_material(folder: Path, data: Path, size_px: int, category: str, normals: int, every: int) -> Material:
     """Of the test images, every so many."""
     folder.mkdir()
-    for size_px in (OUR_PX, THEIR_PX):
-        images = load(data, size_px, Names(category), keep_aspect=size_px == OUR_PX)  # each as its tool does it
+    for whose, size in (("ours", size_px), ("theirs", THEIR_PX)):
+        images = load(data, size, Names(category), keep_aspect=whose == "ours")  # each as its tool does it
         train = [i for i, record in enumerate(images.records) if record.split == "train"]
         test = [i for i, record in enumerate(images.records) if record.split == "test"][::every]
         # Those that detect.py draws.
         train = [train[i] for i in draw(len(train), min(normals, len(train)), 0)]
         material = Material(folder, category, len(train), [images.records[i].is_anomaly for i in test])
         for split, chosen in (("train", train), ("test", test)):
-            np.save(material.images(split, size_px), images.batch(chosen))
+            np.save(material.images(split, whose), images.batch(chosen))
     return material
 
 
-def make_ours(material: Material, data: Path, methods: tuple[str, ...]) -> dict[str, Path]:
+def make_ours(material: Material, data: Path, size_px: int, methods: tuple[str, ...]) -> dict[str, Path]:
     """Fitted and exported by the commands, by contestant."""
     models, of = {}, ("--data", data, "--category", material.category)
     for method in methods:
         folder = material.folder / method
-        shots = ("--shots", material.normals)
-        call("downstream/detect.py", "fit", *of, "--method", method, "--encoder", "imagenet", *shots, "--out", folder)
+        fitted = ("--method", method, "--encoder", "imagenet", "--size-px", size_px, "--shots", material.normals)
+        call("downstream/detect.py", "fit", *of, *fitted, "--out", folder)
         models[f"{method} onnx"] = folder.with_suffix(".onnx")
         call("downstream/export.py", folder, "--data", data)
         models[f"{method} onnx-int8"] = folder.with_name(f"{method}-int8.onnx")
@@ -207,7 +211,7 @@ def make_theirs(command: list, material: Material, theirs: dict, weights: dict[s
     for name, (engine, _, backbone) in theirs.items():
         if engine == "torch":
             print(f"{name} is fitted to {material.category}", file=sys.stderr, flush=True)
-            files = {"weights": str(weights[backbone]), "train": material.images("train", THEIR_PX)}
+            files = {"weights": str(weights[backbone]), "train": material.images("train", "theirs")}
             export = any(of == ("openvino", *theirs[name][1:]) for of in theirs.values())
             with started([*command, json.dumps(theirs_of(theirs[name], material, os.cpu_count() or 1))]) as contestant:
                 contestant.do("make", **files, share=SHARE, export=export)
@@ -217,7 +221,7 @@ def theirs_of(contestant: tuple[str, str, str], material: Material, threads: int
     engine, model, backbone = contestant
     folder = str(material.folder / f"{model}-{backbone}")
     wanted = {"engine": engine, "model": model, "backbone": backbone, "folder": folder, "threads": threads}
-    return {**wanted, "images": material.images("test", THEIR_PX), "dimensions": DIMENSIONS}
+    return {**wanted, "images": material.images("test", "theirs"), "dimensions": DIMENSIONS}
 
 
 def commands_of(
@@ -226,7 +230,7 @@ def commands_of(
     """How each contestant is started with so many threads."""
     commands = {}
     for name, model in models.items():
-        wanted = {"model": str(model), "images": material.images("test", OUR_PX), "threads": threads}
+        wanted = {"model": str(model), "images": material.images("test", "ours"), "threads": threads}
         commands[name] = [sys.executable, CONTESTANTS / "ours_infer.py", json.dumps(wanted)]
         if find_spec(BY_OPENVINO) and "int8" not in name:
             by_openvino = json.dumps({**wanted, "runtime": BY_OPENVINO})
