@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pytest import MonkeyPatch
 
-TOKEN = "hf_of_the_test"
+TOKEN, REPOSITORY_NAME = "hf_of_the_test", "heldout/chaos"
 
 
 @dataclass
