@@ -13,7 +13,7 @@ from typing import NamedTuple
 from scripts.attacks.attack import Attack
 from scripts.attacks.hostile_images import spoiled_image
 from scripts.attacks.material import Material
-from scripts.attacks.serving import Serving, image_bytes, served
+from scripts.attacks.serving import Serving, another_score, image_bytes, served
 
 REQUESTS, SECONDS = 25, 60
 # What a service may say beside what says that the client is wrong: it does not hold a full disk or a full house.
@@ -114,8 +114,8 @@ class HttpAbuse(Attack):
 
     def _changed(self, log_bytes: int) -> str | None:
         """What is no longer as it was before."""
-        if (score := self._scored()) != self._score:
-            return f"an image that was answered {self._score} is now answered {score}"
+        if failed := another_score(self._score, self._scored()):
+            return failed
         said = self._serving.log[log_bytes:]
         if "Traceback" in said:
             return said[said.index("Traceback") :][:2000]

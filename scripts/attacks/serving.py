@@ -1,5 +1,6 @@
 """A real service, in a process of its own on a free port; what asks it; and a PostgreSQL that may be killed."""
 
+import math
 import os
 import pwd
 import shutil
@@ -106,6 +107,14 @@ def wait_until_healthy(serving: Serving, seconds: float = START_S) -> None:
                 return
         time.sleep(0.1)
     raise RuntimeError(f"the server is not healthy: {serving.log[-2000:]}")
+
+
+def another_score(first: float, now: float) -> str | None:
+    """What to say where an image is answered otherwise than at first. Images that come at once are one batch, and its
+    sums round otherwise than those of an image alone."""
+    if math.isclose(first, now, rel_tol=1e-5):
+        return None
+    return f"an image that was answered {first} is now answered {now}"
 
 
 def image_bytes(seed: int = 0, size: tuple[int, int] = (40, 30), kind: str = "PNG") -> bytes:

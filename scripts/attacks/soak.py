@@ -13,7 +13,7 @@ import numpy as np
 from scripts.attacks.attack import Attack
 from scripts.attacks.hostile_images import spoiled_image
 from scripts.attacks.material import CATEGORY, Material, copied_models
-from scripts.attacks.serving import image_bytes, served
+from scripts.attacks.serving import another_score, image_bytes, served
 
 REQUESTS_A_SECOND, SAMPLE_S = 4.0, 5.0
 # Until then allocators, threads and decoders find their size. Fewer requests after it say nothing about growth.
@@ -74,8 +74,7 @@ class Soak(Attack):
         if answer.status_code != 200:
             return unexpected(answer)
         score = answer.json()["anomaly_score"]
-        first = self._scores.setdefault(number, score)
-        return None if score == first else f"an image that was answered {first} is now answered {score}"
+        return another_score(self._scores.setdefault(number, score), score)
 
     def new(self, chance: random.Random) -> str | None:
         """An image that was never seen, now and then kept."""
