@@ -41,6 +41,7 @@ def referred(name: str, normals: list[torch.Tensor], **more: object):
     return method.fit(lessons).look_within(ROI).refer(normals)
 
 
+@pytest.mark.usefixtures("few_steps")
 @pytest.mark.parametrize("name", METHODS)
 def test_what_lies_outside_changes_not_a_bit(name):
     first, second = (referred(name, scenes(9, 1, behind)) for behind in (10, 11))
