@@ -6,14 +6,14 @@ meanwhile is told.
 """
 
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Any, Protocol
 
 from pretrain.command import UserError
-from pretrain.tasks import Lost, Spread, cannot_import, ray_at
+from pretrain.tasks import Connected, Lost, Raised, Spread, answer_of, cannot_import, ray_at
 
 Make = Callable[[int], Any]
 
@@ -21,15 +21,19 @@ COMES_BACK = "was lost, and is being made again"
 IS_GONE = "was lost with changes that were not saved"
 # An answer that is there may lie on another machine: who is late keeps nobody from that.
 SECONDS_TO_FETCH = 5.0
+NONE = Lost("")
 
 
 class Held(Protocol):
     """Objects by number. `ask` and `change` call a method of each number in `arguments`, and give its answers, or Lost;
-    `change` those methods that alter the object. `kept` says that from now on `make` makes them as they are."""
+    `change` those methods that alter the object; `tell` one of each that says how it is to answer, also of those that
+    are made later. `kept` says that from now on `make` makes them as they are."""
 
     def ask(self, method: str, arguments: Mapping[int, tuple]) -> dict[int, Any]: ...
 
     def change(self, method: str, arguments: Mapping[int, tuple]) -> dict[int, Any]: ...
+
+    def tell(self, method: str, *given: object) -> None: ...
 
     def kept(self, make: Make) -> None: ...
 
@@ -48,6 +52,9 @@ class HeldHere:
 
     change = ask
 
+    def tell(self, method: str, *given: object) -> None:
+        self.ask(method, dict.fromkeys(range(len(self._objects)), given))
+
     def kept(self, make: Make) -> None:
         pass
 
@@ -65,75 +72,106 @@ class HeldOnRay:
     """Each object in `copies` actors. One of them is asked, and the next where that one is lost or takes longer than
     `patience_s`; only where all are, the answer is Lost. Raises what the object raises, as it would here."""
 
-    def __init__(self, ray: ModuleType, patience_s: float, copies: int, make: Make, count: int) -> None:
-        self._ray, self._patience_s, self._turn = ray, patience_s, 0
+    def __init__(self, connected: Connected, patience_s: float, copies: int, make: Make, count: int) -> None:
+        self._connected, self._ray, self._patience_s, self._turn = connected, connected.ray, patience_s, 0
         # An actor waits most of the time, so it takes no core from tasks, and goes to the machine that has fewest.
-        self._actor = ray.remote(num_cpus=0, scheduling_strategy="SPREAD")(Holder)
+        self._actor = self._ray.remote(num_cpus=0, scheduling_strategy="SPREAD")(Holder)
         self._changed: set[int] = set()
-        self._make = ray.put(make)
-        self._copies = [[self._begun(number) for _ in range(copies)] for number in range(count)]
-        for number, each in enumerate(self._copies):
-            for copy in each:
-                if isinstance(self._answer(number, copy, copy.ready, float("inf")), Lost):
-                    raise UserError(
-                        f"an actor of Ray died when it was to hold part {number} of {count}: too little memory?"
-                    )
-                copy.ready, copy.reason = None, ""
+        self._told: dict[str, tuple] = {}
+        with connected.told():
+            self._make = self._ray.put(make)
+            self._copies = [[self._begun(number) for _ in range(copies)] for number in range(count)]
+            begun = [copy.ready for each in self._copies for copy in each]
+            connected.wait(begun, len(begun))
+            for number, each in enumerate(self._copies):
+                for copy in each:
+                    answer = self._answer(number, copy, copy.ready, time.monotonic() + SECONDS_TO_FETCH)
+                    if isinstance(answer_of(answer), Lost):
+                        raise UserError(
+                            f"an actor of Ray died when it was to hold part {number} of {count}: too little memory?"
+                        )
+                    copy.ready, copy.reason = None, ""
 
     def ask(self, method: str, arguments: Mapping[int, tuple]) -> dict[int, Any]:
         answers, most, self._turn = {}, len(self._copies[0]), self._turn + 1
         for attempt in range(most):
-            left = [number for number in arguments if isinstance(answers.get(number, Lost("")), Lost)]
+            left = {number: arguments[number] for number in arguments if isinstance(answers.get(number, NONE), Lost)}
             tried = {number: [self._copies[number][(self._turn + attempt) % most]] for number in left}
-            answers |= self._call(method, {number: arguments[number] for number in left}, tried)
-        return answers
+            with self._connected.told():
+                answers |= {number: answer for number, _, answer in self._called(method, left, tried)}
+        return {number: answer_of(answer) for number, answer in answers.items()}
 
     def change(self, method: str, arguments: Mapping[int, tuple]) -> dict[int, Any]:
-        for number in arguments:
-            for copy in self._copies[number]:
-                if self._absence(number, copy, self._patience_s):  # later it would come back as it was before
-                    copy.actor, copy.ready, copy.reason = None, None, IS_GONE
-        self._changed |= arguments.keys()
-        return self._call(method, arguments, {number: self._copies[number] for number in arguments})
+        copies, answers = {number: self._copies[number] for number in arguments}, defaultdict(list)
+        with self._connected.told():
+            for number, each in copies.items():
+                for copy in each:
+                    if self._absence(number, copy, self._patience_s):  # later it would come back as it was before
+                        copy.actor, copy.ready, copy.reason = None, None, IS_GONE
+            self._changed |= arguments.keys()
+            for number, copy, answer in self._called(method, arguments, copies):
+                answers[number].append(answer)
+                if isinstance(answer, Raised):  # nobody knows what it holds now, and others may have changed
+                    self._lose(number, copy, IS_GONE)
+        return {number: answer_of(min(each, key=_worth)) for number, each in answers.items()}
+
+    def tell(self, method: str, *given: object) -> None:
+        self._told[method] = given
+        everyone = dict(enumerate(self._copies))
+        with self._connected.told():
+            for number, each in everyone.items():
+                for copy in each:
+                    if copy.ready is not None:  # it is being made by what was told before
+                        self._lose(number, copy, COMES_BACK)
+            called = self._called(method, dict.fromkeys(everyone, given), everyone)
+        for *_, answer in called:
+            answer_of(answer)
 
     def kept(self, make: Make) -> None:
-        self._make = self._ray.put(make)
+        with self._connected.told():
+            self._make = self._ray.put(make)
         self._changed.clear()
 
-    def _call(self, method: str, arguments: Mapping[int, tuple], copies: Mapping[int, list[Copy]]) -> dict[int, Any]:
-        """The answer of each number's first copy that gives one; all of them are asked at once."""
+    def _called(
+        self, method: str, arguments: Mapping[int, tuple], copies: Mapping[int, list[Copy]]
+    ) -> list[tuple[int, Copy, Any]]:
+        """The answer of each copy, Lost, or Raised; all of them are asked at once."""
+        self._connected.look()
         asked = []
         for number, given in arguments.items():
             for copy in copies[number]:
                 reason = self._absence(number, copy)
                 asked.append((number, copy, reason or copy.actor.call.remote(method, *given)))
-        answers, end_s = {}, time.monotonic() + self._patience_s
-        if waited := [answer for *_, answer in asked if not isinstance(answer, str)]:
-            with suppress(ConnectionError, self._ray.exceptions.RaySystemError):  # which `_answer` says
-                self._ray.wait(waited, num_returns=len(waited), timeout=self._patience_s)
+        waited = [answer for *_, answer in asked if not isinstance(answer, str)]
+        end_s = time.monotonic() + self._patience_s
+        if waited:
+            self._connected.wait(waited, len(waited), self._patience_s)
         end_s = max(end_s, time.monotonic() + SECONDS_TO_FETCH)
-        for number, copy, answer in asked:
-            answer = Lost(answer) if isinstance(answer, str) else self._answer(number, copy, answer, end_s)
-            if isinstance(answers.get(number, Lost("")), Lost):
-                answers[number] = answer
-        return answers
+        return [
+            (number, copy, Lost(answer) if isinstance(answer, str) else self._answer(number, copy, answer, end_s))
+            for number, copy, answer in asked
+        ]
 
     def _answer(self, number: int, copy: Copy, asked: Any, end_s: float) -> Any:
         errors = self._ray.exceptions
         try:
-            left_s = None if end_s == float("inf") else max(0.001, end_s - time.monotonic())
-            return self._ray.get(asked, timeout=left_s)
+            return self._ray.get(asked, timeout=max(0.001, end_s - time.monotonic()))
         except errors.GetTimeoutError:
             return self._lose(number, copy, f"gave no answer within {self._patience_s:g} s")
         except errors.RayTaskError as error:
-            raise cannot_import(error.cause) or error.cause from None
-        except (errors.RaySystemError, ConnectionError) as error:
-            raise UserError(f"Ray has ended ({error}): start it, and the same command again.") from None
-        except errors.RayError:  # the actor died, or its machine
-            return self._lose(number, copy, COMES_BACK)
+            if wrong := cannot_import(error.cause):
+                raise wrong from None
+            return Raised(error.cause)
+        except errors.RaySystemError:
+            raise
+        except errors.RayError as error:
+            is_dead = isinstance(error, errors.RayActorError | errors.ObjectLostError)  # or its machine
+            reason = str(error).partition("\n")[0] or type(error).__name__
+            return self._lose(number, copy, COMES_BACK if is_dead else f"gave no answer ({reason})")
 
     def _lose(self, number: int, copy: Copy, reason: str) -> Lost:
         """End a copy; another takes its place where what it holds can be made."""
+        self._connected.reach()  # what follows would wait for a Ray that is gone
         with suppress(Exception):  # most often it is dead already
             self._ray.kill(copy.actor)
         copy.actor, copy.ready, copy.reason = None, None, reason
@@ -142,7 +180,7 @@ class HeldOnRay:
 
     def _begun(self, number: int) -> Copy:
         actor = self._actor.remote()
-        return Copy(actor, actor.make.remote(self._make, number), COMES_BACK)
+        return Copy(actor, actor.make.remote(self._make, number, self._told), COMES_BACK)
 
     def _absence(self, number: int, copy: Copy, wait_s: float = 0) -> str:
         """Why a copy cannot answer now, or after a while; nothing where it can. Where what it held can be made, that
@@ -152,7 +190,7 @@ class HeldOnRay:
         elif copy.actor is None:
             begun = self._begun(number)
             copy.actor, copy.ready = begun.actor, begun.ready
-        if copy.ready is not None and self._ray.wait([copy.ready], timeout=wait_s)[0]:
+        if copy.ready is not None and self._connected.wait([copy.ready], seconds=wait_s):
             try:
                 self._ray.get(copy.ready)
                 copy.ready, copy.reason = None, ""
@@ -168,11 +206,18 @@ class HeldOnRay:
 class Holder:
     """What an actor is: an object, made there."""
 
-    def make(self, make: Make, number: int) -> None:
+    def make(self, make: Make, number: int, told: Mapping[str, tuple]) -> None:
         self._object = make(number)
+        for method, given in told.items():
+            self.call(method, *given)
 
     def call(self, method: str, *given: object) -> object:
         return getattr(self._object, method)(*given)
+
+
+def _worth(answer: object) -> int:
+    """Of the answers of copies one that went through counts, else what was raised."""
+    return 2 if isinstance(answer, Lost) else int(isinstance(answer, Raised))
 
 
 @contextmanager
@@ -186,4 +231,5 @@ def objects_at(where: Spread, copies: int = 1) -> Iterator[Hold]:
         if ray is None:
             yield HeldHere
         else:
-            yield lambda make, count: HeldOnRay(ray, where.patience_s, copies, make, count)
+            connected = Connected.at(ray, where.address)
+            yield lambda make, count: HeldOnRay(connected, where.patience_s, copies, make, count)

@@ -14,11 +14,13 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass
+from errno import EDQUOT, ENOSPC
 from importlib import import_module
 from itertools import islice
+from math import inf
 from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, Self, TypeVar
 
 from pretrain.command import UserError, installed_by
 from pretrain.workers import usable_cores
@@ -31,6 +33,8 @@ LOCAL, AUTO, CLIENT = "local", "auto", "ray://"
 ATTEMPTS = 3
 # Tasks waiting or running for each core: so that none is idle, and the driver holds few of a million.
 UNDER_WAY = 2
+# What starting the workers of all these tries may take beside their time.
+FROZEN_S = 60.0
 SECONDS_BETWEEN_COUNTS = 5.0
 # A driver that cannot reach the store of Ray's state is ended by Ray after 60 s, by exit code 1, which for inspection
 # means that something is defective. Here it ends before, with a sentence.
@@ -74,6 +78,19 @@ class Lost(NamedTuple):
     reason: str
 
 
+class Raised(NamedTuple):
+    """In place of a result: what was raised there."""
+
+    error: Exception
+
+
+def answer_of(found: object) -> Any:
+    """A result; what was raised in its place is raised here."""
+    if isinstance(found, Raised):
+        raise found.error from None
+    return found
+
+
 class Tasks(Protocol):
     """Where tasks run."""
 
@@ -94,15 +111,67 @@ class Here:
             yield task, function(task)
 
 
+class Connected:
+    """Ray, as this process is connected to it, which waits for results and notices where Ray is gone."""
+
+    def __init__(self, ray: ModuleType, state: str | None = None) -> None:
+        """`state` is where Ray's state is stored, HOST:PORT, if this process reaches it."""
+        self.ray, self._state, self._reached_s = ray, state, time.monotonic()
+
+    @classmethod
+    def at(cls, ray: ModuleType, address: str) -> Self:
+        # By ray:// a client on the other side reaches it, and this process does not.
+        return cls(ray, None if address.startswith(CLIENT) else ray.get_runtime_context().gcs_address)
+
+    def wait(self, waiting: list, count: int = 1, seconds: float = inf) -> list:
+        """Those that are done: so many, or fewer where that takes longer. Raises ConnectionError where Ray is gone."""
+        end_s = time.monotonic() + seconds
+        while True:
+            look_s = max(0.0, min(SECONDS_BETWEEN_LOOKS, end_s - time.monotonic()))
+            done, _ = self.ray.wait(waiting, num_returns=count, timeout=look_s)
+            if len(done) >= count or time.monotonic() >= end_s:
+                return done
+            self.reach()
+
+    def look(self) -> None:
+        """Reach it where that is some time ago: actors answer although Ray, which ends this process then, is gone."""
+        if time.monotonic() - self._reached_s > SECONDS_BETWEEN_LOOKS:
+            self.reach()
+
+    def reach(self) -> None:
+        """Raise ConnectionError where Ray's state cannot be reached for some time, or no machine is left."""
+        if self._state is None:
+            return
+        (host, _, port), start_s = self._state.rpartition(":"), time.monotonic()
+        while True:
+            try:
+                socket.create_connection((host.strip("[]"), int(port)), SECONDS_BETWEEN_LOOKS).close()
+                break
+            except OSError as error:
+                if time.monotonic() - start_s > UNREACHABLE_S:
+                    raise ConnectionError(f"{self._state} does not answer: {error}") from None
+            time.sleep(SECONDS_BETWEEN_LOOKS / 4)
+        if not any(node["Alive"] for node in self.ray.nodes()):
+            raise ConnectionError("none of its machines is left")
+        self._reached_s = time.monotonic()
+
+    @contextmanager
+    def told(self) -> Iterator[None]:
+        """That Ray is gone is a UserError."""
+        try:
+            yield
+        except (self.ray.exceptions.RaySystemError, ConnectionError) as error:
+            raise UserError(f"Ray has ended ({error}): start it, and give the same command again.") from None
+
+
 class OnRay:
     """On Ray's workers, as they become free; each has what a task needs, and a GPU where `gpus` is 1."""
 
-    def __init__(
-        self, ray: ModuleType, patience_s: float, gpus: int, needs: Needs = Needs(), state: str | None = None
-    ) -> None:
-        """`state` is where Ray's state is stored, HOST:PORT, if this process reaches it."""
-        self._ray, self._patience_s, self._gpus, self._needs, self._state = ray, patience_s, gpus, needs, state
+    def __init__(self, connected: Connected, patience_s: float, gpus: int, needs: Needs = Needs()) -> None:
+        self._connected, self._ray = connected, connected.ray
+        self._patience_s, self._gpus, self._needs = patience_s, gpus, needs
         self._counted_s = -SECONDS_BETWEEN_COUNTS
+        self._seen_s: dict[object, float] = {}
 
     def map(
         self, function: Callable[[Task], Result], tasks: Iterable[Task], in_order: bool = False
@@ -117,16 +186,17 @@ class OnRay:
         run = ray.remote(**needs, max_retries=ATTEMPTS - 1, max_calls=0)(_watched)
         waiting, tasks = {}, iter(tasks)
         try:
-            shared = ray.put(function)
+            with self._connected.told():
+                shared = ray.put(function)
             while True:
-                for task in islice(tasks, max(0, UNDER_WAY * self.at_once - len(waiting))):
-                    waiting[run.remote(shared, task, self._patience_s)] = task
-                if not waiting:
-                    return
-                done = self._wait([next(iter(waiting))] if in_order else list(waiting))
-                yield waiting.pop(done), self._result(done)
-        except (ray.exceptions.RaySystemError, ConnectionError) as error:
-            raise UserError(f"Ray has ended ({error}): start it, and the same command goes on.") from None
+                with self._connected.told():
+                    for task in islice(tasks, max(0, UNDER_WAY * self.at_once - len(waiting))):
+                        waiting[run.remote(shared, task, self._patience_s)] = task
+                    if not waiting:
+                        return
+                    done = self._first_done(list(waiting), in_order)
+                    found = self._result(done)
+                yield waiting.pop(done), answer_of(found)
         except ray.exceptions.RayError as error:
             reason = str(error).partition("\n")[0] or type(error).__name__
             raise UserError(f"Ray cannot go on ({reason}): put that right, and the same command goes on.") from None
@@ -134,38 +204,29 @@ class OnRay:
             for each in waiting if ray.is_initialized() else ():
                 ray.cancel(each, force=True)
 
+    def _first_done(self, waiting: list, in_order: bool) -> object:
+        """Of those that wait, the first that is done, or where their order counts, the first one, once it is done. A
+        worker that is frozen does not even end itself when its time is over, so it is ended from outside."""
+        while True:
+            now_s = time.monotonic()
+            # Workers take the oldest first: of so many it is known that they run.
+            self._seen_s = {each: self._seen_s.get(each, now_s) for each in waiting[: self.at_once]}
+            if done := self._connected.wait(waiting[:1] if in_order else waiting, seconds=SECONDS_BETWEEN_LOOKS):
+                return done[0]
+            for each, seen_s in self._seen_s.items():
+                if now_s - seen_s > ATTEMPTS * self._patience_s + FROZEN_S:
+                    self._ray.cancel(each, force=True)
+
     @property
     def at_once(self) -> int:
         """How many tasks can run at the same time. Machines that join a cluster count soon."""
         if time.monotonic() - self._counted_s > SECONDS_BETWEEN_COUNTS:
-            self._reach()
+            self._connected.reach()
             there, (cores, memory_bytes) = self._ray.cluster_resources(), astuple(self._needs)
             most = there.get("GPU", 1) if self._gpus else there.get("CPU", 1) / cores
             most = min(most, there.get("memory", 0) / memory_bytes) if memory_bytes else most
             self._most, self._counted_s = max(1, int(most)), time.monotonic()
         return self._most
-
-    def _wait(self, waiting: list) -> object:
-        """The first that is done. Raises ConnectionError where Ray is gone."""
-        while True:
-            done, _ = self._ray.wait(waiting, num_returns=1, timeout=SECONDS_BETWEEN_LOOKS)
-            if done:
-                return done[0]
-            self._reach()
-
-    def _reach(self) -> None:
-        """Raise ConnectionError where Ray's state cannot be reached for some time."""
-        if self._state is None:
-            return
-        (host, _, port), start_s = self._state.rpartition(":"), time.monotonic()
-        while True:
-            try:
-                socket.create_connection((host.strip("[]"), int(port)), SECONDS_BETWEEN_LOOKS).close()
-                return
-            except OSError as error:
-                if time.monotonic() - start_s > UNREACHABLE_S:
-                    raise ConnectionError(f"{self._state} does not answer: {error}") from None
-            time.sleep(SECONDS_BETWEEN_LOOKS / 4)
 
     def check(self) -> None:
         """Raise UserError where no machine has what a task needs: it would wait without end."""
@@ -182,8 +243,14 @@ class OnRay:
         try:
             return self._ray.get(done)
         except errors.RayTaskError as error:
-            raise cannot_import(error.cause) or error.cause from None
-        except (errors.WorkerCrashedError, errors.NodeDiedError, errors.OutOfMemoryError, errors.ObjectLostError):
+            return Raised(cannot_import(error.cause) or error.cause)
+        except (
+            errors.WorkerCrashedError,
+            errors.NodeDiedError,
+            errors.OutOfMemoryError,
+            errors.ObjectLostError,
+            errors.TaskCancelledError,
+        ):
             return Lost(
                 f"brought its worker down {ATTEMPTS} times, or took longer than {self._patience_s:g} s there "
                 "(too little memory, or a hostile file)"
@@ -206,9 +273,7 @@ def tasks_at(where: Spread, device: str = "cpu", needs: Needs = Needs()) -> Iter
             yield Here()
             return
         has_gpu = device != "cpu" and ray.cluster_resources().get("GPU", 0) >= 1
-        # By ray:// a client on the other side reaches it, and this process does not.
-        state = None if where.address.startswith(CLIENT) else ray.get_runtime_context().gcs_address
-        spread = OnRay(ray, where.patience_s, int(has_gpu), needs, state)
+        spread = OnRay(Connected.at(ray, where.address), where.patience_s, int(has_gpu), needs)
         if needs != Needs():
             spread.check()
         yield spread
@@ -282,5 +347,9 @@ def _watched(function: Callable[[Task], Result], task: Task, patience_s: float) 
     faulthandler.dump_traceback_later(patience_s, exit=True, file=sys.__stderr__)
     try:
         return function(task)
+    except OSError as error:
+        if error.errno not in (ENOSPC, EDQUOT):
+            raise
+        raise UserError(f"the disk of {socket.gethostname()} is full ({error}): make room there.") from None
     finally:
         faulthandler.cancel_dump_traceback_later()

@@ -2,11 +2,13 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from importlib import import_module
 from importlib.util import find_spec
@@ -14,6 +16,7 @@ from itertools import count
 from pathlib import Path
 from types import ModuleType
 
+import faiss
 import numpy as np
 import on_ray
 import psutil
@@ -41,7 +44,8 @@ from pretrain.data.manifest import write_manifest
 from pretrain.data.places import Place
 from pretrain.encoder import make_encoder
 from pretrain.reading import read_json
-from pretrain.tasks import ATTEMPTS, LOCAL, Lost, OnRay, Spread, tasks_at
+from pretrain.tasks import ATTEMPTS, LOCAL, Connected, Lost, OnRay, Spread, tasks_at
+from scripts.benchmarks import scale
 
 if find_spec("ray") is None:  # not imported: where it listens is decided as it is
     pytest.skip("needs the extra ray", allow_module_level=True)
@@ -110,10 +114,30 @@ def test_a_task_whose_worker_dies_is_done_by_another(tmp_path):
 
 
 def test_a_task_that_hangs_every_time_is_lost_and_the_others_are_not():
-    tasks = OnRay(import_module("ray"), patience_s=0.5, gpus=0)
+    tasks = OnRay(Connected(import_module("ray")), patience_s=0.5, gpus=0)
     found = dict(tasks.map(on_ray.hangs, [0.0, 60.0, 0.01]))
     assert found[0.0] is found[0.01] is None
     assert isinstance(found[60.0], Lost) and f"{ATTEMPTS} times, or took longer than 0.5 s" in found[60.0].reason
+
+
+def test_a_worker_that_is_frozen_is_ended_from_outside_and_keeps_no_other(tmp_path, monkeypatch):
+    monkeypatch.setattr("pretrain.tasks.FROZEN_S", 1.0)
+    tasks = OnRay(Connected(import_module("ray")), patience_s=1, gpus=0)
+    ((_, lost),) = tasks.map(on_ray.freezes, [str(tmp_path)])
+    assert isinstance(lost, Lost) and "took longer than 1 s" in lost.reason
+    stopped = [each for each in psutil.Process().children(recursive=True) if each.status() == psutil.STATUS_STOPPED]
+    until(lambda: not any(each.is_running() for each in stopped))
+    assert dict(tasks.map(on_ray.freezes, [str(tmp_path)])) == {str(tmp_path): "done"}
+
+
+def test_a_connection_that_is_refused_to_a_worker_is_not_the_end_of_ray():
+    with tasks_at(HERE) as tasks, pytest.raises(ConnectionRefusedError, match="3 was refused"):
+        list(tasks.map(on_ray.refused, [3]))
+
+
+def test_of_a_full_disk_it_is_said_whose_it_is():
+    with tasks_at(HERE) as tasks, pytest.raises(UserError, match=f"the disk of {socket.gethostname()} is full"):
+        list(tasks.map(on_ray.fills, ["/dev/full"]))
 
 
 def test_results_that_do_not_fit_into_rays_store_wait_on_the_disk():
@@ -287,6 +311,34 @@ def test_while_a_replica_lives_nothing_is_missing(tmp_path):
             assert not found.missing and np.array_equal(found.ids, expected)
 
 
+def test_a_replica_that_could_not_be_changed_does_not_answer_beside_one_that_was(tmp_path):
+    with objects_at(HERE, copies=2) as hold:
+        held = hold(on_ray.Counter, 1)
+        assert held.change("add", {0: (str(tmp_path), 1)}) == {0: 1}
+        held.tell("told", "bolts")
+        assert [held.ask("said", {0: ()}) for _ in range(4)] == [{0: "1 bolts"}] * 4
+        with pytest.raises(MemoryError, match="no room"):
+            held.change("add", {0: (str(tmp_path), 2)})
+        (lost,) = held.ask("said", {0: ()}).values()
+        assert isinstance(lost, Lost) and "with changes that were not saved" in lost.reason
+        held.kept(on_ray.Counter)  # made anew, it knows what was told
+        until(lambda: held.ask("said", {0: ()}) == {0: "0 bolts"})
+
+
+def test_a_lost_replica_of_an_index_that_another_process_saved_says_to_load_it_again(tmp_path):
+    Index.build(VECTORS, shards=2).save(tmp_path)
+    with objects_at(HERE) as hold:
+        index = Index.load(tmp_path, hold=hold).to("cpu")
+        other = Index.load(tmp_path)
+        other.remove(other.ids[:5])
+        other.save(tmp_path)
+        kill_a_holder(0)
+        until(lambda: "being made again" not in index.search(QUERIES, 5).missing[0])
+        reason = index.search(QUERIES, 5).missing[0]
+        assert "another process saved: load it again" in reason and "remove" not in reason
+        assert len(Index.load(tmp_path, hold=hold).search(QUERIES, 5).missing) == 0
+
+
 def check_search_on_ray(vectors: Vectors, tmp_path, monkeypatch, capsys) -> None:
     """The command finds over shards what it finds in one process, and says it where one is lost."""
     found = tmp_path / "found.json"
@@ -302,6 +354,23 @@ def check_search_on_ray(vectors: Vectors, tmp_path, monkeypatch, capsys) -> None
     assert search.main(ray) == 1
     (reason,) = read_json(found)["missing"]
     assert f"PARTIAL: {reason}" in capsys.readouterr().err and reason in (tmp_path / "found.html").read_text()
+
+
+def test_the_benchmark_of_scale_compares_what_is_the_same(tmp_path, monkeypatch):
+    """Tiny, and by the Ray of this file."""
+    monkeypatch.setattr(scale, "cluster", lambda *_: nullcontext())
+    monkeypatch.setattr(scale, "alone", lambda part, *arguments: part(*arguments))
+    monkeypatch.setattr(scale, "DRAWN", 6)
+    figures, lines = scale.throughput(scale.images_of(tmp_path, 24), tmp_path, 24, 1, scale.PLAIN)
+    rates = [figures[f"{name} {done}/s"] for name in scale.PLAIN for done in ("extracted", "inspected")]
+    assert min(rates) > 0 and figures["overhead"] == max(figures["overhead_extract"], figures["overhead_inspect"])
+    assert f"{figures['overhead_extract']:+.1%} time for extraction" in lines[-1]
+    memory, _ = scale.driver_memory((40, 120), tmp_path)
+    assert memory["driver_growth"] < 1.2 and memory["driver_peak_mib"][0] > 50
+    threads = faiss.omp_get_max_threads()
+    found, _ = scale.search(2000, 2, 1, tmp_path)
+    faiss.omp_set_num_threads(threads)
+    assert found["same_neighbors"] == 1 and found["flat, 2 shards on Ray, build s"] > 0
 
 
 def until(is_so) -> None:

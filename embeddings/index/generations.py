@@ -14,7 +14,7 @@ from pretrain.command import UserError
 from pretrain.files import sealed, sole_writer, unsealed, write_json
 from pretrain.reading import open_regular, read_json
 
-CURRENT = "current.json"
+CURRENT, DAMAGED = "current.json", "damaged"
 BLOCK_BYTES = 1 << 24
 
 
@@ -37,6 +37,8 @@ def checked_file(folder: Path, metadata: dict, name: str, thoroughly: bool = Tru
     which reads all of it) altered."""
     path = folder / _file_name(metadata["generation"], name)
     if not path.is_file():
+        if _current_name(folder) not in (None, DAMAGED, metadata["generation"]):
+            raise UserError(f"{folder} holds another index by now, which another process saved: load it again.")
         raise UserError(f"{path} is gone: remove {folder} and build the index again.")
     expected, size = metadata["files"][name], path.stat().st_size
     if size != expected["bytes"]:
@@ -96,7 +98,7 @@ def _current_name(folder: Path) -> str | None:
     try:
         return read_current(folder)["generation"]
     except UserError:
-        return "damaged"
+        return DAMAGED
 
 
 def _remove_others(folder: Path, generation: str | None) -> None:

@@ -153,7 +153,7 @@ class Index:
 
     def to(self, device: object) -> Self:
         """Search on the CPU, as at first; or with `cuda` on the GPUs that faiss sees, where it sees any."""
-        self._held.ask("to", dict.fromkeys(range(self.shards), (str(device),)))
+        self._held.tell("to", str(device))
         return self
 
     def add(self, vectors: np.ndarray, ids: np.ndarray | None = None) -> None:
@@ -348,9 +348,11 @@ class Index:
 
     def _change(self, method: str, arguments: dict[int, tuple]) -> None:
         """Change shards, and know how many vectors they hold then."""
-        self._whole(self._held.change(method, arguments))
-        for number, (count, removed) in self._whole(self._held.ask("counts", dict.fromkeys(arguments, ()))).items():
+        changed = self._held.change(method, arguments)
+        left = [number for number, answer in changed.items() if not isinstance(answer, Lost)]
+        for number, (count, removed) in self._whole(self._held.ask("counts", dict.fromkeys(left, ()))).items():
             self._counts[number], self._removed[number] = count, removed
+        self._whole(changed)
 
     def _whole(self, answers: dict[int, Any]) -> dict[int, Any]:
         """Raises UserError unless every shard answered."""

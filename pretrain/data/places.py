@@ -3,16 +3,21 @@
 Credentials come from the environment alone, as the programs of each service have them.
 """
 
+import json
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
+from heapq import merge
 from http import HTTPStatus
+from itertools import islice
 from lzma import LZMAError
 from pathlib import Path
 from tarfile import TarError
+from tempfile import TemporaryFile
 from threading import Lock
 from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import urlsplit
 from zipfile import BadZipFile
 from zlib import error as ZlibError
 
@@ -40,6 +45,11 @@ BROKEN = (BadZipFile, TarError, ZlibError, LZMAError, EOFError, RuntimeError, Va
 VERSIONS = ("ETag", "etag", "CRC", "md5Hash", "generation", "mtime", "LastModified", "last_modified", "created")
 
 
+Entry = tuple[str, tuple[int, str]]
+# Of a folder of this machine no more are in memory: sorted, they wait on the disk.
+NAMES_AT_ONCE = 2**17
+
+
 class Listed(NamedTuple):
     """A file below a place: its path there, its bytes, and what changes when it does, as text: an etag, a checksum, a
     time."""
@@ -65,6 +75,7 @@ class Place:
     @classmethod
     def of(cls, url: str) -> "Place":
         """A folder's path, a URL, or an archive of files. Raises UserError for what cannot be reached so."""
+        _check_no_password(url)
         suffix = Path(url).suffix.lower()
         if suffix in ARCHIVES and "::" not in url:
             url = f"{ARCHIVES[suffix]}://::{url if '://' in url else Path(url).resolve()}"
@@ -86,8 +97,9 @@ class Place:
         return Path(self.root) if "file" in _protocols(self.files) else None
 
     def listed(self, suffixes: frozenset[str]) -> Iterator[Listed]:
-        """Files with one of the suffixes, in the order of their paths, without hidden ones. In memory are the names of
-        one folder at a time. Raises UserError where nothing is there."""
+        """Files with one of the suffixes, in the order of their paths, without hidden ones. Of a folder
+        here few names are in memory; of one elsewhere all, as fsspec lists it whole. Raises UserError where nothing is
+        there."""
         try:
             yield from self._listed("", suffixes)
         except (OSError, *BROKEN) as error:
@@ -95,7 +107,7 @@ class Place:
 
     def _listed(self, below: str, suffixes: frozenset[str]) -> Iterator[Listed]:
         # As if all paths were sorted: a folder by its name with the slash that follows it.
-        for name, about in sorted(self._entries(below)):
+        for name, about in in_order(self._entries(below)):
             if name.startswith(".") and name != "./":  # which tar writes before its names
                 continue
             if name == NAMELESS:
@@ -105,11 +117,12 @@ class Place:
             elif os.path.splitext(name)[1].lower() in suffixes:
                 yield Listed(below + name, *about)
 
-    def _entries(self, below: str) -> list[tuple[str, tuple[int, str]]]:
+    def _entries(self, below: str) -> Iterator[Entry]:
         """Names in a folder, of folders with a slash at the end, and of files their size and version."""
         if (folder := self.folder) is not None:
             with os.scandir(folder / below) as entries:
-                return [_on_this_disk(entry) for entry in entries]
+                yield from map(_on_this_disk, entries)
+            return
         with self._asking(below):
             entries = self.files.ls(self._full(below), detail=True)
             self.files.invalidate_cache()  # it would keep all folders ever listed
@@ -117,7 +130,7 @@ class Place:
         named = [_elsewhere(entry) for entry in entries if entry["name"].rstrip("/") != folder]
         kinds = {entry["type"] for entry in entries if entry["name"] == f"{folder}/"}
         is_store = {"http", "https"}.isdisjoint(_protocols(self.files))
-        return named + [(NAMELESS, (0, ""))] * (is_store and "directory" in kinds)
+        yield from named + [(NAMELESS, (0, ""))] * (is_store and "directory" in kinds)
 
     def _listed_nameless(self, below: str, suffixes: frozenset[str]) -> Iterator[Listed]:
         """Of a store of objects, keys such as a//b.png below a: fsspec does not list such a folder by itself."""
@@ -224,6 +237,32 @@ class Place:
 
     def __str__(self) -> str:
         return self.url
+
+
+def in_order(entries: Iterable[Entry]) -> Iterator[Entry]:
+    """Sorted by name, however many they are."""
+    left = iter(entries)
+    run = sorted(islice(left, NAMES_AT_ONCE))
+    with ExitStack() as opened:
+        runs = []
+        while len(run) == NAMES_AT_ONCE:
+            file = opened.enter_context(TemporaryFile("w+"))
+            file.writelines(f"{json.dumps(entry)}\n" for entry in run)
+            file.seek(0)
+            runs.append((name, tuple(about)) for name, about in map(json.loads, file))
+            run = sorted(islice(left, NAMES_AT_ONCE))
+        yield from merge(run, *runs)
+
+
+def _check_no_password(url: str) -> None:
+    """Raise UserError for a URL with one: manifests, summaries and pages name the place that they are of."""
+    with suppress(ValueError):  # what is no URL has none
+        for each in url.split("::"):
+            if password := urlsplit(each).password:
+                raise UserError(
+                    f"{url.replace(password, '...')} holds a password, which would be written beside results: leave it "
+                    "out; credentials come from the environment."
+                )
 
 
 def _told(error: Exception) -> str:

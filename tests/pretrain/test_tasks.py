@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from pretrain.command import UserError
-from pretrain.tasks import Here, OnRay, Spread, tasks_at
+from pretrain.tasks import Connected, Here, Spread, tasks_at
 
 
 def squared(number: int) -> int:
@@ -47,13 +47,19 @@ def test_a_ray_that_does_not_start_is_a_sentence(monkeypatch):
         pass
 
 
-def test_a_ray_whose_state_cannot_be_reached_has_ended(monkeypatch):
+def test_a_ray_whose_state_cannot_be_reached_or_that_has_no_machine_has_ended(monkeypatch):
     monkeypatch.setattr("pretrain.tasks.UNREACHABLE_S", 0.1)
+    monkeypatch.setattr("pretrain.tasks.SECONDS_BETWEEN_LOOKS", 0.1)
+    machines = [{"Alive": False}, {"Alive": True}]
+    ray = SimpleNamespace(nodes=lambda: machines, wait=lambda *_, **__: ([], []))
     with socket.create_server(("127.0.0.1", 0)) as server:
         state = f"127.0.0.1:{server.getsockname()[1]}"
-        OnRay(SimpleNamespace(), 9, 0, state=state)._reach()
+        assert Connected(ray, state).wait([], seconds=0.2) == []
+        machines[1]["Alive"] = False
+        with pytest.raises(ConnectionError, match="none of its machines is left"):
+            Connected(ray, state).wait([])
     with pytest.raises(ConnectionError, match=f"{state} does not answer"):
-        OnRay(SimpleNamespace(wait=lambda *_, **__: ([], [])), 9, 0, state=state)._wait([])
+        Connected(ray, state).wait([])
 
 
 def test_neither_ray_nor_parquet_is_imported_before_it_is_asked_for():

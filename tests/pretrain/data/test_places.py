@@ -97,7 +97,13 @@ def test_what_is_no_image_has_its_reason_wherever_it_lies(places):
 
 @pytest.mark.parametrize(
     ("url", "words"),
-    [("s4://bucket", "Protocol not known: s4"), ("nowhere.zip", "cannot be reached"), ("nowhere", "cannot be listed")],
+    [
+        ("s4://bucket", "Protocol not known: s4"),
+        ("nowhere.zip", "cannot be reached"),
+        ("nowhere", "cannot be listed"),
+        ("ftp://me:geheim@127.0.0.1/day", r"ftp://me:\.\.\.@127.0.0.1/day holds a password"),
+        ("zip://::http://me:geheim@127.0.0.1/day.zip", "holds a password"),
+    ],
 )
 def test_a_place_that_is_none_is_said_in_a_sentence(url, words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
