@@ -3,6 +3,7 @@
 import socket
 import subprocess
 import sys
+import time
 from itertools import count, islice
 from types import SimpleNamespace
 
@@ -51,7 +52,7 @@ def test_a_ray_whose_state_cannot_be_reached_or_that_has_no_machine_has_ended(mo
     monkeypatch.setattr("pretrain.tasks.UNREACHABLE_S", 0.1)
     monkeypatch.setattr("pretrain.tasks.SECONDS_BETWEEN_LOOKS", 0.1)
     machines = [{"Alive": False}, {"Alive": True}]
-    ray = SimpleNamespace(nodes=lambda: machines, wait=lambda *_, **__: ([], []))
+    ray = SimpleNamespace(nodes=lambda: machines, wait=lambda *_, timeout, **__: time.sleep(timeout) or ([], []))
     with socket.create_server(("127.0.0.1", 0)) as server:
         state = f"127.0.0.1:{server.getsockname()[1]}"
         assert Connected(ray, state).wait([], seconds=0.2) == []

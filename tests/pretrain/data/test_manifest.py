@@ -8,8 +8,7 @@ import pytest
 from PIL import Image
 
 from pretrain.command import UserError
-from pretrain.data import manifest, places
-from pretrain.data.images import SUFFIXES
+from pretrain.data import manifest
 from pretrain.data.manifest import (
     Changes,
     count_rows,
@@ -151,22 +150,3 @@ def test_memory_does_not_grow_with_the_rows(tmp_path, monkeypatch):
 
     few = peak(1000)
     assert peak(8000) < 1.5 * few
-
-
-def test_memory_does_not_grow_with_the_names_of_one_folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(places, "NAMES_AT_ONCE", 2000)
-    names = [f"{number * 7919 % 12000}\n\udcff.png" for number in range(12000)]  # a name may hold anything
-
-    def peak(count: int) -> int:
-        for name in names[:count]:
-            (tmp_path / name).touch()
-        expected = sorted(names[:count])
-        tracemalloc.start()
-        listed = Place.of(str(tmp_path)).listed(SUFFIXES)
-        assert all(row.path == name for row, name in zip(listed, expected, strict=True))
-        highest = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-        return highest
-
-    few = peak(4000)
-    assert peak(12000) < 1.5 * few

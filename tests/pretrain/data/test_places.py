@@ -7,6 +7,7 @@ import shutil
 import sys
 import tarfile
 import threading
+import tracemalloc
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 
@@ -21,7 +22,7 @@ from pretrain.data.channels import Channels, read_image
 from pretrain.data.decode import Unreadable
 from pretrain.data.images import SUFFIXES
 from pretrain.data.levels import Range
-from pretrain.data.places import Place
+from pretrain.data.places import Place, in_order
 
 NAMES = ["a-b/1.png", "a.png", "a/1.png", "a/b/2.PNG", "ab.jpg", "ü/ß.png"]
 
@@ -93,6 +94,26 @@ def test_what_is_no_image_has_its_reason_wherever_it_lies(places):
         with pytest.raises(Unreadable):
             place.image("missing.png", 8)
         assert place.has("bad.png") and not place.has("missing.png") and place.read("bad.png") == b"no image"
+
+
+def test_memory_does_not_grow_with_the_names_of_a_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "NAMES_AT_ONCE", 1000)
+
+    def peak(count: int) -> int:
+        tracemalloc.start()
+        entries = ((f"{number * 7919 % count:06d}\n\udcff.png", (number, "v")) for number in range(count))
+        for number, (name, _) in enumerate(in_order(entries)):
+            assert name == f"{number:06d}\n\udcff.png"  # a name may hold anything
+        highest = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return highest
+
+    few = peak(1500)
+    assert peak(6000) < 2 * few
+    monkeypatch.setattr(module, "NAMES_AT_ONCE", 2)
+    for number in range(7):
+        (tmp_path / f"{number * 3 % 7}.png").touch()
+    assert [row.path for row in Place.of(str(tmp_path)).listed(SUFFIXES)] == [f"{number}.png" for number in range(7)]
 
 
 @pytest.mark.parametrize(
