@@ -171,7 +171,6 @@ class OnRay:
         self._connected, self._ray = connected, connected.ray
         self._patience_s, self._gpus, self._needs = patience_s, gpus, needs
         self._counted_s = -SECONDS_BETWEEN_COUNTS
-        self._seen_s: dict[object, float] = {}
 
     def map(
         self, function: Callable[[Task], Result], tasks: Iterable[Task], in_order: bool = False
@@ -207,15 +206,22 @@ class OnRay:
     def _first_done(self, waiting: list, in_order: bool) -> object:
         """Of those that wait, the first that is done, or where their order counts, the first one, once it is done. A
         worker that is frozen does not even end itself when its time is over, so it is ended from outside."""
+        room_since_s = time.monotonic()
         while True:
-            now_s = time.monotonic()
-            # Workers take the oldest first: of so many it is known that they run.
-            self._seen_s = {each: self._seen_s.get(each, now_s) for each in waiting[: self.at_once]}
             if done := self._connected.wait(waiting[:1] if in_order else waiting, seconds=SECONDS_BETWEEN_LOOKS):
                 return done[0]
-            for each, seen_s in self._seen_s.items():
-                if now_s - seen_s > ATTEMPTS * self._patience_s + FROZEN_S:
+            if not self._has_room():  # of what waits some may not have begun: others use the same machines
+                room_since_s = time.monotonic()
+            elif time.monotonic() - room_since_s > ATTEMPTS * self._patience_s + FROZEN_S:
+                for each in waiting:
                     self._ray.cancel(each, force=True)
+
+    def _has_room(self) -> bool:
+        """Whether one more task could run."""
+        self._connected.reach()
+        there, (cores, memory_bytes) = self._ray.available_resources(), astuple(self._needs)
+        needed = {"CPU": cores, "GPU": self._gpus, "memory": memory_bytes}
+        return all(there.get(name, 0) >= count for name, count in needed.items())
 
     @property
     def at_once(self) -> int:

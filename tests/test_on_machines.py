@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -79,9 +80,9 @@ class Machines:
         """As if it lost its current."""
         family = [machine, *machine.children(recursive=True)]
         for process in family:
-            process.suspend()
-        for process in [*family, *machine.children(recursive=True)]:
-            process.kill()
+            with suppress(psutil.NoSuchProcess):
+                process.suspend()
+        end([*family, *machine.children(recursive=True)])
         machine.wait()
 
     def close(self) -> None:
@@ -172,11 +173,16 @@ def test_a_search_whose_ray_dies_ends_by_a_sentence(victim):
         start_s = time.monotonic()
         _, error = asks.communicate(timeout=LONGEST_S)
     finally:
-        family = asks.children(recursive=True) if asks.is_running() else []
-        for process in [asks, *family]:
-            process.kill()
+        if asks.is_running():
+            end([asks, *asks.children(recursive=True)])
     assert asks.returncode == 2 and "error: Ray has ended" in error and "Traceback" not in error, error
     assert time.monotonic() - start_s < 45
+
+
+def end(processes: list[psutil.Process]) -> None:
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 def free_port() -> int:
