@@ -12,6 +12,7 @@ from difflib import get_close_matches
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from pretrain.command import UserError, is_gpu_full, nearest
 from pretrain.data.size import keeping_aspect, sides
@@ -29,6 +30,11 @@ CHANNELS = {
     "convnext_tiny": (96, 192, 384, 768),
 }
 TIMM = "timm/"
+DRAWING = {Tensor.normal_, Tensor.uniform_} | {
+    getattr(nn.init, f"{name}_")
+    for name in ("normal", "uniform", "trunc_normal", "kaiming_normal", "kaiming_uniform", "xavier_normal",
+                 "xavier_uniform")
+}  # fmt: skip
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # The Lites were trained on (x * 255 - 127) / 128.
 LITE_MEAN, LITE_STD = (127 / 255,) * 3, (128 / 255,) * 3
@@ -104,7 +110,7 @@ class CutBackbone(Backbone, nn.ModuleDict):
     """torchvision's or timm's network without its head; level1 to level4 follow one another, and parts keep the names
     that they had there."""
 
-    def __init__(self, architecture: str, seed: int) -> None:
+    def __init__(self, architecture: str, seed: int | None) -> None:
         body = _seeded(lambda: _untrained_body(architecture), seed)
         if is_lite(architecture):  # block 3 has the stride of block 4, and deeper ones mean more
             cuts = ("conv_stem bn1 blocks.0 blocks.1", "blocks.2", "blocks.3 blocks.4", "blocks.5 blocks.6")
@@ -158,7 +164,7 @@ class TimmBackbone(Backbone, nn.Module):
     with a single stride (a ViT), what four of its blocks give, evenly spaced.
     """
 
-    def __init__(self, architecture: str, seed: int) -> None:
+    def __init__(self, architecture: str, seed: int | None) -> None:
         super().__init__()
         self.name, (self.model, published) = architecture, _timm_model(architecture, seed)
         found = getattr(self.model, "feature_info", None)
@@ -217,8 +223,9 @@ class TimmBackbone(Backbone, nn.Module):
         return _renamed(self, {name: name.removeprefix("model.") for name in self.state_dict()}, state, self.head)
 
 
-def make_backbone(architecture: str, seed: int) -> CutBackbone | TimmBackbone:
-    """An untrained backbone, its weights a function of `seed`. Raises UserError for an unknown architecture."""
+def make_backbone(architecture: str, seed: int | None) -> CutBackbone | TimmBackbone:
+    """An untrained backbone, its weights a function of `seed`; without one they are not drawn, as others are to
+    take their places. Raises UserError for an unknown architecture."""
     if architecture.startswith(TIMM):
         return TimmBackbone(architecture, seed)
     if architecture not in CHANNELS:
@@ -233,9 +240,25 @@ def is_lite(architecture: str) -> bool:
     return architecture.startswith("efficientnet_lite")
 
 
-def _seeded(make, seed: int) -> nn.Module:
+class _Undrawn(TorchFunctionMode):
+    """Random numbers are not drawn: to draw a ResNet-18's, most of them twice, takes longer than to read its file."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if function not in DRAWING:
+            return function(*args, **kwargs)
+        tensor = kwargs["tensor"] if "tensor" in kwargs else args[0]
+        mean = args[1] if function is Tensor.normal_ and len(args) > 1 else kwargs.get("mean", 0.0)
+        with torch.no_grad():  # in place of each its mean: torch draws a truncated normal until all lie within
+            return tensor.fill_(mean)
+
+
+def _seeded(make, seed: int | None) -> nn.Module:
     # On the CPU, and from its generator alone: torch.manual_seed would also reseed every GPU.
     with torch.device("cpu"), torch.random.fork_rng(devices=[]):
+        if seed is None:
+            with _Undrawn():
+                return make()
         torch.default_generator.manual_seed(seed)
         return make()
 
@@ -251,7 +274,7 @@ def _untrained_body(architecture: str) -> nn.Module:
     return get_model(architecture)
 
 
-def _timm_model(architecture: str, seed: int) -> tuple[nn.Module, dict]:
+def _timm_model(architecture: str, seed: int | None) -> tuple[nn.Module, dict]:
     """timm's model of that name, for images of any size where it can, and what timm says of its weights."""
     import timm
 

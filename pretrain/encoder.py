@@ -8,6 +8,7 @@ that it brings.
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import cache
 from hashlib import blake2b
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -36,14 +37,14 @@ class Encoder(nn.Module):
     EfficientNet-Lite; of `timm/NAME`, see `TimmBackbone`. `channels` and `strides` give their sizes without running
     anything. Images of any size from 32 px, of a ViT whole patches; `input_size_px` is what it was trained at, `levels`
     what it gives unless asked for others. Weights are random, a function of `seed` alone, and such an encoder has no
-    `origin`. `started_from` is kept through training, saving and loading; none where it is not known. Raises UserError
-    for an unknown architecture or level.
+    `origin`; without a seed they are not drawn, for `_fill` to bring others. `started_from` is kept through training,
+    saving and loading; none where it is not known. Raises UserError for an unknown architecture or level.
     """
 
     def __init__(
         self,
         architecture: str = "resnet18",
-        seed: int = 0,
+        seed: int | None = 0,
         *,
         input_size_px: int | None = None,
         levels: Sequence[str] = LEVELS,
@@ -155,9 +156,10 @@ def make_encoder(
 def _started(
     architecture: str, start: Path | str, seed: int, input_size_px: int | None, levels: Sequence[str]
 ) -> Encoder:
-    encoder = Encoder(architecture, seed, input_size_px=input_size_px, levels=levels)
+    is_random = str(start) == "random"
+    encoder = Encoder(architecture, seed if is_random else None, input_size_px=input_size_px, levels=levels)
     path = Path(start)
-    if str(start) == "random":
+    if is_random:
         return encoder
     if str(start) in (IMAGENET, HUB):
         path, encoder.origin = imagenet_file(architecture, may_download=str(start) == HUB)
@@ -197,7 +199,9 @@ def load_encoder(path: Path | str) -> Encoder:
         )
         started_from = metadata.get("started_from") and Start(**metadata["started_from"])
         names = ("architecture", "input_size_px", "levels", "mean", "std")
-        encoder = Encoder(**{name: metadata[name] for name in names}, origin=origin, started_from=started_from)
+        encoder = Encoder(
+            **{name: metadata[name] for name in names}, seed=None, origin=origin, started_from=started_from
+        )
     except UserError as error:
         raise UserError(f"{path} cannot be used here: {error}") from None
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -268,6 +272,7 @@ def _versions() -> dict[str, str | None]:
     return {"heldout": own, "torch": torch.__version__, "torchvision": version("torchvision"), "timm": version("timm")}
 
 
+@cache  # the code that runs is what was imported
 def commit() -> str | None:
     """The commit of the checkout that this file lies in, marked where files differ from it; none when installed."""
     repository = Path(__file__).resolve().parents[1]

@@ -11,12 +11,13 @@ import copy
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
-from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from pretrain.backbone import LEVELS, TIMM
 from pretrain.encoder import Encoder, fingerprint
 from pretrain.remembered_maps import MEMORY, Remembering
 
+ASKED_PX = 64
 SAME = 1e-3  # of the largest value; rounding changes a tenth of that, a wrong order all of it
 
 
@@ -38,7 +39,8 @@ def _same_maps(copied: Encoder, encoder: Encoder) -> bool:
     follows it, so this asks; where nothing could be folded it does not."""
     if len(copied.stages.state_dict()) == len(encoder.stages.state_dict()):
         return True
-    size_px = encoder.input_size_px
+    is_free = encoder.stages.size_px is None and ASKED_PX % encoder.stages.multiple_px == 0
+    size_px = min(ASKED_PX, encoder.input_size_px) if is_free else encoder.input_size_px
     images = torch.rand(1, 3, size_px, size_px, generator=torch.Generator().manual_seed(0)).to(encoder.mean)
     was_training = encoder.training
     before, after = encoder.eval()(images, LEVELS), copied(images, LEVELS)
@@ -48,12 +50,14 @@ def _same_maps(copied: Encoder, encoder: Encoder) -> bool:
 
 def _fold(module: nn.Module) -> None:
     """Fold each batch normalization that stands right behind a convolution, as it does in torchvision's ResNets
-    and in most of timm's networks."""
+    and in most of timm's networks; in place, as `module` is a copy."""
     children = dict(module.named_children())
     names = list(children)
     for before, after in zip(names, names[1:], strict=False):
         if isinstance(children[before], nn.Conv2d) and isinstance(children[after], nn.BatchNorm2d):
-            setattr(module, before, fuse_conv_bn_eval(children[before], children[after]))
+            conv, norm = children[before], children[after]
+            learned = norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
+            conv.weight, conv.bias = fuse_conv_bn_weights(conv.weight, conv.bias, *learned)
             # timm's batch normalization brings its activation along.
             setattr(module, after, getattr(children[after], "act", nn.Identity()))
     for child in module.children():

@@ -63,6 +63,14 @@ def test_what_follows_the_last_level_is_dropped_and_a_seed_is_a_backbone():
     assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
 
 
+@pytest.mark.parametrize("architecture", ["efficientnet_lite0", "resnet18", "convnext_tiny", "timm/test_vit"])
+def test_without_a_seed_nothing_is_drawn_and_it_ends(architecture):
+    """torch draws a truncated normal again until all of it lies within its bounds."""
+    undrawn, before = make_backbone(architecture, None), torch.get_rng_state()
+    assert all(torch.equal(each.max(), each.min()) for each in undrawn.parameters() if each.ndim > 1)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 @pytest.mark.parametrize("architecture", ["timm/test_vit", "timm/test_efficientnet", "resnet18"])
 def test_the_weights_that_a_level_needs(architecture):
     backbone = make_backbone(architecture, 0).eval()
