@@ -35,7 +35,7 @@ from downstream.service.listening import bracketed, listen
 from pretrain.command import UserError, installed_by, nearest
 from pretrain.demo import make
 from pretrain.files import scratch_folder
-from pretrain.workers import usable_cores
+from pretrain.workers import usable_cores, without_script
 
 try:  # the extra `serve`, the only one whose absence is told here and not by the command itself
     import uvicorn
@@ -88,7 +88,8 @@ def main(config: Config) -> int:
         del service
         app = "downstream.service.app:app_from_environment"
         options |= {"factory": True, "workers": config.workers, "timeout_worker_healthcheck": WORKER_TIMEOUT_S}
-        Multiprocess(uvicorn.Config(app, **options), sockets=[listening]).run()
+        with without_script():  # which imports more than a worker needs
+            Multiprocess(uvicorn.Config(app, **options), sockets=[listening]).run()
     return 0
 
 

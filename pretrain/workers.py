@@ -4,7 +4,9 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from multiprocessing import current_process, parent_process
 from multiprocessing.context import SpawnContext, SpawnProcess
 from types import ModuleType
@@ -27,18 +29,24 @@ def worker_pool(workers: int) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(workers, mp_context=_Context(), initializer=_follow_parent)
 
 
+@contextmanager
+def without_script() -> Iterator[None]:
+    """Processes that are spawned meanwhile do not import the script that this process runs: a spawned one is told to
+    import whatever bears its name, by its file, and this has none."""
+    script = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = script
+
+
 class _Worker(SpawnProcess):
     _one_at_a_time = threading.Lock()
 
     def start(self) -> None:
-        with self._one_at_a_time:
-            script = sys.modules["__main__"]
-            # A spawned process is told to import whatever bears that name meanwhile, by its file: this has none.
-            sys.modules["__main__"] = ModuleType("__main__")
-            try:
-                super().start()
-            finally:
-                sys.modules["__main__"] = script
+        with self._one_at_a_time, without_script():
+            super().start()
 
 
 class _Context(SpawnContext):
