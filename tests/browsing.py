@@ -76,7 +76,8 @@ def drop(page: Page, files: dict[str, bytes], where: str = "#stage") -> None:
 
 def assert_accessible(page: Page) -> None:
     """Nothing that axe finds: names, roles, contrast, structure."""
-    found = Axe().run(page)
+    # Its half a megabyte once a page.
+    found = (Axe("") if page.evaluate("'axe' in window") else Axe()).run(page)
     assert found.response["passes"], "axe looked at nothing"
     assert found.violations_count == 0, found.generate_report()
 

@@ -1,9 +1,10 @@
 """What the tests share: a small demo set on disk, and a cache that is thrown away."""
 
+import gc
 import os
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
 from dataclasses import replace
 from io import StringIO
@@ -28,6 +29,18 @@ LONG = ("test_serve.py", "test_dashboard.py", "test_catalogue.py", "test_simclr_
         "test_onnx_file.py", "test_evaluate.py", "test_encoder.py", "test_int8.py", "test_simclr.py", "test_gpu.py",
         "test_extract.py", "test_live_page.py", "test_line.py", "test_kills.py", "test_heldout.py", "test_docs.py",
         "test_any_backbone.py", "test_on_ray.py")  # fmt: skip
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """What is imported stays: Python would look through these millions of objects for garbage again and again, while
+    they become more and whenever a test leaves some."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -69,8 +69,10 @@ def logged() -> Iterator[StringIO]:
 
 @contextmanager
 def serving_here(models: Path, folder: Path, token: str | None = None, **options: object) -> Iterator[Here]:
-    """`options` are those of serve.py, by their names in Config; with `token`, the client sends it."""
+    """`options` are those of serve.py, by their names in Config; with `token`, the client sends it. One process decodes
+    unless more are asked for: each takes half a second to start, and a test's images wait for none."""
     folder.mkdir(exist_ok=True)
+    options = {"decoders": 1, **options}
     if token:
         options["token_file"] = folder / "token.txt"
         options["token_file"].write_text(token)

@@ -63,7 +63,7 @@ def full_folder(tmp_path):
 
 def test_a_full_disk_is_said_and_got_over(full_folder, models_folder):
     """And a Ctrl-C ends it."""
-    with served(models_folder, full_folder, "--max-image-mb", "1") as serving:
+    with served(models_folder, full_folder, "--max-image-mb", "1", "--model", "mean", "--decoders", "1") as serving:
         first = serving.test(image_bytes(1), keep="true")
         assert first.status_code == 200
         filler = fill(full_folder)
@@ -93,7 +93,8 @@ def test_every_answered_result_survives_a_kill(kind, models_folder, tmp_path):
 
 
 def killed_and_started_again(models: Path, folder: Path, results: str) -> None:
-    with served(models, folder, "--results", results, "--model", "mean") as serving, ThreadPoolExecutor(8) as pool:
+    options = ("--results", results, "--model", "mean", "--decoders", "1")
+    with served(models, folder, *options) as serving, ThreadPoolExecutor(8) as pool:
         serving.client.post("/api/load_model", json={"name": "mean"})
         serving.client.put("/api/threshold", json={"value": 0.125})
         sent = [pool.submit(send, serving.url, number) for number in range(400)]
