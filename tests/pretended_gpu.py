@@ -6,6 +6,7 @@ CUDA refuses them, and what makes the CPU wait for the device is counted. What i
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import cache
 from typing import NamedTuple
 from unittest.mock import patch
 
@@ -19,6 +20,7 @@ aten = torch.ops.aten
 # CUDA takes indices from main memory too, and copies are what brings tensors from one to the other.
 MAY_MIX = {aten.index.Tensor, aten.index_put_.default, aten.index_put.default, aten._index_put_impl_.default,
            aten.copy_.default, aten._to_copy.default}  # fmt: skip
+MAKERS = {torch.tensor, torch.as_tensor, torch.Tensor.new_tensor}
 MAKE_WAIT = {aten._local_scalar_dense.default, aten.nonzero.default, aten.masked_select.default}
 
 
@@ -59,6 +61,13 @@ def _as_tensors(where: object) -> object:
     return torch.tensor(list(where), dtype=torch.long) if isinstance(where, list | range) else where
 
 
+@cache
+def is_composite(operation) -> bool:
+    """Whether it is made of others, which then pass instead."""
+    composite = torch._C.DispatchKey.CompositeImplicitAutograd
+    return torch._C._dispatch_has_kernel_for_dispatch_key(operation.name(), composite)
+
+
 class Pretending(TorchDispatchMode):
     """Every operation of torch's passes through here."""
 
@@ -69,10 +78,11 @@ class Pretending(TorchDispatchMode):
 
     def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        composite = torch._C.DispatchKey.CompositeImplicitAutograd
-        if torch._C._dispatch_has_kernel_for_dispatch_key(operation.name(), composite):
+        if is_composite(operation):
             with self:
                 return operation.decompose(*args, **kwargs)
+        if There not in types and kwargs.get("device") is None and operation is not aten._to_copy.default:
+            return operation(*args, **kwargs)  # all here, as most are
         flat = list(leaves((args, kwargs)))
         there = [value for value in flat if isinstance(value, There)]
         here = [value for value in flat if isinstance(value, torch.Tensor) and not isinstance(value, There)]
@@ -114,8 +124,10 @@ class Making(TorchFunctionMode):
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         kwargs = kwargs or {}
+        if function not in MAKERS:
+            return function(*args, **kwargs)
         asked = kwargs.get("device") or (args[0].device if function is torch.Tensor.new_tensor else None)
-        if function not in (torch.tensor, torch.as_tensor, torch.Tensor.new_tensor) or asked is None:
+        if asked is None:
             return function(*args, **kwargs)
         args = args[1:] if function is torch.Tensor.new_tensor else args
         dtype = kwargs.get("dtype") or (torch.float32 if isinstance(args[0], float) else None)

@@ -10,35 +10,38 @@ import pytest
 import torch
 from fitted_models import TINY, run_detect, run_export
 from PIL import Image
+from safetensors.torch import save
 
 from downstream.exporting.graph import PatchVectors
 from downstream.exporting.int8 import _Calibration, quantized, saturates
 from downstream.exporting.onnx_file import CLOSE, onnx_model, parity, predicted_arrays
 from downstream.inspection.inspector import Inspector
-from downstream.methods.exported import Exported
+from downstream.methods.exported import OUTPUTS, Exported
 from downstream.methods.padim import PaDiM
 from pretrain.encoder import Encoder
 
 
 @pytest.fixture(scope="module")
-def encoder_graphs() -> list[bytes]:
-    """What `encoder_converted` keeps."""
-    return []
+def converted() -> dict[bytes, bytes]:
+    """What `converted_once` keeps."""
+    return {}
 
 
 @pytest.fixture
-def encoder_converted(encoder_graphs, monkeypatch) -> None:
-    """That of `padim_folder`, for all int8 exports: torch takes 3 s to convert it, and int8 begins after that."""
+def converted_once(converted, monkeypatch) -> None:
+    """Of each graph that is exported: torch takes 3 s to convert it, and int8 begins after that."""
 
-    def once(vectors: PatchVectors, names: tuple[str, ...]) -> onnx.ModelProto:
-        if not encoder_graphs:
-            encoder_graphs.append(onnx_model(vectors, names).SerializeToString())
-        return onnx.load_from_string(encoder_graphs[0])
+    def once(graph: torch.nn.Module, names: tuple[str, ...] = OUTPUTS) -> onnx.ModelProto:
+        key = save({name: value.contiguous() for name, value in graph.state_dict().items()}, {"names": repr(names)})
+        if key not in converted:
+            converted[key] = onnx_model(graph, names).SerializeToString()
+        return onnx.load_from_string(converted[key])
 
-    monkeypatch.setattr("downstream.exporting.int8.onnx_model", once)
+    for module in ("downstream.export", "downstream.exporting.int8"):
+        monkeypatch.setattr(f"{module}.onnx_model", once)
 
 
-@pytest.mark.usefixtures("encoder_converted")
+@pytest.mark.usefixtures("converted_once")
 def test_int8_learns_its_threshold_anew_and_says_what_it_costs(padim_folder, demo_folder, tmp_path, nut_pixels, capsys):
     out = tmp_path / "int8.onnx"
     lenient = ("--max-auroc-loss", 0.2, "--max-changed-decisions", 0.3)
@@ -57,7 +60,7 @@ def test_int8_learns_its_threshold_anew_and_says_what_it_costs(padim_folder, dem
     assert not np.allclose(before, after, rtol=CLOSE)
 
 
-@pytest.mark.usefixtures("encoder_converted")
+@pytest.mark.usefixtures("converted_once")
 def test_int8_that_moved_too_far_is_refused(padim_folder, demo_folder, tmp_path, capsys):
     out = tmp_path / "int8.onnx"
     strict = ("--max-auroc-loss", -2)
@@ -125,7 +128,7 @@ def test_layers_stay_quantized_from_the_second_on(architecture, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("encoder_converted")
+@pytest.mark.usefixtures("converted_once")
 def test_a_processor_that_multiplies_wrongly_is_known(padim_folder, demo_folder, tmp_path, monkeypatch, capsys):
     """Which one runs this test is not known: that it says the same twice, and that it is obeyed, can be checked."""
     assert saturates() == saturates()

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from configparser import ConfigParser
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import cache
 from importlib.metadata import PackageNotFoundError, packages_distributions, requires
 from pathlib import Path
 from types import SimpleNamespace
@@ -77,6 +78,7 @@ def with_requirements(names: Iterable[str]) -> set[str]:
     return known
 
 
+@cache  # a second to read what every package says of itself
 def lacking_there() -> list[str]:
     """What can be imported here, and on such a machine not, with the pack beside it."""
     carried = [name.partition("==")[0] for name in (*packing.WHEELS, *packing.SOURCES)]
