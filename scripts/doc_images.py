@@ -5,8 +5,9 @@
 
 detect.png: products that the demo's encoder never saw, beside what `detect run` draws of them; report.png:
 the study's report; dashboard.png, review.png and region.png: the service's page with one of the products, what waits
-there for a person's word, and a region drawn on it; line.png: the page of a line with the same products. All but the
-first need Chromium and the test extra (Playwright, which downloads nothing).
+there for a person's word, and a region drawn on it; proof.png and versions.png: what came of such words; products.png:
+all products side by side; line.png: the page of a line with the same products. All but the first need Chromium and the
+test extra (Playwright, which downloads nothing).
 """
 
 if __name__ == "__main__":
@@ -23,6 +24,7 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -45,6 +47,7 @@ REGION = (
     ((0.7, 0.5), (0.64, 0.64), (0.5, 0.7), (0.36, 0.64), (0.3, 0.5), (0.36, 0.36), (0.5, 0.3), (0.64, 0.36)),
     ((0.44, 0.76), (0.56, 0.76), (0.5, 0.84)),
 )
+AT_TOP = "one => one.scrollIntoView()"
 COLORS = 96  # a palette of so many keeps an image below 200 kB
 
 
@@ -65,7 +68,7 @@ def main(config: DocImages) -> int:
             "--encoder",
             encoder,
             "--out",
-            work / category,
+            work / "models" / category,
         )
     inspect(config.data, work)
     save(detections(work), "detect")
@@ -85,7 +88,8 @@ def heldout(*arguments: object) -> None:
 def inspect(data: Path, work: Path) -> None:
     for category in SHOWN:
         out = work / f"{category}-run"
-        heldout("detect", "run", data / category, "--model", work / category, "--out", out, "--overlays", "all")
+        model = work / "models" / category
+        heldout("detect", "run", data / category, "--model", model, "--out", out, "--overlays", "all")
 
 
 def detections(work: Path) -> Image.Image:
@@ -107,18 +111,24 @@ def highest(run: Path) -> tuple[Path, Path]:
 
 
 def dashboard(work: Path) -> None:
-    """The page after one image was dropped on it, and its queue with more of them."""
+    """The page after one image was dropped on it, its queue with more of them, and what is learned from what people say
+    of these."""
     category = SHOWN[0]
     path, _ = highest(work / f"{category}-run")
-    command = [sys.executable, REPOSITORY / "downstream" / "serve.py", "--models", work / category, "--port", "0",
-               "--results", work / "results.sqlite", "--kept-images", work / "kept"]  # fmt: skip
+    command = [sys.executable, REPOSITORY / "downstream" / "serve.py", "--models", work / "models", "--port", "0",
+               "--model", category, "--results", work / "results.sqlite", "--kept-images", work / "kept"]  # fmt: skip
     with subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, text=True) as server:
         try:
             address = next(line.split()[1] for line in server.stdout if line.startswith("serving: "))
             photograph(address, "dashboard", upload=path)
-            keep(address, work / f"{category}-run")
+            for product in SHOWN:
+                keep(address, product, work / f"{product}-run")
             photograph(f"{address}/#review", "review")
             photograph(f"{address}/#region", "region", draw=draw_region)
+            learn(address, category)
+            photograph(f"{address}/#review", "proof", draw=lambda page: page.locator(".learning").evaluate(AT_TOP))
+            photograph(address, "versions", upload=path, draw=open_versions)
+            photograph(f"{address}/#products", "products")
         finally:
             server.terminate()
 
@@ -133,7 +143,7 @@ def line(data: Path, work: Path) -> None:
     stations = [{"name": category, "model": category, "budget_ms": 10_000,
                  "source": {"type": "replay", "path": str(folder), "rate": 1, "loops": 0}}
                 for category, folder in zip(SHOWN, folders, strict=True)]  # fmt: skip
-    options = {"models": str(work), "state": str(work / "line"), "port": 0, "stations": stations}
+    options = {"models": str(work / "models"), "state": str(work / "line"), "port": 0, "stations": stations}
     (work / "line.yaml").write_text(json.dumps(options))
     command = [sys.executable, REPOSITORY / "downstream" / "line.py", "--config", work / "line.yaml"]
     with subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, text=True) as running:
@@ -144,14 +154,38 @@ def line(data: Path, work: Path) -> None:
             running.terminate()
 
 
-def keep(address: str, run: Path) -> None:
-    """Have the service judge and keep every image of a run of `detect`."""
+def keep(address: str, category: str, run: Path) -> None:
+    """Have the service judge and keep every image of a run of `detect`, by the names of their folders."""
     import httpx  # the test extra's
 
     for line in (run / "results.jsonl").read_text().splitlines():
         path = Path(json.loads(line)["path"])
-        image = {"image": (path.name, path.read_bytes())}
-        httpx.post(f"{address}/api/test_image", files=image, data={"keep": "true"}, timeout=60).raise_for_status()
+        image = {"image": (f"{path.parent.name} {path.name}", path.read_bytes())}
+        fields = {"keep": "true", "model": category}
+        httpx.post(f"{address}/api/test_image", files=image, data=fields, timeout=60).raise_for_status()
+
+
+def learn(address: str, category: str) -> None:
+    """Say of every image of a product what it is, and have the model learn from that."""
+    import httpx  # the test extra's
+
+    with httpx.Client(base_url=address, timeout=60) as client:
+        for result in client.get("/api/results", params={"model": category, "limit": 500}).json()["results"]:
+            is_good = result["name"].startswith("good ")
+            wrong = "false_alarm" if is_good else "missed_defect"
+            verdict = "agree" if result["is_defective"] != is_good else wrong
+            if result["is_kept"]:
+                said = client.post("/api/feedback", json={"result": result["id"], "verdict": verdict})
+                said.raise_for_status()
+        client.post("/api/learn").raise_for_status()
+        while client.get("/api/learn").json()["state"] == "runs":
+            time.sleep(0.5)
+
+
+def open_versions(page: "Page") -> None:
+    page.locator("#versions-panel summary").click()
+    page.locator("#versions li").first.wait_for()
+    page.locator("#versions-panel").evaluate(AT_TOP)
 
 
 def draw_region(page: "Page") -> None:

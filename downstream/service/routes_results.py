@@ -5,17 +5,20 @@ from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Depends, Query, Response
+from fastapi import APIRouter, Depends, Path, Query, Response
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, StreamingResponse
 
 from downstream.inspection.interchange import csv_line
 from downstream.service.access import needs
 from downstream.service.database import ResultFilter, as_moment
+from downstream.service.decoding import RefusedImage
+from downstream.service.models import NoSuchModel
 from downstream.service.openapi import EXAMPLES, ServiceDependency, error_responses
-from downstream.service.schemas import Moment, ResultResponse, ResultsResponse, result_fields
+from downstream.service.schemas import MapResponse, Moment, ResultResponse, ResultsResponse, map_rows, result_fields
 from downstream.service.service import Service
 from downstream.service.streaming import pages
+from pretrain.command import UserError
 
 RESULTS = APIRouter()
 MAX_RESULTS = 500
@@ -70,6 +73,26 @@ async def results(
     following = page[-1].id if len(rows) > limit else None
     shown = [ResultResponse(**result_fields(result)) for result in page]
     return JSONResponse(ResultsResponse(results=shown, total=total, next_before=following).model_dump())
+
+
+@RESULTS.get("/api/results/{result_id}/map", dependencies=[needs("read")], responses=error_responses(404, 422, 429))
+async def result_map(service: ServiceDependency, result_id: Annotated[int, Path(ge=0, le=MAX_ID)]) -> MapResponse:
+    """The anomaly map of an earlier result, made again of its image, which has to be kept, by the version of the model
+    that judged it, which has to be in use."""
+    result = await asyncio.to_thread(service.database.result, result_id)
+    if result is None:
+        raise HTTPException(404, "there is no result of that number.")
+    try:
+        with service.admission.enter():
+            async with asyncio.timeout(service.settings.timeout_s):
+                inspection = await service.inspect_again(result)
+    except (NoSuchModel, RefusedImage, UserError) as error:
+        return MapResponse(anomaly_map=None, map_threshold=None, why_none=str(error))
+    if inspection.anomaly_map is None:
+        return MapResponse(anomaly_map=None, map_threshold=None, why_none="its model makes no maps.")
+    return MapResponse(
+        anomaly_map=map_rows(inspection.anomaly_map), map_threshold=inspection.map_threshold, why_none=""
+    )
 
 
 async def as_csv(service: Service, wanted: ResultFilter) -> AsyncIterator[str]:

@@ -6,11 +6,12 @@ model learned, in units of how far the good ones lie from each other. All that t
 
 import copy
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 from weakref import WeakValueDictionary
 
 import torch
+from torch import Tensor
 
 from downstream.methods.patch_method import PatchMethod, nearest_other
 from downstream.service.decoding import RefusedImage
@@ -86,8 +87,7 @@ class Router:
         self._share_encoder(light)
         for attribute in ("_index", "_encoder", "encoder"):
             vars(light).pop(attribute, None)
-        unit = float(nearest_other(pooled, range(len(pooled))).max())
-        return Product(name, inspector.size_px, inspector.channels, light, max(unit, 1e-12))
+        return Product(name, inspector.size_px, inspector.channels, light, unit_of(pooled))
 
     def _share_encoder(self, light: PatchMethod) -> None:
         """Have products of equal weights see by one encoder, which is the most that is left of each."""
@@ -96,21 +96,36 @@ class Router:
         light._patches.encoder = self._encoders.setdefault(fingerprint(encoder), light._patches.encoder)
 
 
-@torch.inference_mode()
-def nearest_product(products: list[Product], images: Mapping[tuple[Size, Channels], Decoded]) -> str:
+def unit_of(pooled: Tensor) -> float:
+    """Of the vectors (n, d) of good images: the largest distance of one to the nearest other one."""
+    return max(float(nearest_other(pooled, range(len(pooled))).max()), 1e-12)
+
+
+def nearest_product(products: Sequence[Product], images: Mapping[tuple[Size, Channels], Decoded]) -> str:
     """The name of the one that an image shows, decoded as each sees it, as far as it can be. Raises RefusedImage where
     it is none."""
+    return chosen(distances_from(products, images))
+
+
+@torch.inference_mode()
+def distances_from(products: Sequence[Product], images: Mapping[tuple[Size, Channels], Decoded]) -> dict[str, float]:
+    """How far an image lies from each that it can be seen by, in that one's units."""
     distances = {}
     for product in products:
         if (image := images.get((product.size_px, product.channels))) is None:
             continue
         pixels = torch.from_numpy(image.pixels.copy()).permute(2, 0, 1)[None]
         distances[product.name] = float(product.method.apart(pixels)[0]) / product.unit
+    return distances
+
+
+def chosen(distances: Mapping[str, float]) -> str:
+    """The nearest product. Raises RefusedImage where none is near enough."""
     if not distances:
         raise RefusedImage(422, "it has fewer bits a channel than the images of all products here; name its model")
     name = min(distances, key=distances.__getitem__)
     if not distances[name] <= FARTHEST:
-        others = "the product" if len(products) == 1 else f"any of the {len(products)} products"
+        others = "the product" if len(distances) == 1 else f"any of the {len(distances)} products"
         raise RefusedImage(
             422,
             f"it does not look like {others} here: the nearest is {name}, and it lies {distances[name]:.1f} times as "

@@ -215,6 +215,14 @@ class ResultsResponse(Schema):
     next_before: int | None = Field(description="Give it as `before` for the next page; null: there is none.")
 
 
+class MapResponse(Schema):
+    """The map of an earlier result, made again of its image."""
+
+    anomaly_map: list[list[float]] | None = Field(description="Rows of numbers, stretched over the whole image.")
+    map_threshold: float | None = Field(description="Pixels of the map above it belong to a region.")
+    why_none: str = Field(description="Why there is no map; empty where there is one.")
+
+
 class NeighborResponse(Schema):
     distance: float = Field(description="1 - cosine, from 0 to 2.")
     origin: Literal["kept", "index"] = Field(description="kept: by the service; index: of the folder of --vectors.")
@@ -288,13 +296,17 @@ def encoded_map(map_format: MapFormat, inspection: Inspection) -> list | str | N
     if map_format == "none" or inspection.anomaly_map is None:
         return None
     if map_format == "array":
-        highest = float(np.abs(inspection.anomaly_map).max())
-        decimals = MAP_DIGITS - math.ceil(math.log10(highest)) if highest > 0 else 0
-        return np.round(inspection.anomaly_map.astype(np.float64), decimals).tolist()
+        return map_rows(inspection.anomaly_map)
     limit = inspection.threshold if inspection.map_threshold is None else inspection.map_threshold
     file = BytesIO()
     transparent_heatmap(inspection.anomaly_map, limit).save(file, "PNG")
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def map_rows(anomaly_map: np.ndarray) -> list[list[float]]:
+    highest = float(np.abs(anomaly_map).max())
+    decimals = MAP_DIGITS - math.ceil(math.log10(highest)) if highest > 0 else 0
+    return np.round(anomaly_map.astype(np.float64), decimals).tolist()
 
 
 def transparent_heatmap(anomaly_map: np.ndarray, threshold: float) -> Image.Image:

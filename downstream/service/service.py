@@ -247,6 +247,22 @@ class Service:
         self.metrics.images.labels(loaded.name, "defective" if inspection.is_defective else "good").inc()
         return image_response(result, inspection, loaded, position, map_format)
 
+    async def inspect_again(self, result: StoredResult) -> Inspection:
+        """What the version that judged a result says of its image, as it was decided then; nothing of it is written
+        down. Raises UserError or NoSuchModel where that version is not in use any more, or the image was not kept, and
+        RefusedImage."""
+        loaded = (await asyncio.to_thread(self.current, result.model)).loaded
+        if loaded.fingerprint != result.model_version:
+            raise UserError(f"another version of {result.model} is in use than the one that judged it.")
+        data = await asyncio.to_thread(self.similar_images.kept, result.digest)
+        if data is None:
+            raise UserError("its image was not kept.")
+        image = await self.decoded(data, loaded.inspector.size_px, loaded.inspector.channels)
+        inspection = await self.forwards(Job(loaded, result.name, image))
+        if result.threshold == inspection.threshold:
+            return inspection
+        return loaded.inspector.at_threshold(inspection, result.threshold)
+
     def _watch(self, result: StoredResult, look: Look, problems: Sequence[CameraProblem], threshold: float) -> None:
         """What comes of a result that is kept already: it is answered, whatever becomes of this. `threshold` is the one
         in force, which is not that of a request that brought its own."""

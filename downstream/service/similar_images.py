@@ -102,6 +102,14 @@ class SimilarImages:
         rows = zip(usable, nearest.distances, nearest.ids, strict=True)
         return {image.digest: float(distances[ids != image.id][0]) for (image, _), distances, ids in rows}
 
+    def kept(self, digest: str) -> bytes | None:
+        """The file of an image that was kept; none where there is none."""
+        path = self._path("kept", digest)
+        try:
+            return path and bytes_of(path)
+        except Unreadable:
+            return None
+
     def thumbnail(self, origin: str, key: str, channels: Channels = PLAIN) -> bytes | None:
         """An image that `search` found as JPEG of at most THUMBNAIL_PX, a kept one as a model of those channels sees
         it; none where there is no such image."""

@@ -274,6 +274,23 @@ class Restore(Benchmark):
 
 
 @dataclass(frozen=True)
+class Router(Benchmark, LaidOut):
+    """Measure how often the router of serve.py finds an image's product, and refuses one of none of them.
+
+    Attributes:
+        data: Folder of categories in MVTec AD's layout, two at least. Default is demo data.
+        categories: Only these of them.
+        method: A method that compares patches, as downstream/detect.py fit has it.
+        size_px: Side of the square that images are stretched to.
+    """
+
+    data: Path = Path("data/demo")
+    categories: Names = Names()
+    method: str = "fused"
+    size_px: int = 384
+
+
+@dataclass(frozen=True)
 class Scale(Benchmark):
     """Measure what Ray costs and gives: images of a manifest, the driver's memory, search over shards.
 

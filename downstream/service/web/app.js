@@ -1,9 +1,10 @@
 // The page: its parts, and how they hear of each other.
 
-import { fetched, onTokenWanted } from "./api.js";
+import { ask, fetched, onTokenWanted } from "./api.js";
 import { nextColors, startColors } from "./colors.js";
 import { byId, element, remember, remembered } from "./elements.js";
 import { Feedback } from "./feedback.js";
+import { mapOf } from "./heatmap.js";
 import { History } from "./history.js";
 import { startIntake } from "./intake.js";
 import { startKeys } from "./keyboard.js";
@@ -108,7 +109,18 @@ async function openEarlier(result) {
   if (here) return select(here);
   const blob = result.is_kept ? await fetched(`/api/images/kept/${result.digest}`).catch(() => null) : null;
   const url = blob && URL.createObjectURL(blob);
-  return select({ state: "done", name: result.name, answer: { ...result, map_threshold: null }, map: null, url, image: async () => blob });
+  const item = { state: "done", name: result.name, answer: { ...result, map_threshold: null }, map: null, url, image: async () => blob };
+  item.mapped = blob && mapAgain(item);
+  return select(item);
+}
+
+/** The map of an earlier image, if the version that judged it is still in use. */
+async function mapAgain(item) {
+  const found = await ask(`/api/results/${item.answer.id}/map`).catch(() => null); // without it, there are the boxes
+  if (!found?.anomaly_map) return;
+  item.map = mapOf(found.anomaly_map);
+  item.answer.map_threshold = found.map_threshold;
+  if (item === selected) select(item);
 }
 
 /** What one model judged. */

@@ -59,9 +59,11 @@ export class Feedback {
   }
 
   /** Say that a defect was missed, after marking where. */
-  mark() {
+  async mark() {
     const item = this.#item;
-    if (!item || this.#marking.isOn || byId("say-missed_defect").hidden || byId("say-missed_defect").disabled) return;
+    if (!item || byId("say-missed_defect").hidden || byId("say-missed_defect").disabled) return;
+    await item.mapped; // of an earlier image the map, which suggests regions, is on its way
+    if (this.#marking.isOn || item !== this.#item) return;
     this.#marking.start(item, (marks) => this.say("missed_defect", marks));
   }
 

@@ -12,6 +12,9 @@ export const HEAT = [
 /** What the opacity slider begins with: the covers above as they are. */
 export const DEFAULT_OPACITY = 0.65;
 
+/** A map as the service sends it, rows of numbers, as all here take it. */
+export const mapOf = (rows) => ({ values: Float32Array.from(rows.flat()), height: rows.length, width: rows[0].length });
+
 /**
  * Paint `map` into `canvas`, which gets the map's size. Alpha is 1 where the heat is highest. A threshold of 0 or less,
  * which maps with a sign may have, is no unit: then all above it is colored alike.

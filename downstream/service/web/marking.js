@@ -119,7 +119,7 @@ export class Marking {
     if (this.#tool === "region") {
       const hit = this.#suggested.findIndex(([left, top, right, bottom]) =>
         point.x >= left && point.x < right && point.y >= top && point.y < bottom);
-      if (hit >= 0) this.#toggle(hit);
+      if (hit >= 0) this.#begun = { kind: "box", box: this.#suggested[hit], suggested: hit };
     } else if (this.#tool === "brush") {
       this.#begun = { kind: "stroke", radius: rounded(this.#radius), points: [this.#inside(point)] };
     } else {
@@ -129,6 +129,7 @@ export class Marking {
   }
 
   #extend(point) {
+    if ("suggested" in this.#begun) return;
     const [x, y] = this.#inside(point);
     if (this.#begun.kind === "box") {
       const [x0, y0] = this.#begun.from;
@@ -143,12 +144,13 @@ export class Marking {
   #end() {
     const mark = this.#begun;
     this.#begun = null;
+    if ("suggested" in mark) return this.#toggle(mark.suggested);
     if (mark.kind === "box") {
       const [left, top, right, bottom] = mark.box;
-      if (right - left < LEAST_BOX_PX || bottom - top < LEAST_BOX_PX) return;
+      if (right - left < LEAST_BOX_PX || bottom - top < LEAST_BOX_PX) return undefined;
     }
     this.#marks.push(mark);
-    this.#said();
+    return this.#said();
   }
 
   #inside({ x, y }) {
@@ -213,12 +215,12 @@ export class Marking {
     if (this.#begun) this.#extend(this.#cross);
   }
 
-  /** Space: the brush is set down at the cross; a box begins there, and the second time ends there. */
+  /** Space: the brush is set down at the cross, a suggested region taken; a box begins there, and the second time ends there. */
   #mark() {
     this.#cross ??= { x: this.#size.width / 2, y: this.#size.height / 2 };
     if (this.#begun) return this.#end();
     this.#begin(this.#cross);
-    if (this.#begun?.kind === "stroke") this.#end();
+    if (this.#begun && !this.#begun.from) this.#end();
     return undefined;
   }
 
@@ -232,9 +234,7 @@ export class Marking {
     byId("suggestions").classList.toggle("off", tool !== "region");
     byId("marking-undo").disabled = this.#marks.length === 0;
     byId("marking-save").textContent = this.#marks.length ? "Save" : "Save without a place";
-    byId("marking-words").textContent = { region: "Click the regions that are defective, or type their numbers.",
-      brush: "Paint over it; or move the cross with arrow keys and press space.",
-      box: "Drag a box; or set its corners with arrow keys and space." }[tool];
+    byId("marking-words").textContent = (isTouched() ? BY_TOUCH : BY_POINTER_AND_KEYS)[tool];
     const isTaken = (i) => this.#marks.some((one) => one.suggested === i);
     for (const [i, button] of [...byId("suggestions").children].entries()) button.setAttribute("aria-pressed", String(isTaken(i)));
     const isShown = tool === "region";
@@ -248,6 +248,12 @@ export class Marking {
   }
 }
 
+const isTouched = () => window.matchMedia("(pointer: coarse)").matches;
+const BY_POINTER_AND_KEYS = { region: "Click the regions that are defective, or type their numbers.",
+  brush: "Paint over it; or move the cross with arrow keys and press space.",
+  box: "Drag a box; or set its corners with arrow keys and space." };
+const BY_TOUCH = { region: "Tap the regions that are defective.", brush: "Paint over it with a finger; two zoom.",
+  box: "Drag a box with a finger; two zoom." };
 const rounded = (value) => Math.round(10 * value) / 10;
 const rectangle = ([left, top, right, bottom], kind) => drawn("rect", { class: kind, x: left, y: top, width: right - left, height: bottom - top });
 const crossAt = ({ x, y }, arm) => `M${x - arm} ${y}H${x + arm}M${x} ${y - arm}V${y + arm}`;

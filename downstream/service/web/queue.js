@@ -2,6 +2,7 @@
 
 import { send, Trouble } from "./api.js";
 import { bytes, figure } from "./format.js";
+import { mapOf } from "./heatmap.js";
 
 const AT_ONCE = 4;
 // Answers that the service itself calls passing (429 has no limit: the service says when to come back).
@@ -122,7 +123,7 @@ export class Queue extends EventTarget {
   #take(item, answer) {
     const rows = answer.anomaly_map;
     if (rows) {
-      item.map = { values: Float32Array.from(rows.flat()), height: rows.length, width: rows[0].length };
+      item.map = mapOf(rows);
       answer.anomaly_map = null;
     }
     Object.assign(item, { state: "done", answer, reason: "" });

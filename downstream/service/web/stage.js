@@ -19,6 +19,7 @@ export class Stage {
   #size = null; // of the image, in its pixels
   #view = { x: 0, y: 0, scale: 1, isFitted: true };
   #pointers = new Map();
+  #drawn = null; // which pointer draws, and where it is
   #shown = null;
   #chosenRegion = null;
   /** Where somebody draws: `drawn(view, size)` after each change of the view; `pointer(kind, event, point)` takes what the
@@ -214,7 +215,7 @@ export class Stage {
     if (!this.#size || event.target.closest("button")) return;
     const place = this.#place(event);
     const point = { x: (place.x - this.#view.x) / this.#view.scale, y: (place.y - this.#view.y) / this.#view.scale };
-    if (this.#pointers.size === 0 && this.pen?.pointer(kind, event, point)) return;
+    if (this.#drawing(kind, event, place, point)) return;
     if (kind === "pointermove") this.#probe(place);
     if (kind === "pointerleave") byId("probe").hidden = true;
     if (kind === "pointerdown") {
@@ -232,6 +233,20 @@ export class Stage {
       this.zoom(apart(after) / Math.max(1, apart(before)), middle(before));
       this.#pan(middle(after).x - middle(before).x, middle(after).y - middle(before).y);
     }
+  }
+
+  /** Whether a pointer draws. A second finger makes of both what moves and zooms the image, and of the mark nothing. */
+  #drawing(kind, event, place, point) {
+    if (!this.pen || this.#pointers.size > 0) return false;
+    if (kind === "pointerdown" && !event.isPrimary && this.#drawn) {
+      this.pen.pointer("pointercancel", event, point);
+      this.#pointers.set(this.#drawn.id, this.#drawn.place);
+      return false;
+    }
+    if (kind === "pointerdown" || this.#drawn?.id === event.pointerId) this.#drawn = { id: event.pointerId, place };
+    const isTaken = this.pen.pointer(kind, event, point);
+    if (kind !== "pointerdown" && kind !== "pointermove") this.#drawn = null;
+    return isTaken;
   }
 
   #pan(x, y) {

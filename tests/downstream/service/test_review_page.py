@@ -16,6 +16,7 @@ from downstream.service.watch.camera import REFERENCES, look_at
 
 expect.set_options(timeout=PATIENCE_MS)
 DESK, PHONE = {"width": 1280, "height": 860}, {"width": 360, "height": 780}
+PHONE_IN_HAND = {"viewport": PHONE, "has_touch": True, "is_mobile": True, "reduced_motion": "reduce"}
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +121,95 @@ def test_a_missed_defect_is_marked_with_keys_alone(browser, serving, images):
         expect(page.locator("#feedback-words")).to_contain_text("Said: missed defect")
         assert len(said(serving)) == before + 1
         assert said(serving)[0]["marks"]["boxes"] == [[128, 128, 154, 154]]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_on_a_phone_all_is_said_and_marked_by_touch(browser, serving, images, scheme):
+    with ready(browser, serving.url, **PHONE_IN_HAND, color_scheme=scheme) as page:
+        choose(page, "bad.png", images["bad.png"])
+        words = page.locator("#feedback-words")
+        expect(words).to_contain_text("Is that right?")
+        for name in ("False alarm", "Agree", "Unsure"):
+            page.get_by_role("button", name=name, exact=True).tap()
+            expect(words).to_contain_text(f"Said: {name.lower()}")
+        page.get_by_role("button", name="Take back", exact=True).tap()
+        expect(words).to_contain_text("Said: agree")
+        assert_readable_and_accessible(page)
+
+        choose(page, "good 1.png", images["good 1.png"])
+        expect(page.locator("#verdict .headline")).to_have_text("Good")
+        page.get_by_role("button", name="Missed defect").tap()
+        stage, marks = page.locator("#stage"), page.locator("#pen :is(.mark, .stroke, .taken)")
+        stage.scroll_into_view_if_needed()
+        box = page.locator("#pen .suggested").first.bounding_box()
+        page.touchscreen.tap(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+        expect(page.get_by_role("button", name="Suggested region 1")).to_have_attribute("aria-pressed", "true")
+        page.get_by_role("radio", name="Brush").tap()
+        stage.scroll_into_view_if_needed()
+        shown, scrolled = page.locator("#image").bounding_box(), page.evaluate("scrollY")
+        at = lambda x, y: (shown["x"] + x * shown["width"] / 256, shown["y"] + y * shown["width"] / 256)  # noqa: E731
+        fingers(page, [at(50, 60), at(50, 120)])  # downwards, where a page scrolls
+        expect(marks).to_have_count(1)  # those that are only suggested are not shown with the brush
+        page.get_by_role("radio", name="Box").tap()
+        stage.scroll_into_view_if_needed()
+        fingers(page, [at(200, 210), at(180, 190)])
+        expect(marks).to_have_count(3)
+        fingers(page, [at(20, 20), at(40, 40)])
+        expect(marks).to_have_count(4)
+        page.get_by_role("button", name="Undo mark").tap()
+        expect(marks).to_have_count(3)
+        stage.scroll_into_view_if_needed()
+        assert page.evaluate("scrollY") == scrolled
+        fingers(page, [at(120, 120), at(60, 120)], [at(140, 120), at(200, 120)])
+        assert page.locator("#image").bounding_box()["width"] > 2 * shown["width"]  # two fingers zoom, and mark nothing
+        expect(marks).to_have_count(3)
+        assert_readable_and_accessible(page)
+        page.get_by_role("button", name="Save", exact=True).tap()
+        expect(words).to_contain_text("Said: missed defect")
+        record = said(serving)[0]["marks"]
+        assert len(record["boxes"]) == 2 and record["boxes"][1] == pytest.approx([180, 190, 200, 210], abs=2)
+        (stroke,) = record["strokes"]
+        assert stroke["points"][0] == pytest.approx([50, 60], abs=1)
+        assert stroke["points"][-1] == pytest.approx([50, 120], abs=stroke["radius"] / 4 + 1)
+
+
+def test_in_the_queue_too_a_region_of_the_map_says_where_a_missed_defect_is(browser, serving, images):
+    judged = serving.test(images["good 2.png"] + b"in hand", "in hand.png", keep=True, map="array").json()
+    with ready(browser, f"{serving.url}/#review", **PHONE_IN_HAND) as page:
+        page.locator("#review-list li").filter(has_text="in hand.png").get_by_role("button").tap()
+        expect(page.locator("#verdict .headline")).to_have_text("Good")
+        page.get_by_role("button", name="Missed defect").tap()
+        expect(page.get_by_role("radio", name="Suggested")).to_be_checked()
+        page.get_by_role("button", name="Suggested region 1").tap()
+        page.get_by_role("button", name="Save", exact=True).tap()
+        expect(page.locator("#feedback-words")).not_to_contain_text("Said: missed")  # the next one is looked at
+        record = said(serving)[0]
+        assert (record["result"], record["verdict"]) == (judged["id"], "missed_defect")
+        (left, top, right, bottom), values = record["marks"]["boxes"][0], np.array(judged["anomaly_map"])
+        row, column = np.unravel_index(values.argmax(), values.shape)
+        assert left <= (column + 0.5) * 256 / values.shape[1] <= right
+        assert top <= (row + 0.5) * 256 / values.shape[0] <= bottom
+
+
+def choose(page: Page, name: str, data: bytes) -> None:
+    page.locator("#files").set_input_files([{"name": name, "mimeType": "image/png", "buffer": data}])
+    expect(page.locator("#verdict .of")).to_have_text(name)
+
+
+def fingers(page: Page, *paths: list[tuple[float, float]]) -> None:
+    """They come down one after the other, go along their paths, and are lifted."""
+    touch = page.context.new_cdp_session(page)
+    steps = 4
+    down: list[dict] = []
+    for number, (start, _) in enumerate(paths):
+        down.append({"x": start[0], "y": start[1], "id": number})
+        touch.send("Input.dispatchTouchEvent", {"type": "touchStart", "touchPoints": down})
+    for step in range(1, steps + 1):
+        for point, ((x0, y0), (x1, y1)) in zip(down, paths, strict=True):
+            point |= {"x": x0 + (x1 - x0) * step / steps, "y": y0 + (y1 - y0) * step / steps}
+        touch.send("Input.dispatchTouchEvent", {"type": "touchMove", "touchPoints": down})
+    touch.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+    touch.detach()
 
 
 def test_what_waits_is_gone_through_one_after_the_other(browser, serving, images):

@@ -22,6 +22,7 @@ from downstream.service.schemas import (
     BatchResponse,
     HealthResponse,
     ImageResponse,
+    MapResponse,
     ModelsResponse,
     ResultsResponse,
     SearchResponse,
@@ -261,6 +262,21 @@ def test_kept_images_are_found_again(serving, good, bad):
     assert serving.client.get("/api/images/other/1").status_code == 422
     assert serving.client.post("/api/search", files={"image": good}, data={"k": 0}).status_code == 422
     assert serving.client.post("/api/search", files={"image": b"no"}).status_code == 415
+
+
+def test_the_map_of_a_kept_image_is_made_again_by_the_version_that_judged_it(serving, bad):
+    first = serving.test(bad, "bad.png", keep=True, map="array", threshold=1.25).json()
+    again = MapResponse(**serving.client.get(f"/api/results/{first['id']}/map").json())
+    assert (again.anomaly_map, again.map_threshold, again.why_none) == (
+        first["anomaly_map"], first["map_threshold"], "")  # fmt: skip
+    (stored,) = serving.service.database.results_of([first["id"]])
+    others = {"another version": {"model_version": "one of before"}, "not kept": {"digest": "0" * 64},
+              "no model of that name": {"model": "gone"}}  # fmt: skip
+    for words, changed in others.items():
+        (other,) = serving.service.database.add_results([stored._replace(**changed)])
+        found = MapResponse(**serving.client.get(f"/api/results/{other}/map").json())
+        assert found.anomaly_map is None and words in found.why_none
+    assert serving.client.get("/api/results/123456/map").status_code == 404
 
 
 def test_metrics_for_prometheus(serving, good):
