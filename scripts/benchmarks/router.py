@@ -21,9 +21,8 @@ if __name__ == "__main__":
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from statistics import mean
 from typing import NamedTuple
-
-import numpy as np
 
 from baselines.contract.method import Images
 from downstream.inspection.asked_method import make_method
@@ -70,27 +69,22 @@ def main(config: Router) -> int:
             seen = {(images.size_px, images.channels): Decoded(pixels, *pixels.shape[:2])}
             asked.append(answer(records[i].category, records[i].is_anomaly, distances_from(products, seen)))
             progress.advance()
+    good, bad = (
+        [each.among_all == each.category for each in asked if each.is_defective is kind] for kind in (False, True)
+    )
     figures = {
-        "good_right": share([each.among_all == each.category for each in asked if not each.is_defective]),
-        "defective_right": share([each.among_all == each.category for each in asked if each.is_defective]),
-        "refused_without_own": share([each.without_own == REFUSED for each in asked]),
+        "good_right": mean(good),
+        "defective_right": mean(bad) if bad else None,
+        "refused_without_own": mean(each.without_own == REFUSED for each in asked),
+        "found": {category: counts(asked, category) for category in images.categories},
     }
     lines = [
         f"{config.method} at {config.size_px} px, {len(products)} products known by all their good training images;",
         f"distances in units of each product, of which {FARTHEST:g} are taken",
         *table(asked, images.categories),
-        f"  of defective images {figures['defective_right']:.3f} are routed right",
     ]
     targets = {"good_right": 0.99, "refused_without_own": 0.99}
-    by_category = {category: counts(asked, category) for category in images.categories}
-    return finish(
-        "router",
-        config,
-        lines,
-        {**figures, "by_category": by_category},
-        at_least=targets,
-        heading="Finding the product",
-    )
+    return finish("router", config, lines, figures, at_least=targets, heading="Finding the product")
 
 
 def product_of(images: ImageSet, config: Router) -> Product:
@@ -120,10 +114,6 @@ def found(distances: Mapping[str, float]) -> str:
         return REFUSED
 
 
-def share(values: Sequence[bool]) -> float:
-    return float(np.mean(values)) if values else 1.0
-
-
 def counts(asked: Sequence[Asked], category: str) -> dict[str, Counter[str]]:
     """Of a category's images, good and defective: what was found among all, and without their own product."""
     own = [each for each in asked if each.category == category]
@@ -135,22 +125,22 @@ def counts(asked: Sequence[Asked], category: str) -> dict[str, Counter[str]]:
 
 
 def table(asked: Sequence[Asked], categories: Sequence[str]) -> list[str]:
-    """A row for each product."""
+    """A row for each product: right, wrong and refused; and how far its own good and defective images lie at most, and
+    from another product at least."""
     lines = [
-        f"  {'':14}{'good images':>24}{'defective images':>24}{'without own':>14}{'farthest own':>16}{'nearest':>9}",
-        f"  {'product':14}{'right/wrong/refused':>24}{'right/wrong/refused':>24}{'refused':>14}"
-        f"{'good, defective':>16}{'other':>9}",
+        f"  {'':14}{'good':>14}{'defective':>14}{'without own':>14}{'farthest own':>16}{'nearest':>9}",
+        f"  {'product':14}{'right/wrong/refused':>28}{'refused':>14}{'good/defective':>16}{'other':>9}",
     ]
     for category in categories:
         known, own = counts(asked, category), [each for each in asked if each.category == category]
         row = f"  {category:14}"
         for kind in ("good", "defective"):
             right, refused = known[kind][category], known[kind][REFUSED]
-            row += f"{f'{right} / {known[kind].total() - right - refused} / {refused}':>24}"
+            row += f"{f'{right}/{known[kind].total() - right - refused}/{refused}':>14}"
         alone = known["without own"]
         row += f"{f'{alone[REFUSED]} of {alone.total()}':>14}"
-        own_distances = [(each.is_defective, each.distances[category]) for each in own]
-        farthest = (max((d for bad, d in own_distances if bad is kind), default=0.0) for kind in (False, True))
-        others = min(distance for each in own for name, distance in each.distances.items() if name != category)
-        lines.append(row + f"{' '.join(f'{distance:.2f}' for distance in farthest):>16}{others:9.2f}")
+        of_own = [[e.distances[category] for e in own if e.is_defective is kind] for kind in (False, True)]
+        row += f"{'/'.join(format(max(distances, default=0), '.2f') for distances in of_own):>16}"
+        others = [distance for each in own for name, distance in each.distances.items() if name != category]
+        lines.append(f"{row}{min(others, default=0):9.2f}")
     return lines

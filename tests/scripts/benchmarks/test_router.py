@@ -35,8 +35,8 @@ def test_it_runs_and_is_recorded(demo_folder, tmp_path, capsys):
     options = ("--categories", "bottle,leather", "--method", "padim", "--size-px", "64", "--record", str(record))
     assert run_command(main, Router, ["--data", str(demo_folder), *options]) == 0
     result = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert result["by_category"]["bottle"]["good"] == {"bottle": 6}
+    assert result["found"]["bottle"]["good"] == {"bottle": 6}
     assert result["refused_without_own"] == 1  # a bottle is no leather
-    assert "6 / 0 / 0" in record.read_text() and "Finding the product" in record.read_text()
+    assert "6/0/0" in record.read_text() and "Finding the product" in record.read_text()
     with pytest.raises(UserError, match="two or more"):
         main(Router(data=demo_folder, categories=("bottle",), size_px=64))
