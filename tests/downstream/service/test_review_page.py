@@ -191,27 +191,6 @@ def test_in_the_queue_too_a_region_of_the_map_says_where_a_missed_defect_is(brow
         assert top <= (row + 0.5) * 256 / values.shape[0] <= bottom
 
 
-def choose(page: Page, name: str, data: bytes) -> None:
-    page.locator("#files").set_input_files([{"name": name, "mimeType": "image/png", "buffer": data}])
-    expect(page.locator("#verdict .of")).to_have_text(name)
-
-
-def fingers(page: Page, *paths: list[tuple[float, float]]) -> None:
-    """They come down one after the other, go along their paths, and are lifted."""
-    touch = page.context.new_cdp_session(page)
-    steps = 4
-    down: list[dict] = []
-    for number, (start, _) in enumerate(paths):
-        down.append({"x": start[0], "y": start[1], "id": number})
-        touch.send("Input.dispatchTouchEvent", {"type": "touchStart", "touchPoints": down})
-    for step in range(1, steps + 1):
-        for point, ((x0, y0), (x1, y1)) in zip(down, paths, strict=True):
-            point |= {"x": x0 + (x1 - x0) * step / steps, "y": y0 + (y1 - y0) * step / steps}
-        touch.send("Input.dispatchTouchEvent", {"type": "touchMove", "touchPoints": down})
-    touch.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
-    touch.detach()
-
-
 def test_what_waits_is_gone_through_one_after_the_other(browser, serving, images):
     for name, data in images.items():
         assert serving.test(data + name.encode(), name, keep=True).status_code == 200  # other digests than above
@@ -329,3 +308,25 @@ def assert_readable_and_accessible(page: Page) -> None:
     assert [one for one in page.evaluate(CONTRASTS) if one[1] < 4.5] == []
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     assert_accessible(page)
+
+
+def choose(page: Page, name: str, data: bytes) -> None:
+    page.locator("#files").set_input_files([{"name": name, "mimeType": "image/png", "buffer": data}])
+    expect(page.locator("#verdict .of")).to_have_text(name)
+
+
+def fingers(page: Page, *paths: list[tuple[float, float]]) -> None:
+    """They come down one after the other, go along their paths, and are lifted."""
+    touch = page.context.new_cdp_session(page)
+    steps = 4
+    down: list[dict] = []
+    for number, (start, _) in enumerate(paths):
+        down.append({"x": start[0], "y": start[1], "id": number})
+        touch.send("Input.dispatchTouchEvent", {"type": "touchStart", "touchPoints": down})
+    for step in range(1, steps + 1):
+        for point, ((x0, y0), (x1, y1)) in zip(down, paths, strict=True):
+            point |= {"x": x0 + (x1 - x0) * step / steps, "y": y0 + (y1 - y0) * step / steps}
+        touch.send("Input.dispatchTouchEvent", {"type": "touchMove", "touchPoints": down})
+    page.wait_for_timeout(120)  # else it is a fling, and the next tap would do nothing but end it
+    touch.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+    touch.detach()

@@ -19,6 +19,8 @@ def test_an_image_is_asked_for_among_all_and_without_its_own_product():
     assert (asked.among_all, asked.without_own) == ("nut", "bolt")
     asked = answer("nut", True, {"nut": FARTHEST + 0.1, "bolt": FARTHEST + 0.2})
     assert (asked.among_all, asked.without_own) == (REFUSED, REFUSED)
+    asked = answer("capsule", True, {"capsule": 1.42, "solar_cell": 1.78})  # as far as real ones lay
+    assert (asked.among_all, asked.without_own) == ("capsule", REFUSED)
 
 
 def test_a_product_is_known_as_its_fitted_model_knows_it(demo_folder, tmp_path):
