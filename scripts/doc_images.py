@@ -213,7 +213,7 @@ def photograph(url: str, name: str, upload: Path | None = None, draw: "Callable[
         raise UserError("Chromium is not installed; on Debian: apt install chromium")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium)
-        page = browser.new_page(viewport={"width": 1100, "height": 700})
+        page = browser.new_page(viewport={"width": 1100, "height": 700}, reduced_motion="reduce")
         page.goto(url)
         page.wait_for_timeout(1500)  # thumbnails come one after the other
         if upload:
