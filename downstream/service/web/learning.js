@@ -148,7 +148,7 @@ export class Learning {
     for (const url of this.#urls) URL.revokeObjectURL(url);
     this.#urls = [];
     byId("proof-changes-words").textContent = total === 0 ? `No verdict on any of ${count(confirmed, "confirmed image")} would change.`
-      : `Of ${count(confirmed, "confirmed image")} these ${total} would be called otherwise${changes.length < total ? `; the first ${changes.length}` : ""}:`;
+      : `Of ${count(confirmed, "confirmed image")} ${total === 1 ? "this one" : `these ${total}`} would be called otherwise${changes.length < total ? `; the first ${changes.length}` : ""}:`;
     byId("proof-changes").replaceChildren(...changes.map((change) => this.#change(change)));
     const more = totalLeftOut > leftOut.length ? `; and ${totalLeftOut - leftOut.length} more` : "";
     byId("proof-left-out").textContent = leftOut.length ? `Left out: ${leftOut.join("; ")}${more}.` : "";
