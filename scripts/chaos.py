@@ -27,8 +27,9 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
+from dataclasses import dataclass, field
 from datetime import date
 from functools import partial
 from importlib.util import find_spec
@@ -38,6 +39,7 @@ from pretrain.command import UserError
 from pretrain.data.images import check_names
 from pretrain.encoder import commit
 from pretrain.progress import Progress
+from scripts.attacks.attack import Attack
 from scripts.attacks.command_lines import CommandLines
 from scripts.attacks.damage import Damage
 from scripts.attacks.full_disk import FullDisk, may_mount
@@ -88,34 +90,22 @@ def main(config: Chaos) -> int:
             shutil.rmtree(kept.parent)
     some = f" --tries {config.tries}" if config.tries else ""
     most = (isinstance(config.tries, int) and config.tries) or sys.maxsize
-    tries, failures, said = dict.fromkeys(names, 0), {name: [] for name in names}, []
+    seconds = 60 * config.minutes / len(names)
     progress = Progress("attacking", round(60 * config.minutes), "s")
     with tempfile.TemporaryDirectory() as made, hub_for_commands(), progress:
-        folder = Path(made)
-        os.environ["HELDOUT_CACHE"] = f"{folder}/cache"
-        material = make_material(folder / "material")
-        for name in names:
-            with closing(PARTS[name](material)) as attack:
-                start_s, passed_s, seconds = time.monotonic(), 0, 60 * config.minutes / len(names)
-                is_counted = chosen or name in wanted
-                for number in chosen.get(name) or range(wanted.get(name) or most):
-                    if not is_counted and tries[name] and passed_s >= seconds:
-                        break
-                    chance, attack.number = random.Random(f"{config.seed} {name} {number}"), number
-                    again = f"--only {name}-{number}"
-                    if failed := tried(partial(attack.attempt, chance), f"{name}-{number}", again, config, folder):
-                        failures[name].append(failed)
-                        progress.print(failed)
-                    tries[name] += 1
-                    now_s = round(time.monotonic() - start_s)
-                    progress.advance(now_s - passed_s, note=name)
-                    passed_s = now_s
-                again = f"--parts {name} --minutes {seconds / 60:g}{some}"
-                if not chosen and (failed := tried(attack.conclude, f"{name}-all", again, config, folder)):
-                    failures[name].append(failed)
-                    progress.print(failed)
-                said += [attack.said] if attack.said else []
-    lines = table(tries, failures, not_run) + [line for each in said for line in ("", each)]
+        campaign = Campaign(config, Path(made), progress, dict.fromkeys(names, 0), {name: [] for name in names})
+        os.environ["HELDOUT_CACHE"] = f"{made}/cache"
+        try:
+            material = make_material(campaign.folder / "material")
+            for name in names:
+                numbers = chosen.get(name) or numbers_of(wanted.get(name), most, seconds)
+                again = "" if chosen else f"--parts {name} --minutes {seconds / 60:g}{some}"
+                with closing(PARTS[name](material)) as attack:
+                    campaign.attack(name, attack, numbers, again)
+        except KeyboardInterrupt:  # of hours: what was found till then is told
+            campaign.said.append("Stopped by hand before it had done all that was asked for.")
+    lines = table(campaign.tries, campaign.failures, not_run)
+    lines += [line for each in campaign.said for line in ("", each)]
     print("\n".join(lines))
     if config.record:
         when = f"{date.today()}, commit {commit()}\n\n"
@@ -123,7 +113,65 @@ def main(config: Chaos) -> int:
         command = f"    python scripts/chaos.py --minutes {config.minutes:g} --seed {config.seed}{some}\n\n"
         with open(config.record, "a", encoding="utf-8") as record:
             record.write("\n## A campaign against heldout itself\n\n" + when + command + "\n".join(lines) + "\n")
-    return 1 if any(failures.values()) else 0
+    return 1 if any(campaign.failures.values()) else 0
+
+
+@dataclass
+class Campaign:
+    """How often each part was tried, what did not hold, and what the parts have to say at their end."""
+
+    config: Chaos
+    folder: Path
+    progress: Progress
+    tries: dict[str, int]
+    failures: dict[str, list[str]]
+    said: list[str] = field(default_factory=list)
+
+    def attack(self, name: str, attack: Attack, numbers: Iterable[int], again: str) -> None:
+        """A part: its tries, then what holds over all of them, which the options `again` do once more."""
+        start_s, passed_s = time.monotonic(), 0
+        for number in numbers:
+            chance, attack.number = random.Random(f"{self.config.seed} {name} {number}"), number
+            self._note(
+                name, self._tried(partial(attack.attempt, chance), f"{name}-{number}", f"--only {name}-{number}")
+            )
+            self.tries[name] += 1
+            now_s = round(time.monotonic() - start_s)
+            self.progress.advance(now_s - passed_s, note=name)
+            passed_s = now_s
+        if again:
+            self._note(name, self._tried(attack.conclude, f"{name}-all", again))
+        self.said += [attack.said] if attack.said else []
+
+    def _note(self, name: str, failed: str | None) -> None:
+        if failed:
+            self.failures[name].append(failed)
+            self.progress.print(failed)
+
+    def _tried(self, attack: Callable[[Path], str | None], name: str, again: str) -> str | None:
+        """One try in a folder of its own, which is kept where something did not hold, with the options that do it
+        again."""
+        place = self.folder / "try"
+        place.mkdir()
+        try:
+            failed = attack(place)
+        except Exception as error:
+            failed = f"{type(error).__name__}: {error}"
+        if failed:
+            kept = self.config.out / name
+            shutil.copytree(place, kept, symlinks=True, ignore=_irregular)
+            (kept / WHAT_FAILED).write_text(f"python scripts/chaos.py --seed {self.config.seed} {again}\n{failed}\n")
+        shutil.rmtree(place)
+        return failed and f"{name}: {failed}"
+
+
+def numbers_of(wanted: int | None, most: int, seconds: float) -> Iterator[int]:
+    """The tries of a part: as many as are wanted of it, else one, and more until its time is over."""
+    end_s = time.monotonic() + seconds
+    for number in range(wanted or most):
+        if number and not wanted and time.monotonic() >= end_s:
+            return
+        yield number
 
 
 def chosen_tries(config: Chaos) -> dict[str, list[int]]:
@@ -161,22 +209,6 @@ def parts_without(minutes: float) -> dict[str, str]:
         "soak": "" if minutes >= SOAK_FROM_MINUTES else f"it takes {SOAK_FROM_MINUTES} minutes or more",
     }
     return {name: reason for name, reason in reasons.items() if reason}
-
-
-def tried(attack: Callable[[Path], str | None], name: str, again: str, config: Chaos, folder: Path) -> str | None:
-    """One try in a folder of its own, which is kept where something did not hold, with the options that do it again."""
-    place = folder / "try"
-    place.mkdir()
-    try:
-        failed = attack(place)
-    except Exception as error:
-        failed = f"{type(error).__name__}: {error}"
-    if failed:
-        kept = config.out / name
-        shutil.copytree(place, kept, symlinks=True, ignore=_irregular)
-        (kept / WHAT_FAILED).write_text(f"python scripts/chaos.py --seed {config.seed} {again}\n{failed}\n")
-    shutil.rmtree(place)
-    return failed and f"{name}: {failed}"
 
 
 def _irregular(folder: str, names: list[str]) -> list[str]:

@@ -215,6 +215,20 @@ def test_fifty_kills_on_ray_lose_nothing_and_repeat_nothing(material, tmp_path):
     assert {*attack.killed} == {*ray_kills.VICTIMS}
 
 
+def test_a_campaign_that_is_stopped_tells_what_it_did(no_material, tmp_path, monkeypatch, capsys):
+    class IsStopped(Falls):
+        def attempt(self, random, folder: Path) -> str | None:
+            if self.number == 2:
+                raise KeyboardInterrupt
+            return None
+
+    monkeypatch.setattr(chaos, "PARTS", {"first": IsStopped, "second": Falls})
+    parts = Names("first,second")
+    assert chaos.main(Chaos(minutes=10, parts=parts, out=tmp_path, record=tmp_path / "record.md")) == 0
+    record = (tmp_path / "record.md").read_text()
+    assert "| first | 2 | a step | 0 |\n| second | 0 | a step | 0 |" in record and "Stopped by hand" in record
+
+
 def test_one_try_is_done_again_by_its_name(no_material, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(chaos.PARTS, "falls", Falls)
     seen = []
