@@ -55,6 +55,19 @@ def lines_of(path: Path | str, max_bytes: int = MAX_LINE_BYTES) -> Iterator[byte
             yield line
 
 
+def is_folder(entry: os.DirEntry) -> bool:
+    """Whether an entry of os.scandir is one. A link that leads to itself is none; asked directly it raises OSError."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def real_path(path: Path) -> Path:
+    """The path without links, but of a link that leads to itself, for which Path.resolve raises RuntimeError."""
+    return Path(os.path.realpath(path))
+
+
 def check_regular(path: Path | str) -> None:
     """Before a library opens it. Raises OSError for anything but a regular file that can be read."""
     open_regular(path).close()

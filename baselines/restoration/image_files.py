@@ -22,6 +22,7 @@ from pretrain.data.layouts import scan_plain
 from pretrain.drawing import save_image
 from pretrain.files import whole_file
 from pretrain.progress import Progress
+from pretrain.reading import real_path
 
 MAX_8_BIT, MAX_16_BIT = 255, 65535
 JPEG_QUALITY = 95
@@ -59,7 +60,7 @@ def files_to_restore(images: Sequence[Path], out: Path) -> list[tuple[Path, Path
     if not files:
         raise UserError("no images to restore: name images or folders of them.")
     for source, target in files:
-        if target.resolve() == source.resolve():
+        if real_path(target) == real_path(source):
             raise UserError(f"--out {out} would write over {source}: choose another folder.")
     if len({target for _, target in files}) < len(files):
         raise UserError("two images to restore have the same name: restore them into folders of their own.")

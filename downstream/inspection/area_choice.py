@@ -26,6 +26,7 @@ from pretrain.data.dataset import ImageSet, layout_of
 from pretrain.data.images import LayoutName
 from pretrain.data.layouts import category_folders, has_layout, kept_for_testing
 from pretrain.progress import Progress
+from pretrain.reading import real_path
 
 THRESHOLDS_SHOWN = 60
 # Two areas an octave; from one pixel of the map to an eighth of it, as a defect that covers more needs no area.
@@ -83,7 +84,7 @@ def validation_images(
     normals = good_images(
         data, _category(model, data, category, layout), model.size_px, layout=layout, channels=model.channels
     )
-    if not kept_for_testing(data).isdisjoint(record.path.resolve() for record in normals.records):
+    if not kept_for_testing(data).isdisjoint(real_path(record.path) for record in normals.records):
         raise UserError(f"{data} holds test images, which may set no threshold: name good ones for that alone.")
     learned = model.metadata.get("learned_from")
     if learned is None:

@@ -28,7 +28,7 @@ from pretrain.data.channels import PLAIN, Channels, read_contents, read_image
 from pretrain.data.decode import Decoded, Unreadable
 from pretrain.data.size import Size
 from pretrain.files import write_whole
-from pretrain.reading import MAX_BYTES
+from pretrain.reading import MAX_BYTES, is_folder
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -275,7 +275,7 @@ def _protocols(files: "AbstractFileSystem") -> tuple[str, ...]:
 
 
 def _on_this_disk(entry: os.DirEntry) -> tuple[str, tuple[int, str]]:
-    if entry.is_dir():
+    if is_folder(entry):
         return f"{entry.name}/", (0, "")
     try:
         about = entry.stat()

@@ -15,6 +15,7 @@ from typing import get_args
 from pretrain.command import UserError
 from pretrain.data.images import GOOD, SUFFIXES, LayoutName, Problem, Record, Scan, check_names
 from pretrain.data.layouts import plain, table
+from pretrain.reading import real_path
 
 SAME_AS = {"mpdd": "mvtec"}
 LAYOUTS: dict[LayoutName, ModuleType] = {
@@ -84,7 +85,7 @@ def kept_for_testing(folder: Path) -> set[Path]:
                 if where.is_dir() and not (here.is_relative_to(where) or where.is_relative_to(here)):
                     continue  # another data set, or another category
                 items = LAYOUTS[name].read(category, where, False)
-                tested |= {item.path.resolve() for item in items if isinstance(item, Record) and item.split == "test"}
+                tested |= {real_path(item.path) for item in items if isinstance(item, Record) and item.split == "test"}
     return {path for path in tested if path.is_relative_to(here)}
 
 

@@ -6,6 +6,7 @@ from pathlib import Path, PurePosixPath
 
 from pretrain.command import UserError
 from pretrain.data.images import GOOD, SUFFIXES, Problem, Record
+from pretrain.reading import is_folder
 
 # What data sets and people call an image without a defect; as a number only where nothing else can be meant.
 GOOD_WORDS = frozenset({"good", "ok", "normal"})
@@ -17,7 +18,7 @@ def subfolders(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     with os.scandir(folder) as entries:  # says of each entry what it is: a tenth of asking every file
-        return sorted(folder / entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+        return sorted(folder / entry.name for entry in entries if is_folder(entry) and not entry.name.startswith("."))
 
 
 def images_in(folder: Path) -> list[Path]:

@@ -9,7 +9,7 @@ from PIL import Image
 from restorer_runs import COMMANDS, refused
 
 from baselines.contract.metrics import psnr
-from baselines.restoration.image_files import ExactImage, read_exact, write_exact
+from baselines.restoration.image_files import ExactImage, files_to_restore, read_exact, write_exact
 from pretrain.command import run_commands
 
 
@@ -51,6 +51,11 @@ def test_files_are_read_and_written_at_their_full_bit_depth(tmp_path):
     assert read_exact(folder / "deep_gray.png").is_16_bit and read_exact(folder / "gray.bmp").is_gray
     assert (read_exact(folder / "deep.png").image * 65535 % 257 > 1).any()  # more than 8 bits of levels
     assert len(list((tmp_path / "out").iterdir())) == 8  # nothing unfinished is left
+
+
+def test_a_link_to_itself_is_a_file_to_restore_as_any(tmp_path):
+    (tmp_path / "loop.png").symlink_to(tmp_path / "loop.png")
+    assert files_to_restore([tmp_path], tmp_path / "out") == [(tmp_path / "loop.png", tmp_path / "out" / "loop.png")]
 
 
 def test_restore_keeps_names_sizes_and_depths_and_tells_of_what_it_cannot_read(restorer_run, tmp_path, capsys):

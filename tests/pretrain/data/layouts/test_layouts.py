@@ -10,7 +10,16 @@ from made_layouts import MADE
 from pretrain.command import UserError
 from pretrain.data.dataset import load
 from pretrain.data.images import SUFFIXES, LayoutName
-from pretrain.data.layouts import LAYOUTS, LEVELS_ABOVE, category_folders, has_layout, kept_for_testing, scan
+from pretrain.data.layouts import (
+    LAYOUTS,
+    LEVELS_ABOVE,
+    category_folders,
+    has_layout,
+    kept_for_testing,
+    scan,
+    scan_plain,
+)
+from pretrain.data.places import Place
 
 
 def test_every_name_has_a_reader_and_a_made_folder():
@@ -88,6 +97,17 @@ def test_a_category_may_be_nested_and_a_defect_may_not(tmp_path):
     (tmp_path / "images.csv").write_text("path,label,category,split\n0.png,dent,a/b,test\n1.png,a/b,nut,test\n")
     assert [record.category for record in scan(tmp_path).records] == ["a/b"]
     assert "defect 'a/b'" in scan(tmp_path).problems[0].reason
+
+
+def test_a_link_to_itself_hides_no_image(tmp_path):
+    """Asked whether it is a folder, or where it leads, it raises other errors than a link to nothing."""
+    for folder in (tmp_path / "plain", tmp_path / "mvtec" / "nut" / "test" / "good"):
+        image(folder / "0.png")
+        (folder / "loop.png").symlink_to(folder / "loop.png")
+        assert [record.path.name for record in scan_plain(folder).records] == ["0.png", "loop.png"]
+        assert not has_layout(folder)
+        assert [listed.path for listed in Place.of(str(folder)).listed(SUFFIXES)] == ["0.png", "loop.png"]
+    assert folder.resolve() / "loop.png" in kept_for_testing(folder)
 
 
 @pytest.mark.parametrize("name", MADE)
