@@ -59,6 +59,11 @@ def run(config: Run) -> int:
     model = Inspector.load(config.model or sole_model(MODELS), config.device, config.runtime)
     if config.threshold is not None:
         model.decide_at(config.threshold)
+    if not getattr(model.method, "takes_pixels", False):  # an exported one, which runs without torch
+        keep_within = imported("downstream.inspection.memory.keep_within")
+        keep_within(model.method, model.size_px, config.memory_gb, print, type(model.method).__name__)
+    elif config.memory_gb is not None:
+        raise UserError("--memory-gb is for a model's folder: an exported file takes what its graph does.")
     records = records_to_inspect(config.images, model.category, config.layout, model.metadata, model.channels)
     problems: list[Problem] = []
     is_any_defective = False

@@ -53,7 +53,8 @@ def inspect(folder: Path, side_px: int, options: list[str]) -> dict:
     assert run_commands(commands, ["fit", *data, "--out", str(folder / "model"), *common, *options]) == 0
     fitted = peak_bytes()
     model = ["--model", str(folder / "model"), "--out", str(folder / "out")]
-    code = run_commands(commands, ["run", str(folder / "bad.png"), *model, *common])
+    memory = [option for option in options if option.startswith("--memory-gb")]
+    code = run_commands(commands, ["run", str(folder / "bad.png"), *model, *common, *memory])
     (line,) = map(json.loads, (folder / "out" / "results.jsonl").read_text().splitlines())
     boxes = [region["box"] for region in line["regions"]]
     is_found = any(box[0] <= at[0] + 6 < box[2] and box[1] <= at[1] + 6 < box[3] for box in boxes)

@@ -11,17 +11,32 @@ import numpy as np
 import torch
 
 from baselines.contract import method as contract
-from downstream.methods import cells, fused, padim, patch_method, patchcore
+from downstream.methods import cells, coreset, fused, padim, patch_method, patchcore
 from embeddings import patches
 
 SMALL = {"architecture": "timm/test_resnet", "encoder": "random", "dimensions": 16, "coreset_ratio": 0.001}
 
 
+LIMITS = {
+    patches: {"TILE_PX": 256, "MARGIN_PX": 32, "PATCHES_AT_ONCE": 2**10},
+    contract: {"MAX_PIXELS_AT_ONCE": 256**2},
+    coreset: {"POOL": 64},
+    patchcore: {"MIN_PATCHES": 64, "PATCHES_AT_ONCE": 2**10, "MAX_CANDIDATES": 2**10},
+    patch_method: {
+        "MAX_MAP_PIXELS": 2**16,
+        "SORTED_AT_ONCE": 2**16,
+        "LARGE_PX": 256,
+        "ROWS_AT_ONCE": 64,
+        "MAX_PATCHES_EACH": 2**8,
+    },
+    padim: {"MAX_LARGE_GAUSSIAN_BYTES": 2**18},
+    cells: {"NUMBERS_AT_ONCE": 2**16},
+}
+
+
 def main() -> None:
-    patches.TILE_PX, patches.MARGIN_PX, contract.MAX_PIXELS_AT_ONCE = 256, 32, 256**2
-    patchcore.MIN_PATCHES, patchcore.PATCHES_AT_ONCE, patchcore.MAX_CANDIDATES = 64, 2**10, 2**10
-    patch_method.PATCHES_IN_PLACE, patch_method.MAX_MAP_PIXELS, patch_method.SORTED_AT_ONCE = 2**10, 2**16, 2**16
-    padim.MAX_LARGE_GAUSSIAN_BYTES, patch_method.LARGE_PX, cells.NUMBERS_AT_ONCE = 2**18, 256, 2**16
+    for module, limits in LIMITS.items():
+        vars(module).update(limits)
     method_class = {"PatchCore": patchcore.PatchCore, "Fused": fused.Fused}[sys.argv[1]]
     generator = np.random.default_rng(0)
     for side_px in map(int, sys.argv[2:]):

@@ -29,7 +29,9 @@ def draw_heatmap(pixels: np.ndarray, anomaly_map: np.ndarray, threshold: float) 
 
     A threshold of 0 or less, which maps with a sign may have, is no unit: then all above it is colored alike."""
     height, width = pixels.shape[:2]
-    values = np.asarray(Image.fromarray(anomaly_map.astype(np.float32)).resize((width, height), Image.BILINEAR))
+    values = np.asarray(
+        Image.fromarray(anomaly_map.astype(np.float32, copy=False)).resize((width, height), Image.BILINEAR)
+    )
     stops, colors, covers = zip(*COLOR_STOPS, strict=True)
     multiples = values / threshold if threshold > 0 else np.where(values > threshold, stops[-2], 0.0)
     cover = np.interp(multiples, stops, covers)[..., None]

@@ -187,13 +187,18 @@ def as_floats(images: Tensor) -> Tensor:
 
 
 def batches(
-    images: Iterable[Tensor], batch_size: int, device: torch.device = CPU, may_be_bytes: bool = False
+    images: Iterable[Tensor],
+    batch_size: int,
+    device: torch.device = CPU,
+    may_be_bytes: bool = False,
+    most_pixels: int | None = None,
 ) -> Iterator[Tensor]:
     """Stack images (3, h, w) into (b, 3, h, w) on a device, in one transfer; the last batch may be smaller. Large ones
-    are bytes, as they come, where that `may_be`. Raises UserError for unequal sizes."""
+    are bytes, as they come, where that `may_be`. `most_pixels` are those of `at_once`. Raises UserError for unequal
+    sizes."""
     remaining = iter(images)
     while first := list(islice(remaining, 1)):
-        batch = first + list(islice(remaining, at_once(batch_size, first[0].shape[-2:]) - 1))
+        batch = first + list(islice(remaining, at_once(batch_size, first[0].shape[-2:], most_pixels) - 1))
         if len(shapes := {tuple(image.shape) for image in batch}) > 1:
             raise UserError(f"images of {len(shapes)} sizes in one call, such as {shapes.pop()}: give them one size.")
         stacked = transferred(torch.stack(batch) if len(batch) > 1 else batch[0][None], device)
@@ -202,9 +207,9 @@ def batches(
         del stacked
 
 
-def at_once(batch_size: int, shape: Sequence[int]) -> int:
-    """How many images (h, w) of a batch to take at once."""
-    return max(1, min(batch_size, MAX_PIXELS_AT_ONCE // math.prod(shape)))
+def at_once(batch_size: int, shape: Sequence[int], most_pixels: int | None = None) -> int:
+    """How many images (h, w) of a batch to take at once: those of `most_pixels`, MAX_PIXELS_AT_ONCE by default."""
+    return max(1, min(batch_size, (most_pixels or MAX_PIXELS_AT_ONCE) // math.prod(shape)))
 
 
 def stretched(images: Tensor, side_px: int | None) -> Tensor:

@@ -22,6 +22,8 @@ from pretrain.command import UserError
 
 # By a side or a corner.
 TOUCHING = np.ones((3, 3), dtype=bool)
+# Of a map, where each is sorted or counted.
+PIXELS_AT_ONCE = 2**22
 
 
 class Region(NamedTuple):
@@ -55,17 +57,14 @@ def regions(
     if not len(areas_px):
         return []
     (h, w), (height, width) = values.shape, original_size or values.shape
-    rows, columns = np.nonzero(labels)
-    numbers, heights = labels[rows, columns], values[rows, columns]
-    # Pixels by region, highest first, of equals the one that is read first: the first of each region is its peak.
-    order = np.lexsort((-heights, numbers))
-    peaks = order[np.searchsorted(numbers[order], np.arange(1, len(areas_px) + 1))]
     found = []
-    for area_px, peak, (y, x) in zip(areas_px, peaks, find_objects(labels), strict=True):
+    for area_px, (row, column), (y, x) in zip(
+        areas_px, _peaks(values, labels, len(areas_px)), find_objects(labels), strict=True
+    ):
         # Whole numbers throughout: left and top rounded down, right and bottom up.
         box = (x.start * width // w, y.start * height // h, -(-x.stop * width // w), -(-y.stop * height // h))
-        center = ((2 * columns[peak] + 1) * width // (2 * w), (2 * rows[peak] + 1) * height // (2 * h))
-        found.append(Region(int(area_px), box, float(heights[peak]), (int(center[0]), int(center[1]))))
+        center = ((2 * column + 1) * width // (2 * w), (2 * row + 1) * height // (2 * h))
+        found.append(Region(int(area_px), box, float(values[row, column]), center))
     return sorted(found, key=lambda region: -region.peak)
 
 
@@ -130,12 +129,37 @@ def _labeled(
     if values.ndim != 2:
         raise ValueError(f"a map must be (h, w), not {values.shape}.")
     labels, count = label(is_anomalous(values, threshold), TOUCHING)
-    counts = np.bincount(labels.ravel(), minlength=count + 1)
+    # Of all at once bincount makes numbers of 8 bytes, of a hundred megapixels 800 MB.
+    parts = (np.bincount(labels[rows].ravel(), minlength=count + 1) for rows in _some_rows(values))
+    counts = sum(parts, np.zeros(count + 1, int))
     areas_px = _areas_px(counts, _original_pixels(values, original_size)).astype(int)
     is_large = areas_px >= minimum_area_px
     is_large[0] = False  # what is in no region
-    renumbered = np.where(is_large, np.cumsum(is_large), 0)
-    return renumbered.astype(labels.dtype)[labels], areas_px[is_large]
+    if not is_large[1:].all():
+        renumbered = np.where(is_large, np.cumsum(is_large), 0).astype(labels.dtype)
+        for rows in _some_rows(values):
+            labels[rows] = renumbered[labels[rows]]
+    return labels, areas_px[is_large]
+
+
+def _peaks(values: np.ndarray, labels: np.ndarray, count: int) -> list[tuple[int, int]]:
+    """(row, column) of the highest value of each of `count` regions; of equals the one that is read first."""
+    highest, peaks = np.full(count, -np.inf), [(0, 0)] * count
+    for some in _some_rows(values):
+        rows, columns = np.nonzero(labels[some])
+        numbers, heights = labels[some][rows, columns] - 1, values[some][rows, columns]
+        order = np.lexsort((-heights, numbers))  # by region, highest first: the first of each is its peak
+        there, first = np.unique(numbers[order], return_index=True)
+        for number, at in zip(there.tolist(), order[first].tolist(), strict=True):
+            if heights[at] > highest[number]:
+                highest[number], peaks[number] = heights[at], (some.start + int(rows[at]), int(columns[at]))
+    return peaks
+
+
+def _some_rows(values: np.ndarray) -> list[slice]:
+    """All rows of a map, so many at a time that copies of them take little."""
+    step = max(1, PIXELS_AT_ONCE // max(1, values.shape[1]))
+    return [slice(start, start + step) for start in range(0, len(values), step)]
 
 
 def _original_pixels(values: np.ndarray, original_size: tuple[int, int] | None) -> float:

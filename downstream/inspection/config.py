@@ -57,6 +57,8 @@ class FitSettings:
             is no defect.
         reference: The image onto which others are aligned; where --roi is drawn, the one that it was drawn on.
         options: Arguments of the method, such as reference_views=flips,dimensions=50.
+        memory_gb: Memory that this may take, in GiB, with one of the first four methods: images are looked at in
+            smaller tiles, and what does not fit is refused before it begins. Default is what is free.
         device: cpu, cuda, or auto for a GPU where there is one.
         seed: Seed of the draw of references, and of the method.
     """
@@ -78,6 +80,7 @@ class FitSettings:
     align: bool = False
     reference: Path | None = None
     options: str | dict[str, object] = ""
+    memory_gb: float | None = None
     device: str = "auto"
     seed: int = 0
 
@@ -138,6 +141,7 @@ class Run(LaidOut, Spread):
         format: Also write the results as other tools read them: coco, label-studio, csv, or several of these.
         runtime: What runs an exported file; onnxruntime is the default for ONNX, openvino for OpenVINO's own;
             onnxruntime-gpu is onnxruntime with --device cuda.
+        memory_gb: Memory that this may take, in GiB, as fit has it.
         device: cpu, cuda, or auto for a GPU where there is one.
         data: In place of images, a manifest (of pretrain/manifest.py), or a folder, archive or URL to list: it is
             inspected in parts, which a run that was stopped keeps; results are Parquet files.
@@ -151,6 +155,7 @@ class Run(LaidOut, Spread):
     threshold: float | None = None
     maps: bool = False
     format: Names = Names()
+    memory_gb: float | None = None
     device: str = "auto"
     runtime: Literal["onnxruntime", "onnxruntime-gpu", "openvino"] | None = None
     data: str | None = None

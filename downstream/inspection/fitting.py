@@ -13,6 +13,7 @@ from downstream.inspection.asked_method import Say, make_method
 from downstream.inspection.config import Fit, FitSettings
 from downstream.inspection.images import good_images, good_images_given
 from downstream.inspection.inspector import Inspector
+from downstream.inspection.memory import keep_within
 from downstream.inspection.normals import (
     ZonesOfNormals,
     aligned,
@@ -44,7 +45,7 @@ from pretrain.training.device import choose_device
 # A side of an image on disk, as a multiple of what the method sees, from which on small defects are worth a word.
 MUCH_SMALLER = 2.5
 # Options that do not belong to what was fitted.
-NOT_SAID = ("roi", "out", "device", "address", "patience_s")
+NOT_SAID = ("roi", "out", "memory_gb", "device", "address", "patience_s")
 
 
 def fit(config: Fit) -> None:
@@ -135,6 +136,7 @@ def fitted(settings: FitSettings, normals: ImageSet, say: Say) -> Inspector:
         say(f"images of {normals.channels}")
     say_size(settings, normals, say)
     method = make_method(settings, normals.folder, say, normals.channels.lights).to(choose_device(settings.device))
+    keep_within(method, size_px, settings.memory_gb, say, settings.method, len(normals))
     roi = None if settings.roi is None else look_within(method, settings, normals, say)
     dropped = normals.subset([])
     if settings.allow_contamination:

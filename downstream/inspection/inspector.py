@@ -47,6 +47,7 @@ from pretrain.reading import parse_json, read_json
 
 # Of images as they are opened, so that a few large ones do not fill the memory.
 MAX_PIXELS_AT_ONCE = 16 * 1024**2
+NO_PIXELS = np.empty((0, 0, 3), np.uint8)
 # As `read_image`: raises Unreadable.
 Read = Callable[[Path, Size, Channels], Decoded]
 
@@ -149,6 +150,10 @@ class Inspector(Judge):
     def inspect(self, paths: Sequence[Path], read: Read = read_image) -> Iterator[Inspection | Problem]:
         """Inspect image files, in their order; one that cannot be read is a Problem with its reason. `read` is for
         those that are no files of this machine."""
+        if math.prod(sides(self.size_px)) > MAX_PIXELS_AT_ONCE:  # two at once take gigabytes
+            for path in paths:
+                yield from self._inspected([path], [self._opened(path, read)])
+            return
         chunks = [paths[start : start + self._at_once] for start in range(0, len(paths), self._at_once)]
         with ThreadPoolExecutor(max_workers=4) as pool:
             waiting = None
@@ -244,6 +249,9 @@ class Inspector(Judge):
         judged = [each for batch in batches for each in one_by_one(batch.cpu())]
         milliseconds = 1e3 * (time.perf_counter() - start_s) / max(1, len(images))
         answers = iter(zip(judged, poses, strict=True))
+        if math.prod(sides(self.size_px)) > MAX_PIXELS_AT_ONCE:  # judged they are, and a large one takes memory
+            images, readable, batches = (), (), ()
+            opened = [each if isinstance(each, Problem) else each._replace(pixels=NO_PIXELS) for each in opened]
         for path, image in zip(paths, opened, strict=True):
             if isinstance(image, Problem):
                 yield image

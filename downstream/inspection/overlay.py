@@ -16,6 +16,7 @@ CAPTION_PX, SCALE_PX = 40, 34
 # It is drawn on an image of at most so many times what is shown: lines stay smooth, and a tall image of 36 megapixels
 # takes no two minutes and gigabytes.
 MOST_TIMES_SHOWN = 4
+LARGE_PIXELS, ROWS_AT_ONCE = 2**24, 128
 
 
 def overlay(
@@ -38,10 +39,11 @@ def overlay(
     pixels, mask, regions = reduced(pixels, mask, regions, MOST_TIMES_SHOWN * shown_px)
     panels = [draw_regions(pixels, (), mask)]
     if anomaly_map is not None and threshold is not None:
-        hot = draw_heatmap(pixels, anomaly_map, threshold)
-        large = Image.fromarray(anomaly_map.astype(np.float32)).resize(pixels.shape[1::-1], Image.BILINEAR)
-        above = np.asarray(large) > threshold
-        hot = outlined(hot, above, distance_px=0, width_px=max(1, len(pixels) // 200), color=(255, 255, 255))
+        shown = resized(anomaly_map.astype(np.float32, copy=False), pixels.shape[1::-1], Image.BILINEAR)
+        hot = draw_heatmap(pixels, shown, threshold)
+        hot = outlined(
+            hot, shown > threshold, distance_px=0, width_px=max(1, len(pixels) // 200), color=(255, 255, 255)
+        )
         for _, area in outlines:
             inside = np.asarray(Image.fromarray(area).resize(pixels.shape[1::-1], Image.NEAREST))
             hot = outlined(hot, inside, distance_px=0, width_px=max(1, len(pixels) // 200), color=ROI_COLOR)
@@ -80,10 +82,27 @@ def reduced(
         for region in regions
         for left, top, right, bottom in [region.box]
     ]  # fmt: skip
-    small = np.asarray(Image.fromarray(pixels).resize(size, Image.BOX))
+    small = resized(pixels, size, Image.BOX)
     if mask is not None:  # any pixel of a thin defect counts
         mask = np.asarray(Image.fromarray(mask).convert("L").resize(size, Image.BOX)) > 0
     return small, mask, boxes
+
+
+def resized(values: np.ndarray, size: tuple[int, int], way: Image.Resampling) -> np.ndarray:
+    """Values (h, w) or (h, w, 3) at a size (width, height). Large ones some rows at a time: Pillow copies what it is
+    given, of a hundred megapixels 400 MB."""
+    height, width = values.shape[:2]
+    if height * width <= LARGE_PIXELS or size[1] >= height:
+        return np.asarray(Image.fromarray(values).resize(size, way))
+    times, parts = height / size[1], []
+    margin = math.ceil(times) + 1  # as far as a row sees
+    for top in range(0, size[1], ROWS_AT_ONCE):
+        bottom = min(top + ROWS_AT_ONCE, size[1])
+        begin, end = max(0, int(top * times) - margin), math.ceil(bottom * times) + margin
+        box = (0, top * times - begin, width, bottom * times - begin)
+        some = Image.fromarray(np.ascontiguousarray(values[begin:end]))
+        parts.append(np.asarray(some.resize((size[0], bottom - top), way, box=box)))
+    return np.concatenate(parts)
 
 
 def _draw_name(

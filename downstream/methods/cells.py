@@ -31,30 +31,62 @@ def cells_of(positions: Tensor, grid: Sequence[int], share: int) -> Tensor:
     return order[starts[:-1, None] + within]
 
 
-def add(moments: Moments, vectors: Tensor, cells: Tensor) -> None:
-    """Take the patches (b, p, d) of b images into the sums of their cells."""
-    for chunk, of_cells in _parts(vectors, cells):
-        moments.part(chunk).add(of_cells)
-    moments.count = moments.count + len(vectors) * cells.shape[1]
+class Feed:
+    """The patches of images (b, p, d), which come in parts from the first to the last, by the cells that each part
+    completes. What later cells need is kept: a cell has its patches in few rows."""
+
+    def __init__(self, cells: Tensor) -> None:
+        self.cells = cells
+        self._last = cells.amax(1).cummax(0).values  # that this one and all before need
+        self._first = cells.amin(1).flip(0).cummin(0).values.flip(0)  # that this one and all after need
+        self._held: Tensor | None = None
+        self._start, self._done = 0, 0
+
+    def take(self, vectors: Tensor) -> Iterator[tuple[slice, Tensor]]:
+        """Some cells at a time, and of the patches theirs: (b k, cells, d)."""
+        held = vectors if self._held is None else torch.cat([self._held, vectors], dim=1)
+        ready = int((self._last < self._start + held.shape[1]).sum())
+        count, dimensions = len(held) * self.cells.shape[1], held.shape[2]
+        at_once = max(1, NUMBERS_AT_ONCE // (dimensions * max(count, dimensions)))
+        for start in range(self._done, ready, at_once):
+            chunk = slice(start, min(start + at_once, ready))
+            of_cells = held[:, self.cells[chunk] - self._start]  # (b, cells, k, d)
+            yield chunk, of_cells.transpose(1, 2).flatten(0, 1)
+        needed = int(self._first[ready]) - self._start if ready < len(self.cells) else held.shape[1]
+        self._held, self._start, self._done = held[:, needed:].clone(), self._start + needed, ready
 
 
-def distances(gaussians: Gaussians, vectors: Tensor, cells: Tensor) -> Tensor:
-    """Mahalanobis distances of patches (b, p, d) to the Gaussians of their cells: (b, p)."""
-    found = vectors.new_empty(vectors.shape[:2])
-    for chunk, of_cells in _parts(vectors, cells):
-        _scatter(found, cells[chunk], Gaussians(*(part[chunk] for part in gaussians)).distances(of_cells))
-    return found
+def add(moments: Moments, vectors: Tensor, feed: Feed, is_first: bool = False) -> None:
+    """Take patches of images in several views (b, m, p, d) into the sums of the cells that are complete with them, but
+    for the count, which is of whole images. Sums are about what lies first in each cell of the first images."""
+    for chunk, of_cells in feed.take(vectors.flatten(0, 1)):
+        part = moments.part(chunk)
+        if is_first:
+            part.shift.copy_(of_cells.unflatten(0, (*vectors.shape[:2], -1))[:, 0, 0].mean(0))
+        part.add(of_cells)
 
 
-def distances_without(moments: Moments, own: Tensor, cells: Tensor, shrinkage: float | None) -> Tensor:
-    """Distances of the patches of an image in its first view, of all its views (m, p, d), to the Gaussians of all other
-    images: (p,)."""
-    found, floor = own.new_empty(1, own.shape[1]), FLOOR * moments.variance()
-    for chunk, of_cells in _parts(own, cells):
+def distances(found: Tensor, gaussians: Gaussians, vectors: Tensor, feed: Feed) -> None:
+    """Write to `found` (b, p) the Mahalanobis distances of patches to the Gaussians of the cells that are complete with
+    the patches `vectors`."""
+    for chunk, of_cells in feed.take(vectors):
+        _scatter(found, feed.cells[chunk], Gaussians(*(part[chunk] for part in gaussians)).distances(of_cells))
+
+
+def distances_without(
+    found: Tensor, moments: Moments, own: Tensor, feed: Feed, shrinkage: float | None, floor: Tensor
+) -> None:
+    """The same for an image that was taken in, of all its views (m, p, d), to the Gaussians of all other images: those
+    of its first view, to `found` (1, p). `floor` is `floor_of` all."""
+    for chunk, of_cells in feed.take(own):
         others = moments.part(chunk).without(of_cells)
-        first = of_cells[: cells.shape[1]]
-        _scatter(found, cells[chunk], fitted(others, shrinkage, floor).distances(first))
-    return found[0]
+        first = of_cells[: feed.cells.shape[1]]
+        _scatter(found, feed.cells[chunk], fitted(others, shrinkage, floor).distances(first))
+
+
+def floor_of(moments: Moments) -> Tensor:
+    """What is added to each variance, of any of the cells."""
+    return FLOOR * moments.variance()
 
 
 def fitted(moments: Moments, shrinkage: float | None, floor: Tensor | None = None) -> Gaussians:
@@ -62,16 +94,6 @@ def fitted(moments: Moments, shrinkage: float | None, floor: Tensor | None = Non
     positions, dimensions = moments.shift.shape
     nobody = moments.shift.new_empty(0, int(moments.count), positions, dimensions)
     return fit_gaussians(moments, shrinkage, nobody, floor)[0]
-
-
-def _parts(vectors: Tensor, cells: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Some cells at a time, and of the patches (b, p, d) theirs: (b k, cells, d)."""
-    count, dimensions = len(vectors) * cells.shape[1], vectors.shape[2]
-    at_once = max(1, NUMBERS_AT_ONCE // (dimensions * max(count, dimensions)))
-    for start in range(0, len(cells), at_once):
-        chunk = slice(start, start + at_once)
-        of_cells = vectors[:, cells[chunk]]  # (b, cells, k, d)
-        yield chunk, of_cells.transpose(1, 2).flatten(0, 1)
 
 
 def _scatter(found: Tensor, cells: Tensor, values: Tensor) -> None:

@@ -66,6 +66,7 @@ class Ensemble:
 
     sees_normals: ClassVar[bool] = True
     device: ClassVar[torch.device] = CPU
+    most_pixels: ClassVar[int | None] = None
 
     def fit(self, training: Sequence[Sample]) -> Self:
         """Learns nothing of other categories; any earlier normals are forgotten."""
@@ -107,6 +108,13 @@ class Ensemble:
         self._watch = watch
         return self
 
+    def keep_within(self, most_pixels: int | None) -> Self:
+        """As a patch method does."""
+        self.most_pixels = most_pixels
+        for member in vars(self).get("_members", ()):
+            member.keep_within(most_pixels)
+        return self
+
     def look_within(self, roi: Tensor | None) -> Self:
         """As a patch method does."""
         for name in ("roi_", "_watch"):
@@ -120,7 +128,7 @@ class Ensemble:
         """Scores (b,) and maps (b, h, w), batch by batch."""
         if not hasattr(self, "normal_scores_"):
             raise NotFitted("Ensemble has no normals yet: call refer first.")
-        for batch in batches(images, self.batch_size, self.device, may_be_bytes=True):
+        for batch in batches(images, self.batch_size, self.device, True, self.most_pixels):
             yield predicted(self._predict_batch, batch)
 
     def to(self, device: torch.device | str) -> Self:
@@ -178,11 +186,15 @@ class Ensemble:
     def _member(self, scale: float) -> PatchMethod:
         """A new one, that looks where this one does."""
         shared = {"encoder": self._opened_encoder(), "seed": self.seed, "batch_size": self.batch_size}
-        member = self._member_class(**{**shared, **self.options}).to(self.device)
+        member = self._member_class(**{**shared, **self.options}).to(self.device).keep_within(self.most_pixels)
         if not hasattr(self, "roi_"):
             return member
         covered = F.adaptive_avg_pool2d(self.roi_[None, None].float(), scaled(self.roi_.shape, scale))[0, 0]
         return member.look_within(covered >= covered.max().clamp(max=0.5))
+
+    def any_member(self) -> PatchMethod:
+        """One of them, whichever."""
+        return self._members[0] if "_members" in vars(self) else self._member(self.scales[0])
 
     def _predict_batch(self, images: Tensor) -> Prediction:
         if images.shape[1] != 3 * self.lights:

@@ -5,8 +5,9 @@ nearest patch is wherever it is, and four normals will do.
 """
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import ClassVar, NamedTuple, Self
 
@@ -20,6 +21,7 @@ from downstream.methods.gaussians import Moments
 from downstream.methods.padim import PaDiM, packed, unpacked
 from downstream.methods.patch_method import MAX_LEFT_OUT, PatchMethod, nearest_other
 from downstream.methods.patchcore import PatchCore
+from embeddings.patches import Band
 from pretrain.command import UserError
 from pretrain.files import read_tensors, write_tensors
 
@@ -116,19 +118,21 @@ class Fused(PaDiM, PatchCore):
             self.fusion_ = self.fusion_.cpu()
         return self
 
-    def distances(self, vectors: Tensor) -> Tensor:
-        return self._compared(vectors)[0]
+    def _distances(self, bands: Iterable[Band]) -> Tensor:
+        return self._compared(bands)[0]
 
-    def _compared(self, vectors: Tensor) -> tuple[Tensor, Tensor | None]:
+    def _compared(self, bands: Iterable[Band]) -> tuple[Tensor, Tensor | None]:
         gaussian, nearest = self.fusion_.tolist()
-        of_nearest = PatchCore.distances(self, vectors)
         if not gaussian:
-            return nearest * of_nearest, None
-        of_gaussians = PaDiM.distances(self, self._projected(vectors))
-        both = nearest * of_nearest + gaussian * of_gaussians
+            return nearest * PatchCore._distances(self, bands), None
+        of_nearest: list[Tensor] = []
+        of_gaussians = PaDiM._distances(
+            self, heard(bands, lambda band: self._of_nearest(self._counted(band)), of_nearest)
+        )
+        members = of_gaussians, torch.cat(of_nearest, dim=1)
+        both = nearest * members[1] + gaussian * of_gaussians
         if not hasattr(self, "member_units_"):  # of a model of before
             return both, None
-        members = (self._within(part[..., None])[..., 0] for part in (of_gaussians, of_nearest))
         first, second = (self._strangest(part) for part in members)
         (first_mean, first_unit), (second_mean, second_unit) = self.member_units_
         return both, ((first - first_mean) / first_unit - (second - second_mean) / second_unit).abs()
@@ -194,11 +198,20 @@ class Fused(PaDiM, PatchCore):
         """Score normals of which patches share Gaussians, after both were learned: they are encoded again, and nothing
         is remembered of them."""
         chosen = self._fit_shared(len(normals))
-        gaussian = self._spread(self._each_without_itself(normals, chosen), self.grid_)
-        nearest = self._each_left_out(normals, chosen)
+        gaussian, nearest = ([self._counted_weights()[None][:0]] for _ in range(2))
+        for own in chosen:
+            parts: list[Tensor] = []
+            bands = heard(self._seen_alone(normals[own]), partial(self._first_without, own=own), parts)
+            gaussian.append(self._without_itself(bands))
+            nearest.append(torch.cat(parts)[None])
+        gaussian, nearest = (self._spread(torch.cat(each), self.grid_) for each in (gaussian, nearest))
         self._set_units(gaussian, nearest, len(self.pooled_))
         distances = self.fusion_[0] * gaussian + self.fusion_[1] * nearest
         self._add_normals(distances, nearest_other(self.pooled_, chosen))
+
+    def _first_without(self, band: Band, own: int) -> Tensor:
+        """PatchCore's distances of the normal `own` in its first view, without its own patches: (p,)."""
+        return self._of_nearest_without(self._counted(band)[0, 0], own)
 
     def _as_summed(self, vectors: Tensor) -> Tensor:
         return self._projected(vectors)
@@ -207,14 +220,9 @@ class Fused(PaDiM, PatchCore):
         """Add to what is known of normals, and score those that are remembered and the new ones, each left out."""
         known, kept = len(getattr(self, "pooled_", ())), []
 
-        def views_of_normals() -> Iterator[Tensor]:  # each is encoded once, for both
-            for views in self._views_of_normals(normals):
-                self._add_to_sums(self._projected(views), kept)
-                yield views
-                del views  # of a large image, gigabytes that the next one needs
-
         if len(normals):
-            candidates, owners = self._candidates(views_of_normals(), len(normals))
+            once_for_both = (self._adding(bands, kept) for bands in self._views_of_normals(normals))
+            candidates, owners = self._candidates(once_for_both, len(normals))
             if known:
                 self._grow_coreset(candidates, owners + known)
             else:
@@ -322,8 +330,7 @@ class Fused(PaDiM, PatchCore):
 
     def _weighted(self, patches: Tensor) -> Tensor:
         """Gaussian distances of projected patches (b, p, d) that count, times the weights of their positions."""
-        weights = self._within(self.position_weights_[:, :, None])[:, 0]
-        return self.gaussians_.distances(patches) * weights
+        return self.gaussians_.distances(patches) * self._counted_weights()
 
     def _forget_evidence(self) -> None:
         for name in ("evidence_weights_", "evidence_range_"):
@@ -333,6 +340,14 @@ class Fused(PaDiM, PatchCore):
         super()._forget()
         for name in ("_remembered", "_left_out"):
             vars(self).pop(name, None)
+
+
+def heard(bands: Iterable[Band], look: Callable[[Band], Tensor], into: list[Tensor]) -> Iterator[Band]:
+    """Hand on bands after a look at each."""
+    for band in bands:
+        into.append(look(band))
+        yield band
+        del band
 
 
 def remembered(left_out: LeftOut, members: Tensor) -> Remembered:

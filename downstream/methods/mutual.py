@@ -6,7 +6,7 @@ and its score is the mean over the share of them that come nearest. With the nea
 it, two defects of a kind would vouch for each other.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor
 from baselines.contract.method import LEARNING_BATCH, Prediction
 from downstream.methods.patchcore import PatchCore
 from downstream.methods.references import draw, suspicious
+from embeddings.patches import Band
 from pretrain.command import UserError
 
 MIN_TO_COMPARE = 3
@@ -38,13 +39,14 @@ class Mutual(PatchCore):
 
     def _learn(self, normals: Sequence[Tensor]) -> None:
         self.compared_ = draw(len(normals), min(self.against, len(normals)), self.seed)
-        views = self._views_of_normals([normals[i] for i in self.compared_])
-        self.patches_ = torch.cat([self._projected(self._within(images[:, 0])) for images in views])  # (m, p, k)
+        normals = self._views_of_normals([normals[i] for i in self.compared_])
+        bands = [[self._projected(self._counted(band)[:, 0]) for band in of_batch] for of_batch in normals]
+        self.patches_ = torch.cat([torch.cat(of_batch, dim=1) for of_batch in bands])  # (m, p, k)
         self.normal_scores_ = self.patches_.new_empty(0)  # `each_left_out` gives them, as they take long
 
-    def distances(self, vectors: Tensor) -> Tensor:
-        inside = self._projected(self._within(vectors))
-        return self._spread(torch.stack([self._mutual(patches) for patches in inside]), vectors.shape[1:3])
+    def _distances(self, bands: Iterable[Band]) -> Tensor:
+        of_bands = (self._projected(self._counted(band)) for band in bands)
+        return torch.cat([torch.stack([self._mutual(patches) for patches in images]) for images in of_bands], dim=1)
 
     def each_left_out(self, normals: Sequence[Tensor]) -> Iterator[Prediction]:
         """Scores (b,) and maps (b, h, w) of the images that were referred to, each compared with the others alone."""

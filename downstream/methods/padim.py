@@ -6,7 +6,7 @@ of normals, and new ones can be taken in without the old ones. Neighboring patch
 
 import copy
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Self
@@ -19,8 +19,7 @@ from downstream.methods.coreset import Coresets
 from downstream.methods.gaussians import Gaussians, Moments, fit_gaussians
 from downstream.methods.parts import InParts
 from downstream.methods.patch_method import MAX_LEFT_OUT, evenly, is_large, nearest_other
-from downstream.methods.references import views_of
-from embeddings.patches import Patches
+from embeddings.patches import Band, Patches
 from pretrain.command import UserError
 from pretrain.encoder import Encoder
 
@@ -62,18 +61,14 @@ class PaDiM(InParts):
         return self
 
     def _learn_part(self, normals: Sequence[Tensor]) -> dict[str, object]:
-        for _ in self._summed(normals):
-            pass
+        for bands in self._summed(normals):
+            for _ in bands:
+                pass
         return {"moments": self.moments_}
 
-    def _summed(self, normals: Sequence[Tensor]) -> Iterator[Tensor]:
+    def _summed(self, normals: Sequence[Tensor]) -> Iterator[Iterator[Band]]:
         """The patches of normals as `_looked_at` gives them, after they were added to sums in float64."""
-        for views in self._looked_at(normals):
-            self._add_to_sums(self._as_summed(views).double(), None)
-            if hasattr(self, "cells_"):
-                raise UserError("patches of images so large share Gaussians, which are not merged: see them smaller.")
-            yield views
-            del views
+        return (self._adding(bands, None) for bands in self._looked_at(normals))
 
     def _learn_merged(self, normals: Sequence[Tensor], coresets: Coresets) -> None:
         positions, _, left_out = self._fit_merged(normals)
@@ -84,7 +79,7 @@ class PaDiM(InParts):
         (n, m, p, d), and the distances of these (n, p), each left out."""
         self.grid_ = list(self.patch_sum_.shape[:2])
         views = int(self.moments_.count) // len(self.pooled_)
-        most = min(MAX_LEFT_OUT, self._room(self.moments_.shift.expand(1, views, *self.moments_.shift.shape)))
+        most = min(MAX_LEFT_OUT, room_for(views * self.moments_.shift.numel()))
         positions = evenly(len(self.pooled_), most)
         members = self._as_summed(self._seen_again(normals, positions))
         left_out = self._fit_gaussians([members])
@@ -95,9 +90,9 @@ class PaDiM(InParts):
     def _learn(self, normals: Sequence[Tensor]) -> None:
         known = len(getattr(self, "pooled_", ()))
         kept = []
-        for views in self._views_of_normals(normals):
-            self._add_to_sums(views, kept)
-            del views
+        for bands in self._views_of_normals(normals):
+            for _ in self._adding(bands, kept):
+                pass
         if hasattr(self, "cells_"):
             chosen = self._fit_shared(len(normals))
             left_out = self._each_without_itself(normals, chosen)
@@ -107,29 +102,44 @@ class PaDiM(InParts):
         others = nearest_other(self.pooled_, [known + position for position in chosen])
         self._add_normals(self._spread(left_out, self.grid_), others)
 
-    def _add_to_sums(self, views: Tensor, kept: list[Tensor] | None) -> None:
-        """Add the patches of some normals (b, m, rows, columns, d) to the sums, and to those `kept`, if they are, while
-        there is room."""
-        vectors = self._within(views)  # (b, m, p, d)
-        if not hasattr(self, "moments_"):
-            self.grid_ = list(views.shape[2:4])
-            if (share := self._share(*vectors.shape[2:])) > 1:
-                self.cells_ = cells.cells_of(self._numbers(self.grid_), self.grid_, share)
-                shift = vectors[:, 0].mean(0)[self.cells_[:, 0]]
-                self.moments_ = Moments.about(shift[None])
+    def _adding(self, bands: Iterable[Band], kept: list[Tensor] | None) -> Iterator[Band]:
+        """Hand on the patches of some normals, vectors (b, m, rows, columns, d), after they were added to the sums; to
+        those `kept`, too, while there is room, or with none to sums in float64."""
+        feed, own, start, is_first = None, [], 0, not hasattr(self, "moments_")
+        for band in bands:
+            vectors = self._as_summed(self._counted(band))  # (b, m, p, d)
+            vectors = vectors.double() if kept is None else vectors
+            if not hasattr(self, "moments_"):
+                self._begin_sums(band.grid, vectors)
+            if hasattr(self, "cells_"):
+                if kept is None:
+                    raise UserError(
+                        "patches of images so large share Gaussians, which are not merged: see them smaller."
+                    )
+                feed = feed or cells.Feed(self.cells_)
+                cells.add(self.moments_, vectors, feed, is_first)
             else:
-                self.moments_ = Moments.about(vectors[:, 0])
-        if hasattr(self, "cells_"):
-            cells.add(self.moments_, vectors.flatten(0, 1), self.cells_)
-            return
-        self.moments_.add(vectors.flatten(0, 1))
-        room = 0 if kept is None else self._room(vectors) - sum(map(len, kept))
-        if room > 0:
-            kept.append(vectors[:room])
+                part = self.moments_.part(slice(start, start + vectors.shape[2]))
+                if is_first:
+                    part.shift.copy_(vectors[:, 0].mean(0))
+                part.add(vectors.flatten(0, 1))
+                room = 0 if kept is None else room_for(vectors.shape[1] * part.shift.shape[1] * self._count(band.grid))
+                own.append(vectors[: max(0, room - sum(map(len, kept or ())))])
+            start += vectors.shape[2]
+            images = vectors.shape[0] * vectors.shape[1] * (self.cells_.shape[1] if feed else 1)
+            yield band
+            del band, vectors
+        self.moments_.count = self.moments_.count + images
+        if own and len(own[0]):
+            kept.append(torch.cat(own, dim=2) if len(own) > 1 else own[0])
 
-    def _room(self, vectors: Tensor) -> int:
-        """How many normals such as these (b, m, p, d) are kept."""
-        return max(1, MAX_KEPT_NUMBERS // vectors[0].numel())
+    def _begin_sums(self, grid: tuple[int, int], vectors: Tensor) -> None:
+        """Empty sums for the patches that count in such a grid, of such vectors (..., d)."""
+        self.grid_, positions, dimensions = list(grid), self._count(grid), vectors.shape[-1]
+        if (share := self._share(positions, dimensions, self.size_px_)) > 1:
+            self.cells_ = cells.cells_of(self._numbers(grid), grid, share)
+            positions = len(self.cells_)
+        self.moments_ = Moments.about(vectors.new_zeros(1, positions, dimensions))
 
     def _fit_gaussians(self, kept: Sequence[Tensor]) -> Tensor:
         """Fit to the sums; gives the distances of the kept normals, each left out: (n, p)."""
@@ -138,11 +148,18 @@ class PaDiM(InParts):
         (self.position_weights_,) = self._spread(weights[None], self.grid_)
         return left_out * weights
 
-    def _share(self, positions: int, dimensions: int) -> int:
-        """How many patches share a Gaussian: as many as lie at one position of the grid, where all patches of a large
-        image are looked at, and enough for all to fit into memory."""
+    def gaussian_bytes(self, shape: Sequence[int]) -> int:
+        """What sums and matrices take for images (h, w)."""
+        patches = self._opened_patches()
+        positions, dimensions = math.prod(patches.grid_of(shape)), min(self.dimensions or patches.width, patches.width)
+        of_cells = math.ceil(positions / self._share(positions, dimensions, shape))
+        return 2 * of_cells * dimensions**2 * 4
+
+    def _share(self, positions: int, dimensions: int, shape: Sequence[int]) -> int:
+        """How many patches of images (h, w) share a Gaussian: as many as lie at one position of the grid, where all
+        patches of a large image are looked at, and enough for all to fit into memory."""
         needed = 2 * positions * dimensions**2 * 4
-        limit = MAX_LARGE_GAUSSIAN_BYTES if is_large(self.size_px_) else MAX_GAUSSIAN_BYTES
+        limit = MAX_LARGE_GAUSSIAN_BYTES if is_large(shape) else MAX_GAUSSIAN_BYTES
         return max(math.ceil(needed / limit), positions // (self.grid**2 if self.grid else positions))
 
     def _fit_shared(self, count: int) -> list[int]:
@@ -158,31 +175,50 @@ class PaDiM(InParts):
     def _each_without_itself(self, normals: Sequence[Tensor], chosen: Sequence[int]) -> Tensor:
         """Distances (n, p) of the patches of some normals, each without itself: they are encoded once more, as all
         patches of a large one take a gigabyte."""
-        weights = self._within(self.position_weights_[:, :, None])[:, 0]
-        left_out = [weights.new_empty(0, len(weights))]
-        for position in chosen:
-            image = normals[position][None].to(self.device)
-            own = [self._as_summed(self._within(self.patches(view))) for view in views_of(image, self.reference_views)]
-            own = torch.cat(own) if len(own) > 1 else own[0]  # (m, p, d)
-            left_out.append(cells.distances_without(self.moments_, own, self.cells_, self.shrinkage)[None] * weights)
-            del image, own
-        return torch.cat(left_out)
+        left_out = [self._without_itself(self._seen_alone(normals[position])) for position in chosen]
+        return torch.cat(left_out) if left_out else self._counted_weights()[None][:0]
+
+    def _seen_alone(self, image: Tensor) -> Iterator[Band]:
+        return self._bands_of_views(image[None].to(self.device))
+
+    def _without_itself(self, bands: Iterable[Band]) -> Tensor:
+        """Distances (1, p) of the patches of one normal, of all its views, without itself."""
+        weights, feed, floor = self._counted_weights(), cells.Feed(self.cells_), cells.floor_of(self.moments_)
+        found = weights.new_empty(1, len(weights))
+        for band in bands:
+            (own,) = self._as_summed(self._counted(band))  # (m, p, d)
+            cells.distances_without(found, self.moments_, own, feed, self.shrinkage, floor)
+            del band, own
+        return found * weights
+
+    def _counted_weights(self) -> Tensor:
+        """How much each patch that counts weighs, (p,)."""
+        return self._within(self.position_weights_[:, :, None])[:, 0]
 
     def _as_summed(self, vectors: Tensor) -> Tensor:
         """Patches as they went into the sums."""
         return vectors
 
-    def distances(self, vectors: Tensor) -> Tensor:
+    def _distances(self, bands: Iterable[Band]) -> Tensor:
         """Mahalanobis distances at each position, times its weight."""
-        if list(vectors.shape[1:3]) != self.grid_:
-            height, width = self.size_px_
-            raise UserError(f"the images are of another size than the normals, {width}x{height}: give them that size.")
-        inside = self._within(vectors)
-        if hasattr(self, "cells_"):
-            distances = cells.distances(self.gaussians_, inside, self.cells_)
-        else:
-            distances = self.gaussians_.distances(inside)
-        return self._spread(distances, self.grid_) * self.position_weights_
+        parts, start, found, feed = [], 0, None, None
+        for band in bands:
+            if list(band.grid) != self.grid_:
+                height, width = self.size_px_
+                raise UserError(
+                    f"the images are of another size than the normals, {width}x{height}: give them that size."
+                )
+            inside = self._as_summed(self._counted(band))  # (b, p, d)
+            if hasattr(self, "cells_"):
+                if found is None:
+                    found, feed = inside.new_empty(len(inside), self._count(band.grid)), cells.Feed(self.cells_)
+                cells.distances(found, self.gaussians_, inside, feed)
+            else:
+                at = slice(start, start + inside.shape[1])
+                parts.append(Gaussians(*(part[at] for part in self.gaussians_)).distances(inside))
+                start = at.stop
+            del band, inside
+        return (torch.cat(parts, dim=1) if found is None else found) * self._counted_weights()
 
     def packed(self, **instead: object) -> Self:
         """Of matrices that are symmetric or triangular, half is written."""
@@ -210,6 +246,11 @@ class PaDiM(InParts):
         return Patches(
             encoder, self.levels, grid=self.grid, all_of_large=True, neighborhood=self.neighborhood, **reduced
         )
+
+
+def room_for(numbers: int) -> int:
+    """How many normals of so many numbers are kept."""
+    return max(1, MAX_KEPT_NUMBERS // numbers)
 
 
 def packed(parts: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -29,7 +29,7 @@ from baselines.contract.method import (
 )
 from downstream.methods.references import background, views_of
 from downstream.methods.region import painted, positions_inside, spread
-from embeddings.patches import ABOUT, LARGE_PX, Patches
+from embeddings.patches import ABOUT, LARGE_PX, Band, Patches, tile_px_for
 from pretrain.command import UserError
 from pretrain.encoder import DEFAULT_ARCHITECTURE, LEVELS, Encoder, asked_encoder, fingerprint, load_encoder
 from pretrain.normalization import channel_statistics, normalized
@@ -42,7 +42,6 @@ MAX_PATCHES_EACH = 2**13
 # Normals that are scored without their own patches, spread over all.
 MAX_LEFT_OUT = 200
 ROWS_AT_ONCE = 1024
-PATCHES_IN_PLACE = 2**18
 # Of maps that are made at once, 256 MiB, and of one map whose highest values are sought at once.
 MAX_MAP_PIXELS, SORTED_AT_ONCE = 2**26, 2**23
 
@@ -51,7 +50,8 @@ MAX_MAP_PIXELS, SORTED_AT_ONCE = 2**26, 2**23
 class PatchMethod(ABC):
     """Compares the patches of an image with those of some normals of its category.
 
-    A subclass learns them in `_learn` and gives the distances of patches in `distances`.
+    A subclass learns them in `_learn` and gives the distances of patches in `_distances`. Patches come in bands, of a
+    large image in many: all at once take gigabytes.
 
     encoder: an Encoder, an encoder file, or what `make_encoder` starts from: random (with `architecture` and `seed`),
         imagenet, a .pth file.
@@ -82,6 +82,7 @@ class PatchMethod(ABC):
 
     sees_normals: ClassVar[bool] = True
     device: ClassVar[torch.device] = CPU
+    most_pixels: ClassVar[int | None] = None
 
     def fit(self, training: Sequence[Sample]) -> Self:
         """Learns nothing of other categories; any earlier normals are forgotten."""
@@ -116,6 +117,13 @@ class PatchMethod(ABC):
             self.roi_ = roi.to(self.device)
         return self
 
+    def keep_within(self, most_pixels: int | None) -> Self:
+        """Look at no more pixels than so many at once, of a large image in smaller tiles, until told otherwise: in less
+        memory and more time, for the same answers but for rounding. With none at MAX_PIXELS_AT_ONCE."""
+        self.most_pixels = most_pixels
+        vars(self).pop("_patches", None)
+        return self
+
     def watch_normals(self, watch: Callable[[Tensor], None]) -> Self:
         """Have `refer` call `watch` with the maps (n, h, w) of normals, each without what was learned of it, which are
         not kept: of a single normal with none. Until `look_within` says where to look anew."""
@@ -127,14 +135,19 @@ class PatchMethod(ABC):
         """Take in the normals, by `_views_of_normals`, and call `_add_normals`."""
 
     @abstractmethod
+    def _distances(self, bands: Iterable[Band]) -> Tensor:
+        """How strange the patches that count are, of images in bands: (b, p)."""
+
     def distances(self, vectors: Tensor) -> Tensor:
         """How strange patches (b, rows, columns, d) are: (b, rows, columns)."""
+        grid = tuple(vectors.shape[1:3])
+        return self._spread(self._distances([Band(vectors, 0, grid)]), grid)
 
     def predict(self, images: Iterable[Tensor]) -> Iterator[Prediction]:
         """Scores (b,) and maps (b, h, w), batch by batch."""
         if not hasattr(self, "normal_scores_"):
             raise NotFitted(f"{type(self).__name__} has no normals yet: call refer first.")
-        for batch in batches(images, self.batch_size, self.device, may_be_bytes=True):
+        for batch in batches(images, self.batch_size, self.device, True, self.most_pixels):
             yield predicted(self._predict_batch, batch)
 
     def _predict_batch(self, images: Tensor) -> Prediction:
@@ -142,42 +155,51 @@ class PatchMethod(ABC):
             raise UserError(
                 f"images of {_size(images.shape[-2:])} do not fit the region of interest, {_size(self.roi_.shape)}."
             )
-        vectors = self.patches(images)
-        (distances, disagreements), apart = self._compared(vectors), nearest(self._pooled(vectors), self.pooled_)
-        del vectors  # which take more than the image
-        maps = self._maps(distances, images.shape[-2:])
+        seen = Pooled(self, self._bands(images))
+        distances, disagreements = self._compared(seen)
+        apart = nearest(seen.mean(), self.pooled_)
+        maps = self._maps(self._spread(distances, seen.grid), images.shape[-2:])
         return Prediction(self._scores(self._highest(maps), apart), maps, apart, disagreements)
 
     def apart(self, images: Tensor) -> Tensor:
         """How far images (b, 3, h, w), as a whole, lie from the nearest normal: (b,)."""
-        return nearest(self._pooled(self.patches(images)), self.pooled_)
+        seen = Pooled(self, self._bands(images))
+        for _ in seen:
+            pass
+        return nearest(seen.mean(), self.pooled_)
 
-    def _compared(self, vectors: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Distances of patches, and of a method with two statistics how far these disagree on each image (b,)."""
-        return self.distances(vectors), None
+    def _compared(self, bands: Iterable[Band]) -> tuple[Tensor, Tensor | None]:
+        """Distances of patches (b, p), and of a method with two statistics how far these disagree on each image
+        (b,)."""
+        return self._distances(bands), None
 
     def patches(self, images: Tensor) -> Tensor:
         """float32 images (b, 3, h, w) -> patch vectors (b, rows, columns, d), normalized once normals are known."""
-        return self._normalized(self._features(images))
+        vectors = [band.vectors for band in self._bands(images)]
+        return torch.cat(vectors, dim=1) if len(vectors) > 1 else vectors[0]
+
+    def _bands(self, images: Tensor) -> Iterator[Band]:
+        """The same in bands, from the top."""
+        for band in self._opened_patches().bands(images.to(self.device), self._seen):
+            yield band._replace(vectors=self._normalized(band.vectors))
+            del band  # and with it its vectors, before the next one comes
+
+    def _bands_of_views(self, images: Tensor) -> Iterator[Band]:
+        """The patches of images in all their views: vectors (b, m, rows, columns, d)."""
+        for bands in zip(*map(self._bands, views_of(images, self.reference_views)), strict=True):
+            vectors = [band.vectors[:, None] for band in bands]
+            yield bands[0]._replace(vectors=torch.cat(vectors, dim=1) if len(vectors) > 1 else vectors[0])
+            del bands, vectors
 
     def _normalized(self, vectors: Tensor) -> Tensor:
         if not hasattr(self, "channel_mean_"):
             return vectors
-        learned = self.channel_mean_, self.channel_spread_, self._patches.channels
-        if vectors.shape[:-1].numel() <= PATCHES_IN_PLACE:
-            return normalized(vectors, *learned)
-        with torch.inference_mode():  # of a large image a second copy takes gigabytes
-            for part in vectors.flatten(0, -2).split(PATCHES_IN_PLACE):
-                part.copy_(normalized(part, *learned))
-        return vectors
-
-    def _features(self, images: Tensor) -> Tensor:
-        patches, images = self._opened_patches(), images.to(self.device)
-        return patches(images, self._seen) if images.dtype == torch.uint8 else patches(self._seen(images))
+        return normalized(vectors, self.channel_mean_, self.channel_spread_, self._patches.channels)
 
     def _opened_patches(self) -> Patches:
         if "_patches" not in vars(self):
             self._patches = self._make_patches(self._opened_encoder()).to(self.device)
+            self._patches.tile_px = self.most_pixels and tile_px_for(self.most_pixels)
         return self._patches
 
     def _seen(self, images: Tensor, down: slice = slice(None), across: slice = slice(None)) -> Tensor:
@@ -185,21 +207,39 @@ class PatchMethod(ABC):
         images = as_floats(images[..., down, across])
         return painted(images, self.roi_[down, across]) if hasattr(self, "roi_") else images
 
+    def _counted(self, band: Band) -> Tensor:
+        """Of the patches of a band those that count: (..., p, d)."""
+        flat = band.vectors.flatten(-3, -2)
+        if not hasattr(self, "roi_"):
+            return flat
+        first, end = band.numbers
+        inside = self._positions(band.grid)
+        return flat.index_select(-2, inside[(inside >= first) & (inside < end)] - first)
+
     def _within(self, vectors: Tensor) -> Tensor:
         """Of patches (..., rows, columns, d) those that count: (..., p, d)."""
-        flat = vectors.flatten(-3, -2)
-        return flat.index_select(-2, self._positions(vectors.shape[-3:-1])) if hasattr(self, "roi_") else flat
+        return self._counted(Band(vectors, 0, tuple(vectors.shape[-3:-1])))
 
     def _spread(self, values: Tensor, grid: Sequence[int]) -> Tensor:
         """Values (b, p) of the patches that count as (b, rows, columns), 0 elsewhere."""
         return spread(values, self._positions(grid), grid) if hasattr(self, "roi_") else values.unflatten(1, grid)
 
     def _positions(self, grid: Sequence[int]) -> Tensor:
-        return positions_inside(self.roi_, tuple(grid))
+        """Which patches of a grid count where not all do, by their numbers; of a region of many pixels found once."""
+        roi, grid = self.roi_, tuple(grid)
+        known_roi, known_grid, positions = vars(self).get("_known_positions", (None, None, None))
+        if known_roi is not roi or known_grid != grid:
+            positions = positions_inside(roi, grid)
+            self._known_positions = roi, grid, positions
+        return positions
 
     def _numbers(self, grid: Sequence[int]) -> Tensor:
         """Of the patches that count their numbers in the grid, from the upper left: int64 (p,)."""
         return self._positions(grid) if hasattr(self, "roi_") else torch.arange(math.prod(grid), device=self.device)
+
+    def _count(self, grid: Sequence[int]) -> int:
+        """How many patches of a grid count."""
+        return len(self._positions(grid)) if hasattr(self, "roi_") else math.prod(grid)
 
     def _pooled(self, vectors: Tensor) -> Tensor:
         """Patches (b, rows, columns, d) -> one vector an image, the mean of those that count: (b, d)."""
@@ -245,38 +285,51 @@ class PatchMethod(ABC):
         self.encoder = encoder
         return self
 
-    def _views_of_normals(self, normals: Sequence[Tensor]) -> Iterator[Tensor]:
-        """The patches of normals in all their views, batch by batch: (b, m, rows, columns, d). On the way, the pooled
-        vector of each image is kept, and the patches at each position are summed up."""
+    def _views_of_normals(self, normals: Sequence[Tensor]) -> Iterator[Iterator[Band]]:
+        """The patches of normals in all their views, batch by batch, each in bands to be taken to the last: vectors
+        (b, m, rows, columns, d). On the way, the pooled vector of each image is kept, and the patches at each position
+        are summed up."""
         if not hasattr(self, "patch_sum_"):
             self._learn_space_of(normals)
         yield from self._looked_at(normals)
 
-    def _looked_at(self, normals: Sequence[Tensor]) -> Iterator[Tensor]:
+    def _looked_at(self, normals: Sequence[Tensor]) -> Iterator[Iterator[Band]]:
         """The same, where it is known already how patches are compared."""
-        for images in batches(normals, LEARNING_BATCH, self.device, may_be_bytes=True):
+        for images in batches(normals, LEARNING_BATCH, self.device, True, self.most_pixels):
             self.size_px_ = getattr(self, "size_px_", list(images.shape[-2:]))
             if list(images.shape[-2:]) != self.size_px_:
                 raise UserError(
                     f"normals of {_size(images.shape[-2:])} and {_size(self.size_px_)}: give them one size."
                 )
-            views = self._views(images)
-            means = self._pooled(views[:, 0])  # (b, d)
-            self.pooled_ = torch.cat([getattr(self, "pooled_", means[:0]), means])
-            used = views[:, 0] if self.foreground else views[:, 0, :, :, :0]  # else the grid's shape alone is of use
-            known = getattr(self, "patch_sum_", used.new_zeros(used.shape[1:]))
-            self.patch_sum_ = known[..., : used.shape[-1]] + used.sum(0)  # (rows, columns, d); models of before sum all
-            del used, images
-            yield views
-            del views  # of a large image, a gigabyte that the next one needs
+            yield self._pooling(images)
+            del images
 
-    def _views(self, images: Tensor) -> Tensor:
-        """The patches of images in all their views: (b, m, rows, columns, d)."""
-        views = [self.patches(view)[:, None] for view in views_of(images, self.reference_views)]
-        return torch.cat(views, dim=1) if len(views) > 1 else views[0]
+    def _pooling(self, images: Tensor) -> Iterator[Band]:
+        seen = Pooled(self, self._bands_of_views(images))
+        for number, band in enumerate(seen):
+            first = band.vectors[:, 0]
+            used = first if self.foreground else first[..., :0]  # else the grid's shape alone is of use
+            if not number:
+                known = getattr(self, "patch_sum_", used.new_zeros(*band.grid, used.shape[-1]))
+                self.patch_sum_ = known[..., : used.shape[-1]].clone()  # models of before sum all
+            self.patch_sum_[band.top : band.top + used.shape[1]] += used.sum(0)  # (rows, columns, d)
+            yield band
+            del band, first, used
+        means = seen.mean()  # (b, d)
+        self.pooled_ = torch.cat([getattr(self, "pooled_", means[:0]), means])
 
     def _learn_space_of(self, normals: Sequence[Tensor]) -> None:
-        self._learn_space(sampled(self._within(self._features(batch))) for batch in spread_over(normals))
+        self._learn_space(self._sampled(batch) for batch in spread_over(normals, self.most_pixels))
+
+    def _sampled(self, images: Tensor) -> Tensor:
+        """Of the patches of normals as many of each as suffice to know them all: (b, n, d)."""
+        parts, seen = [], 0
+        for band in self._bands(images):
+            step = math.ceil(self._count(band.grid) / MAX_PATCHES_EACH)
+            counted = self._counted(band)
+            parts.append(counted[:, -seen % step :: step].clone())
+            seen += counted.shape[1]
+        return torch.cat(parts, dim=1)
 
     def _learn_space(self, features: Iterable[Tensor]) -> None:
         """Learn how patches are compared, from those of some normals (b, p, c), not yet normalized."""
@@ -313,7 +366,7 @@ class PatchMethod(ABC):
             for patches, pixels in zip(distances.shape[-2:], shape, strict=True)
         )
         maps = down @ distances @ across.T
-        return torch.where(self.roi_, maps, 0) if hasattr(self, "roi_") else maps
+        return maps.masked_fill_(~self.roi_, 0) if hasattr(self, "roi_") else maps  # of a large one, a copy takes much
 
     def _highest(self, maps: Tensor) -> Tensor:
         """The mean of the highest values of maps (b, h, w): (b,)."""
@@ -350,9 +403,32 @@ class PatchMethod(ABC):
         self._forget()
 
 
-def spread_over(normals: Sequence[Tensor]) -> Iterator[Tensor]:
+class Pooled:
+    """Bands of images, handed on as they come; then the mean over those of their patches that count, of views the
+    first."""
+
+    def __init__(self, method: PatchMethod, bands: Iterable[Band]) -> None:
+        self._method, self._bands = method, bands
+        self.grid: tuple[int, int] = (0, 0)
+        self._sum: Tensor | float = 0.0
+
+    def __iter__(self) -> Iterator[Band]:
+        for band in self._bands:
+            self.grid = band.grid
+            of_first = band._replace(vectors=band.vectors[:, 0] if band.vectors.ndim > 4 else band.vectors)
+            self._sum = self._sum + self._method._counted(of_first).sum(1)
+            yield band
+            del band, of_first
+
+    def mean(self) -> Tensor:
+        """(b, d)."""
+        return self._sum / self._method._count(self.grid)
+
+
+def spread_over(normals: Sequence[Tensor], most_pixels: int | None) -> Iterator[Tensor]:
     """Batches of up to MAX_FOR_CHANNELS normals, spread over all."""
-    return batches((normals[i] for i in evenly(len(normals), MAX_FOR_CHANNELS)), LEARNING_BATCH, may_be_bytes=True)
+    some = (normals[i] for i in evenly(len(normals), MAX_FOR_CHANNELS))
+    return batches(some, LEARNING_BATCH, CPU, True, most_pixels)
 
 
 def evenly(count: int, most: int) -> list[int]:
@@ -375,11 +451,6 @@ def counted_share(shape: Sequence[int]) -> float:
 def highest_count(top_share: float, inside: int, shape: Sequence[int]) -> int:
     """Of how many of the highest of `inside` values of a map of that shape the mean is its score."""
     return max(1, round(top_share * (min(inside, LARGE_PX**2) if is_large(shape) else inside)))
-
-
-def sampled(vectors: Tensor) -> Tensor:
-    """Of the patches (b, p, d) of normals, as many of each as suffice to know them all: (b, n, d)."""
-    return vectors[:, :: math.ceil(vectors.shape[1] / MAX_PATCHES_EACH)].clone()
 
 
 def nearest(vectors: Tensor, others: Tensor) -> Tensor:

@@ -10,11 +10,12 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from baselines.contract.method import LEARNING_BATCH, at_once, batches
+from baselines.contract.method import CPU, LEARNING_BATCH, at_once, batches
 from downstream.methods.coreset import Chosen, Coresets, coreset, nearest_rows, squared_distances
 from downstream.methods.parts import InParts
 from downstream.methods.patch_method import MAX_LEFT_OUT, evenly, nearest_other
 from embeddings.index import Index
+from embeddings.patches import Band
 from pretrain.progress import Progress
 
 # Patches that the coreset is chosen from, an equal share of each normal's: so memory does not grow with their number.
@@ -65,7 +66,7 @@ class PatchCore(InParts):
     def _learn_part(self, normals: Sequence[Tensor]) -> dict[str, object]:
         return {"chosen": self._chosen_of(self._looked_at(normals), len(normals))}
 
-    def _chosen_of(self, views_of_normals: Iterable[Tensor], count: int) -> Chosen:
+    def _chosen_of(self, views_of_normals: Iterable[Iterable[Band]], count: int) -> Chosen:
         """The coreset of `count` normals that are one part of all."""
         candidates, owners = self._candidates(views_of_normals, count)
         self._choose_coreset(candidates, owners, self._most_kept())
@@ -121,11 +122,13 @@ class PatchCore(InParts):
         self.coreset_, self.owners_ = vectors, owners
         self.spacing_ = spacing(vectors, self.density_neighbors, SPACING_FLOOR + SPACING_FLOOR_OF_ONE / normals)
 
-    def distances(self, vectors: Tensor) -> Tensor:
-        inside = self._within(vectors)
-        parts = inside.flatten(0, 1).split(PATCHES_AT_ONCE)  # of a large image there are a million
-        scores = torch.cat([self._patch_scores(part, *self._nearest(part)) for part in parts])
-        return self._spread(scores.view(inside.shape[:2]), vectors.shape[1:3])
+    def _distances(self, bands: Iterable[Band]) -> Tensor:
+        return torch.cat([self._of_nearest(self._counted(band)) for band in bands], dim=1)
+
+    def _of_nearest(self, vectors: Tensor) -> Tensor:
+        """How strange patches (b, p, d) are: (b, p)."""
+        parts = vectors.flatten(0, 1).split(PATCHES_AT_ONCE)
+        return torch.cat([self._patch_scores(part, *self._nearest(part)) for part in parts]).view(vectors.shape[:2])
 
     def _patch_scores(self, vectors: Tensor, distances: Tensor, rows: Tensor) -> Tensor:
         """How strange patches (n, d) are, given their nearest in the coreset, both (n, num_neighbors): (n,)."""
@@ -161,17 +164,29 @@ class PatchCore(InParts):
         order = distances.argsort(dim=1, stable=True)[:, : self.num_neighbors]
         return distances.gather(1, order), rows.gather(1, order)
 
-    def _candidates(self, views_of_normals: Iterable[Tensor], count: int) -> tuple[Tensor, Tensor]:
+    def _candidates(self, views_of_normals: Iterable[Iterable[Band]], count: int) -> tuple[Tensor, Tensor]:
         """Patches (n, d) of `count` normals, and the number of the normal that each is of (n,)."""
-        generator = torch.Generator().manual_seed(self.seed)
-        each = max(1, MAX_CANDIDATES // count)
-        parts = []
-        for views in views_of_normals:
-            for patches in self._within(views).flatten(1, 2):  # (m p, d)
-                parts.append(patches[torch.randperm(len(patches), generator=generator)[:each]])
-            del views, patches
-        owners = torch.arange(len(parts), device=self.device).repeat_interleave(len(parts[0]))
-        return torch.cat(parts), owners
+        generator, each = torch.Generator().manual_seed(self.seed), max(1, MAX_CANDIDATES // count)
+        drawn = [candidates for bands in views_of_normals for candidates in self._drawn(bands, generator, each)]
+        owners = torch.arange(len(drawn), device=self.device).repeat_interleave(len(drawn[0]))
+        return torch.cat(drawn), owners
+
+    def _drawn(self, bands: Iterable[Band], generator: torch.Generator, each: int) -> list[Tensor]:
+        """Of some normals in all their views `each` patches, or all where they are fewer: (n, d) of each normal."""
+        drawn, start = [], 0
+        for band in bands:
+            counted = self._counted(band)  # (b, m, p, d)
+            if not drawn:
+                whole = self._count(band.grid)
+                draws = [torch.randperm(counted.shape[1] * whole, generator=generator)[:each] for _ in counted]
+                drawn = [counted.new_empty(len(draw), counted.shape[-1]) for draw in draws]
+            for patches, draw, into in zip(counted, draws, drawn, strict=True):
+                view, number = draw // whole, draw % whole - start
+                here = ((number >= 0) & (number < patches.shape[1])).nonzero()[:, 0].to(self.device)
+                into[here] = patches[view.to(self.device)[here], number.to(self.device)[here]]
+            start += counted.shape[2]
+            del band, counted, patches
+        return drawn
 
     def _left_out(self, normals: Sequence[Tensor]) -> list[int]:
         """Which normals are scored without themselves: none where there is only one."""
@@ -181,19 +196,24 @@ class PatchCore(InParts):
         """Distances of patches (n, rows, columns) of the normals numbered `positions`, each without its own; that of
         the first of `normals` is `first`."""
         maps = [self.patch_sum_.new_empty(0, *self.patch_sum_.shape[:2])]
-        count = at_once(LEARNING_BATCH, self.size_px_)
+        count = at_once(LEARNING_BATCH, self.size_px_, self.most_pixels)
         for start in range(0, len(positions), count):
             owners = positions[start : start + count]
-            (images,) = batches((normals[i - first] for i in owners), count, may_be_bytes=True)
-            vectors = self.patches(images)
-            for patches, own in zip(self._within(vectors), owners, strict=True):
-                scores = [
-                    self._patch_scores(part, *self._nearest_without(self._projected(part), own))
-                    for part in patches.split(PATCHES_AT_ONCE)
-                ]
-                maps.append(self._spread(torch.cat(scores)[None], vectors.shape[1:3]))
-            del images, vectors, patches
+            (images,) = batches((normals[i - first] for i in owners), count, CPU, True, self.most_pixels)
+            parts = [
+                torch.stack([self._of_nearest_without(*each) for each in zip(self._counted(band), owners, strict=True)])
+                for band in self._bands(images)
+            ]
+            maps.append(self._spread(torch.cat(parts, dim=1), self.patch_sum_.shape[:2]))
+            del images
         return torch.cat(maps)
+
+    def _of_nearest_without(self, patches: Tensor, own: int) -> Tensor:
+        """How strange patches (p, d) of the normal `own` are, without its own: (p,)."""
+        parts = patches.split(PATCHES_AT_ONCE)
+        return torch.cat(
+            [self._patch_scores(part, *self._nearest_without(self._projected(part), own)) for part in parts]
+        )
 
     def _projected(self, vectors: Tensor) -> Tensor:
         if vectors.shape[:-1].numel() <= PATCHES_AT_ONCE:

@@ -122,9 +122,12 @@ class Residual(PatchCore):
         self.coreset_features_ = candidates[self._choose_coreset(candidates, owners)]
         usual = []
         for own in self._left_out(normals)[:MAX_FOR_UNITS]:
-            (patches,) = self._within(self.patches(normals[own][None]))
-            nearest = self._nearest_without(self._projected(patches), own)
-            usual.append(self._raw_inputs(patches, *nearest).mean(0))
+            total, count = 0.0, 0
+            for band in self._bands(normals[own][None]):
+                (patches,) = self._counted(band)
+                nearest = self._nearest_without(self._projected(patches), own)
+                total, count = total + self._raw_inputs(patches, *nearest).sum(0), count + len(patches)
+            usual.append(total / count)
         if not usual:
             half, other = torch.arange(len(self.coreset_), device=self.device).tensor_split(2)
             nearest = self._nearest_among(self.coreset_[other], half)

@@ -25,8 +25,8 @@ from downstream.study.encoders import opened_encoders
 from downstream.study.plan import StudyPlan, plan_study
 from downstream.study.record import is_finished
 from downstream.study.running import said_to_run
-from embeddings.index.kinds import free_memory_bytes
 from pretrain.command import Names, UserError
+from pretrain.free_memory import free_memory_bytes
 from pretrain.remembered_maps import MOST_BYTES, MapMemory, remembered_maps
 from pretrain.tasks import Here, Lost, OnRay
 from pretrain.training.device import choose_device

@@ -10,13 +10,13 @@ type calls nprobe or ef_search the `breadth` of a search: the one number that tr
 """
 
 import math
-import os
 from dataclasses import dataclass
 
 import faiss
 import numpy as np
 
 from pretrain.command import UserError, nearest
+from pretrain.free_memory import free_memory_bytes
 
 KINDS = ("flat", "ivf", "hnsw", "ivfpq")
 # On two cores exact search of 50,000 vectors of 384 dimensions takes some milliseconds a query: nothing to gain.
@@ -53,16 +53,6 @@ def choose_kind(count: int, dimensions: int, recall: float, memory_bytes: int | 
         return "flat"
     memory_bytes = free_memory_bytes() if memory_bytes is None else memory_bytes
     return "ivf" if 4 * count * dimensions <= memory_bytes / 2 else "ivfpq"
-
-
-def free_memory_bytes() -> int:
-    """Memory that could be used without swapping."""
-    try:
-        with open("/proc/meminfo") as file:
-            lines = dict(line.split(":", 1) for line in file)
-        return 1024 * int(lines["MemAvailable"].split()[0])
-    except (OSError, KeyError):  # not Linux
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2 if hasattr(os, "sysconf") else 4 << 30
 
 
 def complete(spec: IndexSpec, count: int, dimensions: int) -> IndexSpec:

@@ -5,6 +5,7 @@ that writes took a fifth of the time. Every row is written once, by one process,
 out for this call alone: so a worker that outlives its killed parent for a moment can spoil nothing.
 """
 
+import math
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,7 +20,8 @@ import numpy as np
 
 from pretrain.data.channels import PLAIN, Channels, read_image
 from pretrain.data.decode import Unreadable
-from pretrain.data.size import Size
+from pretrain.data.size import Size, sides
+from pretrain.free_memory import free_memory_bytes
 from pretrain.workers import usable_cores, worker_pool
 
 # A process takes 0.3 s to start: below this many images it is quicker to decode where we are.
@@ -29,6 +31,8 @@ MAX_IMAGES_PER_TASK = 16
 # glibc gives freed memory back to the system, to be asked for page by page with the next image, unless a piece as
 # large as this was freed before. That took a tenth of the time.
 KEPT_BYTES = 16 << 20
+# What a process takes beside images, and for each color of a pixel: the file, the pixels, a copy of them.
+WORKER_BYTES, BYTES_OF_A_COLOR = 160 << 20, 3
 
 
 class Row(NamedTuple):
@@ -56,7 +60,7 @@ def decode_rows(
     """Write the images to `file`, from `first_row` on, and yield every path once, with its row or with the reason
     why there is none. Memory does not grow with `paths`. Raises OSError where the file cannot be written."""
     jobs = list(zip(paths, count(first_row)))
-    workers = workers or usable_cores()
+    workers = workers or min(usable_cores(), most_workers(size_px, channels))
     if workers == 1 or len(jobs) < FEW_IMAGES:
         yield from _decode_here(jobs, file, size_px, channels)
         return
@@ -68,6 +72,12 @@ def decode_rows(
     except BrokenProcessPool:
         # One image brought its process down, and the pool with it: take the rest one by one to learn which.
         yield from _decode_singly(list(waiting.items()), file, size_px, channels)
+
+
+def most_workers(size_px: Size, channels: Channels = PLAIN) -> int:
+    """How many processes the free memory is enough for, with images of that size: at least one."""
+    each = WORKER_BYTES + BYTES_OF_A_COLOR * 3 * channels.lights * math.prod(sides(size_px))
+    return max(1, free_memory_bytes() // each)
 
 
 def _decode_here(jobs: Jobs, file: Path, size_px: Size, channels: Channels) -> Iterator[tuple[Path, Row | str]]:

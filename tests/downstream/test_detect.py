@@ -96,6 +96,8 @@ def test_every_method_can_be_fitted_and_run(method, demo_folder, blotched, tmp_p
         (("fit", "--data", "DEMO", "--category", "hazelnut", "--shots", "99"), "there are 12 normals"),
         (("fit", "--data", "DEMO", "--category", "hazelnut", "--false-alarm-rate", "2"), "false-alarm rate of 2"),
         (("fit", "--data", "DEMO", "--category", "hazelnut", "--method", "residual"), "learns from others"),
+        (("fit", "--data", "DEMO", "--category", "hazelnut", "--memory-gb", "0.1"), "and --memory-gb allows 0.1"),
+        (("run", "x.png", "--model", "MODEL", "--memory-gb", "0.1"), "and --memory-gb allows 0.1"),
         (("run", "x.png", "--model", "nowhere"), "there is no model in nowhere"),
         (("run", "x.png", "--model", "MODEL"), "there is no image and no folder x.png"),
         (("run", "--model", "MODEL"), "no images to inspect"),

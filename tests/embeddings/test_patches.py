@@ -5,7 +5,7 @@ import pytest
 import torch
 from refusals import refusal
 
-from embeddings.patches import Patches
+from embeddings.patches import Patches, tile_px_for
 from pretrain.encoder import Encoder
 
 
@@ -69,14 +69,22 @@ def test_a_large_image_is_cut_into_tiles_and_nothing_changes(architecture, choic
     image = torch.rand(1, 3, 576, 128, generator=torch.Generator().manual_seed(0))
     whole, sizes, levels = patches(image), set(), patches._levels
     monkeypatch.setattr("embeddings.patches.TILE_PX", 64)
+    monkeypatch.setattr("embeddings.patches.PATCHES_AT_ONCE", 3 * 16)
     monkeypatch.setattr(patches, "_levels", lambda tile: sizes.add(tile.shape) or levels(tile))
-    tiled = patches(image)
+    bands = list(patches.bands(image))
+    tiled = torch.cat([band.vectors for band in bands], dim=1)
     assert tiled.shape == whole.shape and max(map(max, sizes)) <= 64 + 2 * 224 and len(sizes) > 3
     assert (tiled - whole).abs().max() < 1e-4 * whole.abs().max()
+    assert [band.top for band in bands] == [0, *np.cumsum([band.vectors.shape[1] for band in bands])[:-1]]
+    assert len(bands) > 5 and {band.grid for band in bands} == {whole.shape[1:3]}
+    assert bands[1].numbers == (bands[1].top * whole.shape[2], bands[2].top * whole.shape[2])
     in_bytes = (image * 255).to(torch.uint8)  # each tile is made floats by itself
     seen = patches(in_bytes, lambda images, down, across: images[..., down, across] / 255)
     assert torch.equal(seen, patches(in_bytes / 255))
-    odd = patches(torch.rand(1, 3, 551, 133))
+    image = torch.rand(1, 3, 551, 133)
+    odd = patches(image)
+    monkeypatch.setattr("embeddings.patches.TILE_PX", 96)
+    assert (patches(image) - odd).abs().max() < 1e-4 * odd.abs().max()  # wherever the last tile begins
     assert odd.shape[1:3] == ((20, 20) if "grid" in choice else (69, 17)) and odd.isfinite().all()
 
 
@@ -96,3 +104,19 @@ def test_an_average_of_very_many_patches_of_a_large_image_is_none(size, grid, ex
     encoder, image = Encoder("timm/test_resnet", 0).eval(), torch.rand(1, 3, *size)
     assert Patches(encoder, grid=grid, all_of_large=True)(image).shape[1:3] == expected
     assert Patches(encoder, grid=grid)(image).shape[1:3] == (grid, grid)
+
+
+def test_tiles_are_as_large_as_memory_allows():
+    assert tile_px_for(10**9) == 1536 and tile_px_for((960 + 448) ** 2) == 960 and tile_px_for(1) == 256
+    assert tile_px_for((960 + 448) ** 2 - 1) == 928
+    patches, image = Patches(Encoder("timm/test_resnet", 0).eval(), ("level1", "level2")), torch.rand(1, 3, 1500, 64)
+    whole = patches(image)
+    patches.tile_px = 256
+    assert len(list(patches.bands(image))) > 1
+    assert (patches(image) - whole).abs().max() < 1e-4 * whole.abs().max()
+
+
+def test_what_an_encoder_takes_a_pixel_is_what_its_largest_layer_does(encoder):
+    """Of a ResNet-18 64 channels at half of the side, before and after an activation."""
+    assert Patches(encoder).bytes_per_pixel >= 1.5 * 2 * 64 / 4 * 4
+    assert Patches(encoder).bytes_per_pixel < 1000

@@ -159,6 +159,8 @@ def check_parts(config: Fit) -> None:
         if getattr(config, name) != getattr(defaults, name):
             raise UserError(f"--{name.replace('_', '-')} looks at all good images, and a manifest is fitted to in "
                             "parts: leave it out, or name a folder.")  # fmt: skip
+    if config.memory_gb is not None:
+        raise UserError("--memory-gb is for the images of a folder, and a manifest's are seen elsewhere: leave it out.")
     if config.shots != "all":
         raise UserError("--shots draws from all good images, and a manifest is fitted to in parts: leave it out.")
     if config.part_images < 1:

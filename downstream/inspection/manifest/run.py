@@ -64,9 +64,11 @@ def check(config: Run) -> None:
         raise UserError("--data names what to inspect: leave the images out, or --data.")
     if config.part_images < 1:
         raise UserError(f"{config.part_images} images make no part: give 1 or more.")
-    for name in ("maps", "format", "layout"):
+    for name in ("maps", "format", "layout", "memory_gb"):
         if getattr(config, name):
-            raise UserError(f"--{name} is for images that are named, and not for --data: leave it out.")
+            raise UserError(
+                f"--{name.replace('_', '-')} is for images that are named, and not for --data: leave it out."
+            )
 
 
 @contextmanager

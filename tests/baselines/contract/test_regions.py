@@ -68,6 +68,13 @@ def test_minimum_area_is_of_the_original_image():
     )
 
 
+def test_a_large_map_is_gone_through_some_rows_at_a_time_and_nothing_changes(monkeypatch):
+    values = np.random.default_rng(0).integers(0, 9, (40, 30)).astype(np.float32)  # with equal peaks
+    whole, mask = regions(values, 5), region_mask(values, 5, 3)
+    monkeypatch.setattr("baselines.contract.regions.PIXELS_AT_ONCE", 3 * 30)
+    assert regions(values, 5) == whole and len(whole) > 5 and (region_mask(values, 5, 3) == mask).all()
+
+
 def test_flat_and_empty_maps():
     flat = np.full((4, 6), 0.5)
     assert regions(flat, 0.5) == [] and not region_mask(flat, 0.5).any()

@@ -9,11 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 from large_images import DEFECT_PX, surface
+from memory_of_images import LIMITS, SMALL
 from method_suite import predict
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from downstream.methods import patchcore
 from downstream.methods.fused import Fused
 from downstream.methods.padim import PaDiM
+from downstream.methods.patchcore import PatchCore
 
 TESTS = Path(__file__).resolve().parents[2]
 ONE_CORE = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
@@ -38,6 +41,36 @@ def test_memory_grows_with_the_patches_and_not_with_copies_of_the_image(method, 
     assert (large - small) / (1280**2 - 384**2) < 55
 
 
+class Largest(TorchDispatchMode):
+    """Bytes of the largest tensor that is made meanwhile."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bytes = 0
+
+    def __torch_dispatch__(self, function, types, given=(), named=None):
+        made = function(*given, **(named or {}))
+        for each in made if isinstance(made, tuple | list) else [made]:
+            if isinstance(each, torch.Tensor):
+                self.bytes = max(self.bytes, each.untyped_storage().nbytes())
+        return made
+
+
+@pytest.mark.parametrize("method_class", [PatchCore, Fused])
+def test_nothing_that_is_made_of_an_image_is_larger_than_its_map(method_class, monkeypatch):
+    """Nor than a tile: of all patches' 272 channels it would be four times that."""
+    for module, limits in LIMITS.items():
+        for name, value in limits.items():
+            monkeypatch.setattr(module, name, value)
+    monkeypatch.setattr("embeddings.patches.TILE_PX", 128)
+    side = 640
+    images = [torch.randint(0, 256, (3, side, side), dtype=torch.uint8) for _ in range(3)]
+    with Largest() as largest:
+        method = method_class(**SMALL).fit([]).refer(images[:2])
+        (found,) = method.predict(images[2:])
+    assert found.maps.shape == (1, side, side) and largest.bytes == found.maps.nbytes
+
+
 @pytest.mark.parametrize("method_class", [PaDiM, Fused])
 def test_a_defect_of_twelve_pixels_is_found_by_gaussians_that_patches_share(method_class, monkeypatch):
     """At native resolution, of a texture that begins elsewhere in each image."""
@@ -60,9 +93,9 @@ def test_a_defect_of_twelve_pixels_is_found_by_gaussians_that_patches_share(meth
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["patchcore", "fused"])
 def test_a_defect_of_twelve_pixels_is_found_in_a_hundred_megapixels_in_4_gib(method, tmp_path):
-    """As a user would: `fit --size-px native` on three images of 10,000 px, and `run`."""
-    images = tmp_path / "images"
-    lines = lines_of("large_images.py", images, 10_000, "--method", method, cache=tmp_path / "cache")
+    """As a user would: `fit --size-px native --memory-gb 4` on three images of 10,000 px, and `run`."""
+    images, options = tmp_path / "images", ("--method", method, "--memory-gb=4")
+    lines = lines_of("large_images.py", images, 10_000, *options, cache=tmp_path / "cache")
     (found,) = (json.loads(line.removeprefix("measured ")) for line in lines if line.startswith("measured "))
     assert found["exit"] == 1 and found["is_found"]
     assert max(found["fit_bytes"], found["run_bytes"]) < 4 * 2**30

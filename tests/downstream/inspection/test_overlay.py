@@ -3,9 +3,11 @@
 import time
 
 import numpy as np
+import pytest
+from PIL import Image
 
 from baselines.contract.regions import Region
-from downstream.inspection.overlay import overlay, reduced
+from downstream.inspection.overlay import overlay, reduced, resized
 
 
 def test_overlay_is_drawn_at_the_images_shape_with_its_boxes():
@@ -39,3 +41,16 @@ def test_a_very_tall_image_is_drawn_at_once():
     drawn = overlay(pixels, np.full((48, 48), 2.0, np.float32), 1.0, [region], "DEFECTIVE", True)
     assert time.process_time() - start_s < 3
     assert drawn.height < 600
+
+
+@pytest.mark.parametrize("way", [Image.Resampling.BOX, Image.Resampling.BILINEAR])
+def test_a_large_image_is_made_smaller_some_rows_at_a_time_and_nothing_changes(way, monkeypatch):
+    generator = np.random.default_rng(0)
+    values = generator.random((331, 90), np.float32)
+    pixels = generator.integers(0, 256, (331, 90, 3), np.uint8)
+    whole = [resized(each, (37, 101), way) for each in (values, pixels)]
+    monkeypatch.setattr("downstream.inspection.overlay.LARGE_PIXELS", 1)
+    monkeypatch.setattr("downstream.inspection.overlay.ROWS_AT_ONCE", 8)
+    in_parts = [resized(each, (37, 101), way) for each in (values, pixels)]
+    np.testing.assert_allclose(in_parts[0], whole[0], atol=1e-5)
+    np.testing.assert_allclose(in_parts[1].astype(int), whole[1].astype(int), atol=1)

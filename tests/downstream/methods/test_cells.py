@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from downstream.methods import cells
-from downstream.methods.gaussians import Moments
+from downstream.methods.gaussians import Gaussians, Moments
 
 GRID, SHARE = (9, 11), 6
 
@@ -43,12 +43,13 @@ def test_sums_and_distances_are_those_of_one_position_a_cell(views, inside, monk
 
     moments = Moments.about(images[0, 0, members[:, 0]][None])
     for image in images:
-        cells.add(moments, image, members)
+        cells.add(moments, image[None], cells.Feed(members))
+        moments.count = moments.count + views * SHARE
     expected = moments_of(at_cells)
     assert int(moments.count) == int(expected.count) == 7 * views * SHARE
     torch.testing.assert_close(moments.second, expected.second)
     gaussians = cells.fitted(moments, None)
-    found = cells.distances(gaussians, images[:2, 0], members)
+    found = distances(gaussians, images[:2, 0], members)
     for image, of_image in zip(images[:2, 0], found, strict=True):
         naive = [torch.empty(0)] * len(inside)
         for number, cell in enumerate(members):
@@ -56,6 +57,27 @@ def test_sums_and_distances_are_those_of_one_position_a_cell(views, inside, monk
                 naive[patch] = (gaussians.whitening[number] @ (image[patch] - gaussians.mean[number])).norm()
         torch.testing.assert_close(of_image, torch.stack(naive), rtol=1e-4, atol=1e-4)
     others = cells.fitted(moments_of([part for number, part in enumerate(at_cells) if number != 2]), None)
-    without = cells.distances_without(moments, images[2], members, None)
-    expected = cells.distances(others, images[2, :1], members)[0]
+    without = torch.empty(1, len(inside))
+    feed, floor = cells.Feed(members), cells.floor_of(moments)
+    for band in images[2].split(17, dim=1):
+        cells.distances_without(without, moments, band, feed, None, floor)
+    expected = distances(others, images[2, :1], members)
     torch.testing.assert_close(without, expected, rtol=5e-3, atol=2e-3)
+
+
+def test_patches_in_parts_are_those_of_one_and_few_are_held(inside, monkeypatch):
+    monkeypatch.setattr(cells, "NUMBERS_AT_ONCE", 1)  # a cell at a time
+    members = cells.cells_of(inside, GRID, SHARE)
+    vectors = torch.arange(len(inside), dtype=torch.float32)[None, :, None]
+    feed, found, held = cells.Feed(members), [], []
+    for part in vectors.split(7, dim=1):
+        found += [(chunk.start, of_cells.flatten().long().tolist()) for chunk, of_cells in feed.take(part)]
+        held.append(feed._held.shape[1])
+    assert found == list(enumerate(members.tolist()))
+    assert max(held) < 5 * GRID[1] and held[-1] == 0
+
+
+def distances(gaussians: Gaussians, vectors: torch.Tensor, members: torch.Tensor) -> torch.Tensor:
+    found = vectors.new_empty(vectors.shape[:2])
+    cells.distances(found, gaussians, vectors, cells.Feed(members))
+    return found

@@ -39,8 +39,8 @@ def test_left_out_normals_give_each_part_the_mean_that_it_counts(nuts):
     assert float(left_out.mean() * fused.fusion_[1]) == pytest.approx(1, rel=1e-5)
     kept = []
     padim = PaDiM(**SMALL, dimensions=None, normalize=True)
-    for views in padim._views_of_normals(nuts[:8]):
-        padim._add_to_sums(views, kept)
+    for bands in padim._views_of_normals(nuts[:8]):
+        list(padim._adding(bands, kept))
     assert float(padim._fit_gaussians(kept).mean() * fused.fusion_[0]) == pytest.approx(0.6 * 8 / (8 + FEW), rel=1e-5)
 
 
@@ -51,8 +51,7 @@ def test_the_two_disagree_most_on_what_is_strange_for_its_position_alone(nuts, t
     assert prediction.disagreements[2:].min() > 2 * prediction.disagreements[:2].max()
     alone = []  # each statistic by itself, in standard deviations of normals that it did not learn from
     for cls, image in ((PaDiM, moved[0]), (PatchCore, moved[0])):
-        distances = cls.distances(fused, fused._projected(fused.patches(image[None])) if cls is PaDiM
-                                  else fused.patches(image[None]))  # fmt: skip
+        distances = cls._distances(fused, fused._bands(image[None]))
         alone.append(float(distances.flatten().max()))  # of 64 patches the top share is one
     expected = (torch.tensor(alone) - fused.member_units_[:, 0]) / fused.member_units_[:, 1]
     assert float(prediction.disagreements[2]) == pytest.approx(float((expected[0] - expected[1]).abs()), rel=1e-4)

@@ -77,7 +77,7 @@ def test_large_images_are_bytes_until_a_part_of_them_is_seen_and_nothing_changes
 
     whole, watched = fitted(nuts[:6])
     (expected,) = whole.predict(nuts[6:9])
-    limits = {"PATCHES_IN_PLACE": 30, "MAX_MAP_PIXELS": 64 * 64, "SORTED_AT_ONCE": 1000}
+    limits = {"MAX_MAP_PIXELS": 64 * 64, "SORTED_AT_ONCE": 1000}
     for name, value in limits.items():
         monkeypatch.setattr(f"downstream.methods.patch_method.{name}", value)
     monkeypatch.setattr("downstream.methods.patchcore.PATCHES_AT_ONCE", 50)
@@ -96,6 +96,5 @@ def test_many_patches_are_normalized_and_looked_up_in_parts(nuts, monkeypatch):
     method = PatchCore(**SMALL).fit([]).refer(nuts[:6])
     (whole,) = method.predict(nuts[6:9])
     monkeypatch.setattr("downstream.methods.patchcore.PATCHES_AT_ONCE", 50)
-    monkeypatch.setattr("downstream.methods.patch_method.PATCHES_IN_PLACE", 30)
     (in_parts,) = method.predict(nuts[6:9])
     torch.testing.assert_close(in_parts.maps, whole.maps, rtol=1e-5, atol=1e-6)

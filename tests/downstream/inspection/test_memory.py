@@ -1,0 +1,61 @@
+"""What may be taken of memory: tiles that fit, and refusals before anything begins."""
+
+import pytest
+from refusals import refusal
+
+from baselines.trivial import MeanImage
+from downstream.inspection import memory
+from downstream.inspection.memory import bytes_for, keep_within
+from downstream.methods.ensemble import Ensemble
+from downstream.methods.fused import Fused
+from downstream.methods.patchcore import PatchCore
+
+GIB = 2**30
+TINY = {"encoder": "random", "architecture": "timm/test_resnet", "levels": ("level1", "level2")}
+
+
+@pytest.fixture
+def sizes(monkeypatch):
+    """A process of half a GiB, on a machine where 64 are free."""
+    monkeypatch.setattr(memory, "own_memory_bytes", lambda: GIB // 2)
+    monkeypatch.setattr(memory, "free_memory_bytes", lambda: 64 * GIB)
+
+
+def test_the_largest_tiles_that_fit_are_taken(sizes, monkeypatch):
+    method, said = PatchCore(**TINY), []
+    keep_within(method, 10_000, None, said.append)
+    assert method.most_pixels is None and not said  # there is room
+    keep_within(method, 10_000, 64, said.append)
+    assert method.most_pixels is None and not said
+    needed = [bytes_for(method, (10_000, 10_000), tile_px, 0) for tile_px in (1536, 1024, 256)]
+    assert needed == sorted(needed, reverse=True)
+    for name in ("MAP", "REGIONS"):  # so that what is seen decides
+        monkeypatch.setattr(memory, name, 0)
+    tight = bytes_for(method, (20_000, 3000), 512, 0) / GIB
+    keep_within(method, (20_000, 3000), tight, said.append)
+    assert method.most_pixels == (512 + 448) ** 2 and method._opened_patches().tile_px == 512
+    keep_within(method, 64, None, said.append)
+    assert method.most_pixels is None
+    assert len(said) == 1 and "are allowed: 0.9 megapixels are looked at at once" in said[0]
+
+
+def test_what_does_not_fit_is_refused_or_said(sizes, monkeypatch):
+    method, said = Fused(**TINY), []
+    typed = refusal(keep_within, method, 10_000, 1.5, said.append, "fused", 3)
+    assert typed.startswith("fused takes about 2") and "--memory-gb allows 1.5" in typed and not said
+    monkeypatch.setattr(memory, "free_memory_bytes", lambda: GIB)
+    keep_within(method, 10_000, None, said.append, "fused", 3)
+    assert len(said) == 1 and "and 1.5 are free: a smaller --size-px takes less" in said[0]
+    assert "cannot be: give the GiB" in refusal(keep_within, method, 64, 0.0, said.append)
+    assert "bounds what padim, patchcore" in refusal(keep_within, MeanImage(), 64, 4, said.append, "mean")
+    keep_within(MeanImage(), 64, None, said.append)
+    assert len(said) == 1
+
+
+def test_gaussians_scales_and_lights_count(sizes):
+    shape = (4096, 4096)
+    assert bytes_for(Fused(**TINY), shape, 512, 3) > bytes_for(PatchCore(**TINY), shape, 512, 3)
+    options = dict(TINY)
+    shared = {name: options.pop(name) for name in ("encoder", "architecture")}
+    one, several = PatchCore(**TINY), Ensemble(method="patchcore", options=options, **shared)
+    assert bytes_for(several, shape, 512, 3) > bytes_for(one, shape, 512, 3) + 3 * 4 * 4096**2
