@@ -58,9 +58,9 @@ METHODS = (
 # (task, compared with, section, what stands before the figure in the section's printed output)
 SPEEDS = (
     ("search among a million vectors", "faiss's exact index", "Speed of search", "ours over faiss's exact"),
-    ("inspect, PaDiM on ResNet-18 (random weights), int8 ONNX", "anomalib's PaDiM in torch",
-     "Speed of answering", "faster_1_thread"),
-    ("inspect, the default method, ONNX", "the same",
+    ("inspect, PaDiM, int8 ONNX, 256 px", "anomalib's PaDiM on ResNet-18 in torch, 256 px",
+     "Speed of answering at the size of anomalib's images", "faster_1_thread"),
+    ("inspect, the default method at 384 px, ONNX", "the same",
      "Speed of answering, the default method at 384 px on capsule", "faster_2_threads"),
     ("fit PaDiM", "anomalib", "Speed of patch statistics", "fit "),
     ("pretrain on files of 1024 px", "lightly's loop", "Speed of pretraining", "over_lightly_1024"),
