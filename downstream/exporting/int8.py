@@ -23,7 +23,7 @@ from downstream.exporting.graph import InspectionGraph, PatchVectors
 from downstream.exporting.onnx_file import OPSET, onnx_model
 from downstream.inspection.inspector import Inspector
 from downstream.methods.exported import IMAGES, probe_image
-from embeddings.patches import ALL, part_of
+from embeddings.patches import ALL, Band, part_of
 from pretrain.command import UserError
 from pretrain.files import scratch_folder
 
@@ -72,11 +72,12 @@ class QuantizedPatches:
         self._session = _session(proto)
         self._takes_floats = takes_floats
 
-    def __call__(self, images: Tensor, seen: Callable[[Tensor, slice, slice], Tensor] = part_of) -> Tensor:
+    def bands(self, images: Tensor, seen: Callable[[Tensor, slice, slice], Tensor] = part_of) -> Iterator[Band]:
+        """All in one: images that are cut into tiles are not exported."""
         images = seen(images, ALL, ALL)
         given = images if self._takes_floats else images.mul(255).round().to(torch.uint8).permute(0, 2, 3, 1)
         (vectors,) = self._session.run(None, {IMAGES: np.ascontiguousarray(given.numpy())})
-        return torch.from_numpy(vectors)
+        yield Band(torch.from_numpy(vectors), 0, tuple(vectors.shape[1:3]))
 
 
 def refitted(

@@ -60,6 +60,8 @@ def learning(images: Path, material: Material, out: Path) -> tuple:
 
 COMMANDS = (inspecting, triaging, inspecting, searching, inspecting, learning, inspecting, fitting, inspecting,
             extracting, inspecting, surveying, inspecting, mending)  # fmt: skip
+# Where all is well or some images cannot be read, of those that say more than that nothing could be done.
+ENDS = {inspecting: (0, 1, 3), mending: (0, 2, 3)}
 
 
 class HostileImages(Attack):
@@ -81,7 +83,7 @@ class HostileImages(Attack):
         except subprocess.TimeoutExpired:
             return f"{words.__name__}: it hangs for {SECONDS} s"
         is_refused = done.returncode == 2 and words is not inspecting
-        if done.returncode not in ((0, 1, 3) if words is inspecting else (0, 2)) or "Traceback" in done.stderr:
+        if done.returncode not in ENDS.get(words, (0, 2)) or "Traceback" in done.stderr:
             return f"{words.__name__}: exit code {done.returncode}: {done.stderr[-300:]}"
         if is_refused and "error: " not in done.stderr:
             return f"{words.__name__}: it does not say what is wrong: {done.stderr[-300:]}"

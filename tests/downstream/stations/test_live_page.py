@@ -98,7 +98,7 @@ def test_a_tile_follows_its_station(browser, here, url, images):
         expect(page).to_have_title("(1) heldout line")
         # A fault is seen for a second, however soon a pass follows.
         push(here, images["pass"])
-        shows(tile(page), "fault")
+        expect(page.locator("#tiles > li[data-kind=fault] svg.fault")).to_have_count(1)
         shows(tile(page), "pass")
         shows(tile(page, "lid"), "waiting")
         red, green, blue = colors(page, ".tile .said")["pass"]
