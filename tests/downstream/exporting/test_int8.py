@@ -18,6 +18,7 @@ from downstream.exporting.onnx_file import CLOSE, onnx_model, parity, predicted_
 from downstream.inspection.inspector import Inspector
 from downstream.methods.exported import OUTPUTS, Exported
 from downstream.methods.padim import PaDiM
+from pretrain.data.channels import read_image
 from pretrain.encoder import Encoder
 
 
@@ -96,7 +97,7 @@ def test_rectangles_in_int8_and_by_openvino(demo_folder, tmp_path):
     native = Inspector.load(tmp_path / "model")
     lenient = ("--data", tmp_path, "--max-auroc-loss", 1, "--max-changed-decisions", 1)
     assert run_export(tmp_path / "model", "--to", "onnx-int8", "--out", tmp_path / "int8.onnx", *lenient) == 0
-    images = [native._opened(path).pixels.copy() for path in sorted(tmp_path.glob("*.png"))[:3]]
+    images = [native._opened(path, read_image).pixels.copy() for path in sorted(tmp_path.glob("*.png"))[:3]]
     found = Exported(tmp_path / "int8.onnx")
     assert found.size_px == native.size_px == (40, 104)
     before, after = predicted_arrays(native.method, images)[1], predicted_arrays(found, images)[1]
