@@ -200,9 +200,8 @@ class OnRay:
             reason = str(error).partition("\n")[0] or type(error).__name__
             raise UserError(f"Ray cannot go on ({reason}): put that right, and the same command goes on.") from None
         finally:
-            # Not by force: of a task that is done at that very moment, that ends this process (Ray 2.60).
             for each in waiting if ray.is_initialized() else ():
-                ray.cancel(each)
+                ray.cancel(each, force=True)
 
     def _first_done(self, waiting: list, in_order: bool) -> object:
         """Of those that wait, the first that is done, or where their order counts, the first one, once it is done. A

@@ -128,7 +128,8 @@ def test_a_worker_that_is_frozen_is_ended_from_outside_and_keeps_no_other(tmp_pa
     assert isinstance(lost, Lost) and "took longer than 1 s" in lost.reason
     stopped = [each for each in psutil.Process().children(recursive=True) if each.status() == psutil.STATUS_STOPPED]
     until(lambda: not any(each.is_running() for each in stopped))
-    assert dict(tasks.map(on_ray.freezes, [str(tmp_path)])) == {str(tmp_path): "done"}
+    patient = OnRay(Connected(import_module("ray")), patience_s=60, gpus=0)
+    assert dict(patient.map(on_ray.freezes, [str(tmp_path)])) == {str(tmp_path): "done"}
 
 
 def test_a_connection_that_is_refused_to_a_worker_is_not_the_end_of_ray():

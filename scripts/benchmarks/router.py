@@ -97,8 +97,9 @@ def product_of(images: ImageSet, config: Router) -> Product:
     method = make_method(Fit(data=config.data, method=config.method), config.data, lambda _: None)
     if not isinstance(method, PatchMethod):
         raise UserError(f"{config.method} sees no image as a whole: give fused, padim or patchcore.")
-    for _ in method._views_of_normals(Images(good)):
-        pass
+    for bands in method._views_of_normals(Images(good)):
+        for _ in bands:
+            pass
     return Product(category, images.size_px, images.channels, method, unit_of(method.pooled_))
 
 
