@@ -253,6 +253,7 @@ def test_models_that_cannot_be_read_stop_no_start_and_are_not_gone(models_folder
     service.database.close()
 
 
+@pytest.mark.slow
 def test_several_workers_agree(models_folder, tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     models = tmp_path / "models"  # none with an encoder, which each of three processes would take 2 s to open

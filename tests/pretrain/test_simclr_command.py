@@ -104,6 +104,7 @@ def figures(out: Path) -> list[dict]:
     return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_a_compiled_encoder_trains_the_same(finished, demo_folder, tmp_path, monkeypatch):
     """By torch's own kernels, as inductor takes a minute; also when it goes on after a stop."""
     compiled = []
@@ -175,6 +176,7 @@ def test_a_training_that_only_spoils_its_start_keeps_it_and_ends_early(demo_fold
     assert "ended at step 4: none was better since step 0" in done.stderr
 
 
+@pytest.mark.slow
 def test_frozen_stages_from_cached_maps_resume_bit_for_bit(demo_folder, tmp_path, monkeypatch):
     short = ("--steps", "4", "--monitor-every", "4", "--checkpoint-minutes", "0")
     options = (*DEFAULT, *short, "--freeze-stages", "2", "--cached-views", "2")

@@ -65,6 +65,7 @@ def test_a_graph_that_answers_otherwise_is_not_written(nut_converted, padim_fold
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_floats_may_be_asked_for(padim_folder, onnx_file, tmp_path, nut_pixels):
     assert run_export(padim_folder, "--input", "float", "--out", tmp_path / "float.onnx") == 0
     floats = Exported(tmp_path / "float.onnx")

@@ -143,6 +143,7 @@ def dry_run(packed: Path, tmp_path: Path, *parts: str) -> dict[str, object]:
     return result
 
 
+@pytest.mark.slow
 def test_a_dry_run_goes_through_a_part_with_what_the_machine_has(packed, tmp_path):
     result = dry_run(packed, tmp_path, "views")
     assert result["views_per_s kornia"] > 0 and result["views_per_s fast"] > 0
