@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from baselines.contract import method as contract
-from downstream.methods import cells, coreset, fused, padim, patch_method, patchcore
+from downstream.methods import bands, cells, coreset, fused, maps, padim, patch_method, patchcore
 from embeddings import patches
 
 SMALL = {"architecture": "timm/test_resnet", "encoder": "random", "dimensions": 16, "coreset_ratio": 0.001}
@@ -22,13 +22,9 @@ LIMITS = {
     contract: {"MAX_PIXELS_AT_ONCE": 256**2},
     coreset: {"POOL": 64},
     patchcore: {"MIN_PATCHES": 64, "PATCHES_AT_ONCE": 2**10, "MAX_CANDIDATES": 2**10},
-    patch_method: {
-        "MAX_MAP_PIXELS": 2**16,
-        "SORTED_AT_ONCE": 2**16,
-        "LARGE_PX": 256,
-        "ROWS_AT_ONCE": 64,
-        "MAX_PATCHES_EACH": 2**8,
-    },
+    patch_method: {"MAX_MAP_PIXELS": 2**16},
+    maps: {"SORTED_AT_ONCE": 2**16, "LARGE_PX": 256, "ROWS_AT_ONCE": 64},
+    bands: {"MAX_PATCHES_EACH": 2**8},
     padim: {"MAX_LARGE_GAUSSIAN_BYTES": 2**18},
     cells: {"NUMBERS_AT_ONCE": 2**16},
 }

@@ -15,8 +15,9 @@ from baselines.contract.method import Method
 from downstream.methods.ensemble import Ensemble
 from downstream.methods.evidence import Evidence, inputs_of
 from downstream.methods.fused import Fused
+from downstream.methods.maps import counted_share, highest_count, upsampling_matrix
 from downstream.methods.padim import PaDiM
-from downstream.methods.patch_method import PatchMethod, counted_share, highest_count, upsampling_matrix
+from downstream.methods.patch_method import PatchMethod
 from downstream.methods.patchcore import PatchCore
 from downstream.methods.references import background
 from downstream.methods.region import painted
@@ -149,13 +150,11 @@ class PatchGraph(nn.Module):
         weights = torch.ones(rows, columns)
         if method.foreground:
             weights = 1 - method.foreground * background(method.patch_sum_).float()
-        inside, seen_px = torch.arange(rows * columns), height * width
-        if (roi := self.vectors.roi) is not None:
-            inside, seen_px = method._positions((rows, columns)), int(roi.sum())
-            weights = weights * method._spread(torch.ones(1, len(inside)), (rows, columns))[0]
+        inside = method.region.numbers((rows, columns), cpu)
+        weights = weights * method.region.spread(torch.ones(1, len(inside)), (rows, columns))[0]
         self.register_buffer("weights", weights)
         self.register_buffer("inside", inside)
-        self.highest = highest_count(method.top_share, seen_px, (height, width))
+        self.highest = highest_count(method.top_share, method.region.pixels((height, width)), (height, width))
         self.image_weight = method.image_weight
         if self.image_weight:
             self.register_buffer("pooled_normals", method.pooled_)
@@ -190,7 +189,7 @@ class GaussianDistances(nn.Module):
         self.register_buffer("inside", None)
         if hasattr(method, "roi_"):  # of positions elsewhere nothing was learned
             grid = method.position_weights_.shape
-            inside, last = method._positions(grid), torch.full((grid.numel(),), len(mean))
+            inside, last = method.region.numbers(grid, mean.device), torch.full((grid.numel(),), len(mean))
             self.register_buffer("inside", inside)
             self.register_buffer("number_inside", last.index_copy(0, inside, torch.arange(len(inside))))
         dimensions = mean.shape[1]

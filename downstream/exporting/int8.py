@@ -110,7 +110,7 @@ def check_same(model: Inspector, normals: Sequence[Tensor]) -> None:
             "threshold anew: fit it to more, or export --to onnx."
         )
     for position in (0, len(normals) // 2, len(normals) - 1):
-        (seen,) = model.method._pooled(model.method.patches(normals[position][None]))
+        (seen,) = model.method.region.within(model.method.patches(normals[position][None])).mean(1)
         kept = model.method.pooled_[position]
         if (seen - kept).norm() > SAME_MEAN * kept.norm():
             raise UserError(

@@ -11,9 +11,11 @@ from functools import partial
 
 from baselines.contract.method import LEARNING_BATCH, MAX_PIXELS_AT_ONCE, Method, at_once
 from downstream.inspection.asked_method import Say
+from downstream.methods.bands import MAX_PATCHES_EACH
 from downstream.methods.ensemble import Ensemble
+from downstream.methods.normals import MAX_FOR_CHANNELS, MAX_LEFT_OUT
 from downstream.methods.padim import PaDiM
-from downstream.methods.patch_method import MAX_FOR_CHANNELS, MAX_LEFT_OUT, MAX_PATCHES_EACH, PatchMethod
+from downstream.methods.patch_method import PatchMethod
 from embeddings.patches import MARGIN_PX, MIN_TILE_PX, TILE_PX, TILE_STEP_PX
 from pretrain.command import UserError
 from pretrain.data.size import Size, named, scaled, sides

@@ -5,7 +5,7 @@ nearest patch is wherever it is, and four normals will do.
 """
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,11 +15,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from downstream.methods.bands import heard
 from downstream.methods.coreset import Coresets
 from downstream.methods.evidence import Evidence, Patches, inputs_of, learn_evidence
 from downstream.methods.gaussians import Moments
+from downstream.methods.normals import MAX_LEFT_OUT, nearest_other
 from downstream.methods.padim import PaDiM, packed, unpacked
-from downstream.methods.patch_method import MAX_LEFT_OUT, PatchMethod, nearest_other
+from downstream.methods.patch_method import PatchMethod
 from downstream.methods.patchcore import PatchCore
 from embeddings.patches import Band
 from pretrain.command import UserError
@@ -127,7 +129,7 @@ class Fused(PaDiM, PatchCore):
             return nearest * PatchCore._distances(self, bands), None
         of_nearest: list[Tensor] = []
         of_gaussians = PaDiM._distances(
-            self, heard(bands, lambda band: self._of_nearest(self._counted(band)), of_nearest)
+            self, heard(bands, lambda band: self._of_nearest(self.region.inside(band)), of_nearest)
         )
         members = of_gaussians, torch.cat(of_nearest, dim=1)
         both = nearest * members[1] + gaussian * of_gaussians
@@ -204,14 +206,14 @@ class Fused(PaDiM, PatchCore):
             bands = heard(self._seen_alone(normals[own]), partial(self._first_without, own=own), parts)
             gaussian.append(self._without_itself(bands))
             nearest.append(torch.cat(parts)[None])
-        gaussian, nearest = (self._spread(torch.cat(each), self.grid_) for each in (gaussian, nearest))
+        gaussian, nearest = (self.region.spread(torch.cat(each), self.grid_) for each in (gaussian, nearest))
         self._set_units(gaussian, nearest, len(self.pooled_))
         distances = self.fusion_[0] * gaussian + self.fusion_[1] * nearest
         self._add_normals(distances, nearest_other(self.pooled_, chosen))
 
     def _first_without(self, band: Band, own: int) -> Tensor:
         """PatchCore's distances of the normal `own` in its first view, without its own patches: (p,)."""
-        return self._of_nearest_without(self._counted(band)[0, 0], own)
+        return self._of_nearest_without(self.region.inside(band)[0, 0], own)
 
     def _as_summed(self, vectors: Tensor) -> Tensor:
         return self._projected(vectors)
@@ -307,14 +309,14 @@ class Fused(PaDiM, PatchCore):
             alone = torch.stack([self._strangest(part) for part in members])
             self.member_units_ = torch.stack([alone.mean(1), alone.std(1).clamp(min=1e-12)], dim=1)
         distances = self._strangeness(left_out) + evidence
-        self._add_normals(self._spread(distances, self.grid_), nearest_other(self.pooled_, left_out.numbers))
+        self._add_normals(self.region.spread(distances, self.grid_), nearest_other(self.pooled_, left_out.numbers))
 
     def _evidence_of(self, defective: Sequence[Marked]) -> Patches:
         """Marked images as evidence.py sees them."""
         parts = []
         for image, mask in defective:
             vectors = self.patches(image[None])
-            inside = self._within(vectors)[0]  # (p, d)
+            inside = self.region.within(vectors)[0]  # (p, d)
             distances, rows = self._nearest(inside)
             patches = self._projected(inside)
             nearest = PatchCore._patch_scores(self, inside, distances, rows)
@@ -322,7 +324,7 @@ class Fused(PaDiM, PatchCore):
             drawn = torch.zeros(len(inside), dtype=torch.bool)
             if mask is not None:  # of a small one, the patch that it covers most
                 cover = F.adaptive_avg_pool2d(mask[None, None].float().to(self.device), vectors.shape[1:3])
-                cover = self._within(cover[0, 0, :, :, None])[:, 0].cpu()
+                cover = self.region.within(cover[0, 0, :, :, None])[:, 0].cpu()
                 drawn = (cover > 0) & (cover >= cover.max().clamp(max=DEFECTIVE_SHARE))
             inputs = inputs_of(patches, self.coreset_[rows[:, 0]])
             parts.append(Patches(inputs.cpu(), strangeness.cpu(), drawn))
@@ -340,14 +342,6 @@ class Fused(PaDiM, PatchCore):
         super()._forget()
         for name in ("_remembered", "_left_out"):
             vars(self).pop(name, None)
-
-
-def heard(bands: Iterable[Band], look: Callable[[Band], Tensor], into: list[Tensor]) -> Iterator[Band]:
-    """Hand on bands after a look at each."""
-    for band in bands:
-        into.append(look(band))
-        yield band
-        del band
 
 
 def remembered(left_out: LeftOut, members: Tensor) -> Remembered:

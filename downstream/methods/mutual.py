@@ -40,12 +40,12 @@ class Mutual(PatchCore):
     def _learn(self, normals: Sequence[Tensor]) -> None:
         self.compared_ = draw(len(normals), min(self.against, len(normals)), self.seed)
         normals = self._views_of_normals([normals[i] for i in self.compared_])
-        bands = [[self._projected(self._counted(band)[:, 0]) for band in of_batch] for of_batch in normals]
+        bands = [[self._projected(self.region.inside(band)[:, 0]) for band in of_batch] for of_batch in normals]
         self.patches_ = torch.cat([torch.cat(of_batch, dim=1) for of_batch in bands])  # (m, p, k)
         self.normal_scores_ = self.patches_.new_empty(0)  # `each_left_out` gives them, as they take long
 
     def _distances(self, bands: Iterable[Band]) -> Tensor:
-        of_bands = (self._projected(self._counted(band)) for band in bands)
+        of_bands = (self._projected(self.region.inside(band)) for band in bands)
         return torch.cat([torch.stack([self._mutual(patches) for patches in images]) for images in of_bands], dim=1)
 
     def each_left_out(self, normals: Sequence[Tensor]) -> Iterator[Prediction]:
@@ -55,9 +55,9 @@ class Mutual(PatchCore):
             positions = range(start, min(start + LEARNING_BATCH, len(normals)))
             images = torch.stack([normals[i] for i in positions])
             vectors = self.patches(images)
-            inside = self._projected(self._within(vectors))  # (b, p, k)
+            inside = self._projected(self.region.within(vectors))  # (b, p, k)
             distances = [self._mutual(patches, number_of.get(i)) for i, patches in zip(positions, inside, strict=True)]
-            maps = self._maps(self._spread(torch.stack(distances), vectors.shape[1:3]), images.shape[-2:])
+            maps = self._maps(self.region.spread(torch.stack(distances), vectors.shape[1:3]), images.shape[-2:])
             yield Prediction(self._highest(maps), maps)
 
     def _mutual(self, patches: Tensor, own: int | None = None) -> Tensor:

@@ -17,8 +17,9 @@ from torch import Tensor
 from downstream.methods import cells
 from downstream.methods.coreset import Coresets
 from downstream.methods.gaussians import Gaussians, Moments, fit_gaussians
+from downstream.methods.maps import is_large
+from downstream.methods.normals import MAX_LEFT_OUT, evenly, nearest_other
 from downstream.methods.parts import InParts
-from downstream.methods.patch_method import MAX_LEFT_OUT, evenly, is_large, nearest_other
 from embeddings.patches import Band, Patches
 from pretrain.command import UserError
 from pretrain.encoder import Encoder
@@ -72,7 +73,7 @@ class PaDiM(InParts):
 
     def _learn_merged(self, normals: Sequence[Tensor], coresets: Coresets) -> None:
         positions, _, left_out = self._fit_merged(normals)
-        self._add_normals(self._spread(left_out, self.grid_), nearest_other(self.pooled_, positions))
+        self._add_normals(self.region.spread(left_out, self.grid_), nearest_other(self.pooled_, positions))
 
     def _fit_merged(self, normals: Sequence[Tensor]) -> tuple[list[int], Tensor, Tensor]:
         """Fit to sums of parts, in float64. Gives the numbers of some normals, spread over all, their patches
@@ -100,14 +101,14 @@ class PaDiM(InParts):
             left_out = self._fit_gaussians(kept)
             chosen = range(len(left_out))
         others = nearest_other(self.pooled_, [known + position for position in chosen])
-        self._add_normals(self._spread(left_out, self.grid_), others)
+        self._add_normals(self.region.spread(left_out, self.grid_), others)
 
     def _adding(self, bands: Iterable[Band], kept: list[Tensor] | None) -> Iterator[Band]:
         """Hand on the patches of some normals, vectors (b, m, rows, columns, d), after they were added to the sums; to
         those `kept`, too, while there is room, or with none to sums in float64."""
         feed, own, start, is_first = None, [], 0, not hasattr(self, "moments_")
         for band in bands:
-            vectors = self._as_summed(self._counted(band))  # (b, m, p, d)
+            vectors = self._as_summed(self.region.inside(band))  # (b, m, p, d)
             vectors = vectors.double() if kept is None else vectors
             if not hasattr(self, "moments_"):
                 self._begin_sums(band.grid, vectors)
@@ -123,7 +124,8 @@ class PaDiM(InParts):
                 if is_first:
                     part.shift.copy_(vectors[:, 0].mean(0))
                 part.add(vectors.flatten(0, 1))
-                room = 0 if kept is None else room_for(vectors.shape[1] * part.shift.shape[1] * self._count(band.grid))
+                of_image = vectors.shape[1] * part.shift.shape[1] * self.region.count(band.grid)
+                room = 0 if kept is None else room_for(of_image)
                 own.append(vectors[: max(0, room - sum(map(len, kept or ())))])
             start += vectors.shape[2]
             images = vectors.shape[0] * vectors.shape[1] * (self.cells_.shape[1] if feed else 1)
@@ -135,9 +137,9 @@ class PaDiM(InParts):
 
     def _begin_sums(self, grid: tuple[int, int], vectors: Tensor) -> None:
         """Empty sums for the patches that count in such a grid, of such vectors (..., d)."""
-        self.grid_, positions, dimensions = list(grid), self._count(grid), vectors.shape[-1]
+        self.grid_, positions, dimensions = list(grid), self.region.count(grid), vectors.shape[-1]
         if (share := self._share(positions, dimensions, self.size_px_)) > 1:
-            self.cells_ = cells.cells_of(self._numbers(grid), grid, share)
+            self.cells_ = cells.cells_of(self.region.numbers(grid, vectors.device), grid, share)
             positions = len(self.cells_)
         self.moments_ = Moments.about(vectors.new_zeros(1, positions, dimensions))
 
@@ -145,7 +147,7 @@ class PaDiM(InParts):
         """Fit to the sums; gives the distances of the kept normals, each left out: (n, p)."""
         self.gaussians_, left_out = fit_gaussians(self.moments_, self.shrinkage, torch.cat(kept))
         weights = self._weights()
-        (self.position_weights_,) = self._spread(weights[None], self.grid_)
+        (self.position_weights_,) = self.region.spread(weights[None], self.grid_)
         return left_out * weights
 
     def gaussian_bytes(self, shape: Sequence[int]) -> int:
@@ -168,7 +170,7 @@ class PaDiM(InParts):
         weights = self._weights()[:, None].expand(self.cells_.shape)
         of_patches = weights.new_empty(1, int(self.cells_.max()) + 1)
         of_patches[0, self.cells_] = weights
-        (self.position_weights_,) = self._spread(of_patches, self.grid_)
+        (self.position_weights_,) = self.region.spread(of_patches, self.grid_)
         # The first, as where none are shared: the scales of an ensemble are added up normal by normal.
         return list(range(min(count, MAX_LEFT_OUT))) if len(self.pooled_) > 1 else []
 
@@ -186,14 +188,14 @@ class PaDiM(InParts):
         weights, feed, floor = self._counted_weights(), cells.Feed(self.cells_), cells.floor_of(self.moments_)
         found = weights.new_empty(1, len(weights))
         for band in bands:
-            (own,) = self._as_summed(self._counted(band))  # (m, p, d)
+            (own,) = self._as_summed(self.region.inside(band))  # (m, p, d)
             cells.distances_without(found, self.moments_, own, feed, self.shrinkage, floor)
             del band, own
         return found * weights
 
     def _counted_weights(self) -> Tensor:
         """How much each patch that counts weighs, (p,)."""
-        return self._within(self.position_weights_[:, :, None])[:, 0]
+        return self.region.within(self.position_weights_[:, :, None])[:, 0]
 
     def _as_summed(self, vectors: Tensor) -> Tensor:
         """Patches as they went into the sums."""
@@ -208,10 +210,10 @@ class PaDiM(InParts):
                 raise UserError(
                     f"the images are of another size than the normals, {width}x{height}: give them that size."
                 )
-            inside = self._as_summed(self._counted(band))  # (b, p, d)
+            inside = self._as_summed(self.region.inside(band))  # (b, p, d)
             if hasattr(self, "cells_"):
                 if found is None:
-                    found, feed = inside.new_empty(len(inside), self._count(band.grid)), cells.Feed(self.cells_)
+                    found, feed = inside.new_empty(len(inside), self.region.count(band.grid)), cells.Feed(self.cells_)
                 cells.distances(found, self.gaussians_, inside, feed)
             else:
                 at = slice(start, start + inside.shape[1])

@@ -98,5 +98,5 @@ class InParts(PatchMethod):
     def _seen_again(self, normals: Sequence[Tensor], positions: Sequence[int]) -> Tensor:
         """The patches of some normals, in all their views: (n, m, p, d)."""
         chosen = batches((normals[i] for i in positions), LEARNING_BATCH, self.device, True, self.most_pixels)
-        bands = [[self._counted(band) for band in self._bands_of_views(images)] for images in chosen]
+        bands = [[self.region.inside(band) for band in self._bands_of_views(images)] for images in chosen]
         return torch.cat([torch.cat(of_batch, dim=2) for of_batch in bands])

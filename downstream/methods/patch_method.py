@@ -5,13 +5,11 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from baselines.contract.method import (
     CPU,
@@ -19,7 +17,6 @@ from baselines.contract.method import (
     NotFitted,
     Prediction,
     Sample,
-    as_floats,
     batches,
     forget,
     load_method,
@@ -27,23 +24,20 @@ from baselines.contract.method import (
     predicted,
     save_method,
 )
+from downstream.methods.bands import Pooled, joined, sampled
+from downstream.methods.maps import highest_count, is_large, mean_of_highest, smooth_maps
+from downstream.methods.normals import nearest, spread_over, units_of
 from downstream.methods.references import background, views_of
-from downstream.methods.region import painted, positions_inside, spread
-from embeddings.patches import ABOUT, LARGE_PX, Band, Patches, tile_px_for
+from downstream.methods.region import Region
+from embeddings.patches import LARGE_PX, Band, Patches, tile_px_for
 from pretrain.command import UserError
 from pretrain.encoder import DEFAULT_ARCHITECTURE, LEVELS, Encoder, asked_encoder, fingerprint, load_encoder
 from pretrain.normalization import channel_statistics, normalized
 from pretrain.weights import IMAGENET
 
 ENCODER_FILE = "encoder.safetensors"
-# Normals that say what channels usually show: 50,000 patches.
-MAX_FOR_CHANNELS = 32
-MAX_PATCHES_EACH = 2**13
-# Normals that are scored without their own patches, spread over all.
-MAX_LEFT_OUT = 200
-ROWS_AT_ONCE = 1024
-# Of maps that are made at once, 256 MiB, and of one map whose highest values are sought at once.
-MAX_MAP_PIXELS, SORTED_AT_ONCE = 2**26, 2**23
+# Of normals' maps that are made at once: 256 MiB.
+MAX_MAP_PIXELS = 2**26
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -130,6 +124,14 @@ class PatchMethod(ABC):
         self._watch = watch
         return self
 
+    @property
+    def region(self) -> Region:
+        """Which pixels and patches count."""
+        roi = getattr(self, "roi_", None)
+        if "_region" not in vars(self) or self._region.roi is not roi:
+            self._region = Region(roi)
+        return self._region
+
     @abstractmethod
     def _learn(self, normals: Sequence[Tensor]) -> None:
         """Take in the normals, by `_views_of_normals`, and call `_add_normals`."""
@@ -141,7 +143,7 @@ class PatchMethod(ABC):
     def distances(self, vectors: Tensor) -> Tensor:
         """How strange patches (b, rows, columns, d) are: (b, rows, columns)."""
         grid = tuple(vectors.shape[1:3])
-        return self._spread(self._distances([Band(vectors, 0, grid)]), grid)
+        return self.region.spread(self._distances([Band(vectors, 0, grid)]), grid)
 
     def predict(self, images: Iterable[Tensor]) -> Iterator[Prediction]:
         """Scores (b,) and maps (b, h, w), batch by batch."""
@@ -155,15 +157,15 @@ class PatchMethod(ABC):
             raise UserError(
                 f"images of {_size(images.shape[-2:])} do not fit the region of interest, {_size(self.roi_.shape)}."
             )
-        seen = Pooled(self, self._bands(images))
+        seen = Pooled(self.region, self._bands(images))
         distances, disagreements = self._compared(seen)
         apart = nearest(seen.mean(), self.pooled_)
-        maps = self._maps(self._spread(distances, seen.grid), images.shape[-2:])
+        maps = self._maps(self.region.spread(distances, seen.grid), images.shape[-2:])
         return Prediction(self._scores(self._highest(maps), apart), maps, apart, disagreements)
 
     def apart(self, images: Tensor) -> Tensor:
         """How far images (b, 3, h, w), as a whole, lie from the nearest normal: (b,)."""
-        seen = Pooled(self, self._bands(images))
+        seen = Pooled(self.region, self._bands(images))
         for _ in seen:
             pass
         return nearest(seen.mean(), self.pooled_)
@@ -175,12 +177,11 @@ class PatchMethod(ABC):
 
     def patches(self, images: Tensor) -> Tensor:
         """float32 images (b, 3, h, w) -> patch vectors (b, rows, columns, d), normalized once normals are known."""
-        vectors = [band.vectors for band in self._bands(images)]
-        return torch.cat(vectors, dim=1) if len(vectors) > 1 else vectors[0]
+        return joined(self._bands(images))
 
     def _bands(self, images: Tensor) -> Iterator[Band]:
         """The same in bands, from the top."""
-        for band in self._opened_patches().bands(images.to(self.device), self._seen):
+        for band in self._opened_patches().bands(images.to(self.device), self.region.seen):
             yield band._replace(vectors=self._normalized(band.vectors))
             del band  # and with it its vectors, before the next one comes
 
@@ -201,49 +202,6 @@ class PatchMethod(ABC):
             self._patches = self._make_patches(self._opened_encoder()).to(self.device)
             self._patches.tile_px = self.most_pixels and tile_px_for(self.most_pixels)
         return self._patches
-
-    def _seen(self, images: Tensor, down: slice = slice(None), across: slice = slice(None)) -> Tensor:
-        """A part of images as the encoder sees it: float32 in [0, 1], what does not count painted over."""
-        images = as_floats(images[..., down, across])
-        return painted(images, self.roi_[down, across]) if hasattr(self, "roi_") else images
-
-    def _counted(self, band: Band) -> Tensor:
-        """Of the patches of a band those that count: (..., p, d)."""
-        flat = band.vectors.flatten(-3, -2)
-        if not hasattr(self, "roi_"):
-            return flat
-        first, end = band.numbers
-        inside = self._positions(band.grid)
-        return flat.index_select(-2, inside[(inside >= first) & (inside < end)] - first)
-
-    def _within(self, vectors: Tensor) -> Tensor:
-        """Of patches (..., rows, columns, d) those that count: (..., p, d)."""
-        return self._counted(Band(vectors, 0, tuple(vectors.shape[-3:-1])))
-
-    def _spread(self, values: Tensor, grid: Sequence[int]) -> Tensor:
-        """Values (b, p) of the patches that count as (b, rows, columns), 0 elsewhere."""
-        return spread(values, self._positions(grid), grid) if hasattr(self, "roi_") else values.unflatten(1, grid)
-
-    def _positions(self, grid: Sequence[int]) -> Tensor:
-        """Which patches of a grid count where not all do, by their numbers; of a region of many pixels found once."""
-        roi, grid = self.roi_, tuple(grid)
-        known_roi, known_grid, positions = vars(self).get("_known_positions", (None, None, None))
-        if known_roi is not roi or known_grid != grid:
-            positions = positions_inside(roi, grid)
-            self._known_positions = roi, grid, positions
-        return positions
-
-    def _numbers(self, grid: Sequence[int]) -> Tensor:
-        """Of the patches that count their numbers in the grid, from the upper left: int64 (p,)."""
-        return self._positions(grid) if hasattr(self, "roi_") else torch.arange(math.prod(grid), device=self.device)
-
-    def _count(self, grid: Sequence[int]) -> int:
-        """How many patches of a grid count."""
-        return len(self._positions(grid)) if hasattr(self, "roi_") else math.prod(grid)
-
-    def _pooled(self, vectors: Tensor) -> Tensor:
-        """Patches (b, rows, columns, d) -> one vector an image, the mean of those that count: (b, d)."""
-        return self._within(vectors).mean(1)
 
     def to(self, device: torch.device | str) -> Self:
         vars(self).pop("_patches", None)  # made again there: the encoder that was given stays where it is
@@ -305,7 +263,7 @@ class PatchMethod(ABC):
             del images
 
     def _pooling(self, images: Tensor) -> Iterator[Band]:
-        seen = Pooled(self, self._bands_of_views(images))
+        seen = Pooled(self.region, self._bands_of_views(images))
         for number, band in enumerate(seen):
             first = band.vectors[:, 0]
             used = first if self.foreground else first[..., :0]  # else the grid's shape alone is of use
@@ -319,17 +277,7 @@ class PatchMethod(ABC):
         self.pooled_ = torch.cat([getattr(self, "pooled_", means[:0]), means])
 
     def _learn_space_of(self, normals: Sequence[Tensor]) -> None:
-        self._learn_space(self._sampled(batch) for batch in spread_over(normals, self.most_pixels))
-
-    def _sampled(self, images: Tensor) -> Tensor:
-        """Of the patches of normals as many of each as suffice to know them all: (b, n, d)."""
-        parts, seen = [], 0
-        for band in self._bands(images):
-            step = math.ceil(self._count(band.grid) / MAX_PATCHES_EACH)
-            counted = self._counted(band)
-            parts.append(counted[:, -seen % step :: step].clone())
-            seen += counted.shape[1]
-        return torch.cat(parts, dim=1)
+        self._learn_space(sampled(self.region, self._bands(batch)) for batch in spread_over(normals, self.most_pixels))
 
     def _learn_space(self, features: Iterable[Tensor]) -> None:
         """Learn how patches are compared, from those of some normals (b, p, c), not yet normalized."""
@@ -349,9 +297,7 @@ class PatchMethod(ABC):
             del maps
         highest, peaks = torch.cat(highest), torch.cat(peaks)
         if not hasattr(self, "units_"):
-            has_two = len(highest) > 1
-            units = (highest.mean(), image_distances.mean()) if has_two else (highest.new_tensor(1.0),) * 2
-            self.units_ = torch.stack(units).clamp(min=1e-12)
+            self.units_ = units_of(highest, image_distances)
         scores = self._scores(highest, image_distances)
         for name, new in (("normal_scores_", scores), ("normal_peaks_", peaks)):
             setattr(self, name, torch.cat([getattr(self, name, new[:0]), new]))
@@ -360,23 +306,13 @@ class PatchMethod(ABC):
         """Distances (b, rows, columns) as smooth maps at `shape`: (b, h, w)."""
         if self.foreground:
             distances = distances * (1 - self.foreground * background(self.patch_sum_))
-        blur = self.blur * counted_share(shape)
-        down, across = (
-            upsampling_matrix(patches, pixels, blur, distances.device)
-            for patches, pixels in zip(distances.shape[-2:], shape, strict=True)
-        )
-        maps = down @ distances @ across.T
+        maps = smooth_maps(distances, shape, self.blur)
         return maps.masked_fill_(~self.roi_, 0) if hasattr(self, "roi_") else maps  # of a large one, a copy takes much
 
     def _highest(self, maps: Tensor) -> Tensor:
         """The mean of the highest values of maps (b, h, w): (b,)."""
-        flat = maps.flatten(1)
-        inside = int(self.roi_.sum()) if hasattr(self, "roi_") else flat.shape[1]
-        count = highest_count(self.top_share, inside, maps.shape[-2:])
-        if flat.shape[1] > SORTED_AT_ONCE:  # topk writes each value beside its position, 16 bytes a pixel
-            parts = flat.split(SORTED_AT_ONCE, dim=1)
-            flat = torch.cat([part.topk(min(count, part.shape[1]), dim=1).values for part in parts], dim=1)
-        return flat.topk(count, dim=1).values.mean(1)
+        shape = maps.shape[-2:]
+        return mean_of_highest(maps, highest_count(self.top_share, self.region.pixels(shape), shape))
 
     def _scores(self, highest: Tensor, image_distances: Tensor) -> Tensor:
         if not self.image_weight:
@@ -403,82 +339,5 @@ class PatchMethod(ABC):
         self._forget()
 
 
-class Pooled:
-    """Bands of images, handed on as they come; then the mean over those of their patches that count, of views the
-    first."""
-
-    def __init__(self, method: PatchMethod, bands: Iterable[Band]) -> None:
-        self._method, self._bands = method, bands
-        self.grid: tuple[int, int] = (0, 0)
-        self._sum: Tensor | float = 0.0
-
-    def __iter__(self) -> Iterator[Band]:
-        for band in self._bands:
-            self.grid = band.grid
-            of_first = band._replace(vectors=band.vectors[:, 0] if band.vectors.ndim > 4 else band.vectors)
-            self._sum = self._sum + self._method._counted(of_first).sum(1)
-            yield band
-            del band, of_first
-
-    def mean(self) -> Tensor:
-        """(b, d)."""
-        return self._sum / self._method._count(self.grid)
-
-
-def spread_over(normals: Sequence[Tensor], most_pixels: int | None) -> Iterator[Tensor]:
-    """Batches of up to MAX_FOR_CHANNELS normals, spread over all."""
-    some = (normals[i] for i in evenly(len(normals), MAX_FOR_CHANNELS))
-    return batches(some, LEARNING_BATCH, CPU, True, most_pixels)
-
-
-def evenly(count: int, most: int) -> list[int]:
-    """At most so many of `count` positions, spread over all."""
-    return torch.linspace(0, count - 1, min(count, most)).long().tolist()
-
-
-def is_large(shape: Sequence[int]) -> bool:
-    """Whether images of that height and width have more pixels than a square of LARGE_PX. What is smoothed, and how
-    much of a map a score is the mean of, are shares of an image up to there: of larger ones they would cover a small
-    defect's surroundings, the more the larger."""
-    return math.prod(shape) > ABOUT * LARGE_PX**2
-
-
-def counted_share(shape: Sequence[int]) -> float:
-    """Of the sides of a large image, the share that a square of LARGE_PX would be; of any other, all."""
-    return LARGE_PX / math.sqrt(math.prod(shape)) if is_large(shape) else 1.0
-
-
-def highest_count(top_share: float, inside: int, shape: Sequence[int]) -> int:
-    """Of how many of the highest of `inside` values of a map of that shape the mean is its score."""
-    return max(1, round(top_share * (min(inside, LARGE_PX**2) if is_large(shape) else inside)))
-
-
-def nearest(vectors: Tensor, others: Tensor) -> Tensor:
-    """Distances of vectors (b, d) to the nearest of `others` (n, d): (b,)."""
-    return torch.cdist(vectors, others, compute_mode="donot_use_mm_for_euclid_dist").amin(1)
-
-
-def nearest_other(vectors: Tensor, positions: Sequence[int]) -> Tensor:
-    """Distances of the vectors (n, d) at `positions` to the nearest of all others: none where there are no others."""
-    if len(vectors) < 2:
-        return vectors.new_empty(0)
-    distances = torch.cdist(vectors[positions], vectors, compute_mode="donot_use_mm_for_euclid_dist")
-    distances[torch.arange(len(positions)), positions] = torch.inf
-    return distances.amin(1)
-
-
 def _size(shape: Sequence[int]) -> str:
     return f"{shape[1]}x{shape[0]} pixels"
-
-
-@cache
-def upsampling_matrix(patches: int, pixels: int, blur: float, device: torch.device) -> Tensor:
-    """What enlarges a row of `patches` numbers to `pixels` by linear interpolation and then smooths them with a
-    Gaussian of `blur` times their length, as a matrix (pixels, patches): a map takes two products."""
-    enlarged = F.interpolate(torch.eye(patches)[None], pixels, mode="linear")[0].T  # (pixels, patches)
-    x, parts = torch.arange(pixels, dtype=torch.float64), []
-    for rows in x.split(ROWS_AT_ONCE):  # of 10,000 pixels all weights would take gigabytes
-        weights = torch.exp(-0.5 * ((rows[:, None] - x) / max(blur * pixels, 1e-6)).square())
-        weights /= weights.sum(1, keepdim=True)  # at the border, of what there is
-        parts.append(weights.float() @ enlarged)
-    return torch.cat(parts).to(device)

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from baselines.contract.method import CPU, LEARNING_BATCH, at_once, batches
 from downstream.methods.coreset import Chosen, Coresets, coreset, nearest_rows, squared_distances
+from downstream.methods.normals import MAX_LEFT_OUT, evenly, nearest_other
 from downstream.methods.parts import InParts
-from downstream.methods.patch_method import MAX_LEFT_OUT, evenly, nearest_other
 from embeddings.index import Index
 from embeddings.patches import Band
 from pretrain.progress import Progress
@@ -123,7 +123,7 @@ class PatchCore(InParts):
         self.spacing_ = spacing(vectors, self.density_neighbors, SPACING_FLOOR + SPACING_FLOOR_OF_ONE / normals)
 
     def _distances(self, bands: Iterable[Band]) -> Tensor:
-        return torch.cat([self._of_nearest(self._counted(band)) for band in bands], dim=1)
+        return torch.cat([self._of_nearest(self.region.inside(band)) for band in bands], dim=1)
 
     def _of_nearest(self, vectors: Tensor) -> Tensor:
         """How strange patches (b, p, d) are: (b, p)."""
@@ -175,9 +175,9 @@ class PatchCore(InParts):
         """Of some normals in all their views `each` patches, or all where they are fewer: (n, d) of each normal."""
         drawn, start = [], 0
         for band in bands:
-            counted = self._counted(band)  # (b, m, p, d)
+            counted = self.region.inside(band)  # (b, m, p, d)
             if not drawn:
-                whole = self._count(band.grid)
+                whole = self.region.count(band.grid)
                 draws = [torch.randperm(counted.shape[1] * whole, generator=generator)[:each] for _ in counted]
                 drawn = [counted.new_empty(len(draw), counted.shape[-1]) for draw in draws]
             for patches, draw, into in zip(counted, draws, drawn, strict=True):
@@ -201,10 +201,10 @@ class PatchCore(InParts):
             owners = positions[start : start + count]
             (images,) = batches((normals[i - first] for i in owners), count, CPU, True, self.most_pixels)
             parts = [
-                torch.stack([self._of_nearest_without(*each) for each in zip(self._counted(band), owners, strict=True)])
-                for band in self._bands(images)
+                torch.stack([self._of_nearest_without(*each) for each in zip(inside, owners, strict=True)])
+                for inside in map(self.region.inside, self._bands(images))
             ]
-            maps.append(self._spread(torch.cat(parts, dim=1), self.patch_sum_.shape[:2]))
+            maps.append(self.region.spread(torch.cat(parts, dim=1), self.patch_sum_.shape[:2]))
             del images
         return torch.cat(maps)
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from baselines.contract.method import LEARNING_BATCH, NotFitted, Sample
-from downstream.methods.patch_method import nearest_other
+from downstream.methods.normals import nearest_other
 from downstream.methods.patchcore import PatchCore
 from pretrain.anomalies import add_anomaly
 from pretrain.command import UserError
@@ -124,7 +124,7 @@ class Residual(PatchCore):
         for own in self._left_out(normals)[:MAX_FOR_UNITS]:
             total, count = 0.0, 0
             for band in self._bands(normals[own][None]):
-                (patches,) = self._counted(band)
+                (patches,) = self.region.inside(band)
                 nearest = self._nearest_without(self._projected(patches), own)
                 total, count = total + self._raw_inputs(patches, *nearest).sum(0), count + len(patches)
             usual.append(total / count)

@@ -13,7 +13,8 @@ from weakref import WeakValueDictionary
 import torch
 from torch import Tensor
 
-from downstream.methods.patch_method import PatchMethod, nearest_other
+from downstream.methods.normals import nearest_other
+from downstream.methods.patch_method import PatchMethod
 from downstream.service.decoding import RefusedImage
 from downstream.service.models import Models, NoSuchModel, decision_file
 from downstream.service.monitoring import LOG

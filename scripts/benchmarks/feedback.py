@@ -211,7 +211,7 @@ def seen_by(method: Fused, images: ImageSet, positions: list[int]) -> Seen:
     parts = []
     for image in Images(images.subset(positions)):
         vectors = method.patches(image[None])
-        inside = method._within(vectors)[0]
+        inside = method.region.within(vectors)[0]
         parts.append((method._projected(inside), *method._nearest(inside)))
     return Seen(*(torch.stack(part) for part in zip(*parts, strict=True)), len(method.coreset_))
 
@@ -236,7 +236,7 @@ def scores_of(method: Fused, seen: Seen) -> Tensor:
     if hasattr(method, "evidence_weights_"):
         evidence = Evidence(method.evidence_weights_, *method.evidence_range_)
         distances += evidence.of(inputs_of(seen.patches, method.coreset_[rows[:, :, 0]]))
-    return method._highest(method._maps(method._spread(distances, method.grid_), method.size_px_))
+    return method._highest(method._maps(method.region.spread(distances, method.grid_), method.size_px_))
 
 
 def described(cell: Cell) -> str:

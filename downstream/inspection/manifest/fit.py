@@ -23,10 +23,10 @@ from downstream.inspection.config import Fit, FitSettings
 from downstream.inspection.fitting import arguments_of, check, map_threshold_of, pixels_of, say_threshold
 from downstream.inspection.inspector import Inspector
 from downstream.methods.fused import Fused
+from downstream.methods.normals import MAX_FOR_CHANNELS, evenly
 from downstream.methods.padim import PaDiM
 from downstream.methods.parts import InParts, Space
 from downstream.methods.parts import Part as LearnedPart
-from downstream.methods.patch_method import MAX_FOR_CHANNELS, evenly
 from downstream.methods.patchcore import PatchCore
 from downstream.methods.references import own_threshold
 from embeddings.encoding import choose_encoder

@@ -1,4 +1,4 @@
-"""What patch methods share: maps against a naive reference, pooled vectors, and the encoder of a method."""
+"""What patch methods share: pooled vectors, the encoder of a method, and what counts of images that are not large."""
 
 import pytest
 import torch
@@ -6,9 +6,8 @@ from method_suite import predict
 from torch.nn import functional as F
 
 from baselines.contract.method import Images
-from downstream.methods import patch_method
+from downstream.methods.maps import upsampling_matrix
 from downstream.methods.padim import PaDiM
-from downstream.methods.patch_method import counted_share, highest_count, nearest_other, upsampling_matrix
 from pretrain.command import UserError
 from pretrain.data.dataset import load
 from pretrain.encoder import Encoder
@@ -19,27 +18,6 @@ SMALL = {"dimensions": 16, "grid": 8, "levels": ("level1", "level2")}
 @pytest.fixture(scope="module")
 def nuts(demo_folder) -> list[torch.Tensor]:
     return list(Images(load(demo_folder, 64).of("hazelnut")))
-
-
-@pytest.mark.parametrize("rows_at_once", [1024, 7])
-def test_maps_are_enlarged_and_smoothed_as_one_would_by_hand(rows_at_once, monkeypatch):
-    monkeypatch.setattr(patch_method, "ROWS_AT_ONCE", rows_at_once)
-    upsampling_matrix.cache_clear()
-    values = torch.rand(1, 1, 5, 7, generator=torch.Generator().manual_seed(0))
-    down, across = (upsampling_matrix(count, 20, 0.1, torch.device("cpu")) for count in (5, 7))
-    enlarged = F.interpolate(values, (20, 20), mode="bilinear")[0, 0].double()
-    x = torch.arange(20, dtype=torch.float64)
-    kernel = torch.exp(-((x[:, None] - x) ** 2) / (2 * 2.0**2))
-    kernel /= kernel.sum(1, keepdim=True)
-    found = (down @ values[0, 0] @ across.T).double()
-    torch.testing.assert_close(found, kernel @ enlarged @ kernel.T, rtol=1e-5, atol=1e-6)
-
-
-def test_nearest_other_leaves_each_vector_out():
-    vectors = torch.tensor([[0.0], [1.0], [5.0]])
-    assert nearest_other(vectors, [0, 1, 2]).tolist() == [1.0, 1.0, 4.0]
-    assert nearest_other(vectors, [2]).tolist() == [4.0]
-    assert len(nearest_other(vectors[:1], [0])) == 0
 
 
 def test_an_image_level_distance_adds_to_the_score_in_the_units_of_normals(nuts):
@@ -86,17 +64,10 @@ def test_up_to_the_pixels_of_640_px_maps_and_scores_are_shares_of_the_image(shap
     assert torch.equal(method._maps(point, shape), down @ point @ across.T)
 
 
-def test_of_a_larger_image_as_much_counts_as_of_one_of_640_px():
-    shape = (1280, 640)
-    assert highest_count(0.01, 1280 * 640, shape) == highest_count(0.01, 640**2, (640, 640)) == 4096
-    assert counted_share(shape) == pytest.approx(0.5**0.5)
-    assert highest_count(0.01, 1000, shape) == 10  # of a small region all
-
-
 def test_a_model_of_large_images_that_was_fitted_before_they_were_judged_as_now_is_refused(nuts, tmp_path, monkeypatch):
     PaDiM(**SMALL).fit([]).refer(nuts[:4]).save(tmp_path)
-    monkeypatch.setattr(patch_method, "LARGE_PX", 32)  # as if it had been of large ones, and had not said so
-    with pytest.raises(UserError, match="judged images above 32 px otherwise: fit it again"):
+    monkeypatch.setattr("downstream.methods.maps.LARGE_PX", 32)  # as if it had been of large ones, and had not said so
+    with pytest.raises(UserError, match="judged images above 640 px otherwise: fit it again"):
         PaDiM.load(tmp_path)
     PaDiM(**SMALL).fit([]).refer(nuts[:4]).save(tmp_path)
     assert predict(PaDiM.load(tmp_path), nuts[4:6]).scores.shape == (2,)

@@ -77,9 +77,8 @@ def test_large_images_are_bytes_until_a_part_of_them_is_seen_and_nothing_changes
 
     whole, watched = fitted(nuts[:6])
     (expected,) = whole.predict(nuts[6:9])
-    limits = {"MAX_MAP_PIXELS": 64 * 64, "SORTED_AT_ONCE": 1000}
-    for name, value in limits.items():
-        monkeypatch.setattr(f"downstream.methods.patch_method.{name}", value)
+    monkeypatch.setattr("downstream.methods.patch_method.MAX_MAP_PIXELS", 64 * 64)
+    monkeypatch.setattr("downstream.methods.maps.SORTED_AT_ONCE", 1000)
     monkeypatch.setattr("downstream.methods.patchcore.PATCHES_AT_ONCE", 50)
     monkeypatch.setattr("baselines.contract.method.MAX_PIXELS_AT_ONCE", 64 * 64)
     in_bytes = [(image * 255).round().to(torch.uint8) for image in nuts[:9]]
