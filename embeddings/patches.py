@@ -61,11 +61,9 @@ class Band(NamedTuple):
         return self.top * columns, (self.top + self.vectors.shape[-3]) * columns
 
 
-def tile_px_for(most_pixels: int) -> int:
-    """The side of a tile that has, with its margins, about so many pixels: no larger than TILE_PX, no smaller than is
-    of use."""
-    side = (math.isqrt(most_pixels) - 2 * MARGIN_PX) // TILE_STEP_PX * TILE_STEP_PX
-    return min(max(side, MIN_TILE_PX), TILE_PX)
+def pixels_at_once(tile_px: int | None) -> int | None:
+    """Those of a tile of that side with its margins; of none, none."""
+    return None if tile_px is None else (tile_px + 2 * MARGIN_PX) ** 2
 
 
 class Patches:

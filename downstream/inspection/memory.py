@@ -7,26 +7,29 @@ tiles have a size of their own.
 
 import math
 from collections.abc import Sequence
-from functools import partial
 
-from baselines.contract.method import LEARNING_BATCH, MAX_PIXELS_AT_ONCE, Method, at_once
+from baselines.contract.method import LEARNING_BATCH, Method, at_once
 from downstream.inspection.asked_method import Say
 from downstream.methods.bands import MAX_PATCHES_EACH
 from downstream.methods.ensemble import Ensemble
 from downstream.methods.normals import MAX_FOR_CHANNELS, MAX_LEFT_OUT
 from downstream.methods.padim import PaDiM
 from downstream.methods.patch_method import PatchMethod
-from embeddings.patches import MARGIN_PX, MIN_TILE_PX, TILE_PX, TILE_STEP_PX
+from embeddings.patches import MARGIN_PX, MIN_TILE_PX, TILE_PX, TILE_STEP_PX, pixels_at_once
 from pretrain.command import UserError
 from pretrain.data.size import Size, named, scaled, sides
 from pretrain.free_memory import free_memory_bytes, own_memory_bytes
 
+Member = tuple[PatchMethod, tuple[int, int]]
 GIB = 2**30
 # Whatever the images are: patches that a coreset is chosen from, their distances, a band of patches with its copies.
 ALWAYS = 2**28
 # Bytes of a pixel: as a byte of each color and as floats; of a map, and of what finds regions in it; of the levels in a
 # row of tiles, and of the patches of an image that is not cut.
 COLORS, FLOATS, MAP, REGIONS, LEVELS, PATCHES = 3, 12, 4, 7, 12, 20
+# More than any encoder takes: one is asked what it does, which takes time, only where so much would be too much.
+MOST_OF_AN_ENCODER = 2048
+TILES = (None, *range(TILE_PX - 2 * TILE_STEP_PX, MIN_TILE_PX - 1, -2 * TILE_STEP_PX))
 
 
 def keep_within(
@@ -42,41 +45,43 @@ def keep_within(
     if memory_gb is not None and not memory_gb > 0:
         raise UserError(f"--memory-gb {memory_gb:g} cannot be: give the GiB that it may take, such as 4.")
     allowed = own_memory_bytes() + free_memory_bytes() if memory_gb is None else memory_gb * GIB
-    taken = partial(bytes_for, method, sides(size_px), normals=normals)
-    tiles = range(TILE_PX, MIN_TILE_PX - 1, -2 * TILE_STEP_PX)
-    tile_px = next((tile_px for tile_px in tiles if taken(tile_px) <= allowed), tiles[-1])
-    most_pixels = None if tile_px == TILE_PX else pixels_of(tile_px)
-    if most_pixels != method.most_pixels:
-        method.keep_within(most_pixels)
-    if (needed := taken(tile_px)) > allowed:
+    shape = sides(size_px)
+    members = members_of(method, shape)
+    for tile_px in TILES:
+        needed = bytes_for(members, shape, tile_px, normals, MOST_OF_AN_ENCODER)
+        if needed > allowed:
+            needed = bytes_for(members, shape, tile_px, normals)
+        if needed <= allowed:
+            break
+    if tile_px != method.tile_px:
+        method.keep_within(tile_px)
+    if needed > allowed:
         takes = f"{name} takes about {needed / GIB:.1f} GiB for images of {named(size_px)} px"
         if memory_gb is not None:
             raise UserError(
                 f"{takes}, and --memory-gb allows {memory_gb:g}: allow more, or see them at a smaller --size-px."
             )
         say(f"{takes}, and {allowed / GIB:.1f} are free: a smaller --size-px takes less")
-    elif most_pixels:
+    elif most_pixels := pixels_at_once(tile_px):
         why = f"{allowed / GIB:.1f} GiB are {'free' if memory_gb is None else 'allowed'}"
         say(f"{why}: {most_pixels / 1e6:.1f} megapixels are looked at at once, which takes longer")
 
 
-def pixels_of(tile_px: int) -> int:
-    """Of a tile with its margins."""
-    return (tile_px + 2 * MARGIN_PX) ** 2
-
-
-def bytes_for(method: PatchMethod | Ensemble, shape: tuple[int, int], tile_px: int, normals: int) -> int:
-    """About what this process takes at most for images (h, w) in tiles of that side, while a method is fitted to so
-    many of them, or with none when it runs."""
+def bytes_for(
+    members: Sequence[Member], shape: tuple[int, int], tile_px: int | None, normals: int, per_pixel: int | None = None
+) -> int:
+    """About what this process takes at most for images (h, w) in tiles of that side, while a method of such members is
+    fitted to so many of them, or with none when it runs. An encoder takes so much `per_pixel`, or with none what it is
+    measured to."""
     seen, after = [], (MAP + REGIONS) * math.prod(shape)
     own, learned = own_memory_bytes(), 0
-    for member, of_member in members_of(method, shape):
-        seen.append(bytes_to_see(member, of_member, tile_px))
+    for member, of_member in members:
+        seen.append(bytes_to_see(member, of_member, tile_px, per_pixel))
         learned += bytes_to_learn(member, of_member, normals) if normals else 0
     images = COLORS * math.prod(shape)
-    if isinstance(method, Ensemble):  # made smaller they are floats, and the maps of all members lie there at once
+    if len(members) > 1:  # made smaller they are floats, and the maps of all members lie there at once
         images += FLOATS * math.prod(shape)
-        maps = MAP * sum(math.prod(of_member) for _, of_member in members_of(method, shape))
+        maps = MAP * sum(math.prod(of_member) for _, of_member in members)
         after += maps * (min(normals, MAX_LEFT_OUT) or 1)
     return own + ALWAYS + learned + images + max(*seen, after)
 
@@ -89,7 +94,7 @@ def bytes_to_learn(method: PatchMethod, shape: Sequence[int], normals: int) -> i
     return sampled + (method.gaussian_bytes(shape) if isinstance(method, PaDiM) else 0)
 
 
-def members_of(method: PatchMethod | Ensemble, shape: tuple[int, int]) -> list[tuple[PatchMethod, tuple[int, int]]]:
+def members_of(method: PatchMethod | Ensemble, shape: tuple[int, int]) -> list[Member]:
     """The patch methods that look, and the size (h, w) at which each does."""
     if not isinstance(method, Ensemble):
         return [(method, shape)]
@@ -97,14 +102,14 @@ def members_of(method: PatchMethod | Ensemble, shape: tuple[int, int]) -> list[t
     return [(member, scaled(shape, scale)) for _ in range(method.lights) for scale in method.scales]
 
 
-def bytes_to_see(method: PatchMethod, shape: Sequence[int], tile_px: int) -> int:
+def bytes_to_see(method: PatchMethod, shape: Sequence[int], tile_px: int | None, per_pixel: int | None) -> int:
     """What an encoder and what it makes take while it looks, on a GPU none of main memory."""
     if method.device.type != "cpu":
         return 0
     patches, (height, width) = method._opened_patches(), shape
-    if patches.cuts(shape, tile_px):
-        side = tile_px + 2 * MARGIN_PX
-        return patches.bytes_per_pixel * min(side, height) * min(side, width) + LEVELS * tile_px * width
-    most = MAX_PIXELS_AT_ONCE if tile_px == TILE_PX else pixels_of(tile_px)
-    pixels = math.prod(shape) * at_once(max(LEARNING_BATCH, method.batch_size), shape, most)
-    return (patches.bytes_per_pixel + PATCHES) * pixels
+    per_pixel = per_pixel or patches.bytes_per_pixel
+    if patches.cuts(shape, tile := tile_px or TILE_PX):
+        side = tile + 2 * MARGIN_PX
+        return per_pixel * min(side, height) * min(side, width) + LEVELS * tile * width
+    pixels = math.prod(shape) * at_once(max(LEARNING_BATCH, method.batch_size), shape, pixels_at_once(tile_px))
+    return (per_pixel + PATCHES) * pixels

@@ -37,6 +37,7 @@ from baselines.contract.method import (
 from downstream.methods.catalogue import METHODS
 from downstream.methods.patch_method import ENCODER_FILE, PatchMethod
 from downstream.methods.region import painted
+from embeddings.patches import pixels_at_once
 from pretrain.command import UserError, nearest
 from pretrain.data.size import scaled
 from pretrain.encoder import DEFAULT_ARCHITECTURE, Encoder, asked_encoder, load_encoder
@@ -66,7 +67,7 @@ class Ensemble:
 
     sees_normals: ClassVar[bool] = True
     device: ClassVar[torch.device] = CPU
-    most_pixels: ClassVar[int | None] = None
+    tile_px: ClassVar[int | None] = None
 
     def fit(self, training: Sequence[Sample]) -> Self:
         """Learns nothing of other categories; any earlier normals are forgotten."""
@@ -108,11 +109,11 @@ class Ensemble:
         self._watch = watch
         return self
 
-    def keep_within(self, most_pixels: int | None) -> Self:
+    def keep_within(self, tile_px: int | None) -> Self:
         """As a patch method does."""
-        self.most_pixels = most_pixels
+        self.tile_px = tile_px
         for member in vars(self).get("_members", ()):
-            member.keep_within(most_pixels)
+            member.keep_within(tile_px)
         return self
 
     def look_within(self, roi: Tensor | None) -> Self:
@@ -128,7 +129,7 @@ class Ensemble:
         """Scores (b,) and maps (b, h, w), batch by batch."""
         if not hasattr(self, "normal_scores_"):
             raise NotFitted("Ensemble has no normals yet: call refer first.")
-        for batch in batches(images, self.batch_size, self.device, True, self.most_pixels):
+        for batch in batches(images, self.batch_size, self.device, True, pixels_at_once(self.tile_px)):
             yield predicted(self._predict_batch, batch)
 
     def to(self, device: torch.device | str) -> Self:
@@ -186,7 +187,7 @@ class Ensemble:
     def _member(self, scale: float) -> PatchMethod:
         """A new one, that looks where this one does."""
         shared = {"encoder": self._opened_encoder(), "seed": self.seed, "batch_size": self.batch_size}
-        member = self._member_class(**{**shared, **self.options}).to(self.device).keep_within(self.most_pixels)
+        member = self._member_class(**{**shared, **self.options}).to(self.device).keep_within(self.tile_px)
         if not hasattr(self, "roi_"):
             return member
         covered = F.adaptive_avg_pool2d(self.roi_[None, None].float(), scaled(self.roi_.shape, scale))[0, 0]

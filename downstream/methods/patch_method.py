@@ -29,7 +29,7 @@ from downstream.methods.maps import highest_count, is_large, mean_of_highest, sm
 from downstream.methods.normals import nearest, spread_over, units_of
 from downstream.methods.references import background, views_of
 from downstream.methods.region import Region
-from embeddings.patches import LARGE_PX, Band, Patches, tile_px_for
+from embeddings.patches import LARGE_PX, Band, Patches, pixels_at_once
 from pretrain.command import UserError
 from pretrain.encoder import DEFAULT_ARCHITECTURE, LEVELS, Encoder, asked_encoder, fingerprint, load_encoder
 from pretrain.normalization import channel_statistics, normalized
@@ -76,7 +76,7 @@ class PatchMethod(ABC):
 
     sees_normals: ClassVar[bool] = True
     device: ClassVar[torch.device] = CPU
-    most_pixels: ClassVar[int | None] = None
+    tile_px: ClassVar[int | None] = None
 
     def fit(self, training: Sequence[Sample]) -> Self:
         """Learns nothing of other categories; any earlier normals are forgotten."""
@@ -111,12 +111,18 @@ class PatchMethod(ABC):
             self.roi_ = roi.to(self.device)
         return self
 
-    def keep_within(self, most_pixels: int | None) -> Self:
-        """Look at no more pixels than so many at once, of a large image in smaller tiles, until told otherwise: in less
-        memory and more time, for the same answers but for rounding. With none at MAX_PIXELS_AT_ONCE."""
-        self.most_pixels = most_pixels
+    def keep_within(self, tile_px: int | None) -> Self:
+        """Look at large images in tiles of that side, and at no more pixels of any at once, until told otherwise: in
+        less memory and more time, for the same answers but for rounding. With none in tiles of TILE_PX, and at
+        MAX_PIXELS_AT_ONCE."""
+        self.tile_px = tile_px
         vars(self).pop("_patches", None)
         return self
+
+    @property
+    def most_pixels(self) -> int | None:
+        """How many pixels it looks at at once."""
+        return pixels_at_once(self.tile_px)
 
     def watch_normals(self, watch: Callable[[Tensor], None]) -> Self:
         """Have `refer` call `watch` with the maps (n, h, w) of normals, each without what was learned of it, which are
@@ -200,7 +206,7 @@ class PatchMethod(ABC):
     def _opened_patches(self) -> Patches:
         if "_patches" not in vars(self):
             self._patches = self._make_patches(self._opened_encoder()).to(self.device)
-            self._patches.tile_px = self.most_pixels and tile_px_for(self.most_pixels)
+            self._patches.tile_px = self.tile_px
         return self._patches
 
     def to(self, device: torch.device | str) -> Self:

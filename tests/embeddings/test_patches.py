@@ -5,7 +5,7 @@ import pytest
 import torch
 from refusals import refusal
 
-from embeddings.patches import Patches, tile_px_for
+from embeddings.patches import Patches, pixels_at_once
 from pretrain.encoder import Encoder
 
 
@@ -107,8 +107,7 @@ def test_an_average_of_very_many_patches_of_a_large_image_is_none(size, grid, ex
 
 
 def test_tiles_are_as_large_as_memory_allows():
-    assert tile_px_for(10**9) == 1536 and tile_px_for((960 + 448) ** 2) == 960 and tile_px_for(1) == 256
-    assert tile_px_for((960 + 448) ** 2 - 1) == 928
+    assert pixels_at_once(960) == (960 + 448) ** 2 and pixels_at_once(None) is None
     patches, image = Patches(Encoder("timm/test_resnet", 0).eval(), ("level1", "level2")), torch.rand(1, 3, 1500, 64)
     whole = patches(image)
     patches.tile_px = 256

@@ -5,13 +5,17 @@ from refusals import refusal
 
 from baselines.trivial import MeanImage
 from downstream.inspection import memory
-from downstream.inspection.memory import bytes_for, keep_within
+from downstream.inspection.memory import bytes_for, keep_within, members_of
 from downstream.methods.ensemble import Ensemble
 from downstream.methods.fused import Fused
 from downstream.methods.patchcore import PatchCore
 
 GIB = 2**30
 TINY = {"encoder": "random", "architecture": "timm/test_resnet", "levels": ("level1", "level2")}
+
+
+def needed(method: PatchCore | Ensemble, shape: tuple[int, int], tile_px: int | None, normals: int) -> int:
+    return bytes_for(members_of(method, shape), shape, tile_px, normals)
 
 
 @pytest.fixture
@@ -27,16 +31,24 @@ def test_the_largest_tiles_that_fit_are_taken(sizes, monkeypatch):
     assert method.most_pixels is None and not said  # there is room
     keep_within(method, 10_000, 64, said.append)
     assert method.most_pixels is None and not said
-    needed = [bytes_for(method, (10_000, 10_000), tile_px, 0) for tile_px in (1536, 1024, 256)]
-    assert needed == sorted(needed, reverse=True)
+    by_tile = [needed(method, (10_000, 10_000), tile_px, 0) for tile_px in (None, 1024, 256)]
+    assert by_tile == sorted(by_tile, reverse=True)
     for name in ("MAP", "REGIONS"):  # so that what is seen decides
         monkeypatch.setattr(memory, name, 0)
-    tight = bytes_for(method, (20_000, 3000), 512, 0) / GIB
+    tight = needed(method, (20_000, 3000), 512, 0) / GIB
     keep_within(method, (20_000, 3000), tight, said.append)
     assert method.most_pixels == (512 + 448) ** 2 and method._opened_patches().tile_px == 512
     keep_within(method, 64, None, said.append)
     assert method.most_pixels is None
     assert len(said) == 1 and "are allowed: 0.9 megapixels are looked at at once" in said[0]
+
+
+def test_an_encoder_is_asked_what_it_takes_where_that_may_matter(sizes):
+    method, said = PatchCore(**TINY), []
+    keep_within(method, 384, None, said.append)
+    assert "bytes_per_pixel" not in vars(method._opened_patches())
+    keep_within(method, 384, 2.0, said.append)  # less than the most that any encoder takes
+    assert "bytes_per_pixel" in vars(method._opened_patches()) and method.tile_px is None and not said
 
 
 def test_what_does_not_fit_is_refused_or_said(sizes, monkeypatch):
@@ -54,8 +66,8 @@ def test_what_does_not_fit_is_refused_or_said(sizes, monkeypatch):
 
 def test_gaussians_scales_and_lights_count(sizes):
     shape = (4096, 4096)
-    assert bytes_for(Fused(**TINY), shape, 512, 3) > bytes_for(PatchCore(**TINY), shape, 512, 3)
+    assert needed(Fused(**TINY), shape, 512, 3) > needed(PatchCore(**TINY), shape, 512, 3)
     options = dict(TINY)
     shared = {name: options.pop(name) for name in ("encoder", "architecture")}
     one, several = PatchCore(**TINY), Ensemble(method="patchcore", options=options, **shared)
-    assert bytes_for(several, shape, 512, 3) > bytes_for(one, shape, 512, 3) + 3 * 4 * 4096**2
+    assert needed(several, shape, 512, 3) > needed(one, shape, 512, 3) + 3 * 4 * 4096**2
