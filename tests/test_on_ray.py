@@ -36,7 +36,7 @@ from embeddings import search
 from embeddings.config import Extract, Search
 from embeddings.extract import extract
 from embeddings.index import Index
-from embeddings.index.shard import shard_of
+from embeddings.index.shards import shard_of
 from embeddings.vectors import Vectors
 from pretrain.actors import objects_at
 from pretrain.command import UserError, read_config

@@ -9,11 +9,10 @@
 `python embeddings/build.py` builds one of extracted vectors, `python embeddings/search.py` asks it.
 """
 
-from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import faiss
 import numpy as np
@@ -23,10 +22,10 @@ from embeddings.index.exact import BLOCK_ROWS
 from embeddings.index.generations import read_current, write_generation
 from embeddings.index.kinds import IndexSpec, breadth_name, choose_kind, complete, training_rows
 from embeddings.index.recall import Recall, Trial
-from embeddings.index.shard import QUERIES_AT_ONCE, Shard, nearest_of_all, shard_of
-from pretrain.actors import Held, HeldHere, Hold
+from embeddings.index.shard import QUERIES_AT_ONCE, Shard
+from embeddings.index.shards import Shards, too_few
+from pretrain.actors import HeldHere, Hold
 from pretrain.command import UserError, nearest
-from pretrain.tasks import Lost
 
 FORMAT = 2  # 2: "spec" under faiss's names, nprobe and ef_search, where 1 had a "shape" and an "effort"
 OF_SHARDS = 3  # "removed" and the files by shard
@@ -69,9 +68,8 @@ class Index:
     loaded (see objects_at in pretrain/actors.py). Where search is exact, what it finds is the same to the last bit.
     """
 
-    def __init__(self, held: Held, shards: int, spec: IndexSpec, dimensions: int, metric: str, source: dict) -> None:
-        self._held, self.spec, self.dimensions, self.metric, self.source = held, spec, dimensions, metric, source
-        self._counts, self._removed = [0] * shards, [0] * shards  # vectors, and rows of removed ones, by shard
+    def __init__(self, shards: Shards, spec: IndexSpec, dimensions: int, metric: str, source: dict) -> None:
+        self._shards, self.spec, self.dimensions, self.metric, self.source = shards, spec, dimensions, metric, source
         self.recall: Recall | None = None
         self._breadth = 1  # nprobe or ef_search
         self._generation: str | None = None
@@ -121,7 +119,7 @@ class Index:
             engine.train(prepared(vectors, learned_from, metric))
         learned = engine.as_bytes() if len(learned_from) else None
         held = hold(partial(Shard.empty, spec, dimensions, learned), shards)
-        index = cls(held, shards, spec, dimensions, metric, source or {})
+        index = cls(Shards(held, shards), spec, dimensions, metric, source or {})
         ids = index._new_ids(count, ids)
         index._append(vectors, ids)
         if kind != "flat" and count > 1:
@@ -129,12 +127,12 @@ class Index:
         return index
 
     def __len__(self) -> int:
-        return sum(self._counts)
+        return sum(self._shards.counts)
 
     @property
     def shards(self) -> int:
         """How many shards it lies in."""
-        return len(self._counts)
+        return len(self._shards)
 
     @property
     def nprobe(self) -> int | None:
@@ -149,11 +147,11 @@ class Index:
     @property
     def ids(self) -> np.ndarray:
         """The ids of all vectors, int64 (n,), in the order they were added, shard by shard."""
-        return np.concatenate(list(self._of_all("ids").values()))
+        return self._shards.ids()
 
     def to(self, device: object) -> Self:
         """Search on the CPU, as at first; or with `cuda` on the GPUs that faiss sees, where it sees any."""
-        self._held.tell("to", str(device))
+        self._shards.to(str(device))
         return self
 
     def add(self, vectors: np.ndarray, ids: np.ndarray | None = None) -> None:
@@ -171,11 +169,11 @@ class Index:
         """Remove vectors by id and return how many. Raises UserError, and removes none, if an id is not there."""
         self._check_writable()
         ids = np.unique(np.asarray(ids, np.int64))
-        if len(unknown := np.setdiff1d(ids, self._known(ids))):
+        if len(unknown := np.setdiff1d(ids, self._shards.known(ids))):
             raise UserError(
                 f"{len(unknown)} ids are not in the index ({unknown[0]} is the first): nothing was removed."
             )
-        self._change("remove", {number: (ids[here],) for number, here in self._split(ids).items()})
+        self._shards.remove(ids)
         return len(ids)
 
     def search(
@@ -197,10 +195,10 @@ class Index:
             raise UserError(f"queries of shape {vectors.shape} do not fit an index of {self.dimensions} dimensions.")
         allowed = None if among is None else np.asarray(among, np.int64)
         if k < 1 or allowed is None and k > len(self):
-            raise self._too_few(k, len(self), allowed)
+            raise too_few(k, len(self), allowed)
         breadth = (ef_search if self.spec.kind == "hnsw" else nprobe) or self._breadth
         results = [
-            self._nearest(prepared(vectors, block, self.metric), k, breadth, allowed)
+            self._shards.nearest(prepared(vectors, block, self.metric), k, breadth, allowed)
             for block in _blocks(len(vectors), QUERIES_AT_ONCE) or [np.arange(0)]
         ]
         squared, ids = (np.concatenate([result[place] for result in results]) for place in (0, 1))
@@ -210,7 +208,7 @@ class Index:
         if not missing:
             return Neighbors(distances, ids)
         found = PartialNeighbors(distances, ids)
-        found.reasons = self._said(missing)
+        found.reasons = self._shards.said(missing)
         return found
 
     def check_source(self, source: dict | None) -> None:
@@ -234,19 +232,14 @@ class Index:
             "ef_search": self.ef_search,
             "recall": self.recall and self.recall._asdict(),
             "source": self.source,
-            "removed": self._removed[0] if self.shards == 1 else self._removed,
+            "removed": self._shards.removed[0] if self.shards == 1 else self._shards.removed,
             "dimensions": self.dimensions,
             "faiss": faiss.__version__,
         }
 
-        def write(generation: str) -> dict[str, dict[str, int]]:
-            asked = {number: (folder, generation, number, self.shards) for number in range(self.shards)}
-            written = self._whole(self._held.ask("write", asked)).values()
-            return {name: said for files in written for name, said in files.items()}
-
-        written = write_generation(folder, metadata, write, self._generation, replace)
+        written = write_generation(folder, metadata, partial(self._shards.write, folder), self._generation, replace)
         self._generation = written["generation"]
-        self._held.kept(partial(Shard.read, folder, _by_shard(written), False))
+        self._shards.kept(folder, _by_shard(written))
 
     @classmethod
     def load(cls, folder: Path | str, *, mapped: bool = False, hold: Hold = HeldHere) -> Self:
@@ -271,9 +264,11 @@ class Index:
         try:
             metadata = _by_shard(metadata)
             spec, shards = IndexSpec(**metadata["spec"]), len(metadata["removed"])
+            if not shards:
+                raise ValueError("it has no shard")
             held = hold(partial(Shard.read, folder, metadata, mapped), shards)
-            index = cls(held, shards, spec, metadata["dimensions"], metadata["metric"], metadata["source"])
-            index._counts, index._removed = (list(each) for each in zip(*index._of_all("counts").values(), strict=True))
+            index = cls(Shards(held, shards), spec, metadata["dimensions"], metadata["metric"], metadata["source"])
+            index._shards.count()
             index._breadth = metadata["nprobe"] or metadata["ef_search"] or 1
             index.recall = metadata["recall"] and Recall(**metadata["recall"])
             index._generation, index._is_mapped = metadata["generation"], mapped
@@ -288,7 +283,7 @@ class Index:
     def _new_ids(self, count: int, ids: np.ndarray | None) -> np.ndarray:
         """The ids of `count` vectors to be added. Raises UserError unless each is new and a whole number from 0 on."""
         if ids is None:
-            return np.arange(count, dtype=np.int64) + (max(self._of_all("highest_id").values()) + 1)
+            return np.arange(count, dtype=np.int64) + (self._shards.highest_id() + 1)
         ids = np.asarray(ids)
         if ids.shape != (count,) or not np.issubdtype(ids.dtype, np.integer):
             raise UserError(f"{count} vectors need {count} whole numbers as ids, not {ids.dtype} of shape {ids.shape}.")
@@ -300,71 +295,13 @@ class Index:
             raise UserError(
                 f"the id {once[times > 1][0]} is given twice: each vector needs its own. Nothing was added."
             )
-        if len(known := self._known(once)):
+        if len(known := self._shards.known(once)):
             raise UserError(f"the id {known[0]} is in the index already: remove it first. Nothing was added.")
         return ids
 
-    def _known(self, ids: np.ndarray) -> np.ndarray:
-        """Those of these ids, each once, that are in the index, ascending."""
-        asked = {number: (ids[here],) for number, here in self._split(ids).items()}
-        return np.sort(np.concatenate([ids[:0], *self._whole(self._held.ask("known", asked)).values()]))
-
     def _append(self, vectors: np.ndarray, ids: np.ndarray) -> None:
         for rows in _blocks(len(vectors)):
-            block, names = prepared(vectors, rows, self.metric, ids), ids[rows]
-            self._change("add", {number: (block[here], names[here]) for number, here in self._split(names).items()})
-
-    def _nearest(
-        self, queries: np.ndarray, k: int, breadth: int, among: np.ndarray | None = None
-    ) -> tuple[np.ndarray, np.ndarray, dict[int, Lost]]:
-        """Squared distances and ids (q, k) in all shards, and those shards that did not answer."""
-        asked = {number: (queries, k, breadth) for number in range(self.shards)}
-        if among is not None:
-            asked = {number: (queries, k, breadth, among[here]) for number, here in self._split(among).items()}
-        answers = self._held.ask("nearest", asked)
-        missing = {number: answer for number, answer in answers.items() if isinstance(answer, Lost)}
-        found = [answer for number, answer in answers.items() if number not in missing]
-        available = sum(count for _, _, count in found)
-        if available < k:
-            if not missing:
-                raise self._too_few(k, available, among)
-            shape = (len(queries), k - available)
-            found.append((np.full(shape, np.inf, np.float32), np.full(shape, -1), 0))
-        return *nearest_of_all([each[:2] for each in found], k), missing
-
-    def _too_few(self, k: int, available: int, among: np.ndarray | None) -> UserError:
-        where = "in the index" if among is None else "left by the filter"
-        return UserError(f"{k} neighbors cannot be found among {available} vectors {where}: ask for fewer, at least 1.")
-
-    def _split(self, ids: np.ndarray) -> dict[int, np.ndarray | slice]:
-        """Which of the ids belong to each shard; shards of none are left out."""
-        if self.shards == 1:
-            return {0: slice(None)}
-        owner = shard_of(ids, self.shards)
-        return {int(number): np.flatnonzero(owner == number) for number in np.unique(owner)}
-
-    def _of_all(self, method: str) -> dict[int, Any]:
-        return self._whole(self._held.ask(method, dict.fromkeys(range(self.shards), ())))
-
-    def _change(self, method: str, arguments: dict[int, tuple]) -> None:
-        """Change shards, and know how many vectors they hold then."""
-        changed = self._held.change(method, arguments)
-        left = [number for number, answer in changed.items() if not isinstance(answer, Lost)]
-        for number, (count, removed) in self._whole(self._held.ask("counts", dict.fromkeys(left, ()))).items():
-            self._counts[number], self._removed[number] = count, removed
-        self._whole(changed)
-
-    def _whole(self, answers: dict[int, Any]) -> dict[int, Any]:
-        """Raises UserError unless every shard answered."""
-        if missing := {number: answer for number, answer in answers.items() if isinstance(answer, Lost)}:
-            raise UserError(f"{'; '.join(self._said(missing))}: load the index again, and repeat what was not saved.")
-        return answers
-
-    def _said(self, missing: Mapping[int, Lost]) -> tuple[str, ...]:
-        return tuple(
-            f"shard {number + 1} of {self.shards} ({self._counts[number]} of {len(self)} vectors) {lost.reason}"
-            for number, lost in sorted(missing.items())
-        )
+            self._shards.add(prepared(vectors, rows, self.metric, ids), ids[rows])
 
     def _measure(
         self, vectors: np.ndarray, ids: np.ndarray, trial: np.ndarray | None, target: float, breadth: int | None
@@ -373,8 +310,8 @@ class Index:
         by_id = np.argsort(ids)
 
         def search(queries: np.ndarray, k: int, breadth: int) -> np.ndarray:
-            found, missing = self._nearest(queries, k, breadth)[1:]
-            self._whole(missing)
+            found, missing = self._shards.nearest(queries, k, breadth)[1:]
+            self._shards.whole(missing)
             return by_id[np.searchsorted(ids, found, sorter=by_id)]
 
         def take(rows: np.ndarray) -> np.ndarray:

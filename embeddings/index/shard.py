@@ -1,6 +1,6 @@
 """A part of an index, all of it or one of many: an engine, and the id of each of its rows.
 
-What `Index` asks of its shards, wherever they lie, is what is public here. Vectors and queries come prepared.
+What `Shards` asks of each, wherever it lies, is what is public here. Vectors and queries come prepared.
 """
 
 from pathlib import Path
@@ -110,17 +110,3 @@ def file_names(number: int, shards: int) -> tuple[str, str]:
     """Those of the engine and of the ids."""
     stem = "" if shards == 1 else f"shard-{number:05d}."
     return f"{stem}faiss", f"{stem}ids.npy"
-
-
-def shard_of(ids: np.ndarray, shards: int) -> np.ndarray:
-    """Which shard each id belongs to. Ids are mixed first (Knuth, by 2^64 over the golden ratio), so that all shards
-    get alike, whatever pattern the ids have."""
-    mixed = ids.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-    return ((mixed >> np.uint64(32)) % np.uint64(shards)).astype(np.int64)
-
-
-def nearest_of_all(found: list[tuple[np.ndarray, np.ndarray]], k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Of squared distances and ids (q, some) of each shard, the k nearest: as one index would give them."""
-    squared, ids = (np.concatenate(arrays, axis=1) for arrays in zip(*found, strict=True))
-    order = np.lexsort((ids, squared), axis=1)[:, :k]
-    return np.take_along_axis(squared, order, 1), np.take_along_axis(ids, order, 1)

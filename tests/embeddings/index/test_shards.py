@@ -16,7 +16,7 @@ from refusals import refusal
 from embeddings.index import Index
 from embeddings.index.generations import CURRENT
 from embeddings.index.kinds import KINDS
-from embeddings.index.shard import shard_of
+from embeddings.index.shards import shard_of
 
 # Each vector four times, in an order that has nothing to do with their ids.
 IDS = np.random.default_rng(4).permutation(3000) * 3
