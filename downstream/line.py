@@ -28,7 +28,7 @@ from downstream.stations.signal import signal_schema
 from pretrain.command import UserError, installed_by
 
 try:
-    from downstream.stations.checks import check, unanswered
+    from downstream.stations.checks import check, check_models, unanswered
     from downstream.stations.supervisor import Supervisor
 except ModuleNotFoundError as missing:
     if missing.name not in ("alembic", "fastapi", "h11", "prometheus_client", "sqlalchemy", "starlette", "uvicorn"):
@@ -45,6 +45,7 @@ def main(config: Config) -> int:
     check(config, line)
     if not config.check:
         return Supervisor(config, line).run()
+    check_models(config, line)
     for warning in unanswered(line):
         print(f"warning: {warning}", flush=True)
     stations, sinks = len(line.stations), len(line.sinks)

@@ -7,16 +7,17 @@ from importlib.util import find_spec
 
 from downstream.methods.catalogue import imported
 from downstream.service.access import is_loopback
-from downstream.service.models import Models
+from downstream.service.models import LoadedModel, Models
 from downstream.service.secret import token_in
 from downstream.service.users import users_in
 from downstream.stations.catalogue import entry_of
-from downstream.stations.config import Config, Line
+from downstream.stations.config import Config, Line, Station
 from downstream.stations.model import model_named
 from downstream.stations.options import Address, Options
 from downstream.stations.sources.config import Push
 from downstream.stations.triggers.config import Call, Every
 from pretrain.command import UserError, installed_by, nearest
+from pretrain.data.channels import PLAIN
 
 ANSWER_S = 2.0
 
@@ -36,6 +37,23 @@ def check(config: Config, line: Line) -> None:
     _check_stations(config, line)
     if min(config.batch_size, config.images_mb) < 1 or (config.threads is not None and config.threads < 1):
         raise UserError("--batch-size, --images-mb and --threads have to be 1 or more.")
+
+
+def check_models(config: Config, line: Line) -> None:
+    """Raises UserError for a model that cannot be read, and for one that can judge nothing of its station's camera."""
+    models = Models(config.models, config.batch_size, config.device)
+    for station in line.stations:
+        check_frames(station, models.load(model_named(models, station.model)))
+
+
+def check_frames(station: Station, loaded: LoadedModel) -> None:
+    """Raises UserError where each part would be a fault: cameras give 8 bits."""
+    channels = loaded.inspector.channels
+    if channels != PLAIN and imported(entry_of(station.source).path).gives_pixels:
+        raise UserError(
+            f"station {station.name}: a camera gives 8 bits a channel, and the model {loaded.name} judges {channels}: "
+            "fit one to images of 8 bits, or give it files, by a source folder or push."
+        )
 
 
 def unanswered(line: Line) -> list[str]:

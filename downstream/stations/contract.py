@@ -67,12 +67,14 @@ class Source:
     `is_live`: frames that nobody takes in time are lost, as a camera's are; else it waits until it is asked for the
     next one. `repeats`: a frame that was not settled comes again after a restart, so that its part is judged then and
     needs no fault; `stays`: and so do settled ones. `names_parts`: each frame is a part by itself, without a trigger.
+    `gives_pixels`: frames are pixels of 8 bits, and no files, which may have more.
     """
 
     is_live: bool = True
     repeats: bool = False
     stays: bool = False
     names_parts: bool = False
+    gives_pixels: bool = False
     problem: str | None = None
 
     @staticmethod

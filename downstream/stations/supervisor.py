@@ -15,6 +15,7 @@ from downstream.service.monitoring import LOG, start_logging
 from downstream.service.secret import token_in
 from downstream.service.users import users_in
 from downstream.stations.catalogue import made
+from downstream.stations.checks import check_frames
 from downstream.stations.config import Config, Line
 from downstream.stations.contract import HEARTBEAT_S, Surroundings, image_beside
 from downstream.stations.deadlines import Deadlines
@@ -81,6 +82,7 @@ class Supervisor:
             if name not in self._models:
                 self._models[name] = SharedModel(models, name, config.batch_size)
                 opened.callback(self._models[name].stop)
+            check_frames(options, self._models[name].loaded)
             keeps = any(each.sink.wants_images and options.name in each.stations for each in self._deliveries)
             around = Surroundings(options.name, names, config.state, images_folder)
             self.stations.append(Station(options, around, self._outbox, self._models[name], self._deadlines,

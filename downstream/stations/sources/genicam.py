@@ -88,6 +88,8 @@ class Process(NamedTuple):
 class GenICamSource(Source):
     """Fulfills the contract. A camera that is lost ends `frames()` by an error: another process finds it again."""
 
+    gives_pixels = True
+
     def __init__(self, options: GenICam, surroundings: Surroundings) -> None:
         self.options, self._stopped = options, False
         self._lock = threading.Lock()

@@ -23,6 +23,8 @@ SOON = {"fflags": "nobuffer", "flags": "low_delay"}
 class VideoSource(Source):
     """Fulfills the contract. A file ends; anything else is connected to anew, for as long as it takes."""
 
+    gives_pixels = True
+
     def __init__(self, options: Video, surroundings: Surroundings) -> None:
         self.options, self.problem, self._stopped = options, None, threading.Event()
         self._is_file = not options.is_device and "://" not in options.url

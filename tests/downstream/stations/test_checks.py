@@ -4,13 +4,17 @@ import socket
 
 import pytest
 
+from downstream.inspection.inspector import Inspector
 from downstream.stations import checks
-from downstream.stations.checks import check, unanswered
+from downstream.stations.checks import check, check_models, unanswered
 from downstream.stations.config import Config
 from downstream.stations.options import Address
 from downstream.stations.reading_config import read_line
 from downstream.stations.sinks.config import Stdout
+from downstream.stations.supervisor import Supervisor
 from pretrain.command import UserError
+from pretrain.data.channels import Channels
+from pretrain.data.levels import Range
 
 PUSH = {"name": "cap", "source": {"type": "push"}}
 
@@ -40,6 +44,22 @@ def test_what_cannot_is_said(models_folder, monkeypatch, station, options, words
     monkeypatch.delenv("HELDOUT_TOKEN", raising=False)
     with pytest.raises(UserError, match=words):
         checked(station, models=models_folder, **options)
+
+
+def test_a_camera_of_8_bits_and_a_model_of_more_are_told_apart(models_folder, tmp_path):
+    """Each part would be a fault, of a line whose check says that all is right."""
+    deep = Inspector.load(models_folder / "mean")
+    deep.channels = Channels((Range(0, 4095),))
+    deep.save(tmp_path / "deep")
+    camera = {"name": "cap", "source": {"type": "video", "url": "/dev/video0"}}
+    for station, models in (({**camera, "model": "mean"}, models_folder), (PUSH, tmp_path)):
+        config = Config(stations=[station], models=models)
+        check_models(config, read_line(config))
+    config = Config(stations=[camera], models=tmp_path, state=tmp_path / "state")
+    words = "station cap: a camera gives 8 bits a channel, and the model deep judges values from 0 to 4095"
+    for checking in (check_models, Supervisor):
+        with pytest.raises(UserError, match=words):
+            checking(config, read_line(config))
 
 
 def test_a_folder_without_models_is_said(tmp_path):
