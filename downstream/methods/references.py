@@ -145,14 +145,21 @@ def own_threshold(
         return alone._replace(count=1, why=ONLY_ONE)
     if len(scores) >= MIN_OWN_NORMALS or not usable or not method.sees_normals:
         return threshold_from_normals(scores, false_alarm_rate)
+    if not (scale := scale_of(method, normals)):
+        named = "the only good image scores" if len(normals) == 1 else f"the {len(normals)} good images score"
+        raise UserError(
+            f"{named} 0 by {type(method).__name__}, which tells no unit for what others score: give {MIN_OWN_NORMALS} "
+            "good images, which need none."
+        )
     spreads = spread_elsewhere(method, len(normals), usable, seed)
-    return threshold_from_other_categories(scale_of(method, normals), spreads, false_alarm_rate)
+    return threshold_from_other_categories(scale, spreads, false_alarm_rate)
 
 
 def spread_elsewhere(
     method: Method, shots: int, calibration: Mapping[str, Sequence[Tensor]], seed: int
 ) -> dict[str, np.ndarray]:
-    """Scores of other categories' normals, in units of `scale_of` there, against `shots` references of each."""
+    """Scores of other categories' normals, in units of `scale_of` there, against `shots` references of each; none of
+    those where these score 0."""
     spreads = {}
     for category, normals in calibration.items():
         shuffled = np.random.default_rng([seed, 0x5F]).permutation(len(normals)).tolist()
@@ -161,8 +168,9 @@ def spread_elsewhere(
         if hasattr(elsewhere, "look_within"):  # a region that was drawn on this product lies nowhere on another
             elsewhere.look_within(None)
         elsewhere.refer([normals[i] for i in chosen])
-        scores = np.concatenate([part.scores.cpu().numpy() for part in elsewhere.predict(normals[i] for i in others)])
-        spreads[category] = scores / scale_of(elsewhere, [normals[i] for i in chosen])
+        if scale := scale_of(elsewhere, [normals[i] for i in chosen]):
+            scored = elsewhere.predict(normals[i] for i in others)
+            spreads[category] = np.concatenate([part.scores.cpu().numpy() for part in scored]) / scale
     return spreads
 
 

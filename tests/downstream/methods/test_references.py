@@ -98,6 +98,19 @@ def test_few_references_borrow_the_spread_of_other_categories(shots):
         assert 0.05 < np.mean(rates) < 0.4
 
 
+@pytest.mark.parametrize("shots", [1, 2])
+def test_references_that_score_nothing_are_no_unit_and_enough_of_them_need_none(shots):
+    """As a network of residuals may find nothing in the only image, moved by a pixel."""
+    flat = [torch.full((3, 16, 16), 0.5)] * 8
+    method = MeanImage().fit([]).refer(flat[:shots])
+    with pytest.raises(UserError, match="0 by MeanImage, which tells no unit .*: give 8 good images"):
+        own_threshold(method, flat[:shots], 0.1, {"other": images(20)}, seed=0)
+    assert own_threshold(method.refer(flat), flat, 0.1, {"other": images(20)}, seed=0).value == 0
+    usual = own_threshold(method.refer(images(shots)), images(shots), 0.1, {"other": images(20, seed=1)}, seed=0)
+    with_flat = {"flat": flat, "other": images(20, seed=1)}
+    assert own_threshold(method, images(shots), 0.1, with_flat, seed=0) == usual
+
+
 def test_without_more_normals_elsewhere_few_references_speak_for_themselves():
     method = MeanImage().fit([]).refer(normals := images(4))
     threshold = own_threshold(method, normals, 0.1, {"other": images(4, seed=1)}, seed=0)
