@@ -19,7 +19,7 @@ from downstream.methods.bands import heard
 from downstream.methods.coreset import Coresets
 from downstream.methods.evidence import Evidence, Patches, inputs_of, learn_evidence
 from downstream.methods.gaussians import Moments
-from downstream.methods.normals import MAX_LEFT_OUT, nearest_other
+from downstream.methods.normals import MAX_LEFT_OUT, evenly, nearest_other
 from downstream.methods.padim import PaDiM, packed, unpacked
 from downstream.methods.patch_method import PatchMethod
 from downstream.methods.patchcore import PatchCore
@@ -348,7 +348,6 @@ def remembered(left_out: LeftOut, members: Tensor) -> Remembered:
     """Of normals that were left out, and their patches (n, views, p, d), as many as there is room for, spread over
     all."""
     most = min(MAX_REMEMBERED, max(1, MAX_REMEMBERED_NUMBERS // members[:1].numel()))
-    chosen = torch.linspace(0, len(left_out.numbers) - 1, min(len(left_out.numbers), most)).long()
-    parts = (part[chosen.to(part.device)].cpu() for part in (members, left_out.nearest, left_out.rows))
-    patches, nearest, rows = parts
-    return Remembered([left_out.numbers[i] for i in chosen.tolist()], patches.half(), nearest, rows)
+    chosen = evenly(len(left_out.numbers), most)
+    patches, nearest, rows = (part[chosen].cpu() for part in (members, left_out.nearest, left_out.rows))
+    return Remembered([left_out.numbers[i] for i in chosen], patches.half(), nearest, rows)

@@ -49,8 +49,7 @@ class PatchCore(InParts):
 
     def _learn(self, normals: Sequence[Tensor]) -> None:
         self._choose_coreset(*self._candidates(self._views_of_normals(normals), len(normals)))
-        positions = self._left_out(normals)
-        self._add_normals(self._each_left_out(normals, positions), nearest_other(self.pooled_, positions))
+        self._score_normals(normals, self._left_out(normals))
 
     def add(self, normals: Sequence[Tensor]) -> Self:
         """Take in further normals, as much of them as the coreset has room for; the earlier ones are not needed.
@@ -58,9 +57,7 @@ class PatchCore(InParts):
         known = len(self.pooled_)
         candidates, owners = self._candidates(self._views_of_normals(normals), len(normals))
         self._grow_coreset(candidates, owners + known)
-        positions = range(known, known + len(normals))
-        left_out = self._each_left_out(normals, positions, known)
-        self._add_normals(left_out, nearest_other(self.pooled_, positions))
+        self._score_normals(normals, range(known, known + len(normals)), known)
         return self
 
     def _learn_part(self, normals: Sequence[Tensor]) -> dict[str, object]:
@@ -74,8 +71,7 @@ class PatchCore(InParts):
 
     def _learn_merged(self, normals: Sequence[Tensor], coresets: Coresets) -> None:
         self._take_merged(coresets)
-        positions = self._left_out(normals)
-        self._add_normals(self._each_left_out(normals, positions), nearest_other(self.pooled_, positions))
+        self._score_normals(normals, self._left_out(normals))
 
     def _take_merged(self, coresets: Coresets) -> None:
         vectors, owners, _ = coresets.merged(self._coreset_count(coresets.looked_at))
@@ -188,13 +184,17 @@ class PatchCore(InParts):
             del band, counted, patches
         return drawn
 
+    def _score_normals(self, normals: Sequence[Tensor], positions: Sequence[int], first: int = 0) -> None:
+        """Those numbered `positions`, each without its own patches; the first of `normals` has the number `first`."""
+        left_out = self._each_left_out(normals, positions, first)
+        self._add_normals(left_out, nearest_other(self.pooled_, positions))
+
     def _left_out(self, normals: Sequence[Tensor]) -> list[int]:
         """Which normals are scored without themselves: none where there is only one."""
         return evenly(len(normals), MAX_LEFT_OUT) if len(normals) > 1 else []
 
     def _each_left_out(self, normals: Sequence[Tensor], positions: Sequence[int], first: int = 0) -> Tensor:
-        """Distances of patches (n, rows, columns) of the normals numbered `positions`, each without its own; that of
-        the first of `normals` is `first`."""
+        """The distances of their patches: (n, rows, columns)."""
         maps = [self.patch_sum_.new_empty(0, *self.patch_sum_.shape[:2])]
         count = at_once(LEARNING_BATCH, self.size_px_, self.most_pixels)
         for start in range(0, len(positions), count):

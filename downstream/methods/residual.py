@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from baselines.contract.method import LEARNING_BATCH, NotFitted, Sample
-from downstream.methods.normals import nearest_other
 from downstream.methods.patchcore import PatchCore
 from pretrain.anomalies import add_anomaly
 from pretrain.command import UserError
@@ -111,8 +110,7 @@ class Residual(PatchCore):
         if not hasattr(self, "network_"):
             raise NotFitted("Residual has learned of no other category yet: call fit first.")
         self._take_in(normals)
-        positions = self._left_out(normals)
-        self._add_normals(self._each_left_out(normals, positions), nearest_other(self.pooled_, positions))
+        self._score_normals(normals, self._left_out(normals))
 
     def _take_in(self, normals: Sequence[Tensor]) -> None:
         """The coreset, its patches as they are, and the units that residuals are in: the mean of each channel over up
