@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from pretrain.anomalies import add_anomaly
 from pretrain.config import Config
 from pretrain.data.dataset import ImageSet
+from pretrain.data.images import some_of
 from pretrain.encoder import Encoder
 from pretrain.normalization import channel_statistics, normalized
 from pretrain.views import draw_pair, render
@@ -69,9 +70,9 @@ class Monitor:
                 for turn in range(ANOMALIES_EACH)
             ]
             self.categories.append((_unaugmented(references.of(category), each, size_px), clean, torch.cat(synthetic)))
-        chosen = np.linspace(0, len(unseen) - 1, min(len(unseen), MAX_IMAGES)).astype(int)
-        pixels = torch.from_numpy(unseen.batch(chosen.tolist()))
-        pair = draw_pair(config.strengths, seed, 0, chosen, same_crop=bool(config.dense_weight))
+        chosen = some_of(len(unseen), MAX_IMAGES)
+        pixels = torch.from_numpy(unseen.batch(chosen))
+        pair = draw_pair(config.strengths, seed, 0, np.array(chosen), same_crop=bool(config.dense_weight))
         self._views = [render(pixels, drawn, size_px) for drawn in pair]
 
     @torch.no_grad()
@@ -162,8 +163,7 @@ def spread(vectors: Tensor) -> Tensor:
 
 def _unaugmented(image_set: ImageSet, count: int, size_px: int) -> Tensor:
     """At most `count` images, spread over all, without any change but their size: float32 (n, 3, h, w)."""
-    chosen = np.linspace(0, len(image_set) - 1, min(len(image_set), count)).astype(int)
-    images = torch.from_numpy(image_set.batch(chosen.tolist())).permute(0, 3, 1, 2).float().div(255)
+    images = torch.from_numpy(image_set.batch(some_of(len(image_set), count))).permute(0, 3, 1, 2).float().div(255)
     return F.interpolate(images, (size_px, size_px), mode="bilinear", antialias=True).clamp(0, 1)
 
 

@@ -25,6 +25,7 @@ from downstream.inspection.inspector import Inspector
 from downstream.methods.exported import IMAGES, probe_image
 from embeddings.patches import ALL, Band, part_of
 from pretrain.command import UserError
+from pretrain.data.images import some_of
 from pretrain.files import scratch_folder
 
 # Normals that say how large activations inside the encoder become; more did not change that.
@@ -227,8 +228,7 @@ class _Calibration:
 
     def __init__(self, normals: Sequence[Tensor], takes_floats: bool) -> None:
         most = max(1, min(CALIBRATED_ON, CALIBRATED_PIXELS // normals[0][0].numel()))
-        spread = np.linspace(0, len(normals) - 1, min(len(normals), most)).astype(int)
-        self._images = (normals[int(i)] for i in spread)
+        self._images = (normals[position] for position in some_of(len(normals), most))
         self._takes_floats = takes_floats
 
     def get_next(self) -> dict[str, np.ndarray] | None:

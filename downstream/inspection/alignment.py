@@ -23,6 +23,7 @@ import numpy as np
 from PIL import Image
 
 from pretrain.command import UserError
+from pretrain.data.images import some_of
 
 COARSE_PX, FINE_PX = 64, 128
 TURNS = 120
@@ -176,7 +177,7 @@ def fit_alignment(
     have nothing to align by."""
     size = _fine_size(aspect)
     grays = [gray(pixels, size).astype(np.uint8) for pixels in images]  # of thousands, floats would take gigabytes
-    spread = np.linspace(0, len(grays) - 1, min(len(grays), MAX_TO_AVERAGE)).astype(int)
+    spread = some_of(len(grays), MAX_TO_AVERAGE)
     start = _most_alike([grays[i] for i in spread[:: max(1, len(spread) // MAX_TO_CHOOSE)]])
     if reference is not None:
         start = gray(reference, size).astype(np.uint8)

@@ -19,7 +19,7 @@ import numpy as np
 
 from pretrain.command import UserError
 from pretrain.data.decode import Decoded, Unreadable, bytes_of, decode, decode_bytes
-from pretrain.data.images import SUFFIXES, Record
+from pretrain.data.images import SUFFIXES, Record, some_of
 from pretrain.data.levels import Range, as_range, check_alone, held_in, in_range, is_deep, read_levels, without_range
 from pretrain.data.size import Size
 
@@ -74,8 +74,7 @@ class ToFind:
 
     def found(self, paths: Sequence[Path]) -> Channels:
         """Of images, most of which are alike. Raises UserError where there are no lights, or no range."""
-        spread = np.linspace(0, len(paths) - 1, min(len(paths), MAX_MEASURED)).astype(int)
-        parts = [paths[position] for position in spread]
+        parts = [paths[position] for position in some_of(len(paths), MAX_MEASURED)]
         lights = _usual_lights(parts) if self.lights else 1
         deep = [_are_deep(part, lights) for part in parts]
         has_range = [2 * sum(of_light) > len(parts) for of_light in zip(*deep, strict=True)] or [False] * lights

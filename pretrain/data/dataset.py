@@ -14,7 +14,7 @@ from pretrain.command import UserError
 from pretrain.data.cache import Entry, let_go, open_cached
 from pretrain.data.channels import PLAIN, Channels, ToFind, as_parts
 from pretrain.data.decode import Unreadable, read_mask, size_on_disk
-from pretrain.data.images import LayoutName, Problem, Record, same_content, split_records
+from pretrain.data.images import LayoutName, Problem, Record, same_content, some_of, split_records
 from pretrain.data.layouts import LAYOUTS, has_layout, scan, scan_plain
 from pretrain.data.size import DEFAULT_PX, Asked, Size, default_px, distorts, keeping_aspect, named, sides
 from pretrain.demo import is_demo, make
@@ -166,9 +166,8 @@ def usual_size(images: Sequence, size_px: Asked, measure: Callable[[Any], tuple[
     """What images usually are: their median height and width, or with `size_px` the size of as many pixels as such a
     square and of their aspect; with "auto" they tell that side. Of some, spread over all: paths, or whatever `measure`
     gives (height, width) of."""
-    spread = np.linspace(0, len(images) - 1, min(len(images), MAX_MEASURED)).astype(int)
     measured = []
-    for position in spread:
+    for position in some_of(len(images), MAX_MEASURED):
         with suppress(Unreadable):  # it is named where it is decoded
             measured.append(measure(images[position]))
     if not measured:

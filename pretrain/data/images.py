@@ -72,6 +72,14 @@ def check_names(names: Iterable[str], allowed: Collection[str], what: str) -> No
             raise UserError(f"there is no {what} named '{name}'; {nearest(name, allowed)}")
 
 
+def some_of(count: int, most: int) -> list[int]:
+    """At most so many of `count` positions, spread over all: the first, the last, and between them."""
+    if count <= most:
+        return list(range(count))
+    step = (count - 1) / max(1, most - 1)
+    return [*(int(number * step) for number in range(most - 1)), count - 1 if most > 1 else 0]
+
+
 def same_content(keys: Sequence[Hashable]) -> list[list[int]]:
     """Groups of positions that hold equal keys (of images: their content), only groups of two and more."""
     groups = defaultdict(list)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pretrain.data.images import Record, same_content, split_records
+from pretrain.data.images import Record, same_content, some_of, split_records
 
 FRACTIONS = {"fit": 0.7, "validation": 0.15, "calibration": 0.15}
 
@@ -13,6 +13,12 @@ def records_and_digests(count: int = 200) -> tuple[list[Record], list[bytes]]:
     kinds = [("nut", "good"), ("nut", "crack"), ("lid", "good"), ("lid", "hole")]
     records = [Record(Path(f"{i}.png"), kinds[i % 4][0], "test", kinds[i % 4][1]) for i in range(count)]
     return records, [str(i).encode() for i in range(count)]
+
+
+def test_some_are_spread_over_all_as_numpy_spreads_them():
+    for count in (0, 1, 2, 3, 50, 64, 65, 127, 1000, 2047):
+        for most in (1, 2, 7, 32, 64, 200):
+            assert some_of(count, most) == np.linspace(0, count - 1, min(count, most)).astype(int).tolist()
 
 
 def test_split_is_disjoint_complete_and_stratified():
