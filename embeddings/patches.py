@@ -7,7 +7,7 @@ fifth of the work of enlarging first.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import NamedTuple, Self
 
@@ -59,6 +59,12 @@ class Band(NamedTuple):
         """Of its patches, counted from the grid's upper left, the first and the one after the last."""
         columns = self.grid[1]
         return self.top * columns, (self.top + self.vectors.shape[-3]) * columns
+
+
+def joined(bands: Iterable[Band]) -> Tensor:
+    """All patches of images: (b, rows, columns, d)."""
+    vectors = [band.vectors for band in bands]
+    return torch.cat(vectors, dim=1) if len(vectors) > 1 else vectors[0]
 
 
 def pixels_at_once(tile_px: int | None) -> int | None:
@@ -129,8 +135,7 @@ class Patches:
     def __call__(self, images: Tensor, seen: Seen = part_of) -> Tensor:
         """Patch vectors (b, rows, columns, dimensions); images lie on the encoder's device, and so do these. `seen`
         gives rows and columns of images as they are to be seen."""
-        vectors = [band.vectors for band in self.bands(images, seen)]
-        return torch.cat(vectors, dim=1) if len(vectors) > 1 else vectors[0]
+        return joined(self.bands(images, seen))
 
     def bands(self, images: Tensor, seen: Seen = part_of) -> Iterator[Band]:
         """The same in bands, from the top: of images that are not cut into tiles in one, of others with PATCHES_AT_ONCE

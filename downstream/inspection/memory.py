@@ -108,8 +108,9 @@ def bytes_to_see(method: PatchMethod, shape: Sequence[int], tile_px: int | None,
         return 0
     patches, (height, width) = method._opened_patches(), shape
     per_pixel = per_pixel or patches.bytes_per_pixel
-    if patches.cuts(shape, tile := tile_px or TILE_PX):
-        side = tile + 2 * MARGIN_PX
-        return per_pixel * min(side, height) * min(side, width) + LEVELS * tile * width
+    side = tile_px or TILE_PX
+    if patches.cuts(shape, side):
+        seen = min(side + 2 * MARGIN_PX, height) * min(side + 2 * MARGIN_PX, width)
+        return per_pixel * seen + LEVELS * side * width
     pixels = math.prod(shape) * at_once(max(LEARNING_BATCH, method.batch_size), shape, pixels_at_once(tile_px))
     return (per_pixel + PATCHES) * pixels

@@ -52,9 +52,3 @@ def sampled(region: Region, bands: Iterable[Band]) -> Tensor:
         parts.append(inside[:, -seen % step :: step].clone())
         seen += inside.shape[1]
     return torch.cat(parts, dim=1)
-
-
-def joined(bands: Iterable[Band]) -> Tensor:
-    """All patches of images: (b, rows, columns, d)."""
-    vectors = [band.vectors for band in bands]
-    return torch.cat(vectors, dim=1) if len(vectors) > 1 else vectors[0]

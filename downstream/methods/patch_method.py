@@ -24,12 +24,12 @@ from baselines.contract.method import (
     predicted,
     save_method,
 )
-from downstream.methods.bands import Pooled, joined, sampled
+from downstream.methods.bands import Pooled, sampled
 from downstream.methods.maps import highest_count, is_large, mean_of_highest, smooth_maps
 from downstream.methods.normals import nearest, spread_over, units_of
 from downstream.methods.references import background, views_of
 from downstream.methods.region import Region
-from embeddings.patches import LARGE_PX, Band, Patches, pixels_at_once
+from embeddings.patches import LARGE_PX, Band, Patches, joined, pixels_at_once
 from pretrain.command import UserError
 from pretrain.encoder import DEFAULT_ARCHITECTURE, LEVELS, Encoder, asked_encoder, fingerprint, load_encoder
 from pretrain.normalization import channel_statistics, normalized

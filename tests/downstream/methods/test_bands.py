@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from downstream.methods import bands as bands_module
-from downstream.methods.bands import Pooled, heard, joined, sampled
+from downstream.methods.bands import Pooled, heard, sampled
 from downstream.methods.region import Region
-from embeddings.patches import Band
+from embeddings.patches import Band, joined
 
 GRID = (5, 4)
 VECTORS = torch.rand(2, *GRID, 3, generator=torch.Generator().manual_seed(0))
