@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from pretrain.command import UserError
-from pretrain.tasks import Connected, Lost, Raised, Spread, answer_of, cannot_import, ray_at
+from pretrain.tasks import Connected, Lost, Raised, Spread, answer_of, cannot_import, ray_at, reason_of
 
 Make = Callable[[int], Any]
 
@@ -166,8 +166,7 @@ class HeldOnRay:
             raise
         except errors.RayError as error:
             is_dead = isinstance(error, errors.RayActorError | errors.ObjectLostError)  # or its machine
-            reason = str(error).partition("\n")[0] or type(error).__name__
-            return self._lose(number, copy, COMES_BACK if is_dead else f"gave no answer ({reason})")
+            return self._lose(number, copy, COMES_BACK if is_dead else f"gave no answer ({reason_of(error)})")
 
     def _lose(self, number: int, copy: Copy, reason: str) -> Lost:
         """End a copy; another takes its place where what it holds can be made."""

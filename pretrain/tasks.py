@@ -7,6 +7,7 @@ argument, both small. A task may run twice, where its worker died, so what it le
 import faulthandler
 import logging
 import os
+import re
 import socket
 import sys
 import sysconfig
@@ -29,6 +30,7 @@ Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 LOCAL, AUTO, CLIENT = "local", "auto", "ray://"
+ELSEWHERE = re.compile(r"(ray://)?(?P<at>[^\s/@]+:(?P<port>\d{1,5}))")
 # How often a task is tried whose worker dies.
 ATTEMPTS = 3
 # Tasks waiting or running for each core: so that none is idle, and the driver holds few of a million.
@@ -45,6 +47,10 @@ STORE_BYTES = 256 * 2**20
 # cannot make a cluster, it listens on the loopback and nowhere else.
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+# Since gRPC 1.80 a process that is forked beside open channels can crash before it begins (grpc/grpc#43055), as the one
+# that Ray's client server starts for each client does about every second time: it needs this in its environment.
+NO_FORKS = {"GRPC_ENABLE_FORK_SUPPORT": "0"}
+CLIENT_SERVER_CRASHED = "Starting Ray client server failed"
 # What Ray raises, as a RuntimeError, where a worker lacks a module of the function.
 NOT_IMPORTED = "failed to import on the worker"
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -56,7 +62,8 @@ class Spread:
 
     Attributes:
         address: Compute on Ray's workers: local starts them on this machine, auto finds the Ray that runs here, or that
-            RAY_ADDRESS names, and ray://HOST:PORT is one elsewhere. Default is this process alone.
+            RAY_ADDRESS names, HOST:PORT is the one to which this machine belongs, and ray://HOST:PORT, of its client
+            server, one elsewhere. Default is this process alone.
         patience_s: On Ray, seconds after which a part that is not done is given to another worker.
     """
 
@@ -120,7 +127,7 @@ class Connected:
 
     @classmethod
     def at(cls, ray: ModuleType, address: str) -> Self:
-        # By ray:// a client on the other side reaches it, and this process does not.
+        # By ray:// a process on the other side reaches it, and this one does not.
         return cls(ray, None if address.startswith(CLIENT) else ray.get_runtime_context().gcs_address)
 
     def wait(self, waiting: list, count: int = 1, seconds: float = inf) -> list:
@@ -140,12 +147,10 @@ class Connected:
 
     def reach(self) -> None:
         """Raise ConnectionError where Ray's state cannot be reached for some time, or no machine is left."""
-        if self._state is None:
-            return
-        (host, _, port), start_s = self._state.rpartition(":"), time.monotonic()
-        while True:
+        start_s = time.monotonic()
+        while self._state is not None:
             try:
-                socket.create_connection((host.strip("[]"), int(port)), SECONDS_BETWEEN_LOOKS).close()
+                knock(self._state)
                 break
             except OSError as error:
                 if time.monotonic() - start_s > UNREACHABLE_S:
@@ -157,9 +162,11 @@ class Connected:
 
     @contextmanager
     def told(self) -> Iterator[None]:
-        """That Ray is gone is a UserError."""
+        """That Ray is gone is a UserError, and that the process there that asks for this one lacks a module."""
         try:
             yield
+        except ModuleNotFoundError as error:
+            raise cannot_import(error) or error from None
         except (self.ray.exceptions.RaySystemError, ConnectionError) as error:
             raise UserError(f"Ray has ended ({error}): start it, and give the same command again.") from None
 
@@ -178,7 +185,9 @@ class OnRay:
         """Each task with its result, as they are done; of `tasks` only as many are taken as workers can be given. In
         their order, results that are done before an earlier one wait in Ray's store, and count as under way.
 
-        Raises what the function raises, as it would here, and UserError where Ray itself has ended."""
+        Raises what the function raises, as it would here, and UserError where Ray itself has ended. What is under way
+        then, few tasks, goes on until this process leaves Ray, which ends it: to cancel a task that is done at that
+        very moment can abort this process, or keep its core (Ray 2.60)."""
         ray = self._ray
         # max_calls: a worker with a GPU would end after each task, and load the model for every one.
         needs = {"num_cpus": self._needs.cores, "num_gpus": self._gpus, "memory": self._needs.memory_bytes or None}
@@ -197,11 +206,9 @@ class OnRay:
                     found = self._result(done)
                 yield waiting.pop(done), answer_of(found)
         except ray.exceptions.RayError as error:
-            reason = str(error).partition("\n")[0] or type(error).__name__
-            raise UserError(f"Ray cannot go on ({reason}): put that right, and the same command goes on.") from None
-        finally:
-            for each in waiting if ray.is_initialized() else ():
-                ray.cancel(each, force=True)
+            raise UserError(
+                f"Ray cannot go on ({reason_of(error)}): put that right, and the same command goes on."
+            ) from None
 
     def _first_done(self, waiting: list, in_order: bool) -> object:
         """Of those that wait, the first that is done, or where their order counts, the first one, once it is done. A
@@ -267,8 +274,16 @@ def cannot_import(error: BaseException) -> UserError | None:
     """What to say of an error on a worker, where that is that its machine lacks a module."""
     if not isinstance(error, ModuleNotFoundError) and NOT_IMPORTED not in str(error):
         return None
-    reason = str(error).strip().rpartition("\n")[2].strip()  # Ray adds a traceback to what it says
-    return UserError(f"Ray's workers cannot import heldout ({reason}): install the same on every machine.")
+    return UserError(f"Ray's workers cannot import heldout ({reason_of(error)}): install the same on every machine.")
+
+
+def reason_of(error: BaseException) -> str:
+    """What Ray says, in a line: its first one, or, where it tells a traceback of elsewhere, what that ends by."""
+    lines = [line.rstrip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    if not any(line.startswith("Traceback") for line in lines):
+        return lines[0]
+    after = [number for number, line in enumerate(lines[:-1], 1) if line.startswith((" ", "Traceback"))]
+    return lines[max(after, default=0)]
 
 
 @contextmanager
@@ -306,9 +321,10 @@ def ray_at(where: Spread) -> Iterator[ModuleType | None]:
 
 def ray_module(address: str) -> ModuleType:
     """Ray, told before it is imported what it reads only then. Raises UserError where it is not installed."""
-    if address not in (LOCAL, AUTO) and not address.startswith(CLIENT):
-        raise UserError(f"{address} is no address of Ray: give local, auto or ray://HOST:PORT.")
-    for name, value in QUIET.items():
+    elsewhere = ELSEWHERE.fullmatch(address)
+    if address not in (LOCAL, AUTO) and not (elsewhere and int(elsewhere["port"]) < 2**16):
+        raise UserError(f"{address} is no address of Ray: give local, auto, HOST:PORT or ray://HOST:PORT.")
+    for name, value in (QUIET | NO_FORKS).items():
         os.environ.setdefault(name, value)
     if address == LOCAL:
         os.environ.update(LOOPBACK)
@@ -325,12 +341,22 @@ def _start(ray: ModuleType, address: str) -> None:
         told |= {"num_cpus": usable_cores(), "object_store_memory": STORE_BYTES, "include_dashboard": False}
     with importable_by_workers():
         try:
+            if elsewhere := ELSEWHERE.fullmatch(address):
+                knock(elsewhere["at"])  # Ray itself would try for half a minute
             ray.init(address, **told)
         except Exception as error:  # bare ones too, where its processes take long to start
-            reason = str(error).partition("\n")[0]
-            raise UserError(
-                f"there is no Ray at {address} ({reason}); --address local starts one on this machine."
-            ) from None
+            reason, todo = reason_of(error), "--address local starts one on this machine"
+            if CLIENT_SERVER_CRASHED in reason:
+                todo = (
+                    "try again, or start that Ray anew with GRPC_ENABLE_FORK_SUPPORT=0 in the environment of its head"
+                )
+            raise UserError(f"there is no Ray at {address} ({reason}); {todo}.") from None
+
+
+def knock(at: str) -> None:
+    """Raise OSError where nothing listens at HOST:PORT."""
+    host, _, port = at.rpartition(":")
+    socket.create_connection((host.strip("[]"), int(port)), SECONDS_BETWEEN_LOOKS).close()
 
 
 @contextmanager

@@ -16,6 +16,12 @@ def squared(number: int) -> tuple[int, int]:
     return number * number, os.getpid()
 
 
+def squared_or_hung(seconds: int) -> tuple[int, int]:
+    """As `squared`, at once for a second."""
+    time.sleep(seconds - 1)
+    return squared(seconds)
+
+
 def wrong(number: int) -> int:
     raise UserError(f"{number} is wrong")
 

@@ -263,10 +263,14 @@ def evaluate(*arguments: object) -> int:
     return main(read_config(Evaluate, list(map(str, arguments))))
 
 
-def kill_a_holder(number: int) -> None:
-    """Kill one of the actors that hold shards, by the order in which they were started."""
+def newest_holder() -> psutil.Process:
+    """The actor that was started last of those that hold shards: some of an earlier test may still be ending."""
     holders = [each for each in psutil.Process().children(recursive=True) if each.name().startswith("ray::Holder")]
-    holder = sorted(holders, key=lambda each: each.create_time())[number]
+    return max(holders, key=lambda each: each.create_time())
+
+
+def kill_a_holder() -> None:
+    holder = newest_holder()
     holder.kill()
     until(lambda: not holder.is_running())
 
@@ -283,7 +287,7 @@ def test_shards_in_actors_find_what_one_index_finds_and_say_what_a_lost_one_hid(
             assert np.array_equal(found.ids, expected.ids) and np.array_equal(found.distances, expected.distances)
         index.save(tmp_path)
         whole = index.search(QUERIES, 9)
-        kill_a_holder(0)
+        kill_a_holder()
         partial = index.search(QUERIES, 9)
         assert len(partial.missing) == 1 and "of 2900 vectors) was lost" in partial.missing[0]
         lives = partial.missing[0].startswith("shard 1 of 2")  # the other one's number
@@ -294,7 +298,7 @@ def test_shards_in_actors_find_what_one_index_finds_and_say_what_a_lost_one_hid(
         found = index.search(QUERIES, 9)
         assert np.array_equal(found.ids, whole.ids) and np.array_equal(found.distances, whole.distances)
         index.remove(ids[1000:1020])
-        kill_a_holder(1)
+        kill_a_holder()
         most = index.search(QUERIES, 2000)
         assert len(most.missing) == 1 and most.ids[0, -1] == -1 and np.isinf(most.distances[0, -1])
         assert "with changes that were not saved" in index.search(QUERIES, 9).missing[0]
@@ -307,10 +311,24 @@ def test_while_a_replica_lives_nothing_is_missing(tmp_path):
     expected = Index.load(tmp_path).search(QUERIES, 5).ids
     with objects_at(HERE, copies=2) as hold:
         index = Index.load(tmp_path, hold=hold)
-        kill_a_holder(0)
+        kill_a_holder()
         for _ in range(3):
             found = index.search(QUERIES, 5)
             assert not found.missing and np.array_equal(found.ids, expected)
+
+
+def test_a_holder_that_is_frozen_is_ended_and_replaced_and_meanwhile_what_is_found_is_partial(tmp_path):
+    Index.build(VECTORS, shards=2).save(tmp_path)
+    expected = Index.load(tmp_path).search(QUERIES, 5).ids
+    with objects_at(replace(HERE, patience_s=2)) as hold:
+        index = Index.load(tmp_path, hold=hold)
+        frozen = newest_holder()
+        frozen.suspend()
+        (reason,) = index.search(QUERIES, 5).missing
+        assert "gave no answer within 2 s" in reason
+        until(lambda: not index.search(QUERIES, 5).missing)
+        assert np.array_equal(index.search(QUERIES, 5).ids, expected)
+        until(lambda: not frozen.is_running())
 
 
 def test_a_replica_that_could_not_be_changed_does_not_answer_beside_one_that_was(tmp_path):
@@ -334,7 +352,7 @@ def test_a_lost_replica_of_an_index_that_another_process_saved_says_to_load_it_a
         other = Index.load(tmp_path)
         other.remove(other.ids[:5])
         other.save(tmp_path)
-        kill_a_holder(0)
+        kill_a_holder()
         until(lambda: "being made again" not in index.search(QUERIES, 5).missing[0])
         reason = index.search(QUERIES, 5).missing[0]
         assert "another process saved: load it again" in reason and "remove" not in reason
@@ -352,7 +370,7 @@ def check_search_on_ray(vectors: Vectors, tmp_path, monkeypatch, capsys) -> None
     assert (over_shards["index"]["shards"], over_shards["missing"]) == (2, [])
     assert search.main(asked) == 0 and read_json(found) == over_shards
     searched = search.search
-    monkeypatch.setattr(search, "search", lambda *arguments: kill_a_holder(0) or searched(*arguments))
+    monkeypatch.setattr(search, "search", lambda *arguments: kill_a_holder() or searched(*arguments))
     assert search.main(ray) == 1
     (reason,) = read_json(found)["missing"]
     assert f"PARTIAL: {reason}" in capsys.readouterr().err and reason in (tmp_path / "found.html").read_text()

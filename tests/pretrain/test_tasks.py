@@ -1,5 +1,6 @@
 """Tasks in this process, and what is said where there is no Ray. With Ray: tests/test_on_ray.py."""
 
+import re
 import socket
 import subprocess
 import sys
@@ -25,8 +26,11 @@ def test_here_tasks_run_one_by_one_as_they_are_asked_for():
 
 @pytest.mark.parametrize(
     ("where", "words"),
-    [(Spread(address="somewhere"), "local, auto or ray://"), (Spread(address="local", patience_s=0), "more than 0")],
-)
+    [(Spread(address="somewhere"), "local, auto, HOST:PORT or ray://"),
+     (Spread(address="ray://head"), "local, auto, HOST:PORT or ray://"),
+     (Spread(address="head:65536"), "local, auto, HOST:PORT or ray://"),
+     (Spread(address="local", patience_s=0), "more than 0")],
+)  # fmt: skip
 def test_a_wrong_address_is_a_sentence(where, words):
     with pytest.raises(UserError, match=words), tasks_at(where):
         pass
@@ -38,14 +42,45 @@ def test_without_ray_a_sentence_says_what_to_install(monkeypatch):
         pass
 
 
-def test_a_ray_that_does_not_start_is_a_sentence(monkeypatch):
+ELSEWHERE = """Initialization failure from server:
+Traceback (most recent call last):
+  File "proxier.py", line 713, in Datapath
+    raise RuntimeError(
+RuntimeError: Starting Ray client server failed. See ray_client_server_23000.err.
+"""
+
+
+@pytest.mark.parametrize(
+    ("raised", "reason"),
+    [("The current node timed out during startup.\nMore of it", "The current node timed out during startup."),
+     (ELSEWHERE, "RuntimeError: Starting Ray client server failed. See ray_client_server_23000.err."),
+     ("", "Exception")],
+)  # fmt: skip
+def test_a_ray_that_does_not_start_is_a_sentence(raised, reason, monkeypatch):
     def init(*_, **__):
-        raise Exception("The current node timed out during startup.\nMore of it")
+        raise Exception(raised)
 
     monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(init=init, is_initialized=lambda: False))
-    words = r"no Ray at local \(The current node timed out during startup\.\)"
+    todo = "try again, or start that Ray anew with GRPC_ENABLE_FORK" if "client server" in reason else "--address local"
+    words = re.escape(f"no Ray at local ({reason}); {todo}")
     with pytest.raises(UserError, match=words), tasks_at(Spread(address="local")):
         pass
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:{}", "ray://127.0.0.1:{}"])
+def test_where_nothing_listens_there_is_no_ray(address, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(is_initialized=lambda: False))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = address.format(server.getsockname()[1])
+    with pytest.raises(UserError, match=rf"no Ray at {address} \(.*refused\)"), tasks_at(Spread(address=address)):
+        pass
+
+
+def test_a_module_that_is_lacked_where_a_client_is_answered_is_a_sentence():
+    errors = SimpleNamespace(RaySystemError=MemoryError)
+    lacks = pytest.raises(UserError, match=r"No module named 'heldout'\): install the same")
+    with lacks, Connected(SimpleNamespace(exceptions=errors)).told():
+        raise ModuleNotFoundError("No module named 'heldout'")
 
 
 def test_a_ray_whose_state_cannot_be_reached_or_that_has_no_machine_has_ended(monkeypatch):

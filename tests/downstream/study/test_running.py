@@ -2,10 +2,12 @@
 
 import io
 import json
+import os
 import time
 
 from rich.console import Console
 
+from downstream.study import running as module
 from downstream.study.running import FOLDER, Board, said_to_run
 
 CELL = "cells/bottle/padim-random-seed-0-1234abcd.safetensors"
@@ -43,3 +45,16 @@ def test_what_a_dead_worker_said_counts_no_more(tmp_path):
         (tmp_path / CELL).parent.mkdir(parents=True)
         (tmp_path / CELL).touch()
         assert [running.worker for running in board._look()] == ["other"]
+
+
+def test_a_worker_that_gives_no_sign_is_called_silent_and_one_that_does_is_not(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "SECONDS_BETWEEN_SIGNS", 0.01)
+    with Board(tmp_path) as board, said_to_run(tmp_path, CELL):
+        left_by(tmp_path, "frozen", CELL.replace("seed-0", "seed-1"), 200)
+        for file in (tmp_path / FOLDER).iterdir():
+            os.utime(file, (0, time.time() - 125))
+        deadline_s = time.monotonic() + 10
+        while len([each for each in board._look() if each.silence()]) > 1:
+            assert time.monotonic() < deadline_s
+            time.sleep(0.01)
+        assert "; 1 silent, as frozen, for 2 min" in board.in_words() and "2 min" in shown(board)
