@@ -25,10 +25,10 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 # A quarter of a minute and more each, or near it. They begin, so that no worker is left with one at the end.
-LONG = ("test_serve.py", "test_dashboard.py", "test_catalogue.py", "test_simclr_command.py", "test_fuzz.py",
-        "test_onnx_file.py", "test_evaluate.py", "test_encoder.py", "test_int8.py", "test_simclr.py", "test_gpu.py",
-        "test_extract.py", "test_live_page.py", "test_line.py", "test_kills.py", "test_heldout.py", "test_docs.py",
-        "test_any_backbone.py", "test_on_ray.py")  # fmt: skip
+LONG = ("test_serve.py", "test_dashboard.py", "test_catalogue.py", "test_simclr_command.py", "test_simclr_resume.py",
+        "test_fuzz.py", "test_onnx_file.py", "test_evaluate.py", "test_encoder.py", "test_int8.py", "test_simclr.py",
+        "test_gpu.py", "test_extract.py", "test_live_page.py", "test_line.py", "test_kills.py", "test_heldout.py",
+        "test_docs.py", "test_any_backbone.py", "test_on_ray.py")  # fmt: skip
 
 
 @pytest.hookimpl(wrapper=True)

@@ -1,6 +1,6 @@
 """Trainings that are ended in the middle, within this process: spares the seconds that a process takes to start.
 
-That a process may be killed at any moment, `tests/pretrain/test_simclr_command.py` shows on one; every training keeps
+That a process may be killed at any moment, `tests/pretrain/test_simclr_resume.py` shows on one; every training keeps
 its state by the same Session.
 """
 
