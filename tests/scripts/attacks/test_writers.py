@@ -1,0 +1,135 @@
+"""Commands that write: all are attacked, and what they leave half, unsaid or damaged is found."""
+
+import ast
+import io
+import json
+import random
+import re
+import runpy
+import sys
+from contextlib import nullcontext, redirect_stdout, suppress
+from pathlib import Path
+
+import pytest
+from conftest import REPOSITORY
+from ended import Ended
+
+from heldout import COMMANDS
+from scripts.attacks import damage, full_disk, pairs, writers
+from scripts.attacks.command_lines import CommandLines
+from scripts.attacks.material import Material
+from scripts.attacks.writers import NO_WRITERS, WRITERS, Writer
+
+
+def test_command_lines_are_made_of_every_command():
+    attack = CommandLines(Material(Path()))
+    names = {config.__module__ for config in attack._configs}
+    assert {"pretrain.config", "downstream.learning.config", "downstream.stations.config", "scripts.config"} < names
+    assert {"Learn", "Promote", "AreaValidate", "Triage", "Push", "Pull", "Verify"} < {
+        config.__name__ for config in attack._configs
+    }
+
+
+def test_every_command_that_writes_is_attacked_or_it_is_said_why_not(tmp_path, monkeypatch):
+    monkeypatch.setattr(writers, "made", lambda material, name: material.folder / name)
+    material, commands = Material(tmp_path), set()
+    for module in COMMANDS.values():
+        file = f"{module.replace('.', '/')}.py"
+        several = [call for call in ast.walk(ast.parse((REPOSITORY / file).read_text()))
+                   if isinstance(call, ast.Call) and getattr(call.func, "id", "") == "start_commands"]  # fmt: skip
+        commands |= {f"{file} {name}" for name in subcommands(file)} if several else {file}
+    attacked = set()
+    for writer in WRITERS.values():
+        file, *options = map(str, writer.words(material, tmp_path / "out"))
+        attacked.add(file if file in commands else f"{file} {options[0]}")
+    assert attacked | {*NO_WRITERS} == commands and not attacked & {*NO_WRITERS}
+
+
+def subcommands(file: str) -> list[str]:
+    """As the command itself lists them."""
+    said = io.StringIO()
+    with redirect_stdout(said), pytest.MonkeyPatch.context() as patch, suppress(SystemExit):
+        patch.setattr(sys, "argv", [file, "--help"])
+        patch.setattr(sys, "path", [*sys.path])
+        runpy.run_path(str(REPOSITORY / file), run_name="__main__")
+    return re.search("{(.*)}", said.getvalue())[1].split(",")
+
+
+@pytest.mark.parametrize(
+    ("opened", "said"),
+    [
+        (lambda folder, _: (folder / "file").read_bytes(), "it gives something else, and no word"),
+        (lambda folder, _: json.loads((folder / "file").read_bytes()), "Error"),
+        (lambda folder, _: b"the same", None),
+    ],
+)
+def test_damage_that_goes_unnoticed_is_found(opened, said, tmp_path, monkeypatch):
+    whole = tmp_path / "whole"
+    whole.mkdir()
+    (whole / "file").write_text('{"threshold": 1.5}')
+    monkeypatch.setattr(damage, "KINDS", {"fake": damage.Kind(lambda _: whole, opened)})
+    found = damage.Damage(Material(tmp_path)).attempt(random.Random(0), tmp_path)
+    assert found is None if said is None else said in found
+
+
+def opened_if_whole(out: Path) -> None:
+    if (out / "half").exists():
+        raise ValueError("only half is there")
+
+
+WRITER = Writer(lambda material, out: (out,), opened_if_whole)
+WAITS, NO_SPACE = Ended(2, "error: another process writes"), Ended(2, "error: no space left; put that right")
+
+
+@pytest.mark.parametrize(
+    ("ends", "said"),
+    [
+        ((Ended(0), WAITS), None),
+        ((Ended(0), Ended(0)), None),
+        ((WAITS, WAITS), "both are refused"),
+        ((Ended(0), Ended(2, "Killed")), "exit code 2: Killed"),
+        ((Ended(0), Ended(70, "Traceback")), "exit code 70"),
+    ],
+)
+def test_a_pair_that_ends_badly_is_found(ends, said, tmp_path, monkeypatch):
+    coming = iter(ends)
+    monkeypatch.setattr(pairs, "WRITERS", {"fake": WRITER})
+    monkeypatch.setattr(pairs, "Started", lambda *words: next(coming))
+    monkeypatch.setattr(pairs, "MOST_APART_S", 0)
+    found = pairs.Pairs(Material(tmp_path)).attempt(random.Random(0), tmp_path)
+    assert found is None if said is None else said in found
+
+
+@pytest.mark.parametrize(
+    ("ends", "left", "said"),
+    [
+        ((NO_SPACE, Ended(0)), None, None),
+        ((Ended(0), Ended(0)), None, None),
+        ((Ended(2, "error: sorry"), Ended(0)), None, "does not say what is wrong"),
+        ((Ended(70, "Traceback"), Ended(0)), None, "exit code 70"),
+        ((NO_SPACE, Ended(0)), ".model.host-1.part", "leaves ['.model.host-1.part']"),
+        ((NO_SPACE, NO_SPACE), None, "does not go on"),
+        ((NO_SPACE, Ended(0)), "half", "leaves half a result: ValueError: only half is there"),
+        ((Ended(0), Ended(0)), "half", "only half is there"),
+    ],
+)
+def test_what_a_full_disk_leaves_is_found(ends, left, said, tmp_path, monkeypatch):
+    coming = iter((Ended(0), *ends))  # the first is undisturbed
+
+    def end(out: Path) -> Ended:
+        out.mkdir(exist_ok=True)
+        if left and out.parent.name == "disk":
+            (out / left).touch()
+        return next(coming)
+
+    monkeypatch.setattr(full_disk, "WRITERS", {"fake": WRITER})
+    monkeypatch.setattr(full_disk, "command", end)
+    monkeypatch.setattr(full_disk, "may_mount", lambda _: True)
+    monkeypatch.setattr(full_disk, "small_disk", lambda folder, _: folder.mkdir() or nullcontext(folder))
+    monkeypatch.setattr(full_disk, "fill_but", lambda disk, _: (disk / "filler").touch() or disk / "filler")
+    attack = full_disk.FullDisk(Material(tmp_path))
+    try:
+        found = attack.attempt(random.Random(0), tmp_path)
+    except ValueError as error:
+        found = str(error)
+    assert found is None if said is None else said in found
