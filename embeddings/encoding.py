@@ -116,9 +116,19 @@ def choose_encoder(path: Encoder | Path | None, seed: int, is_demo: bool) -> tup
         return make_encoder(start="imagenet").eval(), IMAGENET
     if path == RANDOM:
         return make_encoder(DEFAULT_ARCHITECTURE, seed=seed).eval(), RANDOM
-    if not path.is_file() and (str(path) in CHANNELS or str(path).startswith(TIMM)):
+    if is_architecture(path):
         return make_encoder(str(path), str(IMAGENET)).eval(), path
     return load_encoder(path), path
+
+
+def check_encoder(path: Encoder | Path | None) -> None:
+    """Raise UserError for a file that is not there, as `choose_encoder` does, but before any image is opened."""
+    if isinstance(path, Path) and path not in (IMAGENET, RANDOM) and not is_architecture(path) and not path.is_file():
+        load_encoder(path)
+
+
+def is_architecture(path: Path) -> bool:
+    return not path.is_file() and (str(path) in CHANNELS or str(path).startswith(TIMM))
 
 
 def why_not_default(encoder: Encoder, is_demo: bool) -> str:

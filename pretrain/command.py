@@ -6,7 +6,7 @@ import inspect
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import MISSING, fields
 from importlib import import_module
 from numbers import Integral, Real
@@ -168,10 +168,11 @@ def read_config(config_class: type[Config], arguments: Sequence[str] | None = No
     register_type(Names, str, Names, deserializer_exceptions=(TypeError,), fail_already_registered=False)
     register_type(Path, str, _path, fail_already_registered=False)
     types = get_type_hints(config_class)
+    bare = {_flag(field.name) for field in fields(config_class) if field.metadata.get("positional")}
 
     class Parser(jsonargparse.ArgumentParser):
         def error(self, message: str, error: Exception | None = None) -> None:
-            print(f"error: {_one_sentence(message, types)}", file=sys.stderr)
+            print(f"error: {_one_sentence(message, types, bare)}", file=sys.stderr)
             raise SystemExit(2)
 
     documented = docstring_parser.parse(config_class.__doc__ or "")
@@ -229,11 +230,14 @@ def _of_type(value: object, hint: object) -> object:
     return Names(value) if isinstance(value, tuple) and Names in (hint, *get_args(hint)) else value
 
 
-def _one_sentence(message: str, types: dict[str, object]) -> str:
-    """What jsonargparse says in several lines, as a person would say it. `types` are the options by name."""
+def _one_sentence(message: str, types: dict[str, object], bare: Collection[str]) -> str:
+    """What jsonargparse says in several lines, as a person would say it. `types` are the options by name, `bare` the
+    flags that some would have, were they not typed without one."""
     message = " ".join(message.split())
-    if unknown := re.search(r"unrecognized arguments: (\S+)", message):
-        return f"there is no option {unknown[1]}; {nearest(unknown[1], map(_flag, types))}"
+    if unknown := re.search(r"unrecognized arguments: ([^\s=]+)", message):
+        if unknown[1] in bare:
+            return f"there is no option {unknown[1]}: type what should follow it, and leave it out."
+        return f"there is no option {unknown[1]}; {nearest(unknown[1], {*map(_flag, types)} - {*bare})}"
     if unknown := re.search(r"Option '([\w.-]+)' is not accepted", message):
         return f"there is no option {unknown[1]}; {nearest(unknown[1], types)}"
     if missing := re.search(r"arguments are required: (.+)", message):

@@ -57,7 +57,8 @@ class Config(LaidOut):
     """Pretrain an image encoder with SimCLR on the train/good images of all categories that are not held out.
 
     Attributes:
-        data: Folder of categories as docs/data.md shows. Default is data/mvtec where it exists, else demo data.
+        data: Folder of categories as docs/data.md shows, or of images. Default is data/mvtec where it exists, else demo
+            data.
         hold_out: Categories never opened, '' for none. Default is bottle,pill,wood as far as the folder has them.
         out: The run's folder; the same command again resumes a run that was stopped.
         recipe: dense contrasts single positions of the feature maps too; simclr is the paper's. Sets all that says so.

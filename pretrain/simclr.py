@@ -42,7 +42,7 @@ from pretrain.anomalies import add_anomaly
 from pretrain.command import UserError
 from pretrain.config import Config, check, held_out, resolved
 from pretrain.data.dataset import ImageSet, choose_folder, load
-from pretrain.data.layouts import category_folders
+from pretrain.data.layouts import category_folders, layout_to_learn_from
 from pretrain.dense import DenseContrast, Positions
 from pretrain.encoder import LEVELS, Encoder, make_encoder
 from pretrain.frozen_stages import CachedMaps, freeze, keep_frozen
@@ -193,8 +193,11 @@ def prepared(config: Config, fabric: Fabric, began_on: str | None = None) -> tup
     """Every default resolved, the normals to learn from, and a tenth of them that is only evaluated on."""
     check(config)
     folder = choose_folder(config.data)
-    found = category_folders(folder, config.layout)
-    config = replace(config, data=folder, hold_out=held_out(config, folder, found))
+    layout = layout_to_learn_from(folder, config.layout)
+    if layout != config.layout:
+        fabric.print(f"{folder} has no train/good: all images in it are learned from, as by --layout {layout}")
+    found = category_folders(folder, layout)
+    config = replace(config, data=folder, layout=layout, hold_out=held_out(config, folder, found))
     config = resolved(config, fabric.device.type, fabric.strategy.precision.precision, began_on)
     categories = [name for name in sorted(found) if name not in config.hold_out]
     images = load(folder, config.cache_px, categories, normals_only=True, layout=config.layout)

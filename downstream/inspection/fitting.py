@@ -33,6 +33,7 @@ from downstream.methods.references import (
     shots_of,
     suspicious,
 )
+from embeddings.encoding import check_encoder
 from pretrain.command import UserError, check_type
 from pretrain.data.channels import PLAIN, ToFind, typed_range
 from pretrain.data.dataset import ImageSet, check_size, data_name
@@ -97,6 +98,7 @@ def check(settings: FitSettings) -> None:
     if settings.seed < 0:
         raise UserError(f"the seed {settings.seed} cannot be: give 0 or more.")
     check_contamination(settings.allow_contamination)
+    check_encoder(settings.encoder)
     check_align(settings)
     check_lights(settings)
 

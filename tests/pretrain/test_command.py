@@ -348,3 +348,6 @@ def test_what_stands_without_a_flag(capsys):
     with pytest.raises(SystemExit):
         read_config(Positional, ["a.png", "--kk", "3"])
     assert "there is no option --kk" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        read_config(Positional, ["--queries=a.png"])
+    assert "no option --queries: type what should follow it, and leave it out." in capsys.readouterr().err

@@ -69,6 +69,13 @@ def has_layout(folder: Path, layout: LayoutName | None = None) -> bool:
     return bool((_found if layout else _detected)(folder, layout)[1])
 
 
+def layout_to_learn_from(folder: Path, asked: LayoutName | None) -> LayoutName | None:
+    """What was asked for; else `plain` where images lie that no layout knows, of which none is kept for testing."""
+    if asked or not folder.is_dir() or has_layout(folder) or kept_for_testing(folder):
+        return asked
+    return "plain" if plain.categories(folder) else None
+
+
 def category_folders(folder: Path, layout: LayoutName | None = None) -> dict[str, Path]:
     """The categories of a folder by name, and where each lies. Raises UserError if there is no folder or none in it."""
     return _found(folder, layout)[1]

@@ -16,6 +16,7 @@ from pretrain.data.layouts import (
     category_folders,
     has_layout,
     kept_for_testing,
+    layout_to_learn_from,
     scan,
     scan_plain,
 )
@@ -74,6 +75,16 @@ def test_a_layout_that_is_not_there_is_said_with_what_it_looks_like(tmp_path):
         with pytest.raises(UserError, match="^no category in"):
             has_layout(tmp_path, name)
     assert scan(tmp_path, layout="mpdd").records == scan(tmp_path).records
+
+
+def test_images_that_no_layout_knows_are_learned_from_unless_they_are_kept_for_testing(tmp_path):
+    for path in ("photos/0.png", "photos/more/1.png", "mine/bolt/train/good/0.png", "mine/bolt/test/bent/0.png"):
+        image(tmp_path / path)
+    (tmp_path / "empty").mkdir()
+    assert layout_to_learn_from(tmp_path / "photos", None) == "plain"
+    for folder in ("mine", "mine/bolt/test", "empty", "gone"):
+        assert layout_to_learn_from(tmp_path / folder, None) is None
+    assert layout_to_learn_from(tmp_path / "photos", "visa") == "visa"
 
 
 @pytest.mark.parametrize("name", ["../../evil", "/abs", "a\\b", "a,b", "..", "."])
