@@ -56,7 +56,9 @@ def main(config: Monitor) -> int:
     ranks = [rank for rank in ranks if not math.isnan(rank)]  # none where two encoders or more find as much
     mean_rank = float(np.mean(ranks)) if ranks else 0.0
     found = {"columns": FIGURES, "by_category": figures, "mean_rank": mean_rank}
-    return finish("monitor", config, lines, found, at_least={"mean_rank": 0.5}, packages=("torch", "timm"))
+    heading = "Does the monitor rank encoders as real defects do?"
+    targets, packages = {"mean_rank": 0.5}, ("torch", "timm")
+    return finish("monitor", config, lines, found, at_least=targets, packages=packages, heading=heading)
 
 
 def figures_of(name: str, images: ImageSet, normals: ImageSet, config: Monitor) -> tuple[float, float, float]:
