@@ -43,7 +43,8 @@ def scan(
                 problem = _misnamed(item)
                 problems.append(problem) if problem else records.append(item)
     if not records:
-        raise UserError(f"no images in {folder}; expected them as {LAYOUTS[name].EXPECTED}.")
+        first = f" ({problems[0].path.relative_to(folder)} {problems[0].reason})" if problems else ""
+        raise UserError(f"no images in {folder}; expected them as {LAYOUTS[name].EXPECTED}{first}.")
     return Scan(folder, tuple(records), tuple(problems))
 
 

@@ -22,11 +22,17 @@ def categories(folder: Path) -> dict[str, Path]:
 
 
 def read(category: str, where: Path, normals_only: bool) -> Iterator[Record | Problem]:
-    """The split is the publisher's, which has defective images in Train too; train/good are those without a label."""
+    """The split is the publisher's, which has defective images in Train too; train/good are those without a label.
+    Where a whole Label/ is gone, no image beside it is listed: the defective ones would be good."""
     for split, part in PARTS.items():
         if normals_only and split != "train":
             continue
         labels = where / part / "Label"
+        if not labels.is_dir() and (images := images_in(where / part)):
+            yield Problem(
+                labels, f"is not there, so nothing says which of {len(images)} images are good: fetch it again"
+            )
+            continue
         masks = {path.stem.removesuffix(LABEL): path for path in images_in(labels)}
         listed = labels / "Labels.txt"
         text = _text(listed) if listed.exists() else ""

@@ -5,7 +5,7 @@ Either may be missing: without the first, the last fifth of the good images is t
 second, every defect is called `anomaly`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from pretrain.data.images import GOOD, SPLITS, Problem, Record
@@ -14,6 +14,7 @@ from pretrain.data.layouts.table import rows
 
 EXPECTED = "CATEGORY/Data/Images/Normal/NAME.JPG"
 IMAGES, MASKS, SPLIT = "Data/Images", "Data/Masks/Anomaly", "split_csv/1cls.csv"
+ANNOTATIONS = "image_anno.csv"
 GOOD_IMAGES, DEFECTIVE_IMAGES = f"{IMAGES}/Normal", f"{IMAGES}/Anomaly"
 
 
@@ -28,7 +29,8 @@ def read(category: str, where: Path, normals_only: bool) -> Iterator[Record | Pr
     listed = [row for row in _rows_if_there(split_csv, "object", "split", "image") if row["object"] == category]
     # Both lists name images from where the categories lie.
     splits = {row["image"].removeprefix(f"{category}/"): row["split"].lower() for row in listed}
-    kinds = {row["image"]: row["label"] for row in _rows_if_there(where / "image_anno.csv", "image", "label")}
+    annotated = _rows_if_there(where / ANNOTATIONS, "image", "label")
+    kinds = {row["image"]: row["label"] for row in annotated}
     masks = {} if normals_only else {path.stem: path for path in images_in(where / MASKS)}
     good = images_in(where / GOOD_IMAGES)
     tested = later_fifth(good)
@@ -47,6 +49,16 @@ def read(category: str, where: Path, normals_only: bool) -> Iterator[Record | Pr
         if not normals_only or (split == "train" and name.startswith(GOOD_IMAGES)):
             found = named(where, name, split_csv)
             yield found if isinstance(found, Problem) else Problem(found, f"is in {SPLIT}, but not in {IMAGES}")
+    if not normals_only:
+        yield from _gone(category, where, annotated, splits)
+
+
+def _gone(category: str, where: Path, annotated: Iterable[dict[str, str]], known: Collection[str]) -> Iterator[Problem]:
+    """Images and masks that annotations name and that are not there; but those that are `known` to be gone."""
+    for name in dict.fromkeys(row[column] for row in annotated for column in ("image", "mask") if row.get(column)):
+        found = named(where, name.removeprefix(f"{category}/"), where / ANNOTATIONS)
+        if isinstance(found, Problem) and name.removeprefix(f"{category}/") not in known:
+            yield found
 
 
 def _rows_if_there(path: Path, *columns: str) -> tuple[dict[str, str], ...]:

@@ -1,5 +1,7 @@
 """DAGM: labels by file and by list."""
 
+import shutil
+
 import pytest
 from made_folders import mask
 from made_layouts import dagm
@@ -34,6 +36,17 @@ def test_what_is_half_there_is_named_and_no_defect_becomes_good(tmp_path):
         (stray, "a mask without its image"),
         (labels.parent / "0600", "has a label in Labels.txt, but is not there"),
     ]
+
+
+def test_without_any_labels_of_a_part_no_image_of_it_is_good(tmp_path):
+    dagm(tmp_path)
+    shutil.rmtree(tmp_path / "Class1/Train/Label")
+    found = scan(tmp_path)
+    assert [record.split for record in found.records] == ["test"] * 3
+    (problem,) = found.problems
+    assert problem.path == tmp_path / "Class1/Train/Label" and "says which of 3 images are good" in problem.reason
+    with pytest.raises(UserError, match=r"no images in .*\(Class1/Train/Label is not there, and says which of 3"):
+        scan(tmp_path, normals_only=True)
 
 
 def test_a_list_that_cannot_be_read_is_said(tmp_path, monkeypatch):

@@ -43,3 +43,17 @@ def test_what_is_half_there_is_named(tmp_path):
         "001.JPG": "is named in 1cls.csv, but is not there",
     }
     assert {problem.path.name for problem in scan(tmp_path, normals_only=True).problems} == {"0001.JPG", extra.name}
+
+
+def test_annotations_of_what_is_gone_are_named(tmp_path):
+    """Without the list of splits nothing else says that an image or a mask is missing."""
+    visa(tmp_path)
+    (tmp_path / "split_csv/1cls.csv").unlink()
+    (tmp_path / "candle/Data/Masks/Anomaly/000.png").unlink()
+    (tmp_path / "candle/Data/Images/Normal/0002.JPG").unlink()
+    found = scan(tmp_path)
+    assert {problem.path.name: problem.reason for problem in found.problems} == {
+        "000.png": "is named in image_anno.csv, but is not there",
+        "0002.JPG": "is named in image_anno.csv, but is not there",
+    }
+    assert next(record for record in found.records if record.path.stem == "000").mask is None
