@@ -29,6 +29,8 @@ FORMAT = 1
 FEWEST_POINTS = 3
 MAX_ZONES, MAX_POLYGONS, MAX_POINTS, MAX_NAME = 64, 1000, 10_000, 60
 MAX_PX = 2**20  # of a coordinate
+# As a share of the side, how far a line may be drawn across the border of an image.
+ACROSS = 0.1
 # Of the drawing before it is reduced to what a method sees: more would take gigabytes and change no pixel.
 MAX_DRAWN_PX = 4096
 KEYS = ("format", "image_size", "include", "ignore", "zones")
@@ -90,8 +92,14 @@ class DrawnRoi:
 
     def drawn_on(self, image_size: tuple[int, int]) -> Self:
         """The same with its image size, `image_size` (height, width) where it says none. Raises ValueError if the image
-        is of another shape than the one that it was drawn on."""
+        is of another shape than the one that it was drawn on, or of another size, as far as points tell it."""
         if self.image_size is None:
+            if beyond := next((each for each in self._polygons if _leads_beyond(each, *image_size)), None):
+                x, y = (max(each) for each in zip(*beyond, strict=True))
+                raise ValueError(
+                    f"a polygon reaches to {x:g}, {y:g}, and the images have {named(image_size)} px: say by image_size "
+                    "what it was drawn on"
+                )
             return DrawnRoi(self.include, self.ignore, self.zones, image_size)
         if distorts(self.image_size[1] / self.image_size[0], *image_size):
             raise ValueError(
@@ -99,6 +107,10 @@ class DrawnRoi:
                 "of them"
             )
         return self
+
+    @property
+    def _polygons(self) -> list[Polygon]:
+        return [*self.include, *self.ignore, *(polygon for zone in self.zones for polygon in zone.include)]
 
     def labels(self, size_px: Size) -> np.ndarray:
         """uint8 (h, w) of `size_px`: 0 where nothing counts, n in the n-th zone; 1 wherever it counts without zones.
@@ -163,6 +175,12 @@ def _read_drawn(path: Path, image_size: tuple[int, int]) -> DrawnRoi:
         return DrawnRoi.from_json(read_json(path)).drawn_on(image_size)
     except (OSError, ValueError, TypeError, ArithmeticError) as error:
         raise UserError(f"the region of interest {path} cannot be used ({error}): {EXPECTED}.") from None
+
+
+def _leads_beyond(polygon: Polygon, height: int, width: int) -> bool:
+    """Whether it begins on an image of that size and leads far out of it: then it was drawn on a larger one."""
+    begins = any(0 <= x <= width and 0 <= y <= height for x, y in polygon)
+    return begins and any(x > (1 + ACROSS) * width or y > (1 + ACROSS) * height for x, y in polygon)
 
 
 def _check_is_left(mask: np.ndarray, name: object, image_size: tuple[int, int]) -> None:

@@ -108,6 +108,17 @@ def test_an_area_for_all_zones_fits_into_each_that_has_none_of_its_own(tmp_path)
         read_roi(path, IMAGE, (100, 200), minimum_area_px=10_001)
 
 
+def test_polygons_that_were_drawn_on_a_larger_image_are_not_cut_off_in_silence(tmp_path):
+    """Beyond the border by a little is drawn across it; far beyond, the numbers are of another image's pixels."""
+    inside = [[20, 10], [210, 10], [210, 104], [20, 104]]
+    read_roi(written(tmp_path / "roi.json", include=[inside]), IMAGE, 64)
+    larger = [[4 * x, 4 * y] for x, y in inside]
+    for area in ({"include": [larger]}, {"ignore": [larger]}, {"zones": [{**ZONE, "include": [larger]}]}):
+        with pytest.raises(UserError, match="reaches to 840, 416, and the images have 200x100 px: say by image_size"):
+            read_roi(written(tmp_path / "roi.json", **area), IMAGE, 64)
+        read_roi(written(tmp_path / "roi.json", **area, image_size=[800, 400]), IMAGE, 64)
+
+
 def test_nothing_to_look_at_and_no_file(tmp_path):
     with pytest.raises(UserError, match="leaves nothing of the 200x100 px images to look at"):
         read_roi(written(tmp_path / "roi.json", include=[[[300, 0], [400, 0], [400, 100]]]), IMAGE, 64)
