@@ -35,6 +35,7 @@ from downstream.learning.versions import (
     version_in_use,
     version_of,
 )
+from downstream.methods.ensemble import Ensemble
 from downstream.methods.fused import Fused, Marked
 from downstream.methods.padim import PaDiM
 from downstream.methods.patchcore import PatchCore
@@ -131,6 +132,10 @@ def learn(
 def check_learns(inspector: Inspector) -> None:
     """Raise UserError for a model that cannot learn more."""
     name = type(inspector.method).__name__
+    if inspector.channels.lights > 1:
+        raise UserError("a model of several lights cannot learn yet: fit it again with what was confirmed.")
+    if isinstance(inspector.method, Ensemble):
+        raise UserError("a model of several scales cannot learn yet: fit one without --scales.")
     if not isinstance(inspector.method, PaDiM | PatchCore):  # fused is both
         raise UserError(f"a model of {name} learns nothing further: fit one with --method fused.")
     if inspector.alignment:

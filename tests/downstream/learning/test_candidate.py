@@ -19,6 +19,7 @@ from downstream.learning.candidate import (
     Images,
     Lessons,
     check_learned,
+    check_learns,
     learn,
     lessons_of,
     mask_of,
@@ -30,6 +31,7 @@ from downstream.learning.feedback import Confirmed, Feedback, confirmed, digest_
 from downstream.learning.golden import is_kept_apart, prove
 from downstream.learning.report import PAGE
 from downstream.learning.versions import PROOF, promote, roll_back, version_in_use, version_of
+from downstream.methods.ensemble import Ensemble
 from downstream.methods.fused import MEMORY_FILE
 from downstream.methods.patchcore import MAX_CORESET
 from pretrain.command import UserError
@@ -261,6 +263,10 @@ def test_models_that_cannot_learn_say_so(fused_folder, models_folder, validated,
     with pytest.raises(UserError, match="MeanImage learns nothing further: fit one with --method fused"):
         learn(models_folder / "mean", records)
     assert not (models_folder / "mean" / "versions").exists()
+    inspector = Inspector.load(models_folder / "mean")
+    inspector.method = Ensemble(method="padim")
+    with pytest.raises(UserError, match="several scales cannot learn yet: fit one without --scales"):
+        check_learns(inspector)
     with pytest.raises(UserError, match="decides by area cannot learn"):
         learn(validated, records)
     old = shutil.copytree(fused_folder, tmp_path / "old")
