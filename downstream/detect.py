@@ -61,7 +61,10 @@ def run(config: Run) -> int:
         model.decide_at(config.threshold)
     if not getattr(model.method, "takes_pixels", False):  # an exported one, which runs without torch
         keep_within = imported("downstream.inspection.memory.keep_within")
-        keep_within(model.method, model.size_px, config.memory_gb, print, type(model.method).__name__)
+        keep_within(
+            model.method, model.size_px, config.memory_gb, print, type(model.method).__name__,
+            aligns=model.alignment is not None, by_rule=model.rule is not None,
+        )  # fmt: skip
     elif config.memory_gb is not None:
         raise UserError("--memory-gb is for a model's folder: an exported file takes what its graph does.")
     records = records_to_inspect(config.images, model.category, config.layout, model.metadata, model.channels)

@@ -212,6 +212,11 @@ class AlignedPixels:
     def __init__(self, pixels: np.ndarray, alignment: Alignment, poses: Mapping[int, Pose]) -> None:
         self._pixels, self._alignment, self._poses = pixels, alignment, poses
 
+    @property
+    def _mmap(self) -> object:
+        """What `cache.let_go` gives back."""
+        return getattr(self._pixels, "_mmap", None)
+
     def __getitem__(self, rows: Sequence[int]) -> np.ndarray:
         return np.stack([self._alignment.aligned(self._pixels[row], self._poses[row]) for row in rows])
 

@@ -39,7 +39,7 @@ from pretrain.data.channels import PLAIN, ToFind, typed_range
 from pretrain.data.dataset import ImageSet, check_size, data_name
 from pretrain.data.images import LayoutName
 from pretrain.data.manifest import SUFFIX
-from pretrain.data.size import Asked, named, sides
+from pretrain.data.size import INVISIBLE, Asked, named, sides
 from pretrain.encoder import asked_encoder
 from pretrain.training.device import choose_device
 
@@ -138,8 +138,11 @@ def fitted(settings: FitSettings, normals: ImageSet, say: Say) -> Inspector:
         say(f"images of {normals.channels}")
     say_size(settings, normals, say)
     method = make_method(settings, normals.folder, say, normals.channels.lights).to(choose_device(settings.device))
-    keep_within(method, size_px, settings.memory_gb, say, settings.method, len(normals))
     roi = None if settings.roi is None else look_within(method, settings, normals, say)
+    has_zones = roi is not None and roi.drawn is not None and bool(roi.drawn.zones)
+    keep_within(
+        method, size_px, settings.memory_gb, say, settings.method, len(normals), settings.align, by_rule=has_zones
+    )
     dropped = normals.subset([])
     if settings.allow_contamination:
         normals, dropped = without_outliers(normals, method, settings, say)
@@ -148,7 +151,7 @@ def fitted(settings: FitSettings, normals: ImageSet, say: Say) -> Inspector:
     others = other_products(settings, method, normals, say)
     alignment, references = aligned(references, settings, size_px, say) if settings.align else (None, references)
     images = Images(references)
-    zones = ZonesOfNormals(roi, references, settings.minimum_area) if roi and roi.drawn and roi.drawn.zones else None
+    zones = ZonesOfNormals(roi, references, settings.minimum_area) if has_zones else None
     if zones:
         method.watch_normals(zones.add)
     method.fit(Samples(others) if others else []).refer(images)
@@ -175,6 +178,7 @@ def described(settings: FitSettings, method: Method, references: ImageSet, dropp
         "data": data_name(references.folder),
         "normals": len(references),
         "aspect": usual_aspect(references),
+        "image_size": list(usual_size(references)[::-1]),
         "method": settings.method,
         "scales": list(settings.scales),
         "false_alarm_rate": settings.false_alarm_rate,
@@ -193,13 +197,17 @@ def described(settings: FitSettings, method: Method, references: ImageSet, dropp
 def say_size(settings: FitSettings, normals: ImageSet, say: Say) -> None:
     """At which size images are seen, where they told it, and what to do where they are much larger."""
     (height, width), size_px = usual_size(normals), normals.size_px
-    shrunk = max(on_disk / side for on_disk, side in zip((height, width), sides(size_px), strict=True))
+    shares = [on_disk / side for on_disk, side in zip((height, width), sides(size_px), strict=True)]
+    shrunk, enlarged = max(shares), 1 / max(shares)
     more = ": a larger --size-px, or native, finds smaller defects and takes longer"
     if settings.size_px == "auto":
         say(f"images of {width}x{height} px are seen at {named(size_px)} px"
             + (more if shrunk > 1 else ": --size-px sets another size"))  # fmt: skip
     elif shrunk >= MUCH_SMALLER:
         say(f"these images are {shrunk:.1f} times as large as they are seen{more}")
+    elif enlarged > 1 + INVISIBLE:
+        say(f"these images of {named((height, width))} px are enlarged to {named(size_px)} px, which takes longer and "
+            "shows nothing more: --size-px native sees them as large as they are")  # fmt: skip
 
 
 def say_learned(

@@ -24,7 +24,8 @@ SHOWN_PX = 420
 class Inspection:
     """The verdict on one image, `width` x `height` pixels on disk.
 
-    `confidence` is from 0.5 to 1. `is_distorted` where it was drawn out of shape to what the method sees. `regions` are
+    `confidence` is from 0.5 to 1. `is_distorted` where it was drawn out of shape to what the method sees,
+    `has_other_size` where it has more or fewer pixels than the images that the model was fitted to. `regions` are
     in pixels of the original image; `anomaly_map` float32 (h, w), of the size that the method sees, covers all of it,
     or is none where the method gives no maps. Above `map_threshold` a pixel belongs to a region. `zones` is what each
     zone of a model with zones says: then map and score are in multiples of the zones' thresholds. `pose` is how the
@@ -43,6 +44,7 @@ class Inspection:
     confidence: float
     milliseconds: float
     is_distorted: bool = False
+    has_other_size: bool = False
     regions: Sequence[Region] = ()
     map_threshold: float | None = None
     anomaly_map: np.ndarray | None = field(default=None, repr=False)

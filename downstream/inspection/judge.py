@@ -27,7 +27,7 @@ from pretrain.command import UserError
 from pretrain.data.channels import Channels
 from pretrain.data.decode import Decoded
 from pretrain.data.images import Problem
-from pretrain.data.size import Size, distorts
+from pretrain.data.size import Size, distorts, is_other
 
 if TYPE_CHECKING:  # importing the contract imports torch, 1.5 s that a run of an exported model does without
     from baselines.contract.method import Prediction
@@ -131,6 +131,7 @@ class Judge:
             confidence=confidence(found.score, limit, self.decision_scores),
             milliseconds=milliseconds,
             is_distorted=self._distorts(image),
+            has_other_size=self._is_other(image),
             regions=found.regions,
             map_threshold=found.map_threshold,
             anomaly_map=found.anomaly_map,
@@ -197,3 +198,15 @@ class Judge:
         0.1 says nothing."""
         aspect = self.metadata.get("aspect")
         return isinstance(aspect, float) and aspect > 0 and distorts(aspect, image.height, image.width)
+
+    @property
+    def usual_size(self) -> tuple[int, int] | None:
+        """(height, width) of most images that it was fitted to, where it says so."""
+        match self.metadata.get("image_size"):
+            case [int(width), int(height)] if width > 0 and height > 0:
+                return height, width
+        return None
+
+    def _is_other(self, image: Decoded) -> bool:
+        """Whether it has more or fewer pixels than these."""
+        return self.usual_size is not None and is_other(self.usual_size, image.height, image.width)

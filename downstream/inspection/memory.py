@@ -7,6 +7,7 @@ tiles have a size of their own.
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from baselines.contract.method import LEARNING_BATCH, Method, at_once
 from downstream.inspection.asked_method import Say
@@ -22,11 +23,27 @@ from pretrain.free_memory import free_memory_bytes, own_memory_bytes
 
 Member = tuple[PatchMethod, tuple[int, int]]
 GIB = 2**30
+
+
+class Task(NamedTuple):
+    """Images (h, w) that a method is fitted to, so many of them, or with none inspects; of parts of so many lights.
+    Whether they are aligned, and judged by areas or zones."""
+
+    shape: tuple[int, int]
+    normals: int = 0
+    lights: int = 1
+    aligns: bool = False
+    by_rule: bool = False
+
+
 # Whatever the images are: patches that a coreset is chosen from, their distances, a band of patches with its copies.
 ALWAYS = 2**28
-# Bytes of a pixel: as a byte of each color and as floats; of a map, and of what finds regions in it; of the levels in a
-# row of tiles, and of the patches of an image that is not cut.
-COLORS, FLOATS, MAP, REGIONS, LEVELS, PATCHES = 3, 12, 4, 7, 12, 20
+# Bytes of a pixel: as a byte of each color; of a map, and of what finds regions in it, or looks for areas and zones; of
+# the levels in a row of tiles, and of the patches of an image that is not cut; of copies that turn and move an image,
+# and its map; and of maps while those of several members are fused.
+COLORS, MAP, REGIONS, RULES, LEVELS, PATCHES, TURNED, MOVED_BACK, FUSED = 3, 4, 7, 25, 12, 20, 15, 12, 16
+# Of a channel as floats, made smaller along one side and along both, of which there are three and a copy.
+FLOAT, SMALLER, SMALLEST = 4, 4, 24
 # More bytes a pixel than any encoder takes (an EfficientNet-Lite0 324, VGG-16 804): one is asked what it does, which
 # takes time, only where so much would be too much.
 MOST_OF_AN_ENCODER = 2048
@@ -34,11 +51,18 @@ TILES = (None, *range(TILE_PX - 2 * TILE_STEP_PX, MIN_TILE_PX - 1, -2 * TILE_STE
 
 
 def keep_within(
-    method: Method, size_px: Size, memory_gb: float | None, say: Say, name: str = "this method", normals: int = 0
+    method: Method,
+    size_px: Size,
+    memory_gb: float | None,
+    say: Say,
+    name: str = "this method",
+    normals: int = 0,
+    aligns: bool = False,
+    by_rule: bool = False,
 ) -> None:
     """Have a method look at images of a size in as large tiles as `memory_gb` allows, or what is free with none; it is
-    about to be fitted to so many normals, or was fitted. Raises UserError where not even the smallest will do; of what
-    is free, it is said."""
+    about to be fitted to so many normals, or was fitted; `by_rule` they are judged by areas or zones. Raises UserError
+    where not even the smallest will do; of what is free, it is said."""
     if not isinstance(method, PatchMethod | Ensemble):
         if memory_gb is not None:
             raise UserError(f"--memory-gb bounds what padim, patchcore, fused and residual take, and not {name}.")
@@ -46,12 +70,12 @@ def keep_within(
     if memory_gb is not None and not memory_gb > 0:
         raise UserError(f"--memory-gb {memory_gb:g} cannot be: give the GiB that it may take, such as 4.")
     allowed = own_memory_bytes() + free_memory_bytes() if memory_gb is None else memory_gb * GIB
-    shape = sides(size_px)
-    members = members_of(method, shape)
+    task = Task(sides(size_px), normals, getattr(method, "lights", 1), aligns, by_rule)
+    members = members_of(method, task.shape)
     for tile_px in TILES:
-        needed = bytes_for(members, shape, tile_px, normals, MOST_OF_AN_ENCODER)
+        needed = bytes_for(members, task, tile_px, MOST_OF_AN_ENCODER)
         if needed > allowed:
-            needed = bytes_for(members, shape, tile_px, normals)
+            needed = bytes_for(members, task, tile_px)
         if needed <= allowed:
             break
     if tile_px != method.tile_px:
@@ -68,23 +92,21 @@ def keep_within(
         say(f"{why}: {most_pixels / 1e6:.1f} megapixels are looked at at once, which takes longer")
 
 
-def bytes_for(
-    members: Sequence[Member], shape: tuple[int, int], tile_px: int | None, normals: int, per_pixel: int | None = None
-) -> int:
-    """About what this process takes at most for images (h, w) in tiles of that side, while a method of such members is
-    fitted to so many of them, or with none when it runs. An encoder takes so much `per_pixel`, or with none what it is
-    measured to."""
-    seen, after = [], (MAP + REGIONS) * math.prod(shape)
-    own, learned = own_memory_bytes(), 0
-    for member, of_member in members:
-        seen.append(bytes_to_see(member, of_member, tile_px, per_pixel))
-        learned += bytes_to_learn(member, of_member, normals) if normals else 0
-    images = COLORS * math.prod(shape)
-    if len(members) > 1:  # made smaller they are floats, and the maps of all members lie there at once
-        images += FLOATS * math.prod(shape)
+def bytes_for(members: Sequence[Member], task: Task, tile_px: int | None, per_pixel: int | None = None) -> int:
+    """About what this process takes at most for a task of such members, in tiles of that side. An encoder takes so much
+    `per_pixel`, or with none what it is measured to."""
+    pixels = math.prod(task.shape)
+    steps = [bytes_to_see(member, of_member, tile_px, per_pixel) for member, of_member in members]
+    learned = sum(bytes_to_learn(*each, task.normals) for each in members) if task.normals else 0
+    steps.append((MAP + (RULES if task.by_rule else REGIONS) + (MOVED_BACK if task.aligns else 0)) * pixels)
+    steps.append((TURNED if task.aligns else 0) * pixels)
+    if len(members) > 1:  # the maps of all members lie there at once, until they are fused
+        shares = [of_member[0] / task.shape[0] for _, of_member in members if of_member != task.shape]
+        reduced = max((FLOAT + SMALLER * share + SMALLEST * share**2 for share in shares), default=0)
         maps = MAP * sum(math.prod(of_member) for _, of_member in members)
-        after += maps * (min(normals, MAX_LEFT_OUT) or 1)
-    return own + ALWAYS + learned + images + max(*seen, after)
+        steps = [max(steps) + round(reduced * pixels), FUSED * pixels + maps]
+        learned += maps * min(task.normals, MAX_LEFT_OUT)
+    return own_memory_bytes() + ALWAYS + learned + COLORS * task.lights * pixels + max(steps)
 
 
 def bytes_to_learn(method: PatchMethod, shape: Sequence[int], normals: int) -> int:
@@ -92,6 +114,8 @@ def bytes_to_learn(method: PatchMethod, shape: Sequence[int], normals: int) -> i
     patches = method._opened_patches()
     of_each = min(MAX_PATCHES_EACH, math.prod(patches.grid_of(shape))) * patches.width
     sampled = 4 * min(normals, MAX_FOR_CHANNELS) * of_each
+    if method.foreground:  # the mean patch at every position, and as it was before an image was added
+        sampled += 8 * math.prod(patches.grid_of(shape)) * patches.dimensions
     return sampled + (method.gaussian_bytes(shape) if isinstance(method, PaDiM) else 0)
 
 

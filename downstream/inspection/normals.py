@@ -18,15 +18,16 @@ from downstream.inspection.triage import ranked
 from downstream.inspection.zones import LEFT_OUT, ZoneRule, zone_rates, zone_rule, zone_scores
 from downstream.methods.ensemble import Ensemble
 from downstream.methods.mutual import CLEAR_DEVIATIONS, Mutual, clear_outliers
-from downstream.methods.patch_method import PatchMethod
+from downstream.methods.patch_method import PatchMethod, counted_share
 from downstream.methods.references import MIN_TO_SUSPECT, moved
+from downstream.methods.region import resized
 from embeddings.encoding import choose_encoder
 from pretrain.command import UserError
-from pretrain.data.cache import Entry
+from pretrain.data.cache import Entry, let_go
 from pretrain.data.channels import ToFind, read_image
 from pretrain.data.dataset import ImageSet, load
-from pretrain.data.decode import Unreadable
-from pretrain.data.size import Size
+from pretrain.data.decode import Unreadable, decode_array
+from pretrain.data.size import Size, named, scaled, sides
 from pretrain.demo import is_demo
 
 
@@ -42,9 +43,13 @@ def without_outliers(normals: ImageSet, method: Method, settings: FitSettings, s
     if "encoder" not in encoder:  # an auto-encoder, say, has none
         encoder["encoder"], _ = choose_encoder(settings.encoder, settings.seed, is_demo(normals.folder))
     mutual = Mutual(**encoder, seed=settings.seed).to(method.device)
-    if not settings.align:  # else the region lies where it was drawn only once they are aligned
-        mutual.look_within(getattr(method, "roi_", None))
-    ranking = ranked(normals, mutual)
+    compared = not_large(normals)
+    if compared.size_px != normals.size_px:
+        say(f"outliers are told at {named(compared.size_px)} px, where a defect of a few pixels does not show")
+    if not settings.align and hasattr(method, "roi_"):  # else it lies where it was drawn only once they are aligned
+        mutual.look_within(resized(method.roi_, sides(compared.size_px)))
+    mutual.keep_within(getattr(method, "tile_px", None))
+    ranking = ranked(compared, mutual)
     left_out = clear_outliers(ranking.scores, settings.allow_contamination)
     clear = int((ranking.deviations > CLEAR_DEVIATIONS).sum())
     say(f"{clear} of {len(normals)} images are clear outliers, more than {CLEAR_DEVIATIONS:g} robust deviations "
@@ -53,6 +58,28 @@ def without_outliers(normals: ImageSet, method: Method, settings: FitSettings, s
         say(f"left out: {normals.records[position].path}, {ranking.deviations[position]:.1f} deviations")
     kept = sorted(set(range(len(normals))) - set(left_out))
     return normals.subset(kept), normals.subset(left_out)
+
+
+class Reduced:
+    """In place of an ImageSet's `pixels`: its rows at a smaller size."""
+
+    def __init__(self, pixels: np.ndarray, size_px: Size) -> None:
+        self._pixels, self._size_px = pixels, size_px
+
+    def __getitem__(self, rows: Sequence[int]) -> np.ndarray:
+        smaller = np.stack([decode_array(self._pixels[row], self._size_px).pixels for row in rows])
+        let_go(self._pixels)
+        return smaller
+
+
+def not_large(images: ImageSet) -> ImageSet:
+    """Images as they are, and large ones as those of LARGE_PX are: to compare all patches of each with all of each
+    other one takes memory and time by the square."""
+    shape = sides(images.size_px)
+    size_px = scaled(shape, counted_share(shape))
+    if size_px == shape:
+        return images
+    return replace(images, size_px=size_px, pixels=Reduced(images.pixels, size_px))
 
 
 def other_products(settings: FitSettings, method: Method, normals: ImageSet, say: Say) -> ImageSet | None:

@@ -102,6 +102,7 @@ class DetectResults(ResultsFile):
         self._pixels = InspectedPixels()
         self._maps: dict[str, np.ndarray] = {}
         self._distorted: list[Inspection] = []
+        self._of_other_size: list[Inspection] = []
         self._not_aligned: list[Inspection] = []
         self._count = 0
 
@@ -150,6 +151,8 @@ class DetectResults(ResultsFile):
             self._marked.append(found._replace(inspection=inspection))
         if inspection.is_distorted:
             self._distorted.append(inspection)
+        if inspection.has_other_size:
+            self._of_other_size.append(inspection)
         if inspection.is_not_aligned:
             self._not_aligned.append(inspection)
         if record.defect != UNLABELED:
@@ -170,6 +173,13 @@ class DetectResults(ResultsFile):
             print(
                 f"{len(self._distorted)} images were drawn out of shape to the {size} px that the model was fitted to, "
                 f"such as {first.path.name} of {first.width}x{first.height}: trust them less, or fit to such images"
+            )
+        if self._of_other_size and (usual := model.usual_size):
+            first, size = self._of_other_size[0], named(model.size_px)
+            print(
+                f"{len(self._of_other_size)} images are larger or smaller than the {named(usual)} px that the model "
+                f"was fitted to, such as {first.path.name} of {named((first.height, first.width))}: they are resized "
+                f"to the {size} px that it sees, which is right where they show as much of the product"
             )
         if self._not_aligned:
             first = self._not_aligned[0]

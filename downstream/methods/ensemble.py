@@ -36,7 +36,7 @@ from baselines.contract.method import (
 )
 from downstream.methods.catalogue import METHODS
 from downstream.methods.patch_method import ENCODER_FILE, PatchMethod
-from downstream.methods.region import painted
+from downstream.methods.region import painted, resized
 from embeddings.patches import pixels_at_once
 from pretrain.command import UserError, nearest
 from pretrain.data.size import scaled
@@ -190,8 +190,7 @@ class Ensemble:
         member = self._member_class(**{**shared, **self.options}).to(self.device).keep_within(self.tile_px)
         if not hasattr(self, "roi_"):
             return member
-        covered = F.adaptive_avg_pool2d(self.roi_[None, None].float(), scaled(self.roi_.shape, scale))[0, 0]
-        return member.look_within(covered >= covered.max().clamp(max=0.5))
+        return member.look_within(resized(self.roi_, scaled(self.roi_.shape, scale)))
 
     def any_member(self) -> PatchMethod:
         """One of them, whichever."""
@@ -257,16 +256,23 @@ class Scaled(Sequence[Tensor]):
 
 
 def seen_at(images: Tensor, scale: float, roi: Tensor | None = None, light: int = 0) -> Tensor:
-    """Of images (b, 3 x lights, h, w) one light at a share of their size; as they are at 1. What is outside
-    of the region of interest is painted over first: made smaller, pixels at its border would be of both sides."""
+    """Of images (b, 3 x lights, h, w) one light at a share of their size. At 1 they stay as they are, and a member
+    paints over what does not count; else it is painted over first: made smaller, pixels at its border would be of both
+    sides."""
     if images.shape[1] > 3:
         images = images[:, 3 * light : 3 * light + 3]
-    if roi is not None:
-        images = painted(as_floats(images), roi)
     shape = scaled(images.shape[-2:], scale)
     if tuple(images.shape[-2:]) == shape:
         return images
-    images = as_floats(images)
+    if images.dtype != torch.uint8:
+        return smaller(images, shape, roi)
+    # Large ones: as floats, all three channels at once take four times as much as the image.
+    return torch.cat([smaller(images[:, channel : channel + 1], shape, roi) for channel in range(3)], dim=1)
+
+
+def smaller(images: Tensor, shape: tuple[int, int], roi: Tensor | None) -> Tensor:
+    """Images (b, c, h, w) at `shape`, float32."""
+    images = as_floats(images) if roi is None else painted(as_floats(images), roi)
     return F.interpolate(images, shape, mode="bilinear", antialias=True)
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from baselines.contract.method import LEARNING_BATCH, Prediction
+from baselines.contract.method import LEARNING_BATCH, Prediction, at_once
 from downstream.methods.patchcore import PatchCore
 from downstream.methods.references import draw, suspicious
 from embeddings.patches import Band
@@ -24,6 +24,8 @@ MAX_CONTAMINATION = 0.5
 # In robust standard deviations of the logarithm, as `suspicious` has them: of a normal distribution one image in 740 is
 # above. Less than is suspicious by itself, as somebody has said that there are defects.
 CLEAR_DEVIATIONS = 3.0
+# Products of patches that are made at once: 64 MiB. Of two images of 384 px it is a fiftieth of that.
+PRODUCTS_AT_ONCE = 2**24
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -51,8 +53,9 @@ class Mutual(PatchCore):
     def each_left_out(self, normals: Sequence[Tensor]) -> Iterator[Prediction]:
         """Scores (b,) and maps (b, h, w) of the images that were referred to, each compared with the others alone."""
         number_of = {position: number for number, position in enumerate(self.compared_)}
-        for start in range(0, len(normals), LEARNING_BATCH):
-            positions = range(start, min(start + LEARNING_BATCH, len(normals)))
+        count = at_once(LEARNING_BATCH, self.size_px_, self.most_pixels)
+        for start in range(0, len(normals), count):
+            positions = range(start, min(start + count, len(normals)))
             images = torch.stack([normals[i] for i in positions])
             vectors = self.patches(images)
             inside = self._projected(self.region.within(vectors))  # (b, p, k)
@@ -71,8 +74,9 @@ class Mutual(PatchCore):
 def nearest_patch(patches: Tensor, others: Tensor) -> Tensor:
     """Distances of patches (p, k) to the nearest of `others` (q, k): (p,). A product of matrices is ten times as fast
     as differences; what digits it loses is little beside a mean over images."""
-    products = torch.addmm(others.square().sum(1), patches, others.T, alpha=-2)  # (p, q)
-    return (products.amin(1) + patches.square().sum(1)).clamp(min=0).sqrt()
+    lengths, parts = others.square().sum(1), patches.split(max(1, PRODUCTS_AT_ONCE // len(others)))
+    lowest = [torch.addmm(lengths, part, others.T, alpha=-2).amin(1) for part in parts]  # of (p, q)
+    return (torch.cat(lowest) + patches.square().sum(1)).clamp(min=0).sqrt()
 
 
 def clear_outliers(scores: Sequence[float], share: float) -> list[int]:

@@ -1,11 +1,13 @@
 """The reference images that a method refers to: which ones, what is odd among them, and a threshold from them."""
 
 import copy
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from baselines.contract.method import Images, Method
 from baselines.contract.threshold import (
@@ -23,6 +25,8 @@ MIN_TO_SUSPECT = 5
 REFERENCE_VIEWS = ("none", "flips", "rotations", "both")
 # Of all positions: less is no product, or no background; where a texture fills all, one in twenty looks apart.
 MIN_FOREGROUND = 0.15
+# Positions that are compared with the outermost ones: those of 1024 px, one every 8 px.
+MAX_COMPARED = 2**14
 ONLY_ONE = (
     "what the only good image scores when it is moved a little: it says nothing of how products differ, so most good "
     "ones may be above. Give more, 8 if you can."
@@ -82,8 +86,14 @@ def views_of(images: Tensor, reference_views: str) -> list[Tensor]:
 
 def background(mean_patches: Tensor) -> Tensor:
     """Which positions look like the outermost ones, by the mean patches of normals (rows, columns, d): bool (rows,
-    columns). None do where nearly all or hardly any would: then the product fills the image."""
+    columns). None do where nearly all or hardly any would: then the product fills the image. Of a large grid, means of
+    neighboring patches are compared: each with all outermost ones would take tens of gigabytes."""
     grid = mean_patches.shape[:2]
+    if grid.numel() > MAX_COMPARED:
+        share = math.sqrt(MAX_COMPARED / grid.numel())
+        coarse = tuple(max(1, int(side * share)) for side in grid)
+        means = F.adaptive_avg_pool2d(mean_patches.permute(2, 0, 1), coarse).permute(1, 2, 0)
+        return F.interpolate(background(means)[None, None].float(), tuple(grid))[0, 0] > 0
     is_frame = torch.ones(grid, dtype=torch.bool, device=mean_patches.device)
     is_frame[1:-1, 1:-1] = False
     frame = mean_patches[is_frame]

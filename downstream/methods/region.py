@@ -76,11 +76,17 @@ def painted(images: Tensor, roi: Tensor) -> Tensor:
     return torch.where(roi, images, GRAY)
 
 
+def resized(roi: Tensor, shape: tuple[int, int]) -> Tensor:
+    """`roi` (h, w) at another size: what counts there is what half of lies inside, and where that is nothing, what has
+    most of it."""
+    covered = F.adaptive_avg_pool2d(roi[None, None].float(), shape)[0, 0]
+    return covered >= covered.max().clamp(max=MIN_INSIDE)
+
+
 def positions_inside(roi: Tensor, grid: tuple[int, int]) -> Tensor:
     """Which patches of a grid lie inside `roi` (h, w), by their number from the upper left: int64 (p,). At least one:
     where the region is smaller than a patch, those that have most of it."""
-    covered = F.adaptive_avg_pool2d(roi[None, None].float(), grid).flatten()
-    return torch.nonzero(covered >= covered.max().clamp(max=MIN_INSIDE))[:, 0]
+    return torch.nonzero(resized(roi, grid).flatten())[:, 0]
 
 
 def spread(values: Tensor, positions: Tensor, grid: Sequence[int]) -> Tensor:

@@ -119,6 +119,7 @@ class ImageResponse(ResultResponse):
         "png: a data: URL of a PNG with alpha to lay over the image, its colors on a scale tied to map_threshold."
     )
     is_distorted: bool = Field(description="Whether it was drawn out of shape to what the model was fitted to.")
+    has_other_size: bool = Field(description="Whether it has more or fewer pixels than what the model was fitted to.")
     model_milliseconds: float = Field(description="Time of the model for the image's batch, divided by its images.")
 
 
@@ -288,6 +289,7 @@ def image_response(
         alignment=inspection.alignment and AlignmentResponse(**inspection.alignment._asdict()),
         anomaly_map=encoded_map(map_format, inspection),
         is_distorted=inspection.is_distorted,
+        has_other_size=inspection.has_other_size,
         model_milliseconds=round(inspection.milliseconds, 3),
     )
 

@@ -38,4 +38,5 @@ def reason_of(inspection: Inspection, fails: bool) -> str:
     words = [f"in {', '.join(inspection.defective_zones)}"] if fails and inspection.defective_zones else []
     words += ["not aligned: judged as it lies"] if inspection.is_not_aligned else []
     words += ["drawn out of shape to the model's size"] if inspection.is_distorted else []
+    words += ["larger or smaller than the model's images"] if inspection.has_other_size else []
     return "; ".join(words)

@@ -31,6 +31,13 @@ def distorts(aspect: float, height: int, width: int) -> bool:
     return abs(math.log(aspect * height / width)) > math.log1p(INVISIBLE)
 
 
+def is_other(usual: tuple[int, int], height: int, width: int) -> bool:
+    """Whether an image of that height and width is larger or smaller than those that are `usual` high and wide, by more
+    than nobody sees, and of their shape: else it `distorts`."""
+    share = math.sqrt(height * width / math.prod(usual))
+    return abs(math.log(share)) > math.log1p(INVISIBLE) and not distorts(usual[1] / usual[0], height, width)
+
+
 def keeping_aspect(size_px: int, aspect: float) -> Size:
     """About as many pixels as a square of `size_px`, width : height like `aspect`."""
     if abs(math.log(aspect)) < math.log1p(INVISIBLE):

@@ -174,6 +174,25 @@ def test_an_image_of_another_shape_is_inspected_with_a_word(padim_folder, strips
     assert not inspection.is_distorted
 
 
+def test_an_image_of_another_size_is_resized_with_a_word(padim_folder, blotched, tmp_path, capsys):
+    """The model was fitted to 256 px and sees 64 px of them."""
+    small = Image.open(blotched / "b bad.png").resize((100, 100))
+    small.save(tmp_path / "small.png")
+    options = ("--model", padim_folder, "--out", tmp_path / "out")
+    assert run_detect("run", tmp_path / "small.png", blotched / "a good.png", *options) == 1
+    first, second = lines_of(tmp_path / "out")
+    assert first["has_other_size"] and not first["is_distorted"] and not second["has_other_size"]
+    assert max(max(region["box"]) for region in first["regions"]) <= 100  # in the image's own pixels
+    words = " ".join(capsys.readouterr().out.split())
+    assert (
+        "1 images are larger or smaller than the 256 px that the model was fitted to, such as small.png of 100" in words
+    )
+    model = Inspector.load(padim_folder)
+    for said in (None, [0, 256], ["256", "256"], 256):  # of before, or damaged
+        model.metadata["image_size"] = said
+        assert not model.predict(small).has_other_size
+
+
 def test_native_size_is_as_large_as_the_images_are(strips, tmp_path, capsys):
     options = ("--method", "patchcore", "--size-px", "native", "--options", "encoder=random,dimensions=12")
     assert run_detect("fit", "--data", strips, "--out", tmp_path / "model", *options) == 0

@@ -49,6 +49,8 @@ function verdict(item, session) {
   if (isDefective && answer.map_threshold !== null && !answer.regions.length) notes.push("no single place is above the map's own threshold");
   if (isAbove && !isDefective) notes.push("no region is large enough");
   if (answer.alignment?.is_aligned === false) notes.push("not aligned: judged as it lies");
+  if (answer.is_distorted) notes.push("drawn out of shape to what the model sees: trust it less");
+  if (answer.has_other_size) notes.push("larger or smaller than the images that the model was fitted to");
   const zones = zonesOf(answer);
   if (zones.length) notes.push(`${isDefective ? "defective" : "above its threshold"} in ${zones.join(", ")}`);
   if (!isDefective && !isAbove && answer.regions.length) notes.push(`${count(answer.regions.length, "region")} above the map's own threshold`);

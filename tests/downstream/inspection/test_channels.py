@@ -209,6 +209,8 @@ def test_the_service_refuses_lights_and_learning_a_range_too(deep, lights, tmp_p
     (tmp_path / "feedback.jsonl").write_text("")
     assert run_detect("learn", "--model", deep / "model", "--feedback", tmp_path / "feedback.jsonl") == 2
     assert "more than 8 bits a channel cannot learn yet" in capsys.readouterr().err
+    assert run_detect("learn", "--model", lights / "model", "--feedback", tmp_path / "feedback.jsonl") == 2
+    assert "a model of several lights cannot learn yet" in capsys.readouterr().err
 
 
 def test_commands_that_do_not_know_lights_say_so(lights, tmp_path, capsys):

@@ -99,6 +99,8 @@ def test_large_images_are_seen_larger_where_no_size_is_typed(goods, tmp_path, ca
     capsys.readouterr()
     assert Inspector.fit(goods, **settings).size_px == 384
     assert "images of 256x256 px are seen at 384 px: --size-px sets another size" in capsys.readouterr().out
+    Inspector.fit(goods, **settings, size_px=384)
+    assert "these images of 256 px are enlarged to 384 px, which takes longer and" in capsys.readouterr().out
 
 
 def test_an_encoder_can_be_given_as_it_is(goods):

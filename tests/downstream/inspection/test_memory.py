@@ -1,11 +1,13 @@
 """What may be taken of memory: tiles that fit, and refusals before anything begins."""
 
+import math
+
 import pytest
 from refusals import refusal
 
 from baselines.trivial import MeanImage
 from downstream.inspection import memory
-from downstream.inspection.memory import bytes_for, keep_within, members_of
+from downstream.inspection.memory import Task, bytes_for, keep_within, members_of
 from downstream.methods.ensemble import Ensemble
 from downstream.methods.fused import Fused
 from downstream.methods.patchcore import PatchCore
@@ -14,8 +16,11 @@ GIB = 2**30
 TINY = {"encoder": "random", "architecture": "timm/test_resnet", "levels": ("level1", "level2")}
 
 
-def needed(method: PatchCore | Ensemble, shape: tuple[int, int], tile_px: int | None, normals: int) -> int:
-    return bytes_for(members_of(method, shape), shape, tile_px, normals)
+def needed(
+    method: PatchCore | Ensemble, shape: tuple[int, int], tile_px: int | None, normals: int, **more: bool
+) -> int:
+    task = Task(shape, normals, getattr(method, "lights", 1), **more)
+    return bytes_for(members_of(method, shape), task, tile_px)
 
 
 @pytest.fixture
@@ -71,3 +76,20 @@ def test_gaussians_scales_and_lights_count(sizes):
     shared = {name: options.pop(name) for name in ("encoder", "architecture")}
     one, several = PatchCore(**TINY), Ensemble(method="patchcore", options=options, **shared)
     assert needed(several, shape, 512, 3) > needed(one, shape, 512, 3) + 3 * 4 * 4096**2
+    lit = Ensemble(method="patchcore", options=options, lights=4, scales=(1.0,), **shared)
+    assert needed(lit, shape, 512, 3) > needed(one, shape, 512, 3) + 4 * 3 * 4096**2 + 3 * 3 * 4096**2
+    before = PatchCore(**TINY, foreground=0.5)
+    means = 8 * math.prod(before._opened_patches().grid_of(shape)) * before._opened_patches().dimensions
+    assert needed(before, shape, 512, 3) == needed(one, shape, 512, 3) + means
+
+
+def test_aligning_and_rules_count(sizes, monkeypatch):
+    method, shape = PatchCore(**TINY), (10_000, 10_000)
+    plain = needed(method, shape, 256, 0)
+    assert needed(method, shape, 256, 0, by_rule=True) > plain < needed(method, shape, 256, 0, aligns=True)
+    monkeypatch.setattr(memory, "free_memory_bytes", lambda: plain - GIB // 2)
+    said = []
+    keep_within(method, shape, None, said.append)
+    assert not any("are free: a smaller" in line for line in said)
+    keep_within(method, shape, None, said.append, by_rule=True)
+    assert "are free: a smaller --size-px takes less" in said[-1]

@@ -12,9 +12,12 @@ from PIL import Image
 from downstream.inspection.config import FitSettings
 from downstream.inspection.images import good_images, good_images_given
 from downstream.inspection.normals import other_products
+from downstream.inspection.triage import ranked
 from downstream.methods.catalogue import detect_class
 from pretrain.command import Names, UserError
 from pretrain.data.channels import ToFind
+from pretrain.data.dataset import load
+from pretrain.data.decode import decode_array
 
 
 def test_clear_outliers_are_left_out_named_and_kept_in_mind(mixed, demo_folder, tmp_path, capsys):
@@ -33,6 +36,24 @@ def test_clear_outliers_are_left_out_named_and_kept_in_mind(mixed, demo_folder, 
     assert run_detect("fit", "--data", clean, "--out", tmp_path / "clean", *small) == 0
     expected = json.loads((tmp_path / "clean" / "inspector.json").read_text())
     assert saved["threshold"]["value"] == pytest.approx(expected["threshold"]["value"])
+
+
+def test_large_images_are_compared_at_a_size_that_is_bounded(mixed, tmp_path, monkeypatch, capsys):
+    """All patches of each with all of each other one would take memory and time by the square."""
+    monkeypatch.setattr("downstream.methods.patch_method.LARGE_PX", 40)
+    seen = []
+    monkeypatch.setattr(
+        "downstream.inspection.normals.ranked", lambda images, _: seen.append(images) or ranked(images, _)
+    )
+    (tmp_path / "roi.json").write_text('{"ignore": [[[0, 0], [20, 0], [20, 256], [0, 256]]]}')
+    options = ("--allow-contamination", "0.1", "--roi", tmp_path / "roi.json", *SMALL)
+    assert run_detect("fit", "--data", mixed, "--out", tmp_path / "model", *options) == 0
+    words = capsys.readouterr().out
+    assert "outliers are told at 40 px" in words and f"left out: {mixed / 'sneaked in.png'}" in words
+    (images,) = seen
+    assert images.batch([0, 3]).shape == (2, 40, 40, 3)
+    whole = load(mixed, 64, allow_plain=True)
+    assert np.array_equal(images.batch([3])[0], decode_array(whole.batch([3])[0], 40).pixels)
 
 
 def test_a_share_allows_leaving_out_and_does_not_demand_it(demo_folder, tmp_path, capsys):

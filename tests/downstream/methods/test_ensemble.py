@@ -76,6 +76,18 @@ def test_a_rectangle_is_seen_at_shares_of_its_sides():
     assert seen_at(image, 1.0) is image
 
 
+def test_of_bytes_each_channel_is_made_smaller_alone_and_is_the_same():
+    """Large images are bytes: as floats, all channels at once take gigabytes."""
+    generator = torch.Generator().manual_seed(0)
+    parts = torch.randint(0, 256, (1, 6, 64, 48), generator=generator, dtype=torch.uint8)
+    roi = torch.rand(64, 48, generator=generator) > 0.5
+    for light in (0, 1):
+        for region in (None, roi):
+            floats = seen_at(parts.float() / 255, 0.5, region, light)
+            torch.testing.assert_close(seen_at(parts, 0.5, region, light), floats, rtol=1e-5, atol=1e-6)
+        assert torch.equal(seen_at(parts, 1.0, roi, light), parts[:, 3 * light : 3 * light + 3])
+
+
 @pytest.mark.parametrize(
     ("use", "words"),
     [

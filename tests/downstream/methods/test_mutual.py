@@ -39,10 +39,12 @@ def test_a_score_is_the_mean_over_the_lowest_share_of_images(nuts):
         torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
 
 
-def test_distances_are_to_the_nearest():
+def test_distances_are_to_the_nearest(monkeypatch):
     generator = torch.Generator().manual_seed(0)
     patches, others = torch.randn(7, 5, generator=generator), torch.randn(9, 5, generator=generator)
     expected = (patches[:, None] - others).norm(dim=2).amin(1)
+    torch.testing.assert_close(nearest_patch(patches, others), expected, rtol=1e-4, atol=1e-4)
+    monkeypatch.setattr("downstream.methods.mutual.PRODUCTS_AT_ONCE", 20)  # two at a time
     torch.testing.assert_close(nearest_patch(patches, others), expected, rtol=1e-4, atol=1e-4)
 
 

@@ -72,6 +72,18 @@ def test_background_is_what_looks_like_the_frame():
     assert not background(textured).any()
 
 
+def test_of_a_large_grid_means_of_neighbors_tell_the_background(monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    mean_patches = 0.01 * torch.rand(60, 90, 4, generator=generator)
+    mean_patches[18:42, 27:63] = 1.0
+    whole = background(mean_patches)
+    monkeypatch.setattr("downstream.methods.references.MAX_COMPARED", 20 * 30)
+    found = background(mean_patches)
+    assert found.shape == whole.shape and found.dtype == torch.bool
+    assert not found[18:42, 27:63].any() and not whole[18:42, 27:63].any()
+    assert found.float().mean() > 0.6 and (found == whole).float().mean() > 0.9
+
+
 def test_enough_references_give_their_own_threshold():
     method = MeanImage().fit([]).refer(normals := images(12))
     threshold = own_threshold(method, normals, 0.2, {"other": images(20, seed=1)}, seed=0)

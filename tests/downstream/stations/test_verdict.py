@@ -47,4 +47,5 @@ def test_a_score_that_is_no_number_is_no_verdict():
 def test_reasons_are_in_words():
     zones = [ZoneResult("rim", 2.0, 1.0, True), ZoneResult("hub", 0.1, 1.0, False)]
     assert reason_of(replace(BAD, zones=zones, is_distorted=True), True).startswith("in rim; drawn out of shape")
+    assert reason_of(replace(GOOD, has_other_size=True), False) == "larger or smaller than the model's images"
     assert reason_of(GOOD, False) == ""

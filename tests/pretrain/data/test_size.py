@@ -2,7 +2,7 @@
 
 import pytest
 
-from pretrain.data.size import MULTIPLE_PX, default_px, distorts, keeping_aspect, named, sides
+from pretrain.data.size import MULTIPLE_PX, default_px, distorts, is_other, keeping_aspect, named, sides
 
 
 def test_a_number_is_the_side_of_a_square():
@@ -23,6 +23,12 @@ def test_rectangles_have_as_many_pixels_and_their_aspect(aspect):
 def test_nearly_square_is_square():
     assert keeping_aspect(384, 1.0) == keeping_aspect(384, 1.09) == keeping_aspect(384, 1 / 1.09) == 384
     assert not distorts(1.0, 1000, 1090) and not distorts(1.0, 1090, 1000) and distorts(1.0, 1000, 1200)
+
+
+def test_a_size_is_another_from_a_tenth_on_and_of_another_shape_it_distorts():
+    assert not is_other((1000, 500), 1050, 530) and not is_other((1000, 500), 950, 470)
+    assert is_other((1000, 500), 200, 100) and is_other((1000, 500), 1200, 600)
+    assert not is_other((1000, 500), 100, 200) and distorts(0.5, 100, 200)
 
 
 @pytest.mark.parametrize(
