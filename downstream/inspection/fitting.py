@@ -35,7 +35,7 @@ from downstream.methods.references import (
 )
 from embeddings.encoding import check_encoder
 from pretrain.command import UserError, check_type
-from pretrain.data.channels import PLAIN, ToFind, typed_range
+from pretrain.data.channels import PLAIN, ToFind, typed_range, unseen_of
 from pretrain.data.dataset import ImageSet, check_size, data_name
 from pretrain.data.images import LayoutName
 from pretrain.data.manifest import SUFFIX
@@ -136,6 +136,8 @@ def fitted(settings: FitSettings, normals: ImageSet, say: Say) -> Inspector:
     (category,), size_px = normals.categories, normals.size_px
     if normals.channels != PLAIN:
         say(f"images of {normals.channels}")
+    if not settings.lights and (unseen := unseen_of(normals.records[0].path)):
+        say(unseen)
     say_size(settings, normals, say)
     method = make_method(settings, normals.folder, say, normals.channels.lights).to(choose_device(settings.device))
     roi = None if settings.roi is None else look_within(method, settings, normals, say)

@@ -24,6 +24,7 @@ from pretrain.data.levels import Range, as_range, check_alone, held_in, in_range
 from pretrain.data.size import Size
 
 MAX_LIGHTS = 64
+TIFF = (".tif", ".tiff")
 OF_A_LIGHT = re.compile(r"(.+)_light(\d+)")
 # Images, spread over all, that tell the range, and values of each.
 MAX_MEASURED, VALUES_OF_EACH = 64, 2**16
@@ -162,6 +163,21 @@ def files_of(path: Path, lights: int) -> list[Path]:
     if lights > 1 and OF_A_LIGHT.fullmatch(path.stem):
         return [light_file(path, number) for number in range(1, lights + 1)]
     return [path]
+
+
+def unseen_of(path: Path) -> str:
+    """What of a part is not seen where it is taken as one image, in words; nothing of an image that is whole, and of
+    what cannot be read."""
+    first, second = light_file(path, 1), light_file(path, 2)
+    if first != second and first.exists() and second.exists():
+        return f"{first.name} and {second.name} are taken as an image each: --lights takes them as one part"
+    if path.suffix.lower() not in TIFF or not path.is_file():
+        return ""
+    try:
+        count, in_words = held_in(bytes_of(path))
+    except Unreadable:
+        return ""
+    return f"{path.name} holds {in_words}, and the first alone is seen: --lights sees each" if count > 1 else ""
 
 
 def read_image(path: Path, size_px: Size | None = None, channels: Channels = PLAIN) -> Decoded:

@@ -157,6 +157,17 @@ def test_pages_arrays_and_files_of_a_part_are_the_same(lights, tmp_path):
         inspector.predict((first, second, second))
 
 
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_lights_that_nobody_asked_for_are_not_left_out_in_silence(suffix, tmp_path, capsys):
+    for number in range(2):
+        save_part(tmp_path / "good", str(number), number, suffix=suffix)
+    mean = ("--method", "mean", "--size-px", 64, "--device", "cpu", "--out", tmp_path / "model")
+    assert run_detect("fit", "--data", tmp_path / "good", *mean) == 0
+    of_files = "0_light1.png and 0_light2.png are taken as an image each: --lights takes them as one part"
+    of_pages = "0.tif holds 2 pages, and the first alone is seen: --lights sees each"
+    assert (of_files if suffix == ".png" else of_pages) in capsys.readouterr().out
+
+
 def test_parts_of_other_lights_are_problems_in_a_sentence(lights, tmp_path, capsys):
     for name in ("a_light1.png", "b.png"):
         Image.fromarray(surface(0).astype(np.uint8)).save(tmp_path / name)
