@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from baselines.contract import method as contract
-from downstream.methods import bands, cells, coreset, fused, maps, padim, patch_method, patchcore
+from downstream.methods import bands, cells, coreset, ensemble, fused, maps, padim, patch_method, patchcore
 from embeddings import patches
 
 SMALL = {"architecture": "timm/test_resnet", "encoder": "random", "dimensions": 16, "coreset_ratio": 0.001}
@@ -27,18 +27,23 @@ LIMITS = {
     bands: {"MAX_PATCHES_EACH": 2**8},
     padim: {"MAX_LARGE_GAUSSIAN_BYTES": 2**18},
     cells: {"NUMBERS_AT_ONCE": 2**16},
+    ensemble: {"MAX_KEPT_BYTES": 2**16},
 }
+
+
+def of_two_scales(encoder: str, architecture: str, **options: object) -> ensemble.Ensemble:
+    return ensemble.Ensemble(method="patchcore", options=options, encoder=encoder, architecture=architecture)
 
 
 def main() -> None:
     for module, limits in LIMITS.items():
         vars(module).update(limits)
-    method_class = {"PatchCore": patchcore.PatchCore, "Fused": fused.Fused}[sys.argv[1]]
+    make = {"PatchCore": patchcore.PatchCore, "Fused": fused.Fused, "Ensemble": of_two_scales}[sys.argv[1]]
     generator = np.random.default_rng(0)
     for side_px in map(int, sys.argv[2:]):
         pixels = generator.integers(0, 256, (3, side_px, side_px, 3), dtype=np.uint8)
         images = [contract.as_images(torch.from_numpy(each)) for each in pixels]
-        method = method_class(**SMALL).fit([]).refer(images[:2])
+        method = make(**SMALL).fit([]).refer(images[:2])
         (found,) = method.predict(images[2:])
         assert found.maps.shape == (1, side_px, side_px)
         print(1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, flush=True)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from baselines.contract.method import LEARNING_BATCH, Method, at_once
 from downstream.inspection.asked_method import Say
 from downstream.methods.bands import MAX_PATCHES_EACH
-from downstream.methods.ensemble import Ensemble
+from downstream.methods.ensemble import MAX_KEPT_BYTES, Ensemble
 from downstream.methods.normals import MAX_FOR_CHANNELS, MAX_LEFT_OUT
 from downstream.methods.padim import PaDiM
 from downstream.methods.patch_method import PatchMethod
@@ -105,7 +105,7 @@ def bytes_for(members: Sequence[Member], task: Task, tile_px: int | None, per_pi
         reduced = max((FLOAT + SMALLER * share + SMALLEST * share**2 for share in shares), default=0)
         maps = MAP * sum(math.prod(of_member) for _, of_member in members)
         steps = [max(steps) + round(reduced * pixels), FUSED * pixels + maps]
-        learned += maps * min(task.normals, MAX_LEFT_OUT)
+        learned += min(MAX_KEPT_BYTES, maps * min(task.normals, MAX_LEFT_OUT))
     return own_memory_bytes() + ALWAYS + learned + COLORS * task.lights * pixels + max(steps)
 
 

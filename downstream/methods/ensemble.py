@@ -11,8 +11,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import ClassVar, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -39,10 +41,14 @@ from downstream.methods.patch_method import ENCODER_FILE, PatchMethod
 from downstream.methods.region import painted, resized
 from embeddings.patches import pixels_at_once
 from pretrain.command import UserError, nearest
+from pretrain.data.cache import cache_root, let_go
 from pretrain.data.size import scaled
 from pretrain.encoder import DEFAULT_ARCHITECTURE, Encoder, asked_encoder, load_encoder
 from pretrain.files import write_tensors
 from pretrain.weights import IMAGENET
+
+# Of maps of left-out normals, that are kept in memory until all members have theirs.
+MAX_KEPT_BYTES = 2**29
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -88,10 +94,10 @@ class Ensemble:
             raise UserError("no normal images to refer to: give at least one.")
         self.size_px_ = list(normals[0].shape[-2:])
         roi = getattr(self, "roi_", None)
-        self._members, maps = [], []
+        self._members, maps = [], KeptMaps()
         for light, scale in self._views:
             seen = Scaled(normals, scale, roi, light)
-            member = self._member(scale).fit([]).watch_normals(maps.append).refer(seen)
+            member = self._member(scale).fit([]).watch_normals(maps.of_next_member()).refer(seen)
             vars(member).pop("_watch")  # and with it the maps
             self._members.append(member.without_memory() if hasattr(member, "without_memory") else member)
         # All leave out the same ones, spread over all, or the first of them: those more that were in memory.
@@ -216,12 +222,11 @@ class Ensemble:
             highest = total if highest is None else torch.maximum(highest, total)
         return torch.where(self.roi_, highest, 0) if hasattr(self, "roi_") else highest
 
-    def _peaks(self, maps: Sequence[Tensor], count: int) -> Tensor:
-        """The highest values of the fused maps of the first `count` left-out normals, by each member's `maps`."""
+    def _peaks(self, maps: "KeptMaps", count: int) -> Tensor:
+        """The highest values of the fused maps of the first `count` left-out normals, by the members' `maps`."""
         peaks, step = [self.score_units_[:0]], at_once(LEARNING_BATCH, self.size_px_)
         for start in range(0, count, step):
-            chosen = slice(start, min(start + step, count))
-            fused = self._fused([of_member[chosen] for of_member in maps], self.size_px_)
+            fused = self._fused(maps.of_all(start, min(start + step, count), self.device), self.size_px_)
             if "_watch" in vars(self):
                 self._watch(fused)
             peaks.append(fused.flatten(1).amax(1))
@@ -239,6 +244,55 @@ class Ensemble:
         vars(self).pop("_members", None)
         if roi is not None:
             self.roi_ = roi
+
+
+class KeptMaps:
+    """The maps of left-out normals, until all members have theirs: in memory while there is room, then in a file that
+    has no name and goes with this."""
+
+    def __init__(self) -> None:
+        self._of_members: list[list[Tensor | np.memmap]] = []
+        self._bytes = 0
+
+    def of_next_member(self) -> Callable[[Tensor], None]:
+        """What takes in maps (n, h, w) of some normals, in their order."""
+        self._of_members.append([])
+        return self._add
+
+    def of_all(self, start: int, stop: int, device: torch.device) -> list[Tensor]:
+        """Those of some normals by each member, (stop - start, h, w) each."""
+        return [torch.cat(list(_some(parts, start, stop, device))) for parts in self._of_members]
+
+    def _add(self, maps: Tensor) -> None:
+        self._bytes += maps.nbytes
+        self._of_members[-1].append(maps if self._bytes <= MAX_KEPT_BYTES else _on_disk(maps))
+
+
+def _some(parts: Iterable[Tensor | np.memmap], start: int, stop: int, device: torch.device) -> Iterator[Tensor]:
+    """The maps from `start` to `stop` of parts that follow each other."""
+    for part in parts:
+        some = part[max(0, start) : max(0, stop)]
+        yield some if isinstance(some, Tensor) else torch.from_numpy(np.array(some)).to(device)
+        if not isinstance(part, Tensor):
+            let_go(part)
+        start, stop = start - len(part), stop - len(part)
+
+
+def _on_disk(maps: Tensor) -> np.memmap:
+    """Maps in a file that goes with them. Raises UserError where the disk is full."""
+    place = cache_root()
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=place) as file:
+            # Written, and not mapped to be written: of a full disk that is an error, and not the end of the process.
+            file.write(memoryview(maps.cpu().contiguous().numpy()))
+            file.flush()
+            return np.memmap(file, np.float32, "r", shape=tuple(maps.shape))
+    except OSError as error:
+        raise UserError(
+            f"{place} has no room for the maps of good images, by which scales and lights are fused ({error}): name a "
+            "folder on another disk in HELDOUT_CACHE, or give fewer images."
+        ) from None
 
 
 class Scaled(Sequence[Tensor]):

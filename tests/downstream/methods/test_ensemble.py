@@ -56,6 +56,23 @@ def test_normal_peaks_are_those_of_the_fused_maps(nuts):
     assert float(both.normal_scores_[0]) == pytest.approx(float(alone.scores), rel=1e-4)
 
 
+def test_normal_peaks_are_the_same_of_maps_that_come_in_parts_and_lie_on_disk(nuts, monkeypatch, tmp_path):
+    """As those of many large normals do."""
+    whole = Ensemble(method="patchcore", options=SMALL, **TINY).fit([]).refer(nuts[:5])
+    monkeypatch.setattr("downstream.methods.patch_method.MAX_MAP_PIXELS", 2 * 64 * 64)
+    in_parts = Ensemble(method="patchcore", options=SMALL, **TINY).fit([]).refer(nuts[:5])
+    assert torch.equal(in_parts.normal_peaks_, whole.normal_peaks_)
+    monkeypatch.setattr("downstream.methods.ensemble.MAX_KEPT_BYTES", 3 * 64 * 64 * 4)
+    monkeypatch.setenv("HELDOUT_CACHE", str(tmp_path / "cache"))
+    on_disk = Ensemble(method="patchcore", options=SMALL, **TINY).fit([]).refer(nuts[:5])
+    assert torch.equal(on_disk.normal_peaks_, whole.normal_peaks_)
+    assert (tmp_path / "cache").is_dir() and not list((tmp_path / "cache").iterdir())
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("HELDOUT_CACHE", str(tmp_path / "file" / "cache"))
+    with pytest.raises(UserError, match="has no room for the maps of good images.*or give fewer images"):
+        Ensemble(method="patchcore", options=SMALL, **TINY).fit([]).refer(nuts[:5])
+
+
 def test_nothing_outside_of_a_region_of_interest_counts_at_any_scale(nuts):
     roi = torch.zeros(64, 64, dtype=torch.bool)
     roi[12:50, 10:40] = True
