@@ -64,6 +64,13 @@ def test_one_is_shown_with_all_that_is_known(browser, serving, images):
             page.keyboard.press(name[0])
         for hidden in ("#heat", ".contour.over", "g.boxes"):
             expect(page.locator(hidden).first).to_be_hidden()
+        for name, size, words in (
+            ("wide.png", (300, 100), "drawn out of shape"),
+            ("small.png", (90, 90), "larger or smaller"),
+        ):
+            drop(page, {name: image_bytes(size=size)})
+            row(page, name).locator(".open").click()
+            expect(page.locator("#verdict .notes")).to_contain_text(words)
 
 
 def test_the_slider_decides_again_and_counts_what_would_flip(browser, serving, images):
