@@ -39,7 +39,7 @@ from pretrain.data.channels import PLAIN, ToFind, typed_range, unseen_of
 from pretrain.data.dataset import ImageSet, check_size, data_name
 from pretrain.data.images import LayoutName
 from pretrain.data.manifest import SUFFIX
-from pretrain.data.size import INVISIBLE, Asked, named, sides
+from pretrain.data.size import INVISIBLE, Asked, is_other, named, sides
 from pretrain.encoder import asked_encoder
 from pretrain.training.device import choose_device
 
@@ -197,8 +197,11 @@ def described(settings: FitSettings, method: Method, references: ImageSet, dropp
 
 
 def say_size(settings: FitSettings, normals: ImageSet, say: Say) -> None:
-    """At which size images are seen, where they told it, and what to do where they are much larger."""
+    """At which size images are seen, where they told it, and what to do where they are much larger; how many have
+    another size than most."""
     (height, width), size_px = usual_size(normals), normals.size_px
+    if others := sum(is_other((height, width), entry.height, entry.width) for entry in normals.entries):
+        say(f"{others} of {len(normals)} images are larger or smaller than the {named((height, width))} px of most")
     shares = [on_disk / side for on_disk, side in zip((height, width), sides(size_px), strict=True)]
     shrunk, enlarged = max(shares), 1 / max(shares)
     more = ": a larger --size-px, or native, finds smaller defects and takes longer"

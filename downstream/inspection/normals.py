@@ -120,7 +120,8 @@ def look_within(method: Method, settings: FitSettings, normals: ImageSet, say: S
     roi = read_roi(settings.roi, usual_size(normals), normals.size_px, settings.minimum_area)
     method.look_within(torch.from_numpy(roi.mask))
     zones = f" in {len(roi.drawn.zones)} zones" if roi.drawn and roi.drawn.zones else ""
-    say(f"region of interest: {settings.roi}, {roi.mask.mean():.0%} of the image{zones}")
+    share = f"{roi.mask.mean():.0%}" if roi.mask.mean() >= 0.01 else "less than 1%"
+    say(f"region of interest: {settings.roi}, {share} of the image{zones}")
     if zones:  # before all that takes long
         zone_rates(roi.drawn.zones, settings.false_alarm_rate)
     return roi

@@ -94,7 +94,7 @@ class DrawnRoi:
         """The same with its image size, `image_size` (height, width) where it says none. Raises ValueError if the image
         is of another shape than the one that it was drawn on, or of another size, as far as points tell it."""
         if self.image_size is None:
-            if beyond := next((each for each in self._polygons if _leads_beyond(each, *image_size)), None):
+            if beyond := next((each for each in self.polygons if _leads_beyond(each, *image_size)), None):
                 x, y = (max(each) for each in zip(*beyond, strict=True))
                 raise ValueError(
                     f"a polygon reaches to {x:g}, {y:g}, and the images have {named(image_size)} px: say by image_size "
@@ -109,7 +109,7 @@ class DrawnRoi:
         return self
 
     @property
-    def _polygons(self) -> list[Polygon]:
+    def polygons(self) -> list[Polygon]:
         return [*self.include, *self.ignore, *(polygon for zone in self.zones for polygon in zone.include)]
 
     def labels(self, size_px: Size) -> np.ndarray:
@@ -172,7 +172,10 @@ def roi_of(drawn: DrawnRoi, name: object, image_size: tuple[int, int], size_px: 
 
 def _read_drawn(path: Path, image_size: tuple[int, int]) -> DrawnRoi:
     try:
-        return DrawnRoi.from_json(read_json(path)).drawn_on(image_size)
+        drawn = DrawnRoi.from_json(read_json(path))
+        if not drawn.polygons:
+            raise ValueError("there is no polygon in it")
+        return drawn.drawn_on(image_size)
     except (OSError, ValueError, TypeError, ArithmeticError) as error:
         raise UserError(f"the region of interest {path} cannot be used ({error}): {EXPECTED}.") from None
 

@@ -23,7 +23,7 @@ from downstream.methods.references import robust_deviations, robust_limit
 from embeddings.encoding import choose_encoder
 from pretrain.command import UserError
 from pretrain.data.channels import ToFind, read_image
-from pretrain.data.dataset import ImageSet, data_name
+from pretrain.data.dataset import ImageSet, check_size, data_name
 from pretrain.data.images import UNLABELED
 from pretrain.demo import is_demo
 from pretrain.drawing import GAP_PX, INK, MARGIN_PX, PAPER, TITLE_PX, save_image
@@ -53,8 +53,11 @@ def triage(config: Triage) -> None:
         raise UserError(f"{len(config.folder)} folders were named: name one, of images of one product.")
     if config.show < 1:
         raise UserError(f"--show {config.show} shows nothing: give 1 or more.")
+    check_size(config.size_px)
     start_s = time.perf_counter()
     (folder,) = config.folder
+    if not folder.is_dir():
+        raise UserError(f"{folder} is no folder: name one of images of one product.")
     images = images_of(folder, config.category, config.size_px, True, config.layout, config.split, channels=ToFind())
     encoder, name = choose_encoder(config.encoder, config.seed, is_demo(folder))
     print(f"encoder: {name}, {encoder.history}")

@@ -97,6 +97,11 @@ def test_large_images_are_seen_larger_where_no_size_is_typed(goods, tmp_path, ca
     assert said in capsys.readouterr().out
     assert Inspector.fit(large, **settings, size_px=64).size_px == (56, 72)  # who says so is obeyed
     capsys.readouterr()
+    assert Inspector.fit([*sorted(large.iterdir()), *sorted(goods.iterdir())[:1]], **settings, size_px=64).size_px
+    assert "are larger or smaller than" not in capsys.readouterr().out  # it has another shape
+    Image.open(sorted(large.iterdir())[0]).resize((520, 416)).save(large / "small.png")
+    Inspector.fit(large, **settings, size_px=64)
+    assert "1 of 3 images are larger or smaller than the 1040x832 px of most" in capsys.readouterr().out
     assert Inspector.fit(goods, **settings).size_px == 384
     assert "images of 256x256 px are seen at 384 px: --size-px sets another size" in capsys.readouterr().out
     Inspector.fit(goods, **settings, size_px=384)

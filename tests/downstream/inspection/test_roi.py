@@ -46,6 +46,7 @@ def test_a_mask_is_an_image_of_the_size_of_the_images(tmp_path):
     "text",
     ["[]", "{", "5", json.dumps({"include": [[[0, 0], [1, 1]]]}), json.dumps({"include": [[["a", 0], [1, 1], [2, 2]]]}),
      json.dumps({"inside": []}), json.dumps({"include": [[[0, 0], [1, 1], [1e999, 2]]]}),
+     json.dumps({"include": [], "zones": []}),
      json.dumps({"include": [[[0, 0], [1, 1], [10**400, 2]]]})],
 )  # fmt: skip
 def test_a_file_that_is_none_says_what_to_write(text, tmp_path):

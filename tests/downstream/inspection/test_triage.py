@@ -60,6 +60,7 @@ def test_files_that_are_no_images_are_named_and_the_rest_ranked(mixed, tmp_path,
         (4, (), "all 4 images are the same"),
         (4, ("--show", "0"), "--show 0 shows nothing"),
         (4, ("--split", "tset"), "no split"),
+        (4, ("--size-px", "0"), "0 px: choose from 8"),
     ],
 )
 def test_what_cannot_be_ranked_is_one_sentence(count, arguments, words, blotched, tmp_path, capsys):
@@ -67,12 +68,15 @@ def test_what_cannot_be_ranked_is_one_sentence(count, arguments, words, blotched
     folder.mkdir()
     for number in range(count):
         shutil.copy(blotched / "a good.png", folder / f"{number}.png")
-    assert run_detect("triage", folder, "--out", tmp_path / "out", *arguments, *SMALL) == 2
+    assert run_detect("triage", folder, "--out", tmp_path / "out", *SMALL, *arguments) == 2
     assert words in capsys.readouterr().err
 
 
 def test_a_folder_is_needed_and_one_alone(mixed, tmp_path, capsys):
     assert run_detect("triage") == 2 and "0 folders were named" in capsys.readouterr().err
+    for name in ("gone", "a good.png"):
+        assert run_detect("triage", mixed.parent / "line 3" / name, *SMALL) == 2
+        assert f"{name} is no folder: name one of images" in capsys.readouterr().err
     for path in mixed.iterdir():
         path.write_bytes(b"not an image")
     assert run_detect("triage", mixed, "--out", tmp_path / "out", *SMALL) == 2

@@ -81,7 +81,7 @@ def test_of_a_large_grid_means_of_neighbors_tell_the_background(monkeypatch):
     found = background(mean_patches)
     assert found.shape == whole.shape and found.dtype == torch.bool
     assert not found[18:42, 27:63].any() and not whole[18:42, 27:63].any()
-    assert found.float().mean() > 0.6 and (found == whole).float().mean() > 0.9
+    assert found.float().mean() > 0.6 and (found == whole).float().mean() > 0.8
 
 
 def test_enough_references_give_their_own_threshold():
