@@ -17,8 +17,9 @@ from downstream.inspection.roi import Roi, read_roi
 from downstream.inspection.triage import ranked
 from downstream.inspection.zones import LEFT_OUT, ZoneRule, zone_rates, zone_rule, zone_scores
 from downstream.methods.ensemble import Ensemble
+from downstream.methods.maps import counted_share
 from downstream.methods.mutual import CLEAR_DEVIATIONS, Mutual, clear_outliers
-from downstream.methods.patch_method import PatchMethod, counted_share
+from downstream.methods.patch_method import PatchMethod
 from downstream.methods.references import MIN_TO_SUSPECT, moved
 from downstream.methods.region import resized
 from embeddings.encoding import choose_encoder

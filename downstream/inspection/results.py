@@ -29,14 +29,18 @@ from downstream.inspection.interchange import FORMATS, Marked, common_folder, ma
 from downstream.inspection.pixel_figures import InspectedPixels, true_mask
 from downstream.methods.exported import HEADER_KEY
 from pretrain.command import UserError
+from pretrain.data.channels import PLAIN
 from pretrain.data.decode import read_mask
 from pretrain.data.images import UNLABELED, Problem, Record
+from pretrain.data.levels import is_deep
 from pretrain.data.size import named
 from pretrain.drawing import save_image
 from pretrain.files import sole_writer, write_json, written_aside
 
 Outlines = Callable[[Inspection], Sequence[tuple[str, np.ndarray]]]
 ROWS_SHOWN = 20
+# Files of which it is looked up whether they have more than 8 bits.
+MAX_LOOKED_AT = 16
 RESULTS, PARTIAL, MAPS_FILE = "results.jsonl", "results.partial.jsonl", "maps.safetensors"
 # Of PNGs: a tenth more bytes than the usual 6 in a third of its time, which was a third of a run.
 DRAWN_COMPRESSION = 3
@@ -103,6 +107,7 @@ class DetectResults(ResultsFile):
         self._maps: dict[str, np.ndarray] = {}
         self._distorted: list[Inspection] = []
         self._of_other_size: list[Inspection] = []
+        self._deep: Inspection | None = None
         self._not_aligned: list[Inspection] = []
         self._count = 0
 
@@ -151,6 +156,8 @@ class DetectResults(ResultsFile):
             self._marked.append(found._replace(inspection=inspection))
         if inspection.is_distorted:
             self._distorted.append(inspection)
+        if self._deep is None and self._count <= MAX_LOOKED_AT and inspection.channels == PLAIN:
+            self._deep = inspection if is_deep(inspection.path)[0] else None
         if inspection.has_other_size:
             self._of_other_size.append(inspection)
         if inspection.is_not_aligned:
@@ -180,6 +187,11 @@ class DetectResults(ResultsFile):
                 f"{len(self._of_other_size)} images are larger or smaller than the {named(usual)} px that the model "
                 f"was fitted to, such as {first.path.name} of {named((first.height, first.width))}: they are resized "
                 f"to the {size} px that it sees, which is right where they show as much of the product"
+            )
+        if self._deep:
+            print(
+                f"{self._deep.path.name} has more than 8 bits a channel, of which this model sees the highest 8, with "
+                "65535 as white: one that is fitted to a folder of such images finds their range"
             )
         if self._not_aligned:
             first = self._not_aligned[0]

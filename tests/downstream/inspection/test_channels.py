@@ -157,6 +157,14 @@ def test_pages_arrays_and_files_of_a_part_are_the_same(lights, tmp_path):
         inspector.predict((first, second, second))
 
 
+def test_more_bits_than_a_model_sees_are_not_cut_off_in_silence(padim_folder, deep, tmp_path, capsys):
+    run_detect("run", deep / "fine.png", "--model", padim_folder, "--out", tmp_path / "out")
+    assert "fine.png has more than 8 bits a channel, of which this model sees the highest 8" in capsys.readouterr().out
+    for image, model in ((deep / "fine.png", deep / "model"), (deep / "eight.png", padim_folder)):
+        run_detect("run", image, "--model", model, "--out", tmp_path / "out")
+        assert "more than 8 bits" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
 def test_lights_that_nobody_asked_for_are_not_left_out_in_silence(suffix, tmp_path, capsys):
     for number in range(2):

@@ -40,7 +40,7 @@ def test_clear_outliers_are_left_out_named_and_kept_in_mind(mixed, demo_folder, 
 
 def test_large_images_are_compared_at_a_size_that_is_bounded(mixed, tmp_path, monkeypatch, capsys):
     """All patches of each with all of each other one would take memory and time by the square."""
-    monkeypatch.setattr("downstream.methods.patch_method.LARGE_PX", 40)
+    monkeypatch.setattr("downstream.methods.maps.LARGE_PX", 40)
     seen = []
     monkeypatch.setattr(
         "downstream.inspection.normals.ranked", lambda images, _: seen.append(images) or ranked(images, _)
