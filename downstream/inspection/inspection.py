@@ -44,12 +44,12 @@ class Inspection:
     confidence: float
     milliseconds: float
     is_distorted: bool = False
-    has_other_size: bool = False
     regions: Sequence[Region] = ()
     map_threshold: float | None = None
     anomaly_map: np.ndarray | None = field(default=None, repr=False)
     zones: Sequence[ZoneResult] = ()
     pose: Pose | None = None
+    has_other_size: bool = False
     channels: Channels = field(default=PLAIN, repr=False)
     distance: float | None = field(default=None, repr=False)
     disagreement: float | None = field(default=None, repr=False)
