@@ -32,13 +32,13 @@ def lines_of(script: str, *arguments: object, cache: Path) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["PatchCore", "Fused"])
-def test_memory_grows_with_the_patches_and_not_with_copies_of_the_image(method, tmp_path):
-    """Of that encoder's 272 channels a patch takes 17 bytes a pixel, its levels 14, three images 9 and a map 4: in all
-    43 were measured, and 62 where one image's patches were held beside the next one's. As floats, with copies of them
-    and with all maps at once, it was 141."""
+@pytest.mark.parametrize(("method", "most"), [("PatchCore", 32), ("Fused", 32), ("Ensemble", 64)])
+def test_memory_grows_with_the_patches_and_not_with_copies_of_the_image(method, most, tmp_path):
+    """Bytes a pixel. Three images take 9 and a map 4; in all 20 to 23 were measured, of two scales, with their maps and
+    an image made smaller, 46 to 54. Where one image's patches were held beside the next one's, it was 19 more; as
+    floats, with copies of them and with all maps at once, 141."""
     small, large = map(int, lines_of("memory_of_images.py", method, 384, 1280, cache=tmp_path))
-    assert (large - small) / (1280**2 - 384**2) < 55
+    assert (large - small) / (1280**2 - 384**2) < most
 
 
 class Largest(TorchDispatchMode):
