@@ -23,3 +23,8 @@ class Attack:
 
     def close(self) -> None:
         """End what was started for all tries together."""
+
+
+def traceback_in(said: str) -> str | None:
+    """Of what a process said, its first traceback, cut off; none where there is none."""
+    return said[said.index("Traceback") :][:2000] if "Traceback" in said else None

@@ -10,7 +10,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from scripts.attacks.attack import Attack
+from scripts.attacks.attack import Attack, traceback_in
 from scripts.attacks.hostile_images import spoiled_image
 from scripts.attacks.material import Material
 from scripts.attacks.serving import Serving, another_score, image_bytes, served
@@ -117,8 +117,8 @@ class HttpAbuse(Attack):
         if failed := another_score(self._score, self._scored()):
             return failed
         said = self._serving.log[log_bytes:]
-        if "Traceback" in said:
-            return said[said.index("Traceback") :][:2000]
+        if failed := traceback_in(said):
+            return failed
         if len(said) > MAX_LOG_BYTES_A_REQUEST * REQUESTS:
             return f"the log grew by {len(said)} bytes"
         held_bytes = resident_bytes(self._serving.process.pid)

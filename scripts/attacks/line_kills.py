@@ -11,7 +11,7 @@ from pathlib import Path
 
 from downstream.stations.outbox import Outbox
 from downstream.stations.signal import Signal
-from scripts.attacks.attack import Attack
+from scripts.attacks.attack import Attack, traceback_in
 from scripts.attacks.material import CATEGORY, Material, Started
 
 IMAGES, KILLS, LONGEST_S = 12, 2, 120.0
@@ -50,9 +50,7 @@ class LineKills(Attack):
                 return f"{IMAGES} images were not judged in {LONGEST_S:g} s: {process.communicate()[1][-500:]}"
             (process.kill if turn < KILLS else process.terminate)()
             said += process.communicate(60)[1]
-        if "Traceback" in said:
-            return said[said.index("Traceback") :][:2000]
-        return unsaid(names, signals_in(places["state"]), folder / "parts.csv")
+        return traceback_in(said) or unsaid(names, signals_in(places["state"]), folder / "parts.csv")
 
 
 def _came(done: Path, count: int) -> bool:

@@ -15,7 +15,7 @@ import psutil
 from embeddings.vectors import Vectors
 from pretrain.data.manifest import import_parquet, write_manifest
 from pretrain.data.places import Place
-from scripts.attacks.attack import Attack
+from scripts.attacks.attack import Attack, traceback_in
 from scripts.attacks.material import CATEGORY, Material, Started, command
 
 IMAGES, PART_IMAGES, KILLS, LONGEST_S = 200, 4, 5, 240.0
@@ -51,8 +51,8 @@ class RayKills(Attack):
                 said = process.communicate(LONGEST_S)[1]
             finally:
                 process.kill()
-            if "Traceback" in said:
-                return f"{name}: {said[said.index('Traceback') :][:2000]}"
+            if failed := traceback_in(said):
+                return f"{name}: {failed}"
             # Where the raylet is killed, Ray may end its driver by itself, by 1, which inspection has for defects.
             by_ray = (1, -9) if is_ended else ()
             if process.returncode in {*ENDS_WITH[name]} - {*by_ray}:
