@@ -194,6 +194,7 @@ def test_what_is_under_way_when_the_driver_ends_keeps_no_core(machines, by_clien
     next_driver = typed(machines, "-c", HANGING, *address)
     assert int(next_driver.stdout.readline()) in {each.pid for each in machine.children(recursive=True)}
     next_driver.kill()
+    next_driver.communicate()
 
 
 @pytest.mark.parametrize("victim", ["gcs_server", "raylet"])
