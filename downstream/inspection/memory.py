@@ -100,6 +100,10 @@ def bytes_for(members: Sequence[Member], task: Task, tile_px: int | None, per_pi
     learned = sum(bytes_to_learn(*each, task.normals) for each in members) if task.normals else 0
     steps.append((MAP + (RULES if task.by_rule else REGIONS) + (MOVED_BACK if task.aligns else 0)) * pixels)
     steps.append((TURNED if task.aligns else 0) * pixels)
+    if task.normals:  # written, half of each matrix is there again, and once more as the bytes of a file
+        steps.append(
+            sum(member.gaussian_bytes(of_member) for member, of_member in members if isinstance(member, PaDiM))
+        )
     if len(members) > 1:  # the maps of all members lie there at once, until they are fused
         shares = [of_member[0] / task.shape[0] for _, of_member in members if of_member != task.shape]
         reduced = max((FLOAT + SMALLER * share + SMALLEST * share**2 for share in shares), default=0)

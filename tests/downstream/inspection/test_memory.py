@@ -72,6 +72,8 @@ def test_what_does_not_fit_is_refused_or_said(sizes, monkeypatch):
 def test_gaussians_scales_and_lights_count(sizes):
     shape = (4096, 4096)
     assert needed(Fused(**TINY), shape, 512, 3) > needed(PatchCore(**TINY), shape, 512, 3)
+    gaussians = Fused(**TINY).gaussian_bytes(shape)  # learned, and once more as they are written
+    assert needed(Fused(**TINY), shape, 256, 3) > needed(PatchCore(**TINY), shape, 256, 3) + 1.2 * gaussians
     options = dict(TINY)
     shared = {name: options.pop(name) for name in ("encoder", "architecture")}
     one, several = PatchCore(**TINY), Ensemble(method="patchcore", options=options, **shared)
