@@ -120,6 +120,7 @@ def test_a_task_that_hangs_every_time_is_lost_and_the_others_are_not():
     assert isinstance(found[60.0], Lost) and f"{ATTEMPTS} times, or took longer than 0.5 s" in found[60.0].reason
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_frozen_is_ended_from_outside_and_keeps_no_other(tmp_path, monkeypatch):
     tasks = OnRay(Connected(import_module("ray")), patience_s=1, gpus=0)
     with monkeypatch.context() as once:  # afterwards a worker may take long to start, as on a machine that is busy
@@ -186,6 +187,7 @@ def test_inspection_on_ray_gives_the_rows_of_one_process(images, inspected, padi
     check_same(rows_of(tmp_path), inspected)
 
 
+@pytest.mark.slow
 def test_killed_workers_and_a_killed_driver_lose_nothing_and_repeat_nothing(images, inspected, padim_folder, tmp_path):
     out, folder = tmp_path / "out", tmp_path / "out" / "results"
     words = ["--data", images, "--model", padim_folder, "--out", out, "--part-images", 4, "--address", "auto"]
@@ -345,6 +347,7 @@ def test_a_replica_that_could_not_be_changed_does_not_answer_beside_one_that_was
         until(lambda: held.ask("said", {0: ()}) == {0: "0 bolts"})
 
 
+@pytest.mark.slow
 def test_a_lost_replica_of_an_index_that_another_process_saved_says_to_load_it_again(tmp_path):
     Index.build(VECTORS, shards=2).save(tmp_path)
     with objects_at(HERE) as hold:
@@ -376,6 +379,7 @@ def check_search_on_ray(vectors: Vectors, tmp_path, monkeypatch, capsys) -> None
     assert f"PARTIAL: {reason}" in capsys.readouterr().err and reason in (tmp_path / "found.html").read_text()
 
 
+@pytest.mark.slow
 def test_the_benchmark_of_scale_compares_what_is_the_same(tmp_path, monkeypatch):
     """Tiny, and by the Ray of this file."""
     monkeypatch.setattr(scale, "cluster", lambda *_: nullcontext())
