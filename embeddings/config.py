@@ -56,7 +56,7 @@ class Sharded(Spread):
 
     Attributes:
         address: Hold the shards in Ray's actors: local starts them on this machine, auto finds the Ray that runs here,
-            or that RAY_ADDRESS names, and ray://HOST:PORT is one elsewhere. Default is this process alone.
+            or that RAY_ADDRESS names, and HOST:PORT or ray://HOST:PORT is one elsewhere. Default is this process alone.
         patience_s: On Ray, seconds to wait for a shard. What is found without it is called partial.
         shards: Shards to build the index of. Default is 1, or those that it has.
         replicas: On Ray, actors that hold each shard: while one of them lives, nothing is missing.

@@ -236,7 +236,7 @@ def _one_sentence(message: str, types: dict[str, object], bare: Collection[str])
     message = " ".join(message.split())
     if unknown := re.search(r"unrecognized arguments: ([^\s=]+)", message):
         if unknown[1] in bare:
-            return f"there is no option {unknown[1]}: type what should follow it, and leave it out."
+            return f"there is no option {unknown[1]}: what follows it is typed without one."
         return f"there is no option {unknown[1]}; {nearest(unknown[1], {*map(_flag, types)} - {*bare})}"
     if unknown := re.search(r"Option '([\w.-]+)' is not accepted", message):
         return f"there is no option {unknown[1]}; {nearest(unknown[1], types)}"

@@ -62,6 +62,11 @@ class Remembering(nn.Module):
     def __init__(self, encoder: nn.Module, encoder_id: str, memory: MapMemory) -> None:
         super().__init__()
         self.encoder, self.encoder_id, self.memory = encoder, encoder_id, memory
+        self.strides, self.input_size_px = encoder.strides, encoder.input_size_px
+
+    @property
+    def mean(self) -> Tensor:
+        return self.encoder.mean
 
     def forward(self, images: Tensor, levels: Sequence[str]) -> dict[str, Tensor]:
         if images.device.type != "cpu":

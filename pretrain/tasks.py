@@ -323,7 +323,8 @@ def ray_module(address: str) -> ModuleType:
     """Ray, told before it is imported what it reads only then. Raises UserError where it is not installed."""
     elsewhere = ELSEWHERE.fullmatch(address)
     if address not in (LOCAL, AUTO) and not (elsewhere and int(elsewhere["port"]) < 2**16):
-        raise UserError(f"{address} is no address of Ray: give local, auto, HOST:PORT or ray://HOST:PORT.")
+        shown = re.sub(r"//.*@", "//...@", address)  # a password may have been typed
+        raise UserError(f"{shown} is no address of Ray: give local, auto, HOST:PORT or ray://HOST:PORT.")
     for name, value in (QUIET | NO_FORKS).items():
         os.environ.setdefault(name, value)
     if address == LOCAL:

@@ -180,7 +180,7 @@ def described(settings: FitSettings, method: Method, references: ImageSet, dropp
         "data": data_name(references.folder),
         "normals": len(references),
         "aspect": usual_aspect(references),
-        "image_size": list(usual_size(references)[::-1]),
+        "image_size": list(usual_size(references)[::-1]) if 2 * odd_sizes(references) < len(references) else None,
         "method": settings.method,
         "scales": list(settings.scales),
         "false_alarm_rate": settings.false_alarm_rate,
@@ -196,11 +196,19 @@ def described(settings: FitSettings, method: Method, references: ImageSet, dropp
     return metadata
 
 
+def odd_sizes(images: ImageSet) -> int:
+    """How many images are larger or smaller than is usual among them."""
+    usual = usual_size(images)
+    return sum(is_other(usual, entry.height, entry.width) for entry in images.entries)
+
+
 def say_size(settings: FitSettings, normals: ImageSet, say: Say) -> None:
     """At which size images are seen, where they told it, and what to do where they are much larger; how many have
     another size than most."""
     (height, width), size_px = usual_size(normals), normals.size_px
-    if others := sum(is_other((height, width), entry.height, entry.width) for entry in normals.entries):
+    if 2 * (others := odd_sizes(normals)) >= len(normals):
+        say("images are of many sizes; all are seen at one")
+    elif others:
         say(f"{others} of {len(normals)} images are larger or smaller than the {named((height, width))} px of most")
     shares = [on_disk / side for on_disk, side in zip((height, width), sides(size_px), strict=True)]
     shrunk, enlarged = max(shares), 1 / max(shares)

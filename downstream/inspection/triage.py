@@ -20,7 +20,7 @@ from downstream.inspection.images import images_of
 from downstream.inspection.overlay import overlay
 from downstream.methods.mutual import CLEAR_DEVIATIONS, MIN_TO_COMPARE, Mutual
 from downstream.methods.references import robust_deviations, robust_limit
-from embeddings.encoding import choose_encoder
+from embeddings.encoding import check_encoder, choose_encoder
 from pretrain.command import UserError
 from pretrain.data.channels import ToFind, read_image
 from pretrain.data.dataset import ImageSet, check_size, data_name
@@ -54,6 +54,7 @@ def triage(config: Triage) -> None:
     if config.show < 1:
         raise UserError(f"--show {config.show} shows nothing: give 1 or more.")
     check_size(config.size_px)
+    check_encoder(config.encoder)
     start_s = time.perf_counter()
     (folder,) = config.folder
     if not folder.is_dir():

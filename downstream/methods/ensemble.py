@@ -290,8 +290,8 @@ def _on_disk(maps: Tensor) -> np.memmap:
             return np.memmap(file, np.float32, "r", shape=tuple(maps.shape))
     except OSError as error:
         raise UserError(
-            f"{place} has no room for the maps of good images, by which scales and lights are fused ({error}): name a "
-            "folder on another disk in HELDOUT_CACHE, or give fewer images."
+            f"the maps of good images, by which scales and lights are fused, cannot be kept in {place} ({error}): name "
+            "another folder in HELDOUT_CACHE, or give fewer images."
         ) from None
 
 

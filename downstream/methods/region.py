@@ -41,7 +41,7 @@ class Region:
         if (numbers := self._known.get(grid)) is None:
             numbers = positions_inside(self.roi, grid)
             self._known = {grid: numbers}
-        return numbers
+        return numbers.to(device)
 
     def count(self, grid: Sequence[int]) -> int:
         """How many patches of a grid count."""

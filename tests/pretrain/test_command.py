@@ -350,4 +350,4 @@ def test_what_stands_without_a_flag(capsys):
     assert "there is no option --kk" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         read_config(Positional, ["--queries=a.png"])
-    assert "no option --queries: type what should follow it, and leave it out." in capsys.readouterr().err
+    assert "no option --queries: what follows it is typed without one." in capsys.readouterr().err

@@ -48,6 +48,14 @@ def test_an_image_is_computed_once_whatever_lies_beside_it(encoder, images):
             assert torch.equal(after[level][1:], before[level].flip(0))
 
 
+def test_it_says_of_itself_what_its_encoder_does(encoder):
+    """As patches ask where an image is large, and is cut into tiles."""
+    with remembered_maps():
+        asked = folded(encoder)
+    assert (asked.strides, asked.input_size_px) == (encoder.strides, encoder.input_size_px)
+    assert torch.equal(asked.mean, encoder.mean)
+
+
 def test_other_weights_other_pixels_and_deeper_levels_are_computed(encoder, images):
     with remembered_maps(), torch.inference_mode():
         asked, other = folded(encoder), folded(Encoder("resnet18", 4).eval())

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from made_folders import image
 from made_layouts import MADE
 
 from pretrain.command import Names, UserError
@@ -58,13 +59,17 @@ def test_a_tenth_is_only_evaluated_on(demo_folder):
     assert config.hold_out == ("bottle",) and config.learning_rate == pytest.approx(1e-4)
 
 
-def test_a_folder_that_the_user_calls_plain_is_learned_from_whole(tmp_path):
+def test_a_folder_that_the_user_calls_plain_is_learned_from_whole(tmp_path, capsys):
     MADE["table"](tmp_path)
     fabric, config = make_fabric("cpu", "32-true"), Config(tmp_path, size_px=32, batch=8)
     _, learned, unseen = prepared(replace(config, layout="plain"), fabric)
     assert len({record.path for record in learned.records + unseen.records}) == 8  # a mask is an image there
     _, learned, unseen = prepared(config, fabric)  # of the table, good ones that are not tested on
     assert {record.path.stem for record in learned.records + unseen.records} == set("01234")
+    image(tmp_path / "photos" / "0.png")
+    image(tmp_path / "photos" / "1.png")
+    told, *_ = prepared(replace(config, data=tmp_path / "photos"), fabric)
+    assert told.layout == "plain" and "learned from, as by --layout plain" in capsys.readouterr().out
 
 
 def test_open_options_are_resolved_for_the_machine():

@@ -23,6 +23,20 @@ LAYOUTS: dict[LayoutName, ModuleType] = {
 }
 # Of a data set's root above a folder of its images: Real-IAD has realiad_1024/CATEGORY/NG/AK/S0001.
 LEVELS_ABOVE = 5
+# Of folders, in lower case, among which is more than images to learn from.
+OF_DATA_SETS = {
+    "train",
+    "test",
+    "validation",
+    "ground_truth",
+    "masks",
+    "label",
+    "anomaly",
+    "defective",
+    "bad",
+    "ng",
+    "ko",
+}
 
 
 def scan(
@@ -71,10 +85,14 @@ def has_layout(folder: Path, layout: LayoutName | None = None) -> bool:
 
 
 def layout_to_learn_from(folder: Path, asked: LayoutName | None) -> LayoutName | None:
-    """What was asked for; else `plain` where images lie that no layout knows, of which none is kept for testing."""
-    if asked or not folder.is_dir() or has_layout(folder) or kept_for_testing(folder):
+    """What was asked for; else `plain` where images lie that no layout knows. Not where folders are named as splits and
+    masks are, or any image is kept for testing: a data set lies there that was not found, as its parent was named."""
+    if asked or not folder.is_dir() or has_layout(folder):
         return asked
-    return "plain" if plain.categories(folder) else None
+    found = [folder, *plain.categories(folder).values()]
+    names = {name.lower() for each in found[1:] for name in each.relative_to(folder).parts}
+    is_data_set = bool(names & OF_DATA_SETS) or any(map(kept_for_testing, found))
+    return None if is_data_set or not found[1:] else "plain"
 
 
 def category_folders(folder: Path, layout: LayoutName | None = None) -> dict[str, Path]:

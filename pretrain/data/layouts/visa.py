@@ -8,6 +8,7 @@ second, every defect is called `anomaly`.
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
+from pretrain.command import UserError
 from pretrain.data.images import GOOD, SPLITS, Problem, Record
 from pretrain.data.layouts.folders import has_any, holders, images_in, later_fifth, named
 from pretrain.data.layouts.table import rows
@@ -56,7 +57,10 @@ def read(category: str, where: Path, normals_only: bool) -> Iterator[Record | Pr
 def _gone(category: str, where: Path, annotated: Iterable[dict[str, str]], known: Collection[str]) -> Iterator[Problem]:
     """Images and masks that annotations name and that are not there; but those that are `known` to be gone."""
     for name in dict.fromkeys(row[column] for row in annotated for column in ("image", "mask") if row.get(column)):
-        found = named(where, name.removeprefix(f"{category}/"), where / ANNOTATIONS)
+        try:
+            found = named(where, name.removeprefix(f"{category}/"), where / ANNOTATIONS)
+        except UserError as error:  # a path that leads elsewhere
+            found = Problem(where / ANNOTATIONS, str(error))
         if isinstance(found, Problem) and name.removeprefix(f"{category}/") not in known:
             yield found
 

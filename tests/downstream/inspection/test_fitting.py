@@ -102,6 +102,9 @@ def test_large_images_are_seen_larger_where_no_size_is_typed(goods, tmp_path, ca
     Image.open(sorted(large.iterdir())[0]).resize((520, 416)).save(large / "small.png")
     Inspector.fit(large, **settings, size_px=64)
     assert "1 of 3 images are larger or smaller than the 1040x832 px of most" in capsys.readouterr().out
+    Image.open(sorted(large.iterdir())[0]).resize((780, 624)).save(large / "medium.png")
+    assert Inspector.fit(large, **settings, size_px=64).metadata["image_size"] is None  # half of them is not most
+    assert "images are of many sizes; all are seen at one" in capsys.readouterr().out
     assert Inspector.fit(goods, **settings).size_px == 384
     assert "images of 256x256 px are seen at 384 px: --size-px sets another size" in capsys.readouterr().out
     Inspector.fit(goods, **settings, size_px=384)

@@ -69,7 +69,7 @@ def test_normal_peaks_are_the_same_of_maps_that_come_in_parts_and_lie_on_disk(nu
     assert (tmp_path / "cache").is_dir() and not list((tmp_path / "cache").iterdir())
     (tmp_path / "file").touch()
     monkeypatch.setenv("HELDOUT_CACHE", str(tmp_path / "file" / "cache"))
-    with pytest.raises(UserError, match="has no room for the maps of good images.*or give fewer images"):
+    with pytest.raises(UserError, match="the maps of good images.* cannot be kept in .*or give fewer images"):
         Ensemble(method="patchcore", options=SMALL, **TINY).fit([]).refer(nuts[:5])
 
 

@@ -7,9 +7,7 @@ from contextlib import closing, nullcontext
 
 from serving_here import serving_here
 
-from scripts.attacks import (
-    http_abuse,
-)
+from scripts.attacks import http_abuse
 from scripts.attacks.http_abuse import ONLY_ODD, HttpAbuse, drawn, json_bodies
 from scripts.attacks.line_abuse import CALLED, PUSHED, LineAbuse
 from scripts.attacks.material import Material

@@ -7,9 +7,7 @@ from contextlib import closing, nullcontext
 
 import pytest
 
-from scripts.attacks import (
-    soak,
-)
+from scripts.attacks import soak
 from scripts.attacks.material import CATEGORY, Material
 from scripts.attacks.soak import Sample, Soak, judged, sample
 

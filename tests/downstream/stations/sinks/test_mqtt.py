@@ -74,8 +74,14 @@ def test_a_broker_that_is_away_is_no_reason_not_to_start(tmp_path, broker):
     sink.close()
 
 
-def test_a_killed_broker_loses_nothing(sink, heard, broker, tmp_path):
-    outbox = Outbox(tmp_path)
+def test_a_killed_broker_loses_nothing(sink, heard, broker, tmp_path, monkeypatch):
+    outbox, send = Outbox(tmp_path), sink.send
+
+    def send_while_heard(signal: Signal) -> None:
+        until(lambda: "subscribed" in heard)  # a broker keeps nothing for who has not subscribed yet
+        send(signal)
+
+    monkeypatch.setattr(sink, "send", send_while_heard)
     sink.open()
     delivery = Delivery("plc", sink, ("cap",), outbox)
     delivery.start()

@@ -78,11 +78,14 @@ def test_a_layout_that_is_not_there_is_said_with_what_it_looks_like(tmp_path):
 
 
 def test_images_that_no_layout_knows_are_learned_from_unless_they_are_kept_for_testing(tmp_path):
-    for path in ("photos/0.png", "photos/more/1.png", "mine/bolt/train/good/0.png", "mine/bolt/test/bent/0.png"):
+    for path in (
+        "photos/0.png", "photos/more/1.png", "data/mine/bolt/train/good/0.png", "data/mine/bolt/test/bent/0.png",
+        "class/Class1/Train/0.png", "above/nut/Data/Images/Normal/0.png", "above/nut/Data/Images/Anomaly/1.png",
+    ):  # fmt: skip
         image(tmp_path / path)
     (tmp_path / "empty").mkdir()
     assert layout_to_learn_from(tmp_path / "photos", None) == "plain"
-    for folder in ("mine", "mine/bolt/test", "empty", "gone"):
+    for folder in ("data/mine", "data", "data/mine/bolt/test", "class", "class/Class1", "above", "empty", "gone"):
         assert layout_to_learn_from(tmp_path / folder, None) is None
     assert layout_to_learn_from(tmp_path / "photos", "visa") == "visa"
 
