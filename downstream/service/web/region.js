@@ -14,6 +14,7 @@ export class Region {
   #tell;
   #canvas;
   #answer = null; // GET /api/roi
+  #refreshing = Promise.resolve();
   #drawings = new Map(); // by model, so that what was drawn and not saved is there when one comes back to it
   #drawing = null;
   #url = null;
@@ -46,7 +47,12 @@ export class Region {
     });
   }
 
-  async refresh() {
+  /** One after the other: of two at once, as when the page opens, the second took the image away while one drew. */
+  refresh() {
+    return (this.#refreshing = this.#refreshing.then(() => this.#refresh()));
+  }
+
+  async #refresh() {
     try {
       const answer = await ask("/api/roi");
       const isOther = answer.model !== this.#answer?.model;
