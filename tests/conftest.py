@@ -188,6 +188,24 @@ def demo_folder(make_once) -> Path:
     return make_once("demo", lambda folder: make(folder, seed=0, categories=products, train=12, good=6, defective=3))
 
 
+@pytest.fixture(scope="session")
+def listed_images(demo_folder, make_once) -> Path:
+    """Two dozen images and two files that are none, for a manifest."""
+    from manifests import images_to_inspect
+
+    return make_once("listed/images", lambda folder: images_to_inspect(folder, demo_folder))
+
+
+@pytest.fixture(scope="session")
+def listed_rows(listed_images, padim_folder, tmp_path_factory) -> list[dict]:
+    """The rows of their inspection in this process."""
+    from manifests import rows_of, run_manifest
+
+    out = tmp_path_factory.mktemp("listed")
+    assert run_manifest(listed_images, padim_folder, out) == 1
+    return rows_of(out)
+
+
 @pytest.fixture
 def few_steps(monkeypatch) -> None:
     """A quarter of those that residuals are trained for finds what there is to find in small images."""

@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 from conftest import REPOSITORY
-from manifests import images_to_inspect, rows_of, run_manifest
+from manifests import rows_of
 
 from embeddings import search
 from embeddings.config import Extract, Search
@@ -78,7 +78,11 @@ class Machines:
         self.at, self.client_at = f"127.0.0.1:{port}", f"ray://127.0.0.1:{client_port}"
         here = ("--head", "--port", port, "--ray-client-server-port", client_port, "--include-dashboard", "false")
         self._start(0, *here)
-        until(lambda: listens(port) and listens(client_port))
+        try:
+            until(lambda: listens(port) and listens(client_port))
+        except BaseException:
+            self.close()
+            raise
 
     def join(self) -> psutil.Popen:
         return self._start(1, "--address", self.at)
@@ -112,18 +116,6 @@ def machines(tmp_path_factory) -> Iterator[Machines]:
     started.close()
 
 
-@pytest.fixture(scope="module")
-def images(demo_folder, tmp_path_factory):
-    return images_to_inspect(tmp_path_factory.mktemp("many") / "images", demo_folder)
-
-
-@pytest.fixture(scope="module")
-def inspected(images, padim_folder, tmp_path_factory):
-    out = tmp_path_factory.mktemp("out")
-    assert run_manifest(images, padim_folder, out) == 1
-    return rows_of(out)
-
-
 def check_same(out: Path, expected: list[dict]) -> None:
     for ours, theirs in zip(rows_of(out), expected, strict=True):
         names = ("path", "reason", "is_defective", "digest")
@@ -137,9 +129,20 @@ def typed(machines: Machines, *words: object) -> subprocess.Popen:
 
 
 def test_machines_join_a_run_and_die_under_it_and_nothing_is_lost_or_made_twice(
-    machines, images, inspected, padim_folder, tmp_path
+    machines, listed_images, listed_rows, padim_folder, tmp_path
 ):
-    words = ("--data", images, "--model", padim_folder, "--out", tmp_path, "--part-images", 1, "--address", machines.at)
+    words = (
+        "--data",
+        listed_images,
+        "--model",
+        padim_folder,
+        "--out",
+        tmp_path,
+        "--part-images",
+        1,
+        "--address",
+        machines.at,
+    )
     driver = typed(machines, "downstream/detect.py", "run", *words)
 
     def finished() -> dict[Path, int]:
@@ -151,27 +154,27 @@ def test_machines_join_a_run_and_die_under_it_and_nothing_is_lost_or_made_twice(
         until(lambda: driver.poll() is not None or len(finished()) >= had + 3)  # noqa: B023
         kill(machine)
         before = finished()
-        assert had + 3 <= len(before) < len(inspected), driver.communicate()
+        assert had + 3 <= len(before) < len(listed_rows), driver.communicate()
     machines.join()
     out, error = driver.communicate(timeout=LONGEST_S)
     assert driver.returncode == 1 and "Traceback" not in error, (out, error)
-    check_same(tmp_path, inspected)
+    check_same(tmp_path, listed_rows)
     assert before == {file: time_ns for file, time_ns in finished().items() if file in before}
 
 
-def test_a_client_elsewhere_finds_what_one_process_finds(machines, images, inspected, padim_folder, tmp_path):
+def test_a_client_elsewhere_finds_what_one_process_finds(machines, listed_images, listed_rows, padim_folder, tmp_path):
     machines.join()
     address = ("--address", machines.client_at)
-    words = ("--data", images, "--model", padim_folder, "--out", tmp_path / "out", "--part-images", 4, *address)
+    words = ("--data", listed_images, "--model", padim_folder, "--out", tmp_path / "out", "--part-images", 4, *address)
     driver = typed(machines, "downstream/detect.py", "run", *words)
     out, error = driver.communicate(timeout=LONGEST_S)
     assert driver.returncode == 1 and "Traceback" not in error, (out, error)
-    check_same(tmp_path / "out", inspected)
-    write_manifest(Place.of(str(images)), tmp_path / "images.parquet")
+    check_same(tmp_path / "out", listed_rows)
+    write_manifest(Place.of(str(listed_images)), tmp_path / "images.parquet")
     make_encoder("timm/test_resnet").save(tmp_path / "tiny.safetensors")
     vectors = extract(Extract(data=tmp_path / "images.parquet", encoder=tmp_path / "tiny.safetensors", size_px=32,
                               out=tmp_path / "vectors", precision="32-true", device="cpu"))  # fmt: skip
-    words = (next(images.rglob("0*.png")), "--vectors", vectors, "--k", 3, "--device", "cpu", "--shards", 2)
+    words = (next(listed_images.rglob("0*.png")), "--vectors", vectors, "--k", 3, "--device", "cpu", "--shards", 2)
     words = (*words, "--sheet", tmp_path / "found.html", "--json")
     driver = typed(machines, "embeddings/search.py", *words, tmp_path / "there.json", *address)
     out, error = driver.communicate(timeout=LONGEST_S)

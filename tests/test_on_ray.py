@@ -25,7 +25,7 @@ import torch
 from clustered_vectors import QUERIES, VECTORS
 from conftest import REPOSITORY, STUDY_OPTIONS
 from fitted_models import PATCHCORE, SIZE_PX, run_detect
-from manifests import images_to_inspect, rows_of, run_manifest
+from manifests import rows_of, run_manifest
 from refusals import refusal
 
 from downstream.evaluate import main
@@ -158,19 +158,6 @@ def test_ray_listens_on_the_loopback_alone():
     assert len(held) > 3 and {each.laddr.ip.removeprefix("::ffff:") for each in held} == {"127.0.0.1"}
 
 
-@pytest.fixture(scope="module")
-def images(demo_folder, tmp_path_factory):
-    return images_to_inspect(tmp_path_factory.mktemp("many") / "images", demo_folder)
-
-
-@pytest.fixture(scope="module")
-def inspected(images, padim_folder, tmp_path_factory):
-    """The rows of a run in this process."""
-    out = tmp_path_factory.mktemp("out")
-    assert run_manifest(images, padim_folder, out) == 1
-    return rows_of(out)
-
-
 def without_scores(rows):
     """What does not depend on how many threads a process has."""
     return [(row["path"], row["reason"], row["is_defective"], row["digest"], row["overlay"]) for row in rows]
@@ -182,15 +169,17 @@ def check_same(rows, expected):
         assert ours["reason"] or ours["score"] == pytest.approx(theirs["score"], rel=1e-5)
 
 
-def test_inspection_on_ray_gives_the_rows_of_one_process(images, inspected, padim_folder, tmp_path):
-    assert run_manifest(images, padim_folder, tmp_path, "--address", "local") == 1
-    check_same(rows_of(tmp_path), inspected)
+def test_inspection_on_ray_gives_the_rows_of_one_process(listed_images, listed_rows, padim_folder, tmp_path):
+    assert run_manifest(listed_images, padim_folder, tmp_path, "--address", "local") == 1
+    check_same(rows_of(tmp_path), listed_rows)
 
 
 @pytest.mark.slow
-def test_killed_workers_and_a_killed_driver_lose_nothing_and_repeat_nothing(images, inspected, padim_folder, tmp_path):
+def test_killed_workers_and_a_killed_driver_lose_nothing_and_repeat_nothing(
+    listed_images, listed_rows, padim_folder, tmp_path
+):
     out, folder = tmp_path / "out", tmp_path / "out" / "results"
-    words = ["--data", images, "--model", padim_folder, "--out", out, "--part-images", 4, "--address", "auto"]
+    words = ["--data", listed_images, "--model", padim_folder, "--out", out, "--part-images", 4, "--address", "auto"]
     command = [sys.executable, "downstream/detect.py", "run", *map(str, words)]
     driver = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     try:
@@ -202,16 +191,16 @@ def test_killed_workers_and_a_killed_driver_lose_nothing_and_repeat_nothing(imag
     assert driver.returncode == -signal.SIGKILL, words
     before = {file: file.stat().st_mtime_ns for file in folder.glob("*.parquet")}
     assert len(before) >= 2
-    assert run_manifest(images, padim_folder, out, "--address", "local") == 1
-    check_same(rows_of(out), inspected)
+    assert run_manifest(listed_images, padim_folder, out, "--address", "local") == 1
+    check_same(rows_of(out), listed_rows)
     assert before == {file: file.stat().st_mtime_ns for file in before}
     assert not [file for file in out.rglob(".*")]
 
 
-def test_vectors_and_models_on_ray_are_those_of_one_process(images, tmp_path, monkeypatch, capsys):
+def test_vectors_and_models_on_ray_are_those_of_one_process(listed_images, tmp_path, monkeypatch, capsys):
     torch.set_num_threads(1)  # as a worker of one core has; the bits depend on it
     monkeypatch.chdir(tmp_path)  # where no worker is
-    write_manifest(Place.of(str(images)), tmp_path / "images.parquet")
+    write_manifest(Place.of(str(listed_images)), tmp_path / "images.parquet")
     small = {"size_px": 32, "batch": 3, "part_images": 5, "precision": "32-true"}
     make_encoder("timm/test_resnet").save(tmp_path / "tiny.safetensors")
     small |= {"data": tmp_path / "images.parquet", "encoder": Path("tiny.safetensors"), "device": "cpu"}
