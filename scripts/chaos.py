@@ -12,6 +12,7 @@ the command that does it again in `what.txt`. It needs what the tests need: pip 
 """
 
 if __name__ == "__main__":
+    import signal
     import sys
     from pathlib import Path
 
@@ -19,6 +20,7 @@ if __name__ == "__main__":
     from pretrain.command import start
     from scripts.config import Chaos
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # is answered as Ctrl-C is
     start("scripts.chaos:main", Chaos)
 
 import os
@@ -155,7 +157,7 @@ class Campaign:
         place.mkdir()
         try:
             failed = attack(place)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             failed = f"{type(error).__name__}: {error}"
         if failed:
             kept = self.config.out / name

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -23,7 +24,7 @@ def no_material(monkeypatch):
 
 
 class Falls(Attack):
-    """Every third try fails, every fourth breaks."""
+    """Every third try fails, every fourth breaks, every fifth asks to end the process, as argparse does."""
 
     unit = "a step"
 
@@ -35,6 +36,8 @@ class Falls(Attack):
         (folder / "left.txt").write_text(str(random.random()))
         if self.tries % 4 == 0:
             raise KeyError("broken")
+        if self.tries % 5 == 0:
+            raise SystemExit(2)
         return "it fell" if self.tries % 3 == 0 else None
 
 
@@ -55,11 +58,21 @@ def test_what_did_not_hold_is_kept_counted_and_the_same_again(no_material, tmp_p
         kept.append((out / "falls-2" / "left.txt").read_text())
     assert "it fell" in (tmp_path / "first" / "falls-2" / "what.txt").read_text()
     assert "KeyError" in (tmp_path / "first" / "falls-3" / "what.txt").read_text()
+    assert "SystemExit" in (tmp_path / "first" / "falls-4" / "what.txt").read_text()
     assert kept[0] == kept[1]
     (out / "mine.txt").write_text("not of a campaign")
     assert chaos.main(Chaos(minutes=0.001, parts=Names("command-lines"), tries=1, out=out)) == 0
     assert [left.name for left in out.iterdir()] == ["mine.txt"]
     assert "| falls |" in (tmp_path / "record.md").read_text()
+
+
+def test_a_damaged_file_that_ends_its_command_is_refused(tmp_path, monkeypatch):
+    """As argparse does with a file of --config: a campaign ended there without a word."""
+    monkeypatch.setattr(damage, "KINDS", {"drawn": damage.KINDS["drawn"]})
+    attack = damage.Damage(Material(tmp_path))
+    for number in range(20):
+        (folder := tmp_path / str(number)).mkdir()
+        assert attack.attempt(Random(number), folder) is None
 
 
 def test_parts_are_tried_as_often_as_is_typed_and_what_is_not_run_is_named(no_material, tmp_path, monkeypatch, capsys):
