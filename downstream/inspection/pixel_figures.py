@@ -6,7 +6,7 @@ from PIL import Image
 from baselines.contract.metrics import number
 from baselines.contract.pixel_metrics import PixelCounts
 from downstream.inspection.inspection import Inspection
-from pretrain.data.decode import read_mask
+from pretrain.data.decode import Unreadable, read_mask
 from pretrain.data.images import UNLABELED, Record
 
 
@@ -42,9 +42,12 @@ class InspectedPixels:
 
 def true_mask(inspection: Inspection, record: Record) -> np.ndarray | None:
     """Bool (height, width) of the image on disk, empty for a good one; none where nobody says which pixels are
-    defective. A mask of another size says nothing of these pixels."""
+    defective. A mask of another size, or one that cannot be read, says nothing of these pixels."""
     if record.mask is not None:
-        mask = read_mask(record.mask)
+        try:
+            mask = read_mask(record.mask)
+        except Unreadable:
+            return None
         return mask if mask.shape == (inspection.height, inspection.width) else None
     is_good = record.defect != UNLABELED and not record.is_anomaly
     return np.zeros((inspection.height, inspection.width), dtype=bool) if is_good else None

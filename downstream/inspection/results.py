@@ -30,7 +30,6 @@ from downstream.inspection.pixel_figures import InspectedPixels, true_mask
 from downstream.methods.exported import HEADER_KEY
 from pretrain.command import UserError
 from pretrain.data.channels import PLAIN
-from pretrain.data.decode import read_mask
 from pretrain.data.images import UNLABELED, Problem, Record
 from pretrain.data.levels import is_deep
 from pretrain.data.size import named
@@ -53,6 +52,7 @@ class ResultsFile:
 
     def __init__(self, folder: Path, overlays: str, outlines: Outlines = lambda _: ()) -> None:
         self.folder, self._overlays, self._outlines = folder, overlays, outlines
+        self._useless: list[Path] = []  # masks
 
     def __enter__(self) -> Self:
         with ExitStack() as opened:
@@ -79,6 +79,26 @@ class ResultsFile:
 
     def _is_drawn(self, inspection: Inspection) -> bool:
         return self._overlays == "all" or (self._overlays == "defective" and inspection.is_defective)
+
+    def _true_mask(self, inspection: Inspection, record: Record) -> np.ndarray | None:
+        """As `true_mask` has it; a mask that says nothing is remembered."""
+        truth = true_mask(inspection, record)
+        if truth is None and record.mask is not None:
+            self._useless.append(record.mask)
+        return truth
+
+    def _draw(self, file: Path, inspection: Inspection, record: Record, truth: np.ndarray | None) -> None:
+        """The image with its heatmap, regions and verdict, and where they are known the true defect and where to
+        look."""
+        image = inspection.overlay(None if record.mask is None else truth, self._outlines(inspection))
+        save_image(image, file, compress_level=DRAWN_COMPRESSION)
+
+    def _print_useless_masks(self) -> None:
+        if self._useless:
+            print(
+                f"{len(self._useless)} masks cannot be read, or are of another size than their images, such as "
+                f"{self._useless[0]}: what is said of pixels is without them"
+            )
 
     def _write(self, line: dict) -> None:
         self._file.write(json.dumps(line) + "\n")
@@ -133,20 +153,16 @@ class DetectResults(ResultsFile):
     def add(self, inspection: Inspection, record: Record) -> None:
         """Write one inspection down, and draw it if it is to be drawn."""
         self._count += 1
-        line = inspection.to_dict()
+        line, truth = inspection.to_dict(), self._true_mask(inspection, record)
         if self._is_drawn(inspection):
             line["image"] = f"{self._count:05d}-{inspection.path.stem}.png"
-            save_image(
-                drawn(inspection, record, self._outlines(inspection)),
-                self.folder / line["image"],
-                compress_level=DRAWN_COMPRESSION,
-            )
+            self._draw(self.folder / line["image"], inspection, record, truth)
             self._drawings.append((inspection.score, line["image"]))
         if self._keeps_maps and inspection.anomaly_map is not None:
             self._maps[str(self._count)] = inspection.anomaly_map.copy()
         if record.defect != UNLABELED:
             line["label"] = record.defect
-            self._pixels.add(inspection, true_mask(inspection, record))
+            self._pixels.add(inspection, truth)
         self._write(line)
         found = Marked(inspection, record.defect) if self._formats else None
         if "coco" in self._formats:
@@ -199,6 +215,7 @@ class DetectResults(ResultsFile):
                 f"{len(self._not_aligned)} images are not aligned and judged as they lie, such as {first.path.name} "
                 f"(correlation {first.pose.correlation:.2f}, turned by {first.pose.turn:.0f} degrees)"
             )
+        self._print_useless_masks()
         if problems:
             print(f"{len(problems)} images could not be read, see above")
         for file in (RESULTS, *(FORMATS[name][0] for name in self._formats)):
@@ -279,17 +296,14 @@ class AreaResults(ResultsFile):
         """Write one down, with its mask and its image where they are wanted."""
         predicted = segmentation(inspection, self._model.area_rule.minimum_area_px)
         name, line = self._name(record), {**inspection.to_dict(), "label": record.defect}
+        truth = self._true_mask(inspection, record)
         if self._saves_masks:
             line["segmentation"] = str(Path("masks") / name)
             save_image(Image.fromarray(predicted), self.folder / "masks" / name)
         if self._is_drawn(inspection):
             line["image"] = str(Path("overlays") / name)
-            save_image(
-                drawn(inspection, record, self._outlines(inspection)),
-                self.folder / "overlays" / name,
-                compress_level=DRAWN_COMPRESSION,
-            )
-        if (truth := true_mask(inspection, record)) is not None:
+            self._draw(self.folder / "overlays" / name, inspection, record, truth)
+        if truth is not None:
             # Summed over all pixels: an IoU of each image is undefined where a good one is rightly left alone.
             self._overlap_px += int((predicted & truth).sum())
             self._union_px += int((predicted | truth).sum())
@@ -321,6 +335,7 @@ class AreaResults(ResultsFile):
             print(f"masks: IoU {number(figures['masks']['iou'])} with {figures['masks']['images']} true ones, over "
                   f"all pixels of good images too")  # fmt: skip
             print(self._pixels.line())
+        self._print_useless_masks()
         if self.problems:
             print(f"{len(self.problems)} images could not be inspected, see above")
         print(f"results: {self.folder / 'figures.json'}")
@@ -376,8 +391,3 @@ def segmentation(inspection: Inspection, minimum_area_px: int) -> np.ndarray:
     size = (inspection.height, inspection.width)
     small = region_mask(inspection.anomaly_map, inspection.map_threshold, minimum_area_px, size)
     return np.asarray(Image.fromarray(small).resize(size[::-1], Image.Resampling.NEAREST))
-
-
-def drawn(inspection: Inspection, record: Record, outlines: Sequence[tuple[str, np.ndarray]] = ()) -> Image.Image:
-    """The image with its heatmap, regions and verdict, and where they are known the true defect and where to look."""
-    return inspection.overlay(None if record.mask is None else read_mask(record.mask), outlines)

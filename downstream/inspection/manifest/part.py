@@ -18,11 +18,11 @@ from typing import Any, NamedTuple
 from baselines.contract.model_folder import FILE
 from downstream.inspection.inspection import Inspection
 from downstream.inspection.inspector import Inspector
-from downstream.inspection.results import DRAWN_COMPRESSION, drawn
+from downstream.inspection.results import DRAWN_COMPRESSION
 from pretrain.command import UserError
 from pretrain.data.channels import PLAIN, Channels
 from pretrain.data.decode import Decoded
-from pretrain.data.images import Problem, Record
+from pretrain.data.images import Problem
 from pretrain.data.manifest import Part, import_parquet
 from pretrain.data.places import Listed, Place
 from pretrain.data.size import Size
@@ -154,7 +154,7 @@ def _draw(job: Job, model: Inspector, row: Listed, found: Inspection) -> str:
     else:
         found = replace(found, path=place.folder / row.path)
     data, name = BytesIO(), blake2b(row.path.encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
-    drawn(found, Record(found.path, "", "", ""), outlines).save(data, "PNG", compress_level=DRAWN_COMPRESSION)
+    found.overlay(outlines=outlines).save(data, "PNG", compress_level=DRAWN_COMPRESSION)
     _place(job.out).write(file := f"{OVERLAYS}/{name}.png", data.getvalue())
     return file
 

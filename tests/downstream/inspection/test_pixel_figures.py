@@ -51,11 +51,26 @@ def test_without_masks_or_labels_nothing_is_said_of_pixels(removed, padim_folder
     assert "size of the maps" not in capsys.readouterr().out
 
 
+def test_masks_that_say_nothing_are_told_and_the_images_drawn(padim_folder, demo_folder, tmp_path, capsys):
+    data = shutil.copytree(demo_folder, tmp_path / "demo")
+    small, damaged, *_ = sorted((data / "hazelnut" / "ground_truth").rglob("*.png"))
+    Image.new("L", (5, 4), 255).save(small)
+    damaged.write_bytes(damaged.read_bytes()[:50])
+    out = tmp_path / "out"
+    assert run_detect("run", data, "--model", padim_folder, "--out", out, "--overlays", "all") in (0, 1)
+    assert (
+        f"2 masks cannot be read, or are of another size than their images, such as {small}" in capsys.readouterr().out
+    )
+    assert len([*out.glob("*.png")]) == len([*(data / "hazelnut" / "test").rglob("*.png")])
+
+
 def test_what_is_known_of_an_image(tmp_path):
     Image.fromarray(np.eye(6, 8, dtype=bool)).save(tmp_path / "mask.png")
     record = Record(tmp_path / "a.png", "nut", "test", "crack", tmp_path / "mask.png")
     assert (true_mask(inspection((6, 8), None), record) == np.eye(6, 8, dtype=bool)).all()
     assert true_mask(inspection((8, 6), None), record) is None  # of another size
+    (tmp_path / "mask.png").write_bytes(b"\x89PNG\r\n")
+    assert true_mask(inspection((6, 8), None), record) is None  # damaged
     good, unknown, bare = (Record(record.path, "nut", "test", name) for name in ("good", UNLABELED, "crack"))
     assert not true_mask(inspection((6, 8), None), good).any()
     assert true_mask(inspection((6, 8), None), unknown) is None is true_mask(inspection((6, 8), None), bare)
