@@ -72,6 +72,8 @@ class Damage(Attack):
                 found = kind.opened(copied, self._material)
         except UserError:
             return None
+        except SystemExit as end:  # a file of --config is refused as what is typed is
+            return None if end.code == 2 else f"{said}: exit code {end.code}"
         except Exception as error:
             return f"{said}: {type(error).__name__}: {error}"
         return None if found == expected else f"{said}: it gives something else, and no word"
