@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from glob import escape
 from hashlib import blake2b
+from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -70,6 +71,18 @@ def written_aside(path: Path, *data: bytes) -> Iterator[None]:
             file.flush()
             os.fsync(file.fileno())
         yield
+
+
+def append_whole(file: FileIO, data: bytes) -> None:
+    """Write at the end of a file that was opened without a buffer: in one write, which no other writer's comes into,
+    and onto the disk. Raises OSError where not all of it fits, of which nothing stays then."""
+    written = file.write(data)
+    if written < len(data):  # what is left of a disk takes a part, which is no error to the system
+        end = file.tell()
+        if os.fstat(file.fileno()).st_size == end:  # nobody wrote behind it
+            file.truncate(end - written)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file.name))
+    os.fsync(file.fileno())
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from urllib.request import Request, urlopen
 
 from pretrain.command import UserError, nearest
 from pretrain.data.images import SUFFIXES
+from pretrain.files import append_whole
 from pretrain.reading import parse_json, read_regular
 
 FILE = "feedback.jsonl"
@@ -123,11 +124,10 @@ def add_feedback(file: Path, record: Feedback) -> None:
     """Append a record, of now if it does not say when; it is on disk when this returns."""
     now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     file.parent.mkdir(parents=True, exist_ok=True)
-    with open(file, "a+b", buffering=0) as lines:  # one write, which no other writer's comes into
+    with open(file, "a+b", buffering=0) as lines:
         lines.seek(max(0, lines.seek(0, os.SEEK_END) - 1))
         mended = b"" if lines.read(1) in (b"", b"\n") else b"\n"  # after a line that somebody did not end
-        lines.write(mended + json.dumps(replace(record, at=record.at or now).as_json()).encode() + b"\n")
-        os.fsync(lines.fileno())
+        append_whole(lines, mended + json.dumps(replace(record, at=record.at or now).as_json()).encode() + b"\n")
 
 
 def read_feedback(named: Path | str) -> list[Feedback]:

@@ -9,6 +9,7 @@ from downstream.stations.contract import Sink, Surroundings
 from downstream.stations.signal import Signal
 from downstream.stations.sinks.config import Csv
 from pretrain.command import UserError
+from pretrain.files import append_whole
 
 COLUMNS = [field.name for field in fields(Signal)]
 # A spreadsheet takes what begins like this for a formula.
@@ -34,14 +35,13 @@ class CsvSink(Sink):
                 raise UserError(f"{path} has other columns: name another file, or put it aside.")
             self._drop_half_a_row()
             if not first:
-                self._file.write(head)
+                append_whole(self._file, head)
         except OSError as error:
             raise UserError(f"{path} cannot be written ({error.strerror}): name another file.") from None
 
     def send(self, signal: Signal) -> None:
         values = asdict(signal) | {"regions": len(signal.regions)}
-        self._file.write(row_of(["" if values[name] is None else values[name] for name in COLUMNS]))
-        os.fsync(self._file.fileno())
+        append_whole(self._file, row_of(["" if values[name] is None else values[name] for name in COLUMNS]))
 
     def close(self) -> None:
         if self._file is not None:

@@ -5,6 +5,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
+from dying import has_room
 
 from downstream.learning import feedback
 from downstream.learning.feedback import Feedback, add_feedback, confirmed, digest_of, read_feedback
@@ -61,6 +62,15 @@ def test_a_record_that_is_read_does_not_say_that_it_was_said_now(tmp_path):
     add_feedback(tmp_path / "feedback.jsonl", Feedback("a.png", "false alarm"))  # after a line without an end
     first, second = read_feedback(tmp_path)
     assert first.at == "" and second.at and [each.is_defective for each in confirmed([second, first])] == [False]
+
+
+def test_a_record_that_the_disk_takes_half_of_is_refused_and_not_there(tmp_path):
+    """The system says how much it took, and raises nothing: a person's word was lost, and the file spoiled."""
+    file, said = tmp_path / "feedback.jsonl", Feedback("a.png", "false alarm")
+    add_feedback(file, said)
+    whole = file.read_bytes()
+    assert not has_room(len(whole) + 10, lambda: add_feedback(file, said))
+    assert file.read_bytes() == whole
 
 
 def test_images_that_somebody_sorted_are_feedback_too(tmp_path):

@@ -3,6 +3,7 @@
 import csv
 
 import pytest
+from dying import has_room
 from line_here import surroundings
 from made_signals import verdict
 
@@ -45,6 +46,19 @@ def test_half_a_row_of_a_killed_line_is_dropped(tmp_path):
     again.send(verdict(2))
     again.close()
     assert [row["part"] for row in rows(tmp_path)] == ["1", "2"]
+
+
+def test_a_row_that_the_disk_takes_half_of_is_not_sent(tmp_path):
+    """The system says how much it took, and raises nothing."""
+    sink(tmp_path).close()
+    file = tmp_path / "out" / "line.csv"
+    head = file.stat().st_size
+    assert not has_room(head + 10, lambda: sink(tmp_path).send(verdict(1)))
+    assert file.stat().st_size == head
+    again = sink(tmp_path)
+    again.send(verdict(1))
+    again.close()
+    assert [row["part"] for row in rows(tmp_path)] == ["1"]
 
 
 def test_a_file_of_something_else_is_left_alone(tmp_path):
