@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -46,21 +47,34 @@ class AnswerFirst:
         await self.app(scope, received, sent)
 
 
-class BodyLimits:
-    """Middleware: 413 for a body of more than `max_bytes`, or of more than MAX_JSON_BYTES where it is no form with
-    images, 408 for one that takes longer than `seconds`, and 429 for more than `max_at_once` requests with a body at a
-    time, or more than `max_bytes_at_once` in all their bodies."""
+def is_form(scope: Scope) -> bool:
+    return Headers(scope=scope).get("content-type", "").lower().startswith("multipart/form-data")
 
-    def __init__(self, app: ASGIApp, max_bytes: int, seconds: float, max_at_once: int, max_bytes_at_once: int) -> None:
+
+class BodyLimits:
+    """Middleware: 413 for a body of more than `max_bytes`, or of more than MAX_JSON_BYTES where it is none that
+    `has_images`, by default no form; 408 for one that takes longer than `seconds`; and 429 for more than `max_at_once`
+    requests with a body at a time, or more than `max_bytes_at_once` in all their bodies."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        max_bytes: int,
+        seconds: float,
+        max_at_once: int,
+        max_bytes_at_once: int,
+        has_images: Callable[[Scope], bool] = is_form,
+    ) -> None:
         self.app, self.max_bytes, self.seconds, self.max_at_once = app, max_bytes, seconds, max_at_once
-        self.max_bytes_at_once = max_bytes_at_once
+        self.max_bytes_at_once, self.has_images = max_bytes_at_once, has_images
         self.in_progress = self.bytes_in_progress = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["method"] in ("GET", "HEAD", "OPTIONS"):
             await self.app(scope, receive, send)
             return
-        problem, max_bytes = None, self._max_bytes(scope)
+        problem = None
+        max_bytes = self.max_bytes if self.has_images(scope) else min(self.max_bytes, MAX_JSON_BYTES)
         if self.in_progress >= self.max_at_once:
             problem = JSONResponse({"detail": "too many requests at once: try again."}, 429, {"Retry-After": "1"})
         elif _declared_bytes(scope) > max_bytes:
@@ -99,10 +113,6 @@ class BodyLimits:
             return message
 
         return counted
-
-    def _max_bytes(self, scope: Scope) -> int:
-        is_form = Headers(scope=scope).get("content-type", "").lower().startswith("multipart/form-data")
-        return self.max_bytes if is_form else min(self.max_bytes, MAX_JSON_BYTES)
 
 
 @dataclass

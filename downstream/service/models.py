@@ -77,6 +77,7 @@ class Models:
         self._few = threading.Semaphore(READ_AT_ONCE)
         self._memory_bytes = memory_bytes
         self._loaded: dict[str, LoadedModel] = {}
+        self._failed: set[str] = set()  # those that could not be read when they were asked for last
         # For each that is asked for just now: clients may ask for any name.
         self._reading: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
         if not self.names():
@@ -112,6 +113,15 @@ class Models:
         """As it was loaded last; none where it is not, or not any more. Waits for no other one that is loaded."""
         return self._loaded.get(name)
 
+    def is_well(self, name: str) -> bool:
+        """Whether a model can be had. One that only had to make room in memory is not read again for it."""
+        if name not in self._loaded and name not in self._failed:
+            return name in self._paths()
+        try:
+            return bool(self.load(name))
+        except (NoSuchModel, UserError):
+            return False
+
     def all_in_memory(self) -> list[LoadedModel]:
         return list(self._loaded.values())
 
@@ -131,8 +141,10 @@ class Models:
                     raise
             else:
                 if loaded is None or loaded.written_ns != written_ns:
+                    self._failed.add(name)
                     with self._few:
                         loaded = self._read(name, path, written_ns)
+                    self._failed.discard(name)
             self._keep(loaded)
             return loaded
 
@@ -145,7 +157,10 @@ class Models:
                 del self._loaded[next(iter(self._loaded))]
 
     def _read(self, name: str, path: Path, written_ns: int) -> LoadedModel:
-        fingerprint = fingerprint_of(path)
+        try:
+            fingerprint = fingerprint_of(path)
+        except OSError as error:
+            raise UserError(f"{path} cannot be read ({error.strerror or error}): put it back, or fit again.") from None
         inspector = Inspector.load(path, self._device)
         if inspector.channels.lights > 1:
             raise UserError(f"{path} is of {inspector.channels}, which the service does not read: run it by detect.py.")

@@ -47,15 +47,17 @@ WATCHED_S = 5.0
 @API.get("/api/health", responses=error_responses(), response_model=HealthResponse)
 async def health(service: ServiceDependency) -> JSONResponse:
     """Whether images can be inspected, and results and images kept: 200, else 503. Needs no token."""
+    name = service.default_model
     try:
         await asyncio.to_thread(service.database.check)
-        has_database = True
+        name, has_database = await asyncio.to_thread(service.name_in_use), True
     except SQLAlchemyError:
         has_database = False
     has_space = await asyncio.to_thread(service.has_space)
-    is_well = has_database and has_space
+    has_model = await asyncio.to_thread(service.models.is_well, name)
+    is_well = has_database and has_space and has_model
     answer = HealthResponse(
-        status="ok" if is_well else "unavailable", model_loaded=True, database=has_database, space=has_space
+        status="ok" if is_well else "unavailable", model_loaded=has_model, database=has_database, space=has_space
     )
     return JSONResponse(answer.model_dump(), 200 if is_well else 503)
 
@@ -79,10 +81,10 @@ async def status(service: ServiceDependency, request: Request) -> StatusResponse
 
 @API.get("/api/models", dependencies=[needs("read")], responses=error_responses())
 async def models(service: ServiceDependency) -> ModelsResponse:
-    """The models that can be loaded."""
-    current = await asyncio.to_thread(service.current)
+    """The models that can be loaded, also where the one in use is damaged."""
+    in_use = await asyncio.to_thread(service.name_in_use)
     names = await asyncio.to_thread(service.models.names)
-    return ModelsResponse(models=[ModelResponse(name=name, is_loaded=name == current.loaded.name) for name in names])
+    return ModelsResponse(models=[ModelResponse(name=name, is_loaded=name == in_use) for name in names])
 
 
 @API.post("/api/load_model", dependencies=[needs("configure")], responses=error_responses(404, 408, 409, 413, 422, 429))

@@ -121,9 +121,15 @@ class Service:
         """The model that is named, else the one that was set last, by this worker or another one, with its threshold.
         Raises NoSuchModel."""
         stored = self.database.settings()
-        loaded = self.models.load(name or stored.get("model", self.default_model))
+        loaded = self.models.load(name or self._name_in(stored))
         self._note_version(loaded.name, loaded.fingerprint, stored)
         return Current(loaded, threshold_in(stored.get(threshold_name(loaded.name)), loaded))
+
+    def name_in_use(self) -> str:
+        return self._name_in(self.database.settings())
+
+    def _name_in(self, stored: Mapping[str, str]) -> str:
+        return stored.get("model", self.default_model)
 
     def channels_in_use(self) -> Channels:
         """Those that the model in use was fitted to; 8 bits where it is gone."""

@@ -30,6 +30,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
+from starlette.types import Scope
 
 from downstream.service.access import LOOPBACK_NAMES, Access
 from downstream.service.connections import BACKLOG, BoundedConnection
@@ -98,7 +99,7 @@ class Http:
         )  # fmt: skip
         limits = [each.options.source.max_image_mb for each in stations if isinstance(each.options.source, Push)]
         max_bytes = max([1, *limits]) << 20
-        limited = BodyLimits(app, max_bytes, BODY_S, MAX_REQUESTS, max(1 << 28, 2 * max_bytes))
+        limited = BodyLimits(app, max_bytes, BODY_S, MAX_REQUESTS, max(1 << 28, 2 * max_bytes), _is_pushed)
         hosts = (*LOOPBACK_NAMES, *(name.lower() for name in allowed_hosts), *(("*",) if token or users else ()))
         self._server = uvicorn.Server(uvicorn.Config(
             AnswerFirst(Access(limited, hosts, token, users)), http=BoundedConnection, backlog=BACKLOG, log_config=None,
@@ -137,7 +138,7 @@ class Http:
 
     async def _signals(self, request: Request) -> JSONResponse:
         limit = request.query_params.get("limit", "50")
-        if not limit.isascii() or not limit.isdecimal() or not 0 < int(limit) <= 1000:
+        if not limit.isascii() or not limit.isdecimal() or len(limit) > 4 or not 0 < int(limit) <= 1000:
             raise HTTPException(422, "limit has to be a number from 1 to 1000.")
         station = request.query_params.get("station")
         if station is not None:
@@ -231,6 +232,11 @@ class Http:
         if name not in self._stations:
             raise HTTPException(404, f"there is no station of that name; {nearest(name, self._stations)}")
         return self._stations[name]
+
+
+def _is_pushed(scope: Scope) -> bool:
+    """Whether the body is an image, whatever a client calls it."""
+    return scope["path"].endswith("/parts")
 
 
 def _demand_right_to_inspect(request: Request) -> None:

@@ -214,6 +214,22 @@ def test_a_damaged_model_is_refused_and_the_one_in_use_stays(serving, models_fol
         shutil.rmtree(models_folder / "damaged")
 
 
+def test_where_the_model_in_use_is_damaged_the_service_is_not_well_and_another_can_be_chosen(serving, models_folder):
+    shutil.copytree(models_folder / "mean", models_folder / "spoiled")
+    try:
+        assert serving.client.post("/api/load_model", json={"name": "spoiled"}).status_code == 200
+        (models_folder / "spoiled" / FILE).write_text("{}")
+        answer = serving.client.get("/health")
+        assert (answer.status_code, HealthResponse(**answer.json()).model_loaded) == (503, False)
+        models = {one["name"]: one["is_loaded"] for one in serving.client.get("/api/models").json()["models"]}
+        assert models["spoiled"] and not models["hazelnut"]
+        assert serving.client.post("/api/load_model", json={"name": "hazelnut"}).status_code == 200
+        assert serving.client.get("/health").status_code == 200
+    finally:
+        serving.client.post("/api/load_model", json={"name": "hazelnut"})
+        shutil.rmtree(models_folder / "spoiled")
+
+
 def test_results_are_paged_and_filtered(serving, good, bad):
     ids = [serving.test(data, f"page {number}.png").json()["id"] for number, data in enumerate((good, bad, good, bad))]
     page = ResultsResponse(**serving.client.get("/api/results", params={"limit": 3, "name": "PAGE"}).json())

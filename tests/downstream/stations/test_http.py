@@ -19,7 +19,7 @@ TOKEN = "a token of some length"
 def here(onnx_file, demo_folder, tmp_path_factory):
     nuts = demo_folder / "hazelnut/test/good"
     stations = [
-        {"name": "push", "budget_ms": 20_000, "source": {"type": "push", "max_image_mb": 1}},
+        {"name": "push", "budget_ms": 20_000, "source": {"type": "push", "max_image_mb": 3}},
         {"name": "call", "budget_ms": 20_000, "trigger": {"type": "call"},
          "source": {"type": "replay", "path": str(nuts), "rate": 20, "loops": 0}},
     ]  # fmt: skip
@@ -40,6 +40,11 @@ def test_a_pushed_image_is_answered_with_its_signal(here, image):
     assert {each["station"] for each in here.client.get("/api/signals?station=push").json()} == {"push"}
     assert here.client.get("/api/signals?station=call&limit=1").json() != [{**answer.json(), "has_image": False}]
     assert here.client.get("/api/signals?limit=1").json() == [{**answer.json(), "has_image": False}]
+
+
+def test_an_image_may_be_as_large_as_the_station_says(here, image):
+    answer = here.client.post("/api/stations/push/parts", content=image + bytes(5 << 19))
+    assert (answer.status_code, answer.json().get("verdict")) == (200, "pass")
 
 
 def test_asked_twice_with_one_key_it_is_one_part(here, image):
@@ -70,8 +75,10 @@ def test_a_call_is_answered_with_the_signal_or_at_once_with_the_id(here):
      ("POST", "/api/stations/call/parts", {}, 409, "takes no images"),
      ("POST", "/api/stations/push/trigger", {}, 409, "is not called"),
      ("POST", "/api/stations/call/trigger", {"content": b"[1]"}, 422, "the body has to be"),
-     ("POST", "/api/stations/push/parts", {"content": b"x" * (1 << 20) + b"x"}, 413, "MiB at most"),
+     ("POST", "/api/stations/push/parts", {"content": b"x" * (3 << 20) + b"x"}, 413, "MiB at most"),
+     ("POST", "/api/stations/call/trigger", {"content": b"x" * (2 << 20) + b"x"}, 413, "2 MiB at most"),
      ("GET", "/api/signals?limit=0", {}, 422, "1 to 1000"),
+     ("GET", f"/api/signals?limit={'1' * 5000}", {}, 422, "1 to 1000"),
      ("GET", "/api/signals?station=pusch", {}, 404, "did you mean push?"),
      ("GET", "/api/signals/nobody/image", {}, 404, "no image is kept"),
      ("GET", "/api/status", {"headers": {"Host": "evil.example"}}, 400, "host name"),
