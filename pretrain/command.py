@@ -117,25 +117,31 @@ def run_command(
         return 130
     except BrokenPipeError:  # whoever read the output has gone
         return 141
-    except OSError as error:  # a full disk, a folder in the way of a file, a missing permission
-        print(f"error: {error}; put that right, or name another path.", file=sys.stderr)
-        return 2
-    except MemoryError:
-        print("error: the memory does not suffice; close other programs, or ask for less at once.", file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
         print("stopped.", file=sys.stderr)
         return 130
     except Exception as error:
-        if is_gpu_full(error):
-            wanted = re.search(r"allocate ([\d.]+ \w+)", str(error))
-            more = f" for {wanted[1]} more" if wanted else ""
-            print(f"error: the GPU's memory does not suffice{more}; ask for less at once, or give --device cpu.",
-                  file=sys.stderr)  # fmt: skip
+        if lacking := _lacking(error):
+            print(f"error: {lacking}", file=sys.stderr)
             return 2
         traceback.print_exc()
         print("error: this is a fault of heldout; please report it with the lines above.", file=sys.stderr)
         return 70
+
+
+def _lacking(error: Exception) -> str | None:
+    """What the machine or its disk does not give, as a sentence; none where that is not what went wrong."""
+    if isinstance(error, OSError):  # a full disk, a folder in the way of a file, a missing permission
+        return f"{error}; put that right, or name another path."
+    if isinstance(error, RuntimeError) and "Symlink loop" in str(error):  # as pathlib says it until Python 3.13
+        return f"{error}; name another path."
+    if isinstance(error, MemoryError) or isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error):
+        return "the memory does not suffice; close other programs, or ask for less at once."
+    if is_gpu_full(error):
+        wanted = re.search(r"allocate ([\d.]+ \w+)", str(error))
+        more = f" for {wanted[1]} more" if wanted else ""
+        return f"the GPU's memory does not suffice{more}; ask for less at once, or give --device cpu."
+    return None
 
 
 def run_commands(commands: Mapping[str, tuple[Callable, type]], arguments: Sequence[str] | None = None) -> int:

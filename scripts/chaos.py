@@ -53,6 +53,7 @@ from scripts.attacks.line_abuse import LineAbuse
 from scripts.attacks.line_kills import LineKills
 from scripts.attacks.lost_results import PostgresAttacks, ServiceKills
 from scripts.attacks.material import make_material
+from scripts.attacks.odd_options import OddOptions
 from scripts.attacks.pairs import Pairs
 from scripts.attacks.ray_kills import RayKills
 from scripts.attacks.serving import program
@@ -64,6 +65,7 @@ PARTS = {
     "damage": Damage,
     "images": HostileImages,
     "command-lines": CommandLines,
+    "options": OddOptions,
     "http": HttpAbuse,
     "service-kills": ServiceKills,
     "line-kills": LineKills,
@@ -93,17 +95,18 @@ def main(config: Chaos) -> int:
     some = f" --tries {config.tries}" if config.tries else ""
     most = (isinstance(config.tries, int) and config.tries) or sys.maxsize
     seconds = 60 * config.minutes / len(names)
-    progress = Progress("attacking", round(60 * config.minutes), "s")
-    with tempfile.TemporaryDirectory() as made, hub_for_commands(), progress:
-        campaign = Campaign(config, Path(made), progress, dict.fromkeys(names, 0), {name: [] for name in names})
+    with tempfile.TemporaryDirectory() as made, hub_for_commands():
+        campaign = Campaign(config, Path(made), dict.fromkeys(names, 0), {name: [] for name in names})
         os.environ["HELDOUT_CACHE"] = f"{made}/cache"
         try:
             material = make_material(campaign.folder / "material")
             for name in names:
-                numbers = chosen.get(name) or numbers_of(wanted.get(name), most, seconds)
+                counted = chosen.get(name) or range(wanted.get(name, 0))
+                numbers = counted or numbers_until(seconds, most)
                 again = "" if chosen else f"--parts {name} --minutes {seconds / 60:g}{some}"
-                with closing(PARTS[name](material)) as attack:
-                    campaign.attack(name, attack, numbers, again)
+                count, unit = (len(counted), "tries") if counted else (round(seconds), "s")
+                with closing(PARTS[name](material)) as attack, Progress(name, count, unit) as progress:
+                    campaign.attack(attack, numbers, again, progress)
         except KeyboardInterrupt:  # of hours: what was found till then is told
             campaign.said.append("Stopped by hand before it had done all that was asked for.")
     lines = table(campaign.tries, campaign.failures, not_run)
@@ -124,31 +127,28 @@ class Campaign:
 
     config: Chaos
     folder: Path
-    progress: Progress
     tries: dict[str, int]
     failures: dict[str, list[str]]
     said: list[str] = field(default_factory=list)
 
-    def attack(self, name: str, attack: Attack, numbers: Iterable[int], again: str) -> None:
+    def attack(self, attack: Attack, numbers: Iterable[int], again: str, progress: Progress) -> None:
         """A part: its tries, then what holds over all of them, which the options `again` do once more."""
-        start_s, passed_s = time.monotonic(), 0
+        name, start_s = progress.what, time.monotonic()
         for number in numbers:
             chance, attack.number = random.Random(f"{self.config.seed} {name} {number}"), number
-            self._note(
-                name, self._tried(partial(attack.attempt, chance), f"{name}-{number}", f"--only {name}-{number}")
-            )
+            tried = f"{name}-{number}"
+            self._note(progress, self._tried(partial(attack.attempt, chance), tried, f"--only {tried}"))
             self.tries[name] += 1
-            now_s = round(time.monotonic() - start_s)
-            self.progress.advance(now_s - passed_s, note=name)
-            passed_s = now_s
+            passed_s = min(progress.total, round(time.monotonic() - start_s))
+            progress.advance(1 if progress.unit == "tries" else passed_s - progress.done)
         if again:
-            self._note(name, self._tried(attack.conclude, f"{name}-all", again))
+            self._note(progress, self._tried(attack.conclude, f"{name}-all", again))
         self.said += [attack.said] if attack.said else []
 
-    def _note(self, name: str, failed: str | None) -> None:
+    def _note(self, progress: Progress, failed: str | None) -> None:
         if failed:
-            self.failures[name].append(failed)
-            self.progress.print(failed)
+            self.failures[progress.what].append(failed)
+            progress.print(failed)
 
     def _tried(self, attack: Callable[[Path], str | None], name: str, again: str) -> str | None:
         """One try in a folder of its own, which is kept where something did not hold, with the options that do it
@@ -167,11 +167,11 @@ class Campaign:
         return failed and f"{name}: {failed}"
 
 
-def numbers_of(wanted: int | None, most: int, seconds: float) -> Iterator[int]:
-    """The tries of a part: as many as are wanted of it, else one, and more until its time is over."""
+def numbers_until(seconds: float, most: int) -> Iterator[int]:
+    """One try, and more until the time is over."""
     end_s = time.monotonic() + seconds
-    for number in range(wanted or most):
-        if number and not wanted and time.monotonic() >= end_s:
+    for number in range(most):
+        if number and time.monotonic() >= end_s:
             return
         yield number
 

@@ -93,9 +93,10 @@ class Chaos:
             long that takes, such as kills=100,images=250.
         seed: Another seed, other attacks.
         only: Only these tries of this seed, by the names of the folders that they left, such as kills-12.
-        parts: Only these; kills, damage, images, command-lines, http, service-kills, line-kills, line-http, postgres,
-            full-disk, pairs, ray, soak. Default is all: postgres and ray where they are installed, full-disk where
-            one may be mounted, soak from 240 minutes on; 120 of soak alone are two hours of steady load.
+        parts: Only these; kills, damage, images, command-lines, options, http, service-kills, line-kills, line-http,
+            postgres, full-disk, pairs, ray, soak. Default is all: postgres and ray where they are installed,
+            full-disk where one may be mounted, soak from 240 minutes on; 120 of soak alone are two hours of steady
+            load.
         out: Folder for what did not hold; what earlier campaigns left there is removed first, with `only` that of these
             tries alone.
         record: Append the table to this Markdown file.

@@ -4,7 +4,7 @@ import ast
 import contextlib
 import io
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from importlib import import_module
 from pathlib import Path
@@ -52,6 +52,12 @@ class CommandLines(Attack):
         except BaseException as error:
             return f"{config.__name__} {words!s:.300}: {type(error).__name__}: {error}"
         return None
+
+
+def config_of(words: Sequence[str]) -> type:
+    """The dataclass that a command line fills: of a file with several commands the one with its name."""
+    configs = list(typed(REPOSITORY / words[0]))
+    return next(each for each in configs if len(configs) == 1 or words[1].replace("-", "") in each.__name__.lower())
 
 
 def typed(file: Path) -> Iterator[type]:

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Literal
@@ -226,6 +227,8 @@ def test_what_is_installed_does_not_come_before_the_standard_library(first, monk
     ("error", "code", "words"),
     [
         (MemoryError(), 2, "the memory does not suffice"),
+        (partial(torch.empty, 2**60), 2, "the memory does not suffice"),
+        (lambda: Path("loop").resolve().stat(), 2, "name another path"),
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0"), 2, "for 2.50 GiB more; ask"),
         (
             RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`"),
@@ -238,8 +241,13 @@ def test_what_is_installed_does_not_come_before_the_standard_library(first, monk
         (KeyError("fault"), 70, "a fault of heldout"),
     ],
 )
-def test_exit_code_1_is_left_to_what_a_command_says_of_itself(error, code, words, capsys):
+def test_exit_code_1_is_left_to_what_a_command_says_of_itself(error, code, words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("loop").symlink_to("loop")
+
     def main(config: Config) -> None:
+        if callable(error):
+            error()
         raise error
 
     assert run_command(main, Config, ["--count", "1"]) == code

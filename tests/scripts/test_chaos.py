@@ -9,7 +9,18 @@ import pytest
 
 from pretrain.command import Names, UserError, read_config
 from scripts import chaos
-from scripts.attacks import damage, full_disk, hostile_images, http_abuse, kills, line_kills, pairs, ray_kills, soak
+from scripts.attacks import (
+    damage,
+    full_disk,
+    hostile_images,
+    http_abuse,
+    kills,
+    line_kills,
+    odd_options,
+    pairs,
+    ray_kills,
+    soak,
+)
 from scripts.attacks.attack import Attack
 from scripts.attacks.material import Material, copied_models
 from scripts.attacks.serving import served
@@ -120,7 +131,7 @@ def test_a_short_campaign_touches_every_part_and_finds_nothing(
     monkeypatch.setattr(line_kills, "KILLS", 1)
     monkeypatch.setattr(ray_kills, "KILLS", 1)
     monkeypatch.setattr("scripts.attacks.material.IMPORTED", ["downstream.line", "pretrain.survey"])
-    for module in (kills, full_disk, pairs):
+    for module in (kills, full_disk, pairs, odd_options):
         monkeypatch.setattr(module, "WRITERS", {"survey": WRITERS["survey"]})
     not_run = chaos.parts_without(chaos.SOAK_FROM_MINUTES)
     parts = [name for name in chaos.PARTS if name not in not_run and with_services == (name in SERVICES)]

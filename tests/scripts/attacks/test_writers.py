@@ -3,11 +3,14 @@
 import ast
 import io
 import json
+import os
 import random
 import re
 import runpy
 import sys
 from contextlib import nullcontext, redirect_stdout, suppress
+from dataclasses import fields
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -15,8 +18,8 @@ from conftest import REPOSITORY
 from ended import Ended
 
 from heldout import COMMANDS
-from scripts.attacks import damage, full_disk, pairs, writers
-from scripts.attacks.command_lines import CommandLines
+from scripts.attacks import damage, full_disk, odd_options, pairs, writers
+from scripts.attacks.command_lines import CommandLines, config_of
 from scripts.attacks.material import Material
 from scripts.attacks.writers import NO_WRITERS, WRITERS, Writer
 
@@ -43,6 +46,48 @@ def test_every_command_that_writes_is_attacked_or_it_is_said_why_not(tmp_path, m
         file, *options = map(str, writer.words(material, tmp_path / "out"))
         attacked.add(file if file in commands else f"{file} {options[0]}")
     assert attacked | {*NO_WRITERS} == commands and not attacked & {*NO_WRITERS}
+
+
+def test_odd_options_are_those_of_the_command_and_write_nowhere_else(tmp_path, monkeypatch):
+    monkeypatch.setattr(writers, "made", lambda material, name: material.folder / name)
+    configs = {
+        name: config_of([*map(str, writer.words(Material(tmp_path), tmp_path / "out"))])
+        for name, writer in WRITERS.items()
+    }
+    several = {name: configs[name].__name__ for name in ("run", "area validate", "roll-back", "restore study", "audit")}
+    assert [*several.values()] == ["Run", "AreaValidate", "RollBack", "RestorationStudy", "Export"]
+    typed = set()
+    for config in configs.values():
+        names = {f"--{field.name.replace('_', '-')}" for field in fields(config)}
+        for seed in range(30):
+            options = odd_options.odd_options(config, tmp_path, random.Random(seed))
+            typed.update(options)
+            assert {word.replace("--no-", "--") for word in options if word.startswith("--")} <= names
+            places = [word for flag, word in pairwise(options) if flag in ("--out", "--data", "--json")]
+            assert all(not word or "/" not in word or word.startswith(str(tmp_path)) for word in places)
+    assert {"--out", "--seed", "--no-overwrite", "nan", str(tmp_path / "loop"), ""} < typed
+
+
+@pytest.mark.parametrize(
+    ("end", "left", "said"),
+    [
+        (Ended(0), None, None),
+        (Ended(2, "error: --seed must be"), None, None),
+        (Ended(2, "Killed"), None, "does not say what is wrong"),
+        (Ended(70, "Traceback: KeyError"), None, "Traceback: KeyError"),
+        (Ended(1), None, "exit code 1"),
+        (Ended(0), ".model.host-1.part", "leaves ['.model.host-1.part']"),
+    ],
+)
+def test_an_odd_option_that_ends_badly_is_found(end, left, said, tmp_path, monkeypatch):
+    end.pid = os.getpid()
+    monkeypatch.setattr(odd_options.resource, "prlimit", lambda *_: None)
+    monkeypatch.setattr(odd_options, "WRITERS", {"fit": WRITERS["fit"]._replace(begins_with=None)})
+    monkeypatch.setattr(odd_options, "Started", lambda *words: end)
+    if left:
+        (tmp_path / left).touch()
+    found = odd_options.OddOptions(Material(tmp_path)).attempt(random.Random(0), tmp_path)
+    assert found is None if said is None else said in found
 
 
 def subcommands(file: str) -> list[str]:
