@@ -233,7 +233,7 @@ def sole_writer(folder: Path, does: str = "writes into", choose: str = "another 
     """Make a folder, and hold the right to write into it. Raises UserError at once if another process has it: what it
     `does` there, and what to `choose` instead. The system frees it when its holder dies."""
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / "lock")
+    lock = FileLock(folder / "lock", thread_local=False)  # of the process, whichever thread ends it
     try:
         lock.acquire(timeout=0)
     except Timeout:
@@ -247,7 +247,7 @@ def sole_writer(folder: Path, does: str = "writes into", choose: str = "another 
 @contextmanager
 def alone(path: Path, waiting: str) -> Iterator[None]:
     """Hold the lock file `path`; say `waiting` if another process has it. The system frees it when its holder dies."""
-    lock = FileLock(path)
+    lock = FileLock(path, thread_local=False)
     try:
         lock.acquire(timeout=0)
     except Timeout:

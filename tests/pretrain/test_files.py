@@ -5,6 +5,8 @@ import struct
 import subprocess
 import sys
 import textwrap
+from contextlib import ExitStack
+from threading import Thread
 
 import pytest
 import torch
@@ -118,6 +120,11 @@ def test_a_folder_has_one_writer_at_a_time(tmp_path):
         sole_writer(folder, "trains in", "another --out"),
     ):
         pytest.fail("two writers")
+    held = ExitStack()
+    held.enter_context(sole_writer(folder))
+    ending = Thread(target=held.close)  # as a line ends that was made in another
+    ending.start()
+    ending.join()
     with sole_writer(folder):
         pass
 

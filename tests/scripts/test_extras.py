@@ -1,6 +1,12 @@
-"""scripts/extras.py: what it reads in setup.cfg and in packages' records, and that docs/install.md is up to date."""
+"""scripts/extras.py: what it reads in setup.cfg and in packages' records, and that docs/install.md is up to date; and
+scripts/lowest.txt, which has to follow setup.cfg as well."""
+
+import platform
+import re
 
 import pytest
+from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 from pretrain.command import UserError
 from scripts import extras
@@ -55,3 +61,21 @@ def test_the_table_is_put_between_the_marks():
     with pytest.raises(LookupError):
         extras.with_table("no marks", "")
     assert [extras.in_words(size) for size in (100_000, 25_000_000, 7_400_000_000)] == ["0.1 MB", "25 MB", "7.4 GB"]
+
+
+@pytest.mark.skipif((platform.system(), platform.machine()) != ("Linux", "x86_64"), reason="of Linux on x86_64")
+def test_the_lowest_versions_that_are_tested_are_those_of_setup_cfg():
+    """Where it fails: bash scripts/test_lowest.sh --write. A bound that this leaves below what is pinned is none that
+    can be installed, and has to rise."""
+    pins = re.findall(
+        r"^([a-z0-9-]+)==(\S+) .*\bheldout \(setup\.cfg\)",
+        (extras.REPOSITORY / "scripts" / "lowest.txt").read_text(),
+        re.MULTILINE,
+    )
+    setup = (extras.REPOSITORY / "setup.cfg").read_text()
+    asked = [*extras.required(setup), *extras.required(setup, "test")]
+    bounds = {
+        canonicalize_name(package.name): [Version(it.version) for it in package.specifier if it.operator == ">="]
+        for package in asked
+    }
+    assert {name: [Version(version)] for name, version in pins} == bounds
