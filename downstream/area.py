@@ -133,7 +133,8 @@ def test(config: AreaTest) -> None:
     model.area_rule = _rule(model, config)
     if not config.data.is_dir():
         raise UserError(f"there is no folder {config.data}; name one that holds labeled test images.")
-    records = records_to_inspect([config.data], config.category or model.category, config.layout, model.metadata)
+    category = config.category or model.category
+    records, problems = records_to_inspect([config.data], category, config.layout, model.metadata)
     if any(record.defect == UNLABELED for record in records):
         raise UserError(
             f"{config.data} does not say which images are good: expected CATEGORY/test/good and CATEGORY/test/DEFECT "
@@ -143,6 +144,9 @@ def test(config: AreaTest) -> None:
         AreaResults(config.out, model, config.overlays, config.masks) as results,
         Progress("inspecting", len(records)) as progress,
     ):
+        for problem in problems:
+            results.problems.append(problem)
+            progress.print(f"{problem.path}: {problem.reason}")
         for record, inspection in zip(records, model.inspect([record.path for record in records]), strict=True):
             if isinstance(inspection, Problem):
                 results.problems.append(inspection)

@@ -9,7 +9,7 @@
 
 `fit` needs nothing but good images of one product: a plain folder, or a category in MVTec AD's layout. `run` prints a
 table, writes JSON lines and images, and ends with exit code 0 if nothing is defective, 1 if something is, 2 after a
-mistake, 3 if nothing is defective but some images could not be read.
+mistake, 3 if nothing is defective but some images could not be inspected.
 """
 
 if __name__ == "__main__":
@@ -67,13 +67,14 @@ def run(config: Run) -> int:
         )  # fmt: skip
     elif config.memory_gb is not None:
         raise UserError("--memory-gb is for a model's folder: an exported file takes what its graph does.")
-    records = records_to_inspect(config.images, model.category, config.layout, model.metadata, model.channels)
-    problems: list[Problem] = []
+    records, problems = records_to_inspect(config.images, model.category, config.layout, model.metadata, model.channels)
     is_any_defective = False
     with (
         DetectResults(Path(config.out), config.overlays, config.maps, model.outlines, config.format) as results,
         Progress("inspecting", len(records)) as progress,
     ):
+        for problem in problems:
+            progress.print(f"{problem.path}: {problem.reason}")
         for record, result in zip(records, model.inspect([record.path for record in records]), strict=True):
             if isinstance(result, Problem):
                 problems.append(result)

@@ -132,7 +132,7 @@ def examples(model: Inspector, validation: ValidationImages, best: AreaRow, conf
 
 def _test_example(model: Inspector, data: Path, category: str | None, layout: LayoutName | None) -> Example | None:
     try:
-        records = records_to_inspect([data], category or model.category, layout)
+        records, _ = records_to_inspect([data], category or model.category, layout)
         record = next(record for record in records if record.is_anomaly)
         image = read_image(record.path, model.size_px, model.channels)
         mask = read_mask(record.mask, model.size_px) if record.mask else None

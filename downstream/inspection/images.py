@@ -12,7 +12,7 @@ from pretrain.data.cache import Entry
 from pretrain.data.channels import PLAIN, Channels, ToFind, as_parts
 from pretrain.data.dataset import ImageSet, check_size, layout_of, load, usual_size
 from pretrain.data.decode_pool import pixel_digest
-from pretrain.data.images import GOOD, SUFFIXES, LayoutName, Record, check_names
+from pretrain.data.images import GOOD, SUFFIXES, LayoutName, Problem, Record, check_names
 from pretrain.data.layouts import has_layout, scan, scan_plain
 from pretrain.data.size import Asked
 
@@ -90,23 +90,30 @@ def records_to_inspect(
     asked: LayoutName | None = None,
     metadata: Mapping[str, object] | None = None,
     channels: Channels = PLAIN,
-) -> list[Record]:
-    """Records of the images named, of those in plain folders, and of the test images of laid out ones, by `layout_of`.
-    Of several categories it is `category` that counts; of several lights, one record is that of the part."""
+) -> tuple[list[Record], list[Problem]]:
+    """Records of the images named, of those in plain folders, and of the test images of laid out ones, by `layout_of`;
+    and what in such a folder cannot be used. Of several categories it is `category` that counts; of several lights, one
+    record is that of the part."""
     records: list[Record] = []
+    problems: list[Problem] = []
     for path in paths:
         layout = layout_of(path, asked, metadata or {})
         if has_layout(path, layout):
-            scanned = scan(path, layout=layout).records
-            names = {record.category for record in scanned}
+            scanned = scan(path, layout=layout)
+            names = {record.category for record in scanned.records}
+            if len(names) > 1 and category in names:
+                scanned = scan(path, [category], layout=layout)
             wanted = names if len(names) == 1 else {category}
-            records += [record for record in scanned if record.split == "test" and record.category in wanted]
+            records += [record for record in scanned.records if record.split == "test" and record.category in wanted]
+            problems += scanned.problems
         elif path.is_dir():
-            records += scan_plain(path).records
+            scanned = scan_plain(path)
+            records += scanned.records
+            problems += scanned.problems
         elif path.is_file():
             records.append(Record(path, category, "", ""))
         else:
             raise UserError(f"there is no image and no folder {path}; name what is to be inspected.")
     if not records:
         raise UserError(f"no images to inspect: name images ({', '.join(sorted(SUFFIXES))}) or folders of them.")
-    return as_parts(records) if channels.lights > 1 else records
+    return as_parts(records) if channels.lights > 1 else records, problems

@@ -1,5 +1,8 @@
 """Which images are good, and which are inspected, of folders as people have them."""
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +12,7 @@ from PIL import Image
 from downstream.inspection.images import good_images, good_images_given, records_to_inspect
 from pretrain.command import UserError
 from pretrain.data.channels import ToFind
+from pretrain.data.images import Record
 from pretrain.data.levels import Range
 
 
@@ -61,27 +65,39 @@ def test_the_range_of_a_cameras_12_bits_is_found_in_memory_as_on_disk(tmp_path):
             good_images_given(plain, "nut", 32, to_find)
 
 
+def listed(*arguments, **options) -> list[Record]:
+    return records_to_inspect(*arguments, **options)[0]
+
+
+def test_what_a_laid_out_folder_holds_and_cannot_be_inspected_is_told(tmp_path):
+    """It was left out without a word, and the exit code said that nothing is defective."""
+    MADE["mvtec"](tmp_path)
+    shutil.copytree(tmp_path / "nut", tmp_path / "bolt")
+    loose = Path(shutil.copy(tmp_path / "nut/test/crack/0.png", tmp_path / "nut/test"))
+    records, problems = records_to_inspect([tmp_path], "nut")
+    assert len(records) == 2 and [problem.path for problem in problems] == [loose]
+    assert records_to_inspect([tmp_path], "bolt")[1] == []
+
+
 def test_test_images_of_a_laid_out_folder_are_inspected_and_all_of_others(demo_folder):
-    nuts = records_to_inspect([demo_folder], "hazelnut")
+    nuts = listed([demo_folder], "hazelnut")
     assert {record.category for record in nuts} == {"hazelnut"} and {record.split for record in nuts} == {"test"}
     # The only category of a folder is inspected, whatever it is called.
-    assert records_to_inspect([demo_folder / "hazelnut"], "bolt") == records_to_inspect(
-        [demo_folder / "hazelnut"], "hazelnut"
-    )
+    assert listed([demo_folder / "hazelnut"], "bolt") == listed([demo_folder / "hazelnut"], "hazelnut")
     (image, *_) = (record.path for record in nuts)
-    (named,) = records_to_inspect([image], "bolt")
+    (named,) = listed([image], "bolt")
     assert named.path == image and named.category == "bolt" and not named.defect
     with pytest.raises(UserError, match="there is no image and no folder .*nowhere"):
-        records_to_inspect([demo_folder / "nowhere"], "bolt")
+        listed([demo_folder / "nowhere"], "bolt")
 
 
 def test_another_layout_is_found_out_or_said(tmp_path):
     MADE["dagm"](tmp_path)
     assert [record.path.stem for record in good_images(tmp_path, None, 32).records] == ["0576", "0578"]
-    assert [record.defect for record in records_to_inspect([tmp_path], "any")] == ["good", "defect", "good"]
+    assert [record.defect for record in listed([tmp_path], "any")] == ["good", "defect", "good"]
     # Eight: the labels are images too where the folder is said to be plain.
     assert len(good_images(tmp_path, "lid", 32, layout="plain")) == 8
-    assert {record.split for record in records_to_inspect([tmp_path], "any", "plain")} == {""}
+    assert {record.split for record in listed([tmp_path], "any", "plain")} == {""}
 
 
 def test_a_layout_that_is_typed_has_to_fit(tmp_path):
@@ -89,18 +105,18 @@ def test_a_layout_that_is_typed_has_to_fit(tmp_path):
     MADE["mvtec"](tmp_path)
     for use in (
         lambda: good_images(tmp_path, None, 32, layout="visa"),
-        lambda: records_to_inspect([tmp_path], "nut", "visa"),
+        lambda: listed([tmp_path], "nut", "visa"),
     ):
         with pytest.raises(UserError, match="no category in .*; expected images as .*Normal"):
             use()
     (single, *_) = (tmp_path / "nut/test/crack").iterdir()
-    assert [record.path for record in records_to_inspect([single], "nut", "visa")] == [single]
+    assert [record.path for record in listed([single], "nut", "visa")] == [single]
 
 
 def test_how_a_model_was_told_that_its_folder_is_laid_out_holds_for_that_folder(tmp_path):
     MADE["dagm"](tmp_path)
     fitted = {"data": str(tmp_path), "layout": "plain"}
-    assert {record.split for record in records_to_inspect([tmp_path], "any", metadata=fitted)} == {""}
-    assert {record.split for record in records_to_inspect([tmp_path], "any", "dagm", fitted)} == {"test"}
+    assert {record.split for record in listed([tmp_path], "any", metadata=fitted)} == {""}
+    assert {record.split for record in listed([tmp_path], "any", "dagm", fitted)} == {"test"}
     for other in ({**fitted, "data": "elsewhere"}, {**fitted, "layout": ["no", "such"]}, {}):
-        assert {record.split for record in records_to_inspect([tmp_path], "any", metadata=other)} == {"test"}
+        assert {record.split for record in listed([tmp_path], "any", metadata=other)} == {"test"}
