@@ -4,6 +4,7 @@
     python scripts/chaos.py --minutes 60 --seed 7 --parts kills,damage --record RESULTS.md
     python scripts/chaos.py --minutes 240 --tries kills=100,images=250,damage=1000,command-lines=500
     python scripts/chaos.py --minutes 120 --parts soak
+    python scripts/chaos.py --minutes 60 --model models/bolt     # a copy of yours is served and damaged
     python scripts/chaos.py --seed 7 --only kills-12             # the same once more
 
 It attacks a model, vectors, a run and a service that it makes itself, and prints how often each part was tried and
@@ -37,6 +38,7 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
+from downstream.inspection.inspector import Inspector
 from pretrain.command import UserError
 from pretrain.data.images import check_names
 from pretrain.encoder import commit
@@ -84,6 +86,10 @@ def main(config: Chaos) -> int:
     """Attack for the minutes there are, an equal share each part; 1 where something did not hold."""
     check_names(config.parts, PARTS, "part")
     chosen, wanted = chosen_tries(config), wanted_tries(config)
+    if config.model is not None:
+        if not config.model.is_dir():
+            raise UserError(f"--model {config.model} is no folder: name one that detect.py fit made.")
+        Inspector.load(config.model, "cpu")  # what is wrong with it is said before anything is made
     not_run = {} if chosen or config.parts else parts_without(config.minutes)
     names = list(chosen or config.parts) or [name for name in PARTS if name not in not_run]
     if lost := [name for name in wanted if name not in names]:
@@ -92,7 +98,6 @@ def main(config: Chaos) -> int:
     for kept in config.out.glob(f"*/{WHAT_FAILED}"):
         if not chosen or kept.parent.name in {f"{name}-{number}" for name in chosen for number in chosen[name]}:
             shutil.rmtree(kept.parent)
-    some = f" --tries {config.tries}" if config.tries else ""
     most = (isinstance(config.tries, int) and config.tries) or sys.maxsize
     seconds = 60 * config.minutes / len(names)
     with tempfile.TemporaryDirectory() as made, hub_for_commands():
@@ -100,10 +105,14 @@ def main(config: Chaos) -> int:
         os.environ["HELDOUT_CACHE"] = f"{made}/cache"
         try:
             material = make_material(campaign.folder / "material")
+            if config.model is not None:
+                shutil.copytree(config.model, material.given)
             for name in names:
                 counted = chosen.get(name) or range(wanted.get(name, 0))
                 numbers = counted or numbers_until(seconds, most)
-                again = "" if chosen else f"--parts {name} --minutes {seconds / 60:g}{some}"
+                tries = f"{name}={wanted[name]}" if name in wanted else config.tries
+                counts = f" --tries {tries}" if name in wanted or isinstance(tries, int) and tries else ""
+                again = "" if chosen else f"--parts {name} --minutes {seconds / 60:g}{counts}"
                 count, unit = (len(counted), "tries") if counted else (round(seconds), "s")
                 with closing(PARTS[name](material)) as attack, Progress(name, count, unit) as progress:
                     campaign.attack(attack, numbers, again, progress)
@@ -114,8 +123,9 @@ def main(config: Chaos) -> int:
     print("\n".join(lines))
     if config.record:
         when = f"{date.today()}, commit {commit()}\n\n"
-        some += f" --parts {','.join(config.parts)}" if config.parts else ""
-        command = f"    python scripts/chaos.py --minutes {config.minutes:g} --seed {config.seed}{some}\n\n"
+        parts = f" --parts {','.join(config.parts)}" if config.parts else ""
+        counts = f" --tries {config.tries}" if config.tries else ""
+        command = f"    {campaign.command} --minutes {config.minutes:g}{counts}{parts}\n\n"
         with open(config.record, "a", encoding="utf-8") as record:
             record.write("\n## A campaign against heldout itself\n\n" + when + command + "\n".join(lines) + "\n")
     return 1 if any(campaign.failures.values()) else 0
@@ -130,6 +140,12 @@ class Campaign:
     tries: dict[str, int]
     failures: dict[str, list[str]]
     said: list[str] = field(default_factory=list)
+
+    @property
+    def command(self) -> str:
+        """What makes all of its attacks follow from their numbers."""
+        model = f" --model {self.config.model}" if self.config.model else ""
+        return f"python scripts/chaos.py --seed {self.config.seed}{model}"
 
     def attack(self, attack: Attack, numbers: Iterable[int], again: str, progress: Progress) -> None:
         """A part: its tries, then what holds over all of them, which the options `again` do once more."""
@@ -162,7 +178,7 @@ class Campaign:
         if failed:
             kept = self.config.out / name
             shutil.copytree(place, kept, symlinks=True, ignore=_irregular)
-            (kept / WHAT_FAILED).write_text(f"python scripts/chaos.py --seed {self.config.seed} {again}\n{failed}\n")
+            (kept / WHAT_FAILED).write_text(f"{self.command} {again}\n{failed}\n")
         shutil.rmtree(place)
         return failed and f"{name}: {failed}"
 

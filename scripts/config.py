@@ -97,6 +97,8 @@ class Chaos:
             postgres, full-disk, pairs, ray, soak. Default is all: postgres and ray where they are installed,
             full-disk where one may be mounted, soak from 240 minutes on; 120 of soak alone are two hours of steady
             load.
+        model: A model of yours, that detect.py fit made: a copy of it is served, stands in a line, inspects hostile
+            images and is damaged. Default is a small one, made here.
         out: Folder for what did not hold; what earlier campaigns left there is removed first, with `only` that of these
             tries alone.
         record: Append the table to this Markdown file.
@@ -107,6 +109,7 @@ class Chaos:
     seed: int = 0
     only: Names = Names()
     parts: Names = Names()
+    model: Path | None = None
     out: Path = Path("runs/chaos")
     record: Path | None = None
 

@@ -61,7 +61,8 @@ class Damage(Attack):
         kind = KINDS[name]
         if name not in self._made:
             made = kind.make(self._material)
-            self._made[name] = made, kind.opened(made, self._material)
+            looked_at = shutil.copytree(made, self._material.folder / "looked at" / name)  # some are changed by a look
+            self._made[name] = made, kind.opened(Path(looked_at), self._material)
         whole, expected = self._made[name]
         copied = Path(shutil.copytree(whole, folder / name))
         files = [path for path in sorted(copied.rglob("*")) if path.is_file() and path.stat().st_size]
@@ -168,7 +169,7 @@ def studied(folder: Path, material: Material) -> object:
 def versions(folder: Path, material: Material) -> tuple:
     """Of all versions what they are, and of the second, which may come into use, that it may."""
     promote(folder, 2)
-    found = [version_of(folder, number)._replace(folder=folder) for number in (1, 2)]
+    found = [version_of(folder, number)._replace(folder=Path()) for number in (1, 2)]
     return found, [change._replace(at="") for change in history_of(folder)], scored(folder, material)
 
 
@@ -236,7 +237,7 @@ def went_on(folder: Path, material: Material) -> None:
 
 
 KINDS = {
-    "model": Kind(lambda material: material.model, scored),
+    "model": Kind(lambda material: material.judging, scored),
     "vectors": Kind(lambda material: material.vectors, vectors),
     "index": Kind(make_index, neighbors),
     "run": Kind(make_run, restored),

@@ -22,7 +22,7 @@ FILES, SECONDS = 40, 300
 
 
 def inspecting(images: Path, material: Material, out: Path) -> tuple:
-    return ("downstream/detect.py", "run", images, "--model", material.model, "--out", out)
+    return ("downstream/detect.py", "run", images, "--model", material.judging, "--out", out)
 
 
 def triaging(images: Path, material: Material, out: Path) -> tuple:

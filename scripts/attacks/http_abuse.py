@@ -53,7 +53,7 @@ class HttpAbuse(Attack):
 
     def _start(self) -> None:
         folder = self._material.folder / "served"
-        self._serving = self._open.enter_context(served(self._material.model, folder, "--max-image-mb", "4"))
+        self._serving = self._open.enter_context(served(self._material.judging, folder, "--max-image-mb", "4"))
         self._described = self._serving.client.get("/openapi.json").json()
         self._tries = self._bytes_when_warm = 0
 

@@ -59,7 +59,7 @@ def line_served(material: Material, folder: Path) -> Iterator[ServingLine]:
         {"name": "called", "budget_ms": 60_000, "trigger": {"type": "call"},
          "source": {"type": "replay", "path": str(good), "rate": 5, "loops": 0}},
     ]  # fmt: skip
-    config = {"models": str(material.model), "state": str(folder / "state"), "threads": 1, "device": "cpu", "port": 0,
+    config = {"models": str(material.judging), "state": str(folder / "state"), "threads": 1, "device": "cpu", "port": 0,
               "stations": stations}  # fmt: skip
     (folder / "line.yaml").write_text(json.dumps(config))
     words = (sys.executable, REPOSITORY / "downstream/line.py", "--config", folder / "line.yaml")

@@ -30,7 +30,7 @@ class LineKills(Attack):
         places["in"].mkdir()
         source = {"type": "folder", "path": str(places["in"]), "done": str(places["done"]), "settle_s": 0.02,
                   "every_s": 0.02}  # fmt: skip
-        config = {"models": str(self._material.model), "state": str(places["state"]), "threads": 1, "device": "cpu",
+        config = {"models": str(self._material.judging), "state": str(places["state"]), "threads": 1, "device": "cpu",
                   "stations": [{"name": "bolts", "budget_ms": 60_000, "source": source}],
                   "sinks": [{"type": "csv", "path": str(folder / "parts.csv")}]}  # fmt: skip
         (folder / "line.yaml").write_text(json.dumps(config))

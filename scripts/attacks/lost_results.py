@@ -30,7 +30,7 @@ class ServiceKills(Attack):
     def attempt(self, chance: random.Random, folder: Path) -> str | None:
         place = self._material.folder / "killed"
         with ExitStack() as stack:
-            serving = stack.enter_context(served(self._material.model, place))
+            serving = stack.enter_context(served(self._material.judging, place))
             posts = stack.enter_context(posting(serving.url))
             wait_for_an_answer(posts)
             time.sleep(chance.uniform(0, 1.5))
@@ -61,7 +61,7 @@ class PostgresAttacks(Attack):
         self._postgres.start()
         self._open.callback(self._postgres.kill)
         options = ("--results", self._postgres.url, "--timeout-s", "10")
-        self._serving = self._open.enter_context(served(material.model, material.folder / "on-postgres", *options))
+        self._serving = self._open.enter_context(served(material.judging, material.folder / "on-postgres", *options))
 
     def close(self) -> None:
         self._open.close()

@@ -39,6 +39,16 @@ class Material:
         return self.folder / "model"
 
     @property
+    def given(self) -> Path:
+        """A copy of the user's model, if there is one."""
+        return self.folder / "given"
+
+    @property
+    def judging(self) -> Path:
+        """The model that is served, stands in a line, inspects hostile images and is damaged."""
+        return self.given if self.given.exists() else self.model
+
+    @property
     def encoder(self) -> Path:
         return self.model / "encoder.safetensors"
 
@@ -60,7 +70,7 @@ def make_material(folder: Path) -> Material:
 def copied_models(material: Material, folder: Path) -> Path:
     """A folder of two models, `a` and `b`, which differ by their names alone."""
     for name in ("a", "b"):
-        shutil.copytree(material.model, folder / name)
+        shutil.copytree(material.judging, folder / name)
     return folder
 
 

@@ -1,5 +1,6 @@
 """The campaign: it finds nothing here, and says so where there is something."""
 
+import shutil
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -173,12 +174,31 @@ def test_one_try_is_done_again_by_its_name(no_material, tmp_path, monkeypatch, c
 def test_a_failure_says_how_to_do_it_again_and_that_removes_no_other(no_material, tmp_path, monkeypatch):
     monkeypatch.setitem(chaos.PARTS, "falls", Falls)
     monkeypatch.setattr(Falls, "conclude", lambda self, folder: "it grew")
-    chaos.main(Chaos(minutes=10, tries=4, seed=3, parts=Names("falls,command-lines"), out=tmp_path))
+    tries = Names("falls=4,command-lines=1")
+    chaos.main(Chaos(minutes=10, tries=tries, seed=3, parts=Names("falls,command-lines"), out=tmp_path))
     said = {path.parent.name: path.read_text().splitlines()[0] for path in tmp_path.glob("*/what.txt")}
     assert said == {f"falls-{which}": f"python scripts/chaos.py --seed 3 {options}" for which, options in (
-        (2, "--only falls-2"), (3, "--only falls-3"), ("all", "--parts falls --minutes 5 --tries 4"))}  # fmt: skip
+        (2, "--only falls-2"), (3, "--only falls-3"),
+        ("all", "--parts falls --minutes 5 --tries falls=4"))}  # fmt: skip
     chaos.main(Chaos(seed=3, only=Names("falls-2"), out=tmp_path))  # which holds, as the first of its part
     assert sorted(path.name for path in tmp_path.iterdir()) == ["falls-3", "falls-all"]
+
+
+def test_a_model_of_the_users_is_attacked_in_a_copy(padim_folder, material, tmp_path, monkeypatch):
+    given = Path(shutil.copytree(padim_folder, tmp_path / "bolt"))
+    (given / "note.txt").write_text("of the user")
+    monkeypatch.setattr(damage, "KINDS", {"model": damage.KINDS["model"]})
+    damaged, attacked = damage.damaged, []
+
+    def seen(file: Path, *of) -> str:
+        attacked.extend(file.parent.iterdir())
+        return damaged(file, *of)
+
+    monkeypatch.setattr(damage, "damaged", seen)
+    assert chaos.main(Chaos(minutes=10, tries=2, parts=Names("damage"), model=given, out=tmp_path / "out")) == 0
+    assert "note.txt" in {path.name for path in attacked} and not [path for path in attacked if given in path.parents]
+    with pytest.raises(UserError, match="is no folder"):
+        chaos.main(Chaos(model=given / "inspector.json", out=tmp_path / "out"))
 
 
 @pytest.mark.slow
