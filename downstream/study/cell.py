@@ -114,6 +114,11 @@ def read_cell(file: Path) -> CellResult:
         )
     arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
     try:
+        held = Cell(**{**header["cell"], "row": RowKey(**header["cell"]["row"])})
+        if held.file(Path()).name != file.name:
+            raise UserError(
+                f"{file} holds another cell, {held.file(Path()).stem}: delete it, and it is computed again."
+            )
         return CellResult(
             cell=header["cell"],
             paths=header["paths"],

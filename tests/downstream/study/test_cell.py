@@ -49,8 +49,8 @@ def test_whatever_differs_is_another_file(change, tmp_path):
 
 
 def test_what_is_written_is_read(result, tmp_path):
-    write_cell(result, tmp_path / "cell.safetensors")
-    read = read_cell(tmp_path / "cell.safetensors")
+    write_cell(result, CELL.file(tmp_path))
+    read = read_cell(CELL.file(tmp_path))
     for name, value in vars(result).items():
         same = (
             np.array_equal(value, getattr(read, name))
@@ -64,9 +64,16 @@ def test_what_is_written_is_read(result, tmp_path):
 
 @pytest.mark.parametrize("change", [{"format": FORMAT - 1}, {"format": None}, {"threshold": {}}])
 def test_a_cell_of_another_format_or_without_its_parts_is_a_mistake(change, result, tmp_path):
-    file = tmp_path / "cell.safetensors"
+    file = CELL.file(tmp_path)
     write_cell(result, file)
     tensors, header = read_tensors(file)
     write_tensors(file, tensors, header | change)
     with pytest.raises(UserError, match="is no finished cell"):
         read_cell(file)
+
+
+def test_a_cell_in_the_place_of_another_is_computed_again(result, tmp_path):
+    there = replace(CELL, seed=1).file(tmp_path)
+    write_cell(result, there)
+    with pytest.raises(UserError, match="holds another cell, padim-SimCLR-4-normals-seed-0"):
+        read_cell(there)
