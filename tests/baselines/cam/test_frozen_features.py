@@ -29,3 +29,21 @@ def test_a_full_disk_is_refused_before_anything_is_computed(tmp_path, monkeypatc
     with pytest.raises(UserError, match="make room"):
         FrozenFeatures(lambda positions: torch.zeros(len(positions), 4), 7, tmp_path / "f", batch=3)
     assert not list(tmp_path.iterdir())
+
+
+def test_the_file_is_written_and_not_mapped_to_be_written(tmp_path):
+    """Where the disk fills up meanwhile, a process that writes to what is mapped is killed by a signal."""
+    sizes = []
+
+    def early(positions):
+        sizes.extend(path.stat().st_size for path in tmp_path.iterdir())
+        return torch.zeros(len(positions), 50_000)
+
+    FrozenFeatures(early, 6, tmp_path / "f", batch=2)
+    assert sizes == sorted(sizes) and sizes[0] < sizes[-1] < 6 * 200_000
+
+
+def test_a_file_that_was_cut_is_made_again(tmp_path):
+    (tmp_path / "f").write_bytes(bytes(10))
+    known = FrozenFeatures(lambda positions: torch.ones(len(positions), 4), 7, tmp_path / "f", batch=3)
+    assert known([6]).tolist() == [[1.0] * 4]
