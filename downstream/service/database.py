@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
     URL,
@@ -42,6 +42,10 @@ BUSY_S, CONNECT_S = 15, 5
 # So often BUSY_S, while another process builds indexes of millions of results.
 MAX_WAITS = 40
 ROWS_PER_PAGE = 1000
+
+
+class DamagedRow(SQLAlchemyError):
+    """A row holds what heldout does not write."""
 
 
 class StoredResult(NamedTuple):
@@ -331,8 +335,16 @@ def _read_any_text(connection, _) -> None:
     connection.text_factory = lambda text: text.decode(errors="replace")
 
 
+def read_stored(text: str) -> Any:
+    """The JSON of a row. Raises DamagedRow."""
+    try:
+        return json.loads(text)
+    except (TypeError, ValueError, RecursionError):
+        raise DamagedRow(f"a row holds {text!r:.40}, which is no JSON") from None
+
+
 def _stored_result(row: Mapping) -> StoredResult:
-    return StoredResult(**{**row, "regions": json.loads(row["regions"])})
+    return StoredResult(**{**row, "regions": read_stored(row["regions"])})
 
 
 def _stored_image(row: Mapping) -> StoredImage:
@@ -343,6 +355,12 @@ def is_full(error: SQLAlchemyError) -> bool:
     """Whether the disk of the database is."""
     cause = getattr(error, "orig", None)
     return getattr(cause, "sqlite_errorname", "") == "SQLITE_FULL" or getattr(cause, "sqlstate", "") == DISK_FULL
+
+
+def is_damaged(error: SQLAlchemyError) -> bool:
+    """Whether the file is, which does not mend itself."""
+    name = getattr(getattr(error, "orig", None), "sqlite_errorname", "")
+    return isinstance(error, DamagedRow) or name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB"))
 
 
 def is_busy(error: DBAPIError) -> bool:

@@ -19,7 +19,7 @@ from downstream.inspection.roi import DrawnRoi, roi_of
 from downstream.inspection.zones import zone_rates
 from downstream.service.access import needs
 from downstream.service.audit.log import add_change
-from downstream.service.database import ResultFilter, read_setting, write_setting
+from downstream.service.database import ResultFilter, read_setting, read_stored, write_setting
 from downstream.service.models import LoadedModel
 from downstream.service.openapi import ModelQuery, ServiceDependency, error_responses
 from downstream.service.schemas import Schema
@@ -98,7 +98,7 @@ def keep(service: Service, model: str | None, roi: RoiJson | None, by: User) -> 
     with service.database.alone() as connection:
         before = read_setting(connection, setting_name(loaded.name))
         write_setting(connection, setting_name(loaded.name), text)
-        add_change(connection, by.name, "drawn region", loaded.name, before and json.loads(before), after)
+        add_change(connection, by.name, "drawn region", loaded.name, before and read_stored(before), after)
     return roi_response(service, loaded.name, by)
 
 
@@ -136,7 +136,7 @@ def roi_response(service: Service, model: str | None, user: User) -> RoiResponse
     inspector, path = loaded.inspector, service.models.path_of(loaded.name)
     in_force = as_stored(inspector.drawn_roi) if inspector.drawn_roi else None
     stored = service.database.settings().get(setting_name(loaded.name))
-    drawn = None if stored is None else json.loads(stored)
+    drawn = None if stored is None else read_stored(stored)
     return RoiResponse(
         model=loaded.name,
         in_force=in_force,

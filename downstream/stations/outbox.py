@@ -317,6 +317,7 @@ class Outbox:
 
     def _connected(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self.path, isolation_level=None, timeout=15, check_same_thread=False)
+        connection.text_factory = lambda text: text.decode(errors="replace")  # what is none is no signal, see _signal
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute(f"PRAGMA wal_autocheckpoint={MOST_LOG_PAGES}")

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from sqlalchemy.exc import SQLAlchemyError
 
 from baselines.cam.method import VggCam
 from baselines.restoration.run import MODEL
@@ -22,6 +23,7 @@ from downstream.learning.feedback import FILE, Feedback, add_feedback, digest_of
 from downstream.learning.versions import history_of, promote, version_of
 from downstream.methods.exported import Exported, probe_image
 from downstream.restoration.restorer import load_restorer
+from downstream.service.database import Database, ResultFilter, StoredResult, now
 from downstream.stations.config import Config as Line
 from downstream.stations.outbox import Outbox
 from downstream.stations.reading_config import read_line
@@ -236,6 +238,35 @@ def went_on(folder: Path, material: Material) -> None:
         outbox.close()
 
 
+def make_results(material: Material) -> Path:
+    folder = material.folder / "results"
+    folder.mkdir()
+    database = Database(str(folder / "results.sqlite"))
+    regions = [{"x": 1, "y": 2, "width": 3, "height": 4, "area_px": 9, "score": 0.5}]
+    database.add_results(
+        [
+            StoredResult(
+                now(), "m", "bolt", f"{number}.png", f"{number:064x}", 64, 64, 0.5, 1.0, False, 0.9, regions, 1.0
+            )
+            for number in range(300)
+        ]
+    )
+    database.close()
+    return folder
+
+
+def listed(folder: Path, material: Material) -> None:
+    """A digit of a row may be another, as of a line's."""
+    database = Database(str(folder / "results.sqlite"))
+    try:
+        database.check()
+        list(database.all_results(ResultFilter()))
+    except SQLAlchemyError as error:
+        raise UserError(str(error)) from None
+    finally:
+        database.close()
+
+
 KINDS = {
     "model": Kind(lambda material: material.judging, scored),
     "vectors": Kind(lambda material: material.vectors, vectors),
@@ -254,6 +285,7 @@ KINDS = {
     "annotations": Kind(need("annotated"), lambda folder, _: read_annotations(folder) is None),
     "drawn": Kind(make_drawn, taken),
     "line": Kind(make_state, went_on),
+    "results": Kind(make_results, listed),
 }
 
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from sqlalchemy import Connection, Select, and_, exists, func, insert, select, true
 
 from downstream.service.audit.log import SAID, add_entry, feedback_digest
-from downstream.service.database import Database, StoredResult
+from downstream.service.database import Database, StoredResult, read_stored
 from downstream.service.feedback.marks import shapes
 from downstream.service.tables import FEEDBACK, IMAGES, RESULTS
 from pretrain.command import UserError
@@ -169,7 +169,7 @@ def _waiting(model: str) -> Select:
 
 def _as_spoken(row: Mapping) -> Spoken:
     fields = {name: row[name] for name in Feedback._fields}
-    feedback = Feedback(**{**fields, "marks": json.loads(row["marks"])})
+    feedback = Feedback(**{**fields, "marks": read_stored(row["marks"])})
     of_result = (row["name"], row["digest"], row["model"], row["model_version"], row["is_defective"])
     return Spoken(feedback, *of_result, row["taken_back_by"])
 

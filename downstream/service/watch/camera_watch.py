@@ -14,7 +14,7 @@ import numpy as np
 from sqlalchemy import Column, Select, and_, delete, insert, select
 
 from downstream.service.audit.log import add_change
-from downstream.service.database import Database, read_setting, write_setting
+from downstream.service.database import Database, read_setting, read_stored, write_setting
 from downstream.service.tables import CAMERA_REFERENCES
 from downstream.service.watch.camera import (
     FROZEN_IMAGES,
@@ -77,7 +77,7 @@ class CameraWatch:
                 return None
             if known != generation:
                 looks = self._database.rows(_of(model, version, CAMERA_REFERENCES.c.look))
-                references = references_of([look_from(json.loads(row["look"])) for row in looks])
+                references = references_of([look_from(read_stored(row["look"])) for row in looks])
             self._references[model, version] = (generation, references, time.monotonic())
             return references
 

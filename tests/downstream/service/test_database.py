@@ -15,6 +15,7 @@ from downstream.service.database import (
     Database,
     ResultFilter,
     StoredImage,
+    is_damaged,
     is_full,
     url_of,
 )
@@ -147,7 +148,23 @@ def test_a_full_disk_is_told_from_other_faults(tmp_path):
     assert is_full(full.value) and 0 < database.count(ResultFilter()) == number
     with pytest.raises(DBAPIError) as other:
         database.rows(text("SELECT nothing"))
-    assert not is_full(other.value)
+    assert not is_full(other.value) and not is_damaged(other.value)
+    database.close()
+
+
+def test_a_damaged_file_is_told_from_other_faults(tmp_path):
+    database = Database(str(tmp_path / "results.sqlite"))
+    database.add_results([result(number) for number in range(500)])
+    database.close()
+    with open(tmp_path / "results.sqlite", "r+b") as file:
+        length = file.seek(0, 2)
+        for at in range(length // 8192 * 4096, length, 4096):
+            file.seek(at)
+            file.write(b"\xff" * 64)
+    database = Database(str(tmp_path / "results.sqlite"), is_read_only=True)
+    with pytest.raises(DBAPIError) as damaged:
+        list(database.all_results(ResultFilter()))
+    assert is_damaged(damaged.value)
     database.close()
 
 

@@ -6,6 +6,8 @@ import hashlib
 import io
 import json
 import shutil
+import sqlite3
+from contextlib import closing
 from io import BytesIO
 
 import httpx
@@ -246,6 +248,18 @@ def test_results_are_paged_and_filtered(serving, good, bad):
     for wrong in ({"limit": 0}, {"limit": 501}, {"before": 2**63}, {"since": "soon"}, {"digest": "x"}, {"name": "\0"},
                   {"until": "0001-01-01T00:00:00+14:00"}):  # fmt: skip
         assert serving.client.get("/api/results", params=wrong).status_code == 422
+
+
+@pytest.mark.parametrize("regions", ["'[{'", "CAST(x'ff' AS TEXT)"])
+def test_a_damaged_row_is_said_and_hides_no_other(serving, good, regions):
+    number, whole = (serving.test(good, f"{name}.png").json()["id"] for name in ("damaged", "a row"))
+    with closing(sqlite3.connect(str(serving.service.database), isolation_level=None)) as file:
+        file.execute(f"UPDATE results SET regions = {regions} WHERE id = {number}")
+        answer = serving.client.get("/api/results", params={"name": "damaged"})
+        found = serving.client.get("/api/results", params={"name": "a row.png"}).json()
+        file.execute(f"DELETE FROM results WHERE id = {number}")
+    assert answer.status_code == 503 and "the database is damaged" in answer.json()["detail"]
+    assert whole in [one["id"] for one in found["results"]]
 
 
 def test_results_as_csv_hold_no_formula(serving, good, monkeypatch):
