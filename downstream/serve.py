@@ -108,6 +108,8 @@ def check(config: Config) -> None:
         if getattr(config, name) <= 0:
             flag = name.replace("_", "-")
             raise UserError(f"--{flag} {getattr(config, name)} makes no service: give a number above 0.")
+    if config.kept_images.exists() and not config.kept_images.is_dir():
+        raise UserError(f"--kept-images {config.kept_images} is a file: name a folder.")
     if not 0 <= config.port < 65536:
         raise UserError(f"there is no port {config.port}: give 0 to 65535.")
 

@@ -1,6 +1,5 @@
 """The service as one ASGI application: endpoints, page, limits, and what a fault looks like from outside."""
 
-import errno
 import json
 import os
 import signal
@@ -22,7 +21,7 @@ from starlette.types import ASGIApp
 from downstream.service.access import Access
 from downstream.service.batching import Busy
 from downstream.service.config import Settings
-from downstream.service.database import is_damaged, is_full
+from downstream.service.database import NO_SPACE, is_damaged, is_full
 from downstream.service.decoding import RefusedImage
 from downstream.service.limits import AnswerFirst, BodyLimits
 from downstream.service.models import NoSuchModel
@@ -121,7 +120,7 @@ async def _database_failed(_: Request, error: SQLAlchemyError) -> JSONResponse:
 
 
 async def _disk_failed(_: Request, error: OSError) -> JSONResponse:
-    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno not in NO_SPACE:
         raise error
     LOG.error(FULL)
     return JSONResponse({"detail": FULL}, 507)

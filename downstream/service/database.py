@@ -4,6 +4,7 @@ A result that was added is on disk: SQLite writes ahead and waits for the disk a
 nothing that it answered. Text is all that either database has to understand, so both behave alike.
 """
 
+import errno
 import json
 import sqlite3
 import sys
@@ -38,6 +39,7 @@ from downstream.service.tables import IMAGES, RESULTS, SETTINGS
 from pretrain.command import UserError, installed_by
 
 DISK_FULL = "53100"  # of PostgreSQL
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)  # of the system
 BUSY_S, CONNECT_S = 15, 5
 # So often BUSY_S, while another process builds indexes of millions of results.
 MAX_WAITS = 40

@@ -21,7 +21,7 @@ STATUS_DESCRIPTIONS = {
     415: "Not an image format that is taken.",
     422: "A field is missing or wrong, or an image is damaged.",
     429: "Too much is waiting; Retry-After says when to come back.",
-    507: "No space is left to keep results or images; nothing was answered that is not kept.",
+    507: "Results or images cannot be kept, as where no space is left; nothing was answered that is not kept.",
     503: "The answer took too long, or the database does not answer; Retry-After says when to come back.",
 }
 

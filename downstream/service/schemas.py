@@ -185,7 +185,7 @@ class HealthResponse(Schema):
     status: Literal["ok", "unavailable"]
     model_loaded: bool = Field(description="Whether the model in use can be had.")
     database: bool = Field(description="Whether results can be written.")
-    space: bool = Field(description="Whether the disk of kept images has room for one more.")
+    space: bool = Field(description="Whether one more image could be kept.")
 
 
 class ThresholdRequest(Schema):

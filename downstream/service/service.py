@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import os
 import shutil
 import threading
 import time
@@ -22,7 +23,7 @@ from downstream.learning.versions import HISTORY, said_by
 from downstream.service.audit.log import add_change
 from downstream.service.batching import Admission, Batcher
 from downstream.service.config import Settings
-from downstream.service.database import Database, StoredResult, read_setting, write_setting
+from downstream.service.database import NO_SPACE, Database, StoredResult, read_setting, write_setting
 from downstream.service.decoding import Decoders, RefusedImage, image_type_of
 from downstream.service.models import LoadedModel, Models, NoSuchModel
 from downstream.service.monitoring import LOG, Metrics
@@ -292,11 +293,12 @@ class Service:
                 self.webhook.tell(kind, result.model, f"{what} have drifted", result.created)
 
     def has_space(self) -> bool:
-        """Whether one more image fits onto the disk of those that are kept."""
+        """Whether one more image could be kept: it fits onto the disk, and may be written there."""
         folder = Path(self.settings.kept_images).absolute()
         while not folder.exists():  # made when the first is kept
             folder = folder.parent
-        return shutil.disk_usage(folder).free >= self.settings.max_image_bytes
+        may_write = folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
+        return may_write and shutil.disk_usage(folder).free >= self.settings.max_image_bytes
 
     async def decoded(self, data: bytes, size_px: Size, channels: Channels = PLAIN) -> Decoded:
         """At `size_px`. Raises RefusedImage."""
@@ -319,12 +321,20 @@ class Service:
         return images
 
     async def keep(self, data: bytes, digest: str, image: Decoded, channels: Channels = PLAIN) -> None:
-        """Keep an image's file; `image` is it, decoded."""
+        """Keep an image's file; `image` is it, decoded. Raises RefusedImage where nothing may be written."""
         source, pixels = self.similar_images.source, None
         if source is not None:
             is_fitting = image.pixels.shape[:2] == sides(source.size_px)
             pixels = image.pixels if is_fitting else (await self.decoded(data, source.size_px, channels)).pixels
-        await asyncio.to_thread(self.similar_images.keep, data, digest, image_type_of(data), pixels)
+        try:
+            await asyncio.to_thread(self.similar_images.keep, data, digest, image_type_of(data), pixels)
+        except OSError as error:
+            if error.errno in NO_SPACE:
+                raise
+            reason = f"{self.settings.kept_images} cannot be written ({error.strerror})"
+            raise RefusedImage(
+                507, f"{reason}, and nothing is answered that is not kept: look at that folder"
+            ) from None
 
     def _forward(self, jobs: Sequence[Job]) -> Sequence[Inspection | Exception]:
         self.metrics.batch_size.observe(len(jobs))

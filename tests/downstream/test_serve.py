@@ -299,6 +299,7 @@ def test_several_workers_agree(models_folder, tmp_path, monkeypatch):
         ({"timeout_s": -1.0}, "--timeout-s -1.0 makes no service"),
         ({"results": "mysql://x"}, "results cannot be kept in mysql"),
         ({"vectors": Path("nowhere")}, "nowhere"),
+        ({"kept_images": Path("short.txt")}, "short.txt is a file"),
     ],
 )
 def test_mistakes_are_one_sentence(options, words, models_folder, tmp_path, monkeypatch):

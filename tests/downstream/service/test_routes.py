@@ -9,6 +9,7 @@ import shutil
 import sqlite3
 from contextlib import closing
 from io import BytesIO
+from pathlib import Path
 
 import httpx
 import numpy as np
@@ -318,6 +319,21 @@ def test_metrics_for_prometheus(serving, good):
     routes = {sample.labels["route"] for sample in families["heldout_http_requests"].samples}
     assert "/api/test_image" in routes
     assert families["heldout_images_in_progress"].samples[0].value == 0
+
+
+def test_where_nothing_can_be_kept_it_is_said_why(serving, good, tmp_path):
+    kept = Path(serving.service.settings.kept_images)
+    before = kept.rename(tmp_path / "before") if kept.exists() else None
+    kept.write_text("a file in its place, as root may write everywhere")
+    try:
+        answer = serving.test(good, keep=True)
+        assert answer.status_code == 507 and str(kept) in answer.json()["detail"]
+        assert (serving.client.get("/health").status_code, serving.test(good).status_code) == (503, 200)
+    finally:
+        kept.unlink()
+        if before:
+            before.rename(kept)
+    assert serving.client.get("/health").status_code == 200
 
 
 def test_health_page_and_unknown_places(serving):
