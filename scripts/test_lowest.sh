@@ -17,7 +17,7 @@ quick=(tests/pretrain/test_config.py tests/pretrain/test_files.py tests/pretrain
     tests/pretrain/data/test_decode.py tests/pretrain/data/test_bands.py tests/pretrain/data/test_places.py
     tests/pretrain/data/test_manifest.py tests/pretrain/data/layouts/test_table.py tests/pretrain/data/test_annotations.py
     tests/pretrain/training/test_trackers.py tests/embeddings/index/test_exact.py tests/embeddings/index/test_recall.py
-    tests/embeddings/test_map_page.py tests/baselines/contract/test_metrics.py tests/downstream/report/test_terminal.py
+    tests/embeddings/test_map_page.py tests/baselines/contract/test_metrics.py tests/pretrain/test_progress.py
     tests/downstream/methods/test_exported.py tests/downstream/methods/test_openvino_runtime.py
     tests/downstream/service/test_routes_roi.py tests/downstream/service/test_monitoring.py
     tests/downstream/service/test_connections.py tests/downstream/service/test_database.py
