@@ -13,7 +13,7 @@ from pretrain.data.channels import PLAIN, Channels, ToFind, as_parts
 from pretrain.data.dataset import ImageSet, check_size, layout_of, load, usual_size
 from pretrain.data.decode_pool import pixel_digest
 from pretrain.data.images import GOOD, SUFFIXES, LayoutName, Problem, Record, check_names
-from pretrain.data.layouts import has_layout, scan, scan_plain
+from pretrain.data.layouts import OF_DATA_SETS, has_layout, plain, scan, scan_plain
 from pretrain.data.size import Asked
 
 # In place of a folder.
@@ -29,10 +29,24 @@ def good_images(
     channels: Channels | ToFind = PLAIN,
 ) -> ImageSet:
     """The good images of one category: its train/good where there are categories, else all images of a plain folder. Of
-    a size and channels as `load` has them."""
+    a size and channels as `load` has them. Raises UserError where the folders of a plain one are named as those of
+    defects, masks or tests are: a data set lies there that was not found, as its parent was named."""
+    if layout is None and data.is_dir() and not has_layout(data):
+        _check_all_good(data)
     images = images_of(data, category, size_px, keep_aspect, layout, normals_only=True, channels=channels)
     records = tuple(replace(record, split="train", defect=GOOD) for record in images.records)
     return replace(images, records=records)
+
+
+def _check_all_good(folder: Path) -> None:
+    names = {name for each in plain.categories(folder).values() for name in each.relative_to(folder).parts}
+    if odd := sorted(name for name in names if name.lower() in OF_DATA_SETS - {"train"}):
+        below = next((each for each in sorted(folder.iterdir()) if has_layout(each)), None)
+        meant = f"did you mean --data {below}? Else name" if below else "name"
+        raise UserError(
+            f"{folder} is laid out as no data set, so all of its images would be good ones, those in {odd[0]} too: "
+            f"{meant} a folder of good images alone, or give --layout plain if all are."
+        )
 
 
 def good_images_given(images: object, category: str, size_px: Asked, channels: ToFind) -> ImageSet:

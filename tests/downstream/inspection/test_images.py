@@ -27,6 +27,17 @@ def test_good_images_are_train_good_or_all_of_a_plain_folder(demo_folder):
         good_images(demo_folder, None, 32)
 
 
+def test_the_parent_of_a_data_set_is_no_folder_of_good_images(demo_folder, tmp_path):
+    shutil.copytree(demo_folder / "hazelnut", tmp_path / "sets" / "hazelnut")
+    with pytest.raises(UserError, match=f"ground_truth too: did you mean --data {tmp_path}/sets[?]"):
+        good_images(tmp_path, "hazelnut", 64)
+    (tmp_path / "plain" / "Bad").mkdir(parents=True)
+    shutil.copy(min((demo_folder / "hazelnut" / "test" / "good").iterdir()), tmp_path / "plain" / "Bad")
+    with pytest.raises(UserError, match="Bad too: name a folder of good images alone"):
+        good_images(tmp_path / "plain", None, 64)
+    assert len(good_images(tmp_path / "plain", None, 64, layout="plain")) == 1
+
+
 @pytest.mark.parametrize("size_px", [64, None])
 def test_good_images_in_memory_are_those_of_a_folder(size_px, demo_folder, tmp_path):
     for path in sorted((demo_folder / "hazelnut" / "train" / "good").iterdir())[:3]:
