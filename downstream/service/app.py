@@ -1,5 +1,6 @@
 """The service as one ASGI application: endpoints, page, limits, and what a fault looks like from outside."""
 
+import errno
 import json
 import os
 import signal
@@ -43,6 +44,8 @@ MAX_BODY_BYTES_AT_ONCE = 1 << 30
 # The largest request has so many images of the largest size.
 MAX_FULL_SIZE_IMAGES = 4
 DAMAGED = "the database is damaged: put its file aside, or a copy in its place."
+# What is in another user's hands, only to be read, or a file in place of a folder.
+IN_THE_WAY = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR)
 FULL = "no space is left for results or for kept images, and nothing is answered that is not kept: make room."
 
 
@@ -120,10 +123,14 @@ async def _database_failed(_: Request, error: SQLAlchemyError) -> JSONResponse:
 
 
 async def _disk_failed(_: Request, error: OSError) -> JSONResponse:
-    if error.errno not in NO_SPACE:
+    if error.errno in NO_SPACE:
+        LOG.error(FULL)
+        return JSONResponse({"detail": FULL}, 507)
+    if error.errno not in IN_THE_WAY:
         raise error
-    LOG.error(FULL)
-    return JSONResponse({"detail": FULL}, 507)
+    reason = f"{error.filename} cannot be written ({error.strerror}), and nothing is answered that is not kept"
+    LOG.error(reason)
+    return JSONResponse({"detail": f"{reason}: look at that folder."}, 507)
 
 
 HANDLERS = {

@@ -23,7 +23,7 @@ from downstream.learning.versions import HISTORY, said_by
 from downstream.service.audit.log import add_change
 from downstream.service.batching import Admission, Batcher
 from downstream.service.config import Settings
-from downstream.service.database import NO_SPACE, Database, StoredResult, read_setting, write_setting
+from downstream.service.database import Database, StoredResult, read_setting, write_setting
 from downstream.service.decoding import Decoders, RefusedImage, image_type_of
 from downstream.service.models import LoadedModel, Models, NoSuchModel
 from downstream.service.monitoring import LOG, Metrics
@@ -321,20 +321,12 @@ class Service:
         return images
 
     async def keep(self, data: bytes, digest: str, image: Decoded, channels: Channels = PLAIN) -> None:
-        """Keep an image's file; `image` is it, decoded. Raises RefusedImage where nothing may be written."""
+        """Keep an image's file; `image` is it, decoded."""
         source, pixels = self.similar_images.source, None
         if source is not None:
             is_fitting = image.pixels.shape[:2] == sides(source.size_px)
             pixels = image.pixels if is_fitting else (await self.decoded(data, source.size_px, channels)).pixels
-        try:
-            await asyncio.to_thread(self.similar_images.keep, data, digest, image_type_of(data), pixels)
-        except OSError as error:
-            if error.errno in NO_SPACE:
-                raise
-            reason = f"{self.settings.kept_images} cannot be written ({error.strerror})"
-            raise RefusedImage(
-                507, f"{reason}, and nothing is answered that is not kept: look at that folder"
-            ) from None
+        await asyncio.to_thread(self.similar_images.keep, data, digest, image_type_of(data), pixels)
 
     def _forward(self, jobs: Sequence[Job]) -> Sequence[Inspection | Exception]:
         self.metrics.batch_size.observe(len(jobs))

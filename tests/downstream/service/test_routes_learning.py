@@ -146,6 +146,19 @@ def test_a_damaged_proof_and_a_damaged_word_of_how_it_went_are_told(serving, cor
     assert serving.client.get("/api/learn").json()["state"] == "never"
 
 
+def test_a_folder_that_cannot_be_written_is_named(serving, corrected, tmp_path):
+    folder = serving.service.learning._folder
+    aside = folder.rename(tmp_path / "aside") if folder.exists() else None
+    folder.write_text("a file in its place, as root may write everywhere")
+    try:
+        answer = serving.client.post("/api/learn")
+        assert answer.status_code == 507 and str(folder) in answer.json()["detail"]
+    finally:
+        folder.unlink()
+        if aside:
+            aside.rename(folder)
+
+
 def test_the_page_learns_and_shows_the_proof_with_keys_alone(browser, serving, corrected):
     path = serving.service.models.path_of("nut")
     with opened(browser, f"{serving.url}/#review", reduced_motion="reduce") as page:  # colors change at once
