@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -70,7 +71,7 @@ def hub_server(monkeypatch: "MonkeyPatch") -> Iterator[Hub]:
 @contextmanager
 def running_hub() -> Iterator[Hub]:
     hub = Hub()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": hub}))
+    server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": hub}))
     hub.url = f"http://127.0.0.1:{server.server_port}"
     thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
@@ -94,6 +95,13 @@ def _point_at(hub: Hub, constants, monkeypatch: "MonkeyPatch") -> None:
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True, raising=False)
     # As where nothing says otherwise while timm imports it: the commands themselves have to switch it off.
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", False)
+
+
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request, client_address) -> None:
+        """Nothing where a client was killed."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
 
 class _Handler(BaseHTTPRequestHandler):

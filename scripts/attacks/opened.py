@@ -14,6 +14,7 @@ from downstream.hub.repository import CHECKSUMS
 from downstream.inspection.inspector import Inspector
 from downstream.learning.versions import history_of, versions_of
 from downstream.study.record import read_results, read_study
+from pretrain.command import UserError
 from pretrain.data.manifest import import_parquet, read_rows
 from scripts.attacks.hub import REPOSITORY_NAME, TOKEN
 from scripts.attacks.material import TRAIN
@@ -22,8 +23,9 @@ from scripts.attacks.material import TRAIN
 def opened_study(out: Path) -> None:
     study = read_study(out)
     _, missing = read_results(out, study["cells"])
-    if missing or not (out / "report.html").read_text().rstrip().endswith("</html>"):
-        raise ValueError(f"{missing} cells or the end of the report are missing")
+    if missing:
+        raise UserError(f"{missing} cells are missing.")
+    opened_files("report.html")(out)
 
 
 def opened_results(out: Path) -> None:

@@ -17,7 +17,9 @@ import pytest
 from conftest import REPOSITORY
 from ended import Ended
 
+from downstream.study.record import write_study
 from heldout import COMMANDS
+from pretrain.command import UserError
 from scripts.attacks import damage, full_disk, odd_options, pairs, writers
 from scripts.attacks.command_lines import CommandLines, config_of
 from scripts.attacks.material import Material
@@ -178,3 +180,15 @@ def test_what_a_full_disk_leaves_is_found(ends, left, said, tmp_path, monkeypatc
     except ValueError as error:
         found = str(error)
     assert found is None if said is None else said in found
+
+
+def test_a_study_that_goes_on_is_nothing_half_and_a_report_without_an_end_is(tmp_path):
+    study = WRITERS["evaluate"]
+    assert full_disk.half_left(study, tmp_path) is None  # there is none
+    write_study(tmp_path, {"cells": ["cells/nut/none.safetensors"]})
+    assert full_disk.half_left(study, tmp_path) is None
+    with pytest.raises(UserError, match="1 cells are missing"):  # which a command that ended has not
+        study.opened(tmp_path)
+    write_study(tmp_path, {"cells": []})
+    (tmp_path / "report.html").write_text("<html>")
+    assert "has no end" in full_disk.half_left(study, tmp_path)
