@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Tests with the lowest versions that setup.cfg allows, as lowest.txt pins them:
-#   bash scripts/test_lowest.sh [arguments of pytest]    in an environment of its own (some 7 GB, a quarter of an hour)
-#   bash scripts/test_lowest.sh --quick                  as CI does, in two minutes: a part of the tests, in the environment
-#                                                        that is there, before which all lie but torch's and CUDA's (1.5 GB)
-#   bash scripts/test_lowest.sh --write                  write lowest.txt anew, after bounds changed
+#   bash scripts/test_lowest.sh [arguments of pytest]   all of them, in an environment of its own (some 7 GB, a quarter of an hour)
+#   bash scripts/test_lowest.sh --quick                 as CI does, in two minutes: short tests in the environment that is there, before
+#                                                       which all lie but torch, torchvision, CUDA and Playwright (1.3 GB)
+#   bash scripts/test_lowest.sh --write                 write lowest.txt anew, after bounds changed
 # What it installs is removed in the end.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
@@ -40,10 +40,6 @@ trap 'rm -rf "$lowest"' EXIT
 "$python" -m pip install --quiet --disable-pip-version-check --target "$lowest/uv" uv # pip knows only of the highest versions
 uv=$lowest/uv/bin/uv
 export UV_NO_CACHE=1 # nobody installs these again
-# As in test.sh.
-export PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 OMP_NUM_THREADS=1
-pytest=(-m pytest -p xdist -n 2 --max-worker-restart 0 --dist loadfile --no-loadscope-reorder
-    -o faulthandler_timeout=600 -o faulthandler_exit_on_timeout=true -m "not slow and not gpu")
 
 case ${1:-} in
 --write)
@@ -64,11 +60,14 @@ case ${1:-} in
     echo "installing the lowest versions of $(wc -l <"$lowest/differing.txt") packages that $VIRTUAL_ENV has higher"
     # Without what these need, since that is pinned too.
     "$uv" pip install --quiet --python "$python" --target "$lowest/packages" --no-deps --requirements "$lowest/differing.txt"
-    PYTHONPATH=$lowest/packages${PYTHONPATH:+:$PYTHONPATH} "$python" "${pytest[@]}" "${quick[@]}"
+    # As in test.sh, whose style and types are not looked at twice.
+    PYTHONPATH=$lowest/packages${PYTHONPATH:+:$PYTHONPATH} PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 OMP_NUM_THREADS=1 \
+        "$python" -m pytest -p xdist -n 2 --max-worker-restart 0 --dist loadfile --no-loadscope-reorder \
+        -o faulthandler_timeout=600 -o faulthandler_exit_on_timeout=true -m "not slow and not gpu" "${quick[@]}"
     ;;
 *)
     "$uv" venv --quiet --seed --python 3.11 "$lowest/all"
-    "$uv" pip install --quiet --python "$lowest/all/bin/python" --constraints scripts/lowest.txt --editable '.[test]'
-    "$lowest/all/bin/python" "${pytest[@]}" "${@:-"${quick[@]}" "${more[@]}"}"
+    "$uv" pip install --quiet --python "$lowest/all/bin/python" --requirements scripts/lowest.txt
+    VIRTUAL_ENV=$lowest/all PATH=$lowest/all/bin:$PATH bash scripts/test.sh "${@:-"${quick[@]}" "${more[@]}"}"
     ;;
 esac
