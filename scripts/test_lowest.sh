@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Tests with the lowest versions that setup.cfg allows, as lowest.txt pins them:
-#   bash scripts/test_lowest.sh [arguments of pytest]   all of them, in an environment of its own (some 7 GB, a quarter of an hour)
-#   bash scripts/test_lowest.sh --quick                 as CI does, in two minutes: short tests in the environment that is there, before
-#                                                       which all lie but torch, torchvision, CUDA and Playwright (1.3 GB)
+#   bash scripts/test_lowest.sh [arguments of pytest]   all, in an environment of its own (some 7 GB, a quarter of an hour)
+#   bash scripts/test_lowest.sh --quick                 as CI does, in two minutes: short tests in the environment that is
+#                                                       there, before which all lie but torch, torchvision, CUDA and
+#                                                       Playwright (1.3 GB)
 #   bash scripts/test_lowest.sh --write                 write lowest.txt anew, after bounds changed
 # What it installs is removed in the end.
 set -euo pipefail
