@@ -105,8 +105,9 @@ def drawn(
     and a map of any size."""
     panels = [draw_regions(pixels, (), mask)]
     if anomaly_map is not None and threshold is not None:
-        size = pixels.shape[1::-1]
-        large = np.asarray(Image.fromarray(anomaly_map.astype(np.float32)).resize(size, Image.Resampling.BILINEAR))
+        height, width = pixels.shape[:2]
+        as_image = Image.fromarray(anomaly_map.astype(np.float32))
+        large = np.asarray(as_image.resize((width, height), Image.Resampling.BILINEAR))
         hot = outlined(
             draw_heatmap(pixels, large, threshold), large > threshold, distance_px=0, width_px=1, color=WHITE
         )
