@@ -3,6 +3,7 @@
 import difflib
 import gc
 import inspect
+import math
 import re
 import sys
 import traceback
@@ -212,7 +213,17 @@ def read_config(config_class: type[Config], arguments: Sequence[str] | None = No
     except (UnicodeDecodeError, RecursionError) as error:
         reason = "nested without end" if isinstance(error, RecursionError) else error
         parser.error(f"the file of --config is no YAML ({reason}); name another one.")
+    for name in types:
+        if not _is_finite(read[name]):
+            parser.error(f"{_flag(name)} must be of finite numbers, not {read[name]!r}.")
     return config_class(**{name: _of_type(read[name], types[name]) for name in types})
+
+
+def _is_finite(value: object) -> bool:
+    """Whether what YAML reads of .nan, .inf and 1e400 is no part of it: with a threshold of none of these, every image
+    is good."""
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else (value,)
+    return all(math.isfinite(part) for part in parts if isinstance(part, float))
 
 
 def _path(text: str) -> Path:

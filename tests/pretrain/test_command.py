@@ -162,6 +162,12 @@ def test_wrong_values_are_named_in_one_sentence(capsys):
     assert refusal(capsys, "--count", "1", "--most", "x") == "error: --most must be a whole number, not 'x'."
     assert refusal(capsys, "--count", "1", "--most", "") == "error: --most must be a whole number, not ''."
     assert refusal(capsys) == "error: --count must be given."
+    for typed, read in ((".nan", "nan"), ("1e400", "inf"), ("-.inf", "-inf")):  # as YAML has them
+        line = refusal(capsys, "--count", "1", f"--rate={typed}")
+        assert line == f"error: --rate must be of finite numbers, not {read}."
+    with pytest.raises(SystemExit):
+        read_config(Wider, ["--count", "1", "--sizes", "[1, .inf]"])
+    assert "--sizes must be of finite numbers" in capsys.readouterr().err
     assert "--config" in (line := refusal(capsys, "--config", "/nowhere.yaml")) and "/nowhere.yaml" in line
 
 
