@@ -53,12 +53,13 @@ def index_folder(vectors: Vectors) -> Path:
     return vectors.folder / "index"
 
 
-def open_index(vectors: Vectors, config: Build | None = None, hold: Hold = HeldHere) -> Index:
-    """The index of these vectors: as it is, brought up to date, or built if there is none; stderr says which."""
+def open_index(vectors: Vectors, config: Build | None = None, hold: Hold = HeldHere, mapped: bool = True) -> Index:
+    """The index of these vectors: as it is, brought up to date, or built if there is none; stderr says which. One that
+    is as it should be is not read but `mapped`, for what ends soon: whoever copies over its files ends the process."""
     config, folder = config or Build(vectors.folder), index_folder(vectors)
     if not config.rebuild and (folder / CURRENT).exists():
         # Mapped, an index that is only searched need not be read as a whole, nor be writable.
-        index = Index.load(folder, mapped=True, hold=hold)
+        index = Index.load(folder, mapped=mapped, hold=hold)
         _check_shards(index, config, folder)
         index.check_source(vectors.source.as_json())
         if not any(map(len, differences(index, vectors))):

@@ -52,7 +52,7 @@ class SimilarImages:
     ) -> None:
         self._images, self._database, self._lock = images, database, threading.Lock()
         self._vectors = open_vectors(vectors) if vectors else None
-        self._index = open_index(self._vectors) if self._vectors else None
+        self._index = open_index(self._vectors, mapped=False) if self._vectors else None
         self._kept: Index | None = None
         self._digests: dict[int, str] = {}
         self._last_id = 0

@@ -41,3 +41,14 @@ def test_a_damaged_index_is_one_sentence_and_can_be_built_again(pooled, tmp_path
     assert "is cut off" in refusal(open_index, Vectors(copy))
     assert len(open_index(Vectors(copy), Build(copy, rebuild=True))) == 90
     assert len(open_index(Vectors(copy))) == 90
+
+
+def test_an_index_in_memory_outlives_its_files(pooled, tmp_path):
+    """A process whose mapped file is cut off, as `cp` does first, is ended by a signal."""
+    copy = Path(shutil.copytree(pooled.folder, tmp_path / "v"))
+    mapped, read = (open_index(Vectors(copy), mapped=is_mapped) for is_mapped in (True, False))
+    found = mapped.search(Vectors(copy)[:3], 5)
+    del mapped
+    for file in index_folder(Vectors(copy)).iterdir():
+        file.write_bytes(b"")
+    assert (read.search(Vectors(copy)[:3], 5).ids == found.ids).all()
