@@ -1,5 +1,6 @@
 """A folder that something writes images into: each whole one is a part, once, whatever is restarted in between."""
 
+import errno
 import os
 import shutil
 import threading
@@ -11,6 +12,7 @@ from typing import NamedTuple
 from downstream.stations.contract import Frame, Source, Surroundings
 from downstream.stations.sources.config import Folder
 from pretrain.data.images import SUFFIXES
+from pretrain.files import whole_file
 
 
 class File(NamedTuple):
@@ -71,7 +73,7 @@ class FolderSource(Source):
         for key, path in list(self._judged.items()):
             try:
                 done.mkdir(parents=True, exist_ok=True)
-                shutil.move(path, unused(done / path.name))
+                _move(path, unused(done / path.name))
             except FileNotFoundError:  # somebody took it away meanwhile
                 pass
             except OSError as error:
@@ -111,6 +113,18 @@ class FolderSource(Source):
         except OSError as error:
             self._read_problem = f"the folder {self.options.path} cannot be read ({error.strerror})"
         return found
+
+
+def _move(path: Path, target: Path) -> None:
+    """Also to another disk; one that is full there leaves nothing of it, however often it is tried."""
+    try:
+        path.rename(target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        with whole_file(target) as unfinished:
+            shutil.copy2(path, unfinished)
+        path.unlink()
 
 
 def unused(path: Path) -> Path:

@@ -1,12 +1,16 @@
 """New files only, whole ones only, each once, whatever is restarted."""
 
+import errno
 import os
 import threading
 import time
+from pathlib import Path
 
 import pytest
+from dying import has_room
 from line_here import surroundings, until
 
+from downstream.stations.contract import Frame
 from downstream.stations.sources.config import Folder
 from downstream.stations.sources.folder import FolderSource, unused
 
@@ -85,6 +89,23 @@ def test_what_cannot_be_moved_is_said_and_tried_again(watching, tmp_path):
     (tmp_path / "done").unlink()
     until(lambda: source.problem is None)
     assert len(frames) == 1 and (tmp_path / "done" / "a.png").is_file()
+
+
+def test_another_disk_that_is_full_gets_no_half_images(tmp_path, monkeypatch):
+    """Each try, five a second, left another one there."""
+
+    def to_another_disk(*_) -> None:
+        raise OSError(errno.EXDEV, "another disk")
+
+    monkeypatch.setattr(Path, "rename", to_another_disk)
+    monkeypatch.setattr(os, "rename", to_another_disk)
+    source = FolderSource(Folder(path=tmp_path / "in", done=tmp_path / "done"), surroundings(tmp_path))
+    (tmp_path / "in" / "a.png").write_bytes(bytes(1000))
+    frame = Frame("a.png", 0.0, "a", tmp_path / "in" / "a.png")
+    assert has_room(100, lambda: [source.settled(frame) for _ in range(3)])
+    assert not list((tmp_path / "done").iterdir()) and frame.path.stat().st_size == 1000
+    source.settled(frame)
+    assert [path.stat().st_size for path in (tmp_path / "done").iterdir()] == [1000] and not frame.path.exists()
 
 
 def test_keys_are_the_same_after_a_restart(watching, tmp_path):
