@@ -24,11 +24,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from downstream.service.audit.chain import Entry, entry_from, faults, lost
 from downstream.service.audit.config import DEFAULT_RESULTS, Export, Verify
 from downstream.service.audit.log import all_faults, entries
 from downstream.service.audit.page import audit_page
-from downstream.service.database import Database, now
+from downstream.service.database import DamagedRow, Database, is_damaged, now
 from downstream.service.secret import secret_in
 from pretrain.command import UserError
 from pretrain.files import write_whole
@@ -78,6 +80,10 @@ def opened(results: str | None, password_file: Path | None) -> Iterator[Database
     database = Database(location, password_file and secret_in(password_file), is_read_only=True)
     try:
         yield database
+    except SQLAlchemyError as error:
+        state = "is damaged" if is_damaged(error) else "does not answer"
+        reason = error if isinstance(error, DamagedRow) else f"it {state}"
+        raise UserError(f"{database} cannot be read: {reason}.") from None
     finally:
         database.close()
 

@@ -38,14 +38,13 @@ prepare_environment test
 python=$VIRTUAL_ENV/bin/python
 lowest=$(mktemp -d)
 trap 'rm -rf "$lowest"' EXIT
-"$python" -m pip install --quiet --disable-pip-version-check --target "$lowest/uv" uv # pip knows only of the highest versions
-uv=$lowest/uv/bin/uv
-export UV_NO_CACHE=1 # nobody installs these again
+pip=("$python" -m pip --disable-pip-version-check --quiet)
 
 case ${1:-} in
 --write)
+    "${pip[@]}" install --target "$lowest/uv" uv # pip knows only of the highest versions
     # For the lowest Python too: later ones have no wheels of these versions.
-    "$uv" pip compile --quiet --upgrade --resolution lowest-direct --python-version 3.11.4 --extra test \
+    "$lowest/uv/bin/uv" pip compile --quiet --upgrade --resolution lowest-direct --python-version 3.11.4 --extra test \
         --annotation-style line --custom-compile-command "bash scripts/test_lowest.sh --write" \
         --output-file scripts/lowest.txt setup.cfg
     ;;
@@ -55,20 +54,29 @@ case ${1:-} in
         exit
     fi
     # What the environment has in the very version stays there.
-    sed -nE 's/^([a-z0-9-]+==[^ ]+).*/\1/p' scripts/lowest.txt |
-        grep -Ev '^(torch|torchvision|triton|nvidia-.*|cuda-.*|playwright)==' |
-        grep -vxFf <("$uv" pip freeze --python "$python") >"$lowest/differing.txt"
+    "$python" - scripts/lowest.txt >"$lowest/differing.txt" <<'PYTHON'
+import re
+import sys
+from importlib.metadata import distributions
+
+normal = lambda name: re.sub(r"[-_.]+", "-", name).lower()
+has = {(normal(each.name), each.version) for each in distributions()}
+for name, version in re.findall(r"^([a-z0-9-]+)==(\S+)", open(sys.argv[1]).read(), re.MULTILINE):
+    if (name, version) not in has and not re.fullmatch("torch|torchvision|triton|nvidia-.*|cuda-.*|playwright", name):
+        print(f"{name}=={version}")
+PYTHON
     echo "installing the lowest versions of $(wc -l <"$lowest/differing.txt") packages that $VIRTUAL_ENV has higher"
     # Without what these need, since that is pinned too.
-    "$uv" pip install --quiet --python "$python" --target "$lowest/packages" --no-deps --requirements "$lowest/differing.txt"
+    "${pip[@]}" install --target "$lowest/packages" --no-deps --no-compile --requirement "$lowest/differing.txt"
     # As in test.sh, whose style and types are not looked at twice.
     PYTHONPATH=$lowest/packages${PYTHONPATH:+:$PYTHONPATH} PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 OMP_NUM_THREADS=1 \
         "$python" -m pytest -p xdist -n 2 --max-worker-restart 0 --dist loadfile --no-loadscope-reorder \
         -o faulthandler_timeout=600 -o faulthandler_exit_on_timeout=true -m "not slow and not gpu" "${quick[@]}"
     ;;
 *)
-    "$uv" venv --quiet --seed --python 3.11 "$lowest/all"
-    "$uv" pip install --quiet --python "$lowest/all/bin/python" --requirements scripts/lowest.txt
-    VIRTUAL_ENV=$lowest/all PATH=$lowest/all/bin:$PATH bash scripts/test.sh "${@:-"${quick[@]}" "${more[@]}"}"
+    "$python" -m venv "$lowest/all"
+    "$lowest/all/bin/python" -m pip --disable-pip-version-check --quiet install --requirement scripts/lowest.txt
+    [ $# -gt 0 ] || set -- "${quick[@]}" "${more[@]}"
+    VIRTUAL_ENV=$lowest/all PATH=$lowest/all/bin:$PATH bash scripts/test.sh "$@"
     ;;
 esac

@@ -13,7 +13,7 @@ from pretrain.data.channels import PLAIN, Channels, ToFind, as_parts
 from pretrain.data.dataset import ImageSet, check_size, layout_of, load, usual_size
 from pretrain.data.decode_pool import pixel_digest
 from pretrain.data.images import GOOD, SUFFIXES, LayoutName, Problem, Record, check_names
-from pretrain.data.layouts import OF_DATA_SETS, has_layout, plain, scan, scan_plain
+from pretrain.data.layouts import data_set_below, has_layout, others_than_good, scan, scan_plain
 from pretrain.data.size import Asked
 
 # In place of a folder.
@@ -39,13 +39,12 @@ def good_images(
 
 
 def _check_all_good(folder: Path) -> None:
-    names = {name for each in plain.categories(folder).values() for name in each.relative_to(folder).parts}
-    if odd := sorted(name for name in names if name.lower() in OF_DATA_SETS - {"train"}):
-        below = next((each for each in sorted(folder.iterdir()) if has_layout(each)), None)
+    odd, below = others_than_good(folder), data_set_below(folder)
+    if odd or below:
         meant = f"did you mean --data {below}? Else name" if below else "name"
         raise UserError(
-            f"{folder} is laid out as no data set, so all of its images would be good ones, those in {odd[0]} too: "
-            f"{meant} a folder of good images alone, or give --layout plain if all are."
+            f"{folder} is laid out as no data set, so all of its images would be good ones, those in "
+            f"{odd or below.name} too: {meant} a folder of good images alone, or give --layout plain if all are."
         )
 
 

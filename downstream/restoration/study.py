@@ -125,7 +125,7 @@ def compute_cell(config: RestorationStudy, row: str, seed: int, detector: "Detec
     if not file.is_file():
         train(config, row, seed, detector.encoder, file.parent)
         evaluation = evaluate_cell(file.parent, images, config.severity, detector)
-        write_json(file, {"format": FORMAT, "options": options, **evaluation})
+        write_json(file, {"format": FORMAT, "cell": file.parent.name, "options": options, **evaluation})
     elif {"images": "None"} | read_cell(file)["options"] != options:  # cells of before had all images
         raise UserError(f"{file.parent} was computed with other options: choose another --out.")
 

@@ -63,10 +63,12 @@ def cell_file(out: Path, row: str, seed: int) -> Path:
 
 
 def read_cell(file: Path) -> dict:
-    """An evaluation. Raises UserError for one of another format."""
+    """An evaluation. Raises UserError for one of another format, or of another cell."""
     cell = stored_json(file, "remove it, and it is computed again")
     if (written := cell.get("format", 1)) != FORMAT:
         raise UserError(f"{file} has format {written}, and this heldout reads format {FORMAT}: choose another --out.")
+    if (of := cell.get("cell", file.parent.name)) != file.parent.name:
+        raise UserError(f"{file} has the figures of {of}: remove it, and it is computed again.")
     return cell
 
 

@@ -22,7 +22,7 @@ from starlette.types import ASGIApp
 from downstream.service.access import Access
 from downstream.service.batching import Busy
 from downstream.service.config import Settings
-from downstream.service.database import NO_SPACE, is_damaged, is_full
+from downstream.service.database import NO_SPACE, DamagedRow, is_damaged, is_full
 from downstream.service.decoding import RefusedImage
 from downstream.service.limits import AnswerFirst, BodyLimits
 from downstream.service.models import NoSuchModel
@@ -43,7 +43,6 @@ MAX_OTHER_REQUESTS = 64
 MAX_BODY_BYTES_AT_ONCE = 1 << 30
 # The largest request has so many images of the largest size.
 MAX_FULL_SIZE_IMAGES = 4
-DAMAGED = "the database is damaged: put its file aside, or a copy in its place."
 # What is in another user's hands, only to be read, or a file in place of a folder.
 IN_THE_WAY = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR)
 FULL = "no space is left for results or for kept images, and nothing is answered that is not kept: make room."
@@ -117,8 +116,9 @@ async def _database_failed(_: Request, error: SQLAlchemyError) -> JSONResponse:
         LOG.error(FULL)
         return JSONResponse({"detail": FULL}, 507)
     if is_damaged(error):
-        LOG.error(DAMAGED, extra={"metadata": {"reason": str(getattr(error, "orig", error))}})
-        return JSONResponse({"detail": DAMAGED}, 503)
+        said = str(error) if isinstance(error, DamagedRow) else "the database is damaged"
+        LOG.error(said, extra={"metadata": {"reason": str(getattr(error, "orig", error))}})
+        return JSONResponse({"detail": f"{said}: put a copy in its place."}, 503)
     return JSONResponse({"detail": "the database does not answer: try again."}, 503, {"Retry-After": "5"})
 
 

@@ -37,8 +37,9 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModu
 from downstream.service.migrating import alone, check_known, migrate
 from downstream.service.tables import IMAGES, RESULTS, SETTINGS
 from pretrain.command import UserError, installed_by
+from pretrain.reading import parse_json
 
-DISK_FULL = "53100"  # of PostgreSQL
+DISK_FULL, DAMAGED = "53100", ("XX001", "XX002")  # of PostgreSQL
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)  # of the system
 BUSY_S, CONNECT_S = 15, 5
 # So often BUSY_S, while another process builds indexes of millions of results.
@@ -47,7 +48,7 @@ ROWS_PER_PAGE = 1000
 
 
 class DamagedRow(SQLAlchemyError):
-    """A row holds what heldout does not write."""
+    """A row holds what heldout does not write. Its text says which one."""
 
 
 class StoredResult(NamedTuple):
@@ -337,16 +338,17 @@ def _read_any_text(connection, _) -> None:
     connection.text_factory = lambda text: text.decode(errors="replace")
 
 
-def read_stored(text: str) -> Any:
-    """The JSON of a row. Raises DamagedRow."""
+def read_stored(text: str, expected: type, of: str) -> Any:
+    """The JSON of a row, of which `of` says what it is. Raises DamagedRow."""
     try:
-        return json.loads(text)
-    except (TypeError, ValueError, RecursionError):
-        raise DamagedRow(f"a row holds {text!r:.40}, which is no JSON") from None
+        return parse_json(text, expected)
+    except (TypeError, ValueError):
+        raise DamagedRow(f"the database is damaged: {of} is {text!r:.40}") from None
 
 
 def _stored_result(row: Mapping) -> StoredResult:
-    return StoredResult(**{**row, "regions": read_stored(row["regions"])})
+    regions = read_stored(row["regions"], list, f"what result {row['id']} has of regions")
+    return StoredResult(**{**row, "regions": regions})
 
 
 def _stored_image(row: Mapping) -> StoredImage:
@@ -361,8 +363,9 @@ def is_full(error: SQLAlchemyError) -> bool:
 
 def is_damaged(error: SQLAlchemyError) -> bool:
     """Whether the file is, which does not mend itself."""
-    name = getattr(getattr(error, "orig", None), "sqlite_errorname", "")
-    return isinstance(error, DamagedRow) or name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB"))
+    cause = getattr(error, "orig", None)
+    is_sqlites = getattr(cause, "sqlite_errorname", "").startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB"))
+    return isinstance(error, DamagedRow) or is_sqlites or getattr(cause, "sqlstate", "") in DAMAGED
 
 
 def is_busy(error: DBAPIError) -> bool:

@@ -97,8 +97,9 @@ def keep(service: Service, model: str | None, roi: RoiJson | None, by: User) -> 
         raise HTTPException(413, f"a region may have {MAX_CHARACTERS // 1024} KiB as JSON: draw it with fewer points.")
     with service.database.alone() as connection:
         before = read_setting(connection, setting_name(loaded.name))
+        before = before and read_stored(before, dict, f"the region of {loaded.name}")
         write_setting(connection, setting_name(loaded.name), text)
-        add_change(connection, by.name, "drawn region", loaded.name, before and read_stored(before), after)
+        add_change(connection, by.name, "drawn region", loaded.name, before, after)
     return roi_response(service, loaded.name, by)
 
 
@@ -136,7 +137,7 @@ def roi_response(service: Service, model: str | None, user: User) -> RoiResponse
     inspector, path = loaded.inspector, service.models.path_of(loaded.name)
     in_force = as_stored(inspector.drawn_roi) if inspector.drawn_roi else None
     stored = service.database.settings().get(setting_name(loaded.name))
-    drawn = None if stored is None else read_stored(stored)
+    drawn = None if stored is None else read_stored(stored, dict, f"the region of {loaded.name}")
     return RoiResponse(
         model=loaded.name,
         in_force=in_force,

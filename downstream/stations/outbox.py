@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from downstream.service.monitoring import LOG
-from downstream.stations.signal import Signal
+from downstream.stations.signal import VERDICTS, Signal
 from pretrain.command import UserError
 
 FORMAT = 1
@@ -317,7 +317,7 @@ class Outbox:
 
     def _connected(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self.path, isolation_level=None, timeout=15, check_same_thread=False)
-        connection.text_factory = lambda text: text.decode(errors="replace")  # what is none is no signal, see _signal
+        connection.text_factory = lambda text: text.decode(errors="replace")  # what is no text is damage: see _signal
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute(f"PRAGMA wal_autocheckpoint={MOST_LOG_PAGES}")
@@ -344,7 +344,11 @@ class Outbox:
 
     def _signal(self, text: str) -> Signal:
         try:
-            return Signal.from_json(text)
+            if not str(text).isascii():
+                raise ValueError("a letter that no signal has")
+            if (signal := Signal.from_json(text)).verdict not in VERDICTS:
+                raise ValueError(f"a verdict {signal.verdict!r}")
+            return signal
         except (TypeError, ValueError) as error:
             raise self._damaged(error) from None
 

@@ -169,7 +169,7 @@ def _waiting(model: str) -> Select:
 
 def _as_spoken(row: Mapping) -> Spoken:
     fields = {name: row[name] for name in Feedback._fields}
-    feedback = Feedback(**{**fields, "marks": read_stored(row["marks"])})
+    feedback = Feedback(**{**fields, "marks": read_stored(row["marks"], dict, f"what feedback {row['id']} has marked")})
     of_result = (row["name"], row["digest"], row["model"], row["model_version"], row["is_defective"])
     return Spoken(feedback, *of_result, row["taken_back_by"])
 

@@ -77,7 +77,8 @@ class CameraWatch:
                 return None
             if known != generation:
                 looks = self._database.rows(_of(model, version, CAMERA_REFERENCES.c.look))
-                references = references_of([look_from(read_stored(row["look"])) for row in looks])
+                stored = [read_stored(row["look"], dict, f"a look at {model}") for row in looks]
+                references = references_of([look_from(each) for each in stored])
             self._references[model, version] = (generation, references, time.monotonic())
             return references
 

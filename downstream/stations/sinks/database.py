@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from downstream.service.database import Database, ResultFilter, StoredImage, StoredResult, as_moment
+from downstream.service.database import Database, ResultFilter, StoredImage, StoredResult, as_moment, is_damaged
 from downstream.stations.contract import NotDelivered, Sink, Surroundings
 from downstream.stations.kept_images import awaited
 from downstream.stations.signal import Signal
@@ -37,7 +37,8 @@ class DatabaseSink(Sink):
                 digest = self._kept(image, folder, self._database) if image and folder else None
                 self._database.add_results([result._replace(digest=digest, is_kept=True) if digest else result])
         except SQLAlchemyError as error:
-            raise NotDelivered(f"the database does not answer ({type(error).__name__})") from None
+            what = "is damaged" if is_damaged(error) else "does not answer"
+            raise NotDelivered(f"the database {what} ({type(error).__name__})") from None
 
     def close(self) -> None:
         self._is_closing.set()

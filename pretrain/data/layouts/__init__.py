@@ -15,6 +15,7 @@ from typing import get_args
 from pretrain.command import UserError
 from pretrain.data.images import GOOD, SUFFIXES, LayoutName, Problem, Record, Scan, check_names
 from pretrain.data.layouts import plain, table
+from pretrain.data.layouts.folders import GOOD_WORDS
 from pretrain.reading import real_path
 
 SAME_AS = {"mpdd": "mvtec"}
@@ -90,9 +91,25 @@ def layout_to_learn_from(folder: Path, asked: LayoutName | None) -> LayoutName |
     if asked or not folder.is_dir() or has_layout(folder):
         return asked
     found = [folder, *plain.categories(folder).values()]
-    names = {name.lower() for each in found[1:] for name in each.relative_to(folder).parts}
-    is_data_set = bool(names & OF_DATA_SETS) or any(map(kept_for_testing, found))
+    is_data_set = bool(others_than_good(folder)) or any(map(kept_for_testing, found))
     return None if is_data_set or not found[1:] else "plain"
+
+
+def others_than_good(folder: Path) -> str | None:
+    """Of a folder that no layout knows, the name of one below in which are images that are not to be learned from:
+    named as tests, masks and defects are, or beside one that is named as good images are."""
+    places = [where.relative_to(folder).parts for where in plain.categories(folder).values()]
+    named = sorted(name for parts in places for name in parts if name.lower() in OF_DATA_SETS)
+    beside = sorted({parts[0] for parts in places if parts and parts[0].lower() not in GOOD_WORDS})
+    has_good = any(parts and parts[0].lower() in GOOD_WORDS for parts in places)
+    return next(iter(named or (beside if has_good else ())), None)
+
+
+def data_set_below(folder: Path) -> Path | None:
+    """The first laid out folder in another one, or in one of those."""
+    inner = [each for each in sorted(folder.iterdir()) if each.is_dir()]
+    below = (each for level in (inner, (each for outer in inner for each in sorted(outer.iterdir()))) for each in level)
+    return next((each for each in below if has_layout(each)), None)
 
 
 def category_folders(folder: Path, layout: LayoutName | None = None) -> dict[str, Path]:

@@ -20,7 +20,7 @@ def test_good_images_are_train_good_or_all_of_a_plain_folder(demo_folder):
     nuts = good_images(demo_folder, "hazelnut", 32)
     assert nuts.categories == ["hazelnut"] or tuple(nuts.categories) == ("hazelnut",)
     assert {record.path.parent.parent.name for record in nuts.records} == {"train"} and len(nuts) == 12
-    plain = good_images(demo_folder / "hazelnut" / "test", "bolt", 32)
+    plain = good_images(demo_folder / "hazelnut" / "test", "bolt", 32, layout="plain")
     assert {(record.category, record.split, record.defect) for record in plain.records} == {("bolt", "train", "good")}
     assert len(plain) == len(list((demo_folder / "hazelnut" / "test").rglob("*.png")))
     with pytest.raises(UserError, match="several categories: choose one with --category, of bottle, hazelnut, leather"):
@@ -35,6 +35,11 @@ def test_the_parent_of_a_data_set_is_no_folder_of_good_images(demo_folder, tmp_p
     shutil.copy(min((demo_folder / "hazelnut" / "test" / "good").iterdir()), tmp_path / "plain" / "Bad")
     with pytest.raises(UserError, match="Bad too: name a folder of good images alone"):
         good_images(tmp_path / "plain", None, 64)
+    with pytest.raises(UserError, match="those in crack too"):  # beside good
+        good_images(tmp_path / "sets" / "hazelnut" / "test", None, 64)
+    MADE["ksdd"](tmp_path / "deep" / "er" / "ksdd")
+    with pytest.raises(UserError, match=f"did you mean --data {tmp_path}/deep/er[?]"):
+        good_images(tmp_path / "deep", None, 64)
     assert len(good_images(tmp_path / "plain", None, 64, layout="plain")) == 1
 
 

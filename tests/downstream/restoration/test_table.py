@@ -30,3 +30,11 @@ def test_a_cell_of_another_format_is_refused(tmp_path):
     file.write_text(json.dumps({"by": {}}))
     with pytest.raises(UserError, match="has format 1, and this heldout reads format 2: choose another --out"):
         read_cell(file)
+
+
+def test_a_cell_in_the_place_of_another_is_refused(tmp_path):
+    file = cell_file(tmp_path, "sadnet", 1)
+    file.parent.mkdir()
+    file.write_text(json.dumps({"format": FORMAT, "cell": cell_file(tmp_path, "sadnet", 0).parent.name}))
+    with pytest.raises(UserError, match="has the figures of sadnet-seed-0: remove it"):
+        read_cell(file)

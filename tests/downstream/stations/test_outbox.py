@@ -184,7 +184,11 @@ def test_a_statement_that_is_wrong_fails_alone(outbox):
     assert outbox.finish(verdict(1)).result(5).part == 1 and outbox.problem is None
 
 
-@pytest.mark.parametrize("text", ["'{}'", "'[]'", "'x'", "NULL", "x'ff'", "CAST(x'ff' AS TEXT)", "5"])
+FLIPPED = "CAST(replace(CAST(json AS BLOB), CAST('pass' AS BLOB), x'f0617373') AS TEXT)"  # a bit of a letter
+
+
+@pytest.mark.parametrize("text", ["'{}'", "'[]'", "'x'", "NULL", "x'ff'", "CAST(x'ff' AS TEXT)", "5", FLIPPED,
+                                  "replace(json, '\"pass', '\"qass')"])  # fmt: skip
 def test_a_damaged_signal_is_said_as_other_damage(outbox, text):
     outbox.finish(verdict(1)).result(5)
     outbox._asked(lambda connection: connection.execute(f"UPDATE signals SET json = {text}")).result(5)
