@@ -145,7 +145,7 @@ def test(config: AreaTest) -> None:
         Progress("inspecting", len(records)) as progress,
     ):
         for problem in problems:
-            results.problems.append(problem)
+            results.problems += [problem] if problem.is_untested else []
             progress.print(f"{problem.path}: {problem.reason}")
         for record, inspection in zip(records, model.inspect([record.path for record in records]), strict=True):
             if isinstance(inspection, Problem):

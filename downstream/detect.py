@@ -75,6 +75,7 @@ def run(config: Run) -> int:
     ):
         for problem in problems:
             progress.print(f"{problem.path}: {problem.reason}")
+        problems = [each for each in problems if each.is_untested]
         for record, result in zip(records, model.inspect([record.path for record in records]), strict=True):
             if isinstance(result, Problem):
                 problems.append(result)

@@ -5,6 +5,7 @@ VGG16's ten frozen convolutions take four fifths of a training step; what they g
 is 0.4 MB an image of 224 px. It is kept in fp32: halves would be half as large, and another result.
 """
 
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -63,3 +64,5 @@ class FrozenFeatures:
                     raise UserError("images of different sizes in one training: give them one size.")
                 file.write(memoryview(features[: len(positions)].float().cpu().contiguous().numpy()))
                 progress.advance(len(positions))
+            file.flush()
+            os.fsync(file.fileno())

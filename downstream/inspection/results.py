@@ -217,7 +217,7 @@ class DetectResults(ResultsFile):
             )
         self._print_useless_masks()
         if problems:
-            print(f"{len(problems)} files could not be used, see above")
+            print(f"{len(problems)} images could not be inspected, see above")
         for file in (RESULTS, *(FORMATS[name][0] for name in self._formats)):
             print(f"results: {self.folder / file}")
         if self._drawings:

@@ -19,7 +19,7 @@ def main(config: Learn) -> None:
     """Learn, report, and promote or say how."""
     start_s = time.perf_counter()
     learned = learn(config.model, of_model(config.model, read_feedback(config.feedback)), config.device)
-    for path, reason in learned.problems:
+    for path, reason, _ in learned.problems:
         print(f"left out: {path}: {reason}")
     print(f"version {learned.number} of {config.model} learned from {learned.sentence}, "
           f"in {duration(time.perf_counter() - start_s)}")  # fmt: skip

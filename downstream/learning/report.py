@@ -78,7 +78,7 @@ def as_json(learned: Learned) -> dict:
         "figures": {"in_use": proof.before._asdict(), "new": proof.after._asdict()},
         "auroc_difference": proof.auroc_difference._asdict() if proof.auroc_difference else None,
         "why_not_better": why_not_better(proof),
-        "problems": [{"image": str(path), "reason": reason} for path, reason in learned.problems],
+        "problems": [{"image": str(path), "reason": reason} for path, reason, _ in learned.problems],
         "images": [{**each._asdict(), "is_changed": each.is_changed} for each in proof.images],
     }
 

@@ -77,7 +77,7 @@ class Models:
         self._few = threading.Semaphore(READ_AT_ONCE)
         self._memory_bytes = memory_bytes
         self._loaded: dict[str, LoadedModel] = {}
-        self._failed: set[str] = set()  # those that could not be read when they were asked for last
+        self._failed: dict[str, int] = {}  # when those were written that could not be read
         # For each that is asked for just now: clients may ask for any name.
         self._reading: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
         if not self.names():
@@ -114,12 +114,17 @@ class Models:
         return self._loaded.get(name)
 
     def is_well(self, name: str) -> bool:
-        """Whether a model can be had. One that only had to make room in memory is not read again for it."""
-        if name not in self._loaded and name not in self._failed:
-            return name in self._paths()
+        """Whether a model can be had. It is read for that once, after it was written anew; not because it only had to
+        make room in memory, nor again where it could not be read."""
+        loaded = self._loaded.get(name)
         try:
-            return bool(self.load(name))
-        except (NoSuchModel, UserError):
+            written_ns = decision_file(self.path_of(name)).stat().st_mtime_ns
+            if self._failed.get(name) == written_ns:
+                return False
+            return loaded is None or loaded.written_ns == written_ns or bool(self.load(name))
+        except (NoSuchModel, FileNotFoundError):
+            return loaded is not None
+        except (UserError, OSError):
             return False
 
     def all_in_memory(self) -> list[LoadedModel]:
@@ -141,10 +146,8 @@ class Models:
                     raise
             else:
                 if loaded is None or loaded.written_ns != written_ns:
-                    self._failed.add(name)
                     with self._few:
-                        loaded = self._read(name, path, written_ns)
-                    self._failed.discard(name)
+                        loaded = self._read_whole(name, path, written_ns)
             self._keep(loaded)
             return loaded
 
@@ -155,6 +158,15 @@ class Models:
             self._loaded[loaded.name] = loaded
             while len(self._loaded) > 1 and sum(one.size_bytes for one in self._loaded.values()) > self._memory_bytes:
                 del self._loaded[next(iter(self._loaded))]
+
+    def _read_whole(self, name: str, path: Path, written_ns: int) -> LoadedModel:
+        try:
+            loaded = self._read(name, path, written_ns)
+        except UserError:
+            self._failed[name] = written_ns
+            raise
+        self._failed.pop(name, None)
+        return loaded
 
     def _read(self, name: str, path: Path, written_ns: int) -> LoadedModel:
         try:

@@ -295,10 +295,13 @@ class Service:
     def has_space(self) -> bool:
         """Whether one more image could be kept: it fits onto the disk, and may be written there."""
         folder = Path(self.settings.kept_images).absolute()
-        while not folder.exists():  # made when the first is kept
-            folder = folder.parent
-        may_write = folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
-        return may_write and shutil.disk_usage(folder).free >= self.settings.max_image_bytes
+        try:
+            while not folder.exists():  # made when the first is kept
+                folder = folder.parent
+            may_write = folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
+            return may_write and shutil.disk_usage(folder).free >= self.settings.max_image_bytes
+        except OSError:  # one above it is in another user's hands
+            return False
 
     async def decoded(self, data: bytes, size_px: Size, channels: Channels = PLAIN) -> Decoded:
         """At `size_px`. Raises RefusedImage."""

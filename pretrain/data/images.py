@@ -51,10 +51,11 @@ class Record:
 
 
 class Problem(NamedTuple):
-    """A file that cannot be used as it is, and why."""
+    """A file that cannot be used as it is, and why; `is_untested` where an image that would be tested is left out."""
 
     path: Path
     reason: str
+    is_untested: bool = True
 
 
 class Scan(NamedTuple):

@@ -29,9 +29,8 @@ def read(category: str, where: Path, normals_only: bool) -> Iterator[Record | Pr
             continue
         labels = where / part / "Label"
         if not labels.is_dir() and (images := images_in(where / part)):
-            yield Problem(
-                labels, f"is not there, so nothing says which of {len(images)} images are good: fetch it again"
-            )
+            reason = f"is not there, so nothing says which of {len(images)} images are good: fetch it again"
+            yield Problem(labels, reason, split == "test")
             continue
         masks = {path.stem.removesuffix(LABEL): path for path in images_in(labels)}
         listed = labels / "Labels.txt"
@@ -43,11 +42,12 @@ def read(category: str, where: Path, normals_only: bool) -> Iterator[Record | Pr
             ending = missing.pop(path.stem, None)
             if mask is None and ending:
                 lost = labels / f"{path.stem}{LABEL}{ending}"
-                yield Problem(lost, f"is named in {listed.name}, but is not there")
+                yield Problem(lost, f"is named in {listed.name}, but is not there", False)
             yield Record(path, category, split, DEFECT if mask or ending else GOOD, mask)
-        yield from (Problem(mask, "a mask without its image") for mask in masks.values())
+        yield from (Problem(mask, "a mask without its image", False) for mask in masks.values())
         gone = sorted(missing.keys() - masks.keys())
-        yield from (Problem(where / part / stem, f"has a label in {listed.name}, but is not there") for stem in gone)
+        reason = f"has a label in {listed.name}, but is not there"
+        yield from (Problem(where / part / stem, reason, split == "test") for stem in gone)
 
 
 def _text(listed: Path) -> str:

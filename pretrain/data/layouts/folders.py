@@ -69,10 +69,11 @@ def labeled_tree(
                     used.add(mask)
                     yield Record(path, category, split, defect, mask)
             for path in images_in(where / part):
-                yield Problem(path, f"lies in {part}/ itself; move it into {part}/{GOOD}/ or {part}/DEFECT/")
+                reason = f"lies in {part}/ itself; move it into {part}/{GOOD}/ or {part}/DEFECT/"
+                yield Problem(path, reason, split == "test")
     for defect, of_defect in masks.items():
         reason = "a mask of a good image" if defect == GOOD else "a mask without its image"
-        yield from (Problem(mask, reason) for mask in of_defect.values() if mask not in used)
+        yield from (Problem(mask, reason, False) for mask in of_defect.values() if mask not in used)
 
 
 def _masks_by_defect(folder: Path) -> tuple[dict[str, dict[str, Path]], list[Problem]]:
@@ -87,7 +88,7 @@ def _masks_by_defect(folder: Path) -> tuple[dict[str, dict[str, Path]], list[Pro
         for path, stem in stems.items():
             known = of_defect.setdefault(stem.removesuffix("_mask"), path)
             if known != path:
-                problems.append(Problem(path, f"a second mask of the image that {known.name} belongs to"))
+                problems.append(Problem(path, f"a second mask of the image that {known.name} belongs to", False))
     return masks, problems
 
 

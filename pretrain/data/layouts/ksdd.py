@@ -48,7 +48,7 @@ def told_by_masks(paths: list[Path], ending: str, category: str, split: str) -> 
             yield Problem(mask, str(error))
             continue
         yield Record(path, category, split, DEFECT if is_defective else GOOD, mask if is_defective else None)
-    yield from (Problem(mask, "a mask without its image") for mask in masks.values())
+    yield from (Problem(mask, "a mask without its image", False) for mask in masks.values())
 
 
 @lru_cache(maxsize=1 << 16)  # a command lists its folder more than once

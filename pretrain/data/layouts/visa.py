@@ -45,7 +45,7 @@ def read(category: str, where: Path, normals_only: bool) -> Iterator[Record | Pr
         mask = None if is_good else masks.pop(path.stem, None)
         is_known = split in SPLITS
         yield Record(path, category, split, defect, mask) if is_known else Problem(path, f"is in no split of {SPLIT}")
-    yield from (Problem(mask, "a mask without its image") for mask in masks.values())
+    yield from (Problem(mask, "a mask without its image", False) for mask in masks.values())
     for name, split in splits.items():
         if not normals_only or (split == "train" and name.startswith(GOOD_IMAGES)):
             found = named(where, name, split_csv)

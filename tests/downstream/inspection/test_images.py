@@ -90,8 +90,11 @@ def test_what_a_laid_out_folder_holds_and_cannot_be_inspected_is_told(tmp_path):
     MADE["mvtec"](tmp_path)
     shutil.copytree(tmp_path / "nut", tmp_path / "bolt")
     loose = Path(shutil.copy(tmp_path / "nut/test/crack/0.png", tmp_path / "nut/test"))
+    shutil.copy(loose, tmp_path / "nut/train/0.png")
+    shutil.copy(loose, tmp_path / "nut/ground_truth/crack/of_none_mask.png")
     records, problems = records_to_inspect([tmp_path], "nut")
-    assert len(records) == 2 and [problem.path for problem in problems] == [loose]
+    assert len(records) == 2 and len(problems) == 3
+    assert [problem.path for problem in problems if problem.is_untested] == [loose]  # neither a mask nor one of train/
     assert records_to_inspect([tmp_path], "bolt")[1] == []
 
 

@@ -119,7 +119,7 @@ def test_bad_files_are_named_and_the_rest_is_cached(folder):
     (folder / "zero.png").write_bytes(b"")
     (folder / "cut.png").write_bytes((folder / "000.png").read_bytes()[:200])
     cached = open_cached(folder, [*sorted(folder.iterdir()), folder / "gone.png"], SIZE_PX, 2)
-    assert sorted((path.name, reason[:12]) for path, reason in cached.problems) == [
+    assert sorted((path.name, reason[:12]) for path, reason, _ in cached.problems) == [
         ("cut.png", "damaged or c"),
         ("gone.png", "No such file"),
         ("zero.png", "the file is "),

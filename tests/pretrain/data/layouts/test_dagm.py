@@ -31,7 +31,7 @@ def test_what_is_half_there_is_named_and_no_defect_becomes_good(tmp_path):
         file.write("4\t1\t0600.PNG\t0\t0600_label.PNG\n")
     found = scan(tmp_path)
     assert found.records[1].defect == "defect" and found.records[1].mask is None
-    assert [tuple(problem) for problem in found.problems] == [
+    assert [problem[:2] for problem in found.problems] == [
         (labels / "0577_label.PNG", "is named in Labels.txt, but is not there"),
         (stray, "a mask without its image"),
         (labels.parent / "0600", "has a label in Labels.txt, but is not there"),

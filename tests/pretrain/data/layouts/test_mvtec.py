@@ -98,10 +98,10 @@ def test_masks_that_belong_to_nothing_are_named(folder):
     found = scan(folder)
     assert sorted(found.problems) == sorted(
         [
-            Problem(stray, "a mask without its image"),
-            Problem(cracks / "0_mask.png", "a second mask of the image that 0.png belongs to"),
-            Problem(of_good, "a mask of a good image"),
-            Problem(of_no_kind, "a mask without its image"),
+            Problem(stray, "a mask without its image", False),
+            Problem(cracks / "0_mask.png", "a second mask of the image that 0.png belongs to", False),
+            Problem(of_good, "a mask of a good image", False),
+            Problem(of_no_kind, "a mask without its image", False),
         ]
     )
     assert second in {record.mask for record in found.records}
