@@ -221,9 +221,11 @@ def _exchange(first: Path, second: Path) -> None:
 
 
 def stored_json(file: Path, remedy: str) -> dict:
-    """What a JSON file of ours holds. Raises UserError, with the remedy, where it is damaged."""
+    """What a JSON file of ours holds. Raises UserError where it is not there or, with the remedy, damaged."""
     try:
         return unsealed(read_json(file))
+    except FileNotFoundError:
+        raise UserError(f"{file} is not there: what writes it has not come to its end; call that again.") from None
     except (OSError, ValueError) as error:
         raise UserError(f"{file} is damaged ({error}): {remedy}.") from None
 

@@ -128,9 +128,7 @@ async def _disk_failed(_: Request, error: OSError) -> JSONResponse:
         return JSONResponse({"detail": FULL}, 507)
     if error.errno not in IN_THE_WAY:
         raise error
-    reason = (
-        f"{error.filename or 'a file'} cannot be used ({error.strerror}), and nothing is answered that is not kept"
-    )
+    reason = f"{error.filename or 'a file'} cannot be used ({error.strerror}), and nothing is answered that is not kept"
     LOG.error(reason)
     return JSONResponse({"detail": f"{reason}: look at that folder."}, 507)
 

@@ -192,3 +192,4 @@ def test_a_study_that_goes_on_is_nothing_half_and_a_report_without_an_end_is(tmp
     write_study(tmp_path, {"cells": []})
     (tmp_path / "report.html").write_text("<html>")
     assert "has no end" in full_disk.half_left(study, tmp_path)
+    assert full_disk.half_left(WRITERS["restore study"], tmp_path) is None  # the same of restorers
