@@ -145,7 +145,7 @@ class BatchErrorResponse(ErrorResponse):
 
 class ModelResponse(Schema):
     name: str
-    is_loaded: bool
+    is_loaded: bool = Field(description="Whether it is the one in use.")
 
 
 class ModelsResponse(Schema):

@@ -65,6 +65,7 @@ class Damage(Attack):
             made = kind.make(self._material)
             looked_at = shutil.copytree(made, self._material.folder / "looked at" / name)  # some are changed by a look
             self._made[name] = made, kind.opened(Path(looked_at), self._material)
+            shutil.rmtree(looked_at)
         whole, expected = self._made[name]
         copied = Path(shutil.copytree(whole, folder / name))
         files = [path for path in sorted(copied.rglob("*")) if path.is_file() and path.stat().st_size]

@@ -11,6 +11,7 @@ from dataclasses import Field, fields
 from pathlib import Path
 from typing import Literal, get_args, get_origin, get_type_hints
 
+from downstream.inspection.results import SOMETHING_UNREADABLE
 from scripts.attacks.attack import Attack, traceback_in
 from scripts.attacks.command_lines import config_of
 from scripts.attacks.damage import NESTED
@@ -18,7 +19,6 @@ from scripts.attacks.material import CATEGORY, Material, Started
 from scripts.attacks.writers import WRITERS
 
 SECONDS, SECONDS_OF_MUCH, MEMORY_BYTES = 120, 15, 16 << 30
-NOT_READ = 3  # the exit code where some images could not be read
 # What starts other machines, servers or GPUs, or writes beside the output.
 LEFT_ALONE = ("address", "track", "device", "compile")
 NUMBERS = ("-1", "0", "1", "2", "3", "65", "100000", "1e5", "9223372036854775808", "nan")
@@ -56,7 +56,7 @@ class OddOptions(Attack):
             process.kill()
         if failed := traceback_in(error):
             return f"{said}: {failed}"
-        if process.returncode not in (*writer.ends_with, 2, NOT_READ):
+        if process.returncode not in (*writer.ends_with, 2, SOMETHING_UNREADABLE):
             return f"{said}: exit code {process.returncode}: {error[-300:]}"
         if process.returncode == 2 and "error: " not in error:
             return f"{said}: it does not say what is wrong: {error[-300:]}"

@@ -7,6 +7,7 @@ import pytest
 
 from baselines.contract.threshold import Threshold
 from downstream.study.cell import FORMAT, Cell, CellResult, RowKey, read_cell, write_cell
+from downstream.study.record import is_finished
 from pretrain.command import UserError
 from pretrain.files import read_tensors, write_tensors
 
@@ -75,5 +76,6 @@ def test_a_cell_of_another_format_or_without_its_parts_is_a_mistake(change, resu
 def test_a_cell_in_the_place_of_another_is_computed_again(result, tmp_path):
     there = replace(CELL, seed=1).file(tmp_path)
     write_cell(result, there)
+    assert is_finished(there) is False
     with pytest.raises(UserError, match="holds another cell, padim-SimCLR-4-normals-seed-0"):
         read_cell(there)
