@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import MISSING, fields
 from importlib import import_module
+from itertools import pairwise
 from numbers import Integral, Real
 from pathlib import Path
 from types import UnionType
@@ -208,6 +209,14 @@ def read_config(config_class: type[Config], arguments: Sequence[str] | None = No
             shown["type"] = kept if is_text else types[field.name]
         parser.add_argument(_flag(field.name), **shown)
     typed = sys.argv[1:] if arguments is None else list(arguments)
+    for file in _config_files(typed):
+        from pretrain.reading import read_yaml  # jsonargparse would wait for a pipe, and for ever for nested aliases
+
+        try:
+            read_yaml(Path(file), object)
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            parser.error(f"the file {file} of --config cannot be read ({reason}); name another one.")
     try:
         read = parser.parse_args(_known_flags(typed, config_class))
     except (UnicodeDecodeError, RecursionError) as error:
@@ -231,6 +240,11 @@ def _path(text: str) -> Path:
     if not text:
         raise ValueError("an empty name is no file and no folder.")
     return Path(text)
+
+
+def _config_files(arguments: Sequence[str]) -> list[str]:
+    pairs = [word.split("=", 1) if "=" in word else (word, after) for word, after in pairwise([*arguments, ""])]
+    return [file for flag, file in pairs if flag == "--config" and file]
 
 
 def _known_flags(arguments: Sequence[str], config_class: type) -> list[str]:

@@ -1,6 +1,7 @@
 """Flags, YAML and user errors."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -277,6 +278,15 @@ def test_names_keep_their_order_and_drop_repeats():
 def test_a_file_of_options_that_is_none_is_a_sentence(content, tmp_path, capsys):
     (tmp_path / "options.yaml").write_bytes(content)
     assert refusal(capsys, "--count", "1", "--config", str(tmp_path / "options.yaml"))
+
+
+def test_no_pipe_is_waited_for_and_no_aliases_are_followed(tmp_path, capsys):
+    """Ten levels of nine aliases are some gigabytes once somebody looks at them."""
+    os.mkfifo(tmp_path / "pipe")
+    assert "no regular file" in refusal(capsys, "--count", "1", f"--config={tmp_path / 'pipe'}")
+    levels = ["a0: &a0 [x]", *(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 10))]
+    (tmp_path / "options.yaml").write_text("\n".join(levels))
+    assert "aliases" in refusal(capsys, "--count", "1", "--config", str(tmp_path / "options.yaml"))
 
 
 def test_nearest_names_one_or_all():
