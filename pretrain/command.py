@@ -16,6 +16,8 @@ from pathlib import Path
 from types import UnionType
 from typing import Literal, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from pretrain.reading import read_yaml
+
 Config = TypeVar("Config")
 
 
@@ -210,10 +212,8 @@ def read_config(config_class: type[Config], arguments: Sequence[str] | None = No
         parser.add_argument(_flag(field.name), **shown)
     typed = sys.argv[1:] if arguments is None else list(arguments)
     for file in _config_files(typed):
-        from pretrain.reading import read_yaml  # jsonargparse would wait for a pipe, and for ever for nested aliases
-
         try:
-            read_yaml(Path(file), object)
+            read_yaml(Path(file), object)  # jsonargparse would wait for a pipe, and for ever for nested aliases
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
             parser.error(f"the file {file} of --config cannot be read ({reason}); name another one.")
