@@ -4,6 +4,7 @@ import difflib
 import gc
 import inspect
 import math
+import os
 import re
 import sys
 import traceback
@@ -16,7 +17,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Literal, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from pretrain.reading import read_yaml
+from pretrain.reading import MAX_YAML_BYTES, check_yaml, read_regular
 
 Config = TypeVar("Config")
 
@@ -213,7 +214,9 @@ def read_config(config_class: type[Config], arguments: Sequence[str] | None = No
     typed = sys.argv[1:] if arguments is None else list(arguments)
     for file in _config_files(typed):
         try:
-            read_yaml(Path(file), object)  # jsonargparse would wait for a pipe, and for ever for nested aliases
+            # jsonargparse would wait for a pipe, and for ever for nested aliases. What is no file may be YAML itself.
+            if os.path.lexists(path := os.path.expanduser(file)):
+                check_yaml(read_regular(path, MAX_YAML_BYTES))
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
             parser.error(f"the file {file} of --config cannot be read ({reason}); name another one.")

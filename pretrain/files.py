@@ -225,7 +225,7 @@ def stored_json(file: Path, remedy: str) -> dict:
     try:
         return unsealed(read_json(file))
     except FileNotFoundError:
-        raise UserError(f"{file} is not there: what writes it has not come to its end; call that again.") from None
+        raise UserError(f"{file} is not there: name another folder, or call again what writes it.") from None
     except (OSError, ValueError) as error:
         raise UserError(f"{file} is damaged ({error}): {remedy}.") from None
 

@@ -19,6 +19,7 @@ import yaml
 # An image of the most pixels that are accepted, 16 bits and four channels, is 1.4 GB.
 MAX_BYTES = 2**31
 MAX_JSON_BYTES, MAX_YAML_BYTES, MAX_LINE_BYTES = 2**27, 2**20, 2**20
+MAX_YAML_VALUES = 2**20
 # Nothing that is written here, or that annotations are made of, is nested deeper than ten.
 MAX_DEPTH = 100
 
@@ -94,22 +95,40 @@ def read_yaml(path: Path, expected: Schema = dict) -> Any:
 
 
 def parse_yaml(text: bytes | str, expected: Schema = dict) -> Any:
-    """The same of its text. Without aliases, as a few lines of them are gigabytes once somebody prints them."""
-    if len(text) > MAX_YAML_BYTES:
-        raise ValueError(f"its YAML has more than {MAX_YAML_BYTES} characters")
-    depth = 0
+    """The same of its text."""
+    check_yaml(text)
     try:
-        for event in yaml.parse(text, yaml.SafeLoader):  # which is slower the deeper it is: 100,000 levels took minutes
-            if isinstance(event, yaml.AliasEvent):
-                raise ValueError("its YAML has aliases, such as *a")
-            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-            if depth > MAX_DEPTH:
-                raise ValueError("its YAML is nested too deep")
         return _checked(yaml.safe_load(text), expected, "YAML")
     except yaml.YAMLError as error:
         raise ValueError(" ".join(str(error).split())[:200]) from None
     except (AttributeError, LookupError, OverflowError):  # what PyYAML lets through of `!!bool x`, `!!int ''`, 1:00.5
         raise ValueError("its YAML has a value that is none of its type") from None
+
+
+def check_yaml(text: bytes | str) -> None:
+    """Raise ValueError for what takes minutes or gigabytes to load or to print, as a few lines of nested aliases do."""
+    if len(text) > MAX_YAML_BYTES:
+        raise ValueError(f"its YAML has more than {MAX_YAML_BYTES} characters")
+    sizes, open_ones = {}, [["", 0]]  # values by anchor; those that are not at their end, with what is in them till now
+    try:
+        for event in yaml.parse(text, yaml.SafeLoader):  # which is slower the deeper it is: 100,000 levels took minutes
+            if isinstance(event, yaml.CollectionStartEvent):
+                open_ones.append([event.anchor, 1])
+                if len(open_ones) > MAX_DEPTH:
+                    raise ValueError("its YAML is nested too deep")
+                continue
+            if isinstance(event, yaml.CollectionEndEvent):
+                anchor, size = open_ones.pop()
+            elif isinstance(event, yaml.AliasEvent):
+                anchor, size = "", sizes.get(event.anchor, MAX_YAML_VALUES)  # one that leads to itself has no end
+            else:
+                anchor, size = getattr(event, "anchor", ""), int(isinstance(event, yaml.ScalarEvent))
+            sizes[anchor] = size
+            open_ones[-1][1] += size
+            if open_ones[-1][1] > MAX_YAML_VALUES:
+                raise ValueError(f"its YAML has aliases, such as *a, that make more than {MAX_YAML_VALUES} values")
+    except yaml.YAMLError as error:
+        raise ValueError(" ".join(str(error).split())[:200]) from None
 
 
 def _checked(value: object, expected: Schema, form: str) -> object:

@@ -40,16 +40,18 @@ lowest=$(mktemp -d)
 trap 'rm -rf "$lowest"' EXIT
 pip=("$python" -m pip --disable-pip-version-check --quiet)
 
+is_lowest=true # Python itself, since later ones have no wheels of these versions
+"$python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || is_lowest=false
+
 case ${1:-} in
 --write)
     "${pip[@]}" install --target "$lowest/uv" uv # pip knows only of the highest versions
-    # For the lowest Python too: later ones have no wheels of these versions.
     "$lowest/uv/bin/uv" pip compile --quiet --upgrade --resolution lowest-direct --python-version 3.11.4 --extra test \
         --annotation-style line --custom-compile-command "bash scripts/test_lowest.sh --write" \
         --output-file scripts/lowest.txt setup.cfg
     ;;
 --quick)
-    if ! "$python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))'; then
+    if ! $is_lowest; then
         echo "the lowest versions are NOT tested here: they are those of Python 3.11, and $VIRTUAL_ENV has another"
         exit
     fi
@@ -74,6 +76,7 @@ PYTHON
         -o faulthandler_timeout=600 -o faulthandler_exit_on_timeout=true -m "not slow and not gpu" "${quick[@]}"
     ;;
 *)
+    $is_lowest || { echo "error: they are those of Python 3.11, and $VIRTUAL_ENV has another" >&2; exit 1; }
     "$python" -m venv "$lowest/all"
     "$lowest/all/bin/python" -m pip --disable-pip-version-check --quiet install --requirement scripts/lowest.txt
     [ $# -gt 0 ] || set -- "${quick[@]}" "${more[@]}"

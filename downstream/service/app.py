@@ -117,7 +117,7 @@ async def _database_failed(_: Request, error: SQLAlchemyError) -> JSONResponse:
         return JSONResponse({"detail": FULL}, 507)
     if is_damaged(error):
         said = str(error) if isinstance(error, DamagedRow) else "the database is damaged"
-        LOG.error(said, extra={"metadata": {"reason": str(getattr(error, "orig", error))}})
+        LOG.error("the database is damaged", extra={"metadata": {"reason": str(getattr(error, "orig", error))}})
         return JSONResponse({"detail": f"{said}: put a copy in its place."}, 503)
     return JSONResponse({"detail": "the database does not answer: try again."}, 503, {"Retry-After": "5"})
 

@@ -77,7 +77,7 @@ class Models:
         self._few = threading.Semaphore(READ_AT_ONCE)
         self._memory_bytes = memory_bytes
         self._loaded: dict[str, LoadedModel] = {}
-        self._failed: dict[str, int] = {}  # when those were written that could not be read
+        self._failed: dict[str, list] = {}  # the files of those that could not be read
         # For each that is asked for just now: clients may ask for any name.
         self._reading: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
         if not self.names():
@@ -116,12 +116,13 @@ class Models:
     def is_well(self, name: str) -> bool:
         """Whether a model can be had. It is read for that once, after it was written anew; not because it only had to
         make room in memory, nor again where it could not be read."""
-        loaded = self._loaded.get(name)
+        loaded, failed = self._loaded.get(name), self._failed.get(name)
         try:
-            written_ns = decision_file(self.path_of(name)).stat().st_mtime_ns
-            if self._failed.get(name) == written_ns:
-                return False
-            return loaded is None or loaded.written_ns == written_ns or bool(self.load(name))
+            path = self.path_of(name)
+            if failed is not None:
+                return failed != files_of(path) and bool(self.load(name))
+            is_known = loaded is None or loaded.written_ns == decision_file(path).stat().st_mtime_ns
+            return is_known or bool(self.load(name))
         except (NoSuchModel, FileNotFoundError):
             return loaded is not None
         except (UserError, OSError):
@@ -160,10 +161,11 @@ class Models:
                 del self._loaded[next(iter(self._loaded))]
 
     def _read_whole(self, name: str, path: Path, written_ns: int) -> LoadedModel:
+        files = files_of(path)
         try:
             loaded = self._read(name, path, written_ns)
-        except UserError:
-            self._failed[name] = written_ns
+        except (UserError, OSError):
+            self._failed[name] = files
             raise
         self._failed.pop(name, None)
         return loaded
@@ -205,6 +207,15 @@ def is_utf8(name: str) -> bool:
         return bool(name.encode())
     except UnicodeEncodeError:
         return False
+
+
+def files_of(path: Path) -> list[tuple]:
+    """The files of a model as they are now: another list, as soon as one of them is replaced or may be read."""
+    try:
+        files = [path] if path.is_file() else sorted(path.iterdir())
+        return [(file.name, status.st_size, status.st_ctime_ns) for file in files for status in [file.stat()]]
+    except OSError:
+        return []
 
 
 def decision_file(path: Path) -> Path:

@@ -287,6 +287,9 @@ def test_no_pipe_is_waited_for_and_no_aliases_are_followed(tmp_path, capsys):
     levels = ["a0: &a0 [x]", *(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 10))]
     (tmp_path / "options.yaml").write_text("\n".join(levels))
     assert "aliases" in refusal(capsys, "--count", "1", "--config", str(tmp_path / "options.yaml"))
+    (tmp_path / "options.yaml").write_text("count: &few 3")
+    for word in (str(tmp_path / "options.yaml"), "{count: 3}"):
+        assert read_config(Config, ["--config", word]).count == 3
 
 
 def test_nearest_names_one_or_all():

@@ -124,7 +124,11 @@ def _move(path: Path, target: Path) -> None:
             raise
         with whole_file(target) as unfinished:
             shutil.copy2(path, unfinished)
-        path.unlink()
+        try:
+            path.unlink()
+        except OSError:
+            target.unlink()
+            raise
 
 
 def unused(path: Path) -> Path:

@@ -5,6 +5,7 @@ laid out otherwise. `read(category, where, normals_only)` gives a Record for eve
 half there. No image is opened, masks only where they alone say what is good, and nothing on disk is ever changed.
 """
 
+from collections import defaultdict
 from collections.abc import Collection
 from contextlib import suppress
 from importlib import import_module
@@ -96,20 +97,34 @@ def layout_to_learn_from(folder: Path, asked: LayoutName | None) -> LayoutName |
 
 
 def others_than_good(folder: Path) -> str | None:
-    """Of a folder that no layout knows, the name of one below in which are images that are not to be learned from:
-    named as tests, masks and defects are, or beside one that is named as good images are."""
-    places = [where.relative_to(folder).parts for where in plain.categories(folder).values()]
+    """Of a folder that no layout knows, the name of one in which are images that are not to be learned from: named as
+    tests, masks and defects are, or beside one that is named as good images are."""
+    places = _places(folder)
     named = sorted(name for parts in places for name in parts if name.lower() in OF_DATA_SETS)
-    beside = sorted({parts[0] for parts in places if parts and parts[0].lower() not in GOOD_WORDS})
-    has_good = any(parts and parts[0].lower() in GOOD_WORDS for parts in places)
-    return next(iter(named or (beside if has_good else ())), None)
+    children = defaultdict(set)
+    for parts in places:
+        for depth, name in enumerate(parts):
+            children[parts[:depth]].add(name)
+    for above, names in sorted(children.items()):
+        others = {name for name in names if name.lower() not in GOOD_WORDS}
+        if len(others) < len(names):
+            named += sorted(others) or [(above or [folder.name])[-1]] * (above in places)
+    return next(iter(named), None)
 
 
 def data_set_below(folder: Path) -> Path | None:
-    """The first laid out folder in another one, or in one of those."""
-    inner = [each for each in sorted(folder.iterdir()) if each.is_dir()]
-    below = (each for level in (inner, (each for outer in inner for each in sorted(outer.iterdir()))) for each in level)
-    return next((each for each in below if has_layout(each)), None)
+    """The first laid out folder in another one that has images below, or in one of those."""
+    above = {parts[:depth] for parts in _places(folder) for depth in (1, 2) if depth < len(parts)}
+    for parts in sorted(above, key=lambda parts: (len(parts), parts)):
+        with suppress(UserError, OSError):  # what is below need not be a data set at all
+            if has_layout(folder.joinpath(*parts)):
+                return folder.joinpath(*parts)
+    return None
+
+
+def _places(folder: Path) -> set[tuple[str, ...]]:
+    """Where images lie below a folder."""
+    return {where.relative_to(folder).parts for where in plain.categories(folder).values()}
 
 
 def category_folders(folder: Path, layout: LayoutName | None = None) -> dict[str, Path]:
@@ -164,9 +179,8 @@ def _misnamed(record: Record) -> Problem | None:
         parts = PurePosixPath(name).parts
         is_empty = not parts and (name or what == "category")
         if is_empty or name.startswith("/") or ".." in parts or any(letter in name for letter in forbidden):
-            return Problem(
-                record.path, f"is of the {what} {name!r}, by which no folder can be named: name it otherwise"
-            )
+            reason = f"is of the {what} {name!r}, by which no folder can be named: name it otherwise"
+            return Problem(record.path, reason, record.split != "train")
     return None
 
 

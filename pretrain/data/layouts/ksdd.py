@@ -39,13 +39,13 @@ def told_by_masks(paths: list[Path], ending: str, category: str, split: str) -> 
             continue
         mask = masks.pop(path.stem, None)
         if mask is None:
-            yield Problem(path, f"has no {path.stem}{ending} beside it, which says whether it is good")
+            yield Problem(path, f"has no {path.stem}{ending} beside it, which says whether it is good", split == "test")
             continue
         try:
             status = mask.stat()
             is_defective = _shows_a_defect(mask, status.st_mtime_ns, status.st_size)
         except (Unreadable, OSError) as error:
-            yield Problem(mask, str(error))
+            yield Problem(mask, str(error), split == "test")
             continue
         yield Record(path, category, split, DEFECT if is_defective else GOOD, mask if is_defective else None)
     yield from (Problem(mask, "a mask without its image", False) for mask in masks.values())

@@ -49,9 +49,10 @@ def read(category: str, where: Path, normals_only: bool) -> Iterator[Record | Pr
         path = named(images, name, where)
         mask = named(images, str(mask_name), where) if mask_name and defect != GOOD else None
         if isinstance(mask, Problem):
-            yield mask
+            yield mask._replace(is_untested=False)
             mask = None
-        yield path if isinstance(path, Problem) else Record(path, category, split, defect, mask)
+        is_gone = isinstance(path, Problem)
+        yield path._replace(is_untested=split == "test") if is_gone else Record(path, category, split, defect, mask)
 
 
 def _images(folder: Path, category: str) -> Path | None:

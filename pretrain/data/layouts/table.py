@@ -47,18 +47,20 @@ def read(category: str, where: Path, normals_only: bool) -> Iterator[Record | Pr
             continue
         path = named(folder, row["path"], where)
         if isinstance(path, Problem):
-            yield path
+            yield path._replace(is_untested=split != "train")
         elif path in known:
-            yield Problem(path, f"is named in {where.name} a second time")
+            yield Problem(path, f"is named in {where.name} a second time", False)
         elif not defect:
-            yield Problem(path, f"has no label in {where.name}: write good, or the name of its defect")
+            yield Problem(
+                path, f"has no label in {where.name}: write good, or the name of its defect", split != "train"
+            )
         elif split not in SPLITS:
             yield Problem(path, f"is of the split {split!r} in {where.name}: write train or test")
         else:
             known.add(path)
             mask = named(folder, row["mask"], where) if row.get("mask") and defect != GOOD else None
             if isinstance(mask, Problem):
-                yield mask
+                yield mask._replace(is_untested=False)
                 mask = None
             yield Record(path, category, split, defect, mask)
 

@@ -49,7 +49,8 @@ def read(category: str, where: Path, normals_only: bool) -> Iterator[Record | Pr
     for name, split in splits.items():
         if not normals_only or (split == "train" and name.startswith(GOOD_IMAGES)):
             found = named(where, name, split_csv)
-            yield found if isinstance(found, Problem) else Problem(found, f"is in {SPLIT}, but not in {IMAGES}")
+            problem = found if isinstance(found, Problem) else Problem(found, f"is in {SPLIT}, but not in {IMAGES}")
+            yield problem._replace(is_untested=split == "test")
     if not normals_only:
         yield from _gone(category, where, annotated, splits)
 
@@ -62,7 +63,7 @@ def _gone(category: str, where: Path, annotated: Iterable[dict[str, str]], known
         except UserError as error:  # a path that leads elsewhere
             found = Problem(where / ANNOTATIONS, str(error))
         if isinstance(found, Problem) and name.removeprefix(f"{category}/") not in known:
-            yield found
+            yield found._replace(is_untested=False)  # what the splits do not name would not be tested
 
 
 def _rows_if_there(path: Path, *columns: str) -> tuple[dict[str, str], ...]:

@@ -37,6 +37,12 @@ def test_the_parent_of_a_data_set_is_no_folder_of_good_images(demo_folder, tmp_p
         good_images(tmp_path / "plain", None, 64)
     with pytest.raises(UserError, match="those in crack too"):  # beside good
         good_images(tmp_path / "sets" / "hazelnut" / "test", None, 64)
+    with pytest.raises(UserError, match="those in crack too"):  # one folder above
+        good_images(shutil.copytree(tmp_path / "sets" / "hazelnut" / "test", tmp_path / "b" / "bolt").parent, None, 64)
+    shutil.copytree(tmp_path / "sets", tmp_path / "photos" / ".trash")
+    (tmp_path / "photos" / "link").symlink_to(tmp_path / "sets")
+    shutil.copytree(demo_folder / "hazelnut" / "train" / "good", tmp_path / "photos" / "monday")
+    assert len(good_images(tmp_path / "photos", None, 64)) == 12
     MADE["ksdd"](tmp_path / "deep" / "er" / "ksdd")
     with pytest.raises(UserError, match=f"did you mean --data {tmp_path}/deep/er[?]"):
         good_images(tmp_path / "deep", None, 64)

@@ -226,6 +226,12 @@ def test_where_the_model_in_use_is_damaged_the_service_is_not_well_and_another_c
         assert (answer.status_code, HealthResponse(**answer.json()).model_loaded) == (503, False)
         models = {one["name"]: one["is_loaded"] for one in serving.client.get("/api/models").json()["models"]}
         assert models["spoiled"] and not models["hazelnut"]
+        assert serving.client.get("/health").status_code == 503  # of what is known, without reading it again
+        assert "spoiled" in serving.service.models._failed
+        shutil.copy(models_folder / "mean" / FILE, models_folder / "spoiled" / FILE)  # with nobody asking for it
+        assert serving.client.get("/health").status_code == 200
+        (models_folder / "spoiled" / FILE).write_text("{}")
+        assert serving.client.get("/health").status_code == 503
         assert serving.client.post("/api/load_model", json={"name": "hazelnut"}).status_code == 200
         assert serving.client.get("/health").status_code == 200
     finally:
