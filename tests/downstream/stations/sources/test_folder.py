@@ -91,8 +91,9 @@ def test_what_cannot_be_moved_is_said_and_tried_again(watching, tmp_path):
     assert len(frames) == 1 and (tmp_path / "done" / "a.png").is_file()
 
 
-def test_another_disk_that_is_full_gets_no_half_images(tmp_path, monkeypatch):
-    """Each try, five a second, left another one there."""
+@pytest.fixture
+def on_another_disk(monkeypatch, tmp_path) -> tuple[FolderSource, Frame]:
+    """The folder of those that are judged, and an image."""
 
     def to_another_disk(*_) -> None:
         raise OSError(errno.EXDEV, "another disk")
@@ -101,11 +102,31 @@ def test_another_disk_that_is_full_gets_no_half_images(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "rename", to_another_disk)
     source = FolderSource(Folder(path=tmp_path / "in", done=tmp_path / "done"), surroundings(tmp_path))
     (tmp_path / "in" / "a.png").write_bytes(bytes(1000))
-    frame = Frame("a.png", 0.0, "a", tmp_path / "in" / "a.png")
+    return source, Frame("a.png", 0.0, "a", tmp_path / "in" / "a.png")
+
+
+def test_another_disk_that_is_full_gets_no_half_images(on_another_disk, tmp_path):
+    """Each try, five a second, left another one there."""
+    source, frame = on_another_disk
     assert has_room(100, lambda: [source.settled(frame) for _ in range(3)])
     assert not list((tmp_path / "done").iterdir()) and frame.path.stat().st_size == 1000
     source.settled(frame)
     assert [path.stat().st_size for path in (tmp_path / "done").iterdir()] == [1000] and not frame.path.exists()
+
+
+def test_a_folder_that_may_only_be_read_gets_no_copies_moved_out_of_it(on_another_disk, tmp_path, monkeypatch):
+    source, frame = on_another_disk
+    unlink = Path.unlink
+
+    def refused(path: Path, **options) -> None:
+        if path == frame.path:
+            raise OSError(errno.EROFS, "Read-only file system", str(path))
+        unlink(path, **options)
+
+    monkeypatch.setattr(Path, "unlink", refused)
+    for _ in range(3):
+        source.settled(frame)
+    assert not list((tmp_path / "done").iterdir()) and frame.path.exists() and "Read-only" in source.problem
 
 
 def test_keys_are_the_same_after_a_restart(watching, tmp_path):
