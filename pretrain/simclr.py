@@ -42,7 +42,7 @@ from pretrain.anomalies import add_anomaly
 from pretrain.command import UserError
 from pretrain.config import Config, check, held_out, resolved
 from pretrain.data.dataset import ImageSet, choose_folder, load
-from pretrain.data.layouts import category_folders, layout_to_learn_from
+from pretrain.data.layouts import category_folders, check_all_good, has_layout, layout_to_learn_from
 from pretrain.dense import DenseContrast, Positions
 from pretrain.encoder import LEVELS, Encoder, make_encoder
 from pretrain.frozen_stages import CachedMaps, freeze, keep_frozen
@@ -196,6 +196,8 @@ def prepared(config: Config, fabric: Fabric, began_on: str | None = None) -> tup
     layout = layout_to_learn_from(folder, config.layout)
     if layout != config.layout:
         fabric.print(f"{folder} has no train/good: all images in it are learned from, as by --layout {layout}")
+    elif layout is None and folder.is_dir() and not has_layout(folder):
+        check_all_good(folder)  # which says more than that there is no category
     found = category_folders(folder, layout)
     config = replace(config, data=folder, layout=layout, hold_out=held_out(config, folder, found))
     config = resolved(config, fabric.device.type, fabric.strategy.precision.precision, began_on)

@@ -13,7 +13,7 @@ from pretrain.data.channels import PLAIN, Channels, ToFind, as_parts
 from pretrain.data.dataset import ImageSet, check_size, layout_of, load, usual_size
 from pretrain.data.decode_pool import pixel_digest
 from pretrain.data.images import GOOD, SUFFIXES, LayoutName, Problem, Record, check_names
-from pretrain.data.layouts import data_set_below, has_layout, others_than_good, scan, scan_plain
+from pretrain.data.layouts import check_all_good, has_layout, scan, scan_plain
 from pretrain.data.size import Asked
 
 # In place of a folder.
@@ -32,20 +32,10 @@ def good_images(
     a size and channels as `load` has them. Raises UserError where the folders of a plain one are named as those of
     defects, masks or tests are: a data set lies there that was not found, as its parent was named."""
     if layout is None and data.is_dir() and not has_layout(data):
-        _check_all_good(data)
+        check_all_good(data)
     images = images_of(data, category, size_px, keep_aspect, layout, normals_only=True, channels=channels)
     records = tuple(replace(record, split="train", defect=GOOD) for record in images.records)
     return replace(images, records=records)
-
-
-def _check_all_good(folder: Path) -> None:
-    odd, below = others_than_good(folder), data_set_below(folder)
-    if odd or below:
-        meant = f"did you mean --data {below}? Else name" if below else "name"
-        raise UserError(
-            f"{folder} is laid out as no data set, so all of its images would be good ones, those in "
-            f"{odd or below.name} too: {meant} a folder of good images alone, or give --layout plain if all are."
-        )
 
 
 def good_images_given(images: object, category: str, size_px: Asked, channels: ToFind) -> ImageSet:

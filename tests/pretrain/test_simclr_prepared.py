@@ -70,6 +70,9 @@ def test_a_folder_that_the_user_calls_plain_is_learned_from_whole(tmp_path, caps
     image(tmp_path / "photos" / "1.png")
     told, *_ = prepared(replace(config, data=tmp_path / "photos"), fabric)
     assert told.layout == "plain" and "learned from, as by --layout plain" in capsys.readouterr().out
+    image(tmp_path / "photos" / "bad" / "2.png")
+    with pytest.raises(UserError, match="those in bad too: name a folder of good images alone"):
+        prepared(replace(config, data=tmp_path / "photos"), fabric)
 
 
 def test_open_options_are_resolved_for_the_machine():

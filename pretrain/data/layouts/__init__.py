@@ -96,6 +96,17 @@ def layout_to_learn_from(folder: Path, asked: LayoutName | None) -> LayoutName |
     return None if is_data_set or not found[1:] else "plain"
 
 
+def check_all_good(folder: Path) -> None:
+    """Raise UserError for a folder that no layout knows, and in which are images that are not to be learned from."""
+    odd, below = others_than_good(folder), data_set_below(folder)
+    if odd or below:
+        meant = f"did you mean --data {below}? Else name" if below else "name"
+        raise UserError(
+            f"{folder} is laid out as no data set, so all of its images would be good ones, those in "
+            f"{odd or below.name} too: {meant} a folder of good images alone, or give --layout plain if all are."
+        )
+
+
 def others_than_good(folder: Path) -> str | None:
     """Of a folder that no layout knows, the name of one in which are images that are not to be learned from: named as
     tests, masks and defects are, or beside one that is named as good images are."""
