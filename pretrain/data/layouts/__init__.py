@@ -91,14 +91,16 @@ def layout_to_learn_from(folder: Path, asked: LayoutName | None) -> LayoutName |
     masks are, or any image is kept for testing: a data set lies there that was not found, as its parent was named."""
     if asked or not folder.is_dir() or has_layout(folder):
         return asked
-    found = [folder, *plain.categories(folder).values()]
-    is_data_set = bool(others_than_good(folder)) or any(map(kept_for_testing, found))
-    return None if is_data_set or not found[1:] else "plain"
+    places = _places(folder)
+    found = [folder, *(folder.joinpath(*parts) for parts in places)]
+    is_data_set = bool(_others_than_good(folder, places)) or any(map(kept_for_testing, found))
+    return None if is_data_set or not places else "plain"
 
 
 def check_all_good(folder: Path) -> None:
     """Raise UserError for a folder that no layout knows, and in which are images that are not to be learned from."""
-    odd, below = others_than_good(folder), data_set_below(folder)
+    places = _places(folder)
+    odd, below = _others_than_good(folder, places), _data_set_below(folder, places)
     if odd or below:
         meant = f"did you mean --data {below}? Else name" if below else "name"
         raise UserError(
@@ -107,10 +109,9 @@ def check_all_good(folder: Path) -> None:
         )
 
 
-def others_than_good(folder: Path) -> str | None:
-    """Of a folder that no layout knows, the name of one in which are images that are not to be learned from: named as
-    tests, masks and defects are, or beside one that is named as good images are."""
-    places = _places(folder)
+def _others_than_good(folder: Path, places: Collection[tuple[str, ...]]) -> str | None:
+    """The name of a place in which are images that are not to be learned from: named as tests, masks and defects are,
+    or beside one that is named as good images are."""
     named = sorted(name for parts in places for name in parts if name.lower() in OF_DATA_SETS)
     children = defaultdict(set)
     for parts in places:
@@ -123,9 +124,9 @@ def others_than_good(folder: Path) -> str | None:
     return next(iter(named), None)
 
 
-def data_set_below(folder: Path) -> Path | None:
+def _data_set_below(folder: Path, places: Collection[tuple[str, ...]]) -> Path | None:
     """The first laid out folder in another one that has images below, or in one of those."""
-    above = {parts[:depth] for parts in _places(folder) for depth in (1, 2) if depth < len(parts)}
+    above = {parts[:depth] for parts in places for depth in (1, 2) if depth < len(parts)}
     for parts in sorted(above, key=lambda parts: (len(parts), parts)):
         with suppress(UserError, OSError):  # what is below need not be a data set at all
             if has_layout(folder.joinpath(*parts)):
