@@ -30,7 +30,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import date
@@ -110,11 +110,9 @@ def main(config: Chaos) -> int:
             for name in names:
                 counted = chosen.get(name) or range(wanted.get(name, 0))
                 numbers = counted or numbers_until(seconds, most)
-                tries = f"{name}={wanted[name]}" if name in wanted else config.tries
-                counts = f" --tries {tries}" if name in wanted or isinstance(tries, int) and tries else ""
-                again = "" if chosen else f"--parts {name} --minutes {seconds / 60:g}{counts}"
-                count, unit = (len(counted), "tries") if counted else (round(seconds), "s")
-                with closing(PARTS[name](material)) as attack, Progress(name, count, unit) as progress:
+                again = "" if chosen else part_again(name, config, seconds, wanted)
+                total, unit = (len(counted), "tries") if counted else (round(seconds), "s")
+                with closing(PARTS[name](material)) as attack, Progress(name, total, unit) as progress:
                     campaign.attack(attack, numbers, again, progress)
         except KeyboardInterrupt:  # of hours: what was found till then is told
             campaign.said.append("Stopped by hand before it had done all that was asked for.")
@@ -181,6 +179,12 @@ class Campaign:
             (kept / WHAT_FAILED).write_text(f"{self.command} {again}\n{failed}\n")
         shutil.rmtree(place)
         return failed and f"{name}: {failed}"
+
+
+def part_again(name: str, config: Chaos, seconds: float, wanted: Mapping[str, int]) -> str:
+    """The options that do a whole part once more."""
+    tries = f"{name}={wanted[name]}" if name in wanted else "" if wanted else config.tries
+    return f"--parts {name} --minutes {seconds / 60:g}" + (f" --tries {tries}" if tries else "")
 
 
 def numbers_until(seconds: float, most: int) -> Iterator[int]:
